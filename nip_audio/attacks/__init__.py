@@ -1,0 +1,1 @@
+"""Attacks: one protocol, kept libraries inside, promises checked on return."""

@@ -1,0 +1,43 @@
+"""Waveforms as a modality of the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nip_audio.audio.io import Audio, ReadSettings, read_audio, write_audio
+from nip_audio.core.adapter import Batch, Bounds
+
+__all__ = ["WaveformAdapter"]
+
+
+@dataclass(frozen=True)
+class WaveformAdapter:
+    """Audio files to batches of waveforms and back.
+
+    Attributes:
+        settings: How files are read.
+        bounds: Range of a waveform.
+    """
+
+    settings: ReadSettings = field(default_factory=ReadSettings)
+    bounds: Bounds = field(default_factory=lambda: Bounds(-1.0, 1.0))
+
+    def load(self, path: Path) -> Audio:
+        """Read one file; see ``read_audio``."""
+        return read_audio(path, self.settings)
+
+    def collate(self, items: list[Audio]) -> Batch:
+        """Pad recordings to (B, N); ids are their content hashes."""
+        return Batch.collate([a.samples for a in items], tuple(a.sha256 for a in items))
+
+    def project(self, x: Tensor, reference: Tensor, eps: float) -> Tensor:
+        """Clip ``x`` to within ``eps`` (L∞) of ``reference`` and to the bounds."""
+        return self.bounds.clip(torch.minimum(torch.maximum(x, reference - eps), reference + eps))
+
+    def save(self, x: Tensor, path: Path) -> None:
+        """Write (N,) samples as 16-bit audio; see ``write_audio``."""
+        write_audio(path, x, self.settings.sample_rate_hz)

@@ -1,0 +1,84 @@
+"""Waveform to normalised log-mel spectrogram, inside the autograd graph."""
+
+from __future__ import annotations
+
+import torch
+from speechbrain.lobes.features import Fbank
+from torch import Tensor, nn
+
+from nip_audio.core.adapter import length_mask
+from nip_audio.errors import InputError
+
+__all__ = ["LogMel"]
+
+
+class LogMel(nn.Module):
+    """SpeechBrain's ``Fbank`` in decibels, mapped from [low_db, high_db] to [0, 1] and clipped.
+
+    The two constants are fixed, not fitted per file, so that a spectrogram-level perturbation means
+    the same in every file and every model that shares the card's constants. Padding never leaks: it
+    is zeroed before the STFT and the frames beyond ``1 + samples // hop`` are zeroed after it.
+
+    Args:
+        sample_rate_hz: Rate the model works at.
+        n_mels: Number of mel bands F.
+        low_db: Level mapped to 0.
+        high_db: Level mapped to 1.
+        win_length_ms: Analysis window.
+        hop_length_ms: Frame step.
+
+    Example:
+        >>> features, frames = LogMel()(torch.zeros(2, 16000), torch.tensor([16000, 8000]))
+        >>> tuple(features.shape), frames.tolist()
+        ((2, 40, 101), [101, 51])
+    """
+
+    def __init__(
+        self,
+        sample_rate_hz: int = 16000,
+        *,
+        n_mels: int = 40,
+        low_db: float = -60.0,
+        high_db: float = 40.0,
+        win_length_ms: float = 25.0,
+        hop_length_ms: float = 10.0,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        if not high_db > low_db:
+            raise InputError(f"high_db is {high_db}, expected more than low_db = {low_db}")
+        self.sample_rate_hz = sample_rate_hz
+        self.n_mels = n_mels
+        self.low_db = low_db
+        self.high_db = high_db
+        self.hop_samples = round(sample_rate_hz * hop_length_ms / 1000)
+        self.fbank = Fbank(
+            sample_rate=sample_rate_hz,
+            n_fft=round(sample_rate_hz * win_length_ms / 1000),
+            n_mels=n_mels,
+            win_length=win_length_ms,
+            hop_length=hop_length_ms,
+        )
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute features.
+
+        Args:
+            wavs: (B, N) floating waveforms in [-1, 1].
+            lengths: (B,) valid samples; None means all N.
+
+        Returns:
+            (B, F, T) features in [0, 1], zero beyond each item's frames, and (B,) valid frames.
+
+        Raises:
+            InputError: If ``wavs`` is not (B, N) with N ≥ 1.
+        """
+        if wavs.dim() != 2 or wavs.shape[1] == 0:
+            raise InputError(f"wavs have shape {tuple(wavs.shape)}, expected (batch, samples ≥ 1)")
+        if lengths is None:
+            lengths = torch.full((wavs.shape[0],), wavs.shape[1], device=wavs.device)
+        wavs = wavs * length_mask(lengths, wavs.shape[1])
+        decibels = self.fbank(wavs).transpose(1, 2)
+        features = ((decibels - self.low_db) / (self.high_db - self.low_db)).clamp(0.0, 1.0)
+        frames = 1 + torch.div(lengths, self.hop_samples, rounding_mode="floor")
+        return features * length_mask(frames, features.shape[2])[:, None, :], frames

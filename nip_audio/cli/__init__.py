@@ -1,0 +1,57 @@
+"""Command line: one small file a command; no logic in here."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+
+import typer
+
+from nip_audio import __version__
+from nip_audio.cli import attack, calibrate, detect, enroll, models, screen, verify
+from nip_audio.cli._console import EXIT_REFUSED, EXIT_USAGE, plain, stderr
+from nip_audio.errors import NipAudioError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="nip-audio",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Keep speaker recognition trustworthy: detect and screen adversarial audio.\n\n"
+    "Exit codes: 0 clean, 1 something was flagged, 2 some files failed, 64 wrong usage, "
+    "65 the command could not run.",
+)
+for command in (models, enroll, verify, calibrate, detect, attack, screen):
+    app.command()(command.command)
+
+# typer's usage errors share a base that typer itself does not export
+_UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", is_eager=True, help="Print the version."),
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; return its exit code."""
+    warnings.filterwarnings("ignore", module=r"(speechbrain|torch|torchaudio)\b")
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="nip-audio")
+    except NipAudioError as err:
+        stderr.print(f"[bold red]error:[/] {plain(str(err))}", highlight=False, soft_wrap=True)
+        return EXIT_REFUSED
+    except (KeyboardInterrupt, typer.Abort):
+        stderr.print("interrupted; what was written stays, the same command continues a screening")
+        return 130
+    except _UsageProblem as err:
+        err.show(file=sys.stderr)  # type: ignore[attr-defined]
+        return EXIT_USAGE
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,56 @@
+"""``nip-audio detect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nip_audio.audio.manifest import Recording
+from nip_audio.cli._console import (
+    DEFAULT_MODEL,
+    CalibrationOption,
+    JsonOption,
+    MaxDurationOption,
+    ModelOption,
+    RateOption,
+    SeedOption,
+    exit_with,
+    find_calibration,
+    make_adapter,
+    print_json,
+    print_records,
+)
+from nip_audio.models.pretrained import load_pretrained
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.pipeline import Screener
+
+__all__ = ["command"]
+
+
+def command(
+    files: Annotated[list[Path], typer.Argument(help="Recordings to judge, each by itself.")],
+    model: ModelOption = DEFAULT_MODEL,
+    calibration: CalibrationOption = None,
+    fpr: RateOption = 0.01,
+    seed: SeedOption = 0,
+    max_duration: MaxDurationOption = 120.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell which recordings react to noise as clean audio does not.
+
+    Example: nip-audio detect a.wav b.flac --fpr 0.01
+    """
+    pretrained = load_pretrained(model)
+    judge = Judge(find_calibration(pretrained, calibration), fpr)
+    screener = Screener(pretrained, judge, make_adapter(pretrained, max_duration), seed)
+    records = list(screener.judge_files(Recording(str(file), file) for file in files))
+    if as_json:
+        print_json([record.to_json() for record in records])
+    else:
+        print_records(records)
+    exit_with(records)
+
+
+command.__name__ = "detect"

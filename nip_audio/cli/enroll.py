@@ -1,0 +1,63 @@
+"""``nip-audio enroll``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nip_audio.cli._console import (
+    DEFAULT_MODEL,
+    EXIT_FAILED,
+    DataRootOption,
+    ForceOption,
+    JsonOption,
+    MaxDurationOption,
+    ModelOption,
+    advance,
+    find_recordings,
+    make_adapter,
+    print_json,
+    progress_bar,
+    stderr,
+    stdout,
+)
+from nip_audio.models.enrolment import enrol
+from nip_audio.models.pretrained import load_pretrained
+
+__all__ = ["command"]
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="Folder with one sub-folder a speaker, or a CSV.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Enrolment file to write.")],
+    model: ModelOption = DEFAULT_MODEL,
+    data_root: DataRootOption = None,
+    max_duration: MaxDurationOption = 120.0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Enrol speakers: one voice from each speaker's recordings.
+
+    Example: nip-audio enroll voices/ --out voices.enrolment
+    """
+    pretrained = load_pretrained(model)
+    recordings = find_recordings(source, data_root)
+    adapter = make_adapter(pretrained, max_duration)
+    with progress_bar("enrolling", len(recordings)) as bar:
+        enrolment = enrol(pretrained, recordings, adapter, progress=lambda _: advance(bar))
+    enrolment.save(out, force=force)
+    for failure in enrolment.failures:
+        stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        files = {speaker: len(enrolment.files[speaker]) for speaker in enrolment.speakers}
+        failed = [str(failure) for failure in enrolment.failures]
+        print_json({"out": str(out), "speakers": files, "failed": failed})
+    else:
+        stdout.print(f"{len(enrolment.speakers)} speakers enrolled in {out}", markup=False)
+    if enrolment.failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+command.__name__ = "enroll"

@@ -1,0 +1,35 @@
+"""``nip-audio models``."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from nip_audio.cli._console import JsonOption, print_json, stdout
+from nip_audio.models.pretrained import list_pretrained
+
+__all__ = ["command"]
+
+
+def command(as_json: JsonOption = False) -> None:
+    """List the models that can be used by name.
+
+    Example: nip-audio models
+    """
+    cards = list_pretrained()
+    if as_json:
+        print_json([dict(card.data) | {"directory": str(card.directory)} for card in cards])
+        return
+    table = Table("name", "speakers", "rate", "default taps", "calibrated", "identity")
+    for card in cards:
+        table.add_row(
+            card.name,
+            str(len(card.labels)),
+            f"{card.sample_rate_hz} Hz",
+            ", ".join(card.default_taps),
+            "yes" if card.calibration_path else "no",
+            card.model_id[:12],
+        )
+    stdout.print(table)
+
+
+command.__name__ = "models"

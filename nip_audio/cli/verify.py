@@ -1,0 +1,67 @@
+"""``nip-audio verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nip_audio.cli._console import (
+    DEFAULT_MODEL,
+    EXIT_FLAGGED,
+    CalibrationOption,
+    JsonOption,
+    MaxDurationOption,
+    ModelOption,
+    find_calibration,
+    make_adapter,
+    print_json,
+    stdout,
+)
+from nip_audio.errors import CalibrationError
+from nip_audio.models.enrolment import Enrolment, verify
+from nip_audio.models.pretrained import load_pretrained
+
+__all__ = ["command"]
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="Recording to verify.")],
+    enrolment: Annotated[Path, typer.Option("--enrolment", "-e", help="Made by enroll.")],
+    speaker: Annotated[str, typer.Option("--speaker", "-s", help="Speaker it claims to be.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Cosine to accept from; default: the calibration's EER point."),
+    ] = None,
+    model: ModelOption = DEFAULT_MODEL,
+    calibration: CalibrationOption = None,
+    max_duration: MaxDurationOption = 120.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify that a recording is a speaker's. Exit code 0 accepts, 1 rejects.
+
+    Example: nip-audio verify unknown.wav --enrolment voices.enrolment --speaker alice
+    """
+    pretrained = load_pretrained(model)
+    if threshold is None:
+        threshold = find_calibration(pretrained, calibration).verification_threshold
+    if threshold is None:
+        raise CalibrationError("the calibration has no verification threshold; pass --threshold")
+    voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
+    audio = make_adapter(pretrained, max_duration).load(file)
+    result = verify(pretrained, audio, voices, speaker, threshold=threshold)
+    if as_json:
+        print_json({"file": str(file), "speaker": speaker, **result.to_json()})
+    else:
+        word = "accepted" if result.accepted else "rejected"
+        stdout.print(
+            f"{file}: {word} as {speaker} (cosine {result.cosine:.3f}, threshold {threshold:.3f})",
+            markup=False,
+            soft_wrap=True,
+        )
+    if not result.accepted:
+        raise typer.Exit(EXIT_FLAGGED)
+
+
+command.__name__ = "verify"

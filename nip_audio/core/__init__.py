@@ -1,0 +1,1 @@
+"""Modality-free core: batches, instrumented models, influence, NCCR, metrics, saved state."""

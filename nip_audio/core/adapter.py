@@ -1,0 +1,155 @@
+"""What the core knows of a modality: bounds, batches and the adapter's contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nip_audio.errors import InputError
+
+__all__ = ["Batch", "Bounds", "ModalityAdapter", "length_mask", "masked_mean"]
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """Return which positions of a padded axis are valid.
+
+    Args:
+        lengths: (B,) integer number of valid positions.
+        size: Length T of the padded axis.
+
+    Returns:
+        (B, T) bool.
+    """
+    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Average all axes behind the second over the valid positions.
+
+    Args:
+        x: (B, C, *S); when ``lengths`` is given the last axis is the padded one.
+        lengths: (B,) valid positions of the last axis, at least 1; None means all.
+
+    Returns:
+        (B, C).
+    """
+    flat = (
+        x.flatten(2, -2) if x.dim() > 3 else x[:, :, None] if x.dim() == 3 else x[:, :, None, None]
+    )
+    if lengths is None:
+        return flat.mean(dim=(2, 3))
+    mask = length_mask(lengths, x.shape[-1])[:, None, None, :]
+    return (flat * mask).sum(dim=(2, 3)) / (lengths[:, None] * flat.shape[2])
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Closed range of valid input values."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Refuse an empty range."""
+        if not self.low < self.high:
+            raise InputError(f"bounds are ({self.low}, {self.high}), expected low < high")
+
+    def clip(self, x: Tensor) -> Tensor:
+        """Clip to the range."""
+        return x.clamp(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of one modality, padded at the end of the last axis.
+
+    Attributes:
+        x: (B, *S) floating, inside the adapter's bounds.
+        lengths: (B,) integer valid positions of the last axis; None means all.
+        ids: One name an item, or empty.
+
+    Raises:
+        InputError: If the parts do not fit together.
+    """
+
+    x: Tensor
+    lengths: Tensor | None = None
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the parts against each other."""
+        if not self.x.is_floating_point() or self.x.dim() < 2 or self.x.shape[0] == 0:
+            raise InputError(
+                f"batch is {tuple(self.x.shape)} of {self.x.dtype}, expected a floating "
+                f"(items ≥ 1, …)"
+            )
+        if self.ids and len(self.ids) != len(self):
+            raise InputError(f"got {len(self.ids)} ids for {len(self)} items")
+        if self.lengths is not None:
+            if self.lengths.shape != (len(self),) or self.lengths.is_floating_point():
+                raise InputError(
+                    f"lengths are {tuple(self.lengths.shape)} of {self.lengths.dtype}, expected "
+                    f"({len(self)},) integers"
+                )
+            if int(self.lengths.min()) < 1 or int(self.lengths.max()) > self.x.shape[-1]:
+                raise InputError(
+                    f"lengths range {int(self.lengths.min())}–{int(self.lengths.max())}, expected "
+                    f"1–{self.x.shape[-1]}"
+                )
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return self.x.shape[0]
+
+    def with_x(self, x: Tensor) -> Batch:
+        """Return the same items with other values of the same shape."""
+        return Batch(x, self.lengths, self.ids)
+
+    def masked(self) -> Tensor:
+        """Return ``x`` with padding set to zero."""
+        if self.lengths is None:
+            return self.x
+        mask = length_mask(self.lengths, self.x.shape[-1])
+        return self.x * mask.reshape(len(self), *[1] * (self.x.dim() - 2), -1)
+
+    def item(self, index: int) -> Batch:
+        """Return one item, its padding cut off, as a batch of one without lengths."""
+        x = self.x[index : index + 1]
+        if self.lengths is not None:
+            x = x[..., : int(self.lengths[index])]
+        return Batch(x, None, self.ids[index : index + 1])
+
+    @staticmethod
+    def collate(items: list[Tensor], ids: tuple[str, ...] = ()) -> Batch:
+        """Pad tensors (*S) that differ in their last axis only, with zeros, into one batch."""
+        if not items:
+            raise InputError("got no items, expected at least one")
+        lengths = torch.tensor([i.shape[-1] for i in items], device=items[0].device)
+        x = items[0].new_zeros(len(items), *items[0].shape[:-1], int(lengths.max()))
+        for row, item in zip(x, items, strict=True):
+            row[..., : item.shape[-1]] = item
+        return Batch(x, lengths, ids)
+
+
+class ModalityAdapter(Protocol):
+    """How one modality comes in, is perturbed within its bounds, and goes out again."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """Range of raw values."""
+
+    def load(self, path: Path) -> Any:
+        """Read one file into an item that ``collate`` takes; typed errors for bad files."""
+
+    def collate(self, items: list[Any]) -> Batch:
+        """Pad items into a batch."""
+
+    def project(self, x: Tensor, reference: Tensor, eps: float) -> Tensor:
+        """Clip ``x`` to within ``eps`` (L∞) of ``reference`` and to the bounds."""
+
+    def save(self, x: Tensor, path: Path) -> None:
+        """Write one item."""

@@ -1,0 +1,128 @@
+"""Metrics of detection and verification, and their confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from nip_audio.errors import InputError
+
+__all__ = ["Eer", "Interval", "auroc", "bootstrap", "detection_rate", "equal_error_rate"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its two-sided confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return rounded plain values."""
+        return {
+            "value": round(self.value, 5),
+            "low": round(self.low, 5),
+            "high": round(self.high, 5),
+        }
+
+
+@dataclass(frozen=True)
+class Eer:
+    """Equal error rate and the score threshold that gives it."""
+
+    rate: float
+    threshold: float
+
+
+def equal_error_rate(target_scores: Array, impostor_scores: Array) -> Eer:
+    """EER of a verification system that accepts scores ≥ threshold.
+
+    Args:
+        target_scores: Scores of same-speaker trials.
+        impostor_scores: Scores of different-speaker trials.
+
+    Returns:
+        The rate in [0, 1], interpolated where the two error curves cross, and a threshold.
+
+    Raises:
+        InputError: If one side is empty.
+    """
+    if len(target_scores) == 0 or len(impostor_scores) == 0:
+        raise InputError("EER needs at least one same-speaker and one different-speaker trial")
+    truth = np.r_[np.ones(len(target_scores)), np.zeros(len(impostor_scores))]
+    scores = np.r_[target_scores, impostor_scores]
+    false_accept, true_accept, thresholds = roc_curve(truth, scores, drop_intermediate=False)
+    false_reject = 1 - true_accept
+    crossing = int(np.argmax(false_accept >= false_reject))
+    before = max(crossing - 1, 0)
+    gap_before = false_reject[before] - false_accept[before]
+    gap_after = false_accept[crossing] - false_reject[crossing]
+    share = gap_before / (gap_before + gap_after) if gap_before + gap_after > 0 else 0.0
+    rate = false_accept[before] + share * (false_accept[crossing] - false_accept[before])
+    threshold = min(thresholds[crossing], scores.max())
+    return Eer(float(rate), float(threshold))
+
+
+def auroc(positive: Array, negative: Array) -> float:
+    """Area under the ROC curve of "positive scores higher".
+
+    Raises:
+        InputError: If one side is empty.
+    """
+    if len(positive) == 0 or len(negative) == 0:
+        raise InputError("AUROC needs at least one positive and one negative")
+    truth = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
+    return float(roc_auc_score(truth, np.r_[positive, negative]))
+
+
+def detection_rate(positive: Array, negative: Array, *, false_positive_rate: float) -> float:
+    """Share of positives above the threshold that at most this share of negatives exceeds.
+
+    Raises:
+        InputError: If one side is empty or the rate is outside (0, 1).
+    """
+    if len(positive) == 0 or len(negative) == 0 or not 0 < false_positive_rate < 1:
+        raise InputError("detection needs positives, negatives and a rate in (0, 1)")
+    threshold = np.quantile(negative, 1 - false_positive_rate, method="higher")
+    return float((np.asarray(positive) > threshold).mean())
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.intp]], float],
+    size: int,
+    *,
+    seed: int,
+    rounds: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap.
+
+    Args:
+        statistic: Takes an index array into the ``size`` units and returns the value. Units should
+            be what varies independently: speakers rather than trials that share one.
+        size: Number of units.
+        seed: Of the resampling.
+        rounds: Resamples; those on which the statistic raises ``InputError`` (one class missing)
+            are drawn anew.
+        level: Confidence level.
+    """
+    rng = np.random.default_rng(seed)
+    values: list[float] = []
+    attempts = 0
+    while len(values) < rounds:
+        attempts += 1
+        if attempts > 10 * rounds:
+            raise InputError("the bootstrap statistic cannot be computed on most resamples")
+        try:
+            values.append(statistic(rng.integers(0, size, size)))
+        except InputError:
+            continue
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(statistic(np.arange(size)), float(low), float(high))

@@ -1,0 +1,143 @@
+"""Save and load anything fitted: one safetensors file, JSON inside, bound to a model by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from nip_audio.errors import HashMismatchError, OutputError, StateError
+
+__all__ = ["State", "file_sha256", "load_state", "save_state", "write_atomic"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class State:
+    """What was fitted.
+
+    Attributes:
+        kind: What it is, e.g. ``"calibration"``; loading asks for it by name.
+        model_id: Identity of the model it was fitted for.
+        tensors: Arrays.
+        meta: JSON values.
+    """
+
+    kind: str
+    model_id: str
+    tensors: Mapping[str, Tensor]
+    meta: Mapping[str, Any]
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hex, reading it in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a whole file or nothing.
+
+    Raises:
+        OutputError: If the file exists and ``force`` is false, or its folder is missing.
+    """
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already; pass --force to overwrite it, or another name")
+    if not path.parent.is_dir():
+        raise OutputError(f"folder {path.parent} does not exist; create it first")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        # mkstemp makes files private; a result should have the permissions of any other file
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _content_sha256(tensors: Mapping[str, Tensor], description: str) -> str:
+    digest = hashlib.sha256(description.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        # flat first: a tensor without axes cannot be viewed as bytes
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_state(path: Path, state: State, *, force: bool = False) -> None:
+    """Write a state atomically.
+
+    Raises:
+        OutputError: As ``write_atomic``.
+    """
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
+    description = json.dumps(
+        {
+            "format_version": FORMAT_VERSION,
+            "kind": state.kind,
+            "model_id": state.model_id,
+            "meta": dict(state.meta),
+        },
+        sort_keys=True,
+        allow_nan=False,
+    )
+    header = {"state": description, "sha256": _content_sha256(tensors, description)}
+    write_atomic(path, save(tensors, metadata=header), force=force)
+
+
+def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
+    """Read a state.
+
+    Args:
+        path: File that ``save_state`` wrote.
+        kind: The kind expected.
+        model_id: The model it will be used with; None skips the comparison.
+
+    Raises:
+        StateError: If the file is missing, is no state, or is of another kind, version or model.
+        HashMismatchError: If its content was changed.
+    """
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        description = header["state"]
+        content = json.loads(description)
+    except OSError as err:
+        raise StateError(f"{path} cannot be read ({err.strerror}); check the path") from err
+    except (SafetensorError, KeyError, ValueError) as err:
+        raise StateError(f"{path} is not a nip-audio {kind} file; check the path") from err
+    if header.get("sha256") != _content_sha256(tensors, description):
+        raise HashMismatchError(f"{path} was changed after it was written; make it anew")
+    if content["kind"] != kind or content["format_version"] != FORMAT_VERSION:
+        raise StateError(
+            f"{path} is a {content['kind']} of format {content['format_version']}, "
+            f"expected a {kind} "
+            f"of format {FORMAT_VERSION}"
+        )
+    if model_id is not None and content["model_id"] != model_id:
+        raise StateError(
+            f"{path} was made for model {content['model_id'][:12]}, this model is {model_id[:12]}; "
+            f"make a new {kind} for this model, or pass the model it was made for"
+        )
+    return State(kind, content["model_id"], tensors, content["meta"])

@@ -1,0 +1,1 @@
+"""Evaluation: adversarial files on disk, and what was measured on them."""

@@ -1,0 +1,1 @@
+"""Speaker models and the loader of pretrained ones."""

@@ -1,0 +1,159 @@
+"""Enrolled voices: one embedding a speaker, saved and bound to the model that made it."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import Audio, read_audio
+from nip_audio.audio.manifest import Recording
+from nip_audio.core.adapter import Batch
+from nip_audio.core.state import State, load_state, save_state
+from nip_audio.errors import AudioError, EnrolmentError
+from nip_audio.models.pretrained import PretrainedModel
+
+__all__ = ["Enrolment", "VerificationResult", "embed_audio", "enrol", "verify"]
+
+_KIND = "enrolment"
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """Enrolled voices.
+
+    Attributes:
+        model_id: Model that embedded them.
+        speakers: S names, sorted.
+        voices: (S, D) mean of each speaker's unit-length embeddings.
+        files: SHA-256 of the files of each speaker.
+        failures: Files left out, with the reason.
+    """
+
+    model_id: str
+    speakers: tuple[str, ...]
+    voices: Tensor
+    files: dict[str, list[str]]
+    failures: tuple[AudioError, ...] = field(default=())
+
+    def voice(self, speaker: str) -> Tensor:
+        """Return one voice, (D,).
+
+        Raises:
+            EnrolmentError: With near matches, if the speaker is not enrolled.
+        """
+        if speaker not in self.speakers:
+            near = difflib.get_close_matches(speaker, self.speakers, n=3) or self.speakers[:5]
+            raise EnrolmentError(f"speaker {speaker!r} is not enrolled; near: {', '.join(near)}")
+        return self.voices[self.speakers.index(speaker)]
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write atomically."""
+        meta = {"speakers": list(self.speakers), "files": self.files}
+        save_state(path, State(_KIND, self.model_id, {"voices": self.voices}, meta), force=force)
+
+    @staticmethod
+    def load(path: Path, *, model_id: str) -> Enrolment:
+        """Read, refusing an enrolment made by another model."""
+        state = load_state(path, kind=_KIND, model_id=model_id)
+        return Enrolment(
+            model_id, tuple(state.meta["speakers"]), state.tensors["voices"], state.meta["files"]
+        )
+
+
+@torch.no_grad()
+def embed_audio(pretrained: PretrainedModel, samples: Tensor) -> Tensor:
+    """Embed one recording: (N,) samples → (D,) of unit length."""
+    embedding = pretrained.model.embed(Batch(samples[None]))
+    return torch.nn.functional.normalize(embedding, dim=1)[0]
+
+
+def enrol(
+    pretrained: PretrainedModel,
+    recordings: Iterable[Recording],
+    adapter: WaveformAdapter,
+    *,
+    progress: Callable[[Recording], None] = lambda recording: None,
+) -> Enrolment:
+    """Enrol every speaker who has at least one usable recording.
+
+    Args:
+        pretrained: Model.
+        recordings: With speakers; those without are an error.
+        adapter: How files are read.
+        progress: Called after each recording.
+
+    Raises:
+        EnrolmentError: If a recording has no speaker, or no speaker has a usable recording.
+    """
+    embeddings: dict[str, list[Tensor]] = defaultdict(list)
+    files: dict[str, list[str]] = defaultdict(list)
+    failures: list[AudioError] = []
+    for recording in recordings:
+        if recording.speaker is None:
+            raise EnrolmentError(
+                f"{recording.path} lies in no speaker's folder; put each speaker's "
+                f"recordings into a "
+                "folder of their own"
+            )
+        try:
+            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            embeddings[recording.speaker].append(embed_audio(pretrained, audio.samples))
+            files[recording.speaker].append(audio.sha256)
+        except AudioError as err:
+            failures.append(err)
+        progress(recording)
+    if not embeddings:
+        raise EnrolmentError(
+            "no recording could be enrolled"
+            + (f"; the first failed so: {failures[0]}" if failures else "; the folder has no audio")
+        )
+    speakers = tuple(sorted(embeddings))
+    voices = torch.stack([torch.stack(embeddings[s]).mean(dim=0) for s in speakers])
+    return Enrolment(
+        pretrained.model_id, speakers, voices, {s: files[s] for s in speakers}, tuple(failures)
+    )
+
+
+@dataclass(frozen=True)
+class VerificationResult:
+    """Outcome of one trial."""
+
+    cosine: float
+    threshold: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the claim is accepted."""
+        return self.cosine >= self.threshold
+
+    def to_json(self) -> dict[str, float | bool]:
+        """Return plain values."""
+        return {
+            "cosine": round(self.cosine, 6),
+            "threshold": round(self.threshold, 6),
+            "accepted": self.accepted,
+        }
+
+
+def verify(
+    pretrained: PretrainedModel,
+    audio: Audio,
+    enrolment: Enrolment,
+    speaker: str,
+    *,
+    threshold: float,
+) -> VerificationResult:
+    """Compare a recording with an enrolled voice.
+
+    Raises:
+        EnrolmentError: If the speaker is not enrolled.
+    """
+    voice = torch.nn.functional.normalize(enrolment.voice(speaker), dim=0)
+    return VerificationResult(float(embed_audio(pretrained, audio.samples) @ voice), threshold)

@@ -1,0 +1,333 @@
+"""Load and write pretrained model directories: hashes first, then a YAML that can only describe.
+
+A directory holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights. The card has
+the SHA-256 of every other file. No pickle is ever read, and the YAML may instantiate a short list
+of classes only, so that loading a directory from a stranger cannot run a stranger's code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml.error import YAMLError as RuamelYamlError
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from nip_audio.core.adapter import Bounds
+from nip_audio.core.model import CosineHead, InstrumentedModel
+from nip_audio.errors import HashMismatchError, InputError, ModelCardError, UnsafeYamlError
+
+__all__ = ["ModelCard", "PretrainedModel", "list_pretrained", "load_pretrained", "model_id_of"]
+
+CARD_NAME = "model_card.json"
+CARD_VERSION = 1
+HYPERPARAMS_NAME = "hyperparams.yaml"
+SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
+
+_ALLOWED_CLASSES = frozenset(
+    {
+        "nip_audio.audio.features.LogMel",
+        "nip_audio.models.xvector.Xvector",
+        "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
+    }
+)
+_CLASS_TAGS = frozenset(f"!new:{name}" for name in _ALLOWED_CLASSES)
+_PLAIN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
+)
+# HyperPyYAML gives text a meaning of its own: "(…)" is parsed once more, by a loader that runs
+# code, and a reference may compute. Names and numbers are all that a model description needs.
+_PLAIN_TEXT = re.compile(r"[\w .+~-]*", re.ASCII)
+_REFERENCE = re.compile(r"<\w+>", re.ASCII)
+_CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "format_version": int,
+    "name": str,
+    "sample_rate_hz": int,
+    "output_kind": str,
+    "scale": (int, float),
+    "labels": list,
+    "default_taps": list,
+    "files": dict,
+    "calibration": (dict, type(None)),
+    "training": object,
+    "metrics": object,
+}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a pretrained model.
+
+    Attributes:
+        directory: Where it lies.
+        data: The card's JSON.
+    """
+
+    directory: Path
+    data: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return str(self.data["name"])
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate the model works at."""
+        return int(self.data["sample_rate_hz"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Speakers of the closed set."""
+        return tuple(self.data["labels"])
+
+    @property
+    def default_taps(self) -> tuple[str, ...]:
+        """Layers the detectors look at."""
+        return tuple(self.data["default_taps"])
+
+    @property
+    def model_id(self) -> str:
+        """Identity: one hash over the hashes of weights and hyperparameters."""
+        return model_id_of(self.data["files"])
+
+    @property
+    def calibration_path(self) -> Path | None:
+        """The calibration shipped with the model, if there is one."""
+        entry = self.data["calibration"]
+        return None if entry is None else self.directory / entry["file"]
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A loaded model with its card."""
+
+    card: ModelCard
+    model: InstrumentedModel
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the model."""
+        return self.card.model_id
+
+
+def model_id_of(files: Mapping[str, str]) -> str:
+    """Return one SHA-256 over file names and their hashes."""
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
+
+
+def load_pretrained(model: str | Path) -> PretrainedModel:
+    """Load a model by name or directory, offline.
+
+    Args:
+        model: A directory with a card, or a name searched for in ``$NIP_AUDIO_PRETRAINED``,
+            ``./pretrained`` and the models that come with the package.
+
+    Returns:
+        The model in evaluation mode, without gradients of its own.
+
+    Raises:
+        ModelCardError: If there is no such model or its card is malformed.
+        HashMismatchError: If a file differs from the card; nothing of it has been parsed then.
+        UnsafeYamlError: If the YAML asks for more than describing a model.
+    """
+    card = read_card(_find(model))
+    contents = {name: _verified(card, name, digest) for name, digest in card.data["files"].items()}
+    if card.calibration_path is not None:
+        entry = card.data["calibration"]
+        _verified(card, entry["file"], entry["sha256"])
+    parts = _load_parts(contents.pop(HYPERPARAMS_NAME), card.directory / HYPERPARAMS_NAME)
+    for part in {"embedding_model", "classifier"} & parts.keys():
+        if f"{part}.safetensors" not in contents:
+            raise ModelCardError(
+                f"{card.directory}: {part} has no weights; the card must list {part}.safetensors"
+            )
+    for name, data in contents.items():
+        stem = name.removesuffix(".safetensors")
+        if stem not in parts or not isinstance(parts[stem], nn.Module):
+            raise ModelCardError(
+                f"{card.directory}: {name} has no module {stem!r} in {HYPERPARAMS_NAME}"
+            )
+        _load_weights(parts[stem], data, card.directory / name)
+    for part in ("compute_features", "embedding_model"):
+        if not isinstance(parts.get(part), nn.Module):
+            raise ModelCardError(f"{card.directory / HYPERPARAMS_NAME} lacks a module {part!r}")
+    classifier = parts.get("classifier")
+    try:
+        instrumented = InstrumentedModel(
+            parts["embedding_model"],
+            front_end=parts["compute_features"],
+            head=None if classifier is None else CosineHead(classifier.weight),
+            output_kind=card.data["output_kind"],
+            labels=card.labels,
+            bounds=Bounds(-1.0, 1.0),
+            input_bounds=Bounds(0.0, 1.0),
+            scale=float(card.data["scale"]),
+        )
+    except (AttributeError, InputError) as err:
+        raise ModelCardError(f"{card.directory}: card and modules do not fit ({err})") from err
+    return PretrainedModel(card, instrumented.eval().requires_grad_(False))
+
+
+def list_pretrained() -> list[ModelCard]:
+    """Return the cards of all models that can be loaded by name, sorted by name."""
+    cards: dict[str, ModelCard] = {}
+    for folder in _search_folders():
+        for path in sorted(folder.glob(f"*/{CARD_NAME}")):
+            cards.setdefault(path.parent.name, read_card(path.parent))
+    return [cards[name] for name in sorted(cards)]
+
+
+def read_card(directory: Path) -> ModelCard:
+    """Read and check a card.
+
+    Raises:
+        ModelCardError: If it is missing or malformed.
+    """
+    path = directory / CARD_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ModelCardError(f"{path} cannot be read ({err.strerror}); check --model") from err
+    except ValueError as err:
+        raise ModelCardError(f"{path} is not valid JSON ({err}); restore the file") from err
+    missing = [f for f in _CARD_FIELDS if not isinstance(data, dict) or f not in data]
+    if missing:
+        raise ModelCardError(f"{path} lacks {', '.join(missing)}; restore the file")
+    if data["format_version"] != CARD_VERSION:
+        raise ModelCardError(
+            f"{path} has format {data['format_version']}, expected {CARD_VERSION}; update nip-audio"
+        )
+    calibration = data["calibration"]
+    wrong = [f for f, kind in _CARD_FIELDS.items() if not isinstance(data[f], kind)]
+    if calibration and {"file": str, "sha256": str} != {k: type(v) for k, v in calibration.items()}:
+        wrong.append("calibration")
+    if wrong:
+        raise ModelCardError(f"{path} has wrong {', '.join(wrong)}; restore the file")
+    names = [*data["files"], *([data["calibration"]["file"]] if data["calibration"] else [])]
+    if HYPERPARAMS_NAME not in names or any(Path(n).name != n or n.startswith(".") for n in names):
+        raise ModelCardError(
+            f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"
+        )
+    return ModelCard(directory, data)
+
+
+def _search_folders() -> list[Path]:
+    package = Path(__file__).resolve().parents[1]
+    folders = [Path("pretrained"), package.parent / "pretrained", package / "_pretrained"]
+    if os.environ.get(SEARCH_VARIABLE):
+        folders.insert(0, Path(os.environ[SEARCH_VARIABLE]))
+    return folders
+
+
+def _find(model: str | Path) -> Path:
+    if (Path(model) / CARD_NAME).is_file():
+        return Path(model)
+    for folder in _search_folders():
+        if isinstance(model, str) and (folder / model / CARD_NAME).is_file():
+            return folder / model
+    known = [card.name for card in list_pretrained()]
+    near = difflib.get_close_matches(str(model), known, n=3, cutoff=0.3) or known
+    raise ModelCardError(
+        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
+        f"known: {', '.join(near) or 'none'}"
+    )
+
+
+def _verified(card: ModelCard, name: str, expected: str) -> bytes:
+    path = card.directory / name
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise ModelCardError(f"{path} cannot be read ({err.strerror}); restore the model") from err
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise HashMismatchError(
+            f"{path} has SHA-256 {found[:12]}…, its card says {expected[:12]}…; the "
+            f"file was changed "
+            "or damaged: restore it, and do not use it"
+        )
+    return data
+
+
+class _Loader(yaml.SafeLoader):
+    """HyperPyYAML registers its tags on a class: on this one, not on PyYAML's own."""
+
+
+def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
+    """Build the modules that a checked YAML describes."""
+    try:
+        parts: dict[str, Any] = load_hyperpyyaml(_checked_yaml(data, path), loader=_Loader)
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        RuamelYamlError,
+        yaml.YAMLError,
+    ) as err:
+        raise ModelCardError(f"{path} does not describe a model ({err})") from err
+    return parts
+
+
+def _checked_yaml(data: bytes, path: Path) -> str:
+    """Refuse all but plain values, references and the classes of models.
+
+    Returns the checked nodes written out anew, not the text: two YAML parsers may read one text
+    differently, and HyperPyYAML uses another one than this check.
+    """
+    root = yaml.compose(data, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        raise ModelCardError(f"{path} is not a YAML mapping; restore the file")
+    for node in _nodes(root, path):
+        tag = node.tag
+        if tag != "!ref" and tag not in _PLAIN_TAGS and tag not in _CLASS_TAGS:
+            raise UnsafeYamlError(
+                f"{path} uses {tag!r}; a model description may only use !ref and !new: of "
+                f"{', '.join(sorted(_ALLOWED_CLASSES))}"
+            )
+        allowed = _REFERENCE if tag == "!ref" else _PLAIN_TEXT
+        if isinstance(node, yaml.ScalarNode) and not allowed.fullmatch(node.value):
+            raise UnsafeYamlError(
+                f"{path} has the value {node.value!r}; a model description may only hold names, "
+                "numbers and !ref <name>"
+            )
+    text: str = yaml.serialize(root, Dumper=yaml.SafeDumper)
+    return text
+
+
+def _nodes(root: yaml.Node, path: Path) -> list[yaml.Node]:
+    found: list[yaml.Node] = []
+    waiting: list[yaml.Node] = [root]
+    seen: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            # an anchor may hold itself, or a few lines may stand for billions of nodes
+            raise UnsafeYamlError(f"{path} repeats a node by an anchor; use !ref")
+        seen.add(id(node))
+        found.append(node)
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    return found
+
+
+def _load_weights(module: nn.Module, data: bytes, path: Path) -> None:
+    try:
+        tensors: dict[str, Tensor] = load(data)
+        module.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError) as err:
+        raise ModelCardError(f"{path} does not fit {HYPERPARAMS_NAME} ({err})") from err

@@ -1,0 +1,149 @@
+"""x-vector: a time-delay network with masked, noise-free statistics pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nip_audio.core.adapter import masked_mean
+from nip_audio.errors import InputError
+
+__all__ = ["StatisticsPool", "TdnnLayer", "Xvector"]
+
+
+class TdnnLayer(nn.Module):
+    """Dilated 1-D convolution without padding, ReLU, batch normalisation: (B, C, T) → (B, C', T').
+
+    No padding, as in the original network: an output frame then depends on valid input frames
+    alone, which is what makes a padded batch equal to its single items.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int) -> None:
+        """Build the layer; it shortens the time axis by ``(kernel - 1) * dilation``."""
+        super().__init__()
+        self.shortening = (kernel - 1) * dilation
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation)
+        self.norm = nn.BatchNorm1d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        y: Tensor = self.norm(torch.relu(self.conv(x)))
+        return y
+
+
+class StatisticsPool(nn.Module):
+    """Mean and standard deviation over the valid frames: (B, C, T), (B,) → (B, 2C).
+
+    Deviation: SpeechBrain's ``StatisticsPooling`` adds noise from the global generator, in
+    evaluation too, and lets padding into the average; this one does neither.
+    """
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        """``eps`` is added to the variance."""
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Pool."""
+        mean = masked_mean(x, lengths)
+        variance = masked_mean((x - mean[:, :, None]) ** 2, lengths)
+        return torch.cat([mean, torch.sqrt(variance + self.eps)], dim=1)
+
+
+class Xvector(nn.Module):
+    """Speaker embedding network (Snyder et al. 2018), used by NCCR, Sec. 5, for CSI-E.
+
+    Five time-delay layers see 15 frames of context, statistics pooling turns any number of frames
+    into one vector, a linear layer gives the embedding. The overall level of each item is removed
+    first, so that gain does not matter. The long-term spectrum stays in: removing the mean of each
+    band, as is usual, cost half of the closed-set accuracy and doubled the EER on this little data.
+
+    Deviation: one linear embedding layer behind a batch normalisation instead of two non-linear
+    segment layers; with a cosine back end and an angular-margin loss the second one only hurts.
+
+    Args:
+        n_mels: Bands F of the input.
+        channels: Width of each of the five frame layers.
+        embedding_dim: Size D of the embedding.
+
+    Example:
+        >>> net = Xvector(channels=[8] * 5, embedding_dim=4).eval()
+        >>> tuple(net(torch.rand(2, 40, 50), torch.tensor([50, 20])).shape)
+        (2, 4)
+    """
+
+    KERNELS = (5, 3, 3, 1, 1)
+    DILATIONS = (1, 2, 3, 1, 1)
+
+    def __init__(
+        self,
+        n_mels: int = 40,
+        *,
+        channels: Sequence[int] = (512, 512, 512, 512, 1500),
+        embedding_dim: int = 512,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        if len(channels) != len(self.KERNELS):
+            raise InputError(f"got {len(channels)} channel counts, expected {len(self.KERNELS)}")
+        widths = [n_mels, *channels]
+        self.frames = nn.ModuleList(
+            TdnnLayer(*layer)
+            for layer in zip(widths[:-1], widths[1:], self.KERNELS, self.DILATIONS, strict=True)
+        )
+        self.pool = StatisticsPool()
+        self.pool_norm = nn.BatchNorm1d(2 * widths[-1])
+        self.embedding = nn.Linear(2 * widths[-1], embedding_dim)
+
+    @property
+    def min_frames(self) -> int:
+        """Fewest input frames that leave one frame to pool."""
+        return 1 + sum((k - 1) * d for k, d in zip(self.KERNELS, self.DILATIONS, strict=True))
+
+    def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor:
+        """Valid positions of a layer's output, given those of the input.
+
+        Args:
+            layer: A module name, e.g. ``"frames.2"``.
+            lengths: (B,) valid input frames.
+
+        Returns:
+            (B,) valid frames of that layer's output; meaningless for layers behind the pooling.
+        """
+        parts = layer.split(".")
+        if parts[0] != "frames" or len(parts) == 1:
+            return lengths
+        depth = int(parts[1]) + 1
+        shortening = sum(
+            (k - 1) * d for k, d in zip(self.KERNELS[:depth], self.DILATIONS[:depth], strict=True)
+        )
+        return lengths - shortening
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed.
+
+        Args:
+            x: (B, F, T) features.
+            lengths: (B,) valid frames; None means all T.
+
+        Returns:
+            (B, D) embeddings, not normalised.
+
+        Raises:
+            InputError: If an item has fewer than ``min_frames`` valid frames.
+        """
+        if lengths is None:
+            lengths = torch.full((x.shape[0],), x.shape[2], device=x.device)
+        if int(lengths.min()) < self.min_frames:
+            raise InputError(
+                f"an item has {int(lengths.min())} frames, expected at least {self.min_frames}; "
+                "give longer audio"
+            )
+        x = x - masked_mean(x, lengths).mean(dim=1)[:, None, None]
+        for layer in self.frames:
+            x = layer(x)
+        pooled = self.pool(x, lengths - (self.min_frames - 1))
+        embedding: Tensor = self.embedding(self.pool_norm(pooled))
+        return embedding

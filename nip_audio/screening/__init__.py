@@ -1,0 +1,1 @@
+"""Screening: measure recordings, calibrate on clean ones, judge folders of them."""

@@ -1,0 +1,226 @@
+"""Calibration: what clean audio looks like to one model, and the thresholds that follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import read_audio
+from nip_audio.audio.manifest import Recording
+from nip_audio.core.metrics import equal_error_rate
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.state import State, load_state, save_state
+from nip_audio.detectors.clean import CleanDistance
+from nip_audio.detectors.conformal import (
+    conformal_p_value,
+    conformal_threshold,
+    files_needed,
+    out_of_fold_distances,
+)
+from nip_audio.detectors.consistency import consistency_scores
+from nip_audio.errors import AudioError, CalibrationError
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.measure import Measurement, measure
+
+__all__ = ["Calibration", "calibrate"]
+
+_KIND = "calibration"
+_FOLDS = 5
+_MIN_FILES = 20
+_FILES_A_SPEAKER = 3
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Fitted on clean audio alone, for one model.
+
+    Attributes:
+        model_id: The model.
+        config: NCCR settings; screening measures with the same.
+        detector: Distance of NCCR vectors.
+        distances: (n,) sorted out-of-fold distances of the clean recordings.
+        domain: Distance of spectra.
+        domain_distances: (n,) likewise.
+        consistencies: (m,) sorted consistency scores of speakers with three recordings or more.
+        verification_threshold: Cosine at the equal error rate; None without repeated speakers.
+        seen: SHA-256 of the content of each recording, for the refusal of overlaps.
+        sources: In words, what it was fitted on.
+        failures: Recordings left out.
+    """
+
+    model_id: str
+    config: NccrConfig
+    detector: CleanDistance
+    distances: Array
+    domain: CleanDistance
+    domain_distances: Array
+    consistencies: Array
+    verification_threshold: float | None
+    seen: tuple[str, ...]
+    sources: str
+    failures: tuple[AudioError, ...] = field(default=())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything a verdict depends on."""
+        digest = hashlib.sha256(f"{self.model_id}{self.config}".encode())
+        for array in (self.distances, self.domain_distances, self.consistencies):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def threshold(self, false_positive_rate: float) -> float:
+        """Distance above which a recording is flagged as adversarial."""
+        return conformal_threshold(self.distances, false_positive_rate)
+
+    def p_value(self, distance: float) -> float:
+        """Conformal p-value of a distance."""
+        return conformal_p_value(self.distances, distance)
+
+    def consistency_threshold(self, false_positive_rate: float) -> float | None:
+        """Score below which a file is unlike its folder; None if too few were seen."""
+        if len(self.consistencies) < files_needed(false_positive_rate):
+            return None
+        return -conformal_threshold(-self.consistencies, false_positive_rate)
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write atomically."""
+        tensors = {
+            "distances": torch.from_numpy(self.distances),
+            "domain_distances": torch.from_numpy(self.domain_distances),
+            "consistencies": torch.from_numpy(self.consistencies),
+        }
+        tensors |= {f"detector.{k}": t for k, t in self.detector.to_tensors().items()}
+        tensors |= {f"domain.{k}": t for k, t in self.domain.to_tensors().items()}
+        meta = {
+            "nccr": self.config.to_json(),
+            "detector_offset": self.detector.offset_,
+            "domain_offset": self.domain.offset_,
+            "verification_threshold": self.verification_threshold,
+            "seen": list(self.seen),
+            "sources": self.sources,
+        }
+        save_state(path, State(_KIND, self.model_id, tensors, meta), force=force)
+
+    @staticmethod
+    def load(path: Path, *, model_id: str) -> Calibration:
+        """Read, refusing a calibration made for another model."""
+        state = load_state(path, kind=_KIND, model_id=model_id)
+
+        def detector(name: str, *, log: bool) -> CleanDistance:
+            parts = {
+                k.removeprefix(f"{name}."): t
+                for k, t in state.tensors.items()
+                if k.startswith(f"{name}.")
+            }
+            return CleanDistance.from_tensors(parts, log=log, offset=state.meta[f"{name}_offset"])
+
+        return Calibration(
+            model_id=model_id,
+            config=NccrConfig.from_json(state.meta["nccr"]),
+            detector=detector("detector", log=True),
+            distances=state.tensors["distances"].numpy(),
+            domain=detector("domain", log=False),
+            domain_distances=state.tensors["domain_distances"].numpy(),
+            consistencies=state.tensors["consistencies"].numpy(),
+            verification_threshold=state.meta["verification_threshold"],
+            seen=tuple(state.meta["seen"]),
+            sources=str(state.meta["sources"]),
+        )
+
+
+def calibrate(
+    pretrained: PretrainedModel,
+    recordings: Iterable[Recording],
+    adapter: WaveformAdapter,
+    config: NccrConfig,
+    *,
+    seed: int = 0,
+    sources: str = "",
+    progress: Callable[[Recording], None] = lambda recording: None,
+) -> Calibration:
+    """Fit on clean recordings; bad files are left out and listed.
+
+    Args:
+        pretrained: Model.
+        recordings: Clean audio like that to be screened; speakers, where known, give the
+            consistency and verification thresholds and keep the folds apart.
+        adapter: How files are read.
+        config: NCCR settings.
+        seed: Of the noise.
+        sources: What this audio is, in words.
+        progress: Called after each recording.
+
+    Raises:
+        CalibrationError: With fewer than 20 usable recordings or five speakers or files.
+    """
+    measured: list[tuple[str, str, Measurement]] = []
+    failures: list[AudioError] = []
+    for recording in recordings:
+        try:
+            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+        except AudioError as err:
+            failures.append(err)
+        else:
+            measured.append(
+                (
+                    recording.speaker or recording.id,
+                    audio.content_sha256,
+                    measure(pretrained, audio, config, seed=seed),
+                )
+            )
+        progress(recording)
+    if len(measured) < _MIN_FILES:
+        raise CalibrationError(
+            f"{len(measured)} usable recordings ({len(failures)} failed), expected at least "
+            f"{_MIN_FILES}; 99 or more allow a false-positive rate of 1 %"
+        )
+    groups = [group for group, _, _ in measured]
+    vectors = np.stack([m.nccr for _, _, m in measured])
+    spectra = np.stack([m.spectrum for _, _, m in measured])
+    embeddings = np.stack([m.embedding for _, _, m in measured])
+    detector, domain = CleanDistance(log=True), CleanDistance(log=False)
+    return Calibration(
+        model_id=pretrained.model_id,
+        config=config,
+        detector=detector.fit(vectors),
+        distances=np.sort(out_of_fold_distances(detector, vectors, groups, folds=_FOLDS)),
+        domain=domain.fit(spectra),
+        domain_distances=np.sort(out_of_fold_distances(domain, spectra, groups, folds=_FOLDS)),
+        consistencies=np.sort(_consistencies(groups, embeddings)),
+        verification_threshold=_verification_threshold(groups, embeddings),
+        seen=tuple(sorted(content for _, content, _ in measured)),
+        sources=sources,
+        failures=tuple(failures),
+    )
+
+
+def _consistencies(groups: Sequence[str], embeddings: Array) -> Array:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        rows[group].append(i)
+    scores = [
+        consistency_scores(embeddings[members])
+        for members in rows.values()
+        if len(members) >= _FILES_A_SPEAKER
+    ]
+    return np.concatenate(scores) if scores else np.zeros(0)
+
+
+def _verification_threshold(groups: Sequence[str], embeddings: Array) -> float | None:
+    names = np.asarray(groups)
+    upper = np.triu_indices(len(names), 1)
+    same = (names[:, None] == names[None, :])[upper]
+    cosines = (embeddings @ embeddings.T)[upper]
+    if not same.any() or same.all():
+        return None
+    return equal_error_rate(cosines[same], cosines[~same]).threshold
