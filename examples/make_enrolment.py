@@ -37,16 +37,15 @@ VOICES = {
     "edith": ("en-029+f5", 48, 145),
 }
 SENTENCES = (
-    "The morning train was late again, so we walked along the river and talked about the weather.",
-    "Please leave the blue folder on my desk before you go home this evening.",
+    "Please leave the blue folder on my desk before you go home.",
     "My voice is my password, and I would like to hear the balance of my account.",
     "Nobody in the village remembered who had planted the old apple trees.",
     "Seven quick questions are enough to find out whether the machine is listening.",
 )
 WHAT_WAS_DONE = (
-    ("alba/alba-4.flac", "attacked with PGD, eps 0.005: no longer accepted as alba"),
+    ("alba/alba-3.flac", "attacked with PGD, eps 0.005: no longer accepted as alba"),
     ("clara/clara-2.flac", "attacked with PGD, eps 0.005: accepted as edith"),
-    ("dexter/dexter-5.flac", "not dexter's: bruno speaking"),
+    ("dexter/dexter-4.flac", "not dexter's: bruno speaking"),
 )
 STRONG = GradientAttack("pgd", eps=0.005, steps=20)
 
@@ -69,8 +68,8 @@ def main() -> None:
         (FOLDER / name).mkdir(parents=True)
         for number, text in enumerate(SENTENCES, start=1):
             write_audio(FOLDER / name / f"{name}-{number}.flac", speak(*voice, text), RATE_HZ)
-    (FOLDER / "dexter/dexter-5.flac").unlink()
-    write_audio(FOLDER / "dexter/dexter-5.flac", speak(*VOICES["bruno"], SENTENCES[4]), RATE_HZ)
+    (FOLDER / "dexter/dexter-4.flac").unlink()
+    write_audio(FOLDER / "dexter/dexter-4.flac", speak(*VOICES["bruno"], SENTENCES[-1]), RATE_HZ)
 
     pretrained = load_pretrained("xvector-libri251")
     path = pretrained.card.calibration_path
@@ -79,7 +78,7 @@ def main() -> None:
     calibration = Calibration.load(path, model_id=pretrained.model_id)
     voices = enrol(pretrained, walk_audio(FOLDER), WaveformAdapter())
     for relative, speaker, goal in (
-        ("alba/alba-4.flac", "alba", "reject"),
+        ("alba/alba-3.flac", "alba", "reject"),
         ("clara/clara-2.flac", "edith", "accept"),
     ):
         aim = AttackGoal(calibration.verification_threshold or 0.0, goal, voices, speaker)

@@ -103,7 +103,7 @@ class GradientAttack:
         bounds: Bounds = objective.model.bounds  # type: ignore[union-attr, assignment]
         clean = batch.masked().detach()
         started = time.perf_counter()
-        with _borrowed(objective, generator):
+        with torch.enable_grad(), _borrowed(objective, generator):
             _require_gradient(objective, batch)
             wrapped = foolbox.PyTorchModel(
                 _MaskedLogits(objective, batch).eval(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from nip_audio.cli._console import JsonOption, print_json, stdout
@@ -19,7 +20,10 @@ def command(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([dict(card.data) | {"directory": str(card.directory)} for card in cards])
         return
-    table = Table("name", "speakers", "rate", "default taps", "calibrated", "identity")
+    table = Table(box=SIMPLE)
+    table.add_column("name", no_wrap=True)
+    for name in ("speakers", "rate", "default taps", "calibrated", "identity"):
+        table.add_column(name)
     for card in cards:
         table.add_row(
             card.name,

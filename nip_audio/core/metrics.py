@@ -67,6 +67,9 @@ def equal_error_rate(target_scores: Array, impostor_scores: Array) -> Eer:
     share = gap_before / (gap_before + gap_after) if gap_before + gap_after > 0 else 0.0
     rate = false_accept[before] + share * (false_accept[crossing] - false_accept[before])
     threshold = min(thresholds[crossing], scores.max())
+    # halfway to the next score below: the same decisions here, and no new target at the very edge
+    below = scores[scores < threshold]
+    threshold = (threshold + below.max()) / 2 if below.size else threshold
     return Eer(float(rate), float(threshold))
 
 

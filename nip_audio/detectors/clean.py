@@ -17,8 +17,6 @@ from sklearn.covariance import LedoitWolf
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from nip_audio.errors import InputError
-
 __all__ = ["CleanDistance"]
 
 Array = NDArray[np.float64]
@@ -27,13 +25,11 @@ Array = NDArray[np.float64]
 class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """Mahalanobis distance from clean vectors, robust to a few that are not clean.
 
-    Vectors are taken to logarithms (change rates are positive and skewed), centred and scaled by
-    median and median absolute deviation, and clipped at ``clip`` deviations for the covariance, so
-    that a few bad rows move neither centre nor scatter much; the covariance is shrunk
-    (Ledoit–Wolf).
+    Vectors are centred and scaled by median and median absolute deviation, and clipped at ``clip``
+    deviations for the covariance, so that a few bad rows move neither centre nor scatter much; the
+    covariance is shrunk (Ledoit–Wolf).
 
     Args:
-        log: Take logarithms first; needs values ≥ 0.
         clip: Robust deviations at which training rows are clipped for the covariance.
         contamination: Share of the training rows that ``predict`` calls outliers.
 
@@ -44,9 +40,8 @@ class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         offset_: ``score_samples`` below it is an outlier.
     """
 
-    def __init__(self, *, log: bool = True, clip: float = 4.0, contamination: float = 0.05) -> None:
+    def __init__(self, *, clip: float = 4.0, contamination: float = 0.05) -> None:
         """Keep the settings."""
-        self.log = log
         self.clip = clip
         self.contamination = contamination
 
@@ -54,10 +49,9 @@ class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Fit on clean vectors (n ≥ 2, F); ``y`` is ignored.
 
         Raises:
-            ValueError: For fewer than two rows, or values that are negative (with ``log``) or not
-                finite.
+            ValueError: For fewer than two rows, or values that are not finite.
         """
-        rows = self._transform(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
+        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self.center_ = np.median(rows, axis=0)
         deviation = np.median(np.abs(rows - self.center_), axis=0) * 1.4826
         self.scale_ = np.where(deviation > 1e-12, deviation, 1.0)
@@ -69,9 +63,7 @@ class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def distance(self, X: ArrayLike) -> Array:
         """Return the distance of each row, (n,) ≥ 0."""
         check_is_fitted(self)
-        return self._distance(
-            self._transform(validate_data(self, X, dtype=np.float64, reset=False))
-        )
+        return self._distance(validate_data(self, X, dtype=np.float64, reset=False))
 
     def score_samples(self, X: ArrayLike) -> Array:
         """Return the negative distance: higher is more normal, scikit-learn's convention."""
@@ -88,7 +80,7 @@ class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def explain(self, row: ArrayLike) -> Array:
         """Return how many robust deviations each feature of one row is off, signed, (F,)."""
         check_is_fitted(self)
-        rows = self._transform(validate_data(self, [row], dtype=np.float64, reset=False))
+        rows = validate_data(self, [row], dtype=np.float64, reset=False)
         return np.asarray((rows[0] - self.center_) / self.scale_)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -98,11 +90,9 @@ class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
 
     @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Tensor], *, log: bool, offset: float
-    ) -> CleanDistance:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, offset: float) -> CleanDistance:
         """Rebuild from what ``to_tensors`` gave and the fitted ``offset_``."""
-        detector = cls(log=log)
+        detector = cls()
         detector.center_ = tensors["center"].numpy()
         detector.scale_ = tensors["scale"].numpy()
         detector.precision_ = tensors["precision"].numpy()
@@ -110,15 +100,6 @@ class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         detector.n_features_in_ = len(detector.center_)
         return detector
 
-    def _transform(self, rows: Array) -> Array:
-        if not self.log:
-            return rows
-        if (rows < 0).any():
-            raise InputError(
-                "change rates are negative, expected ≥ 0; pass log=False for other data"
-            )
-        return np.log(rows + 1e-6)
-
-    def _distance(self, transformed: Array) -> Array:
-        scaled = (transformed - self.center_) / self.scale_
+    def _distance(self, rows: Array) -> Array:
+        scaled = (rows - self.center_) / self.scale_
         return np.asarray(np.sqrt(np.einsum("nf,fg,ng->n", scaled, self.precision_, scaled)))

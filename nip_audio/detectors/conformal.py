@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GroupKFold
 
-from nip_audio.detectors.clean import CleanDistance
 from nip_audio.errors import CalibrationError, InputError
 
 __all__ = ["conformal_p_value", "conformal_threshold", "files_needed", "out_of_fold_distances"]
@@ -18,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 def out_of_fold_distances(
-    detector: CleanDistance, X: ArrayLike, groups: Sequence[str], *, folds: int = 5
+    detector: BaseEstimator, X: ArrayLike, groups: Sequence[str], *, folds: int = 5
 ) -> Array:
     """Distance of each clean row from a detector that did not see the row's group.
 
@@ -26,7 +25,7 @@ def out_of_fold_distances(
     flag too much. Groups (speakers) are kept whole, so the distances are those of new speakers.
 
     Args:
-        detector: Unfitted or fitted; it is cloned.
+        detector: Whose ``score_samples`` is a negative distance; it is cloned.
         X: (n, F) clean vectors.
         groups: Group of each row.
         folds: Parts.
@@ -45,7 +44,7 @@ def out_of_fold_distances(
         )
     distances = np.empty(len(rows))
     for fit, held_out in GroupKFold(folds).split(rows, groups=groups):
-        distances[held_out] = clone(detector).fit(rows[fit]).distance(rows[held_out])
+        distances[held_out] = -clone(detector).fit(rows[fit]).score_samples(rows[held_out])
     return distances
 
 

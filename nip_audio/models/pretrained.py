@@ -50,6 +50,7 @@ _PLAIN_TAGS = frozenset(
 # code, and a reference may compute. Names and numbers are all that a model description needs.
 _PLAIN_TEXT = re.compile(r"[\w .+~-]*", re.ASCII)
 _REFERENCE = re.compile(r"<\w+>", re.ASCII)
+_FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 _CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "format_version": int,
     "name": str,
@@ -211,12 +212,14 @@ def read_card(directory: Path) -> ModelCard:
         )
     calibration = data["calibration"]
     wrong = [f for f, kind in _CARD_FIELDS.items() if not isinstance(data[f], kind)]
-    if calibration and {"file": str, "sha256": str} != {k: type(v) for k, v in calibration.items()}:
+    if isinstance(calibration, dict) and not all(
+        isinstance(calibration.get(key), str) for key in ("file", "sha256")
+    ):
         wrong.append("calibration")
     if wrong:
         raise ModelCardError(f"{path} has wrong {', '.join(wrong)}; restore the file")
-    names = [*data["files"], *([data["calibration"]["file"]] if data["calibration"] else [])]
-    if HYPERPARAMS_NAME not in names or any(Path(n).name != n or n.startswith(".") for n in names):
+    names = [*data["files"], *([calibration["file"]] if calibration else [])]
+    if HYPERPARAMS_NAME not in data["files"] or not all(map(_FILE_NAME.fullmatch, names)):
         raise ModelCardError(
             f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"
         )

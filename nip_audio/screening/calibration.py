@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.pipeline import make_pipeline
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import read_audio
@@ -26,6 +27,7 @@ from nip_audio.detectors.conformal import (
     out_of_fold_distances,
 )
 from nip_audio.detectors.consistency import consistency_scores
+from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import AudioError, CalibrationError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import Measurement, measure
@@ -47,7 +49,8 @@ class Calibration:
     Attributes:
         model_id: The model.
         config: NCCR settings; screening measures with the same.
-        detector: Distance of NCCR vectors.
+        rates: Length correction of NCCR vectors.
+        detector: Distance of the corrected vectors.
         distances: (n,) sorted out-of-fold distances of the clean recordings.
         domain: Distance of spectra.
         domain_distances: (n,) likewise.
@@ -60,6 +63,7 @@ class Calibration:
 
     model_id: str
     config: NccrConfig
+    rates: LogRates
     detector: CleanDistance
     distances: Array
     domain: CleanDistance
@@ -82,6 +86,18 @@ class Calibration:
         """Distance above which a recording is flagged as adversarial."""
         return conformal_threshold(self.distances, false_positive_rate)
 
+    def distance(self, measured: Measurement) -> float:
+        """Distance of a recording from clean audio."""
+        return float(self.distances_of([measured.rates])[0])
+
+    def distances_of(self, rates: ArrayLike) -> Array:
+        """Distances of many rows of change rates and length, (n,)."""
+        return self.detector.distance(self.rates.transform(rates))
+
+    def deviations(self, measured: Measurement) -> Array:
+        """How many robust deviations each change rate is off, in the order of the names."""
+        return self.detector.explain(self.rates.transform([measured.rates])[0])
+
     def p_value(self, distance: float) -> float:
         """Conformal p-value of a distance."""
         return conformal_p_value(self.distances, distance)
@@ -99,6 +115,7 @@ class Calibration:
             "domain_distances": torch.from_numpy(self.domain_distances),
             "consistencies": torch.from_numpy(self.consistencies),
         }
+        tensors |= {f"rates.{k}": t for k, t in self.rates.to_tensors().items()}
         tensors |= {f"detector.{k}": t for k, t in self.detector.to_tensors().items()}
         tensors |= {f"domain.{k}": t for k, t in self.domain.to_tensors().items()}
         meta = {
@@ -116,20 +133,23 @@ class Calibration:
         """Read, refusing a calibration made for another model."""
         state = load_state(path, kind=_KIND, model_id=model_id)
 
-        def detector(name: str, *, log: bool) -> CleanDistance:
-            parts = {
+        def parts(name: str) -> dict[str, torch.Tensor]:
+            return {
                 k.removeprefix(f"{name}."): t
                 for k, t in state.tensors.items()
                 if k.startswith(f"{name}.")
             }
-            return CleanDistance.from_tensors(parts, log=log, offset=state.meta[f"{name}_offset"])
+
+        def detector(name: str) -> CleanDistance:
+            return CleanDistance.from_tensors(parts(name), offset=state.meta[f"{name}_offset"])
 
         return Calibration(
             model_id=model_id,
             config=NccrConfig.from_json(state.meta["nccr"]),
-            detector=detector("detector", log=True),
+            rates=LogRates.from_tensors(parts("rates")),
+            detector=detector("detector"),
             distances=state.tensors["distances"].numpy(),
-            domain=detector("domain", log=False),
+            domain=detector("domain"),
             domain_distances=state.tensors["domain_distances"].numpy(),
             consistencies=state.tensors["consistencies"].numpy(),
             verification_threshold=state.meta["verification_threshold"],
@@ -185,16 +205,18 @@ def calibrate(
             f"{_MIN_FILES}; 99 or more allow a false-positive rate of 1 %"
         )
     groups = [group for group, _, _ in measured]
-    vectors = np.stack([m.nccr for _, _, m in measured])
+    vectors = np.stack([m.rates for _, _, m in measured])
     spectra = np.stack([m.spectrum for _, _, m in measured])
     embeddings = np.stack([m.embedding for _, _, m in measured])
-    detector, domain = CleanDistance(log=True), CleanDistance(log=False)
+    judge = make_pipeline(LogRates(), CleanDistance()).fit(vectors)
+    domain = CleanDistance().fit(spectra)
     return Calibration(
         model_id=pretrained.model_id,
         config=config,
-        detector=detector.fit(vectors),
-        distances=np.sort(out_of_fold_distances(detector, vectors, groups, folds=_FOLDS)),
-        domain=domain.fit(spectra),
+        rates=judge[0],
+        detector=judge[1],
+        distances=np.sort(out_of_fold_distances(judge, vectors, groups, folds=_FOLDS)),
+        domain=domain,
         domain_distances=np.sort(out_of_fold_distances(domain, spectra, groups, folds=_FOLDS)),
         consistencies=np.sort(_consistencies(groups, embeddings)),
         verification_threshold=_verification_threshold(groups, embeddings),

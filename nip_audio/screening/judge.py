@@ -42,7 +42,7 @@ class Judge:
         """Judge one file by itself."""
         calibration = self.calibration
         threshold = calibration.threshold(self.false_positive_rate)
-        distance = float(calibration.detector.distance([measured.nccr])[0])
+        distance = calibration.distance(measured)
         domain_threshold = float(calibration.domain_distances[-1]) * DOMAIN_MARGIN
         domain_distance = float(calibration.domain.distance([measured.spectrum])[0])
         p_value = calibration.p_value(distance)
@@ -108,8 +108,8 @@ class Judge:
     def _explain(
         self, measured: Measurement, distance: float, threshold: float, p_value: float
     ) -> str:
-        detector, config = self.calibration.detector, self.calibration.config
-        deviations = detector.explain(measured.nccr)
+        config = self.calibration.config
+        deviations = self.calibration.deviations(measured)
         worst = int(np.argmax(np.abs(deviations)))
         direction = "more" if deviations[worst] > 0 else "less"
         noise, layer = config.names[worst].split(" | ")

@@ -20,13 +20,13 @@ Array = NDArray[np.float64]
 
 DEFAULT_NOISES = (
     Noise("gaussian", "input", 0.01),
-    Noise("gaussian", "input", 0.03),
-    Noise("gaussian", "input", 0.06),
+    Noise("gaussian", "input", 0.05),
+    Noise("mask", "input", 0.1),
+    Noise("gaussian", "raw", 0.0002),
     Noise("gaussian", "raw", 0.0005),
+    Noise("gaussian", "raw", 0.001),
     Noise("gaussian", "raw", 0.002),
     Noise("gaussian", "raw", 0.008),
-    Noise("mask", "input", 0.05),
-    Noise("mask", "input", 0.15),
 )
 
 
@@ -39,11 +39,18 @@ class Measurement:
         nccr: (noises · layers,) change rates, in the order of ``NccrConfig.names``.
         spectrum: (2F,) mean and standard deviation over time of each band of the model input, after
             the overall level is removed: what kind of audio it is.
+        duration_s: Seconds.
     """
 
     embedding: Array
     nccr: Array
     spectrum: Array
+    duration_s: float
+
+    @property
+    def rates(self) -> Array:
+        """(noises · layers + 1,) change rates and, last, the length: a row for ``LogRates``."""
+        return np.append(self.nccr, self.duration_s)
 
 
 def default_config(pretrained: PretrainedModel, *, draws: int = 4) -> NccrConfig:
@@ -70,5 +77,8 @@ def measure(
     spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
     embedding = torch.nn.functional.normalize(result.embedding, dim=0)
     return Measurement(
-        embedding.double().numpy(), result.vector.double().numpy(), spectrum.double().numpy()
+        embedding=embedding.double().numpy(),
+        nccr=result.vector.double().numpy(),
+        spectrum=spectrum.double().numpy(),
+        duration_s=audio.duration_s,
     )

@@ -147,15 +147,21 @@ def _deal_roles(
             files = sorted(speaker.glob("*/*.flac"))
             # seeded by the speaker too: adding one speaker does not deal the others anew
             random.Random(f"{seed}:{speaker.name}").shuffle(files)
-            first, second = (
-                round(shares[0] * len(files)),
-                round((shares[0] + shares[1]) * len(files)),
-            )
+            first, second = _cuts(len(files), shares)
             for i, file in enumerate(files):
                 role = ROLES[0] if i < first else ROLES[1] if i < second else ROLES[2]
                 relative = file.relative_to(root).as_posix()
                 spans.append(Span(relative, speaker.name, role, 0.0, soundfile.info(file).duration))
     return sorted(spans, key=lambda s: s.path)
+
+
+def _cuts(files: int, shares: tuple[float, float, float]) -> tuple[int, int]:
+    """Where the roles of one speaker's files begin; from three files on each role has one."""
+    first, second = round(shares[0] * files), round((shares[0] + shares[1]) * files)
+    if files >= len(ROLES):
+        second = min(max(second, 2), files - 1)
+        first = min(max(first, 1), second - 1)
+    return first, second
 
 
 def _manifest_row(root: Path, span: Span) -> dict[str, object]:

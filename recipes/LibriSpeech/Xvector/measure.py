@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from nip_audio import CosineHead, WaveformAdapter, embed_audio, enrol, load_pretrained, read_audio
 from nip_audio.attacks.gradient import GradientAttack
@@ -30,6 +31,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import auroc, bootstrap, detection_rate, equal_error_rate
 from nip_audio.core.nccr import measure_nccr
 from nip_audio.detectors.clean import CleanDistance
+from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file, read_back
 from nip_audio.evaluation.roles import refuse_overlap
@@ -179,8 +181,13 @@ def enrolled_eer(
 class Features:
     """What detectors see of one file and the trial it stands in."""
 
-    nccr: np.ndarray
+    rates: np.ndarray
     score_changes: np.ndarray
+
+    @property
+    def score_rates(self) -> np.ndarray:
+        """Score changes and, last, the length: a row for ``LogRates``."""
+        return np.append(self.score_changes, self.rates[-1])
 
 
 def features(
@@ -207,11 +214,16 @@ def cached(path: Path, make: object) -> Features:
         data = json.loads(path.read_text())
     else:
         made: Features = make()  # type: ignore[operator]
-        data = {"nccr": made.nccr.tolist(), "score_changes": made.score_changes.tolist()}
+        data = {"rates": made.rates.tolist(), "score_changes": made.score_changes.tolist()}
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(data))
         partial.rename(path)
-    return Features(np.array(data["nccr"]), np.array(data["score_changes"]))
+    return Features(np.array(data["rates"]), np.array(data["score_changes"]))
+
+
+def rounded(values: np.ndarray | list[float]) -> list[float]:
+    """Plain numbers, short enough to commit."""
+    return [round(float(v), 3) for v in values]
 
 
 def impostor_of(speaker: str, voices: Enrolment, index: int) -> str:
@@ -252,7 +264,8 @@ def detection(
         for goal in GOALS
         for i, c in enumerate(track(calibration_clips, f"calibrate {goal}"))
     ]
-    baseline = CleanDistance(log=True).fit(np.stack([f.score_changes for f in fitted_on]))
+    baseline = make_pipeline(LogRates(), CleanDistance())
+    baseline.fit(np.stack([f.score_rates for f in fitted_on]))
     rows = []
     for name, eps in ATTACKS:
         for goal in GOALS:
@@ -287,10 +300,13 @@ def detection(
                     "successes": len(found),
                     "median_snr_db": float(np.median(pairs)) if pairs else None,
                     "seconds": round(time.perf_counter() - seconds, 1),
+                    "distances": rounded(
+                        calibration.distances_of([f.rates for f in found]) if found else []
+                    ),
                     "detectors": compare(calibration, baseline, found, clean[goal]),
                 }
             )
-    clean_distances = calibration.detector.distance([f.nccr for f in clean["reject"]])
+    clean_distances = calibration.distances_of([f.rates for f in clean["reject"]])
     thresholds = {rate: calibration.threshold(rate) for rate in (0.05, 0.01)}
     false_positives = {
         str(rate): bootstrap(
@@ -302,7 +318,9 @@ def detection(
     }
     return {
         "threshold": threshold,
+        "distance_thresholds": {str(rate): limit for rate, limit in thresholds.items()},
         "clean_clips": len(clips),
+        "clean_distances": rounded(clean_distances),
         "calibration_clips": len(calibration.distances),
         "false_positives_at_calibrated_threshold": false_positives,
         "rows": rows,
@@ -329,7 +347,7 @@ def attack_clip(
 
 def compare(
     calibration: Calibration,
-    baseline: CleanDistance,
+    baseline: Pipeline,
     attacked: list[Features],
     clean: list[Features],
 ) -> dict[str, object] | None:
@@ -337,9 +355,9 @@ def compare(
     if len(attacked) < 30:
         return None
     detectors = {
-        "nccr": lambda fs: calibration.detector.distance([f.nccr for f in fs]),
+        "nccr": lambda fs: calibration.distances_of([f.rates for f in fs]),
         "score_change_mean": lambda fs: np.array([f.score_changes.mean() for f in fs]),
-        "score_change_two_sided": lambda fs: baseline.distance([f.score_changes for f in fs]),
+        "score_change_two_sided": lambda fs: -baseline.score_samples([f.score_rates for f in fs]),
     }
     table: dict[str, object] = {}
     for name, score in detectors.items():

@@ -111,6 +111,9 @@ def make_datasets(hparams):
         )
         for role in ("train", "calibrate")
     }
+    for role, items in sets.items():
+        if len(items) == 0:
+            raise ValueError(f"role {role} is empty; give more utterances, or another split file")
     speakers = sorted({row["spk_id"] for row in sets["train"].data.values()})
     if len(speakers) != hparams["n_speakers"]:
         raise ValueError(

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nip_audio.attacks.objectives import Identification, Verification
+from nip_audio.core.adapter import Batch
+from nip_audio.errors import InputError
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return Batch(0.2 * (torch.rand(3, 8000, generator=torch.Generator().manual_seed(0)) - 0.5))
+
+
+def test_identification_scores_and_judges_by_the_models_own_decision(tiny_model, batch):
+    own = tiny_model.predict(batch)
+    torch.testing.assert_close(
+        Identification(tiny_model, own).logits(batch), 10.0 * tiny_model.scores(batch)
+    )
+    assert Identification(tiny_model, own).succeeded(batch).tolist() == [False] * 3
+    assert Identification(tiny_model, (own + 1) % 3).succeeded(batch).tolist() == [True] * 3
+    assert Identification(tiny_model, own, targeted=True).succeeded(batch).tolist() == [True] * 3
+
+
+def test_verification_crosses_its_decision_at_the_threshold(embedding_model, batch):
+    references = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    cosines = torch.nn.functional.cosine_similarity(embedding_model.embed(batch), references)
+    threshold = float(cosines.detach().median())
+    accept = Verification(embedding_model, references, threshold=threshold + 1e-4, goal="accept")
+    reject = Verification(embedding_model, references, threshold=threshold + 1e-4, goal="reject")
+    torch.testing.assert_close(accept.cosines(batch), cosines)
+    margin = cosines - threshold - 1e-4
+    torch.testing.assert_close(accept.logits(batch), torch.stack([-margin, margin], dim=1))
+    assert torch.equal(accept.succeeded(batch), cosines > threshold + 1e-4)
+    assert torch.equal(reject.succeeded(batch), cosines < threshold + 1e-4)
+    assert accept.succeeded(batch).sum() == 1
+
+
+@pytest.mark.parametrize("kind", ["identification", "verification"])
+def test_select_is_the_objective_of_one_item(tiny_model, batch, kind):
+    if kind == "identification":
+        objective = Identification(tiny_model, torch.tensor([0, 1, 2]), targeted=True)
+    else:
+        references = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+        objective = Verification(tiny_model, references, threshold=0.1, goal="reject")
+    one = objective.select(1)
+    assert (type(one), one.targeted) == (type(objective), objective.targeted)
+    assert torch.equal(one.label, objective.label[1:2])
+    torch.testing.assert_close(
+        one.logits(batch.item(1)), objective.logits(batch)[1:2], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_objectives_refuse_what_does_not_fit(embedding_model):
+    with pytest.raises(InputError, match="this model only embeds; attack it by Verification"):
+        Identification(embedding_model, torch.tensor([0]))
+    with pytest.raises(InputError, match="goal is 'confuse', expected one of"):
+        Verification(embedding_model, torch.ones(1, 6), threshold=0.0, goal="confuse")
+    with pytest.raises(InputError, match=r"references are \(6,\), expected \(items, D\)"):
+        Verification(embedding_model, torch.ones(6), threshold=0.0, goal="accept")

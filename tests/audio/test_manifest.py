@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nip_audio.audio.manifest import Recording, read_manifest, walk_audio
+from nip_audio.errors import InputError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_walk_is_sorted_and_takes_the_speaker_from_the_first_level(tmp_path):
+    touch(
+        tmp_path,
+        *("bob/2.wav", "bob/1.FLAC", "bob/deep/er/3.mp3", "ann/x.ogg"),
+        *("loose.wav", "ann/notes.txt", ".hidden", "bob/wav"),
+    )
+    got = list(walk_audio(tmp_path))
+    assert [(r.id, r.speaker) for r in got] == [
+        ("ann/x.ogg", "ann"),
+        ("bob/1.FLAC", "bob"),
+        ("bob/2.wav", "bob"),
+        ("bob/deep/er/3.mp3", "bob"),
+        ("loose.wav", None),
+    ]
+    assert all(r.path == tmp_path / r.id and r.span is None for r in got)
+
+
+def test_unreadable_folder_is_yielded_to_be_reported(tmp_path, monkeypatch):
+    touch(tmp_path, "ann/a.wav", "shut/b.wav")
+    access = os.access
+    # by hand, because root may read everything
+    monkeypatch.setattr(os, "access", lambda p, mode: Path(p).name != "shut" and access(p, mode))
+    assert [r.id for r in walk_audio(tmp_path)] == ["ann/a.wav", "shut"]
+
+
+def test_link_loops_end_where_they_close(tmp_path):
+    touch(tmp_path, "ann/a.wav")
+    (tmp_path / "ann" / "up").symlink_to(tmp_path)
+    (tmp_path / "ann" / "self").symlink_to(tmp_path / "ann" / "self")
+    (tmp_path / "bob").symlink_to(tmp_path / "ann")
+    assert [r.id for r in walk_audio(tmp_path)] == ["ann/a.wav", "bob/a.wav"]
+
+
+def test_linked_folder_outside_is_followed(tmp_path):
+    touch(tmp_path, "elsewhere/ann/a.wav", "root/x.txt")
+    (tmp_path / "root" / "ann").symlink_to(tmp_path / "elsewhere" / "ann")
+    assert [r.id for r in walk_audio(tmp_path / "root")] == ["ann/a.wav"]
+
+
+def test_what_only_looks_like_audio_is_yielded_to_be_reported(tmp_path):
+    touch(tmp_path, "ann/folder.wav/inner.wav")
+    (tmp_path / "ann" / "broken.wav").symlink_to(tmp_path / "none")
+    (tmp_path / "ann" / "loop.wav").symlink_to(tmp_path / "ann" / "loop.wav")
+    got = [r.id for r in walk_audio(tmp_path)]
+    assert got == ["ann/broken.wav", "ann/folder.wav", "ann/loop.wav"]
+
+
+def test_odd_names(tmp_path):
+    touch(tmp_path, "ünï/声\n.wav", "ünï/a b.wav")
+    assert [(r.id, r.speaker) for r in walk_audio(tmp_path)] == [
+        ("ünï/a b.wav", "ünï"),
+        ("ünï/声\n.wav", "ünï"),
+    ]
+
+
+def test_empty_folder_yields_nothing_and_a_missing_one_is_an_error(tmp_path):
+    assert list(walk_audio(tmp_path)) == []
+    with pytest.raises(InputError, match="none is not a folder; give the folder that holds"):
+        list(walk_audio(tmp_path / "none"))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8")
+    return tmp_path / "m.csv"
+
+
+def test_manifest_is_read_in_its_own_order(tmp_path):
+    path = write(
+        tmp_path,
+        "ID,duration,wav,start,stop,spk_id\n"
+        "u2,1.0,$data_root/b.flac,16,32,ann\n"
+        "u1,1.0,/abs/a.flac,,,\n",
+    )
+    assert read_manifest(path, data_root=tmp_path) == [
+        Recording("u2", tmp_path / "b.flac", "ann", (16, 32)),
+        Recording("u1", Path("/abs/a.flac"), None, None),
+    ]
+
+
+def test_manifest_without_spans(tmp_path):
+    path = write(tmp_path, "ID,wav,spk_id\nu,a.wav,ann\n")
+    assert read_manifest(path) == [Recording("u", Path("a.wav"), "ann")]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("ID,wav\nu,a.wav\n", "lacks column spk_id; expected a SpeechBrain manifest"),
+        ("x,y\n1,2\n", "lacks column ID, wav, spk_id"),
+        ("", "has no rows"),
+        ("ID,wav,spk_id\n", "has no rows"),
+        ("ID,wav,spk_id\nu,$data_root/a.wav,ann\n", "pass --data-root"),
+        (
+            "ID,wav,spk_id,start,stop\nu,a.wav,ann,0.5,1.5\n",
+            "line 2: start and stop must be samples",
+        ),
+        ("ID,wav,spk_id,start,stop\nu,a.wav,ann,,9\n", "line 2: start and stop must be samples"),
+        ("ID,wav,spk_id,stop\nu,a.wav,ann,9\n", "line 2: start and stop must be samples"),
+        ("ID,wav,spk_id\nu,a.wav,ann\nv\n", "line 3 has fewer columns than the header"),
+        ("ID,spk_id,wav\nu,ann\n", "line 2 has fewer columns than the header"),
+        ("ID,wav,spk_id,stop,start\nu,a.wav,ann,9\n", "line 2 has fewer columns than the header"),
+    ],
+)
+def test_bad_manifest_is_an_error(tmp_path, text, match):
+    with pytest.raises(InputError, match=match):
+        read_manifest(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00a", None])
+def test_unreadable_manifest_is_an_error(tmp_path, data):
+    path = tmp_path / "m.csv"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(InputError, match="cannot be read as a CSV manifest"):
+        read_manifest(path)

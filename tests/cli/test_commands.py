@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from nip_audio import __version__, read_audio
+from nip_audio.cli import main
+
+COMMANDS = ("models", "enroll", "verify", "calibrate", "detect", "attack", "screen")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command line; return exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def quick(calibration, tmp_path):
+    path = tmp_path / "quick.calibration"
+    calibration.save(path)
+    return path
+
+
+@pytest.fixture
+def enrolment(run, clean_folder, tmp_path):
+    path = tmp_path / "voices.enrolment"
+    assert run("enroll", clean_folder, "--out", path)[0] == 0
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"Example: nip-audio {command}" in " ".join(out.split())
+
+
+def test_version(run):
+    assert run("--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["fly"], ["screen"], ["screen", "x", "--out"], ["attack", "a.wav", "--eps", "loud"]],
+)
+def test_wrong_usage_exits_with_64(run, arguments):
+    code, out, err = run(*arguments)
+    assert code == 64
+    assert out == ""
+    assert "rror" in err
+
+
+def test_models_lists_the_shipped_model(run):
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    (card,) = [c for c in json.loads(out) if c["name"] == "xvector-libri251"]
+    assert card["sample_rate_hz"] == 16000
+    assert "xvector-libri251" in run("models")[1]
+
+
+def test_an_unknown_model_lists_the_known(run, folder, tmp_path):
+    code, _, err = run("screen", folder, "--out", tmp_path / "o", "--model", "xvektor-libri251")
+    assert code == 65
+    assert "xvector-libri251" in err
+
+
+def test_screen_flags_and_exits_with_1(run, folder, quick, voice, tmp_path):
+    soundfile.write(folder / "s1/take11.wav", voice(7, 11), 16000, "PCM_16")
+    arguments = ["screen", folder, "--out", tmp_path / "o", "-c", quick, "--fpr", "0.05"]
+    code, out, _ = run(*arguments)
+    assert code == 1
+    assert "10 files" in out
+    assert run(*arguments)[0] == 1  # complete: nothing left to do, the same answer
+    code, out, _ = run(*arguments, "--json")
+    assert json.loads(out)["files"] == 10
+
+
+def test_screen_finishes_and_exits_with_2_when_a_file_fails(run, folder, quick, tmp_path):
+    (folder / "s0/[bold]broken.wav").write_text("no audio")
+    code, out, _ = run("screen", folder, "--out", tmp_path / "o", "-c", quick, "--fpr", "0.05")
+    assert code == 2
+    assert "[bold]broken.wav" in out  # a name is data, never markup
+    assert len((tmp_path / "o/results.jsonl").read_text().splitlines()) == 11
+
+
+def test_screen_refuses_other_settings_with_65(run, folder, quick, tmp_path):
+    arguments = ["screen", folder, "--out", tmp_path / "o", "-c", quick, "--fpr", "0.05"]
+    run(*arguments)
+    code, _, err = run(*arguments, "--seed", "5")
+    assert code == 65
+    assert "another seed" in err
+
+
+def test_screen_of_no_folder_exits_with_65(run, quick, tmp_path):
+    code, _, err = run(
+        "screen", tmp_path / "none", "--out", tmp_path / "o", "-c", quick, "--fpr", 0.05
+    )
+    assert code == 65
+    assert "is not a folder" in err
+
+
+def test_detect_judges_single_files(run, folder, quick):
+    files = [folder / "s0/take10.wav", folder / "s1/take10.wav"]
+    code, out, _ = run("detect", *files, "-c", quick, "--fpr", "0.05", "--json")
+    records = json.loads(out)
+    assert [r["id"] for r in records] == [str(f) for f in files]
+    assert code == int(any(r["verdict"] != "clean" for r in records))
+    assert all(r["consistency"] is None for r in records)
+
+
+def test_detect_reports_a_missing_file_and_judges_the_others(run, folder, quick, tmp_path):
+    code, out, _ = run(
+        "detect", tmp_path / "none.wav", folder / "s0/take10.wav", "-c", quick, "--fpr", "0.05",
+        "--json",
+    )  # fmt: skip
+    first, second = json.loads(out)
+    assert code == 2
+    assert first["error"]["code"] == "missing"
+    assert second["distance"] is not None
+
+
+def test_verify_accepts_the_speaker_and_rejects_another(run, enrolment, folder):
+    base = ["verify", folder / "s1/take10.wav", "--enrolment", enrolment, "--json"]
+    own = json.loads(run(*base, "--speaker", "s1", "--threshold", "0")[1])["cosine"]
+    other = json.loads(run(*base, "--speaker", "s7", "--threshold", "0")[1])["cosine"]
+    assert other < own
+    between = (own + other) / 2
+    for speaker, expected in (("s1", (0, True)), ("s7", (1, False))):
+        code, out, _ = run(*base, "--speaker", speaker, "--threshold", between)
+        assert (code, json.loads(out)["accepted"]) == expected
+
+
+def test_verify_takes_the_threshold_of_the_calibration(run, enrolment, folder, quick, calibration):
+    file = folder / "s1/take10.wav"
+    _, out, _ = run("verify", file, "-e", enrolment, "-s", "s1", "-c", quick, "--json")
+    assert json.loads(out)["threshold"] == round(calibration.verification_threshold, 6)
+
+
+def test_verify_names_near_speakers(run, enrolment, folder, quick):
+    code, _, err = run(
+        "verify", folder / "s1/take10.wav", "-e", enrolment, "-s", "s11", "-c", quick
+    )
+    assert code == 65
+    assert "'s11' is not enrolled" in err
+    assert "s1" in err
+
+
+def test_enroll_keeps_what_is_there_unless_forced(run, enrolment, clean_folder):
+    before = enrolment.read_bytes()
+    code, _, err = run("enroll", clean_folder, "--out", enrolment)
+    assert code == 65
+    assert "exists already" in err
+    assert enrolment.read_bytes() == before
+    assert run("enroll", clean_folder, "--out", enrolment, "--force")[0] == 0
+
+
+def test_enroll_leaves_out_bad_files_with_2(run, clean_folder, tmp_path):
+    source = tmp_path / "voices"
+    shutil.copytree(clean_folder / "s0", source / "ann")
+    (source / "ann/empty.wav").touch()
+    code, out, err = run("enroll", source, "--out", tmp_path / "v", "--json")
+    assert code == 2
+    assert json.loads(out)["speakers"] == {"ann": 4}
+    assert "0 bytes" in err
+
+
+def test_enroll_refuses_a_flat_folder(run, clean_folder, tmp_path):
+    code, _, err = run("enroll", clean_folder / "s0", "--out", tmp_path / "v")
+    assert code == 65
+    assert "folder of their own" in err
+
+
+def test_calibrate_then_screen_with_it(run, clean_folder, folder, tmp_path):
+    path = tmp_path / "own.calibration"
+    code, out, _ = run("calibrate", clean_folder, "--out", path, "--draws", "1", "--json")
+    assert code == 0
+    assert json.loads(out)["files"] == 32
+    code, _, _ = run("screen", folder, "--out", tmp_path / "o", "-c", path, "--fpr", "0.05")
+    assert code in (0, 1)
+    code, _, err = run("screen", folder, "--out", tmp_path / "p", "-c", path, "--fpr", "0.01")
+    assert code == 65
+    assert "at least 99 are needed" in err
+
+
+def test_attack_judges_the_written_file(run, enrolment, folder, tmp_path):
+    source = folder / "s1/take10.wav"
+    trial = ["-e", enrolment, "-s", "s1", "--json", "--threshold"]
+    before = json.loads(run("verify", source, *trial, "0")[1])["cosine"]
+    trial.append(before - 0.001)
+    code, out, _ = run(
+        "attack", source, "--attack", "pgd", "--eps", "0.01", "--out", tmp_path / "adv",
+        "--goal", "reject", *trial,
+    )  # fmt: skip
+    (result,) = json.loads(out)
+    assert code == 0
+    written = tmp_path / "adv/take10.pgd.wav"
+    assert json.loads((tmp_path / "adv/take10.pgd.wav.json").read_text()) == result
+    assert soundfile.info(written).subtype == "PCM_16"
+    difference = read_audio(written).samples - read_audio(source).samples
+    assert float(difference.abs().max()) == pytest.approx(result["linf"], abs=1e-6)
+    assert result["linf"] <= 0.01 + 1 / 65536
+    assert result["score_after"] < result["score_before"]
+    # the sidecar's score is what verify says of the file
+    verified = json.loads(run("verify", written, *trial)[1])
+    assert verified["cosine"] == pytest.approx(result["score_after"], abs=1e-5)
+    assert result["fools"]
+    assert not verified["accepted"]
+    rms = [float(np.linalg.norm(x)) for x in (read_audio(source).samples, difference)]
+    assert result["snr_db"] == pytest.approx(20 * np.log10(rms[0] / rms[1]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--attack", "pgt"], "near: pgd"),
+        (["--eps", "0"], "expected more than 0"),
+        (["--eps", "8"], "8/255 is 0.0314"),
+        (["--speaker", "s1"], "belong together"),
+        (["--goal", "accept"], "needs a voice"),
+        (["--target", "nobody"], "none of the 251 speakers"),
+    ],
+)
+def test_attack_refuses_what_makes_no_sense(run, folder, quick, tmp_path, options, text):
+    code, _, err = run(
+        "attack", folder / "s1/take10.wav", "--out", tmp_path / "adv", "-c", quick, *options
+    )
+    assert code == 65
+    assert text in " ".join(err.split())
+    assert not list(tmp_path.glob("adv/*"))
+
+
+def test_attack_goes_on_after_a_bad_file(run, folder, quick, tmp_path):
+    (tmp_path / "bad.wav").touch()
+    code, out, err = run(
+        "attack", tmp_path / "bad.wav", folder / "s1/take10.wav", "--attack", "fgsm",
+        "--out", tmp_path / "adv", "-c", quick, "--json",
+    )  # fmt: skip
+    assert code == 2
+    assert len(json.loads(out)) == 1
+    assert "0 bytes" in err

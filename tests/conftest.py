@@ -1,0 +1,211 @@
+"""Shared fixtures: a small x-vector, sound files, a small world to screen, the real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.utils.importutils import LazyModule
+
+from nip_audio import PretrainedModel, WaveformAdapter, load_pretrained
+from nip_audio.audio.features import LogMel
+from nip_audio.audio.manifest import walk_audio
+from nip_audio.core.adapter import Bounds
+from nip_audio.core.model import CosineHead, InstrumentedModel
+from nip_audio.core.nccr import NccrConfig, Noise
+from nip_audio.models.xvector import Xvector
+from nip_audio.screening.calibration import Calibration, calibrate
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.pipeline import Screener
+
+# Hypothesis asks every loaded module for its file, on which SpeechBrain's lazy ones would import
+# optional packages; an answer on the class keeps them asleep.
+LazyModule.__file__ = None
+
+DATA_VARIABLE = "NIP_AUDIO_DATA"
+
+
+def find_data_root(value: str | None) -> Path:
+    if not value:
+        pytest.skip(f"{DATA_VARIABLE} is not set; point it at a LibriSpeech root to run this test")
+    root = Path(value)
+    if not root.is_dir():
+        # asked for and missing is a broken set-up; a skip would hide it
+        pytest.fail(f"{DATA_VARIABLE} is {value}, which is not a folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    return find_data_root(os.environ.get(DATA_VARIABLE))
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def tiny_xvector() -> Xvector:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Xvector(channels=[8, 8, 8, 8, 12], embedding_dim=6)
+        for module in network.modules():
+            # by default a deep random network maps everything to nearly one point, and fresh batch
+            # statistics are 0 and 1: either would make a wrong layer look right
+            if isinstance(module, torch.nn.Conv1d | torch.nn.Linear):
+                torch.nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                module.weight.data *= 3.0
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.running_mean.normal_(0.0, 0.3)
+                module.running_var.uniform_(0.5, 2.0)
+    return network.eval()
+
+
+@pytest.fixture
+def tiny_model(tiny_xvector: Xvector) -> InstrumentedModel:
+    references = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    return InstrumentedModel(
+        tiny_xvector,
+        front_end=LogMel(),
+        head=CosineHead(references),
+        output_kind="cosine",
+        labels=("ann", "bob", "cyd"),
+        bounds=Bounds(-1.0, 1.0),
+        input_bounds=Bounds(0.0, 1.0),
+        scale=10.0,
+    ).eval()
+
+
+@pytest.fixture
+def embedding_model(tiny_model: InstrumentedModel) -> InstrumentedModel:
+    return InstrumentedModel(
+        tiny_model.network,
+        front_end=tiny_model.front_end,
+        bounds=tiny_model.bounds,
+        input_bounds=tiny_model.input_bounds,
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., np.ndarray]:
+    """Make a sine with a little noise, (N,) float32."""
+
+    def make(
+        duration_s: float = 1.0,
+        *,
+        rate_hz: int = 16000,
+        frequency_hz: float = 440.0,
+        amplitude: float = 0.3,
+        seed: int = 0,
+    ) -> np.ndarray:
+        time_s = np.arange(round(duration_s * rate_hz)) / rate_hz
+        noise = np.random.default_rng(seed).standard_normal(time_s.size)
+        wave = np.sin(2 * np.pi * frequency_hz * time_s) + 0.01 * noise
+        return (amplitude * wave).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture
+def write_sound(tmp_path: Path, tone: Callable[..., np.ndarray]) -> Callable[..., Path]:
+    """Write a sound file below ``tmp_path`` and return its path."""
+
+    def write(
+        name: str = "a.wav",
+        samples: np.ndarray | None = None,
+        *,
+        rate_hz: int = 16000,
+        subtype: str | None = None,
+        container: str | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        samples = tone(rate_hz=rate_hz) if samples is None else samples
+        with path.open("wb") as file:
+            container = container or path.suffix[1:].upper()
+            soundfile.write(file, samples, rate_hz, subtype, format=container)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def hook_count() -> Callable[[torch.nn.Module], int]:
+    return lambda module: sum(len(m._forward_hooks) for m in module.modules())
+
+
+# --- a small world to screen: synthetic voices, the shipped model, a quick calibration of them ---
+
+RATE_HZ = 16000
+
+QUICK = NccrConfig(
+    layers=("frames.2", "embedding"),
+    noises=(Noise("gaussian", "input", 0.03), Noise("gaussian", "raw", 0.002)),
+    draws=2,
+)
+
+
+def synthetic_voice(speaker: int, take: int, duration_s: float = 1.0) -> np.ndarray:
+    """A buzz with the speaker's own pitch and resonances, in syllables: (N,) float32."""
+    rng = np.random.default_rng((speaker, take))
+    time_s = np.arange(int(duration_s * RATE_HZ)) / RATE_HZ
+    pitch_hz = (90 + 25 * speaker) * (1 + 0.03 * np.sin(2 * np.pi * (2 + take) * time_s))
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / RATE_HZ
+    resonance = 300.0 + 170.0 * ((speaker * 7) % 11)
+    wave = sum(
+        np.sin(k * phase) / (1 + ((k * pitch_hz.mean() - resonance) / 400) ** 2)
+        for k in range(1, 20)
+    )
+    syllables = 0.6 + 0.4 * np.sin(2 * np.pi * (3 + take) * time_s)
+    wave = wave / np.abs(wave).max() * syllables * 0.3 + 0.002 * rng.standard_normal(time_s.size)
+    return wave.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def voice() -> Callable[..., np.ndarray]:
+    return synthetic_voice
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> PretrainedModel:
+    return load_pretrained("xvector-libri251")
+
+
+@pytest.fixture(scope="session")
+def clean_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("clean")
+    for speaker in range(8):
+        for take in range(4):
+            path = root / f"s{speaker}" / f"take{take}.wav"
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, synthetic_voice(speaker, take), RATE_HZ, "PCM_16")
+    return root
+
+
+@pytest.fixture(scope="session")
+def calibration(pretrained: PretrainedModel, clean_folder: Path) -> Calibration:
+    return calibrate(pretrained, walk_audio(clean_folder), WaveformAdapter(), QUICK)
+
+
+@pytest.fixture
+def screener(pretrained: PretrainedModel, calibration: Calibration) -> Screener:
+    return Screener(pretrained, Judge(calibration, 0.05), WaveformAdapter())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three speakers, three takes each (not the calibration's), and one flat file."""
+    root = tmp_path / "enrolment"
+    for speaker in range(3):
+        for take in range(10, 13):
+            path = root / f"s{speaker}" / f"take{take}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, synthetic_voice(speaker, take), RATE_HZ, "PCM_16")
+    soundfile.write(root / "lonely.flac", synthetic_voice(5, 20), RATE_HZ)
+    return root

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nip_audio.detectors.clean import CleanDistance
+from nip_audio.detectors.conformal import (
+    conformal_p_value,
+    conformal_threshold,
+    files_needed,
+    out_of_fold_distances,
+)
+from nip_audio.errors import CalibrationError, InputError
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "rank"),
+    [
+        (99, 0.01, 99),  # ⌈100 · 0.99⌉: the largest, and just enough files
+        (99, 0.05, 95),
+        (100, 0.05, 96),  # ⌈95.95⌉
+        (19, 0.05, 19),
+        (9, 0.1, 9),
+        (10, 0.3, 8),  # ⌈7.7⌉
+        (1, 0.5, 1),
+    ],
+)
+def test_threshold_is_the_exact_order_statistic(count, rate, rank):
+    distances = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
+    assert conformal_threshold(distances, rate) == rank
+
+
+@pytest.mark.parametrize(("count", "rate"), [(99, 0.05), (60, 0.05), (19, 0.05), (30, 0.2)])
+def test_threshold_keeps_its_finite_sample_promise(count, rate):
+    """Over draws of the calibration files, a new file is flagged at most at the stated rate."""
+    rng = np.random.default_rng(count)
+    thresholds = [conformal_threshold(rng.uniform(size=count), rate) for _ in range(4000)]
+    flagged = 1 - np.mean(thresholds)  # the chance that a new uniform one is above
+    rank = np.ceil((count + 1) * (1 - rate) - 1e-9)
+    exact = (count + 1 - rank) / (count + 1)
+    assert exact <= rate + 1e-12
+    assert flagged == pytest.approx(exact, abs=0.004)
+
+
+@pytest.mark.parametrize(
+    ("rate", "count"), [(0.01, 99), (0.05, 19), (0.1, 9), (0.5, 1), (0.03, 33), (0.001, 999)]
+)
+def test_files_needed_is_the_smallest_number_that_works(rate, count):
+    assert files_needed(rate) == count
+    conformal_threshold(np.ones(count), rate)
+    with pytest.raises(CalibrationError, match=rf"{count - 1} clean files .* at least {count} are"):
+        conformal_threshold(np.ones(count - 1), rate)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5])
+def test_senseless_rate_is_an_error(rate):
+    with pytest.raises(
+        InputError, match=r"false-positive rate is .*, expected a share in \(0, 1\)"
+    ):
+        conformal_threshold(np.ones(10), rate)
+
+
+def test_p_value_by_hand():
+    distances = [1.0, 2.0, 3.0, 4.0]
+    expected = {0.5: 1.0, 1.0: 1.0, 2.5: 0.6, 4.0: 0.4, 9.0: 0.2}
+    for distance, p_value in expected.items():
+        assert conformal_p_value(distances, distance) == pytest.approx(p_value)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
+def test_p_value_and_threshold_agree(rate):
+    distances = np.random.default_rng(0).uniform(size=57)
+    threshold = conformal_threshold(distances, rate)
+    for distance in [*distances, threshold + 1e-9, threshold - 1e-9]:
+        assert (distance > threshold) == (conformal_p_value(distances, distance) <= rate)
+
+
+class Recorder(CleanDistance):
+    """Notes the rows it was fitted on."""
+
+    folds: list = []  # noqa: RUF012
+
+    def fit(self, X, y=None):
+        type(self).folds.append({tuple(row) for row in np.asarray(X)})
+        return super().fit(X)
+
+    def score_samples(self, X):
+        assert not type(self).folds[-1] & {tuple(row) for row in np.asarray(X)}
+        return super().score_samples(X)
+
+
+def test_out_of_fold_distances_use_whole_groups():
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(0.1, 1.0, size=(60, 3))
+    groups = [f"speaker {i % 12}" for i in range(60)]
+    Recorder.folds = []
+    got = out_of_fold_distances(Recorder(), rows, groups, folds=4)
+    assert len(Recorder.folds) == 4
+    for fitted in Recorder.folds:
+        used = [tuple(row) in fitted for row in rows]
+        for group in set(groups):
+            assert len({u for u, g in zip(used, groups, strict=True) if g == group}) == 1
+    assert got.shape == (60,)
+    assert (got > 0).all()
+    assert np.isfinite(got).all()
+
+
+def test_out_of_fold_distances_leave_the_detector_alone_and_exceed_those_seen():
+    rows = np.random.default_rng(0).uniform(0.1, 1.0, size=(30, 8))
+    detector = CleanDistance()
+    got = out_of_fold_distances(detector, rows, [str(i) for i in range(30)])
+    assert not hasattr(detector, "center_")
+    assert got.mean() > detector.fit(rows).distance(rows).mean()
+
+
+def test_too_few_groups_are_an_error():
+    with pytest.raises(CalibrationError, match="of 2 speakers or files, expected at least 5"):
+        out_of_fold_distances(CleanDistance(), np.ones((6, 2)), ["a", "b"] * 3)

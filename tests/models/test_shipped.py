@@ -1,0 +1,123 @@
+"""The shipped model on real recordings; skipped without them, see ``data_root``."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nip_audio import ReadSettings, WaveformAdapter, embed_audio, read_audio
+from nip_audio.attacks.gradient import GradientAttack
+from nip_audio.core.metrics import auroc, equal_error_rate
+from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file
+from nip_audio.evaluation.roles import refuse_overlap
+from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.measure import measure
+
+SHIPPED = Path(__file__).parents[2] / "pretrained"
+
+
+@pytest.fixture(scope="module")
+def shipped_calibration(pretrained) -> Calibration:
+    assert pretrained.card.calibration_path is not None
+    return Calibration.load(pretrained.card.calibration_path, model_id=pretrained.model_id)
+
+
+@pytest.fixture(scope="module")
+def rows(data_root) -> list[dict[str, str]]:
+    with (data_root / "LibriSpeech/split.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read(data_root: Path, row: dict[str, str]):
+    span = (round(float(row["start_s"]) * 16000), round(float(row["end_s"]) * 16000))
+    path = data_root / "LibriSpeech" / row["path"]
+    return read_audio(path, ReadSettings(), span=span)
+
+
+def test_is_small_enough_to_keep_in_git():
+    size = sum(p.stat().st_size for p in SHIPPED.rglob("*") if p.is_file())
+    assert size <= 30e6
+
+
+def test_holds_no_pickle():
+    assert {p.suffix for p in SHIPPED.rglob("*") if p.is_file()} <= {
+        ".json",
+        ".yaml",
+        ".safetensors",
+    }
+
+
+def test_card_states_its_metrics_and_training(pretrained):
+    data = pretrained.card.data
+    assert {"clean", "noise_0.002_rms", "noise_20_db_snr"} <= set(data["metrics"]["closed_set"])
+    assert (
+        data["metrics"]["verification"]["eer"]["low"]
+        < data["metrics"]["verification"]["eer"]["high"]
+    )
+    assert len(data["labels"]) == 251
+    assert data["training"]["split_sha256"]
+
+
+def test_a_padded_batch_equals_its_single_items(pretrained, rows, data_root):
+    picked = [r for r in rows if r["role"] == "test"][::60]
+    audios = [read(data_root, row) for row in picked]
+    batch = WaveformAdapter().collate(audios)
+    with torch.no_grad():
+        together = torch.nn.functional.normalize(pretrained.model.embed(batch), dim=1)
+    alone = torch.stack([embed_audio(pretrained, a.samples) for a in audios])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_knows_its_training_speakers_in_noise_too(pretrained, rows, data_root):
+    picked = [r for r in rows if r["path"].startswith("train-clean") and r["role"] == "test"][::5]
+    truth = [pretrained.card.labels.index(r["speaker"]) for r in picked]
+    generator = torch.Generator().manual_seed(0)
+    for rms in (0.0, 0.002):
+        audios = [read(data_root, row).samples for row in picked]
+        noisy = [x + rms * torch.randn(x.shape, generator=generator) for x in audios]
+        embeddings = torch.stack([embed_audio(pretrained, x) for x in noisy])
+        predicted = pretrained.model.score_embeddings(embeddings).argmax(dim=1)
+        assert float((predicted == torch.tensor(truth)).float().mean()) >= ACCURACY_FLOOR
+
+
+def test_tells_strangers_apart(pretrained, rows, data_root):
+    picked = [r for r in rows if r["path"].startswith("test-clean") and r["role"] == "test"][::3]
+    embeddings = torch.stack([embed_audio(pretrained, read(data_root, r).samples) for r in picked])
+    cosines = (embeddings @ embeddings.T).numpy()
+    speakers = np.array([r["speaker"] for r in picked])
+    upper = np.triu_indices(len(picked), 1)
+    same = (speakers[:, None] == speakers[None])[upper]
+    assert equal_error_rate(cosines[upper][same], cosines[upper][~same]).rate <= EER_CEILING
+
+
+def test_calibration_saw_no_test_item(shipped_calibration, rows, data_root):
+    tested = [read(data_root, r).content_sha256 for r in rows[::7] if r["role"] == "test"]
+    refuse_overlap(shipped_calibration.seen, tested, what="calibration")
+
+
+@pytest.mark.slow
+def test_detects_attacked_files_among_clean_ones(
+    pretrained, shipped_calibration, rows, data_root, tmp_path
+):
+    """A fast shadow of the table in docs/xvector.md: 24 strangers' clips, PGD-10, eps 0.002."""
+    picked = [r for r in rows if r["path"].startswith("test-clean") and r["role"] == "test"][::7]
+    aim = AttackGoal(shipped_calibration.verification_threshold or 0.0)
+    distances: dict[str, list[float]] = {"clean": [], "attacked": []}
+    for index, row in enumerate(picked[:24]):
+        source = data_root / "LibriSpeech" / row["path"]
+        out = tmp_path / f"{index}.wav"
+        attack = GradientAttack("pgd", eps=0.002)
+        result = attack_file(pretrained, source, out, attack, aim, WaveformAdapter())
+        for kind, path in (("clean", source), ("attacked", out)):
+            if kind == "clean" or result.fools:
+                audio = read_audio(path)
+                measured = measure(pretrained, audio, shipped_calibration.config, seed=0)
+                distances[kind].append(shipped_calibration.distance(measured))
+    assert len(distances["attacked"]) >= 20
+    assert auroc(np.array(distances["attacked"]), np.array(distances["clean"])) >= 0.95
+    threshold = shipped_calibration.threshold(0.01)
+    assert np.mean(np.array(distances["clean"]) > threshold) <= 0.15

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from nip_audio import WaveformAdapter, read_audio
+from nip_audio.audio.manifest import Recording, walk_audio
+from nip_audio.errors import CalibrationError, HashMismatchError, InputError, StateError
+from nip_audio.evaluation.roles import refuse_overlap
+from nip_audio.screening.calibration import Calibration, calibrate
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.measure import measure, noise_generator
+
+
+def test_round_trips_through_a_file(calibration, tmp_path):
+    path = tmp_path / "a.calibration"
+    calibration.save(path)
+    loaded = Calibration.load(path, model_id=calibration.model_id)
+    assert loaded.fingerprint == calibration.fingerprint
+    assert loaded.config == calibration.config
+    rows = np.abs(np.random.default_rng(0).normal(size=(3, len(calibration.config.names) + 1)))
+    np.testing.assert_array_equal(loaded.distances_of(rows), calibration.distances_of(rows))
+    assert loaded.verification_threshold == calibration.verification_threshold
+    assert loaded.seen == calibration.seen
+
+
+def test_is_refused_by_another_model(calibration, tmp_path):
+    calibration.save(tmp_path / "a.calibration")
+    with pytest.raises(StateError, match="was made for model"):
+        Calibration.load(tmp_path / "a.calibration", model_id="0" * 64)
+
+
+def test_is_refused_when_a_byte_has_changed(calibration, tmp_path):
+    path = tmp_path / "a.calibration"
+    calibration.save(path)
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(HashMismatchError, match="was changed"):
+        Calibration.load(path, model_id=calibration.model_id)
+
+
+def test_does_not_depend_on_the_order_of_files(pretrained, clean_folder, calibration):
+    backwards = list(walk_audio(clean_folder))[::-1]
+    other = calibrate(pretrained, backwards, WaveformAdapter(), calibration.config)
+    np.testing.assert_allclose(other.detector.center_, calibration.detector.center_, atol=1e-9)
+    assert other.seen == calibration.seen
+
+
+def test_leaves_out_bad_files_and_lists_them(pretrained, clean_folder, calibration, tmp_path):
+    (tmp_path / "bad.wav").write_text("no audio")
+    recordings = [Recording("bad.wav", tmp_path / "bad.wav", "x"), *walk_audio(clean_folder)]
+    other = calibrate(pretrained, recordings, WaveformAdapter(), calibration.config)
+    assert [failure.code for failure in other.failures] == ["not_audio"]
+    assert other.fingerprint == calibration.fingerprint
+
+
+def test_refuses_too_few_files(pretrained, clean_folder, calibration):
+    few = list(walk_audio(clean_folder))[:10]
+    with pytest.raises(CalibrationError, match="10 usable recordings"):
+        calibrate(pretrained, few, WaveformAdapter(), calibration.config)
+
+
+def test_says_how_many_files_a_low_rate_needs(calibration):
+    with pytest.raises(CalibrationError, match="at least 999"):
+        Judge(calibration, 0.001)
+
+
+def test_gives_no_consistency_threshold_from_too_few_scores(calibration):
+    few = replace(calibration, consistencies=calibration.consistencies[:5])
+    assert few.consistency_threshold(0.05) is None
+    assert calibration.consistency_threshold(0.05) is not None
+
+
+def test_records_what_it_saw_by_content(calibration, clean_folder, tmp_path):
+    original = read_audio(clean_folder / "s1/take2.wav")
+    copy = tmp_path / "renamed.flac"
+    soundfile.write(copy, original.samples.numpy(), 16000, "PCM_16")
+    content = read_audio(copy).content_sha256
+    assert content in calibration.seen
+    with pytest.raises(InputError, match="1 test items were seen"):
+        refuse_overlap(calibration.seen, [content, "f" * 64], what="calibration")
+    refuse_overlap(calibration.seen, ["f" * 64], what="calibration")
+
+
+def test_noise_comes_from_seed_and_content_alone(pretrained, clean_folder, calibration):
+    audio = read_audio(clean_folder / "s0/take0.wav")
+    first = measure(pretrained, audio, calibration.config, seed=3)
+    again = measure(pretrained, audio, calibration.config, seed=3)
+    other = measure(pretrained, audio, calibration.config, seed=4)
+    np.testing.assert_array_equal(first.nccr, again.nccr)
+    assert not np.array_equal(first.nccr, other.nccr)
+    assert noise_generator(0, "a").initial_seed() != noise_generator(0, "b").initial_seed()
+
+
+def test_explains_the_direction_of_a_deviation(screener, folder, clean_folder):
+    audio = read_audio(folder / "s0/take10.wav")
+    measured = measure(screener.pretrained, audio, screener.judge.calibration.config, seed=0)
+    recording = Recording("x", folder / "s0/take10.wav")
+    for factor, word in ((100.0, "changes more than usual"), (0.01, "changes less than usual")):
+        changed = replace(measured, nccr=measured.nccr * factor)
+        record = screener.judge.judge(recording, audio, changed)
+        assert record.verdict == "adversarial"
+        assert word in record.reasons[0]
+
+
+def test_says_out_of_domain_instead_of_judging(screener, folder):
+    audio = read_audio(folder / "s0/take10.wav")
+    measured = measure(screener.pretrained, audio, screener.judge.calibration.config, seed=0)
+    strange = replace(measured, spectrum=measured.spectrum + 5.0, nccr=measured.nccr * 100)
+    record = screener.judge.judge(Recording("x", folder), audio, strange)
+    assert record.verdict == "out_of_domain"
+    assert len(record.reasons) == 2  # the deviation is reported all the same
+    assert json.loads(record.to_line())["verdict"] == "out_of_domain"

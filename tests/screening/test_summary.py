@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.summary import summarize
+
+
+def record(number: int, verdict: str = "clean", p_value: float | None = 0.5) -> ScreenRecord:
+    error = {"code": "silent", "found": "", "remedy": ""} if verdict == "error" else None
+    return ScreenRecord(
+        id=str(number), speaker=f"s{number % 3}", verdict=verdict, p_value=p_value, error=error
+    )
+
+
+def test_counts_verdicts_errors_and_speakers():
+    records = [record(0), record(1, "adversarial", 0.001), record(2, "error", None), record(3)]
+    summary = summarize(records)
+    assert summary.verdicts == {"adversarial": 1, "clean": 2, "error": 1}
+    assert summary.errors == {"silent": 1}
+    assert (summary.files, summary.speakers, summary.flagged, summary.failed) == (4, 3, 1, 1)
+    assert summary.warning is None
+
+
+def test_an_empty_folder_is_no_warning():
+    assert summarize([]).to_json()["files"] == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "total", "warned"), [(2, 40, False), (10, 40, False), (20, 40, True), (2, 3, False)]
+)
+def test_warns_when_far_too_many_files_are_unusual(low, total, warned):
+    records = [record(i, p_value=0.01 if i < low else 0.6) for i in range(total)]
+    assert (summarize(records).warning is not None) == warned
+
+
+def test_warns_when_most_files_are_out_of_domain():
+    records = [record(i, "out_of_domain") for i in range(3)] + [record(9)]
+    assert "Calibrate on clean audio of your own" in summarize(records).warning
