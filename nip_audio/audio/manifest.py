@@ -37,9 +37,9 @@ def walk_audio(folder: Path) -> Iterator[Recording]:
     """Walk a folder in sorted order.
 
     The first folder level names the speaker; files directly in ``folder`` have none. Linked folders
-    are followed once: a loop ends where it closes. Whatever has the ending of audio is yielded, be
-    it a folder, a pipe or a broken link, so that it can be reported; other files are not audio's
-    business.
+    are followed, but not back into a folder above: a loop ends where it closes. Whatever has the
+    ending of audio is yielded, be it a folder, a pipe or a broken link, so that it can be
+    reported; other files are not audio's business.
 
     Args:
         folder: Root.

@@ -53,13 +53,17 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
     """Write a whole file or nothing.
 
     Raises:
-        OutputError: If the file exists and ``force`` is false, or its folder is missing.
+        OutputError: If the file exists and ``force`` is false, or its folder is missing or cannot
+            be written to.
     """
     if path.exists() and not force:
         raise OutputError(f"{path} exists already; pass --force to overwrite it, or another name")
     if not path.parent.is_dir():
         raise OutputError(f"folder {path.parent} does not exist; create it first")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    except OSError as err:
+        raise OutputError(f"{path} cannot be written ({err.strerror}); use another place") from err
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -74,6 +74,8 @@ def conformal_threshold(clean_distances: ArrayLike, false_positive_rate: float) 
             f"false-positive rate is {false_positive_rate}, expected a share in (0, 1) such as 0.01"
         )
     distances = np.sort(np.asarray(clean_distances, dtype=np.float64))
+    if not np.isfinite(distances).all():
+        raise CalibrationError("a clean distance is not finite; calibrate anew")
     rank = int(np.ceil((len(distances) + 1) * (1 - false_positive_rate) - 1e-9))
     if rank > len(distances):
         raise CalibrationError(

@@ -27,7 +27,7 @@ def consistency_scores(embeddings: Array) -> Array:
         (n,) in [-1, 1]. For n = 2 both get the same score: which one is wrong cannot be told.
 
     Raises:
-        InputError: If there are fewer than two.
+        InputError: If there are fewer than two, or one is zero or not finite.
 
     Example:
         >>> consistency_scores(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])).round(2).tolist()
@@ -35,6 +35,9 @@ def consistency_scores(embeddings: Array) -> Array:
     """
     if embeddings.ndim != 2 or len(embeddings) < 2:
         raise InputError(f"embeddings are {embeddings.shape}, expected at least two rows")
+    norms = np.linalg.norm(embeddings, axis=1)
+    if not (np.isfinite(norms).all() and (norms > 0).all()):
+        raise InputError("an embedding is zero or not finite, expected a direction")
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, np.inf)  # each is nearest to itself

@@ -165,6 +165,12 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
         if not isinstance(parts.get(part), nn.Module):
             raise ModelCardError(f"{card.directory / HYPERPARAMS_NAME} lacks a module {part!r}")
     classifier = parts.get("classifier")
+    classes = 0 if classifier is None else len(classifier.weight)
+    if len(card.labels) != classes:
+        raise ModelCardError(
+            f"{card.directory}: the card has {len(card.labels)} labels, the classifier {classes} "
+            "classes; restore the model"
+        )
     try:
         instrumented = InstrumentedModel(
             parts["embedding_model"],
@@ -240,7 +246,7 @@ def _find(model: str | Path) -> Path:
     for folder in _search_folders():
         if isinstance(model, str) and (folder / model / CARD_NAME).is_file():
             return folder / model
-    known = [card.name for card in list_pretrained()]
+    known = sorted({p.parent.name for f in _search_folders() for p in f.glob(f"*/{CARD_NAME}")})
     near = difflib.get_close_matches(str(model), known, n=3, cutoff=0.3) or known
     raise ModelCardError(
         f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "

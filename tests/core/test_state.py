@@ -122,3 +122,12 @@ def test_unwritable_values_leave_no_file(tmp_path):
 def test_file_hash_is_sha256(tmp_path):
     (tmp_path / "big").write_bytes(b"ab" * (1 << 20))
     assert file_sha256(tmp_path / "big") == hashlib.sha256(b"ab" * (1 << 20)).hexdigest()
+
+
+def test_unwritable_folder_is_a_typed_error(tmp_path, monkeypatch):
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_atomic(tmp_path / "a", b"data")

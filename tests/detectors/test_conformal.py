@@ -116,3 +116,8 @@ def test_out_of_fold_distances_leave_the_detector_alone_and_exceed_those_seen():
 def test_too_few_groups_are_an_error():
     with pytest.raises(CalibrationError, match="of 2 speakers or files, expected at least 5"):
         out_of_fold_distances(CleanDistance(), np.ones((6, 2)), ["a", "b"] * 3)
+
+
+def test_distance_that_is_no_number_is_an_error():
+    with pytest.raises(CalibrationError, match="not finite"):
+        conformal_threshold([1.0, float("nan"), 2.0], 0.5)

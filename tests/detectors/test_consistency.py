@@ -69,3 +69,11 @@ def test_input_is_left_alone():
     copy = embeddings.copy()
     consistency_scores(embeddings)
     np.testing.assert_array_equal(embeddings, copy)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan])
+def test_embedding_without_a_direction_is_an_error(bad):
+    embeddings = near([1.0, 0.0], 3)
+    embeddings[1] = bad
+    with pytest.raises(InputError, match="zero or not finite"):
+        consistency_scores(embeddings)

@@ -370,3 +370,16 @@ def test_path_without_card_is_no_name(known, tmp_path):
     (tmp_path / "xvector-libri").mkdir()
     with pytest.raises(ModelCardError, match="neither a folder with a model_card.json nor a known"):
         load_pretrained(tmp_path / "xvector-libri")
+
+
+def test_labels_must_be_as_many_as_classes(make_folder):
+    with pytest.raises(ModelCardError, match="2 labels, the classifier 3 classes"):
+        load_pretrained(make_folder(labels=["ann", "bob"]))
+
+
+def test_broken_card_of_another_model_does_not_hide_what_is_known(known, tmp_path):
+    broken = tmp_path / "models/broken"
+    broken.mkdir()
+    (broken / "model_card.json").write_text("{")
+    with pytest.raises(ModelCardError, match="known: .*xvector-libri"):
+        load_pretrained("xvector-libry")
