@@ -44,8 +44,8 @@ SENTENCES = (
 )
 WHAT_WAS_DONE = (
     ("alba/alba-3.flac", "attacked with PGD, eps 0.005: no longer accepted as alba"),
-    ("clara/clara-2.flac", "attacked with PGD, eps 0.005: accepted as edith"),
-    ("dexter/dexter-4.flac", "not dexter's: bruno speaking"),
+    ("clara/clara-2.flac", "attacked with PGD, eps 0.005: accepted as bruno"),
+    ("dexter/dexter-4.flac", "not dexter's: edith speaking"),
 )
 STRONG = GradientAttack("pgd", eps=0.005, steps=20)
 
@@ -69,7 +69,7 @@ def main() -> None:
         for number, text in enumerate(SENTENCES, start=1):
             write_audio(FOLDER / name / f"{name}-{number}.flac", speak(*voice, text), RATE_HZ)
     (FOLDER / "dexter/dexter-4.flac").unlink()
-    write_audio(FOLDER / "dexter/dexter-4.flac", speak(*VOICES["bruno"], SENTENCES[-1]), RATE_HZ)
+    write_audio(FOLDER / "dexter/dexter-4.flac", speak(*VOICES["edith"], SENTENCES[-1]), RATE_HZ)
 
     pretrained = load_pretrained("xvector-libri251")
     path = pretrained.card.calibration_path
@@ -79,7 +79,7 @@ def main() -> None:
     voices = enrol(pretrained, walk_audio(FOLDER), WaveformAdapter())
     for relative, speaker, goal in (
         ("alba/alba-3.flac", "alba", "reject"),
-        ("clara/clara-2.flac", "edith", "accept"),
+        ("clara/clara-2.flac", "bruno", "accept"),
     ):
         aim = AttackGoal(calibration.verification_threshold or 0.0, goal, voices, speaker)
         with tempfile.TemporaryDirectory() as scratch:

@@ -40,9 +40,7 @@ JsonOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the noise.")]
-RateOption = Annotated[
-    float, typer.Option("--fpr", help="False-positive rate of each check on clean audio.")
-]
+RateOption = Annotated[float, typer.Option("--fpr", help="False-positive rate on clean audio.")]
 CalibrationOption = Annotated[
     Path | None,
     typer.Option("--calibration", "-c", help="Calibration file; default: the model's own."),

@@ -70,7 +70,9 @@ def command(
         print_json({"out": str(out), "files": used, "failed": failed, "model_id": result.model_id})
     else:
         stdout.print(
-            f"{used} files; lowest false-positive rate {1 / (used + 1):.2%}; {out}", markup=False
+            f"{used} files, allowing a false-positive rate of {1 / (used + 1):.2%}: {out}",
+            markup=False,
+            soft_wrap=True,
         )
     if result.failures:
         raise typer.Exit(EXIT_FAILED)

@@ -23,7 +23,6 @@ from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
     conformal_p_value,
     conformal_threshold,
-    files_needed,
     out_of_fold_distances,
 )
 from nip_audio.detectors.consistency import consistency_scores
@@ -55,7 +54,8 @@ class Calibration:
         domain: Distance of spectra.
         domain_distances: (n,) likewise.
         consistencies: (m,) sorted consistency scores of speakers with three recordings or more.
-        verification_threshold: Cosine at the equal error rate; None without repeated speakers.
+        verification_threshold: Cosine at the equal error rate, from which two recordings are
+            taken for one voice; None without repeated speakers.
         seen: SHA-256 of the content of each recording, for the refusal of overlaps.
         sources: In words, what it was fitted on.
         failures: Recordings left out.
@@ -102,11 +102,12 @@ class Calibration:
         """Conformal p-value of a distance."""
         return conformal_p_value(self.distances, distance)
 
-    def consistency_threshold(self, false_positive_rate: float) -> float | None:
-        """Score below which a file is unlike its folder; None if too few were seen."""
-        if len(self.consistencies) < files_needed(false_positive_rate):
+    @property
+    def inconsistent_share(self) -> float | None:
+        """Share of the clean recordings that would have been called unlike their own folder."""
+        if self.verification_threshold is None or len(self.consistencies) == 0:
             return None
-        return -conformal_threshold(-self.consistencies, false_positive_rate)
+        return float((self.consistencies < self.verification_threshold).mean())
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write atomically."""

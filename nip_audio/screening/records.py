@@ -36,7 +36,8 @@ class ScreenRecord:
         domain_distance: From clean spectra.
         domain_threshold: Out of domain above it.
         consistency: Mean cosine to the folder's core; None if the folder has fewer than two.
-        consistency_threshold: Flagged below it; None if the calibration has too few speakers.
+        consistency_threshold: Flagged below it: the cosine of the equal error rate; None if the
+            calibration knows no speaker twice.
         duration_s: Seconds.
         sample_rate_hz: Of the file.
         channels: Of the file.

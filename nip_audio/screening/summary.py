@@ -72,7 +72,9 @@ def _warning(records: Sequence[ScreenRecord]) -> str | None:
     outside = sum(r.verdict == "out_of_domain" for r in judged)
     unusual = sum(r.p_value is not None and r.p_value <= _TAIL for r in judged)
     surprising = bool(judged) and binom.sf(unusual - 1, len(judged), _TAIL) < _SURPRISE
-    if not judged or (outside * 2 < len(judged) and not (surprising and unusual * 3 > len(judged))):
+    if not judged or (
+        outside * 2 < len(judged) and not (surprising and unusual * 5 >= len(judged))
+    ):
         return None
     return (
         f"this audio is unlike the calibration's: {outside} of {len(judged)} files are "

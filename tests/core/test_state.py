@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,3 +132,9 @@ def test_unwritable_folder_is_a_typed_error(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.mkstemp", refuse)
     with pytest.raises(OutputError, match="Permission denied"):
         write_atomic(tmp_path / "a", b"data")
+
+
+def test_empty_arrays_round_trip(path):
+    empty = torch.from_numpy(np.sort(np.zeros(0)))
+    save_state(path, State("thing", "m", {"empty": empty}, {}), force=True)
+    assert load_state(path, kind="thing").tensors["empty"].shape == (0,)

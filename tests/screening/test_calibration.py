@@ -70,10 +70,19 @@ def test_says_how_many_files_a_low_rate_needs(calibration):
         Judge(calibration, 0.001)
 
 
-def test_gives_no_consistency_threshold_from_too_few_scores(calibration):
-    few = replace(calibration, consistencies=calibration.consistencies[:5])
-    assert few.consistency_threshold(0.05) is None
-    assert calibration.consistency_threshold(0.05) is not None
+def test_states_how_many_clean_files_it_calls_inconsistent(calibration):
+    known = replace(
+        calibration, verification_threshold=0.5, consistencies=np.array([0.4, 0.6, 0.7, 0.8])
+    )
+    assert known.inconsistent_share == 0.25
+    assert replace(known, verification_threshold=None).inconsistent_share is None
+
+
+def test_judges_no_consistency_without_repeated_speakers(screener, folder):
+    calibration = replace(screener.judge.calibration, verification_threshold=None)
+    blind = replace(screener, judge=replace(screener.judge, calibration=calibration))
+    records = blind.judge_group(list(walk_audio(folder / "s1")))
+    assert all(r.verdict != "inconsistent" for r in records)
 
 
 def test_records_what_it_saw_by_content(calibration, clean_folder, tmp_path):

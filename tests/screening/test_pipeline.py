@@ -64,7 +64,7 @@ def test_flags_another_voice_in_a_folder_and_only_that(screener, folder, voice, 
         name: records[f"s1/{name}.wav"].consistency for name in ("take10", "take11", "take12")
     }
     assert scores["take11"] < min(scores["take10"], scores["take12"]) - 0.01
-    threshold = screener.judge.calibration.consistency_threshold(0.05)
+    threshold = screener.judge.calibration.verification_threshold
     assert records["s1/take11.wav"].consistency < threshold
     assert any("unlike the rest" in reason for reason in records["s1/take11.wav"].reasons)
 

@@ -27,7 +27,7 @@ def test_an_empty_folder_is_no_warning():
 
 
 @pytest.mark.parametrize(
-    ("low", "total", "warned"), [(2, 40, False), (10, 40, False), (20, 40, True), (2, 3, False)]
+    ("low", "total", "warned"), [(2, 40, False), (6, 40, False), (10, 40, True), (2, 3, False)]
 )
 def test_warns_when_far_too_many_files_are_unusual(low, total, warned):
     records = [record(i, p_value=0.01 if i < low else 0.6) for i in range(total)]

@@ -6,7 +6,9 @@ r"""Measure a published x-vector and its calibration; write one JSON of results.
 
 Three parts: closed-set accuracy on the training speakers, verification of strangers, and detection
 of adversarial files. These are written to the work folder as 16-bit wav and judged as read back;
-the run continues where it was interrupted. ``--limit`` takes fewer files for a try.
+the run continues where it was interrupted. ``--limit`` takes fewer files for a try; two
+processes with ``--shard 1/2`` and ``--shard 2/2`` share what takes long, then the command without
+``--shard`` puts it together.
 """
 
 from __future__ import annotations
@@ -14,22 +16,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from nip_audio import CosineHead, WaveformAdapter, embed_audio, enrol, load_pretrained, read_audio
+from nip_audio import (
+    CosineHead,
+    ReadSettings,
+    WaveformAdapter,
+    embed_audio,
+    enrol,
+    load_pretrained,
+    read_audio,
+)
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording, read_manifest
 from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import auroc, bootstrap, detection_rate, equal_error_rate
 from nip_audio.core.nccr import measure_nccr
+from nip_audio.core.state import write_atomic
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import InputError
@@ -46,6 +58,7 @@ from librispeech_prepare import prepare_librispeech
 ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
 GOALS = ("reject", "accept")
 SEED = 1234
+MIN_SUCCESSES = 30
 
 
 @dataclass(frozen=True)
@@ -67,8 +80,8 @@ class Clip:
 
 
 def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
-    """Read all recordings of a manifest."""
-    adapter = WaveformAdapter()
+    """Read all recordings of a manifest, the shortest spans included."""
+    adapter = WaveformAdapter(ReadSettings(min_duration_s=0.2))
     return [
         Clip(r, read_audio(r.path, adapter.settings, span=r.span))
         for r in read_manifest(manifest, data_root=data_folder)
@@ -203,22 +216,8 @@ def features(
     head = CosineHead(voice[None])
     clean = head(result.embedding[None])[0, 0]
     noisy = head(result.draw_embeddings.flatten(0, 1)).reshape(result.draw_embeddings.shape[:2])
-    return Features(
-        result.vector.double().numpy(), (noisy - clean).abs().mean(dim=1).double().numpy()
-    )
-
-
-def cached(path: Path, make: object) -> Features:
-    """Read features measured earlier, or measure and keep them."""
-    if path.exists():
-        data = json.loads(path.read_text())
-    else:
-        made: Features = make()  # type: ignore[operator]
-        data = {"rates": made.rates.tolist(), "score_changes": made.score_changes.tolist()}
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(data))
-        partial.rename(path)
-    return Features(np.array(data["rates"]), np.array(data["score_changes"]))
+    rates = np.append(result.vector.double().numpy(), audio.duration_s)
+    return Features(rates, (noisy - clean).abs().mean(dim=1).double().numpy())
 
 
 def rounded(values: np.ndarray | list[float]) -> list[float]:
@@ -226,41 +225,83 @@ def rounded(values: np.ndarray | list[float]) -> list[float]:
     return [round(float(v), 3) for v in values]
 
 
-def impostor_of(speaker: str, voices: Enrolment, index: int) -> str:
-    """The claimed speaker of an impostor trial: another one for each clip, always the same."""
-    others = [s for s in voices.speakers if s != speaker]
-    return others[index % len(others)]
+@dataclass(frozen=True)
+class Trials:
+    """Clean and attacked trials; whatever takes long is kept in ``work`` and not done twice."""
+
+    pretrained: PretrainedModel
+    calibration: Calibration
+    voices: Enrolment
+    work: Path
+
+    @property
+    def threshold(self) -> float:
+        """Cosine from which the system accepts."""
+        threshold = self.calibration.verification_threshold
+        if threshold is None:
+            raise SystemExit("the calibration has no verification threshold")
+        return threshold
+
+    def claimed(self, clip: Clip, index: int, goal: str) -> str:
+        """Own speaker to be rejected from, or another one, always the same, to be accepted as."""
+        if goal == "reject":
+            return clip.speaker
+        others = [s for s in self.voices.speakers if s != clip.speaker]
+        return others[index % len(others)]
+
+    def clean(self, clip: Clip, index: int, goal: str, role: str) -> Features:
+        """What detectors see of an unattacked trial."""
+        speaker = self.claimed(clip, index, goal)
+        return self._features(f"{role}-{clip.recording.id}-{goal}", speaker, lambda: clip.audio)
+
+    def attacked(
+        self, clip: Clip, index: int, goal: str, name: str, eps: float
+    ) -> tuple[dict[str, Any], Features | None]:
+        """The attack's report, and what detectors see of the written file if it fools."""
+        speaker = self.claimed(clip, index, goal)
+        out = self.work / "files" / f"{clip.recording.id}-{name}-{eps}-{goal}.wav"
+        sidecar = out.with_name(out.name + ".json")
+        adapter = WaveformAdapter()
+        if not sidecar.exists():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            attack = GradientAttack(name, eps=eps)  # type: ignore[arg-type]
+            aim = AttackGoal(self.threshold, goal, self.voices, speaker)  # type: ignore[arg-type]
+            path = clip.recording.path
+            attack_file(self.pretrained, path, out, attack, aim, adapter, seed=SEED, force=True)
+        report = json.loads(sidecar.read_text())
+        if not report["fools"]:
+            return report, None
+        return report, self._features(out.stem, speaker, lambda: read_back(out, adapter.settings))
+
+    def _features(self, name: str, speaker: str, read: Callable[[], Audio]) -> Features:
+        path = self.work / "features" / f"{name}.json"
+        if path.exists():
+            data = json.loads(path.read_text())
+            return Features(np.array(data["rates"]), np.array(data["score_changes"]))
+        voice = self.voices.voice(speaker)
+        made = features(self.pretrained, self.calibration, read(), voice)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(
+            {"rates": made.rates.tolist(), "score_changes": made.score_changes.tolist()}
+        )
+        write_atomic(path, text.encode(), force=True)
+        return made
 
 
 def detection(
-    pretrained: PretrainedModel,
-    calibration: Calibration,
-    clips: list[Clip],
-    calibration_clips: list[Clip],
-    voices: Enrolment,
-    work: Path,
+    trials: Trials, clips: list[Clip], calibration_clips: list[Clip]
 ) -> dict[str, object]:
-    """Detect attacked trials among clean ones, both written as 16-bit files."""
+    """Detect attacked trials among clean ones, both read from 16-bit files."""
+    calibration = trials.calibration
     refuse_overlap(calibration.seen, [c.audio.content_sha256 for c in clips], what="calibration")
-    threshold = calibration.verification_threshold
-    assert threshold is not None  # noqa: S101 - the shipped calibration has repeated speakers
-    (work / "files").mkdir(parents=True, exist_ok=True)
-    (work / "features").mkdir(exist_ok=True)
-
-    def claimed(clip: Clip, index: int, goal: str) -> str:
-        return clip.speaker if goal == "reject" else impostor_of(clip.speaker, voices, index)
-
-    def trial(clip: Clip, index: int, goal: str, role: str) -> Features:
-        voice = voices.voice(claimed(clip, index, goal))
-        path = work / "features" / f"{role}-{clip.recording.id}-{goal}.json"
-        return cached(path, lambda: features(pretrained, calibration, clip.audio, voice))
-
     clean = {
-        goal: [trial(c, i, goal, "clean") for i, c in enumerate(track(clips, f"clean {goal}"))]
+        goal: [
+            trials.clean(c, i, goal, "test") for i, c in enumerate(track(clips, f"clean {goal}"))
+        ]
         for goal in GOALS
     }
     fitted_on = [
-        trial(c, i, goal, "calibrate")
+        trials.clean(c, i, goal, "calibrate")
         for goal in GOALS
         for i, c in enumerate(track(calibration_clips, f"calibrate {goal}"))
     ]
@@ -269,80 +310,55 @@ def detection(
     rows = []
     for name, eps in ATTACKS:
         for goal in GOALS:
-            found, pairs, attempted = [], [], 0
-            seconds = time.perf_counter()
-            for index, clip in enumerate(track(clips, f"{name} {eps} {goal}")):
-                speaker = claimed(clip, index, goal)
-                out = work / "files" / f"{clip.recording.id}-{name}-{eps}-{goal}.wav"
-                sidecar = out.with_name(out.name + ".json")
-                if not sidecar.exists():
-                    attack_clip(pretrained, clip, out, name, eps, goal, speaker, threshold, voices)
-                report = json.loads(sidecar.read_text())
-                if report["succeeded_before"]:
-                    continue  # the system errs on the clean file: no attack is needed
-                attempted += 1
-                if not report["fools"]:
-                    continue
-                audio = read_back(out, WaveformAdapter().settings)
-                path = work / "features" / f"{out.stem}.json"
-                voice = voices.voice(speaker)
-                measured = cached(
-                    path, lambda a=audio, v=voice: features(pretrained, calibration, a, v)
-                )
-                found.append(measured)
-                pairs.append(report["snr_db"])
+            results = [
+                trials.attacked(clip, index, goal, name, eps)
+                for index, clip in enumerate(track(clips, f"{name} {eps} {goal}"))
+            ]
+            # where the system errs on the clean file no attack is needed
+            tried = [(r, f) for r, f in results if not r["succeeded_before"]]
+            found = [f for _, f in tried if f is not None]
+            noise = [r["snr_db"] for r, f in tried if f is not None]
             rows.append(
                 {
                     "attack": name,
                     "eps": eps,
                     "goal": goal,
-                    "attempted": attempted,
+                    "attempted": len(tried),
                     "successes": len(found),
-                    "median_snr_db": float(np.median(pairs)) if pairs else None,
-                    "seconds": round(time.perf_counter() - seconds, 1),
+                    "median_snr_db": float(np.median(noise)) if noise else None,
                     "distances": rounded(
                         calibration.distances_of([f.rates for f in found]) if found else []
                     ),
                     "detectors": compare(calibration, baseline, found, clean[goal]),
                 }
             )
-    clean_distances = calibration.distances_of([f.rates for f in clean["reject"]])
+    distances = calibration.distances_of([f.rates for f in clean["reject"]])
     thresholds = {rate: calibration.threshold(rate) for rate in (0.05, 0.01)}
     false_positives = {
         str(rate): bootstrap(
-            lambda i, t=limit: float((clean_distances[i] > t).mean()),
-            len(clean_distances),
-            seed=SEED,
+            lambda i, t=limit: float((distances[i] > t).mean()), len(distances), seed=SEED
         ).to_json()
         for rate, limit in thresholds.items()
     }
     return {
-        "threshold": threshold,
+        "threshold": trials.threshold,
         "distance_thresholds": {str(rate): limit for rate, limit in thresholds.items()},
         "clean_clips": len(clips),
-        "clean_distances": rounded(clean_distances),
+        "clean_distances": rounded(distances),
         "calibration_clips": len(calibration.distances),
         "false_positives_at_calibrated_threshold": false_positives,
         "rows": rows,
     }
 
 
-def attack_clip(
-    pretrained: PretrainedModel,
-    clip: Clip,
-    out: Path,
-    name: str,
-    eps: float,
-    goal: str,
-    speaker: str,
-    threshold: float,
-    voices: Enrolment,
-) -> None:
-    """Attack one trial and write the file."""
-    attack = GradientAttack(name, eps=eps)  # type: ignore[arg-type]
-    aim = AttackGoal(threshold, goal, voices, speaker)  # type: ignore[arg-type]
-    adapter = WaveformAdapter()
-    attack_file(pretrained, clip.recording.path, out, attack, aim, adapter, seed=SEED, force=True)
+def fill_shard(trials: Trials, clips: list[Clip], shard: tuple[int, int]) -> None:
+    """Do one share of what takes long, for several processes at once."""
+    chosen = [(i, c) for i, c in enumerate(clips) if i % shard[1] == shard[0]]
+    for index, clip in track(chosen, f"share {shard[0] + 1} of {shard[1]}"):
+        for goal in GOALS:
+            trials.clean(clip, index, goal, "test")
+            for name, eps in ATTACKS:
+                trials.attacked(clip, index, goal, name, eps)
 
 
 def compare(
@@ -352,7 +368,7 @@ def compare(
     clean: list[Features],
 ) -> dict[str, object] | None:
     """AUROC and detection rates of NCCR and of |Δscore|; None under 30 successes."""
-    if len(attacked) < 30:
+    if len(attacked) < MIN_SUCCESSES:
         return None
     detectors = {
         "nccr": lambda fs: calibration.distances_of([f.rates for f in fs]),
@@ -403,6 +419,7 @@ def main() -> None:
     parser.add_argument("--work_folder", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--shard", help="1/2: only do the first of two shares, for two processes")
     options = parser.parse_args()
     pretrained = load_pretrained(options.model)
     if pretrained.card.calibration_path is None:
@@ -421,6 +438,13 @@ def main() -> None:
     known_test, strangers_test = read("known", "test"), read("strangers", "test")
     strangers_train = read("strangers", "train")
     voices = enrol(pretrained, [c.recording for c in strangers_train], WaveformAdapter())
+    clips = strangers_test[: options.limit]
+    key = f"{pretrained.model_id[:12]}-{calibration.fingerprint[:12]}"
+    trials = Trials(pretrained, calibration, voices, options.work_folder / key)
+    if options.shard:
+        share, total = map(int, options.shard.split("/"))
+        fill_shard(trials, clips, (share - 1, total))
+        return
     results = {
         "model": pretrained.card.name,
         "model_id": pretrained.model_id,
@@ -429,14 +453,7 @@ def main() -> None:
         "closed_set": closed_set(pretrained, known_test),
         "verification": verification(pretrained, strangers_test)
         | {"enrolled": enrolled_eer(pretrained, strangers_test, voices, strangers_train)},
-        "detection": detection(
-            pretrained,
-            calibration,
-            strangers_test[: options.limit],
-            read("strangers", "calibrate")[: options.limit],
-            voices,
-            options.work_folder,
-        ),
+        "detection": detection(trials, clips, read("strangers", "calibrate")[: options.limit]),
     }
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(results, indent=1) + "\n")
