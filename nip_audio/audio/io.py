@@ -103,7 +103,7 @@ class Audio:
 
 
 def read_audio(
-    path: Path, settings: ReadSettings | None = None, *, span: tuple[int, int] | None = None
+    path: str | Path, settings: ReadSettings | None = None, *, span: tuple[int, int] | None = None
 ) -> Audio:
     """Read a file of any format, rate and channel count that soundfile decodes.
 
@@ -120,6 +120,7 @@ def read_audio(
             ``not_audio``, ``damaged``, ``sample_rate``, ``channels``, ``too_short``, ``too_long``,
             ``not_finite``, ``silent`` or ``clipped``.
     """
+    path = Path(path)
     settings = ReadSettings() if settings is None else settings
     sha256 = _checked_hash(path)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from nip_audio import ReadSettings, WaveformAdapter, embed_audio, read_audio
@@ -37,8 +38,9 @@ def rows(data_root) -> list[dict[str, str]]:
 
 
 def read(data_root: Path, row: dict[str, str]):
-    span = (round(float(row["start_s"]) * 16000), round(float(row["end_s"]) * 16000))
     path = data_root / "LibriSpeech" / row["path"]
+    start, stop = (round(float(row[column]) * 16000) for column in ("start_s", "end_s"))
+    span = (start, min(stop, soundfile.info(path).frames))
     return read_audio(path, ReadSettings(min_duration_s=0.2), span=span)
 
 
