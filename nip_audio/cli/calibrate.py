@@ -37,6 +37,10 @@ def command(
     model: ModelOption = DEFAULT_MODEL,
     data_root: DataRootOption = None,
     describe: Annotated[str, typer.Option(help="What this audio is, for the record.")] = "",
+    tolerate_noise: Annotated[
+        float | None,
+        typer.Option(help="Noise up to this rms (full scale is 1) shall be no alarm, e.g. 0.01."),
+    ] = None,
     draws: Annotated[int, typer.Option(help="Noise draws a file and kind of noise.")] = 4,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
@@ -58,6 +62,7 @@ def command(
             make_adapter(pretrained, max_duration),
             default_config(pretrained, draws=draws),
             seed=seed,
+            tolerated_noise_rms=tolerate_noise,
             sources=describe or ", ".join(part.name for part in source),
             progress=lambda _: advance(bar),
         )

@@ -62,7 +62,8 @@ def conformal_threshold(clean_distances: ArrayLike, false_positive_rate: float) 
     """Return the distance above which a file is flagged.
 
     The ⌈(n+1)(1−rate)⌉-th smallest of n clean distances: a new clean file drawn as the calibration
-    files were exceeds it with probability at most ``false_positive_rate`` (split conformal).
+    files were exceeds it with probability at most ``false_positive_rate`` (split conformal;
+    approximately so with out-of-fold distances and several clips of a speaker).
 
     Raises:
         InputError: If the rate is outside (0, 1).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import make_pipeline
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import read_audio
+from nip_audio.audio.io import Audio, read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.metrics import equal_error_rate
 from nip_audio.core.nccr import NccrConfig
@@ -27,9 +27,9 @@ from nip_audio.detectors.conformal import (
 )
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.detectors.rates import LogRates
-from nip_audio.errors import AudioError, CalibrationError
+from nip_audio.errors import AudioError, CalibrationError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measure import Measurement, measure
+from nip_audio.screening.measure import Measurement, measure, noise_generator
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -37,6 +37,7 @@ _KIND = "calibration"
 _FOLDS = 5
 _MIN_FILES = 20
 _FILES_A_SPEAKER = 3
+_LEAST_NOISE_RMS = 1e-4
 
 Array = NDArray[np.float64]
 
@@ -50,7 +51,7 @@ class Calibration:
         config: NCCR settings; screening measures with the same.
         rates: Length correction of NCCR vectors.
         detector: Distance of the corrected vectors.
-        distances: (n,) sorted out-of-fold distances of the clean recordings.
+        distances: (n,) sorted out-of-fold distances of the clean recordings, noisy copies included.
         domain: Distance of spectra.
         domain_distances: (n,) likewise.
         consistencies: (m,) sorted consistency scores of speakers with three recordings or more.
@@ -77,9 +78,13 @@ class Calibration:
     @property
     def fingerprint(self) -> str:
         """Hash of everything a verdict depends on."""
-        digest = hashlib.sha256(f"{self.model_id}{self.config}".encode())
-        for array in (self.distances, self.domain_distances, self.consistencies):
-            digest.update(array.tobytes())
+        settings = f"{self.model_id}{self.config}{self.verification_threshold}"
+        digest = hashlib.sha256(settings.encode())
+        arrays = [self.distances, self.domain_distances, self.consistencies]
+        for fitted in (self.rates, self.detector, self.domain):
+            arrays += [tensor.numpy() for _, tensor in sorted(fitted.to_tensors().items())]
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     def threshold(self, false_positive_rate: float) -> float:
@@ -166,6 +171,7 @@ def calibrate(
     config: NccrConfig,
     *,
     seed: int = 0,
+    tolerated_noise_rms: float | None = None,
     sources: str = "",
     progress: Callable[[Recording], None] = lambda recording: None,
 ) -> Calibration:
@@ -178,13 +184,24 @@ def calibrate(
         adapter: How files are read.
         config: NCCR settings.
         seed: Of the noise.
+        tolerated_noise_rms: Take a noisy copy of each recording for clean as well: white noise
+            whose rms is drawn between 1e-4 and this. Noise of that size is then no alarm any more;
+            weak attacks, and those that look like noise, are harder to see.
         sources: What this audio is, in words.
         progress: Called after each recording.
 
     Raises:
         CalibrationError: With fewer than 20 usable recordings or five speakers or files.
+        InputError: If the tolerated noise is not above 1e-4.
     """
+    if tolerated_noise_rms is not None and not _LEAST_NOISE_RMS < tolerated_noise_rms <= 1:
+        raise InputError(
+            f"tolerated noise is {tolerated_noise_rms} rms, expected more than "
+            f"{_LEAST_NOISE_RMS} and "
+            "at most 1 (full scale); 0.01 is loud hiss"
+        )
     measured: list[tuple[str, str, Measurement]] = []
+    noisy: list[tuple[str, Measurement]] = []
     failures: list[AudioError] = []
     for recording in recordings:
         try:
@@ -192,13 +209,12 @@ def calibrate(
         except AudioError as err:
             failures.append(err)
         else:
-            measured.append(
-                (
-                    recording.speaker or recording.id,
-                    audio.content_sha256,
-                    measure(pretrained, audio, config, seed=seed),
-                )
-            )
+            group = recording.speaker or recording.id
+            result = measure(pretrained, audio, config, seed=seed)
+            measured.append((group, audio.content_sha256, result))
+            if tolerated_noise_rms is not None:
+                copy = _noisy_copy(audio, tolerated_noise_rms, seed)
+                noisy.append((group, measure(pretrained, copy, config, seed=seed)))
         progress(recording)
     if len(measured) < _MIN_FILES:
         raise CalibrationError(
@@ -206,7 +222,8 @@ def calibrate(
             f"{_MIN_FILES}; 99 or more allow a false-positive rate of 1 %"
         )
     groups = [group for group, _, _ in measured]
-    vectors = np.stack([m.rates for _, _, m in measured])
+    vectors = np.stack([*(m.rates for _, _, m in measured), *(m.rates for _, m in noisy)])
+    owners = [*groups, *(group for group, _ in noisy)]
     spectra = np.stack([m.spectrum for _, _, m in measured])
     embeddings = np.stack([m.embedding for _, _, m in measured])
     judge = make_pipeline(LogRates(), CleanDistance()).fit(vectors)
@@ -216,7 +233,7 @@ def calibrate(
         config=config,
         rates=judge[0],
         detector=judge[1],
-        distances=np.sort(out_of_fold_distances(judge, vectors, groups, folds=_FOLDS)),
+        distances=np.sort(out_of_fold_distances(judge, vectors, owners, folds=_FOLDS)),
         domain=domain,
         domain_distances=np.sort(out_of_fold_distances(domain, spectra, groups, folds=_FOLDS)),
         consistencies=np.sort(_consistencies(groups, embeddings)),
@@ -224,6 +241,19 @@ def calibrate(
         seen=tuple(sorted(content for _, content, _ in measured)),
         sources=sources,
         failures=tuple(failures),
+    )
+
+
+def _noisy_copy(audio: Audio, largest_rms: float, seed: int) -> Audio:
+    """Add white noise; its level and its samples come from the seed and the content."""
+    generator = noise_generator(seed, f"tolerated noise:{audio.sha256}")
+    share = float(torch.rand(1, generator=generator))
+    rms = _LEAST_NOISE_RMS * (largest_rms / _LEAST_NOISE_RMS) ** share
+    noise = rms * torch.randn(audio.samples.shape, generator=generator)
+    return replace(
+        audio,
+        samples=(audio.samples + noise).clamp(-1.0, 1.0),
+        sha256=hashlib.sha256(f"{audio.sha256}:{rms}".encode()).hexdigest(),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from nip_audio import WaveformAdapter, read_audio
 from nip_audio.audio.manifest import Recording, walk_audio
@@ -63,6 +64,38 @@ def test_refuses_too_few_files(pretrained, clean_folder, calibration):
     few = list(walk_audio(clean_folder))[:10]
     with pytest.raises(CalibrationError, match="10 usable recordings"):
         calibrate(pretrained, few, WaveformAdapter(), calibration.config)
+
+
+def test_tolerates_the_noise_it_was_told_to(
+    pretrained, clean_folder, calibration, screener, folder
+):
+    tolerant = calibrate(
+        pretrained,
+        walk_audio(clean_folder),
+        WaveformAdapter(),
+        calibration.config,
+        tolerated_noise_rms=0.02,
+    )
+    assert len(tolerant.distances) == 2 * len(calibration.distances)
+    assert tolerant.seen == calibration.seen
+    quiet = read_audio(folder / "s0/take10.wav")
+    noise = torch.randn(quiet.samples.shape, generator=torch.Generator().manual_seed(0))
+    hiss = replace(quiet, samples=(quiet.samples + 0.01 * noise).clamp(-1, 1))
+    measured = measure(pretrained, hiss, calibration.config, seed=0)
+    assert calibration.p_value(calibration.distance(measured)) < 0.05
+    assert tolerant.p_value(tolerant.distance(measured)) > 0.05
+
+
+@pytest.mark.parametrize("rms", [0.0, 1e-4, -1.0, 30.0])
+def test_refuses_a_senseless_tolerance(pretrained, clean_folder, calibration, rms):
+    with pytest.raises(InputError, match="tolerated noise"):
+        calibrate(
+            pretrained,
+            walk_audio(clean_folder),
+            WaveformAdapter(),
+            calibration.config,
+            tolerated_noise_rms=rms,
+        )
 
 
 def test_says_how_many_files_a_low_rate_needs(calibration):

@@ -14,17 +14,19 @@ processes with ``--shard 1/2`` and ``--shard 2/2`` share what takes long, then t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
-from sklearn.pipeline import Pipeline, make_pipeline
+from scipy.stats import binomtest
+from sklearn.pipeline import make_pipeline
 
 from nip_audio import (
     CosineHead,
@@ -39,12 +41,12 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording, read_manifest
 from nip_audio.core.adapter import Batch
-from nip_audio.core.metrics import auroc, bootstrap, detection_rate, equal_error_rate
+from nip_audio.core.metrics import Interval, auroc, bootstrap, detection_rate, equal_error_rate
 from nip_audio.core.nccr import measure_nccr
 from nip_audio.core.state import write_atomic
 from nip_audio.detectors.clean import CleanDistance
+from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
 from nip_audio.detectors.rates import LogRates
-from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file, read_back
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.models.enrolment import Enrolment
@@ -59,6 +61,7 @@ ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
 GOALS = ("reject", "accept")
 SEED = 1234
 MIN_SUCCESSES = 30
+RATES = (0.05, 0.01)
 
 
 @dataclass(frozen=True)
@@ -130,17 +133,15 @@ def verification(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, ob
     names = np.unique(speaker)
     members = {name: np.flatnonzero(speaker == name) for name in names}
 
-    def eer(chosen: np.ndarray, across: bool | None) -> float:
-        """EER over a resample of speakers; ``across``: target trials from different chapters."""
+    def eer(chosen: np.ndarray) -> float:
+        """EER over a resample of speakers."""
         targets, impostors = [], []
         picked = names[chosen]
         for a, name in enumerate(picked):
             rows = members[name]
             upper = np.triu_indices(len(rows), 1)
             pairs = rows[upper[0]], rows[upper[1]]
-            other = chapter[pairs[0]] != chapter[pairs[1]]
-            keep = slice(None) if across is None else other == across
-            targets.append(cosines[pairs][keep])
+            targets.append(cosines[pairs])
             impostors += [
                 cosines[np.ix_(rows, members[name2])].ravel()
                 for name2 in picked[a + 1 :]
@@ -148,13 +149,16 @@ def verification(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, ob
             ]
         return equal_error_rate(np.concatenate(targets), np.concatenate(impostors)).rate
 
-    same = (speaker[:, None] == speaker[None])[np.triu_indices(len(speaker), 1)]
+    upper = np.triu_indices(len(speaker), 1)
+    same = (speaker[:, None] == speaker[None])[upper]
+    one_chapter = (chapter[:, None] == chapter[None])[upper]
     return {
         "clips": len(clips),
         "speakers": len(names),
         "target_trials": int(same.sum()),
+        "target_trials_of_one_chapter": int((same & one_chapter).sum()),
         "impostor_trials": int((~same).sum()),
-        "eer": bootstrap(lambda i: eer(i, None), len(names), seed=SEED, rounds=300).to_json(),
+        "eer": bootstrap(eer, len(names), seed=SEED, rounds=300).to_json(),
     }
 
 
@@ -180,7 +184,10 @@ def enrolled_eer(
 
     everyone = np.ones(len(clips), bool)
     return {
-        name: {"clips": int(subset.sum())}
+        name: {
+            "clips": int(subset.sum()),
+            "speakers": len({c.speaker for c, s in zip(clips, subset, strict=True) if s}),
+        }
         | bootstrap(lambda i, s=subset: eer(i, s), len(by_speaker), seed=SEED, rounds=300).to_json()
         for name, subset in (("all", everyone), ("new_chapter", fresh), ("same_chapter", ~fresh))
         if subset.any()
@@ -233,6 +240,7 @@ class Trials:
     calibration: Calibration
     voices: Enrolment
     work: Path
+    tolerant: Calibration | None = None
 
     @property
     def threshold(self) -> float:
@@ -254,6 +262,21 @@ class Trials:
         speaker = self.claimed(clip, index, goal)
         return self._features(f"{role}-{clip.recording.id}-{goal}", speaker, lambda: clip.audio)
 
+    def noisy(self, clip: Clip, index: int, goal: str, eps: float) -> Features:
+        """What detectors see when nobody attacks: ±eps at random, rounded to 16 bits."""
+
+        def read() -> Audio:
+            seed = int.from_bytes(bytes.fromhex(clip.audio.sha256[:14]), "big")
+            generator = torch.Generator().manual_seed(seed)
+            x = clip.audio.samples
+            x = x + eps * torch.randn(x.shape, generator=generator).sign()
+            x = (x.clamp(-1, 1) * 32768).round().clamp(-32768, 32767) / 32768
+            digest = hashlib.sha256(x.numpy().tobytes()).hexdigest()
+            return replace(clip.audio, samples=x, sha256=digest)
+
+        name = f"noise-{clip.recording.id}-{eps}-{goal}"
+        return self._features(name, self.claimed(clip, index, goal), read)
+
     def attacked(
         self, clip: Clip, index: int, goal: str, name: str, eps: float
     ) -> tuple[dict[str, Any], Features | None]:
@@ -269,6 +292,14 @@ class Trials:
             path = clip.recording.path
             attack_file(self.pretrained, path, out, attack, aim, adapter, seed=SEED, force=True)
         report = json.loads(sidecar.read_text())
+        expected = (name, eps, self.threshold, SEED, self.pretrained.model_id)
+        attack_kept = report["attack"]["name"], report["attack"]["eps"]
+        if (*attack_kept, report["threshold"], report["seed"], report["model_id"]) != (
+            *expected[:2],
+            round(self.threshold, 6),
+            *expected[3:],
+        ):
+            raise SystemExit(f"{sidecar} is of another run; use another --work_folder")
         if not report["fools"]:
             return report, None
         return report, self._features(out.stem, speaker, lambda: read_back(out, adapter.settings))
@@ -293,31 +324,47 @@ def detection(
 ) -> dict[str, object]:
     """Detect attacked trials among clean ones, both read from 16-bit files."""
     calibration = trials.calibration
-    refuse_overlap(calibration.seen, [c.audio.content_sha256 for c in clips], what="calibration")
+    for fitted in (calibration, trials.tolerant):
+        if fitted is not None:
+            seen = [c.audio.content_sha256 for c in clips]
+            refuse_overlap(fitted.seen, seen, what="calibration")
     clean = {
         goal: [
-            trials.clean(c, i, goal, "test") for i, c in enumerate(track(clips, f"clean {goal}"))
+            Scored(c.speaker, trials.clean(c, i, goal, "test"))
+            for i, c in enumerate(track(clips, f"clean {goal}"))
         ]
         for goal in GOALS
     }
-    fitted_on = [
-        trials.clean(c, i, goal, "calibrate")
+    detectors = {
+        goal: make_detectors(
+            calibration,
+            trials.tolerant,
+            [
+                Scored(c.speaker, trials.clean(c, i, goal, "calibrate"))
+                for i, c in enumerate(track(calibration_clips, f"calibrate {goal}"))
+            ],
+        )
         for goal in GOALS
-        for i, c in enumerate(track(calibration_clips, f"calibrate {goal}"))
-    ]
-    baseline = make_pipeline(LogRates(), CleanDistance())
-    baseline.fit(np.stack([f.score_rates for f in fitted_on]))
+    }
+    noisy = {
+        (goal, eps): [
+            Scored(c.speaker, trials.noisy(c, i, goal, eps))
+            for i, c in enumerate(track(clips, f"random ±{eps} {goal}"))
+        ]
+        for goal in GOALS
+        for eps in sorted({eps for _, eps in ATTACKS})
+    }
     rows = []
     for name, eps in ATTACKS:
         for goal in GOALS:
             results = [
-                trials.attacked(clip, index, goal, name, eps)
+                (clip.speaker, *trials.attacked(clip, index, goal, name, eps))
                 for index, clip in enumerate(track(clips, f"{name} {eps} {goal}"))
             ]
             # where the system errs on the clean file no attack is needed
-            tried = [(r, f) for r, f in results if not r["succeeded_before"]]
-            found = [f for _, f in tried if f is not None]
-            noise = [r["snr_db"] for r, f in tried if f is not None]
+            tried = [(s, r, f) for s, r, f in results if not r["succeeded_before"]]
+            found = [Scored(s, f) for s, _, f in tried if f is not None]
+            noise = [r["snr_db"] for _, r, f in tried if f is not None]
             rows.append(
                 {
                     "attack": name,
@@ -326,27 +373,41 @@ def detection(
                     "attempted": len(tried),
                     "successes": len(found),
                     "median_snr_db": float(np.median(noise)) if noise else None,
-                    "distances": rounded(
-                        calibration.distances_of([f.rates for f in found]) if found else []
-                    ),
-                    "detectors": compare(calibration, baseline, found, clean[goal]),
+                    "distances": rounded(nccr_distances(calibration, found)),
+                    "detectors": None
+                    if len(found) < MIN_SUCCESSES
+                    else {
+                        d.name: d.against(found, clean[goal])
+                        | {"auroc_against_noise": d.auroc(found, noisy[goal, eps])}
+                        | {"auroc_against_own_trials": d.auroc(found, clean["reject"])}
+                        for d in detectors[goal]
+                    },
                 }
             )
-    distances = calibration.distances_of([f.rates for f in clean["reject"]])
-    thresholds = {rate: calibration.threshold(rate) for rate in (0.05, 0.01)}
-    false_positives = {
-        str(rate): bootstrap(
-            lambda i, t=limit: float((distances[i] > t).mean()), len(distances), seed=SEED
-        ).to_json()
-        for rate, limit in thresholds.items()
-    }
+    controls = [
+        {
+            "eps": eps,
+            "clips": len(items),
+            "distances": rounded(nccr_distances(calibration, items)),
+            "detectors": {d.name: d.against(items, clean["reject"]) for d in detectors["reject"]},
+        }
+        for (goal, eps), items in noisy.items()
+        if goal == "reject"
+    ]
+    distances = nccr_distances(calibration, clean["reject"])
     return {
         "threshold": trials.threshold,
-        "distance_thresholds": {str(rate): limit for rate, limit in thresholds.items()},
+        "distance_thresholds": {str(r): calibration.threshold(r) for r in RATES},
+        "clean_flagged_at_calibrated": {
+            d.name: {str(r): d.flagged(clean["reject"], r) for r in RATES}
+            for d in detectors["reject"]
+        },
         "clean_clips": len(clips),
         "clean_distances": rounded(distances),
         "calibration_clips": len(calibration.distances),
-        "false_positives_at_calibrated_threshold": false_positives,
+        "baseline_calibration_clips": len(calibration_clips),
+        "inconsistent_share_of_calibration": calibration.inconsistent_share,
+        "controls": controls,
         "rows": rows,
     }
 
@@ -359,53 +420,107 @@ def fill_shard(trials: Trials, clips: list[Clip], shard: tuple[int, int]) -> Non
             trials.clean(clip, index, goal, "test")
             for name, eps in ATTACKS:
                 trials.attacked(clip, index, goal, name, eps)
+            for eps in sorted({eps for _, eps in ATTACKS}):
+                trials.noisy(clip, index, goal, eps)
 
 
-def compare(
-    calibration: Calibration,
-    baseline: Pipeline,
-    attacked: list[Features],
-    clean: list[Features],
-) -> dict[str, object] | None:
-    """AUROC and detection rates of NCCR and of |Δscore|; None under 30 successes."""
-    if len(attacked) < MIN_SUCCESSES:
-        return None
-    detectors = {
-        "nccr": lambda fs: calibration.distances_of([f.rates for f in fs]),
-        "score_change_mean": lambda fs: np.array([f.score_changes.mean() for f in fs]),
-        "score_change_two_sided": lambda fs: -baseline.score_samples([f.score_rates for f in fs]),
-    }
-    table: dict[str, object] = {}
-    for name, score in detectors.items():
-        positive, negative = score(attacked), score(clean)
-        both = np.r_[positive, negative]
-        split = len(positive)
+@dataclass(frozen=True)
+class Scored:
+    """Features of one file, and whose voice it is: speakers are what the bootstrap resamples."""
 
-        def resampled(index: np.ndarray, statistic: object, b=both, s=split) -> float:
-            hit = index[index < s], index[index >= s]
-            if len(hit[0]) == 0 or len(hit[1]) == 0:
-                raise InputError("one class is missing")
-            return statistic(b[hit[0]], b[hit[1]])  # type: ignore[operator]
+    speaker: str
+    features: Features
 
-        table[name] = {
-            label: bootstrap(lambda i, f=f: resampled(i, f), len(both), seed=SEED).to_json()
-            for label, f in {
-                "auroc": auroc,
-                "detected_at_5_percent": lambda p, n: detection_rate(
-                    p, n, false_positive_rate=0.05
-                ),
-                "detected_at_1_percent": lambda p, n: detection_rate(
-                    p, n, false_positive_rate=0.01
-                ),
-            }.items()
+
+@dataclass(frozen=True)
+class Detector:
+    """A score that is high for attacked files, with thresholds set on ``calibrate``."""
+
+    name: str
+    score: Callable[[list[Features]], np.ndarray]
+    thresholds: dict[float, float]
+
+    def against(self, positive: list[Scored], negative: list[Scored]) -> dict[str, Any]:
+        """AUROC, detection at rates set on the negatives, and at the calibrated thresholds."""
+        return {
+            "auroc": self.auroc(positive, negative),
+            **{
+                f"detected_at_{rate}": self._interval(
+                    positive,
+                    negative,
+                    lambda p, n, r=rate: detection_rate(p, n, false_positive_rate=r),
+                )
+                for rate in RATES
+            },
+            **{f"detected_at_calibrated_{rate}": self.flagged(positive, rate) for rate in RATES},
         }
-        if name == "nccr":
-            for rate in (0.05, 0.01):
-                over = (positive > calibration.threshold(rate)).astype(float)
-                table[name][f"detected_at_calibrated_{rate}"] = bootstrap(  # type: ignore[index]
-                    lambda i, o=over: float(o[i].mean()), len(over), seed=SEED
-                ).to_json()
-    return table
+
+    def auroc(self, positive: list[Scored], negative: list[Scored]) -> dict[str, float]:
+        """Area under the curve, with its interval."""
+        return self._interval(positive, negative, auroc)
+
+    def flagged(self, items: list[Scored], rate: float) -> dict[str, float]:
+        """Share above the calibrated threshold."""
+        limit = self.thresholds[rate]
+        flags = self.score([i.features for i in items]) > limit
+        if flags.all() or not flags.any():  # all resamples would agree: exact binomial instead
+            exact = binomtest(int(flags.sum()), len(flags)).proportion_ci(0.95)
+            return Interval(float(flags.mean()), exact.low, exact.high).to_json()
+        return self._interval(items, items, lambda p, _: float((p > limit).mean()))
+
+    def _interval(
+        self,
+        positive: list[Scored],
+        negative: list[Scored],
+        statistic: Callable[[np.ndarray, np.ndarray], float],
+    ) -> dict[str, float]:
+        sides = []
+        speakers = sorted({i.speaker for i in [*positive, *negative]})
+        for items in (positive, negative):
+            scores = self.score([i.features for i in items])
+            owner = np.array([i.speaker for i in items])
+            sides.append([scores[owner == s] for s in speakers])
+
+        def resampled(chosen: np.ndarray) -> float:
+            return statistic(*(np.concatenate([side[i] for i in chosen]) for side in sides))
+
+        return bootstrap(resampled, len(speakers), seed=SEED, rounds=500).to_json()
+
+
+def nccr_detector(name: str, calibration: Calibration) -> Detector:
+    """A calibration as a detector, with its own thresholds."""
+    limits = {rate: calibration.threshold(rate) for rate in RATES}
+    return Detector(name, lambda fs: calibration.distances_of([f.rates for f in fs]), limits)
+
+
+def make_detectors(
+    calibration: Calibration, tolerant: Calibration | None, fitted_on: list[Scored]
+) -> list[Detector]:
+    """NCCR as shipped, and two |Δscore| baselines calibrated with the same care on one goal."""
+    features = [i.features for i in fitted_on]
+    means = [f.score_changes.mean() for f in features]
+    rows = np.stack([f.score_rates for f in features])
+    two_sided = make_pipeline(LogRates(), CleanDistance()).fit(rows)
+    held_out = out_of_fold_distances(two_sided, rows, [i.speaker for i in fitted_on])
+    return [
+        nccr_detector("nccr", calibration),
+        *([] if tolerant is None else [nccr_detector("nccr_tolerant", tolerant)]),
+        Detector(
+            "score_change_mean",
+            lambda fs: np.array([f.score_changes.mean() for f in fs]),
+            {rate: conformal_threshold(means, rate) for rate in RATES},
+        ),
+        Detector(
+            "score_change_two_sided",
+            lambda fs: -two_sided.score_samples([f.score_rates for f in fs]),
+            {rate: conformal_threshold(held_out, rate) for rate in RATES},
+        ),
+    ]
+
+
+def nccr_distances(calibration: Calibration, items: list[Scored]) -> list[float]:
+    """Distances for the plot."""
+    return list(calibration.distances_of([i.features.rates for i in items])) if items else []
 
 
 def main() -> None:
@@ -418,6 +533,7 @@ def main() -> None:
     parser.add_argument("--split_file", type=Path, required=True)
     parser.add_argument("--work_folder", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--tolerant", type=Path, help="a calibration made with --tolerate-noise")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shard", help="1/2: only do the first of two shares, for two processes")
     options = parser.parse_args()
@@ -440,7 +556,12 @@ def main() -> None:
     voices = enrol(pretrained, [c.recording for c in strangers_train], WaveformAdapter())
     clips = strangers_test[: options.limit]
     key = f"{pretrained.model_id[:12]}-{calibration.fingerprint[:12]}"
-    trials = Trials(pretrained, calibration, voices, options.work_folder / key)
+    tolerant = None
+    if options.tolerant is not None:
+        tolerant = Calibration.load(options.tolerant, model_id=pretrained.model_id)
+        if tolerant.config != calibration.config:
+            raise SystemExit("the two calibrations measure different noises")
+    trials = Trials(pretrained, calibration, voices, options.work_folder / key, tolerant)
     if options.shard:
         share, total = map(int, options.shard.split("/"))
         fill_shard(trials, clips, (share - 1, total))
