@@ -156,17 +156,6 @@ def plot(detection: dict[str, Any], path: Path) -> None:
 
 TEMPLATE = Path(__file__).with_name("page_template.md")
 
-READING = (
-    "The detector sees that something was added to the audio, more than that it was added by an "
-    "attacker: random noise of the same size, harmless to the model, is flagged as well, and at "
-    "ε ≥ .002 lies even farther from clean audio than the attack. An alarm therefore means "
-    "*other than the clean audio of the calibration*, and audio that is noisier than the "
-    "calibration's raises it. At the default threshold of 1 % most attacks up to ε = .002 pass; at "
-    "5 % most of those at .002 are caught. The plain mean |Δscore| is better than NCCR on weak "
-    "PGD, "
-    "NCCR on FGSM and on strong PGD."
-)
-
 
 def page(results: dict[str, Any], picture: str) -> str:
     """The whole page."""
@@ -195,7 +184,6 @@ def page(results: dict[str, Any], picture: str) -> str:
         threshold=detection["threshold"],
         calibration_clips=detection["calibration_clips"],
         baseline_clips=detection["baseline_calibration_clips"],
-        reading=READING,
         detection="\n".join(detection_tables(detection)),
         picture=picture,
     )
