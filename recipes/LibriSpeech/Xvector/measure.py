@@ -2,11 +2,12 @@ r"""Measure a published x-vector and its calibration; write one JSON of results.
 
     python measure.py --model xvector-libri251 --data_folder /path/to/LibriSpeech \
         --split_file /path/to/LibriSpeech/split.csv --work_folder results/measure \
-        --results ../../../docs/results/xvector.json
+        --tolerant tolerant.calibration --results ../../../docs/results/xvector.json
 
 Three parts: closed-set accuracy on the training speakers, verification of strangers, and detection
 of adversarial files. These are written to the work folder as 16-bit wav and judged as read back;
-the run continues where it was interrupted. ``--limit`` takes fewer files for a try; two
+the run continues where it was interrupted. ``--tolerant`` adds a second calibration, made with
+``nip-audio calibrate --tolerate-noise 0.016`` of the same recordings. ``--limit`` takes fewer files for a try; two
 processes with ``--shard 1/2`` and ``--shard 2/2`` share what takes long, then the command without
 ``--shard`` puts it together.
 """
