@@ -7,9 +7,9 @@ r"""Measure a published x-vector and its calibration; write one JSON of results.
 Three parts: closed-set accuracy on the training speakers, verification of strangers, and detection
 of adversarial files. These are written to the work folder as 16-bit wav and judged as read back;
 the run continues where it was interrupted. ``--tolerant`` adds a second calibration, made with
-``nip-audio calibrate --tolerate-noise 0.016`` of the same recordings. ``--limit`` takes fewer files for a try; two
-processes with ``--shard 1/2`` and ``--shard 2/2`` share what takes long, then the command without
-``--shard`` puts it together.
+``nip-audio calibrate --tolerate-noise 0.016`` of the same recordings. ``--limit`` takes fewer
+files for a try; two processes with ``--shard 1/2`` and ``--shard 2/2`` share what takes long, then
+the command without ``--shard`` puts it together.
 """
 
 from __future__ import annotations
