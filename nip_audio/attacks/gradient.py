@@ -85,6 +85,13 @@ class GradientAttack:
                 f"steps is {self.steps} and step_share {self.step_share}, expected ≥ 1 and > 0"
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """Return name and settings; FGSM has no steps to speak of."""
+        settings: dict[str, Any] = {"name": self.name, "eps": self.eps}
+        if self.name != "fgsm":
+            settings |= {"steps": self.steps, "step_share": self.step_share}
+        return settings
+
     def __call__(
         self, objective: Objective, batch: Batch, *, generator: torch.Generator
     ) -> AttackResult:

@@ -157,7 +157,8 @@ def read_audio(
         raise AudioError(
             path,
             code="silent",
-            found=f"it is silent or constant (rms {rms:.1e} without its mean of {mono.mean():.2g})",
+            found=f"it is silent or constant (rms {rms:.1e} around its mean of {mono.mean():.2g}, "
+            f"at least {settings.min_rms:g} is needed)",
             remedy="check the microphone and record again",
         )
     beyond = int((np.abs(mono) > 1.0).sum())
@@ -213,7 +214,7 @@ def _checked_hash(path: Path) -> str:
                 path,
                 code="not_a_file",
                 found=f"it is {kind}, not a file",
-                remedy="rename or remove it",
+                remedy="give the files in it, or remove it",
             )
         digest = hashlib.sha256()
         size = 0

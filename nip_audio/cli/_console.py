@@ -40,7 +40,9 @@ JsonOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the noise.")]
-RateOption = Annotated[float, typer.Option("--fpr", help="False-positive rate on clean audio.")]
+RateOption = Annotated[
+    float, typer.Option("--fpr", help="False positives on clean audio; more find more attacks.")
+]
 CalibrationOption = Annotated[
     Path | None,
     typer.Option("--calibration", "-c", help="Calibration file; default: the model's own."),
@@ -129,6 +131,8 @@ def print_records(records: Sequence[ScreenRecord]) -> None:
     for record in shown[:_ROWS]:
         for reason in record.reasons:
             stdout.print(f"[bold]{plain(record.id)}[/]: {plain(reason)}", highlight=False)
+    if any(record.verdict == "clean" for record in records):
+        stdout.print("clean: nothing was found; that is no proof (README.md)", style="dim")
     if len(shown) > _ROWS:
         stdout.print(f"… and {len(shown) - _ROWS} more that are not clean: see results.jsonl")
 

@@ -71,6 +71,8 @@ def command(
 ) -> None:
     """Make adversarial copies of recordings of your own, to test a defence.
 
+    Exit code 0 says that the copies were written, whether they fool the model or not. Rounding to
+    16 bits can add 1.5e-5 to eps.
     Without --speaker and --target the aim is not to be verified against the recording itself.
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/

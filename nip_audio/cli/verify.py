@@ -47,7 +47,9 @@ def command(
     if threshold is None:
         threshold = find_calibration(pretrained, calibration).verification_threshold
     if threshold is None:
-        raise CalibrationError("the calibration has no verification threshold; pass --threshold")
+        raise CalibrationError(
+            "the calibration knows no speaker twice, so it has no threshold; pass --threshold"
+        )
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
     audio = make_adapter(pretrained, max_duration).load(file)
     result = verify(pretrained, audio, voices, speaker, threshold=threshold)

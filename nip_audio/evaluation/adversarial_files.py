@@ -166,7 +166,7 @@ def attack_file(
         source=str(path),
         written=str(out),
         written_sha256=written.sha256,
-        attack=asdict(attack),
+        attack=attack.to_json(),
         aim=_aim(goal),
         threshold=None if goal.target is not None else goal.threshold,
         score_before=_score(objective, audio.samples),

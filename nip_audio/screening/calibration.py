@@ -203,12 +203,21 @@ def calibrate(
     measured: list[tuple[str, str, Measurement]] = []
     noisy: list[tuple[str, Measurement]] = []
     failures: list[AudioError] = []
+    contents: set[str] = set()
     for recording in recordings:
         try:
             audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            if audio.content_sha256 in contents:
+                raise AudioError(
+                    recording.path,
+                    code="duplicate",
+                    found="the same audio is already in the calibration",
+                    remedy="add other recordings: copies earn no lower false-positive rate",
+                )
         except AudioError as err:
             failures.append(err)
         else:
+            contents.add(audio.content_sha256)
             group = recording.speaker or recording.id
             result = measure(pretrained, audio, config, seed=seed)
             measured.append((group, audio.content_sha256, result))

@@ -54,6 +54,14 @@ class Judge:
                 f"its spectrum is {domain_distance:.1f} from the calibration's audio, farther than "
                 f"{domain_threshold:.1f}: the detector is not calibrated for such audio"
             )
+        if audio.source_rate_hz < audio.sample_rate_hz:
+            outside = True
+            reasons.append(
+                f"recorded at {audio.source_rate_hz} Hz for a model of {audio.sample_rate_hz} Hz: "
+                f"nothing above {audio.source_rate_hz / 2000:g} kHz, which neither detector nor "
+                "voice "
+                "comparison is made for; record at the model's rate"
+            )
         adversarial = distance > threshold
         if adversarial:
             reasons.append(self._explain(measured, distance, threshold, p_value))

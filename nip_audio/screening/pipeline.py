@@ -14,7 +14,7 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, read_audio
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.core.state import write_atomic
-from nip_audio.errors import AudioError, OutputError, ResumeError
+from nip_audio.errors import AudioError, InputError, OutputError, ResumeError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import Measurement, measure
@@ -100,7 +100,13 @@ class Screener:
         Raises:
             ResumeError: If ``out`` holds a run with another model, calibration, rate or seed.
             OutputError: If ``out`` cannot be written.
+            InputError: If there is no audio file: an empty screening must not look like a clean
+                one.
         """
+        if next(walk_audio(folder), None) is None:
+            raise InputError(
+                f"no audio file below {folder}, expected wav, flac, ogg or mp3; check the path"
+            )
         self._claim(folder, out)
         done = {record.id: record for record in _read_results(out / RESULTS_NAME)}
         for record in done.values():
@@ -141,10 +147,12 @@ class Screener:
                 earlier = json.loads(path.read_text(encoding="utf-8"))
                 changed = sorted(k for k in identity if earlier.get(k) != identity[k])
                 if changed:
+                    details = ", ".join(
+                        f"{k} ({earlier.get(k)}, now {identity[k]})" for k in changed
+                    )
                     raise ResumeError(
-                        f"{out} holds a run with another {', '.join(changed)}; use "
-                        f"another --out, or "
-                        "the settings of that run"
+                        f"{out} holds a run with another {details}; use another --out, or the "
+                        "settings of that run"
                     )
             elif any(out.iterdir()):
                 raise OutputError(f"{out} is not empty and holds no run; use another --out")

@@ -256,7 +256,7 @@ def test_odd_names(write_sound, name):
         (np.full(160, 0.1), "too_short", "it lasts 10 ms, at least 500 ms are needed"),
         (np.full(7999, 0.1), "too_short", "500 ms"),
         (np.zeros(16000), "silent", "silent or constant"),
-        (np.full(16000, 0.25), "silent", "its mean of 0.25"),
+        (np.full(16000, 0.25), "silent", "its mean of 0.25, at least 0.0001"),
         (np.full(16000, 1e-5), "silent", "silent"),
         (np.r_[np.full(15999, 0.1), np.nan], "not_finite", "1 of its samples are NaN or infinite"),
         (np.r_[np.full(15999, 0.1), np.inf], "not_finite", "infinite"),

@@ -158,3 +158,11 @@ def test_says_out_of_domain_instead_of_judging(screener, folder):
     assert record.verdict == "out_of_domain"
     assert len(record.reasons) == 2  # the deviation is reported all the same
     assert json.loads(record.to_line())["verdict"] == "out_of_domain"
+
+
+def test_copies_do_not_count_twice(pretrained, clean_folder, calibration):
+    twice = [r for r in walk_audio(clean_folder) for _ in range(2)]
+    other = calibrate(pretrained, twice, WaveformAdapter(), calibration.config)
+    assert other.fingerprint == calibration.fingerprint
+    assert {failure.code for failure in other.failures} == {"duplicate"}
+    assert len(other.failures) == len(calibration.distances)

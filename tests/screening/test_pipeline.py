@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import torch
 
-from nip_audio.errors import OutputError, ResumeError
+from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
 
@@ -233,3 +233,21 @@ def test_survives_being_killed(calibration, folder, tmp_path):
     assert start("killed").wait() in (0, 1)
     assert start("undisturbed").wait() in (0, 1)
     assert results.read_bytes() == (tmp_path / "undisturbed/results.jsonl").read_bytes()
+
+
+def test_an_empty_folder_does_not_look_clean(screener, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("no audio")
+    with pytest.raises(InputError, match="no audio file below"):
+        screener.screen(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_below_the_models_rate_is_not_judged(screener, folder, voice, tmp_path):
+    narrow = voice(1, 11)[::2]
+    soundfile.write(folder / "s1/take11.wav", narrow, 8000, "PCM_16")
+    records = {r.id: r for r in screener.screen(folder, tmp_path / "out").records}
+    record = records["s1/take11.wav"]
+    assert record.verdict == "out_of_domain"
+    assert any("nothing above 4 kHz" in reason for reason in record.reasons)
+    assert "resampled from 8000 Hz" in record.changes

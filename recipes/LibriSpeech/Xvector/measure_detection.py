@@ -1,0 +1,398 @@
+"""Attacked and clean trials of a verification system, and how well detectors tell them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from scipy.stats import binomtest
+from sklearn.pipeline import make_pipeline
+
+from nip_audio import (
+    CosineHead,
+    ReadSettings,
+    WaveformAdapter,
+    read_audio,
+)
+from nip_audio.attacks.gradient import GradientAttack
+from nip_audio.audio.io import Audio
+from nip_audio.audio.manifest import Recording, read_manifest
+from nip_audio.core.adapter import Batch
+from nip_audio.core.metrics import Interval, auroc, bootstrap, detection_rate
+from nip_audio.core.nccr import measure_nccr
+from nip_audio.core.state import write_atomic
+from nip_audio.detectors.clean import CleanDistance
+from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
+from nip_audio.detectors.rates import LogRates
+from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file, read_back
+from nip_audio.evaluation.roles import refuse_overlap
+from nip_audio.models.enrolment import Enrolment
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.measure import noise_generator
+
+ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
+GOALS = ("reject", "accept")
+SEED = 1234
+MIN_SUCCESSES = 30
+RATES = (0.05, 0.01)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of a manifest, read."""
+
+    recording: Recording
+    audio: Audio
+
+    @property
+    def speaker(self) -> str:
+        """Whose voice it is."""
+        return self.recording.speaker or ""
+
+    @property
+    def chapter(self) -> str:
+        """Recording session."""
+        return self.recording.path.parent.name
+
+
+def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
+    """Read all recordings of a manifest, the shortest spans included."""
+    adapter = WaveformAdapter(ReadSettings(min_duration_s=0.2))
+    return [
+        Clip(r, read_audio(r.path, adapter.settings, span=r.span))
+        for r in read_manifest(manifest, data_root=data_folder)
+    ]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What detectors see of one file and the trial it stands in."""
+
+    rates: np.ndarray
+    score_changes: np.ndarray
+
+    @property
+    def score_rates(self) -> np.ndarray:
+        """Score changes and, last, the length: a row for ``LogRates``."""
+        return np.append(self.score_changes, self.rates[-1])
+
+
+def features(
+    pretrained: PretrainedModel, calibration: Calibration, audio: Audio, voice: torch.Tensor
+) -> Features:
+    """NCCR vector, and |change of the trial's score| under the very same noise."""
+    result = measure_nccr(
+        pretrained.model,
+        Batch(audio.samples[None]),
+        calibration.config,
+        generator=noise_generator(0, audio.sha256),
+    )
+    head = CosineHead(voice[None])
+    clean = head(result.embedding[None])[0, 0]
+    noisy = head(result.draw_embeddings.flatten(0, 1)).reshape(result.draw_embeddings.shape[:2])
+    rates = np.append(result.vector.double().numpy(), audio.duration_s)
+    return Features(rates, (noisy - clean).abs().mean(dim=1).double().numpy())
+
+
+def rounded(values: np.ndarray | list[float]) -> list[float]:
+    """Plain numbers, short enough to commit."""
+    return [round(float(v), 3) for v in values]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Clean and attacked trials; whatever takes long is kept in ``work`` and not done twice."""
+
+    pretrained: PretrainedModel
+    calibration: Calibration
+    voices: Enrolment
+    work: Path
+    tolerant: Calibration | None = None
+
+    @property
+    def threshold(self) -> float:
+        """Cosine from which the system accepts."""
+        threshold = self.calibration.verification_threshold
+        if threshold is None:
+            raise SystemExit("the calibration has no verification threshold")
+        return threshold
+
+    def claimed(self, clip: Clip, index: int, goal: str) -> str:
+        """Own speaker to be rejected from, or another one, always the same, to be accepted as."""
+        if goal == "reject":
+            return clip.speaker
+        others = [s for s in self.voices.speakers if s != clip.speaker]
+        return others[index % len(others)]
+
+    def clean(self, clip: Clip, index: int, goal: str, role: str) -> Features:
+        """What detectors see of an unattacked trial."""
+        speaker = self.claimed(clip, index, goal)
+        return self._features(f"{role}-{clip.recording.id}-{goal}", speaker, lambda: clip.audio)
+
+    def noisy(self, clip: Clip, index: int, goal: str, eps: float) -> Features:
+        """What detectors see when nobody attacks: ±eps at random, rounded to 16 bits."""
+
+        def read() -> Audio:
+            seed = int.from_bytes(bytes.fromhex(clip.audio.sha256[:14]), "big")
+            generator = torch.Generator().manual_seed(seed)
+            x = clip.audio.samples
+            x = x + eps * torch.randn(x.shape, generator=generator).sign()
+            x = (x.clamp(-1, 1) * 32768).round().clamp(-32768, 32767) / 32768
+            digest = hashlib.sha256(x.numpy().tobytes()).hexdigest()
+            return replace(clip.audio, samples=x, sha256=digest)
+
+        name = f"noise-{clip.recording.id}-{eps}-{goal}"
+        return self._features(name, self.claimed(clip, index, goal), read)
+
+    def attacked(
+        self, clip: Clip, index: int, goal: str, name: str, eps: float
+    ) -> tuple[dict[str, Any], Features | None]:
+        """The attack's report, and what detectors see of the written file if it fools."""
+        speaker = self.claimed(clip, index, goal)
+        out = self.work / "files" / f"{clip.recording.id}-{name}-{eps}-{goal}.wav"
+        sidecar = out.with_name(out.name + ".json")
+        adapter = WaveformAdapter()
+        if not sidecar.exists():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            attack = GradientAttack(name, eps=eps)  # type: ignore[arg-type]
+            aim = AttackGoal(self.threshold, goal, self.voices, speaker)  # type: ignore[arg-type]
+            path = clip.recording.path
+            attack_file(self.pretrained, path, out, attack, aim, adapter, seed=SEED, force=True)
+        report = json.loads(sidecar.read_text())
+        expected = (name, eps, self.threshold, SEED, self.pretrained.model_id)
+        attack_kept = report["attack"]["name"], report["attack"]["eps"]
+        if (*attack_kept, report["threshold"], report["seed"], report["model_id"]) != (
+            *expected[:2],
+            round(self.threshold, 6),
+            *expected[3:],
+        ):
+            raise SystemExit(f"{sidecar} is of another run; use another --work_folder")
+        if not report["fools"]:
+            return report, None
+        return report, self._features(out.stem, speaker, lambda: read_back(out, adapter.settings))
+
+    def _features(self, name: str, speaker: str, read: Callable[[], Audio]) -> Features:
+        path = self.work / "features" / f"{name}.json"
+        if path.exists():
+            data = json.loads(path.read_text())
+            return Features(np.array(data["rates"]), np.array(data["score_changes"]))
+        voice = self.voices.voice(speaker)
+        made = features(self.pretrained, self.calibration, read(), voice)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(
+            {"rates": made.rates.tolist(), "score_changes": made.score_changes.tolist()}
+        )
+        write_atomic(path, text.encode(), force=True)
+        return made
+
+
+def detection(
+    trials: Trials, clips: list[Clip], calibration_clips: list[Clip]
+) -> dict[str, object]:
+    """Detect attacked trials among clean ones, both read from 16-bit files."""
+    calibration = trials.calibration
+    for fitted in (calibration, trials.tolerant):
+        if fitted is not None:
+            seen = [c.audio.content_sha256 for c in clips]
+            refuse_overlap(fitted.seen, seen, what="calibration")
+    clean = {
+        goal: [
+            Scored(c.speaker, trials.clean(c, i, goal, "test"))
+            for i, c in enumerate(track(clips, f"clean {goal}"))
+        ]
+        for goal in GOALS
+    }
+    detectors = {
+        goal: make_detectors(
+            calibration,
+            trials.tolerant,
+            [
+                Scored(c.speaker, trials.clean(c, i, goal, "calibrate"))
+                for i, c in enumerate(track(calibration_clips, f"calibrate {goal}"))
+            ],
+        )
+        for goal in GOALS
+    }
+    noisy = {
+        (goal, eps): [
+            Scored(c.speaker, trials.noisy(c, i, goal, eps))
+            for i, c in enumerate(track(clips, f"random ±{eps} {goal}"))
+        ]
+        for goal in GOALS
+        for eps in sorted({eps for _, eps in ATTACKS})
+    }
+    rows = []
+    for name, eps in ATTACKS:
+        for goal in GOALS:
+            results = [
+                (clip.speaker, *trials.attacked(clip, index, goal, name, eps))
+                for index, clip in enumerate(track(clips, f"{name} {eps} {goal}"))
+            ]
+            # where the system errs on the clean file no attack is needed
+            tried = [(s, r, f) for s, r, f in results if not r["succeeded_before"]]
+            found = [Scored(s, f) for s, _, f in tried if f is not None]
+            noise = [r["snr_db"] for _, r, f in tried if f is not None]
+            rows.append(
+                {
+                    "attack": name,
+                    "eps": eps,
+                    "goal": goal,
+                    "attempted": len(tried),
+                    "successes": len(found),
+                    "median_snr_db": float(np.median(noise)) if noise else None,
+                    "distances": rounded(nccr_distances(calibration, found)),
+                    "detectors": None
+                    if len(found) < MIN_SUCCESSES
+                    else {
+                        d.name: d.against(found, clean[goal])
+                        | {"auroc_against_noise": d.auroc(found, noisy[goal, eps])}
+                        | {"auroc_against_own_trials": d.auroc(found, clean["reject"])}
+                        for d in detectors[goal]
+                    },
+                }
+            )
+    controls = [
+        {
+            "eps": eps,
+            "clips": len(items),
+            "distances": rounded(nccr_distances(calibration, items)),
+            "detectors": {d.name: d.against(items, clean["reject"]) for d in detectors["reject"]},
+        }
+        for (goal, eps), items in noisy.items()
+        if goal == "reject"
+    ]
+    distances = nccr_distances(calibration, clean["reject"])
+    return {
+        "threshold": trials.threshold,
+        "distance_thresholds": {str(r): calibration.threshold(r) for r in RATES},
+        "clean_flagged_at_calibrated": {
+            d.name: {str(r): d.flagged(clean["reject"], r) for r in RATES}
+            for d in detectors["reject"]
+        },
+        "clean_clips": len(clips),
+        "clean_distances": rounded(distances),
+        "calibration_clips": len(calibration.distances),
+        "baseline_calibration_clips": len(calibration_clips),
+        "inconsistent_share_of_calibration": calibration.inconsistent_share,
+        "controls": controls,
+        "rows": rows,
+    }
+
+
+def fill_shard(trials: Trials, clips: list[Clip], shard: tuple[int, int]) -> None:
+    """Do one share of what takes long, for several processes at once."""
+    chosen = [(i, c) for i, c in enumerate(clips) if i % shard[1] == shard[0]]
+    for index, clip in track(chosen, f"share {shard[0] + 1} of {shard[1]}"):
+        for goal in GOALS:
+            trials.clean(clip, index, goal, "test")
+            for name, eps in ATTACKS:
+                trials.attacked(clip, index, goal, name, eps)
+            for eps in sorted({eps for _, eps in ATTACKS}):
+                trials.noisy(clip, index, goal, eps)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Features of one file, and whose voice it is: speakers are what the bootstrap resamples."""
+
+    speaker: str
+    features: Features
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A score that is high for attacked files, with thresholds set on ``calibrate``."""
+
+    name: str
+    score: Callable[[list[Features]], np.ndarray]
+    thresholds: dict[float, float]
+
+    def against(self, positive: list[Scored], negative: list[Scored]) -> dict[str, Any]:
+        """AUROC, detection at rates set on the negatives, and at the calibrated thresholds."""
+        return {
+            "auroc": self.auroc(positive, negative),
+            **{
+                f"detected_at_{rate}": self._interval(
+                    positive,
+                    negative,
+                    lambda p, n, r=rate: detection_rate(p, n, false_positive_rate=r),
+                )
+                for rate in RATES
+            },
+            **{f"detected_at_calibrated_{rate}": self.flagged(positive, rate) for rate in RATES},
+        }
+
+    def auroc(self, positive: list[Scored], negative: list[Scored]) -> dict[str, float]:
+        """Area under the curve, with its interval."""
+        return self._interval(positive, negative, auroc)
+
+    def flagged(self, items: list[Scored], rate: float) -> dict[str, float]:
+        """Share above the calibrated threshold."""
+        limit = self.thresholds[rate]
+        flags = self.score([i.features for i in items]) > limit
+        if flags.all() or not flags.any():  # all resamples would agree: exact binomial instead
+            exact = binomtest(int(flags.sum()), len(flags)).proportion_ci(0.95)
+            return Interval(float(flags.mean()), exact.low, exact.high).to_json()
+        return self._interval(items, items, lambda p, _: float((p > limit).mean()))
+
+    def _interval(
+        self,
+        positive: list[Scored],
+        negative: list[Scored],
+        statistic: Callable[[np.ndarray, np.ndarray], float],
+    ) -> dict[str, float]:
+        sides = []
+        speakers = sorted({i.speaker for i in [*positive, *negative]})
+        for items in (positive, negative):
+            scores = self.score([i.features for i in items])
+            owner = np.array([i.speaker for i in items])
+            sides.append([scores[owner == s] for s in speakers])
+
+        def resampled(chosen: np.ndarray) -> float:
+            return statistic(*(np.concatenate([side[i] for i in chosen]) for side in sides))
+
+        return bootstrap(resampled, len(speakers), seed=SEED, rounds=500).to_json()
+
+
+def nccr_detector(name: str, calibration: Calibration) -> Detector:
+    """A calibration as a detector, with its own thresholds."""
+    limits = {rate: calibration.threshold(rate) for rate in RATES}
+    return Detector(name, lambda fs: calibration.distances_of([f.rates for f in fs]), limits)
+
+
+def make_detectors(
+    calibration: Calibration, tolerant: Calibration | None, fitted_on: list[Scored]
+) -> list[Detector]:
+    """NCCR as shipped, and two |Δscore| baselines calibrated with the same care on one goal."""
+    features = [i.features for i in fitted_on]
+    means = [f.score_changes.mean() for f in features]
+    rows = np.stack([f.score_rates for f in features])
+    two_sided = make_pipeline(LogRates(), CleanDistance()).fit(rows)
+    held_out = out_of_fold_distances(two_sided, rows, [i.speaker for i in fitted_on])
+    return [
+        nccr_detector("nccr", calibration),
+        *([] if tolerant is None else [nccr_detector("nccr_tolerant", tolerant)]),
+        Detector(
+            "score_change_mean",
+            lambda fs: np.array([f.score_changes.mean() for f in fs]),
+            {rate: conformal_threshold(means, rate) for rate in RATES},
+        ),
+        Detector(
+            "score_change_two_sided",
+            lambda fs: -two_sided.score_samples([f.score_rates for f in fs]),
+            {rate: conformal_threshold(held_out, rate) for rate in RATES},
+        ),
+    ]
+
+
+def nccr_distances(calibration: Calibration, items: list[Scored]) -> list[float]:
+    """Distances for the plot."""
+    return list(calibration.distances_of([i.features.rates for i in items])) if items else []
