@@ -76,9 +76,9 @@ class GradientAttack:
             raise AttackError(f"no attack {self.name!r}; near: {', '.join(near)}")
         if not 0 < self.eps <= LARGEST_SENSIBLE_EPS:
             raise AttackError(
-                f"eps is {self.eps}, expected more than 0 and at most "
-                f"{LARGEST_SENSIBLE_EPS} in units "
-                "of the input (a waveform's full scale is 1; 8/255 is 0.0314, 0.002 is usual)"
+                f"eps is {self.eps}, expected more than 0 and at most {LARGEST_SENSIBLE_EPS} in "
+                "units of the input (a waveform's full scale is 1; 8/255 is 0.0314, 0.002 is "
+                "usual)"
             )
         if self.steps < 1 or not self.step_share > 0:
             raise AttackError(

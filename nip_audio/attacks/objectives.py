@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,7 @@ __all__ = ["Goal", "Identification", "Objective", "Verification"]
 Goal = Literal["accept", "reject"]
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """Differentiable decision of a system under attack.
 
     ``logits(batch)`` is (B, C); ``label`` (B,) is the class the attacker wants to leave, or, when
@@ -26,9 +27,9 @@ class Objective(nn.Module):
     label: Tensor
     targeted: bool
 
+    @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
         """Score raw input: (B, C)."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def succeeded(self, batch: Batch) -> Tensor:
@@ -36,9 +37,9 @@ class Objective(nn.Module):
         hit = self.logits(batch).argmax(dim=1) == self.label
         return hit if self.targeted else ~hit
 
+    @abstractmethod
     def select(self, index: int) -> Objective:
         """Return the objective of one item of the batch."""
-        raise NotImplementedError
 
 
 class Identification(Objective):

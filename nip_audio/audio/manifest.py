@@ -101,8 +101,8 @@ def read_manifest(path: Path, *, data_root: Path | None = None) -> list[Recordin
     if missing or not rows:
         problem = f"lacks column {', '.join(missing)}" if missing else "has no rows"
         raise InputError(
-            f"{path} {problem}; expected a SpeechBrain manifest with columns ID, wav, spk_id "
-            "(and start, stop in samples)"
+            f"{path} {problem}; expected a SpeechBrain manifest with columns ID, wav, spk_id (and "
+            "start, stop in samples)"
         )
     recordings = []
     for number, row in enumerate(rows, start=2):

@@ -21,8 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Keep speaker recognition trustworthy: detect and screen adversarial audio.\n\n"
-    "Exit codes: 0 clean, 1 something was flagged, 2 some files failed, 64 wrong usage, "
-    "65 the command could not run.",
+    "Exit codes: 0 clean, 1 something was flagged, 2 some files failed, 64 wrong usage, 65 the "
+    "command could not run.",
 )
 for command in (models, enroll, verify, calibrate, detect, attack, screen):
     app.command()(command.command)

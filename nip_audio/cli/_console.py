@@ -19,8 +19,10 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording, read_manifest, walk_audio
 from nip_audio.errors import CalibrationError
-from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.summary import ScreenSummary
 
@@ -71,11 +73,31 @@ def find_calibration(pretrained: PretrainedModel, path: Path | None) -> Calibrat
     chosen = path or pretrained.card.calibration_path
     if chosen is None:
         raise CalibrationError(
-            f"model {pretrained.card.name} comes without a calibration; make one with: "
-            "nip-audio calibrate CLEAN_DIR --out my.calibration, and pass --calibration "
-            "my.calibration"
+            f"model {pretrained.card.name} comes without a calibration; make one with: nip-audio "
+            "calibrate CLEAN_DIR --out my.calibration, and pass --calibration my.calibration"
         )
     return Calibration.load(chosen, model_id=pretrained.model_id)
+
+
+def find_threshold(pretrained: PretrainedModel, path: Path | None, asked: float | None) -> float:
+    """Return the verification threshold asked for, or the calibration's."""
+    if asked is not None:
+        return asked
+    calibrated = find_calibration(pretrained, path).verification_threshold
+    if calibrated is None:
+        raise CalibrationError(
+            "the calibration knows no speaker twice, so it has no threshold; pass --threshold"
+        )
+    return calibrated
+
+
+def make_screener(
+    model: str, calibration: Path | None, *, fpr: float, seed: int, max_duration_s: float
+) -> Screener:
+    """Put together what detect and screen judge with."""
+    pretrained = load_pretrained(model)
+    judge = Judge(find_calibration(pretrained, calibration), fpr)
+    return Screener(pretrained, judge, make_adapter(pretrained, max_duration_s), seed)
 
 
 def find_recordings(source: Path, data_root: Path | None) -> list[Recording]:

@@ -18,13 +18,13 @@ from nip_audio.cli._console import (
     MaxDurationOption,
     ModelOption,
     SeedOption,
-    find_calibration,
+    find_threshold,
     make_adapter,
     print_json,
     stderr,
     stdout,
 )
-from nip_audio.errors import AudioError, CalibrationError
+from nip_audio.errors import AudioError
 from nip_audio.evaluation.adversarial_files import AttackedFile, AttackGoal, attack_file
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import load_pretrained
@@ -79,10 +79,7 @@ def command(
     """
     chosen = make_attack(attack, eps=eps, steps=steps)
     pretrained = load_pretrained(model)
-    if threshold is None:
-        threshold = find_calibration(pretrained, calibration).verification_threshold
-    if threshold is None:
-        raise CalibrationError("the calibration has no verification threshold; pass --threshold")
+    threshold = find_threshold(pretrained, calibration, threshold)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id) if enrolment else None
     aim = AttackGoal(threshold, goal.value, voices, speaker, target)
     out.mkdir(parents=True, exist_ok=True)

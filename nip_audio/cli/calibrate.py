@@ -84,8 +84,7 @@ def command(
     if result.verification_threshold is None:
         stderr.print(
             "no speaker has two recordings: no threshold for verify, no check for inconsistent "
-            "files; "
-            "use one sub-folder a speaker"
+            "files; use one sub-folder a speaker"
         )
     if result.failures:
         raise typer.Exit(EXIT_FAILED)

@@ -17,14 +17,10 @@ from nip_audio.cli._console import (
     RateOption,
     SeedOption,
     exit_with,
-    find_calibration,
-    make_adapter,
+    make_screener,
     print_json,
     print_records,
 )
-from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.judge import Judge
-from nip_audio.screening.pipeline import Screener
 
 __all__ = ["command"]
 
@@ -42,9 +38,7 @@ def command(
 
     Example: nip-audio detect a.wav b.flac --fpr 0.01
     """
-    pretrained = load_pretrained(model)
-    judge = Judge(find_calibration(pretrained, calibration), fpr)
-    screener = Screener(pretrained, judge, make_adapter(pretrained, max_duration), seed)
+    screener = make_screener(model, calibration, fpr=fpr, seed=seed, max_duration_s=max_duration)
     records = list(screener.judge_files(Recording(str(file), file) for file in files))
     if as_json:
         print_json([record.to_json() for record in records])

@@ -18,16 +18,12 @@ from nip_audio.cli._console import (
     SeedOption,
     advance,
     exit_with,
-    find_calibration,
-    make_adapter,
+    make_screener,
     print_json,
     print_records,
     print_summary,
     progress_bar,
 )
-from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.judge import Judge
-from nip_audio.screening.pipeline import Screener
 
 __all__ = ["command"]
 
@@ -48,9 +44,7 @@ def command(
 
     Example: nip-audio screen enrolment/ --out report/
     """
-    pretrained = load_pretrained(model)
-    judge = Judge(find_calibration(pretrained, calibration), fpr)
-    screener = Screener(pretrained, judge, make_adapter(pretrained, max_duration), seed)
+    screener = make_screener(model, calibration, fpr=fpr, seed=seed, max_duration_s=max_duration)
     total = sum(1 for _ in walk_audio(folder))
     with progress_bar("screening", total) as bar:
         result = screener.screen(folder, out, progress=lambda _: advance(bar))

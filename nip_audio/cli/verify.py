@@ -14,12 +14,11 @@ from nip_audio.cli._console import (
     JsonOption,
     MaxDurationOption,
     ModelOption,
-    find_calibration,
+    find_threshold,
     make_adapter,
     print_json,
     stdout,
 )
-from nip_audio.errors import CalibrationError
 from nip_audio.models.enrolment import Enrolment, verify
 from nip_audio.models.pretrained import load_pretrained
 
@@ -44,12 +43,7 @@ def command(
     Example: nip-audio verify unknown.wav --enrolment voices.enrolment --speaker alice
     """
     pretrained = load_pretrained(model)
-    if threshold is None:
-        threshold = find_calibration(pretrained, calibration).verification_threshold
-    if threshold is None:
-        raise CalibrationError(
-            "the calibration knows no speaker twice, so it has no threshold; pass --threshold"
-        )
+    threshold = find_threshold(pretrained, calibration, threshold)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
     audio = make_adapter(pretrained, max_duration).load(file)
     result = verify(pretrained, audio, voices, speaker, threshold=threshold)

@@ -84,8 +84,8 @@ class Batch:
         """Check the parts against each other."""
         if not self.x.is_floating_point() or self.x.dim() < 2 or self.x.shape[0] == 0:
             raise InputError(
-                f"batch is {tuple(self.x.shape)} of {self.x.dtype}, expected a floating "
-                f"(items ≥ 1, …)"
+                f"batch is {tuple(self.x.shape)} of {self.x.dtype}, expected a floating (items ≥ "
+                "1, …)"
             )
         if self.ids and len(self.ids) != len(self):
             raise InputError(f"got {len(self.ids)} ids for {len(self)} items")

@@ -136,9 +136,8 @@ def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
         raise HashMismatchError(f"{path} was changed after it was written; make it anew")
     if content["kind"] != kind or content["format_version"] != FORMAT_VERSION:
         raise StateError(
-            f"{path} is a {content['kind']} of format {content['format_version']}, "
-            f"expected a {kind} "
-            f"of format {FORMAT_VERSION}"
+            f"{path} is a {content['kind']} of format {content['format_version']}, expected a "
+            f"{kind} of format {FORMAT_VERSION}"
         )
     if model_id is not None and content["model_id"] != model_id:
         raise StateError(

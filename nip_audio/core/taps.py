@@ -33,9 +33,8 @@ class LayerTap:
         """
         if not isinstance(output, Tensor):
             raise InputError(
-                f"layer {layer!r} returns {type(output).__name__}, expected one tensor; "
-                f"tap a layer "
-                "inside it"
+                f"layer {layer!r} returns {type(output).__name__}, expected one tensor; tap a "
+                "layer inside it"
             )
         self._outputs[layer] = output
 
@@ -64,8 +63,8 @@ def find_layers(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Modul
         if layer not in modules:
             near = difflib.get_close_matches(layer, modules, n=3, cutoff=0.4) or list(modules)[:5]
             raise LayerNotFoundError(
-                f"layer {layer!r} does not exist in {type(network).__name__}; "
-                f"near: {', '.join(near)}"
+                f"layer {layer!r} does not exist in {type(network).__name__}; near: "
+                f"{', '.join(near)}"
             )
     return {layer: modules[layer] for layer in layers}
 

@@ -39,8 +39,8 @@ def out_of_fold_distances(
     rows = np.asarray(X, dtype=np.float64)
     if len(set(groups)) < folds:
         raise CalibrationError(
-            f"clean audio of {len(set(groups))} speakers or files, expected at least "
-            f"{folds}; add more"
+            f"clean audio of {len(set(groups))} speakers or files, expected at least {folds}; add "
+            "more"
         )
     distances = np.empty(len(rows))
     for fit, held_out in GroupKFold(folds).split(rows, groups=groups):

@@ -28,8 +28,8 @@ def babble_like(waveforms: Tensor, speaker_count: int = 3) -> Tensor:
     """
     if waveforms.shape[0] <= speaker_count:
         raise InputError(
-            f"batch has {waveforms.shape[0]} items, expected more than {speaker_count}; "
-            "use a larger batch or fewer babbling speakers"
+            f"batch has {waveforms.shape[0]} items, expected more than {speaker_count}; use a "
+            "larger batch or fewer babbling speakers"
         )
     shifts = torch.randint(waveforms.shape[1], (speaker_count,)).tolist()
     return torch.stack(

@@ -98,9 +98,8 @@ def enrol(
     for recording in recordings:
         if recording.speaker is None:
             raise EnrolmentError(
-                f"{recording.path} lies in no speaker's folder; put each speaker's "
-                f"recordings into a "
-                "folder of their own"
+                f"{recording.path} lies in no speaker's folder; put each speaker's recordings into "
+                "a folder of their own"
             )
         try:
             audio = read_audio(recording.path, adapter.settings, span=recording.span)

@@ -249,8 +249,8 @@ def _find(model: str | Path) -> Path:
     known = sorted({p.parent.name for f in _search_folders() for p in f.glob(f"*/{CARD_NAME}")})
     near = difflib.get_close_matches(str(model), known, n=3, cutoff=0.3) or known
     raise ModelCardError(
-        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
-        f"known: {', '.join(near) or 'none'}"
+        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; known: "
+        f"{', '.join(near) or 'none'}"
     )
 
 
@@ -263,9 +263,8 @@ def _verified(card: ModelCard, name: str, expected: str) -> bytes:
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise HashMismatchError(
-            f"{path} has SHA-256 {found[:12]}…, its card says {expected[:12]}…; the "
-            f"file was changed "
-            "or damaged: restore it, and do not use it"
+            f"{path} has SHA-256 {found[:12]}…, its card says {expected[:12]}…; the file was "
+            "changed or damaged: restore it, and do not use it"
         )
     return data
 

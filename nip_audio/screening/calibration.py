@@ -196,9 +196,8 @@ def calibrate(
     """
     if tolerated_noise_rms is not None and not _LEAST_NOISE_RMS < tolerated_noise_rms <= 1:
         raise InputError(
-            f"tolerated noise is {tolerated_noise_rms} rms, expected more than "
-            f"{_LEAST_NOISE_RMS} and "
-            "at most 1 (full scale); 0.01 is loud hiss"
+            f"tolerated noise is {tolerated_noise_rms} rms, expected more than {_LEAST_NOISE_RMS} "
+            "and at most 1 (full scale); 0.01 is loud hiss"
         )
     measured: list[tuple[str, str, Measurement]] = []
     noisy: list[tuple[str, Measurement]] = []

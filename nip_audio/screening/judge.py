@@ -59,8 +59,7 @@ class Judge:
             reasons.append(
                 f"recorded at {audio.source_rate_hz} Hz for a model of {audio.sample_rate_hz} Hz: "
                 f"nothing above {audio.source_rate_hz / 2000:g} kHz, which neither detector nor "
-                "voice "
-                "comparison is made for; record at the model's rate"
+                "voice comparison is made for; record at the model's rate"
             )
         adversarial = distance > threshold
         if adversarial:
@@ -103,9 +102,9 @@ class Judge:
             record = replace(record, consistency=score, consistency_threshold=threshold)
             if threshold is not None and score < threshold:
                 why = (
-                    f"the two files of this folder do not sound like one speaker "
-                    f"(cosine {score:.2f}, "
-                    f"expected at least {threshold:.2f}); which one is wrong cannot be told"
+                    "the two files of this folder do not sound like one speaker (cosine "
+                    f"{score:.2f}, expected at least {threshold:.2f}); which one is wrong cannot "
+                    "be told"
                     if len(records) == 2
                     else f"unlike the rest of its folder (mean cosine {score:.2f} to the "
                     f"{len(records) // 2 + 1} files that agree best, expected at least "
@@ -123,10 +122,11 @@ class Judge:
         deviations = self.calibration.deviations(measured)
         worst = int(np.argmax(np.abs(deviations)))
         direction = "more" if deviations[worst] > 0 else "less"
-        noise, layer = config.names[worst].split(" | ")
+        noise = config.noises[worst // len(config.layers)].name
+        layer = config.layers[worst % len(config.layers)]
         return (
-            f"reacts to noise unlike clean audio (distance {distance:.1f} > {threshold:.1f}, "
-            f"p = {p_value:.3f}); most of all layer {layer} changes {direction} than usual under "
+            f"reacts to noise unlike clean audio (distance {distance:.1f} > {threshold:.1f}, p = "
+            f"{p_value:.3f}); most of all layer {layer} changes {direction} than usual under "
             f"{noise} ({deviations[worst]:+.1f} robust deviations)"
         )
 

@@ -77,11 +77,9 @@ def _warning(records: Sequence[ScreenRecord]) -> str | None:
     ):
         return None
     return (
-        f"this audio is unlike the calibration's: {outside} of {len(judged)} files are "
-        f"out of domain "
-        f"and {unusual} react to noise as at most 5 % of clean audio does. Either most files are "
-        "attacked, or the audio is of another kind (microphone, codec, language, "
-        "synthetic voices). "
-        "Calibrate on clean audio of your own: nip-audio calibrate CLEAN_DIR --out my.calibration, "
-        "then screen with --calibration my.calibration"
+        f"this audio is unlike the calibration's: {outside} of {len(judged)} files are out of "
+        f"domain and {unusual} react to noise as at most 5 % of clean audio does. Either most "
+        "files are attacked, or the audio is of another kind (microphone, codec, language, "
+        "synthetic voices). Calibrate on clean audio of your own: nip-audio calibrate CLEAN_DIR "
+        "--out my.calibration, then screen with --calibration my.calibration"
     )

@@ -167,12 +167,11 @@ class Trials:
             path = clip.recording.path
             attack_file(self.pretrained, path, out, attack, aim, adapter, seed=SEED, force=True)
         report = json.loads(sidecar.read_text())
-        expected = (name, eps, self.threshold, SEED, self.pretrained.model_id)
-        attack_kept = report["attack"]["name"], report["attack"]["eps"]
-        if (*attack_kept, report["threshold"], report["seed"], report["model_id"]) != (
-            *expected[:2],
-            round(self.threshold, 6),
-            *expected[3:],
+        settings = report["attack"]["name"], report["attack"]["eps"], report["threshold"]
+        if (settings, report["seed"], report["model_id"]) != (
+            (name, eps, round(self.threshold, 6)),
+            SEED,
+            self.pretrained.model_id,
         ):
             raise SystemExit(f"{sidecar} is of another run; use another --work_folder")
         if not report["fools"]:
@@ -199,10 +198,10 @@ def detection(
 ) -> dict[str, object]:
     """Detect attacked trials among clean ones, both read from 16-bit files."""
     calibration = trials.calibration
+    tested = [clip.audio.content_sha256 for clip in clips]
     for fitted in (calibration, trials.tolerant):
         if fitted is not None:
-            seen = [c.audio.content_sha256 for c in clips]
-            refuse_overlap(fitted.seen, seen, what="calibration")
+            refuse_overlap(fitted.seen, tested, what="calibration")
     clean = {
         goal: [
             Scored(c.speaker, trials.clean(c, i, goal, "test"))

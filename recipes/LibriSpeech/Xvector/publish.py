@@ -96,8 +96,8 @@ def publish(run: Path, target: Path, *, split_file: Path | None, command: str, d
         "metrics": {},
         "licence": "Apache-2.0 (weights and code)",
         "limits": (
-            "Trained on 251 speakers x 5 s, one session each: a model to test defences on, "
-            "not one to guard a door with."
+            "Trained on 251 speakers x 5 s, one session each: a model to test defences on, not "
+            "one to guard a door with."
         ),
     }
     (target / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

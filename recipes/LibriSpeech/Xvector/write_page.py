@@ -84,15 +84,14 @@ def detection_tables(detection: dict[str, Any]) -> list[str]:
     lines.append("| adaptive: knows the detector | – | – | – |" + " not evaluated |" * len(header))
     lines += [
         "",
-        "Trials: those the system got right before. Files: written files that fool it. A row under "
-        "30 files is not evaluated.",
+        "Trials: those the system got right before. Files: written files that fool it. A row "
+        "under 30 files is not evaluated.",
         "",
         "### AUROC",
         "",
         "Against the same trials, clean; in brackets its interval. Then against the same clips "
-        "with "
-        "random ±ε added (is it the attack that is seen, or the noise?), and, since an accepted "
-        "impostor is met among accepted trials, against clean trials of the own speaker.",
+        "with random ±ε added (is it the attack that is seen, or the noise?), and, since an "
+        "accepted impostor is met among accepted trials, against clean trials of the own speaker.",
         "",
         "| attack | "
         + " | ".join(DETECTORS.values())
@@ -170,8 +169,8 @@ def page(results: dict[str, Any], picture: str) -> str:
         closed_clips=closed["clips"],
         closed="\n".join(f"| {CONDITIONS[c]} | {share(closed[c])} |" for c in CONDITIONS),
         enrolled="\n".join(
-            f"| {TRIALS[t]} | {enrolled[t]['clips']} | {enrolled[t]['speakers']} "
-            f"| {share(enrolled[t])} |"
+            f"| {TRIALS[t]} | {enrolled[t]['clips']} | {enrolled[t]['speakers']} | "
+            f"{share(enrolled[t])} |"
             for t in TRIALS
             if t in enrolled
         ),
