@@ -12,6 +12,8 @@ from nip_audio.audio.io import Audio, ReadSettings, read_audio, write_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.models.enrolment import Enrolment, embed_audio, enrol
+from nip_audio.models.plda import Plda, PldaHead
+from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.pretrained import PretrainedModel, list_pretrained, load_pretrained
 
 __all__ = [
@@ -20,12 +22,15 @@ __all__ = [
     "CosineHead",
     "Enrolment",
     "InstrumentedModel",
+    "Plda",
+    "PldaHead",
     "PretrainedModel",
     "ReadSettings",
     "WaveformAdapter",
     "__version__",
     "embed_audio",
     "enrol",
+    "fit_plda",
     "list_pretrained",
     "load_pretrained",
     "read_audio",

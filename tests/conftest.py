@@ -18,6 +18,8 @@ from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, Noise
+from nip_audio.models.plda import Plda
+from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.xvector import Xvector
 from nip_audio.screening.calibration import Calibration, calibrate
 from nip_audio.screening.judge import Judge
@@ -90,6 +92,22 @@ def embedding_model(tiny_model: InstrumentedModel) -> InstrumentedModel:
         bounds=tiny_model.bounds,
         input_bounds=tiny_model.input_bounds,
     ).eval()
+
+
+@pytest.fixture(scope="session")
+def six_dim_voices() -> tuple[torch.Tensor, list[str]]:
+    """Embeddings (60, 6) float64 of 12 speakers, five each, far from the origin."""
+    rng = torch.Generator().manual_seed(5)
+    means = 2.0 + torch.randn(12, 1, 6, generator=rng, dtype=torch.float64)
+    noise = 0.4 * torch.randn(12, 5, 6, generator=rng, dtype=torch.float64)
+    return (means + noise).flatten(0, 1), [f"s{i // 5}" for i in range(60)]
+
+
+@pytest.fixture(scope="session")
+def plda(six_dim_voices: tuple[torch.Tensor, list[str]]) -> Plda:
+    """A PLDA for the embeddings of ``tiny_model``."""
+    embeddings, speakers = six_dim_voices
+    return fit_plda(embeddings, speakers, model_id="tiny", rank=4)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def test_python_example_runs(capsys, monkeypatch):
 
 
 def test_every_command_it_names_exists(capsys):
-    for command in set(re.findall(r"nip-audio (\w+)", README)) - {"is"}:
+    for command in set(re.findall(r"nip-audio ([\w-]+)", README)) - {"is"}:
         assert main([command, "--help"]) == 0
     capsys.readouterr()
 

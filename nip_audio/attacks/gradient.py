@@ -24,6 +24,8 @@ ATTACKS: tuple[str, ...] = ("fgsm", "pgd")
 LARGEST_SENSIBLE_EPS = 0.5
 """Above half the waveform's amplitude nobody hears the speaker: such an ε is a wrong unit."""
 
+_SUREST = 30.0  # gap between the best two logits whose softmax float64 still resolves well
+
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -168,7 +170,12 @@ def make_attack(name: str, *, eps: float, steps: int = 10) -> GradientAttack:
 
 
 class _MaskedLogits(nn.Module):
-    """The objective as a plain function of the padded tensor, blind to what lies in the padding."""
+    """The objective as a plain function of the padded tensor, blind to what lies in the padding.
+
+    Where a system is so sure of its answer that the softmax is flat to machine precision, as PLDA's
+    log-likelihood ratios are, its logits are scaled down: the decision is the same, and there is a
+    gradient to follow (Carlini & Wagner 2016 on defensive distillation).
+    """
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
         super().__init__()
@@ -177,7 +184,11 @@ class _MaskedLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch = self.batch.with_x(x)
-        return self.objective.logits(batch.with_x(batch.masked()))
+        logits = self.objective.logits(batch.with_x(batch.masked())).double()
+        if logits.shape[1] < 2:
+            return logits
+        best = logits.detach().topk(2, dim=1).values
+        return logits / ((best[:, :1] - best[:, 1:]) / _SUREST).clamp_min(1.0)
 
 
 def _foolbox() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +13,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.errors import InputError
 
-__all__ = ["Goal", "Identification", "Objective", "Verification"]
+__all__ = ["Goal", "Identification", "Objective", "OpenSetIdentification", "Verification"]
 
 Goal = Literal["accept", "reject"]
 
@@ -32,9 +33,13 @@ class Objective(nn.Module, ABC):
         """Score raw input: (B, C)."""
 
     @torch.no_grad()
+    def decide(self, batch: Batch) -> Tensor:
+        """Return the class that the system decides for: (B,)."""
+        return self.logits(batch).argmax(dim=1)
+
     def succeeded(self, batch: Batch) -> Tensor:
         """Tell per item whether the attacker has what he wants: (B,) bool."""
-        hit = self.logits(batch).argmax(dim=1) == self.label
+        hit = self.decide(batch) == self.label
         return hit if self.targeted else ~hit
 
     @abstractmethod
@@ -69,45 +74,93 @@ class Identification(Objective):
         return Identification(self.model, self.label[index : index + 1], targeted=self.targeted)
 
 
-class Verification(Objective):
-    """Speaker verification: cosine to one voice an item, accepted from a threshold on.
+class OpenSetIdentification(Identification):
+    """Open-set identification: the best of C enrolled speakers, or none of them (Chen et al. 2021).
 
-    As two classes, (reject, accept), with logits (threshold − cosine, cosine − threshold): crossing
-    the threshold is crossing the decision, and the gradient is the cosine's.
+    A recording is rejected when its best score is under the threshold. That is one class more, the
+    last (index C), whose score is the threshold. Untargeted, the attacker wants another decision
+    than ``label``: an enrolled speaker no longer to be recognised as himself, or, from C, a
+    stranger to be taken for anybody. Targeted, he wants to be accepted as the speaker ``label``.
 
     Args:
-        model: Any; its head is not used.
-        references: (B, D) enrolled voice claimed by each item.
-        threshold: Cosine from which the system accepts.
-        goal: ``accept`` to be let in, ``reject`` to be kept out.
+        model: With a head of C enrolled voices: ``CosineHead`` or ``PldaHead``.
+        label: (B,) own decisions, or targets, in 0 … C.
+        threshold: Score, of the head's kind, from which the system accepts.
+        targeted: Whether ``label`` is a target.
     """
 
     def __init__(
-        self, model: InstrumentedModel, references: Tensor, *, threshold: float, goal: Goal
+        self, model: InstrumentedModel, label: Tensor, *, threshold: float, targeted: bool = False
+    ) -> None:
+        """See the class."""
+        super().__init__(model, label, targeted=targeted)
+        self.threshold = threshold
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Score raw input: (B, C + 1); at a tie with the threshold the speaker comes first."""
+        scores = self.model.scores(batch)
+        rejected = scores.new_full((len(scores), 1), self.threshold)
+        return self.model.logits(torch.cat([scores, rejected], dim=1))
+
+    def select(self, index: int) -> OpenSetIdentification:
+        """Return the objective of one item."""
+        return OpenSetIdentification(
+            self.model,
+            self.label[index : index + 1],
+            threshold=self.threshold,
+            targeted=self.targeted,
+        )
+
+
+class Verification(Objective):
+    """Speaker verification: a score against one voice an item, accepted from a threshold on.
+
+    As two classes, (reject, accept), with logits (threshold − score, score − threshold): crossing
+    the threshold is crossing the decision, and the gradient is the score's.
+
+    Args:
+        model: Any; its head is not used.
+        references: (B, D) enrolled voice claimed by each item, or whatever ``back_end`` takes.
+        threshold: Score from which the system accepts.
+        goal: ``accept`` to be let in, ``reject`` to be kept out.
+        back_end: Makes a head (B, D) → (B, B) of the references: cosine, or for PLDA
+            ``functools.partial(PldaHead, plda)``.
+    """
+
+    def __init__(
+        self,
+        model: InstrumentedModel,
+        references: Tensor | Sequence[Tensor],
+        *,
+        threshold: float,
+        goal: Goal,
+        back_end: Callable[..., nn.Module] = CosineHead,
     ) -> None:
         """See the class."""
         super().__init__()
         if goal not in get_args(Goal):
             raise InputError(f"goal is {goal!r}, expected one of {get_args(Goal)}")
-        if references.dim() != 2:
+        if isinstance(references, Tensor) and references.dim() < 2:
             raise InputError(f"references are {tuple(references.shape)}, expected (items, D)")
         self.model = model
         self.references = references
         self.threshold = threshold
         self.goal: Goal = goal
+        self.back_end = back_end
+        self.head = back_end(references)
         self.targeted = True
         self.label = torch.full(
-            (references.shape[0],), int(goal == "accept"), device=references.device
+            (len(references),), int(goal == "accept"), device=references[0].device
         )
 
-    def cosines(self, batch: Batch) -> Tensor:
+    def scores(self, batch: Batch) -> Tensor:
         """Score each item against its own reference: (B,)."""
-        scores: Tensor = CosineHead(self.references)(self.model.embed(batch))
+        scores: Tensor = self.head(self.model.embed(batch))
         return scores.diagonal()
 
     def logits(self, batch: Batch) -> Tensor:
         """Score raw input: (B, 2)."""
-        margin = self.cosines(batch) - self.threshold
+        margin = self.scores(batch) - self.threshold
         return torch.stack([-margin, margin], dim=1)
 
     def select(self, index: int) -> Verification:
@@ -117,4 +170,5 @@ class Verification(Objective):
             self.references[index : index + 1],
             threshold=self.threshold,
             goal=self.goal,
+            back_end=self.back_end,
         )

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 import typer
 
 from nip_audio import __version__
-from nip_audio.cli import attack, calibrate, detect, enroll, models, screen, verify
+from nip_audio.cli import (
+    attack,
+    calibrate,
+    detect,
+    enroll,
+    fit_plda,
+    identify,
+    models,
+    screen,
+    verify,
+)
 from nip_audio.cli._console import EXIT_REFUSED, EXIT_USAGE, plain, stderr
 from nip_audio.errors import NipAudioError
 
@@ -24,7 +34,8 @@ app = typer.Typer(
     "Exit codes: 0 clean, 1 something was flagged, 2 some files failed, 64 wrong usage, 65 the "
     "command could not run.",
 )
-for command in (models, enroll, verify, calibrate, detect, attack, screen):
+COMMANDS = (models, identify, enroll, fit_plda, verify, calibrate, detect, attack, screen)
+for command in COMMANDS:
     app.command()(command.command)
 
 # typer's usage errors share a base that typer itself does not export

@@ -19,6 +19,7 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording, read_manifest, walk_audio
 from nip_audio.errors import CalibrationError
+from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
@@ -79,10 +80,23 @@ def find_calibration(pretrained: PretrainedModel, path: Path | None) -> Calibrat
     return Calibration.load(chosen, model_id=pretrained.model_id)
 
 
-def find_threshold(pretrained: PretrainedModel, path: Path | None, asked: float | None) -> float:
-    """Return the verification threshold asked for, or the calibration's."""
+def find_threshold(
+    pretrained: PretrainedModel, path: Path | None, asked: float | None, plda: Plda | None = None
+) -> float:
+    """Return the verification threshold asked for, or the PLDA's, or the calibration's."""
+    if plda is not None and path is not None:
+        raise CalibrationError(
+            "a calibration's threshold is a cosine, --plda scores by log-likelihood ratio; pass "
+            "only one of --calibration and --plda"
+        )
     if asked is not None:
         return asked
+    if plda is not None:
+        if plda.threshold is None:
+            raise CalibrationError(
+                "the PLDA has no threshold; pass --threshold, or fit it with --calibrate"
+            )
+        return plda.threshold
     calibrated = find_calibration(pretrained, path).verification_threshold
     if calibrated is None:
         raise CalibrationError(

@@ -20,6 +20,7 @@ from nip_audio.cli._console import (
     stdout,
 )
 from nip_audio.models.enrolment import Enrolment, verify
+from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
@@ -31,7 +32,11 @@ def command(
     speaker: Annotated[str, typer.Option("--speaker", "-s", help="Speaker it claims to be.")],
     threshold: Annotated[
         float | None,
-        typer.Option(help="Cosine to accept from; default: the calibration's EER point."),
+        typer.Option(help="Score to accept from; default: the calibration's or PLDA's EER point."),
+    ] = None,
+    plda: Annotated[
+        Path | None,
+        typer.Option(help="Made by fit-plda: score by log-likelihood ratio instead of cosine."),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     calibration: CalibrationOption = None,
@@ -43,16 +48,18 @@ def command(
     Example: nip-audio verify unknown.wav --enrolment voices.enrolment --speaker alice
     """
     pretrained = load_pretrained(model)
-    threshold = find_threshold(pretrained, calibration, threshold)
+    back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
+    threshold = find_threshold(pretrained, calibration, threshold, back_end)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
     audio = make_adapter(pretrained, max_duration).load(file)
-    result = verify(pretrained, audio, voices, speaker, threshold=threshold)
+    result = verify(pretrained, audio, voices, speaker, threshold=threshold, plda=back_end)
     if as_json:
         print_json({"file": str(file), "speaker": speaker, **result.to_json()})
     else:
         word = "accepted" if result.accepted else "rejected"
         stdout.print(
-            f"{file}: {word} as {speaker} (cosine {result.cosine:.3f}, threshold {threshold:.3f})",
+            f"{file}: {word} as {speaker} ({result.kind} {result.score:.3f}, threshold "
+            f"{threshold:.3f})",
             markup=False,
             soft_wrap=True,
         )

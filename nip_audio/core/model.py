@@ -14,7 +14,7 @@ from nip_audio.errors import InputError
 
 __all__ = ["CosineHead", "InstrumentedModel", "OutputKind"]
 
-OutputKind = Literal["logits", "cosine"]
+OutputKind = Literal["logits", "cosine", "llr"]
 
 
 class CosineHead(nn.Module):
@@ -54,11 +54,12 @@ class InstrumentedModel(nn.Module):
         front_end: Module called as ``front_end(x, lengths)`` → (input, input lengths); None if raw
             input is model input.
         head: (B, D) → (B, C).
-        output_kind: What the head returns. Cosines are multiplied by ``scale`` before a softmax.
+        output_kind: What the head returns. Cosines are multiplied by ``scale`` before a softmax;
+            log-likelihood ratios (``llr``) are logits already, up to the speakers' priors.
         labels: Names of the C classes.
         bounds: Range of raw input.
         input_bounds: Range of model input.
-        scale: Factor from scores to logits.
+        scale: Factor from cosines to logits; 1 for all other kinds.
 
     Raises:
         InputError: If the parts do not fit together.
@@ -80,6 +81,10 @@ class InstrumentedModel(nn.Module):
         super().__init__()
         if output_kind not in get_args(OutputKind):
             raise InputError(f"output kind is {output_kind!r}, expected {get_args(OutputKind)}")
+        if output_kind != "cosine" and scale != 1.0:
+            raise InputError(
+                f"scale is {scale:g} for {output_kind}, expected 1; only cosines are no logits yet"
+            )
         if labels and head is None:
             raise InputError("labels were given without a head; pass a head, or no labels")
         self.network = network
@@ -129,9 +134,24 @@ class InstrumentedModel(nn.Module):
         return scores * self.scale
 
     def with_head(
-        self, head: nn.Module, *, labels: tuple[str, ...] = (), output_kind: OutputKind = "cosine"
+        self,
+        head: nn.Module,
+        *,
+        labels: tuple[str, ...] = (),
+        output_kind: OutputKind = "cosine",
+        scale: float | None = None,
     ) -> InstrumentedModel:
-        """Return a model that shares this one's network and scores with another head."""
+        """Return a model that shares this one's network and scores with another head.
+
+        Args:
+            head: (B, D) → (B, C).
+            labels: Names of the C classes.
+            output_kind: What the head returns.
+            scale: Factor from cosines to logits; None is this model's own for cosines, and 1 for
+                all other kinds.
+        """
+        if scale is None:
+            scale = self.scale if output_kind == "cosine" else 1.0
         return InstrumentedModel(
             self.network,
             front_end=self.front_end,
@@ -140,7 +160,7 @@ class InstrumentedModel(nn.Module):
             labels=labels,
             bounds=self.bounds,
             input_bounds=self.input_bounds,
-            scale=self.scale,
+            scale=scale,
         ).train(self.training)
 
     def tap(self, *layers: str) -> AbstractContextManager[LayerTap]:

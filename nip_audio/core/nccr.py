@@ -7,6 +7,7 @@ norm; the vector has one entry for each noise and layer, averaged over draws.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -173,9 +174,17 @@ def apply_noise(noise: Noise, x: Tensor, drawn: Tensor, bounds: Bounds) -> Tenso
 
     Returns:
         (draws, *S).
+
+    Raises:
+        InputError: If a mask has no lower bound to set to.
     """
     drawn = drawn.to(x.device)
     if noise.family == "mask":
+        if not math.isfinite(bounds.low):
+            raise InputError(
+                f"the lower bound is {bounds.low}, a mask needs a finite one; give the model "
+                "input_bounds, or use gaussian or uniform noise"
+            )
         return torch.where(drawn, torch.as_tensor(bounds.low, dtype=x.dtype, device=x.device), x)
     return bounds.clip(x + noise.scale * drawn.to(x.dtype))
 

@@ -198,7 +198,7 @@ def _succeeds(objective: Objective, audio: Audio) -> bool:
 def _score(objective: Objective, samples: Tensor) -> float:
     batch = Batch(samples[None])
     if isinstance(objective, Verification):
-        return float(objective.cosines(batch)[0])
+        return float(objective.scores(batch)[0])
     return float(objective.logits(batch)[0, int(objective.label[0])])
 
 

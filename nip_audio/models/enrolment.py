@@ -1,4 +1,4 @@
-"""Enrolled voices: one embedding a speaker, saved and bound to the model that made it."""
+"""Enrolled voices: embeddings of each speaker, saved and bound to the model that made them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +17,13 @@ from nip_audio.audio.io import Audio, read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.state import State, load_state, save_state
-from nip_audio.errors import AudioError, EnrolmentError
+from nip_audio.errors import AudioError, EnrolmentError, StateError
+from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
 
-__all__ = ["Enrolment", "VerificationResult", "embed_audio", "enrol", "verify"]
+__all__ = ["Enrolment", "ScoreKind", "VerificationResult", "embed_audio", "enrol", "verify"]
+
+ScoreKind = Literal["cosine", "llr"]
 
 _KIND = "enrolment"
 
@@ -31,19 +35,33 @@ class Enrolment:
     Attributes:
         model_id: Model that embedded them.
         speakers: S names, sorted.
-        voices: (S, D) mean of each speaker's unit-length embeddings.
+        embeddings: S tensors (recordings, D) of unit-length embeddings. Cosine scoring averages
+            them as they are, PLDA after its own preparation; both can do with one enrolment.
         files: SHA-256 of the files of each speaker.
         failures: Files left out, with the reason.
     """
 
     model_id: str
     speakers: tuple[str, ...]
-    voices: Tensor
+    embeddings: tuple[Tensor, ...]
     files: dict[str, list[str]]
     failures: tuple[AudioError, ...] = field(default=())
 
+    @property
+    def voices(self) -> Tensor:
+        """(S, D) mean of each speaker's embeddings."""
+        return torch.stack([e.mean(dim=0) for e in self.embeddings])
+
     def voice(self, speaker: str) -> Tensor:
-        """Return one voice, (D,).
+        """Return the mean of one speaker's embeddings, (D,).
+
+        Raises:
+            EnrolmentError: With near matches, if the speaker is not enrolled.
+        """
+        return self.embeddings_of(speaker).mean(dim=0)
+
+    def embeddings_of(self, speaker: str) -> Tensor:
+        """Return one speaker's embeddings, (recordings, D).
 
         Raises:
             EnrolmentError: With near matches, if the speaker is not enrolled.
@@ -51,20 +69,25 @@ class Enrolment:
         if speaker not in self.speakers:
             near = difflib.get_close_matches(speaker, self.speakers, n=3) or self.speakers[:5]
             raise EnrolmentError(f"speaker {speaker!r} is not enrolled; near: {', '.join(near)}")
-        return self.voices[self.speakers.index(speaker)]
+        return self.embeddings[self.speakers.index(speaker)]
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write atomically."""
         meta = {"speakers": list(self.speakers), "files": self.files}
-        save_state(path, State(_KIND, self.model_id, {"voices": self.voices}, meta), force=force)
+        tensors = {"embeddings": torch.cat(self.embeddings)}
+        save_state(path, State(_KIND, self.model_id, tensors, meta), force=force)
 
     @staticmethod
     def load(path: Path, *, model_id: str) -> Enrolment:
         """Read, refusing an enrolment made by another model."""
         state = load_state(path, kind=_KIND, model_id=model_id)
-        return Enrolment(
-            model_id, tuple(state.meta["speakers"]), state.tensors["voices"], state.meta["files"]
-        )
+        if "embeddings" not in state.tensors:
+            raise StateError(
+                f"{path} holds mean voices only, as earlier versions wrote them; enrol again"
+            )
+        speakers, files = tuple(state.meta["speakers"]), state.meta["files"]
+        embeddings = torch.split(state.tensors["embeddings"], [len(files[s]) for s in speakers])
+        return Enrolment(model_id, speakers, embeddings, files)
 
 
 @torch.no_grad()
@@ -114,28 +137,38 @@ def enrol(
             + (f"; the first failed so: {failures[0]}" if failures else "; the folder has no audio")
         )
     speakers = tuple(sorted(embeddings))
-    voices = torch.stack([torch.stack(embeddings[s]).mean(dim=0) for s in speakers])
     return Enrolment(
-        pretrained.model_id, speakers, voices, {s: files[s] for s in speakers}, tuple(failures)
+        pretrained.model_id,
+        speakers,
+        tuple(torch.stack(embeddings[s]) for s in speakers),
+        {s: files[s] for s in speakers},
+        tuple(failures),
     )
 
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """Outcome of one trial."""
+    """Outcome of one trial.
 
-    cosine: float
+    Attributes:
+        score: Cosine, or log-likelihood ratio of PLDA.
+        threshold: Score from which the claim is accepted.
+        kind: Which of the two.
+    """
+
+    score: float
     threshold: float
+    kind: ScoreKind = "cosine"
 
     @property
     def accepted(self) -> bool:
         """Whether the claim is accepted."""
-        return self.cosine >= self.threshold
+        return self.score >= self.threshold
 
     def to_json(self) -> dict[str, float | bool]:
-        """Return plain values."""
+        """Return plain values; the score is named by its kind."""
         return {
-            "cosine": round(self.cosine, 6),
+            self.kind: round(self.score, 6),
             "threshold": round(self.threshold, 6),
             "accepted": self.accepted,
         }
@@ -148,11 +181,24 @@ def verify(
     speaker: str,
     *,
     threshold: float,
+    plda: Plda | None = None,
 ) -> VerificationResult:
-    """Compare a recording with an enrolled voice.
+    """Compare a recording with an enrolled voice, by cosine or by PLDA.
+
+    Args:
+        pretrained: Model.
+        audio: Recording.
+        enrolment: Made by the same model.
+        speaker: Enrolled speaker it claims to be.
+        threshold: Score from which the claim is accepted.
+        plda: Back end of the same model; None compares by cosine.
 
     Raises:
         EnrolmentError: If the speaker is not enrolled.
     """
+    embedding = embed_audio(pretrained, audio.samples)
+    if plda is not None:
+        ratio = float(plda.score(embedding[None], [enrolment.embeddings_of(speaker)]))
+        return VerificationResult(ratio, threshold, "llr")
     voice = torch.nn.functional.normalize(enrolment.voice(speaker), dim=0)
-    return VerificationResult(float(embed_audio(pretrained, audio.samples) @ voice), threshold)
+    return VerificationResult(float(embedding @ voice), threshold)

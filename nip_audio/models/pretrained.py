@@ -3,6 +3,11 @@
 A directory holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights. The card has
 the SHA-256 of every other file. No pickle is ever read, and the YAML may instantiate a short list
 of classes only, so that loading a directory from a stranger cannot run a stranger's code.
+
+The YAML may end in a section for SpeechBrain (``nip_audio.integrations.encoder_classifier``). It is
+cut out here, never built and so never checked either: SpeechBrain's own ``from_hparams`` runs
+whatever a YAML names. What this module loads is therefore not proven safe for ``from_hparams``; use
+``as_encoder_classifier`` on what was loaded here, or give SpeechBrain trusted directories only.
 """
 
 from __future__ import annotations
@@ -25,8 +30,9 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import Bounds
-from nip_audio.core.model import CosineHead, InstrumentedModel
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import HashMismatchError, InputError, ModelCardError, UnsafeYamlError
+from nip_audio.models.heads import head_of
 
 __all__ = ["ModelCard", "PretrainedModel", "list_pretrained", "load_pretrained", "model_id_of"]
 
@@ -38,10 +44,16 @@ SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
 _ALLOWED_CLASSES = frozenset(
     {
         "nip_audio.audio.features.LogMel",
+        "nip_audio.models.audionet.AudioNet",
+        "nip_audio.models.deep_speaker.DeepSpeaker",
+        "nip_audio.models.resnet34.ResNet34",
         "nip_audio.models.xvector.Xvector",
         "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
+        "torch.nn.Linear",
     }
 )
+# top-level keys that SpeechBrain reads and this module cuts out, unbuilt and unchecked
+_FOR_SPEECHBRAIN = frozenset({"audio_normalizer", "label_encoder", "modules", "pretrainer"})
 _CLASS_TAGS = frozenset(f"!new:{name}" for name in _ALLOWED_CLASSES)
 _PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
@@ -109,6 +121,17 @@ class ModelCard:
         entry = self.data["calibration"]
         return None if entry is None else self.directory / entry["file"]
 
+    def read(self, name: str) -> bytes:
+        """Return the content of one of the model's files.
+
+        Raises:
+            ModelCardError: If the card does not list the file, or it cannot be read.
+            HashMismatchError: If it differs from the card.
+        """
+        if name not in self.data["files"]:
+            raise ModelCardError(f"{self.directory / CARD_NAME} does not list {name}; restore it")
+        return _verified(self.directory / name, self.data["files"][name])
+
 
 @dataclass(frozen=True)
 class PretrainedModel:
@@ -144,10 +167,9 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
         UnsafeYamlError: If the YAML asks for more than describing a model.
     """
     card = read_card(_find(model))
-    contents = {name: _verified(card, name, digest) for name, digest in card.data["files"].items()}
+    contents = {name: card.read(name) for name in card.data["files"]}
     if card.calibration_path is not None:
-        entry = card.data["calibration"]
-        _verified(card, entry["file"], entry["sha256"])
+        _verified(card.calibration_path, card.data["calibration"]["sha256"])
     parts = _load_parts(contents.pop(HYPERPARAMS_NAME), card.directory / HYPERPARAMS_NAME)
     for part in {"embedding_model", "classifier"} & parts.keys():
         if f"{part}.safetensors" not in contents:
@@ -160,31 +182,40 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
             raise ModelCardError(
                 f"{card.directory}: {name} has no module {stem!r} in {HYPERPARAMS_NAME}"
             )
-        _load_weights(parts[stem], data, card.directory / name)
+        load_weights(parts[stem], data, card.directory / name)
     for part in ("compute_features", "embedding_model"):
         if not isinstance(parts.get(part), nn.Module):
             raise ModelCardError(f"{card.directory / HYPERPARAMS_NAME} lacks a module {part!r}")
-    classifier = parts.get("classifier")
-    classes = 0 if classifier is None else len(classifier.weight)
-    if len(card.labels) != classes:
-        raise ModelCardError(
-            f"{card.directory}: the card has {len(card.labels)} labels, the classifier {classes} "
-            "classes; restore the model"
-        )
     try:
-        instrumented = InstrumentedModel(
-            parts["embedding_model"],
-            front_end=parts["compute_features"],
-            head=None if classifier is None else CosineHead(classifier.weight),
-            output_kind=card.data["output_kind"],
-            labels=card.labels,
-            bounds=Bounds(-1.0, 1.0),
-            input_bounds=Bounds(0.0, 1.0),
-            scale=float(card.data["scale"]),
-        )
-    except (AttributeError, InputError) as err:
+        instrumented = _assemble(card, parts)
+    except InputError as err:
         raise ModelCardError(f"{card.directory}: card and modules do not fit ({err})") from err
     return PretrainedModel(card, instrumented.eval().requires_grad_(False))
+
+
+def _assemble(card: ModelCard, parts: Mapping[str, Any]) -> InstrumentedModel:
+    output_kind, head, classes = card.data["output_kind"], None, 0
+    if parts.get("classifier") is not None:
+        head, returned = head_of(parts["classifier"])
+        classes = len(parts["classifier"].weight)
+        if output_kind != returned:
+            raise InputError(
+                f"output kind is {output_kind!r} in the card, the classifier returns {returned!r}"
+            )
+    if len(card.labels) != classes:
+        raise InputError(
+            f"the card has {len(card.labels)} labels, the classifier {classes} classes"
+        )
+    return InstrumentedModel(
+        parts["embedding_model"],
+        front_end=parts["compute_features"],
+        head=head,
+        output_kind=output_kind,
+        labels=card.labels,
+        bounds=Bounds(-1.0, 1.0),
+        input_bounds=Bounds(0.0, 1.0),
+        scale=float(card.data["scale"]),
+    )
 
 
 def list_pretrained() -> list[ModelCard]:
@@ -254,8 +285,7 @@ def _find(model: str | Path) -> Path:
     )
 
 
-def _verified(card: ModelCard, name: str, expected: str) -> bytes:
-    path = card.directory / name
+def _verified(path: Path, expected: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as err:
@@ -298,6 +328,7 @@ def _checked_yaml(data: bytes, path: Path) -> str:
     root = yaml.compose(data, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         raise ModelCardError(f"{path} is not a YAML mapping; restore the file")
+    root.value = [(key, value) for key, value in root.value if not _for_speechbrain(key)]
     for node in _nodes(root, path):
         tag = node.tag
         if tag != "!ref" and tag not in _PLAIN_TAGS and tag not in _CLASS_TAGS:
@@ -313,6 +344,11 @@ def _checked_yaml(data: bytes, path: Path) -> str:
             )
     text: str = yaml.serialize(root, Dumper=yaml.SafeDumper)
     return text
+
+
+def _for_speechbrain(key: yaml.Node) -> bool:
+    plain = isinstance(key, yaml.ScalarNode) and key.tag in _PLAIN_TAGS
+    return plain and key.value in _FOR_SPEECHBRAIN
 
 
 def _nodes(root: yaml.Node, path: Path) -> list[yaml.Node]:
@@ -333,7 +369,12 @@ def _nodes(root: yaml.Node, path: Path) -> list[yaml.Node]:
     return found
 
 
-def _load_weights(module: nn.Module, data: bytes, path: Path) -> None:
+def load_weights(module: nn.Module, data: bytes, path: Path) -> None:
+    """Put the content of a safetensors file into a module.
+
+    Raises:
+        ModelCardError: If ``data`` is no safetensors file or does not fit the module.
+    """
     try:
         tensors: dict[str, Tensor] = load(data)
         module.load_state_dict(tensors)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import masked_mean
 from nip_audio.errors import InputError
+from nip_audio.models._masking import remove_level, require_bands, require_frames
 
 __all__ = ["StatisticsPool", "TdnnLayer", "Xvector"]
 
@@ -88,6 +89,7 @@ class Xvector(nn.Module):
         super().__init__()
         if len(channels) != len(self.KERNELS):
             raise InputError(f"got {len(channels)} channel counts, expected {len(self.KERNELS)}")
+        self.n_mels = n_mels
         widths = [n_mels, *channels]
         self.frames = nn.ModuleList(
             TdnnLayer(*layer)
@@ -132,16 +134,14 @@ class Xvector(nn.Module):
             (B, D) embeddings, not normalised.
 
         Raises:
-            InputError: If an item has fewer than ``min_frames`` valid frames.
+            InputError: If F is not ``n_mels``, or an item has fewer valid frames than
+                ``min_frames``.
         """
+        require_bands(x, self.n_mels)
+        require_frames(x, lengths, self.min_frames)
         if lengths is None:
             lengths = torch.full((x.shape[0],), x.shape[2], device=x.device)
-        if int(lengths.min()) < self.min_frames:
-            raise InputError(
-                f"an item has {int(lengths.min())} frames, expected at least {self.min_frames}; "
-                "give longer audio"
-            )
-        x = x - masked_mean(x, lengths).mean(dim=1)[:, None, None]
+        x = remove_level(x, lengths)
         for layer in self.frames:
             x = layer(x)
         pooled = self.pool(x, lengths - (self.min_frames - 1))

@@ -189,7 +189,7 @@ def test_acceptance_raises_the_cosine_and_rejection_lowers_it(tiny_model, refere
     for goal, sign in (("accept", 1), ("reject", -1)):
         objective = Verification(tiny_model, references, threshold=0.2, goal=goal)
         result = make_attack(name, eps=EPS)(objective, batch, generator=seeded())
-        change = objective.cosines(result.batch) - objective.cosines(batch)
+        change = objective.scores(result.batch) - objective.scores(batch)
         assert (sign * change > 0.001).all()
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from nip_audio.attacks.objectives import Identification, Verification
+from nip_audio.attacks.objectives import Identification, OpenSetIdentification, Verification
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
+from nip_audio.models.plda import PldaHead
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def test_verification_crosses_its_decision_at_the_threshold(embedding_model, bat
     threshold = float(cosines.detach().median())
     accept = Verification(embedding_model, references, threshold=threshold + 1e-4, goal="accept")
     reject = Verification(embedding_model, references, threshold=threshold + 1e-4, goal="reject")
-    torch.testing.assert_close(accept.cosines(batch), cosines)
+    torch.testing.assert_close(accept.scores(batch), cosines)
     margin = cosines - threshold - 1e-4
     torch.testing.assert_close(accept.logits(batch), torch.stack([-margin, margin], dim=1))
     assert torch.equal(accept.succeeded(batch), cosines > threshold + 1e-4)
@@ -37,10 +40,55 @@ def test_verification_crosses_its_decision_at_the_threshold(embedding_model, bat
     assert accept.succeeded(batch).sum() == 1
 
 
-@pytest.mark.parametrize("kind", ["identification", "verification"])
+def test_verification_by_another_back_end(embedding_model, batch, plda, six_dim_voices):
+    recordings = list(six_dim_voices[0].float().reshape(12, 5, 6)[:3])
+    objective = Verification(
+        embedding_model,
+        recordings,
+        threshold=-2.0,
+        goal="accept",
+        back_end=partial(PldaHead, plda),
+    )
+    ratios = plda.score(embedding_model.embed(batch), recordings).diagonal()
+    torch.testing.assert_close(objective.scores(batch), ratios)
+    torch.testing.assert_close(objective.logits(batch)[:, 1], ratios + 2.0)
+    assert torch.equal(objective.succeeded(batch), ratios > -2.0)
+    one = objective.select(2)
+    torch.testing.assert_close(one.scores(batch.item(2)), ratios[2:], atol=1e-3, rtol=1e-3)
+
+
+def test_open_set_rejects_under_the_threshold_and_else_takes_the_best(tiny_model, batch):
+    scores = tiny_model.scores(batch).detach()
+    best, own = scores.max(dim=1)
+    threshold = float(best.median()) + 1e-4
+    expected = torch.where(best >= threshold, own, 3)
+    assert (expected == 3).sum() == 2
+    objective = OpenSetIdentification(tiny_model, expected, threshold=threshold)
+    logits = objective.logits(batch)
+    torch.testing.assert_close(logits[:, :3], 10.0 * scores)
+    torch.testing.assert_close(logits[:, 3], torch.full((3,), 10.0 * threshold))
+    assert torch.equal(objective.decide(batch), expected)
+    assert not objective.succeeded(batch).any()
+    for target in range(4):
+        aim = OpenSetIdentification(
+            tiny_model, torch.full((3,), target), threshold=threshold, targeted=True
+        )
+        assert torch.equal(aim.succeeded(batch), expected == target)
+
+
+def test_open_set_accepts_at_the_threshold_itself(tiny_model, batch):
+    scores = tiny_model.scores(batch.item(0)).detach()
+    label = torch.tensor([3])
+    at = OpenSetIdentification(tiny_model, label, threshold=float(scores.max()))
+    assert at.decide(batch.item(0)).tolist() == scores.argmax(dim=1).tolist()
+
+
+@pytest.mark.parametrize("kind", ["identification", "open set", "verification"])
 def test_select_is_the_objective_of_one_item(tiny_model, batch, kind):
     if kind == "identification":
         objective = Identification(tiny_model, torch.tensor([0, 1, 2]), targeted=True)
+    elif kind == "open set":
+        objective = OpenSetIdentification(tiny_model, torch.tensor([0, 3, 2]), threshold=0.2)
     else:
         references = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
         objective = Verification(tiny_model, references, threshold=0.1, goal="reject")

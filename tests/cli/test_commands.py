@@ -8,34 +8,14 @@ import pytest
 import soundfile
 
 from nip_audio import __version__, read_audio
-from nip_audio.cli import main
 
-COMMANDS = ("models", "enroll", "verify", "calibrate", "detect", "attack", "screen")
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command line; return exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+COMMANDS = ("models", "enroll", "fit-plda", "verify", "calibrate", "detect", "attack", "screen")
 
 
 @pytest.fixture
 def quick(calibration, tmp_path):
     path = tmp_path / "quick.calibration"
     calibration.save(path)
-    return path
-
-
-@pytest.fixture
-def enrolment(run, clean_folder, tmp_path):
-    path = tmp_path / "voices.enrolment"
-    assert run("enroll", clean_folder, "--out", path)[0] == 0
     return path
 
 

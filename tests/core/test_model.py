@@ -35,6 +35,7 @@ def test_cosine_head_refuses_no_reference(references):
     [
         ({"output_kind": "probs"}, "output kind is 'probs', expected"),
         ({"labels": ("a",)}, "labels were given without a head"),
+        ({"output_kind": "llr", "scale": 30.0}, "scale is 30 for llr, expected 1"),
     ],
 )
 def test_model_refuses_parts_that_do_not_fit(options, message):
@@ -73,3 +74,14 @@ def test_with_head_shares_the_network_and_the_mode(embedding_model):
     assert not other.training
     assert other.scores(Batch(torch.rand(1, 8000))).shape == (1, 6)
     assert embedding_model.head is None
+
+
+def test_only_cosines_are_scaled_behind_a_new_head(tiny_model):
+    head = CosineHead(torch.eye(6))
+    scales = [
+        tiny_model.with_head(head).scale,
+        tiny_model.with_head(head, scale=3.0).scale,
+        tiny_model.with_head(head, output_kind="llr").scale,
+        tiny_model.with_head(head, output_kind="logits").scale,
+    ]
+    assert scales == [10.0, 3.0, 1.0, 1.0]

@@ -228,6 +228,12 @@ def test_mask_covers_about_the_share_asked_for(shape, share):
     assert mask.float().mean() == pytest.approx(share, abs=0.04)
 
 
+def test_mask_without_a_lower_bound_is_an_error_not_infinities():
+    noise = Noise("mask", "input", 0.5)
+    with pytest.raises(InputError, match="lower bound is -inf, a mask needs a finite one"):
+        apply_noise(noise, torch.zeros(1, 3), torch.ones(2, 3) > 0, Bounds(-torch.inf, 1.0))
+
+
 def test_mask_is_made_of_whole_patches():
     mask = draw_noise(Noise("mask", "input", 0.5, patch=7), (1, 30, 700), generator=seeded())[0]
     for axis in (0, 1):

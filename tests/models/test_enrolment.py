@@ -7,6 +7,7 @@ import torch
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording, walk_audio
+from nip_audio.core.state import State, save_state
 from nip_audio.errors import EnrolmentError, OutputError, StateError
 from nip_audio.models.enrolment import Enrolment, embed_audio, enrol
 from nip_audio.models.pretrained import ModelCard, PretrainedModel
@@ -39,7 +40,9 @@ def test_voice_is_the_mean_of_the_speakers_unit_embeddings(model, folder, enrolm
     adapter = WaveformAdapter()
     takes = [embed_audio(model, adapter.load(folder / "bob" / f"{i}.wav").samples) for i in (0, 1)]
     assert takes[0].norm() == pytest.approx(1.0)
+    torch.testing.assert_close(enrolment.embeddings_of("bob"), torch.stack(takes))
     torch.testing.assert_close(enrolment.voice("bob"), (takes[0] + takes[1]) / 2)
+    assert torch.equal(enrolment.voices[1], enrolment.voice("bob"))
     assert [len(enrolment.files[s]) for s in ("ann", "bob")] == [2, 2]
 
 
@@ -59,10 +62,19 @@ def test_round_trip_bound_to_the_model(tmp_path, model, enrolment):
     got = Enrolment.load(tmp_path / "e", model_id=model.model_id)
     assert (got.speakers, got.files) == (enrolment.speakers, enrolment.files)
     assert torch.equal(got.voices, enrolment.voices)
+    assert all(map(torch.equal, got.embeddings, enrolment.embeddings))
     with pytest.raises(StateError, match="make a new enrolment for this model"):
         Enrolment.load(tmp_path / "e", model_id="other")
     with pytest.raises(OutputError, match="exists already"):
         enrolment.save(tmp_path / "e")
+
+
+def test_enrolment_of_mean_voices_alone_is_refused(tmp_path):
+    """Early versions kept no single embeddings, which PLDA needs."""
+    meta = {"speakers": ["ann"], "files": {"ann": ["0" * 64]}}
+    save_state(tmp_path / "e", State("enrolment", "m", {"voices": torch.ones(1, 6)}, meta))
+    with pytest.raises(StateError, match="mean voices only, .*; enrol again"):
+        Enrolment.load(tmp_path / "e", model_id="m")
 
 
 def test_unknown_speaker_lists_near_ones(enrolment):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import load, save
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 
@@ -140,6 +141,47 @@ def test_model_without_classifier_is_a_bare_embedding_model(make_folder, weights
     assert model.head is None
 
 
+DENSE = (
+    YAML[: YAML.index("classifier")]
+    + """
+classifier: !new:torch.nn.Linear
+    in_features: !ref <embedding_dim>
+    out_features: 3
+"""
+)
+
+
+def test_linear_classifier_is_the_head_itself(make_folder, weights):
+    linear = torch.nn.Linear(4, 3)
+    files = weights | {"classifier.safetensors": save(linear.state_dict())}
+    options = {"text": DENSE, "contents": files, "output_kind": "logits", "scale": 1.0}
+    model = load_pretrained(make_folder(**options)).model
+    batch = Batch(torch.rand(2, 8000) - 0.5)
+    assert (model.output_kind, model.labels) == ("logits", ("ann", "bob", "cyd"))
+    expected = model.embed(batch) @ linear.weight.T + linear.bias
+    torch.testing.assert_close(model.scores(batch), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "bands"),
+    [
+        ("resnet34.ResNet34", "{width: 2}", 16),
+        ("deep_speaker.DeepSpeaker", "{n_mels: 12, channels: [2, 3], embedding_dim: 5}", 12),
+        ("audionet.AudioNet", "{}", 32),
+    ],
+)
+def test_every_architecture_loads(make_folder, name, options, bands):
+    text = (
+        f"compute_features: !new:nip_audio.audio.features.LogMel\n  n_mels: {bands}\n"
+        f"embedding_model: !new:nip_audio.models.{name} {options}\n"
+    )
+    network = load_hyperpyyaml(text)["embedding_model"]
+    files = {"embedding_model.safetensors": save(network.state_dict())}
+    model = load_pretrained(make_folder(text=text, contents=files, labels=[])).model
+    assert type(model.network) is type(network)
+    assert model.embed(Batch(torch.rand(2, 8000) - 0.5)).isfinite().all()
+
+
 # ---- hashes come first
 
 
@@ -225,6 +267,33 @@ def test_unsafe_yaml_is_refused_though_its_hash_is_right(
     assert "hyperparams.yaml" in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["modules", "label_encoder", "pretrainer", "audio_normalizer"])
+def test_what_is_for_speechbrain_is_never_built(make_folder, tmp_path, key):
+    mark = tmp_path / "MARK"
+    text = YAML + f"{key}:\n  a: !apply:os.system ['touch {mark}']\n  b: !ref <nowhere>\n"
+    assert load_pretrained(make_folder(text=text)).model.labels == ("ann", "bob", "cyd")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "modules2: !apply:os.system ['touch MARK']",
+        "Modules: !apply:os.system ['touch MARK']",
+        "!apply:os.system modules: ['touch MARK']",
+        "[modules]: !apply:os.system ['touch MARK']",
+        "a: {modules: !apply:os.system ['touch MARK']}",
+        "a:\n- pretrainer: !apply:os.system ['touch MARK']",
+        "modules: &x !apply:os.system ['touch MARK']\na: *x",
+    ],
+)
+def test_only_the_keys_for_speechbrain_are_left_out(make_folder, tmp_path, attack):
+    text = f"{YAML}{attack}\n".replace("MARK", str(tmp_path / "MARK"))
+    with pytest.raises(UnsafeYamlError):
+        load_pretrained(make_folder(text=text))
+    assert not (tmp_path / "MARK").exists()
+
+
 def test_refusal_names_what_is_allowed(make_folder):
     text = "a: !new:os.PathLike {}\n"
     with pytest.raises(
@@ -250,6 +319,7 @@ def test_loading_leaves_the_yaml_library_as_it_was(make_folder):
         ("a: 1\na: 2\n", "does not describe a model"),
         (YAML + "x: !ref <nowhere>\n", "does not describe a model"),
         (YAML + "x: !ref <x>\n", "does not describe a model"),
+        (YAML + "modules: {a: 1}\nx: !ref <modules>\n", "does not describe a model"),
         (YAML.replace("low_db", "loud_db"), "unexpected keyword argument 'loud_db'"),
         (YAML.replace("low_db: -60.0", "low_db: 90.0"), "high_db is 40.0, expected more"),
         (YAML.replace("compute_features", "features"), "lacks a module 'compute_features'"),
@@ -262,6 +332,17 @@ def test_loading_leaves_the_yaml_library_as_it_was(make_folder):
 def test_yaml_that_describes_no_model_is_an_error(make_folder, text, match):
     with pytest.raises(ModelCardError, match=match):
         load_pretrained(make_folder(text=text))
+
+
+def test_classifier_must_be_one(make_folder, weights):
+    network = weights["embedding_model.safetensors"]
+    text = YAML[: YAML.index("classifier")] + YAML[YAML.index("embedding_model:") :].replace(
+        "embedding_model:", "classifier:"
+    )
+    text = text[: text.rindex("classifier:")]
+    files = {"embedding_model.safetensors": network, "classifier.safetensors": network}
+    with pytest.raises(ModelCardError, match="do not fit .the classifier is a Xvector, expected"):
+        load_pretrained(make_folder(text=text, contents=files))
 
 
 def test_weights_that_are_no_safetensors_are_an_error(make_folder, weights):
@@ -314,7 +395,8 @@ def test_card_that_is_no_card_is_an_error(make_folder, text, match):
         ("calibration", "c.safetensors", "has wrong calibration"),
         ("calibration", {"file": "c.safetensors"}, "has wrong calibration"),
         ("calibration", {"file": 1, "sha256": "x"}, "has wrong calibration"),
-        ("output_kind", "probs", "output kind is 'probs'"),
+        ("output_kind", "probs", "output kind is 'probs' in the card, .* returns 'cosine'"),
+        ("output_kind", "logits", "output kind is 'logits' in the card, .* returns 'cosine'"),
     ],
 )
 def test_wrong_value_in_the_card_is_an_error(make_folder, field, value, match):

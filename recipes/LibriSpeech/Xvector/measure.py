@@ -105,10 +105,17 @@ def verification(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, ob
 
 
 def enrolled_eer(
-    pretrained: PretrainedModel, clips: list[Clip], voices: Enrolment, enrolled: list[Clip]
+    pretrained: PretrainedModel,
+    clips: list[Clip],
+    voices: Enrolment,
+    enrolled: list[Clip],
+    head: torch.nn.Module | None = None,
 ) -> dict[str, object]:
-    """EER of test clips against voices enrolled from other clips, by whether the chapter is new."""
-    head = CosineHead(voices.voices)
+    """EER of test clips against voices enrolled from other clips, by whether the chapter is new.
+
+    The head scores embeddings against the voices; by default it is their cosine.
+    """
+    head = CosineHead(voices.voices) if head is None else head
     with torch.no_grad():
         scores = head(
             torch.stack([embed_audio(pretrained, c.audio.samples) for c in clips])

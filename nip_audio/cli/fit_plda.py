@@ -1,0 +1,95 @@
+"""``nip-audio fit-plda``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nip_audio.cli._console import (
+    DEFAULT_MODEL,
+    EXIT_FAILED,
+    DataRootOption,
+    ForceOption,
+    JsonOption,
+    MaxDurationOption,
+    ModelOption,
+    advance,
+    find_recordings,
+    make_adapter,
+    print_json,
+    progress_bar,
+    stderr,
+    stdout,
+)
+from nip_audio.models.plda_recordings import fit_plda_to_recordings
+from nip_audio.models.pretrained import load_pretrained
+
+__all__ = ["command"]
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="Folder with one sub-folder a speaker, or a CSV.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PLDA file to write.")],
+    model: ModelOption = DEFAULT_MODEL,
+    data_root: DataRootOption = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Other recordings, as SOURCE, that give verify its threshold."),
+    ] = None,
+    crop_s: Annotated[
+        float, typer.Option(min=0, help="Cut into crops of this many seconds; 0 does not.")
+    ] = 0.0,
+    lda_dim: Annotated[
+        int | None, typer.Option(help="Reduce embeddings to this many dimensions by LDA first.")
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Directions in which speakers differ; default: all.")
+    ] = None,
+    iterations: Annotated[int, typer.Option(help="Of expectation maximisation.")] = 10,
+    max_duration: MaxDurationOption = 120.0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a PLDA back end, which verify can score by instead of the cosine.
+
+    Needs more recordings than the embedding has dimensions, or --lda-dim. Where speakers have one
+    long recording each, --crop-s 2.5 makes several of it. The threshold is for voices enrolled from
+    one recording; from several, strangers score higher too: pass a higher --threshold to verify.
+
+    Example: nip-audio fit-plda voices/ --out my.plda --calibrate others/
+    """
+    pretrained = load_pretrained(model)
+    recordings = find_recordings(source, data_root)
+    trials = find_recordings(calibrate, data_root) if calibrate else []
+    with progress_bar("fitting", len(recordings) + len(trials)) as bar:
+        plda = fit_plda_to_recordings(
+            pretrained,
+            recordings,
+            make_adapter(pretrained, max_duration),
+            lda_dim=lda_dim,
+            rank=rank,
+            iterations=iterations,
+            crop_s=crop_s or None,
+            calibration=trials,
+            progress=lambda _: advance(bar),
+        )
+    plda.save(out, force=force)
+    for failure in plda.failures:
+        stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json({"out": str(out), **plda.to_json()})
+    else:
+        bound = "none" if plda.threshold is None else f"{plda.threshold:.3f}"
+        stdout.print(
+            f"{plda.n_embeddings} embeddings of {plda.n_speakers} speakers, threshold {bound}: "
+            f"{out}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if plda.failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+command.__name__ = "fit_plda"

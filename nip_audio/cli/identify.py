@@ -1,0 +1,63 @@
+"""``nip-audio identify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nip_audio.cli._console import (
+    EXIT_FAILED,
+    JsonOption,
+    MaxDurationOption,
+    ModelOption,
+    make_adapter,
+    plain,
+    print_json,
+    stderr,
+    stdout,
+)
+from nip_audio.errors import AudioError
+from nip_audio.models.identification import identify
+from nip_audio.models.pretrained import load_pretrained
+
+__all__ = ["command"]
+
+
+def command(
+    files: Annotated[list[Path], typer.Argument(help="Recordings.")],
+    model: ModelOption,
+    top: Annotated[int, typer.Option(min=1, help="Candidates to show for each file.")] = 3,
+    max_duration: MaxDurationOption = 120.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the speaker of each recording, among those a model was trained on.
+
+    Some speaker is always named, a stranger's voice too. `models` lists what there is.
+
+    Example: nip-audio identify a.wav b.flac --model resnet34-libri30
+    """
+    pretrained = load_pretrained(model)
+    adapter = make_adapter(pretrained, max_duration)
+    results: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            candidates = identify(pretrained, adapter.load(file).samples, top=top)
+        except AudioError as err:
+            stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
+            error = {"code": err.code, "found": err.found, "remedy": err.remedy}
+            results.append({"file": str(file), "candidates": [], "error": error})
+            continue
+        listed = [c.to_json() for c in candidates]
+        results.append({"file": str(file), "candidates": listed, "error": None})
+        if not as_json:
+            ranking = ", ".join(f"{plain(c.speaker)} {c.posterior:.0%}" for c in candidates)
+            stdout.print(f"{plain(str(file))}: {ranking}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(results)
+    if any(r["error"] for r in results):
+        raise typer.Exit(EXIT_FAILED)
+
+
+command.__name__ = "identify"

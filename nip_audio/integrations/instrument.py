@@ -1,0 +1,265 @@
+"""Any SpeechBrain ``EncoderClassifier`` or ``SpeakerRecognition`` as an instrumented model.
+
+For models of other origin: this toolkit's own directories are loaded by ``load_pretrained``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from speechbrain.lobes.models import ECAPA_TDNN, Xvector
+from speechbrain.nnet.linear import Linear
+from speechbrain.nnet.pooling import StatisticsPooling
+from torch import Tensor, nn
+
+from nip_audio.core.adapter import Bounds, length_mask
+from nip_audio.core.model import InstrumentedModel, OutputKind
+from nip_audio.core.taps import LayerTap, find_layers
+from nip_audio.errors import InputError
+
+__all__ = ["SpeechBrainModel", "instrument"]
+
+_NOISE_SEED = 0
+_KNOWN_NETWORKS = (ECAPA_TDNN.ECAPA_TDNN, Xvector.Xvector)
+_COSINE_SCALE = 30.0
+
+
+class _FrontEnd(nn.Module):
+    """Features and their normalisation: (B, N), (B,) samples → (B, F, T), (B,) frames."""
+
+    def __init__(self, features: nn.Module, normalization: nn.Module, *, round_up: bool) -> None:
+        super().__init__()
+        self.features = features
+        self.normalization = normalization
+        self.round_up = round_up
+
+    def train(self, mode: bool = True) -> _FrontEnd:
+        """Stay in evaluation mode: in training ``InputNormalization`` learns from its input."""
+        return super().train(False)
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if wavs.dim() != 2:
+            raise InputError(f"wavs have shape {tuple(wavs.shape)}, expected (batch, samples)")
+        relative = torch.ones(wavs.shape[0], device=wavs.device)
+        if lengths is not None:
+            wavs = wavs * length_mask(lengths, wavs.shape[1])
+            relative = lengths / wavs.shape[1]
+        features = self.normalization(self.features(wavs), relative)
+        total = features.shape[1]
+        frames = relative * total
+        frames = frames.ceil() if self.round_up else frames.round()
+        return features.transpose(1, 2), frames.long().clamp(1, total)
+
+
+class _Network(nn.Module):
+    """An embedding model: (B, F, T), (B,) frames → (B, D)."""
+
+    def __init__(self, embedding_model: nn.Module, *, noisy: bool) -> None:
+        super().__init__()
+        self.embedding_model = embedding_model
+        self.noisy = noisy
+
+    def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor | None:
+        # what other networks do to the time axis is not known
+        return lengths if isinstance(self.embedding_model, _KNOWN_NETWORKS) else None
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        total = x.shape[2]
+        relative = torch.ones(x.shape[0], device=x.device)
+        if lengths is not None:
+            # a quarter less comes out as the same number of frames, rounded up or to the nearest,
+            # where a quotient that is a little too large would come out as one more
+            relative = torch.where(lengths < total, (lengths - 0.25) / total, relative)
+        with _fixed_noise(x.device) if self.noisy and not self.training else nullcontext():
+            embeddings: Tensor = self.embedding_model(x.transpose(1, 2), relative)
+        if embeddings.dim() not in (2, 3) or embeddings.shape[1:-1].numel() != 1:
+            raise InputError(
+                f"the embedding model returns {tuple(embeddings.shape)}, expected (batch, 1, size)"
+            )
+        return embeddings.flatten(1)
+
+
+class _Head(nn.Module):
+    """A classifier: (B, D) → (B, C)."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(embeddings[:, None])
+        return scores.flatten(1)
+
+
+@contextmanager
+def _fixed_noise(device: torch.device) -> Iterator[None]:
+    """Seed the device's global generator, and put it back as it was."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        # not torch.manual_seed: that would reseed devices whose state is not put back
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(_NOISE_SEED)
+        else:
+            torch.default_generator.manual_seed(_NOISE_SEED)
+        yield
+
+
+class SpeechBrainModel(InstrumentedModel):
+    """An instrumented model around SpeechBrain's modules; ``instrument`` makes it.
+
+    Layers are named as in ``embedding_model``. For ``ECAPA_TDNN`` and ``Xvector`` a tap holds
+    (B, C, T), or (B, C) behind the pooling, whichever way round the layer itself returns it; for
+    other networks it holds just what the layer returns.
+    """
+
+    @contextmanager
+    def tap(self, *layers: str) -> Iterator[LayerTap]:
+        """Record the outputs of layers; see the class, and ``tap_layers`` for what it raises."""
+        network: Any = self.network.embedding_model
+        found = find_layers(network, layers)
+        tap = LayerTap()
+        handles = []
+        try:
+            for layer, module in found.items():
+                handles.append(module.register_forward_hook(_hook_for(tap, layer, network)))
+            yield tap
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def with_head(self, head: nn.Module, **options: Any) -> SpeechBrainModel:
+        """Return a model that shares this one's network and scores with another head."""
+        other = super().with_head(head, **options)
+        return SpeechBrainModel(
+            other.network,
+            front_end=other.front_end,
+            head=other.head,
+            output_kind=other.output_kind,
+            labels=other.labels,
+            bounds=other.bounds,
+            input_bounds=other.input_bounds,
+            scale=other.scale,
+        ).train(self.training)
+
+
+def _hook_for(tap: LayerTap, layer: str, network: nn.Module) -> Callable[..., Tensor | None]:
+    """Return a forward hook that records a layer's output with its channels in axis 1."""
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+        if not (isinstance(network, _KNOWN_NETWORKS) and torch.is_tensor(output)):
+            tap.record(layer, output)
+            return None
+        # SpeechBrain's x-vector passes (B, T, C), but inside its layers are PyTorch's own
+        swapped = isinstance(network, Xvector.Xvector) and not isinstance(
+            module, nn.Conv1d | nn.BatchNorm1d
+        )
+        seen = output.transpose(1, 2) if swapped else output
+        pooled = seen.shape[2] == 1
+        seen = seen[:, :, 0] if pooled else seen
+        tap.record(layer, seen)
+        # the network goes on from what was recorded, or there were no gradient to it; on a copy,
+        # because some layers work in place
+        seen = (seen[:, :, None] if pooled else seen).clone()
+        return seen.transpose(1, 2) if swapped else seen
+
+    return hook
+
+
+def instrument(
+    encoder_classifier: Any,
+    *,
+    output_kind: OutputKind | None = None,
+    scale: float | None = None,
+    input_bounds: Bounds | None = None,
+) -> SpeechBrainModel:
+    """Wrap an ``EncoderClassifier`` or ``SpeakerRecognition``; its modules are shared.
+
+    Scores are those of ``classify_batch`` for relative lengths of samples / most samples, padded
+    batches included. SpeechBrain's networks let a little padding in, so there, unlike in this
+    toolkit's own, an item's scores depend on what it is batched with. Features and their
+    normalisation stay in evaluation mode, the rest is put into it. ``mean_var_norm_emb`` is not
+    applied, as ``classify_batch`` and ``verify_batch`` do not either.
+
+    SpeechBrain's ``StatisticsPooling``, part of its ``Xvector``, adds noise from the global
+    generator to the means, up to 9e-5, in evaluation too. Change rates and attacks need a function
+    that returns the same twice, so here the generator is seeded for the network's run and then put
+    back as it was: scores equal those of ``classify_batch`` behind ``torch.manual_seed(0)``.
+
+    Args:
+        encoder_classifier: With ``mods`` compute_features, mean_var_norm, embedding_model and, for
+            models that classify, classifier; called on waveforms in [-1, 1].
+        output_kind: What the classifier returns. None knows SpeechBrain's: cosines for ECAPA's
+            ``Classifier``; for x-vector's, whose log posteriors are logits too, and linear layers
+            logits.
+        scale: From cosines to logits. None is 30 for ECAPA's, as in the recipes that SpeechBrain
+            trains them with; other cosines need it. Without a classifier it is for the cosine heads
+            that ``with_head`` gives the model, and None is 1.
+        input_bounds: Range of the normalised features. None has no ends; mask noise needs a low
+            one.
+
+    Raises:
+        InputError: If modules are missing, the classifier is unknown and ``output_kind`` is not
+            given, or labels are not numbered from 0.
+    """
+    mods: Mapping[str, nn.Module] = getattr(encoder_classifier, "mods", {})
+    missing = [m for m in ("compute_features", "mean_var_norm", "embedding_model") if m not in mods]
+    if missing:
+        raise InputError(
+            f"{type(encoder_classifier).__name__} lacks the modules {', '.join(missing)}; pass an "
+            "EncoderClassifier or SpeakerRecognition of SpeechBrain's"
+        )
+    network = mods["embedding_model"]
+    noisy = any(isinstance(module, StatisticsPooling) for module in network.modules())
+    head = _Head(mods["classifier"]) if "classifier" in mods else None
+    if head is not None:
+        output_kind, scale = _meaning(head.classifier, output_kind, scale)
+    return SpeechBrainModel(
+        _Network(network, noisy=noisy),
+        # statistics pooling rounds relative lengths to the nearest frame, all else rounds up
+        front_end=_FrontEnd(mods["compute_features"], mods["mean_var_norm"], round_up=not noisy),
+        head=head,
+        output_kind=output_kind or "cosine",
+        labels=() if head is None else _labels(encoder_classifier),
+        bounds=Bounds(-1.0, 1.0),
+        input_bounds=input_bounds or Bounds(-math.inf, math.inf),
+        scale=1.0 if scale is None else scale,
+    ).eval()
+
+
+def _meaning(
+    classifier: nn.Module, output_kind: OutputKind | None, scale: float | None
+) -> tuple[OutputKind, float]:
+    """Return what a classifier's output is, and the scale, where the caller has not said it."""
+    cosines = isinstance(classifier, ECAPA_TDNN.Classifier)
+    if output_kind is None and cosines:
+        output_kind = "cosine"
+    elif output_kind is None and isinstance(classifier, Xvector.Classifier | Linear | nn.Linear):
+        output_kind = "logits"
+    if output_kind is None:
+        raise InputError(
+            f"what {type(classifier).__name__} returns is not known; pass output_kind='logits' "
+            "(also for log posteriors), or output_kind='cosine' with its scale"
+        )
+    if scale is None and output_kind == "cosine" and not cosines:
+        raise InputError(
+            f"the scale that {type(classifier).__name__} was trained with is not known; pass scale="
+        )
+    if scale is None:
+        scale = _COSINE_SCALE if output_kind == "cosine" else 1.0
+    return output_kind, scale
+
+
+def _labels(encoder_classifier: Any) -> tuple[str, ...]:
+    encoder = getattr(getattr(encoder_classifier, "hparams", None), "label_encoder", None)
+    names: Mapping[int, Any] = getattr(encoder, "ind2lab", {})
+    if set(names) != set(range(len(names))):
+        raise InputError(
+            f"labels are numbered {min(names)}–{max(names)}, expected 0–{len(names) - 1}; give the "
+            "label encoder one label a class"
+        )
+    return tuple(str(names[i]) for i in range(len(names)))

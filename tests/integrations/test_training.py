@@ -1,0 +1,102 @@
+"""What one training step does, without training; tests/recipes trains."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import speechbrain as sb
+import torch
+from torch import nn
+
+from nip_audio.audio.features import LogMel
+from nip_audio.integrations.training import SpeakerBrain
+from nip_audio.models.audionet import AudioNet
+
+
+@pytest.fixture
+def brain():
+    torch.manual_seed(0)
+    options = {
+        "compute_features": LogMel(n_mels=32),
+        "adversarial_attack": "pgd",
+        "adversarial_eps": 0.01,
+        "adversarial_steps": 3,
+        "adversarial_share": 0.5,
+        "scale": 1.0,
+        "crop_s": 0.5,
+        "sample_rate": 16000,
+        "speeds": [100, 50],
+        "augment_group": 2,
+        "augmentations": [],
+    }
+    modules = {"embedding_model": AudioNet(), "classifier": nn.Linear(32, 3)}
+    brain = SpeakerBrain(modules=modules, hparams=options)
+    brain.modules.train()
+    brain.speed_changers = [nn.Identity(), lambda x: x.repeat(1, 2)]
+    return brain
+
+
+def loss_of(brain, wavs, labels):
+    # in evaluation mode, as the attack sees the network
+    brain.modules.eval()
+    features, frames = brain.hparams.compute_features(wavs)
+    scores = brain.modules.classifier(brain.modules.embedding_model(features, frames))
+    brain.modules.train()
+    return nn.functional.cross_entropy(scores, labels, reduction="none")
+
+
+def test_a_share_of_the_batch_becomes_adversarial_and_nothing_else_changes(brain):
+    wavs, labels = 0.1 * torch.randn(4, 8000), torch.tensor([0, 1, 2, 0])
+    before = {k: v.clone() for k, v in brain.modules.state_dict().items()}
+    attacked = brain.attack(wavs, labels)
+    change = (attacked - wavs).abs().amax(dim=1)
+    assert change[:2].min() > 0.005
+    assert change[:2].max() <= 0.01 + 1e-6
+    assert change[2:].eq(0).all()
+    worse = loss_of(brain, attacked, labels) - loss_of(brain, wavs, labels)
+    assert worse[:2].min() > 0
+    for name, value in brain.modules.state_dict().items():
+        assert value.equal(before[name]), name  # running statistics too
+    assert all(m.training for m in brain.modules.modules())
+    assert all(p.requires_grad for p in brain.modules.parameters())
+
+
+def test_no_attack_is_no_attack(brain):
+    wavs = torch.randn(4, 8000)
+    brain.hparams.adversarial_attack = None
+    assert brain.attack(wavs, torch.zeros(4).long()) is wavs
+
+
+def test_each_group_has_one_speed_and_crops_are_cut(brain):
+    brain.hparams.augmentations = [lambda x, lengths: (3 * x, lengths)]
+    seen = set()
+    for _ in range(20):
+        wavs, speed = brain.augment(torch.full((4, 9000), 0.2))
+        assert wavs.shape == (4, 8000)
+        assert wavs.allclose(torch.tensor(0.6))
+        assert speed[0] == speed[1]
+        assert speed[2] == speed[3]
+        seen.add(tuple(speed.tolist()))
+    assert len(seen) == 4
+    loud, _ = brain.augment(torch.ones(4, 9000))
+    assert loud.max() == 1  # clipped to what a waveform can be
+
+
+def test_a_speaker_at_another_speed_is_another_class(brain):
+    brain.hparams.n_speakers, brain.hparams.adversarial_attack = 30, None
+    brain.hparams.augment_group = 4
+    brain.modules.classifier = nn.Linear(32, 60)
+    batch = SimpleNamespace(
+        sig=(0.1 * torch.randn(4, 9000), torch.ones(4)),
+        speaker=SimpleNamespace(data=torch.tensor([0, 1, 2, 3])),
+        to=lambda device: batch,
+    )
+    seen = set()
+    for _ in range(12):
+        scores = brain.compute_forward(batch, sb.Stage.TRAIN)
+        assert scores.shape == (4, 1, 60)
+        seen.add(tuple(brain.labels.tolist()))
+    assert seen == {(0, 1, 2, 3), (30, 31, 32, 33)}
+    brain.compute_forward(batch, sb.Stage.VALID)
+    assert brain.labels.tolist() == [0, 1, 2, 3]

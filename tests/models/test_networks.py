@@ -1,0 +1,239 @@
+"""What every network keeps, each behind its log-mel front end: one contract for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nip_audio.audio.features import LogMel
+from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.taps import tap_layers
+from nip_audio.errors import InputError
+from nip_audio.models._masking import halved
+from nip_audio.models.audionet import AudioNet
+from nip_audio.models.deep_speaker import DeepSpeaker
+from nip_audio.models.resnet34 import BasicBlock, ResNet34
+from nip_audio.models.xvector import Xvector
+
+BANDS = {"resnet34": 20, "deep_speaker": 20, "audionet": 32, "xvector": 40}  # 20, 10, 5, 3, …
+MIN_FRAMES = {"resnet34": 1, "deep_speaker": 1, "audionet": 24, "xvector": 15}
+NARROW: dict[str, Callable[[], nn.Module]] = {
+    "resnet34": lambda: ResNet34(width=4),
+    "deep_speaker": lambda: DeepSpeaker(20, channels=[4, 6, 8], blocks=2, embedding_dim=6),
+    "audionet": lambda: AudioNet(),
+    "xvector": lambda: Xvector(channels=[8, 8, 8, 8, 12], embedding_dim=6),
+}
+# (network, bands, frames), small enough to differentiate by differences
+TINY: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    "resnet34": (lambda: ResNet34(width=2, blocks=(1, 1)), 6, 9),
+    "deep_speaker": (lambda: DeepSpeaker(6, channels=[2, 3], blocks=1, embedding_dim=3), 6, 9),
+    "audionet": (lambda: AudioNet(2), 2, 27),
+    "xvector": (lambda: Xvector(3, channels=[3] * 5, embedding_dim=2), 3, 18),
+}
+
+
+def randomised(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """Build a network in which a mistake shows.
+
+    A fresh deep network maps everything to nearly one point, and fresh normalisation leaves the
+    zeros of the padding zero: either would make a leak look like none.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build()
+        for module in network.modules():
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.normal_(module.bias, 0.0, 0.2)
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.running_mean.normal_(0.0, 0.3)
+                module.running_var.uniform_(0.3, 1.0)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0.2, 0.3)
+    return network.eval()
+
+
+def random_input(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+
+
+def junk_behind(x: Tensor, lengths: Tensor) -> Tensor:
+    x = x.clone()
+    for row, length in zip(x, lengths, strict=True):
+        row[..., length:] = 0.9
+    return x
+
+
+def assert_same(got: Tensor, expected: Tensor) -> None:
+    """Equal but for float32's rounding, whatever the scale of the embeddings."""
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def embed_and_tap(network: nn.Module, x: Tensor, lengths: Tensor | None = None):
+    """Embed, and return the output of every layer that still has a time axis too."""
+    names = [n for n, m in network.named_modules() if n and not isinstance(m, nn.ModuleList)]
+    with tap_layers(network, names) as tap, torch.no_grad():
+        embeddings = network(x, lengths)
+    return embeddings, {n: tap[n] for n in names if tap[n].dim() > 2}
+
+
+@pytest.fixture(params=list(NARROW))
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def network(name) -> nn.Module:
+    return randomised(NARROW[name]).double()
+
+
+@pytest.fixture
+def model(name) -> InstrumentedModel:
+    return InstrumentedModel(
+        randomised(NARROW[name]),
+        front_end=LogMel(n_mels=BANDS[name]),
+        bounds=Bounds(-1.0, 1.0),
+        input_bounds=Bounds(0.0, 1.0),
+    ).eval()
+
+
+@pytest.fixture
+def waves(name, voice) -> Batch:
+    """Five voices; the last is as short as may be."""
+    lengths = (8001, 6399, 4321, 5120, 160 * (MIN_FRAMES[name] - 1) + 1)
+    return Batch.collate([torch.from_numpy(voice(i, 0)[:n]) for i, n in enumerate(lengths)])
+
+
+def test_every_layer_of_a_padded_batch_equals_that_of_its_single_items(name, network):
+    lengths = torch.tensor([d + MIN_FRAMES[name] for d in (0, 1, 2, 3, 6, 13, 30, 32)])
+    x = junk_behind(random_input(len(lengths), BANDS[name], int(lengths.max())), lengths)
+    together, layers_together = embed_and_tap(network, x, lengths)
+    assert (together.std(dim=0) > 0.005 * together.abs().max()).any()  # the items do differ
+    for i, length in enumerate(lengths):
+        alone, layers_alone = embed_and_tap(network, x[i : i + 1, :, :length])
+        torch.testing.assert_close(together[i : i + 1], alone)
+        for layer, output in layers_alone.items():
+            valid = int(network.tap_lengths(layer, length))
+            torch.testing.assert_close(layers_together[layer][i : i + 1, ..., :valid], output)
+
+
+def test_tap_lengths_are_those_of_every_layer_before_the_pooling(name, network):
+    for length in range(MIN_FRAMES[name], MIN_FRAMES[name] + 34):
+        _, layers = embed_and_tap(network, random_input(1, BANDS[name], length))
+        assert len(layers) > 10
+        got = {n: network.tap_lengths(n, torch.tensor([length])).tolist() for n in layers}
+        assert got == {n: [output.shape[-1]] for n, output in layers.items()}
+
+
+@torch.no_grad()
+def test_padded_sound_equals_single_sounds(model, waves):
+    together = model.embed(waves)
+    for i in range(len(waves)):
+        assert_same(together[i : i + 1], model.embed(waves.item(i)))
+
+
+def test_values_in_the_padding_do_not_matter_and_get_no_gradient(model, waves):
+    junk = junk_behind(waves.x, waves.lengths).requires_grad_(True)
+    embeddings = model.embed(waves.with_x(junk))
+    torch.testing.assert_close(embeddings, model.embed(waves), atol=0, rtol=0)
+    readout = random_input(embeddings.shape[1], dtype=torch.float32)
+    (gradient,) = torch.autograd.grad((embeddings @ readout).sum(), junk)
+    for row, length in zip(gradient, waves.lengths, strict=True):
+        assert row[length:].eq(0).all()
+        assert (row[:length] != 0).float().mean() > 0.9
+
+
+def test_gradient_reaches_every_parameter(network, name):
+    embeddings = network(random_input(3, BANDS[name], 60))
+    readout = random_input(embeddings.shape[1])  # not a norm, which may be fixed
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    gradients = torch.autograd.grad((embeddings @ readout).sum(), parameters, allow_unused=True)
+    missed = [n for n, g in zip(names, gradients, strict=True) if g is None or not g.any()]
+    assert missed == []
+
+
+@torch.no_grad()
+def test_gain_does_not_matter_until_it_clips(model, waves):
+    reference = model.embed(waves.item(0))
+    for gain in (0.25, 2.0, 4.0):  # no band leaves −60 to 40 dB
+        assert_same(model.embed(Batch(gain * waves.item(0).x)), reference)
+    faint = model.embed(Batch(1e-4 * waves.item(0).x))
+    assert (faint - reference).abs().max() > 1e-3 * reference.abs().max()
+
+
+@torch.no_grad()
+def test_evaluation_is_deterministic_and_draws_nothing(model, waves):
+    state = torch.get_rng_state()
+    first = model.embed(waves)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(model.embed(waves), first)
+
+
+@torch.no_grad()
+def test_state_makes_another_network_the_same(name, network):
+    x = random_input(2, BANDS[name], 40)
+    other = randomised(NARROW[name], seed=1).double()
+    assert not torch.allclose(other(x), network(x))
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(other(x), network(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept(name, dtype):
+    network = randomised(NARROW[name]).to(dtype)
+    x = random_input(2, BANDS[name], 40, dtype=dtype)
+    assert network(x, torch.tensor([40, 31])).dtype == network(x).dtype == dtype
+
+
+@pytest.mark.parametrize("tiny", list(TINY))
+def test_gradient_is_that_of_finite_differences(tiny):
+    build, bands, frames = TINY[tiny]
+    network = randomised(build).double()
+    x = random_input(2, bands, frames).requires_grad_(True)
+    lengths = torch.tensor([frames, frames - 3])
+    assert torch.autograd.gradcheck(lambda x: network(x, lengths), x)
+
+
+def test_too_few_frames_are_an_error(name, network):
+    fewest = MIN_FRAMES[name]
+    assert network.min_frames == fewest
+    assert network(random_input(1, BANDS[name], fewest)).isfinite().all()
+    message = f"an item has {fewest - 1} frames, expected at least {fewest}; give longer audio"
+    with pytest.raises(InputError, match=message):
+        network(random_input(2, BANDS[name], fewest - 1))
+    with pytest.raises(InputError, match=message):
+        network(random_input(2, BANDS[name], 40), torch.tensor([40, fewest - 1]))
+
+
+@pytest.mark.parametrize("name", ["deep_speaker", "audionet"], indirect=True)
+def test_features_of_another_front_end_are_an_error(name, network):
+    with pytest.raises(InputError, match=rf"have 24 bands, expected {BANDS[name]}; give the front"):
+        network(random_input(2, 24, 40))
+
+
+def test_halved_rounds_up():
+    assert halved(torch.tensor([1, 2, 3, 8, 9])).tolist() == [1, 1, 2, 4, 5]
+
+
+def test_deep_speaker_embeds_on_a_sphere():
+    network = randomised(lambda: DeepSpeaker(8, channels=[4], embedding_dim=3, radius=5.0))
+    norms = network(random_input(4, 8, 9, dtype=torch.float32)).norm(dim=1)
+    torch.testing.assert_close(norms, torch.full((4,), 5.0))
+
+
+@pytest.mark.parametrize("options", [{"channels": []}, {"radius": 0.0}])
+def test_deep_speaker_refuses_sizes_that_make_no_network(options):
+    with pytest.raises(InputError, match="expected one stage or more and a radius above 0"):
+        DeepSpeaker(**options)
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 1), (4, 4, 2)])
+def test_block_that_changes_its_shape_needs_a_projection(shape):
+    channels, out_channels, stride = shape
+    with pytest.raises(InputError, match="a block that changes its shape needs project=True"):
+        BasicBlock(channels, out_channels, stride=stride)

@@ -1,0 +1,120 @@
+"""The recipes end to end on synthetic corpora: train, be interrupted, resume, publish, load."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from nip_audio import Batch, load_pretrained
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+TINY = ["--batch_size=8", "--batches_per_epoch=2", "--augment_group=4", "--rir_count=2"]
+NARROW = {
+    "LibriSpeech/Xvector": (
+        "xvector.yaml",
+        ["--channels=[8, 8, 8, 8, 12]", "--embedding_dim=6", "--n_speakers=4", "--n_classes=20"],
+    ),
+    "LibriSpeech/AudioNet": ("audionet.yaml", ["--n_speakers=4", "--n_classes={classes}"]),
+    "VCTK/ResNet34": (
+        "resnet34.yaml",
+        ["--width=4", "--embedding_dim=32", "--n_speakers=4", "--n_classes={classes}"],
+    ),
+    "VCTK/DeepSpeaker": (
+        "deep_speaker.yaml",
+        ["--channels=[4, 4]", "--embedding_dim=6", "--n_speakers=4", "--n_classes={classes}"],
+    ),
+}
+
+
+@pytest.fixture
+def librispeech(tmp_path, voice) -> Path:
+    for speaker in range(4):
+        for take in range(5):
+            name = f"{speaker + 10}-1-{take:04d}.flac"
+            path = tmp_path / "corpus/train-clean-100" / str(speaker + 10) / "1" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, voice(speaker, take, 1.4), 16000)
+    return tmp_path / "corpus"
+
+
+@pytest.fixture
+def vctk(tmp_path, voice) -> Path:
+    for speaker in range(4):
+        for take in range(5):
+            name = f"p{speaker + 225}_{take:03d}_mic1.flac"
+            path = tmp_path / "corpus/wav48_silence_trimmed" / f"p{speaker + 225}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, voice(speaker, take, 4.2), 48000)
+    return tmp_path / "corpus"
+
+
+def run(script: Path, *arguments: object, expect: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        cwd=script.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )
+    assert (done.returncode != 0) == expect, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def train(recipe: str, corpus: Path, out: Path, *options: str, expect: int = 0) -> str:
+    file = f"hparams/{NARROW[recipe][0]}"
+    folders = [f"--data_folder={corpus}", f"--output_folder={out}"]
+    return run(RECIPES / recipe / "train.py", file, *folders, *TINY, *options, expect=expect)
+
+
+def publish_and_load(out: Path, target: Path, *, kind: str, labels: tuple[str, ...]):
+    run(RECIPES / "publish.py", out, target, "--data", "synthetic", "--limits", "a test")
+    loaded = load_pretrained(target)
+    assert loaded.card.labels == labels
+    assert loaded.model.output_kind == kind
+    assert not list(target.glob("*.ckpt"))
+    assert len(loaded.card.data["training"]["seen"]) == 12  # three of five takes of each speaker
+    with torch.no_grad():
+        scores = loaded.model.scores(Batch(torch.rand(2, 16000) - 0.5))
+    assert scores.shape == (2, 4)
+    assert scores.isfinite().all()
+    return loaded
+
+
+@pytest.mark.slow
+def test_trains_resumes_publishes_and_loads(librispeech, tmp_path):
+    recipe, out = "LibriSpeech/Xvector", tmp_path / "run"
+    train(recipe, librispeech, out, *NARROW[recipe][1], "--number_of_epochs=1")
+    log = train(recipe, librispeech, out, *NARROW[recipe][1], "--number_of_epochs=2")
+    assert "Going into epoch 2" in log
+    assert "Going into epoch 1" not in log  # what was done is not done again
+    assert (out / "train_log.txt").read_text().count("epoch:") == 2
+    labels = ("10", "11", "12", "13")
+    loaded = publish_and_load(out, tmp_path / "pretrained/tiny", kind="cosine", labels=labels)
+    assert loaded.card.data["training"]["epochs"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", sorted(set(NARROW) - {"LibriSpeech/Xvector"}))
+def test_trains_adversarially_publishes_and_loads(recipe, request, tmp_path):
+    on_vctk = recipe.startswith("VCTK")
+    corpus = request.getfixturevalue("vctk" if on_vctk else "librispeech")
+    speeds = ["--speeds=[100, 90]"]
+    options = [option.format(classes=8) for option in NARROW[recipe][1]]
+    attack = ["--adversarial_attack=pgd", "--adversarial_steps=2", "--number_of_epochs=1"]
+    train(recipe, corpus, tmp_path / "run", *options, *speeds, *attack)
+    labels = ("p225", "p226", "p227", "p228") if on_vctk else ("10", "11", "12", "13")
+    loaded = publish_and_load(tmp_path / "run", tmp_path / "tiny", kind="logits", labels=labels)
+    assert loaded.card.data["training"]["hyperparameters"]["adversarial_attack"] == "pgd"
+    assert str(tmp_path) not in (tmp_path / "tiny/model_card.json").read_text()
+
+
+def test_says_what_to_pass_when_the_number_of_speakers_is_wrong(librispeech, tmp_path):
+    log = train("LibriSpeech/Xvector", librispeech, tmp_path / "run", expect=1)
+    assert "--n_speakers=4 --n_classes=20" in log
