@@ -72,6 +72,10 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> dict[str, Any
         if fresh.any():
             chosen = [c for c, new in zip(crops, fresh, strict=True) if new]
             row[f"{name}_new_chapter"] = accuracy(hits[fresh], chosen, seed=SEED).to_json()
+            row["new_chapter"] = {
+                "crops": len(chosen),
+                "speakers": len({c.speaker for c in chosen}),
+            }
     return row
 
 
@@ -84,6 +88,9 @@ def main() -> None:
     parser.add_argument("--crop_s", type=float)
     parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
+    manifests = {(run / "save" / "calibrate.csv").read_text() for run in options.runs}
+    if len(manifests) > 1:
+        raise SystemExit("the runs have different calibrate.csv; compare runs of one split")
     rows = [measure(run, options.data_folder, options.crop_s) for run in options.runs]
     names = sorted({name for row in rows for name in row["options"]} - NOT_CHOICES)
     differ = [n for n in names if len({str(row["options"].get(n)) for row in rows}) > 1]

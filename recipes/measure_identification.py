@@ -1,10 +1,10 @@
 r"""Measure how often models name the right speaker, with and without white noise.
 
-    python measure_identification.py ../pretrained/resnet34-libri30 RUN2 RUN3 --crop_s 3 \
+    python recipes/measure_identification.py resnet34-libri30 SEED2 SEED3 --crop_s 3 \
         --manifest RUN_FOLDER/save/test.csv --data_folder /path/to/LibriSpeech \
-        --results ../docs/results/resnet34.json
+        --results docs/results/resnet34.json
 
-The first directory is the model that is shipped, others are the same trained from other seeds. With
+The first model is the shipped one, others are the same published from runs of other seeds. With
 ``--crop_s`` recordings are cut into consecutive crops, and what is shorter is left out.
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
     """Measure."""
     formatter = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("models", nargs="+", help="names or directories")
     parser.add_argument("--manifest", type=Path, required=True, help="test.csv beside train.csv")
     parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--crop_s", type=float)
@@ -69,7 +69,11 @@ def main() -> None:
         "crop_s": options.crop_s,
         "recordings": len(recordings),
         "groups": {
-            name: {"crops": len(group), "speakers": len({c.speaker for c in group})}
+            name: {
+                "crops": len(group),
+                "recordings": len({c.recording.id for c in group}),
+                "speakers": len({c.speaker for c in group}),
+            }
             for name, group in groups.items()
         },
         "models": [measure(load_pretrained(model), groups) for model in options.models],

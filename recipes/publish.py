@@ -1,13 +1,15 @@
 """Turn a finished training run into a pretrained directory: safetensors, YAML, card, hashes.
 
-    python publish.py RUN_FOLDER ../pretrained/NAME --command "..." --data "..."
+    python publish.py RUN_FOLDER ../pretrained/NAME --command "..." --data "..." --limits "..."
 
-Without a run it adds to the card what has been made since: the hash of ``calibration.safetensors``.
+Without a run it adds to the card what has been made since: the hashes of
+``calibration.safetensors`` and ``plda.safetensors``, and what ``--results`` measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from nip_audio.integrations.publishing import complete, publish
@@ -19,11 +21,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("target", type=Path)
-    parser.add_argument("--command", default="", help="how the run was made, for the card")
-    parser.add_argument("--data", default="", help="what it was trained on, in words")
-    parser.add_argument("--limits", default="", help="what it must not be used for, in words")
+    parser.add_argument("--command", help="how the run was made, for the card")
+    parser.add_argument("--data", help="what it was trained on, in words")
+    parser.add_argument("--limits", help="what it must not be used for, in words")
+    parser.add_argument("--results", type=Path, help="of measure_identification.py, for the card")
     options = parser.parse_args()
     if options.run is not None:
+        if not (options.command and options.data and options.limits):
+            parser.error("a run needs --command, --data and --limits: the card tells them")
         publish(
             options.run,
             options.target,
@@ -31,7 +36,11 @@ def main() -> None:
             data=options.data,
             limits=options.limits,
         )
-    complete(options.target)
+    metrics = None
+    if options.results is not None:
+        measured = json.loads(options.results.read_text(encoding="utf-8"))
+        (metrics,) = [m for m in measured["models"] if m["model"] == options.target.name]
+    complete(options.target, metrics)
 
 
 if __name__ == "__main__":

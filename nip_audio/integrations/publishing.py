@@ -20,7 +20,7 @@ from nip_audio.errors import InputError
 from nip_audio.integrations.encoder_classifier import speechbrain_section
 from nip_audio.integrations.training import reading
 from nip_audio.models.heads import head_of
-from nip_audio.models.pretrained import CARD_NAME, CARD_VERSION, HYPERPARAMS_NAME
+from nip_audio.models.pretrained import CARD_NAME, CARD_VERSION, COMPANIONS, HYPERPARAMS_NAME
 
 __all__ = ["complete", "plain_values", "publish", "seen"]
 
@@ -90,12 +90,13 @@ def publish(run: Path, target: Path, *, command: str, data: str, limits: str) ->
 
 
 def complete(target: Path, metrics: Mapping[str, Any] | None = None) -> None:
-    """Add what was made since to a card: the calibration's hash, and metrics."""
+    """Add what was made since to a card: hashes of calibration and PLDA, and metrics."""
     path = target / CARD_NAME
     card = json.loads(path.read_text(encoding="utf-8"))
-    calibration = target / "calibration.safetensors"
-    if calibration.exists():
-        card["calibration"] = {"file": calibration.name, "sha256": file_sha256(calibration)}
+    for kind in COMPANIONS:
+        companion = target / f"{kind}.safetensors"
+        if companion.exists():
+            card[kind] = {"file": companion.name, "sha256": file_sha256(companion)}
     if metrics is not None:
         card["metrics"] = dict(metrics)
     _write_card(path, card)
@@ -136,11 +137,17 @@ def plain_values(text: str) -> dict[str, Any]:
         pass
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    tagged = {key.value for key, value in root.value if value.tag.startswith("!")}  # type: ignore[union-attr]
     values = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader that skips tags
+    unused = "adversarial_" if values.get("adversarial_attack") is None else None
     return {
         key: value
         for key, value in values.items()
-        if isinstance(value, int | float | str | list) and not _names_a_place(key)
+        if isinstance(value, int | float | str | list | None)
+        and key not in tagged
+        and not _names_a_place(key)
+        and (unused is None or key == "adversarial_attack" or not key.startswith(unused))
     }
 
 

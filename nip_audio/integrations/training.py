@@ -179,8 +179,8 @@ def _read_span(
 def _make_datasets(hparams: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the training set (random crops) and the monitoring set (whole spans)."""
     rate = hparams["sample_rate"]
-    longest_s = hparams["crop_s"] * 100 / min(hparams["speeds"])
-    crop = round(longest_s * rate) + 1
+    # at speed 110 a crop is made of 1.1 times its length
+    crop = round(hparams["crop_s"] * max(*hparams["speeds"], 100) / 100 * rate) + 1
     replacements = {"data_root": hparams["data_folder"]}
     sets = {
         role: sb.dataio.dataset.DynamicItemDataset.from_csv(
@@ -251,6 +251,10 @@ def scramble(sig: Tensor, size: int, hparams: Mapping[str, Any]) -> Tensor:
 
 def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:
     """Number the speakers by name, and check that the YAML expects as many."""
+    if hparams["speeds"][0] != 100:
+        raise InputError(
+            f"speeds is {hparams['speeds']}, expected 100 first: its classes are what is published"
+        )
     speakers = sorted({row["spk_id"] for row in train_set.data.values()})
     classes = len(speakers) * len(hparams["speeds"])
     if (len(speakers), classes) != (hparams["n_speakers"], hparams["n_classes"]):

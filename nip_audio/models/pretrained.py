@@ -40,6 +40,8 @@ CARD_NAME = "model_card.json"
 CARD_VERSION = 1
 HYPERPARAMS_NAME = "hyperparams.yaml"
 SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
+COMPANIONS = ("calibration", "plda")
+"""What was fitted to a model and lies beside it: bound to its identity, no part of it."""
 
 _ALLOWED_CLASSES = frozenset(
     {
@@ -118,7 +120,15 @@ class ModelCard:
     @property
     def calibration_path(self) -> Path | None:
         """The calibration shipped with the model, if there is one."""
-        entry = self.data["calibration"]
+        return self._companion("calibration")
+
+    @property
+    def plda_path(self) -> Path | None:
+        """The PLDA back end shipped with the model, if there is one."""
+        return self._companion("plda")
+
+    def _companion(self, kind: str) -> Path | None:
+        entry = self.data.get(kind)
         return None if entry is None else self.directory / entry["file"]
 
     def read(self, name: str) -> bytes:
@@ -168,8 +178,10 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
     """
     card = read_card(_find(model))
     contents = {name: card.read(name) for name in card.data["files"]}
-    if card.calibration_path is not None:
-        _verified(card.calibration_path, card.data["calibration"]["sha256"])
+    for kind in COMPANIONS:
+        entry = card.data.get(kind)
+        if entry is not None:
+            _verified(card.directory / entry["file"], entry["sha256"])
     parts = _load_parts(contents.pop(HYPERPARAMS_NAME), card.directory / HYPERPARAMS_NAME)
     for part in {"embedding_model", "classifier"} & parts.keys():
         if f"{part}.safetensors" not in contents:
@@ -247,15 +259,19 @@ def read_card(directory: Path) -> ModelCard:
         raise ModelCardError(
             f"{path} has format {data['format_version']}, expected {CARD_VERSION}; update nip-audio"
         )
-    calibration = data["calibration"]
+    companions = {kind: data[kind] for kind in COMPANIONS if data.get(kind) is not None}
     wrong = [f for f, kind in _CARD_FIELDS.items() if not isinstance(data[f], kind)]
-    if isinstance(calibration, dict) and not all(
-        isinstance(calibration.get(key), str) for key in ("file", "sha256")
-    ):
-        wrong.append("calibration")
+    wrong += [
+        kind
+        for kind, entry in companions.items()
+        if not isinstance(entry, dict)
+        or not all(isinstance(entry.get(key), str) for key in ("file", "sha256"))
+    ]
     if wrong:
-        raise ModelCardError(f"{path} has wrong {', '.join(wrong)}; restore the file")
-    names = [*data["files"], *([calibration["file"]] if calibration else [])]
+        raise ModelCardError(
+            f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
+        )
+    names = [*data["files"], *(entry["file"] for entry in companions.values())]
     if HYPERPARAMS_NAME not in data["files"] or not all(map(_FILE_NAME.fullmatch, names)):
         raise ModelCardError(
             f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"

@@ -9,7 +9,17 @@ import soundfile
 
 from nip_audio import __version__, read_audio
 
-COMMANDS = ("models", "enroll", "fit-plda", "verify", "calibrate", "detect", "attack", "screen")
+COMMANDS = (
+    "models",
+    "identify",
+    "enroll",
+    "fit-plda",
+    "verify",
+    "calibrate",
+    "detect",
+    "attack",
+    "screen",
+)
 
 
 @pytest.fixture

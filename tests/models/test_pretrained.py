@@ -395,6 +395,8 @@ def test_card_that_is_no_card_is_an_error(make_folder, text, match):
         ("calibration", "c.safetensors", "has wrong calibration"),
         ("calibration", {"file": "c.safetensors"}, "has wrong calibration"),
         ("calibration", {"file": 1, "sha256": "x"}, "has wrong calibration"),
+        ("plda", "p.safetensors", "has wrong plda"),
+        ("plda", {"file": "../p.safetensors", "sha256": "x"}, "plain file names"),
         ("output_kind", "probs", "output kind is 'probs' in the card, .* returns 'cosine'"),
         ("output_kind", "logits", "output kind is 'logits' in the card, .* returns 'cosine'"),
     ],

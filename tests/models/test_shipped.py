@@ -1,4 +1,4 @@
-"""The shipped model on real recordings; skipped without them, see ``data_root``."""
+"""The shipped models on real recordings; skipped without them, see ``data_root``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from speechbrain.inference.classifiers import EncoderClassifier
 
-from nip_audio import ReadSettings, WaveformAdapter, embed_audio, read_audio
+from nip_audio import (
+    Batch,
+    ReadSettings,
+    WaveformAdapter,
+    embed_audio,
+    list_pretrained,
+    load_pretrained,
+    read_audio,
+)
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.core.metrics import auroc, equal_error_rate
 from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file
 from nip_audio.evaluation.roles import refuse_overlap
+from nip_audio.models.identification import identify
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import measure
 
@@ -127,3 +137,37 @@ def test_detects_attacked_files_among_clean_ones(
     assert auroc(np.array(distances["attacked"]), np.array(distances["clean"])) >= 0.95
     threshold = shipped_calibration.threshold(0.01)
     assert np.mean(np.array(distances["clean"]) > threshold) <= 0.15
+
+
+# a little under what docs/models.md measures: every fifth clip is a sample
+IDENTIFICATION_FLOORS = {
+    "audionet-libri251": 0.45,
+    "deep-speaker-libri30": 0.65,
+    "resnet34-libri30": 0.75,
+}
+
+
+@pytest.mark.parametrize("name", sorted(IDENTIFICATION_FLOORS))
+def test_names_its_own_speakers(name, rows, data_root):
+    model = load_pretrained(name)
+    tested = [r for r in rows if r["role"] == "test" and r["speaker"] in model.card.labels][::5]
+    audios = [read(data_root, row) for row in tested]
+    refuse_overlap(
+        model.card.data["training"]["seen"], (a.content_sha256 for a in audios), what=name
+    )
+    right = [
+        identify(model, audio.samples, top=1)[0].speaker == row["speaker"]
+        for row, audio in zip(tested, audios, strict=True)
+    ]
+    assert len(right) > 30
+    assert np.mean(right) >= IDENTIFICATION_FLOORS[name]
+
+
+@pytest.mark.parametrize("card", list_pretrained(), ids=lambda card: card.name)
+def test_speechbrain_loads_it_too_and_agrees(card, tmp_path, voice):
+    waves = torch.from_numpy(np.stack([voice(0, 0), voice(1, 0)]))
+    theirs = EncoderClassifier.from_hparams(source=str(card.directory), savedir=str(tmp_path))
+    scores, _, index, names = theirs.classify_batch(waves)
+    ours = load_pretrained(card.directory).model.scores(Batch(waves))
+    torch.testing.assert_close(scores, ours, atol=1e-5, rtol=1e-5)
+    assert names == [card.labels[int(i)] for i in index]

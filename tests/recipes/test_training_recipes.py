@@ -74,7 +74,8 @@ def train(recipe: str, corpus: Path, out: Path, *options: str, expect: int = 0) 
 
 
 def publish_and_load(out: Path, target: Path, *, kind: str, labels: tuple[str, ...]):
-    run(RECIPES / "publish.py", out, target, "--data", "synthetic", "--limits", "a test")
+    words = ("--command", "train.py", "--data", "synthetic", "--limits", "a test")
+    run(RECIPES / "publish.py", out, target, *words)
     loaded = load_pretrained(target)
     assert loaded.card.labels == labels
     assert loaded.model.output_kind == kind
@@ -98,6 +99,11 @@ def test_trains_resumes_publishes_and_loads(librispeech, tmp_path):
     labels = ("10", "11", "12", "13")
     loaded = publish_and_load(out, tmp_path / "pretrained/tiny", kind="cosine", labels=labels)
     assert loaded.card.data["training"]["epochs"] == 2
+    options = loaded.card.data["training"]["hyperparameters"]
+    assert options["adversarial_attack"] is None
+    assert "adversarial_eps" not in options  # would read as if there had been an attack
+    log = run(RECIPES / "publish.py", out, tmp_path / "wordless", expect=1)
+    assert "a run needs --command, --data and --limits" in log
 
 
 @pytest.mark.slow

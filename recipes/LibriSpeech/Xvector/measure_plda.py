@@ -6,7 +6,8 @@ r"""Fit PLDA to the x-vector's training speakers; compare it with the cosine on 
 
 PLDA sees the ``train`` role of the 251 speakers, cut into crops, for each has one recording only.
 Which crops and how many dimensions is chosen by the EER on the strangers' ``calibrate`` role; the
-``test`` role is scored once, with the choice. The strangers are enrolled from their ``train`` role.
+``test`` role is scored once, with the choice, and with the PLDA shipped beside the model. The
+strangers are enrolled from their ``train`` role.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from measure_detection import SEED, Clip
 
 from nip_audio import WaveformAdapter, embed_audio, enrol, load_pretrained
 from nip_audio.audio.crops import cut
+from nip_audio.core.state import file_sha256
 from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.pretrained import PretrainedModel
@@ -32,12 +34,13 @@ CROPS_S = (1.0, 2.0)
 LDA_DIMS = (25, 50, 100, 150, None)
 
 
-def fit(pretrained: PretrainedModel, clips: list[Clip], crop_s: float, dim: int | None) -> Plda:
-    """Fit PLDA to crops of the training speakers."""
+def embed_crops(
+    pretrained: PretrainedModel, clips: list[Clip], crop_s: float
+) -> tuple[torch.Tensor, list[str]]:
+    """Embed crops of recordings, with their speakers."""
     crops = [(c.speaker, piece) for c in clips for piece in cut(c.audio, crop_s)]
     embeddings = torch.stack([embed_audio(pretrained, piece) for _, piece in crops])
-    speakers = [speaker for speaker, _ in crops]
-    return fit_plda(embeddings, speakers, model_id=pretrained.model_id, lda_dim=dim)
+    return embeddings, [speaker for speaker, _ in crops]
 
 
 def main() -> None:
@@ -68,22 +71,30 @@ def main() -> None:
     grid: list[dict[str, Any]] = []
     best: tuple[float, Plda] | None = None
     for crop_s in CROPS_S:
+        embeddings, speakers = embed_crops(pretrained, known, crop_s)
         for dim in LDA_DIMS:
-            plda = fit(pretrained, known, crop_s, dim)
+            plda = fit_plda(embeddings, speakers, model_id=pretrained.model_id, lda_dim=dim)
             head = PldaHead(plda, voices.embeddings)
             eer = enrolled_eer(pretrained, calibrate, voices, enrolled, head)["all"]["value"]
             grid.append({"crop_s": crop_s, "lda_dim": dim, "calibrate_eer": eer})
             if best is None or eer < best[0]:
                 best = eer, plda
     assert best is not None  # noqa: S101 - the grid is not empty
-    head = PldaHead(best[1], voices.embeddings)
+
+    def measured(plda: Plda) -> dict[str, Any]:
+        return enrolled_eer(pretrained, test, voices, enrolled, PldaHead(plda, voices.embeddings))
+
+    shipped = pretrained.card.plda_path
     results = {
         "model": pretrained.card.name,
         "model_id": pretrained.model_id,
         "seed": SEED,
         "grid": grid,
         "cosine": enrolled_eer(pretrained, test, voices, enrolled),
-        "plda": enrolled_eer(pretrained, test, voices, enrolled, head),
+        "plda": measured(best[1]),
+        "shipped_plda": shipped
+        and measured(Plda.load(shipped, model_id=pretrained.model_id))
+        | {"sha256": file_sha256(shipped)},
     }
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(results, indent=1) + "\n")

@@ -25,7 +25,7 @@ def prepare(hparams: Mapping[str, Any]) -> None:
         hparams["save_folder"],
         subsets=hparams["subsets"],
         split_file=hparams["split_file"],
-        seed=hparams["seed"],
+        seed=hparams["split_seed"],
     )
 
 

@@ -24,7 +24,7 @@ from vctk_prepare import prepare_vctk  # noqa: E402
 def prepare(hparams: Mapping[str, Any]) -> None:
     """Write the manifests of the corpus that the YAML names."""
     folders = hparams["data_folder"], hparams["save_folder"]
-    split = {"split_file": hparams["split_file"], "seed": hparams["seed"]}
+    split = {"split_file": hparams["split_file"], "seed": hparams["split_seed"]}
     if hparams["corpus"] == "LibriSpeech":
         prepare_librispeech(*folders, subsets=hparams["subsets"], **split)
     elif hparams["corpus"] == "VCTK":
