@@ -22,16 +22,17 @@ def command(as_json: JsonOption = False) -> None:
         return
     table = Table(box=SIMPLE)
     table.add_column("name", no_wrap=True)
-    for name in ("speakers", "rate", "default taps", "calibrated", "identity"):
-        table.add_column(name)
+    table.add_column("architecture", min_width=12)
+    for name in ("speakers", "kHz", "calibrated", "identity"):
+        table.add_column(name, no_wrap=True)
     for card in cards:
         table.add_row(
             card.name,
+            str(card.data.get("architecture", "not stated")).split(" (")[0],
             str(len(card.labels)),
-            f"{card.sample_rate_hz} Hz",
-            ", ".join(card.default_taps),
+            f"{card.sample_rate_hz / 1000:g}",
             "yes" if card.calibration_path else "no",
-            card.model_id[:12],
+            card.model_id[:8],
         )
     stdout.print(table)
 
