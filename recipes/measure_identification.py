@@ -19,7 +19,14 @@ import torch
 
 from nip_audio import ReadSettings, load_pretrained
 from nip_audio.audio.manifest import Recording, read_manifest
-from nip_audio.evaluation.identification import WHITE_NOISES, Crop, accuracy, hits, read_crops
+from nip_audio.evaluation.identification import (
+    WHITE_NOISES,
+    Crop,
+    accuracy,
+    hits,
+    new_sessions,
+    read_crops,
+)
 from nip_audio.models.pretrained import PretrainedModel
 
 SEED = 1234
@@ -44,8 +51,7 @@ def measure(pretrained: PretrainedModel, groups: dict[str, list[Crop]]) -> dict[
 
 def by_session(crops: list[Crop], trained: list[Recording]) -> dict[str, list[Crop]]:
     """All crops, and those from a folder (LibriSpeech: a chapter) that was not trained on."""
-    known = {recording.path.parent for recording in trained}
-    fresh = [c for c in crops if c.recording.path.parent not in known]
+    fresh = [c for c, new in zip(crops, new_sessions(crops, trained), strict=True) if new]
     return {"all": crops} | ({"new_chapter": fresh} if fresh else {})
 
 

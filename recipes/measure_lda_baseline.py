@@ -23,7 +23,13 @@ from torch import Tensor
 from nip_audio import ReadSettings
 from nip_audio.audio.features import LogMel
 from nip_audio.audio.manifest import read_manifest
-from nip_audio.evaluation.identification import WHITE_NOISES, Crop, accuracy, read_crops
+from nip_audio.evaluation.identification import (
+    WHITE_NOISES,
+    Crop,
+    accuracy,
+    named_rightly,
+    read_crops,
+)
 
 SEED = 1234
 N_MELS = 64
@@ -70,14 +76,13 @@ def main() -> None:
     crops = read("test", options.crop_s)
     results = {"seed": SEED, "crop_s": options.crop_s, "crops": len(crops), "n_mels": N_MELS}
     for name, level in WHITE_NOISES.items():
-        generator = torch.Generator().manual_seed(SEED)
-        tested = []
-        for crop in crops:
-            noise = torch.randn(crop.samples.shape, generator=generator)
-            noisy = (crop.samples + level(crop.samples) * noise).clamp(-1, 1)
-            tested.append(spectrum(features, noisy))
-        right = lda.predict(tested) == np.array([c.speaker for c in crops])
-        results[name] = accuracy(right.astype(float), crops, seed=SEED).to_json()
+        right = named_rightly(
+            lambda x: str(lda.predict([spectrum(features, x)])[0]),
+            crops,
+            level,
+            generator=torch.Generator().manual_seed(SEED),
+        )
+        results[name] = accuracy(right, crops, seed=SEED).to_json()
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(results, indent=1) + "\n")
 

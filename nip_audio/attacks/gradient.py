@@ -1,237 +1,122 @@
-"""FGSM and PGD at the waveform or image level, by Foolbox."""
+"""L∞ gradient attacks by Foolbox: FGSM, BIM, MI-FGSM, PGD, and EOT."""
 
 from __future__ import annotations
 
-import difflib
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nip_audio.attacks.objectives import Objective
-from nip_audio.core.adapter import Batch, Bounds
-from nip_audio.errors import AttackError, MissingDependencyError
+from nip_audio.attacks._foolbox import criterion_of, foolbox, wrapped
+from nip_audio.attacks.base import Attack, Norm, System, require_eps
+from nip_audio.errors import AttackError
 
-__all__ = ["ATTACKS", "AttackResult", "GradientAttack", "make_attack"]
+__all__ = ["GRADIENT_ATTACKS", "GradientAttack"]
 
-AttackName = Literal["fgsm", "pgd"]
-ATTACKS: tuple[str, ...] = ("fgsm", "pgd")
-
-LARGEST_SENSIBLE_EPS = 0.5
-"""Above half the waveform's amplitude nobody hears the speaker: such an ε is a wrong unit."""
-
-_SUREST = 30.0  # gap between the best two logits whose softmax float64 still resolves well
+GRADIENT_ATTACKS: tuple[str, ...] = ("fgsm", "bim", "mi-fgsm", "pgd", "eot")
 
 
 @dataclass(frozen=True)
-class AttackResult:
-    """Adversarial examples and what they cost.
+class GradientAttack(Attack):
+    """Steps of the sign of the loss's gradient, inside an ε-ball.
+
+    ``fgsm`` takes one step of ε from the input (Goodfellow et al. 2015), ``bim`` several
+    (Kurakin et al. 2017), ``mi-fgsm`` several with momentum (Dong et al. 2018), ``pgd`` several
+    from a random point of the ball (Madry et al. 2018), and ``eot`` is PGD on the loss averaged
+    over ``draws`` random changes of the example (Athalye et al. 2018): a gain of ±3 dB and white
+    noise of ε/2 rms, so that it survives what happens to it on its way.
+
+    Settings default to those of SpeakerGuard: 10 steps of ε/5.
 
     Attributes:
-        batch: The examples; padding is zero, ids are kept.
-        succeeded: (B,) bool, by the system's own decision on these tensors.
-        linf: (B,) largest change.
-        l2: (B,) Euclidean norm of the change.
-        snr_db: (B,) signal to perturbation ratio over the valid samples.
-        gradients: Backward passes an item.
-        seconds: Wall-clock time of the batch.
-    """
-
-    batch: Batch
-    succeeded: Tensor
-    linf: Tensor
-    l2: Tensor
-    snr_db: Tensor
-    gradients: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class GradientAttack:
-    """L∞ gradient attack, FGSM or PGD.
-
-    Settings default to those of SpeakerGuard: step ε/5, and PGD starts at a random point.
-
-    Attributes:
-        name: ``fgsm`` (one step of ε from the input) or ``pgd``.
-        eps: Largest change of a sample, in units of the waveform (full scale is 1).
-        steps: Steps of PGD.
-        step_share: Step of PGD as a share of ε.
+        method: One of ``GRADIENT_ATTACKS``.
+        eps: Largest change of a value, in units of the input.
+        steps: Steps of all but FGSM.
+        step_share: Size of a step as a share of ε.
+        draws: Random changes a step, of EOT.
 
     Raises:
         AttackError: If a setting makes no sense.
     """
 
-    name: AttackName
+    method: str
     eps: float
     steps: int = 10
     step_share: float = 0.2
+    draws: int = 8
+
+    white_box: ClassVar[bool] = True
+    norm: ClassVar[Norm] = "linf"
 
     def __post_init__(self) -> None:
         """Check."""
-        if self.name not in ATTACKS:
-            near = difflib.get_close_matches(str(self.name), ATTACKS, n=2) or ATTACKS
-            raise AttackError(f"no attack {self.name!r}; near: {', '.join(near)}")
-        if not 0 < self.eps <= LARGEST_SENSIBLE_EPS:
+        if self.method not in GRADIENT_ATTACKS:
+            raise AttackError(f"method is {self.method!r}, expected one of {GRADIENT_ATTACKS}")
+        require_eps(self.eps)
+        if self.steps < 1 or self.draws < 1 or not self.step_share > 0:
             raise AttackError(
-                f"eps is {self.eps}, expected more than 0 and at most {LARGEST_SENSIBLE_EPS} in "
-                "units of the input (a waveform's full scale is 1; 8/255 is 0.0314, 0.002 is "
-                "usual)"
-            )
-        if self.steps < 1 or not self.step_share > 0:
-            raise AttackError(
-                f"steps is {self.steps} and step_share {self.step_share}, expected ≥ 1 and > 0"
+                f"steps is {self.steps}, draws {self.draws} and step_share {self.step_share}, "
+                "expected ≥ 1, ≥ 1 and > 0"
             )
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return self.method
+
+    @property
+    def limit(self) -> float:
+        """ε."""
+        return self.eps
+
+    def settings(self) -> dict[str, Any]:
         """Return name and settings; FGSM has no steps to speak of."""
         settings: dict[str, Any] = {"name": self.name, "eps": self.eps}
-        if self.name != "fgsm":
+        if self.method != "fgsm":
             settings |= {"steps": self.steps, "step_share": self.step_share}
+        if self.method == "eot":
+            settings |= {"draws": self.draws}
         return settings
 
-    def __call__(
-        self, objective: Objective, batch: Batch, *, generator: torch.Generator
-    ) -> AttackResult:
-        """Attack every item of a batch.
-
-        Args:
-            objective: System and goal; its weights, their gradients and its mode are left as found.
-            batch: Raw input within the model's bounds; padding stays zero.
-            generator: Source of PGD's random start. The global generators are left as found.
-
-        Raises:
-            AttackError: If the system gives no gradient, or the result breaks ε or the bounds.
-            MissingDependencyError: If Foolbox is not installed.
-        """
-        foolbox = _foolbox()
-        bounds: Bounds = objective.model.bounds  # type: ignore[union-attr, assignment]
-        clean = batch.masked().detach()
-        started = time.perf_counter()
-        with torch.enable_grad(), _borrowed(objective, generator):
-            _require_gradient(objective, batch)
-            wrapped = foolbox.PyTorchModel(
-                _MaskedLogits(objective, batch).eval(),
-                bounds=(bounds.low, bounds.high),
-                device=clean.device,
-            )
-            criteria = foolbox.criteria
-            criterion = (
-                criteria.TargetedMisclassification(objective.label)
-                if objective.targeted
-                else criteria.Misclassification(objective.label)
-            )
-            x = self._library_attack(foolbox).run(wrapped, clean, criterion, epsilon=self.eps)
-            adversarial = batch.with_x(batch.with_x(x.detach()).masked())
-            self._keep_promise(adversarial.x, clean, bounds)
-            # judged in evaluation mode too: a forward pass in training mode moves batch statistics
-            succeeded = objective.succeeded(adversarial)
-        delta = (adversarial.x - clean).flatten(1)
-        l2 = delta.norm(dim=1)
-        return AttackResult(
-            batch=adversarial,
-            succeeded=succeeded,
-            linf=delta.abs().amax(dim=1),
-            l2=l2,
-            snr_db=20 * torch.log10(clean.flatten(1).norm(dim=1) / l2.clamp_min(1e-12)),
-            gradients=1 if self.name == "fgsm" else self.steps,
-            seconds=time.perf_counter() - started,
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
+        attacked: nn.Module = system
+        if self.method == "eot":
+            attacked = _RandomChanges(system, self.draws, self.eps, generator)
+        x: Tensor = self._library_attack().run(
+            wrapped(system, attacked), system.batch.x, criterion_of(system), epsilon=self.eps
         )
+        return x
 
-    def _library_attack(self, foolbox: Any) -> Any:
+    def _library_attack(self) -> Any:
+        attacks = foolbox().attacks
+        steps = {"rel_stepsize": self.step_share, "steps": self.steps}
+        if self.method == "mi-fgsm":
+            return attacks.LinfMomentumIterativeFastGradientMethod(**steps)
         # One step of size ε from the input is FGSM, targeted or not; Foolbox's own FGSM class
         # refuses targets.
-        kind = foolbox.attacks.LinfProjectedGradientDescentAttack
-        if self.name == "fgsm":
-            return kind(rel_stepsize=1.0, steps=1, random_start=False)
-        return kind(rel_stepsize=self.step_share, steps=self.steps, random_start=True)
-
-    def _keep_promise(self, x: Tensor, clean: Tensor, bounds: Bounds) -> None:
-        worst = float((x - clean).abs().max())
-        if not worst <= self.eps * (1 + 1e-4) + 1e-7:  # NaN is a breach too
-            raise AttackError(
-                f"{self.name} changed a sample by {worst:.3g}, more than eps = {self.eps}"
-            )
-        if float(x.min()) < bounds.low or float(x.max()) > bounds.high:
-            raise AttackError(f"{self.name} left the bounds [{bounds.low}, {bounds.high}]")
+        if self.method == "fgsm":
+            steps = {"rel_stepsize": 1.0, "steps": 1}
+        start = self.method in ("pgd", "eot")
+        return attacks.LinfProjectedGradientDescentAttack(**steps, random_start=start)
 
 
-def make_attack(name: str, *, eps: float, steps: int = 10) -> GradientAttack:
-    """Return an attack by name.
+class _RandomChanges(nn.Module):
+    """Mean logits over random gains and white noise."""
 
-    Raises:
-        AttackError: For an unknown name, listing near ones, or a senseless setting.
-    """
-    return GradientAttack(name, eps=eps, steps=steps)  # type: ignore[arg-type]
-
-
-class _MaskedLogits(nn.Module):
-    """The objective as a plain function of the padded tensor, blind to what lies in the padding.
-
-    Where a system is so sure of its answer that the softmax is flat to machine precision, as PLDA's
-    log-likelihood ratios are, its logits are scaled down: the decision is the same, and there is a
-    gradient to follow (Carlini & Wagner 2016 on defensive distillation).
-    """
-
-    def __init__(self, objective: Objective, batch: Batch) -> None:
+    def __init__(self, system: System, draws: int, eps: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.objective = objective
-        self.batch = batch
+        self.system = system
+        self.draws = draws
+        self.noise_rms = eps / 2
+        self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
-        batch = self.batch.with_x(x)
-        logits = self.objective.logits(batch.with_x(batch.masked())).double()
-        if logits.shape[1] < 2:
-            return logits
-        best = logits.detach().topk(2, dim=1).values
-        return logits / ((best[:, :1] - best[:, 1:]) / _SUREST).clamp_min(1.0)
-
-
-def _foolbox() -> Any:
-    try:
-        import foolbox
-    except ImportError as err:
-        raise MissingDependencyError(
-            "attacks need Foolbox; install it with: pip install 'nip-audio[attacks]'"
-        ) from err
-    return foolbox
-
-
-def _require_gradient(objective: Objective, batch: Batch) -> None:
-    x = batch.masked().detach().requires_grad_(True)  # without padding, masked() is batch.x
-    with torch.enable_grad():
-        logits = objective.logits(batch.with_x(x))
-        gradient = (
-            torch.autograd.grad(logits[:, 0].sum(), x, allow_unused=True)[0]
-            if logits.requires_grad
-            else None
-        )
-    if gradient is None or not bool(gradient.abs().sum() > 0):
-        raise AttackError(
-            "the system gives no gradient at this input, which a white-box attack needs; attack a "
-            "differentiable model, or use a black-box attack"
-        )
-
-
-@contextmanager
-def _borrowed(objective: Objective, generator: torch.Generator) -> Iterator[None]:
-    """Freeze weights and seed the global generator, which Foolbox uses; restore both."""
-    trainable = [p for p in objective.parameters() if p.requires_grad]
-    modes = {module: module.training for module in objective.modules()}
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        try:
-            for parameter in trainable:
-                parameter.requires_grad_(False)
-            objective.eval()
-            yield
-        finally:
-            for parameter in trainable:
-                parameter.requires_grad_(True)
-            for module, mode in modes.items():
-                module.training = mode
+        total = torch.zeros((), device=x.device)
+        for _ in range(self.draws):
+            shape = (len(x), *[1] * (x.dim() - 1))
+            gain_db = 6 * torch.rand(shape, generator=self.generator) - 3
+            noise = self.noise_rms * torch.randn(x.shape, generator=self.generator)
+            changed = x * (10 ** (gain_db / 20)).to(x) + noise.to(x)
+            total = total + self.system(self.system.bounds.clip(changed))
+        return total / self.draws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,14 @@ class Objective(nn.Module, ABC):
         hit = self.decide(batch) == self.label
         return hit if self.targeted else ~hit
 
+    @property
+    def interchangeable(self) -> bool:
+        """Whether only ``label`` tells the items' objectives apart, not what they are scored on."""
+        return False
+
     @abstractmethod
-    def select(self, index: int) -> Objective:
-        """Return the objective of one item of the batch."""
+    def select(self, rows: Sequence[int]) -> Self:
+        """Return the objective of some items of the batch, in this order, repeats allowed."""
 
 
 class Identification(Objective):
@@ -69,9 +74,14 @@ class Identification(Objective):
         """Score raw input: (B, C)."""
         return self.model.logits(self.model.scores(batch))
 
-    def select(self, index: int) -> Identification:
-        """Return the objective of one item."""
-        return Identification(self.model, self.label[index : index + 1], targeted=self.targeted)
+    @property
+    def interchangeable(self) -> bool:
+        """True: every item is scored on the same classes."""
+        return True
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Return the objective of some items."""
+        return type(self)(self.model, self.label[list(rows)], targeted=self.targeted)
 
 
 class OpenSetIdentification(Identification):
@@ -102,13 +112,10 @@ class OpenSetIdentification(Identification):
         rejected = scores.new_full((len(scores), 1), self.threshold)
         return self.model.logits(torch.cat([scores, rejected], dim=1))
 
-    def select(self, index: int) -> OpenSetIdentification:
-        """Return the objective of one item."""
-        return OpenSetIdentification(
-            self.model,
-            self.label[index : index + 1],
-            threshold=self.threshold,
-            targeted=self.targeted,
+    def select(self, rows: Sequence[int]) -> Self:
+        """Return the objective of some items."""
+        return type(self)(
+            self.model, self.label[list(rows)], threshold=self.threshold, targeted=self.targeted
         )
 
 
@@ -163,11 +170,14 @@ class Verification(Objective):
         margin = self.scores(batch) - self.threshold
         return torch.stack([-margin, margin], dim=1)
 
-    def select(self, index: int) -> Verification:
-        """Return the objective of one item."""
-        return Verification(
+    def select(self, rows: Sequence[int]) -> Self:
+        """Return the objective of some items."""
+        references = self.references
+        return type(self)(
             self.model,
-            self.references[index : index + 1],
+            references[list(rows)]
+            if isinstance(references, Tensor)
+            else [references[row] for row in rows],
             threshold=self.threshold,
             goal=self.goal,
             back_end=self.back_end,

@@ -18,7 +18,7 @@ from rich.table import Table
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording, read_manifest, walk_audio
-from nip_audio.errors import CalibrationError
+from nip_audio.errors import AudioError, CalibrationError
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.calibration import Calibration
@@ -142,6 +142,12 @@ def advance(bar: Progress) -> None:
 
 _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "error": "yellow"}
 _ROWS = 40
+
+
+def print_left_out(failures: Sequence[AudioError]) -> None:
+    """Name the files that could not be used, and why."""
+    for failure in failures:
+        stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_records(records: Sequence[ScreenRecord]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.attacks.gradient import make_attack
+from nip_audio.attacks.registry import make_attack
 from nip_audio.cli._console import (
     DEFAULT_MODEL,
     EXIT_FAILED,

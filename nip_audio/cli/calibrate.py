@@ -20,6 +20,7 @@ from nip_audio.cli._console import (
     find_recordings,
     make_adapter,
     print_json,
+    print_left_out,
     progress_bar,
     stderr,
     stdout,
@@ -69,8 +70,7 @@ def command(
             progress=lambda _: advance(bar),
         )
     result.save(out, force=force)
-    for failure in result.failures:
-        stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
+    print_left_out(result.failures)
     used = len(result.distances)
     if as_json:
         failed = [str(failure) for failure in result.failures]

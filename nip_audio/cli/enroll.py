@@ -19,8 +19,8 @@ from nip_audio.cli._console import (
     find_recordings,
     make_adapter,
     print_json,
+    print_left_out,
     progress_bar,
-    stderr,
     stdout,
 )
 from nip_audio.models.enrolment import enrol
@@ -48,8 +48,7 @@ def command(
     with progress_bar("enrolling", len(recordings)) as bar:
         enrolment = enrol(pretrained, recordings, adapter, progress=lambda _: advance(bar))
     enrolment.save(out, force=force)
-    for failure in enrolment.failures:
-        stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
+    print_left_out(enrolment.failures)
     if as_json:
         files = {speaker: len(enrolment.files[speaker]) for speaker in enrolment.speakers}
         failed = [str(failure) for failure in enrolment.failures]

@@ -19,8 +19,8 @@ from nip_audio.cli._console import (
     find_recordings,
     make_adapter,
     print_json,
+    print_left_out,
     progress_bar,
-    stderr,
     stdout,
 )
 from nip_audio.models.plda_recordings import fit_plda_to_recordings
@@ -76,8 +76,7 @@ def command(
             progress=lambda _: advance(bar),
         )
     plda.save(out, force=force)
-    for failure in plda.failures:
-        stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
+    print_left_out(plda.failures)
     if as_json:
         print_json({"out": str(out), **plda.to_json()})
     else:

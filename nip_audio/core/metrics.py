@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,15 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from nip_audio.errors import InputError
 
-__all__ = ["Eer", "Interval", "auroc", "bootstrap", "detection_rate", "equal_error_rate"]
+__all__ = [
+    "Eer",
+    "Interval",
+    "all_pairs_eer",
+    "auroc",
+    "bootstrap",
+    "detection_rate",
+    "equal_error_rate",
+]
 
 Array = NDArray[np.float64]
 
@@ -71,6 +79,24 @@ def equal_error_rate(target_scores: Array, impostor_scores: Array) -> Eer:
     below = scores[scores < threshold]
     threshold = (threshold + below.max()) / 2 if below.size else threshold
     return Eer(float(rate), float(threshold))
+
+
+def all_pairs_eer(scores: Array, names: Sequence[str]) -> Eer | None:
+    """EER over all pairs of recordings: same name, or not.
+
+    Args:
+        scores: (N, N); what is above the diagonal is used.
+        names: N names of speakers.
+
+    Returns:
+        None if no speaker has two recordings, or there is only one speaker.
+    """
+    speakers = np.asarray(names)
+    upper = np.triu_indices(len(speakers), 1)
+    same = (speakers[:, None] == speakers[None, :])[upper]
+    if not same.any() or same.all():
+        return None
+    return equal_error_rate(scores[upper][same], scores[upper][~same])
 
 
 def auroc(positive: Array, negative: Array) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +140,7 @@ class InstrumentedModel(nn.Module):
         labels: tuple[str, ...] = (),
         output_kind: OutputKind = "cosine",
         scale: float | None = None,
-    ) -> InstrumentedModel:
+    ) -> Self:
         """Return a model that shares this one's network and scores with another head.
 
         Args:
@@ -152,7 +152,7 @@ class InstrumentedModel(nn.Module):
         """
         if scale is None:
             scale = self.scale if output_kind == "cosine" else 1.0
-        return InstrumentedModel(
+        return type(self)(
             self.network,
             front_end=self.front_end,
             head=head,
@@ -161,6 +161,20 @@ class InstrumentedModel(nn.Module):
             bounds=self.bounds,
             input_bounds=self.input_bounds,
             scale=scale,
+        ).train(self.training)
+
+    def without_front_end(self) -> Self:
+        """Return a model that shares this one's parts and takes model input as its raw input.
+
+        What works on raw input, as attacks do, then works on the spectrogram.
+        """
+        return type(self)(
+            self.network,
+            head=self.head,
+            output_kind=self.output_kind,
+            labels=self.labels,
+            bounds=self.input_bounds,
+            scale=self.scale,
         ).train(self.training)
 
     def tap(self, *layers: str) -> AbstractContextManager[LayerTap]:

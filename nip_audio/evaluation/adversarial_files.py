@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nip_audio.attacks.gradient import GradientAttack
+from nip_audio.attacks.base import Attack
 from nip_audio.attacks.objectives import Goal, Identification, Objective, Verification
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, ReadSettings, read_audio, write_audio
@@ -92,7 +92,8 @@ class AttackedFile:
         fools: Whether the *written file* does, and the recording did not.
         linf: Largest change in the written file.
         snr_db: Signal to perturbation ratio in the written file.
-        gradients: Backward passes.
+        queries: Inputs scored.
+        gradients: Inputs differentiated.
         seed: Of the random start.
         model_id: Attacked model.
     """
@@ -109,7 +110,8 @@ class AttackedFile:
     fools: bool
     linf: float
     snr_db: float
-    gradients: int
+    queries: float
+    gradients: float
     seed: int
     model_id: str
 
@@ -122,7 +124,7 @@ def attack_file(
     pretrained: PretrainedModel,
     path: Path,
     out: Path,
-    attack: GradientAttack,
+    attack: Attack,
     goal: AttackGoal,
     adapter: WaveformAdapter,
     *,
@@ -166,7 +168,7 @@ def attack_file(
         source=str(path),
         written=str(out),
         written_sha256=written.sha256,
-        attack=attack.to_json(),
+        attack=attack.settings(),
         aim=_aim(goal),
         threshold=None if goal.target is not None else goal.threshold,
         score_before=_score(objective, audio.samples),
@@ -175,6 +177,7 @@ def attack_file(
         fools=after and not before,
         linf=float(delta.abs().max()),
         snr_db=float(20 * torch.log10(audio.samples.norm() / delta.norm().clamp_min(1e-12))),
+        queries=result.queries,
         gradients=result.gradients,
         seed=seed,
         model_id=pretrained.model_id,

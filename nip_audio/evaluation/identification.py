@@ -19,7 +19,15 @@ from nip_audio.errors import InputError
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.models.pretrained import PretrainedModel
 
-__all__ = ["WHITE_NOISES", "Crop", "accuracy", "hits", "read_crops"]
+__all__ = [
+    "WHITE_NOISES",
+    "Crop",
+    "accuracy",
+    "hits",
+    "named_rightly",
+    "new_sessions",
+    "read_crops",
+]
 
 WHITE_NOISES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "clean": lambda x: x.new_zeros(()),
@@ -61,6 +69,38 @@ def read_crops(
 
 
 @torch.no_grad()
+def named_rightly(
+    name: Callable[[Tensor], str],
+    crops: Iterable[Crop],
+    noise_rms: Callable[[Tensor], Tensor],
+    *,
+    generator: torch.Generator,
+) -> NDArray[np.float64]:
+    """Tell which crops anything that names speakers names rightly under white noise.
+
+    Args:
+        name: (N,) samples in [-1, 1] → the speaker's name.
+        crops: What to name.
+        noise_rms: Level of the noise, given the samples; see ``WHITE_NOISES``.
+        generator: Source of the noise.
+
+    Returns:
+        (crops,) of 0 and 1.
+    """
+    right = []
+    for crop in crops:
+        noise = torch.randn(crop.samples.shape, generator=generator)
+        noisy = (crop.samples + noise_rms(crop.samples) * noise).clamp(-1, 1)
+        right.append(float(name(noisy) == crop.speaker))
+    return np.array(right)
+
+
+def new_sessions(crops: Iterable[Crop], trained: Iterable[Recording]) -> NDArray[np.bool_]:
+    """Tell which crops are from folders (LibriSpeech: chapters) that were not trained on."""
+    known = {recording.path.parent for recording in trained}
+    return np.array([c.recording.path.parent not in known for c in crops])
+
+
 def hits(
     pretrained: PretrainedModel,
     crops: Sequence[Crop],
@@ -91,13 +131,12 @@ def hits(
         )
     seen = pretrained.card.data["training"].get("seen", ())
     refuse_overlap(seen, (c.content_sha256 for c in crops), what=pretrained.card.name)
-    right = []
-    for crop in crops:
-        noise = torch.randn(crop.samples.shape, generator=generator)
-        noisy = (crop.samples + noise_rms(crop.samples) * noise).clamp(-1, 1)
-        predicted = int(pretrained.model.predict(Batch(noisy[None])))
-        right.append(float(labels[predicted] == crop.speaker))
-    return np.array(right)
+    return named_rightly(
+        lambda samples: labels[int(pretrained.model.predict(Batch(samples[None])))],
+        crops,
+        noise_rms,
+        generator=generator,
+    )
 
 
 def accuracy(right: NDArray[np.float64], crops: Sequence[Crop], *, seed: int) -> Interval:

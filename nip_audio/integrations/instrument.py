@@ -132,20 +132,6 @@ class SpeechBrainModel(InstrumentedModel):
             for handle in handles:
                 handle.remove()
 
-    def with_head(self, head: nn.Module, **options: Any) -> SpeechBrainModel:
-        """Return a model that shares this one's network and scores with another head."""
-        other = super().with_head(head, **options)
-        return SpeechBrainModel(
-            other.network,
-            front_end=other.front_end,
-            head=other.head,
-            output_kind=other.output_kind,
-            labels=other.labels,
-            bounds=other.bounds,
-            input_bounds=other.input_bounds,
-            scale=other.scale,
-        ).train(self.training)
-
 
 def _hook_for(tap: LayerTap, layer: str, network: nn.Module) -> Callable[..., Tensor | None]:
     """Return a forward hook that records a layer's output with its channels in axis 1."""

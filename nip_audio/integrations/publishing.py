@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,42 @@ from nip_audio.integrations.training import reading
 from nip_audio.models.heads import head_of
 from nip_audio.models.pretrained import CARD_NAME, CARD_VERSION, COMPANIONS, HYPERPARAMS_NAME
 
-__all__ = ["complete", "plain_values", "publish", "seen"]
+__all__ = ["TrainedRun", "complete", "load_run", "plain_values", "publish", "seen"]
 
 _PARTS = ("compute_features", "embedding_model", "classifier")
 _CLASS_COUNTS = ("out_features", "out_neurons")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A training run, as its last checkpoint left it.
+
+    Attributes:
+        yaml: Text of its YAML.
+        hparams: What that describes; the modules have the weights of the checkpoint.
+        speakers: Names of the classes at the original speed.
+        epochs: Epochs done.
+    """
+
+    yaml: str
+    hparams: Mapping[str, Any]
+    speakers: list[str]
+    epochs: int
+
+
+def load_run(run: Path) -> TrainedRun:
+    """Read a run of ``nip_audio.integrations.training``.
+
+    Raises:
+        InputError: If it has no checkpoint.
+    """
+    text = (run / HYPERPARAMS_NAME).read_text(encoding="utf-8")
+    hparams = load_hyperpyyaml(text)
+    checkpoint = Checkpointer(run / "save", dict(hparams["modules"])).recover_if_possible()
+    if checkpoint is None:
+        raise InputError(f"{run / 'save'} has no checkpoint; train first")
+    speakers = (run / "save" / "labels.txt").read_text(encoding="utf-8").splitlines()
+    return TrainedRun(text, hparams, speakers, checkpoint.meta["epoch"])
 
 
 def publish(run: Path, target: Path, *, command: str, data: str, limits: str) -> None:
@@ -41,20 +74,17 @@ def publish(run: Path, target: Path, *, command: str, data: str, limits: str) ->
     Raises:
         InputError: If the run has no checkpoint.
     """
-    text = (run / HYPERPARAMS_NAME).read_text(encoding="utf-8")
-    hparams: dict[str, Any] = load_hyperpyyaml(text)
+    trained = load_run(run)
+    hparams, speakers = trained.hparams, trained.speakers
     network, classifier = hparams["embedding_model"], hparams["classifier"]
-    checkpointer = Checkpointer(run / "save", dict(hparams["modules"]))
-    checkpoint = checkpointer.recover_if_possible()
-    if checkpoint is None:
-        raise InputError(f"{run / 'save'} has no checkpoint; train first")
-    speakers = (run / "save" / "labels.txt").read_text(encoding="utf-8").splitlines()
     target.mkdir(parents=True, exist_ok=True)
     # the classes behind the first n_speakers are the same speakers at other speeds
     kept = {k: v[: len(speakers)] for k, v in classifier.state_dict().items()}
     _save(network.state_dict(), target / "embedding_model.safetensors")
     _save(kept, target / "classifier.safetensors")
-    (target / HYPERPARAMS_NAME).write_text(_description(text, len(speakers)), encoding="utf-8")
+    (target / HYPERPARAMS_NAME).write_text(
+        _description(trained.yaml, len(speakers)), encoding="utf-8"
+    )
     names = [HYPERPARAMS_NAME, "classifier.safetensors", "embedding_model.safetensors"]
     split_file = hparams["split_file"]
     card = {
@@ -81,8 +111,8 @@ def publish(run: Path, target: Path, *, command: str, data: str, limits: str) ->
             "data": data,
             "split_sha256": None if split_file is None else file_sha256(Path(split_file)),
             "seed": hparams["seed"],
-            "epochs": checkpoint.meta["epoch"],
-            "hyperparameters": plain_values(text),
+            "epochs": trained.epochs,
+            "hyperparameters": plain_values(trained.yaml),
             "seen": seen(run / "save" / "train.csv", hparams),
         },
     }

@@ -25,10 +25,10 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Identification
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.core.adapter import Batch, Bounds
-from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.integrations.corpus import write_rirs
-from nip_audio.models.heads import head_of
+from nip_audio.models.heads import model_of
+from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["SpeakerBrain", "reading", "scramble", "train"]
 
@@ -105,13 +105,10 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
             eps=self.hparams.adversarial_eps,
             steps=self.hparams.adversarial_steps,
         )
-        head, output_kind = head_of(self.modules.classifier)
-        model = InstrumentedModel(
+        model = model_of(
+            self.hparams.compute_features,
             self.modules.embedding_model,
-            front_end=self.hparams.compute_features,
-            head=head,
-            output_kind=output_kind,
-            bounds=WAVEFORM,
+            self.modules.classifier,
             scale=self.hparams.scale,
         ).train()
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
@@ -266,6 +263,17 @@ def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:
     return {speaker: i for i, speaker in enumerate(speakers)}
 
 
+def _start_from(pretrained: str, network: torch.nn.Module) -> None:
+    """Copy the weights of a published network; a checkpoint of this run comes before them."""
+    try:
+        network.load_state_dict(load_pretrained(pretrained).model.network.state_dict())
+    except RuntimeError as err:
+        raise InputError(
+            f"the network of {pretrained} does not fit this YAML's ({err}); pass the model's own "
+            "sizes, or --init_from=null"
+        ) from err
+
+
 def train(arguments: Sequence[str], prepare: Callable[[Mapping[str, Any]], None]) -> None:
     """Prepare the data and train what a recipe's YAML describes.
 
@@ -294,6 +302,8 @@ def train(arguments: Sequence[str], prepare: Callable[[Mapping[str, Any]], None]
         },
     )
     train_set, monitor_set = _make_datasets(hparams)
+    if hparams["init_from"] is not None:
+        _start_from(hparams["init_from"], hparams["embedding_model"])
     brain = SpeakerBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],

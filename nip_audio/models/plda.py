@@ -12,11 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nip_audio.core.metrics import equal_error_rate
+from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import AudioError, InputError
 
@@ -112,16 +111,15 @@ class Plda:
         Raises:
             InputError: If no speaker has two embeddings, or there is only one speaker.
         """
-        names = np.asarray(speakers)
-        upper = np.triu_indices(len(names), 1)
-        same = (names[:, None] == names[None, :])[upper]
-        if not same.any() or same.all():
+        rows = embeddings.double()
+        scores = self.score(rows, rows).cpu().numpy() if len(rows) else rows.numpy()
+        eer = all_pairs_eer(scores, speakers)
+        if eer is None:
             raise InputError(
-                f"{len(names)} recordings of {len(set(speakers))} speakers give no threshold, "
+                f"{len(speakers)} recordings of {len(set(speakers))} speakers give no threshold, "
                 "expected two speakers or more, and two recordings of one of them"
             )
-        ratios = self.score(embeddings.double(), embeddings.double()).cpu().numpy()[upper]
-        return replace(self, threshold=equal_error_rate(ratios[same], ratios[~same]).threshold)
+        return replace(self, threshold=eer.threshold)
 
     def to_json(self) -> dict[str, Any]:
         """Return what it was fitted on, as plain values."""

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, read_audio
 from nip_audio.audio.manifest import Recording
-from nip_audio.core.metrics import equal_error_rate
+from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.detectors.clean import CleanDistance
@@ -278,10 +278,5 @@ def _consistencies(groups: Sequence[str], embeddings: Array) -> Array:
 
 
 def _verification_threshold(groups: Sequence[str], embeddings: Array) -> float | None:
-    names = np.asarray(groups)
-    upper = np.triu_indices(len(names), 1)
-    same = (names[:, None] == names[None, :])[upper]
-    cosines = (embeddings @ embeddings.T)[upper]
-    if not same.any() or same.all():
-        return None
-    return equal_error_rate(cosines[same], cosines[~same]).threshold
+    eer = all_pairs_eer(embeddings @ embeddings.T, groups)
+    return None if eer is None else eer.threshold

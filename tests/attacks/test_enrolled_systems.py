@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nip_audio.attacks.gradient import make_attack
 from nip_audio.attacks.objectives import Identification, Objective, OpenSetIdentification
+from nip_audio.attacks.registry import make_attack
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead
 from nip_audio.models.plda import PldaHead

@@ -53,7 +53,7 @@ def test_verification_by_another_back_end(embedding_model, batch, plda, six_dim_
     torch.testing.assert_close(objective.scores(batch), ratios)
     torch.testing.assert_close(objective.logits(batch)[:, 1], ratios + 2.0)
     assert torch.equal(objective.succeeded(batch), ratios > -2.0)
-    one = objective.select(2)
+    one = objective.select([2])
     torch.testing.assert_close(one.scores(batch.item(2)), ratios[2:], atol=1e-3, rtol=1e-3)
 
 
@@ -92,7 +92,7 @@ def test_select_is_the_objective_of_one_item(tiny_model, batch, kind):
     else:
         references = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
         objective = Verification(tiny_model, references, threshold=0.1, goal="reject")
-    one = objective.select(1)
+    one = objective.select([1])
     assert (type(one), one.targeted) == (type(objective), objective.targeted)
     assert torch.equal(one.label, objective.label[1:2])
     torch.testing.assert_close(

@@ -30,6 +30,7 @@ from nip_audio import (
     load_pretrained,
 )
 from nip_audio.core.metrics import bootstrap, equal_error_rate
+from nip_audio.evaluation.identification import WHITE_NOISES, Crop, hits
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -41,34 +42,24 @@ from measure_detection import SEED, Clip, Trials, detection, fill_shard, read_cl
 
 def closed_set(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, object]:
     """Accuracy on the training speakers: clean, 0.002 rms and 20 dB SNR white noise."""
-    head = pretrained.model.head
-    assert head is not None  # noqa: S101 - the published model has one
-    truth = np.array([pretrained.card.labels.index(c.speaker) for c in clips])
+    crops = [Crop(c.recording, c.audio.samples, c.audio.content_sha256) for c in clips]
     generator = torch.Generator().manual_seed(SEED)
-    results: dict[str, object] = {"clips": len(clips), "speakers": len(set(truth))}
-    conditions = {
-        "clean": lambda x: torch.zeros(()),
-        "noise_0.002_rms": lambda x: torch.tensor(0.002),
-        "noise_20_db_snr": lambda x: x.square().mean().sqrt() / 10,
-    }
-    for name, level in conditions.items():
-        predicted = []
-        for clip in clips:
-            x = clip.audio.samples
-            noisy = (x + level(x) * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
-            with torch.no_grad():
-                scores = head(embed_audio(pretrained, noisy)[None])
-            predicted.append(int(scores.argmax()))
-        hit = (np.array(predicted) == truth).astype(float)
+    results: dict[str, object] = {"clips": len(clips), "speakers": len({c.speaker for c in clips})}
+    for name, level in WHITE_NOISES.items():
+        hit = hits(pretrained, crops, level, generator=generator)
         results[name] = bootstrap(
             lambda i, h=hit: float(h[i].mean()), len(hit), seed=SEED
         ).to_json()
     return results
 
 
-def verification(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, object]:
+def embed_clips(pretrained: PretrainedModel, clips: list[Clip]) -> torch.Tensor:
+    """Embed clips: (N, D) of unit length."""
+    return torch.stack([embed_audio(pretrained, c.audio.samples) for c in clips])
+
+
+def verification(embeddings: torch.Tensor, clips: list[Clip]) -> dict[str, object]:
     """EER over all pairs of clips; intervals by resampling speakers."""
-    embeddings = torch.stack([embed_audio(pretrained, c.audio.samples) for c in clips])
     cosines = (embeddings @ embeddings.T).numpy()
     speaker = np.array([c.speaker for c in clips])
     chapter = np.array([c.chapter for c in clips])
@@ -105,21 +96,18 @@ def verification(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, ob
 
 
 def enrolled_eer(
-    pretrained: PretrainedModel,
+    head: torch.nn.Module,
+    embeddings: torch.Tensor,
     clips: list[Clip],
     voices: Enrolment,
     enrolled: list[Clip],
-    head: torch.nn.Module | None = None,
 ) -> dict[str, object]:
-    """EER of test clips against voices enrolled from other clips, by whether the chapter is new.
+    """EER of clips against voices enrolled from other clips, by whether the chapter is new.
 
-    The head scores embeddings against the voices; by default it is their cosine.
+    The head scores the clips' embeddings against the voices.
     """
-    head = CosineHead(voices.voices) if head is None else head
     with torch.no_grad():
-        scores = head(
-            torch.stack([embed_audio(pretrained, c.audio.samples) for c in clips])
-        ).numpy()
+        scores = head(embeddings).numpy()
     known = {(c.speaker, c.chapter) for c in enrolled}
     column = np.array([voices.speakers.index(c.speaker) for c in clips])
     fresh = np.array([(c.speaker, c.chapter) not in known for c in clips])
@@ -186,14 +174,15 @@ def main() -> None:
         share, total = map(int, options.shard.split("/"))
         fill_shard(trials, clips, (share - 1, total))
         return
+    embeddings, cosines = embed_clips(pretrained, strangers_test), CosineHead(voices.voices)
     results = {
         "model": pretrained.card.name,
         "model_id": pretrained.model_id,
         "calibration": calibration.fingerprint,
         "seed": SEED,
         "closed_set": closed_set(pretrained, known_test),
-        "verification": verification(pretrained, strangers_test)
-        | {"enrolled": enrolled_eer(pretrained, strangers_test, voices, strangers_train)},
+        "verification": verification(embeddings, strangers_test)
+        | {"enrolled": enrolled_eer(cosines, embeddings, strangers_test, voices, strangers_train)},
         "detection": detection(trials, clips, read("strangers", "calibrate")[: options.limit]),
     }
     options.results.parent.mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import enrolled_eer, read_clips
+from measure import embed_clips, enrolled_eer, read_clips
 from measure_detection import SEED, Clip
 
-from nip_audio import WaveformAdapter, embed_audio, enrol, load_pretrained
+from nip_audio import CosineHead, WaveformAdapter, embed_audio, enrol, load_pretrained
 from nip_audio.audio.crops import cut
 from nip_audio.core.state import file_sha256
 from nip_audio.models.plda import Plda, PldaHead
@@ -68,6 +68,7 @@ def main() -> None:
     known, enrolled = read("train-clean-100", "train"), read("test-clean", "train")
     calibrate, test = read("test-clean", "calibrate"), read("test-clean", "test")
     voices = enrol(pretrained, [c.recording for c in enrolled], WaveformAdapter())
+    chosen_on = embed_clips(pretrained, calibrate)
     grid: list[dict[str, Any]] = []
     best: tuple[float, Plda] | None = None
     for crop_s in CROPS_S:
@@ -75,14 +76,16 @@ def main() -> None:
         for dim in LDA_DIMS:
             plda = fit_plda(embeddings, speakers, model_id=pretrained.model_id, lda_dim=dim)
             head = PldaHead(plda, voices.embeddings)
-            eer = enrolled_eer(pretrained, calibrate, voices, enrolled, head)["all"]["value"]
+            eer = enrolled_eer(head, chosen_on, calibrate, voices, enrolled)["all"]["value"]
             grid.append({"crop_s": crop_s, "lda_dim": dim, "calibrate_eer": eer})
             if best is None or eer < best[0]:
                 best = eer, plda
     assert best is not None  # noqa: S101 - the grid is not empty
 
-    def measured(plda: Plda) -> dict[str, Any]:
-        return enrolled_eer(pretrained, test, voices, enrolled, PldaHead(plda, voices.embeddings))
+    tested = embed_clips(pretrained, test)
+
+    def measured(head: torch.nn.Module) -> dict[str, Any]:
+        return enrolled_eer(head, tested, test, voices, enrolled)
 
     shipped = pretrained.card.plda_path
     results = {
@@ -90,10 +93,10 @@ def main() -> None:
         "model_id": pretrained.model_id,
         "seed": SEED,
         "grid": grid,
-        "cosine": enrolled_eer(pretrained, test, voices, enrolled),
-        "plda": measured(best[1]),
+        "cosine": measured(CosineHead(voices.voices)),
+        "plda": measured(PldaHead(best[1], voices.embeddings)),
         "shipped_plda": shipped
-        and measured(Plda.load(shipped, model_id=pretrained.model_id))
+        and measured(PldaHead(Plda.load(shipped, model_id=pretrained.model_id), voices.embeddings))
         | {"sha256": file_sha256(shipped)},
     }
     options.results.parent.mkdir(parents=True, exist_ok=True)

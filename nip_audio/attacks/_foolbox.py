@@ -1,0 +1,35 @@
+"""Foolbox, imported when it is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from nip_audio.attacks.base import System
+from nip_audio.errors import MissingDependencyError
+
+
+def foolbox() -> Any:
+    """Return the package."""
+    try:
+        import foolbox
+    except ImportError as err:
+        raise MissingDependencyError(
+            "this attack needs Foolbox; install it with: pip install 'nip-audio[attacks]'"
+        ) from err
+    return foolbox
+
+
+def wrapped(system: System, module: nn.Module | None = None) -> Any:
+    """Return the system, or a module in front of it, as a Foolbox model."""
+    module = system if module is None else module
+    bounds = (system.bounds.low, system.bounds.high)
+    return foolbox().PyTorchModel(module.eval(), bounds=bounds, device=system.batch.x.device)
+
+
+def criterion_of(system: System) -> Any:
+    """Return what Foolbox calls success."""
+    criteria = foolbox().criteria
+    kind = criteria.TargetedMisclassification if system.targeted else criteria.Misclassification
+    return kind(system.label)

@@ -1,0 +1,304 @@
+"""The attack protocol: what an attack may use, what it promises, what it cost."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nip_audio.attacks.objectives import Objective
+from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.errors import AttackError, InputError
+
+__all__ = ["LARGEST_SENSIBLE_EPS", "Attack", "AttackResult", "Norm", "System", "require_eps"]
+
+Norm = Literal["linf", "l0", "minimum", "other"]
+"""What bounds the change: ε on every value, a count of changed values, nothing (the attack looks
+for the smallest change that fools), or something else."""
+
+LARGEST_SENSIBLE_EPS = 0.5
+"""Above half the waveform's amplitude nobody hears the speaker: such an ε is a wrong unit."""
+
+_SUREST = 30.0  # gap between the best two logits whose softmax float64 still resolves well
+
+
+def require_eps(eps: float) -> None:
+    """Refuse an ε that makes no sense.
+
+    Raises:
+        AttackError: If it is not in (0, ``LARGEST_SENSIBLE_EPS``].
+    """
+    if not 0 < eps <= LARGEST_SENSIBLE_EPS:
+        raise AttackError(
+            f"eps is {eps}, expected more than 0 and at most {LARGEST_SENSIBLE_EPS} in units of "
+            "the input (a waveform's full scale is 1; 8/255 is 0.0314, 0.002 is usual)"
+        )
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Adversarial examples and what they cost.
+
+    Attributes:
+        batch: The examples; padding is zero, ids are kept.
+        succeeded: (B,) bool, by the system's own decision on these tensors.
+        linf: (B,) largest change.
+        l2: (B,) Euclidean norm of the change.
+        l0: (B,) values changed.
+        snr_db: (B,) signal to perturbation ratio over the valid samples.
+        queries: Inputs scored an item, on average; those of gradients included.
+        gradients: Inputs differentiated an item, on average.
+        seconds: Wall-clock time of the batch.
+    """
+
+    batch: Batch
+    succeeded: Tensor
+    linf: Tensor
+    l2: Tensor
+    l0: Tensor
+    snr_db: Tensor
+    queries: float
+    gradients: float
+    seconds: float
+
+
+class System(nn.Module):
+    """The objective as attacks see it: a plain function from tensors to logits, which counts.
+
+    It is blind to what lies in the padding. Where a system is so sure of its answer that the
+    softmax is flat to machine precision, as PLDA's log-likelihood ratios are, its logits are scaled
+    down: the decision is the same, and there is a gradient to follow (Carlini & Wagner 2016 on
+    defensive distillation).
+
+    Attributes:
+        objective: Decision under attack; its weights are frozen, its mode is evaluation.
+        batch: The clean items, masked.
+        bounds: Range of valid values.
+        queries: Inputs scored so far.
+        gradients: Inputs scored in a graph so far.
+        max_queries: Inputs scored an item, on average, beyond which the answer is always "not
+            fooled", at no cost: what an attack has found by then is what it keeps. None: no limit.
+    """
+
+    def __init__(
+        self, objective: Objective, batch: Batch, *, max_queries: int | None = None
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        self.objective = objective
+        self.batch = batch.with_x(batch.masked().detach())
+        self.bounds: Bounds = objective.model.bounds  # type: ignore[union-attr, assignment]
+        self.max_queries = max_queries
+        self.queries = 0
+        self.gradients = 0
+        self._classes = 2
+
+    @property
+    def label(self) -> Tensor:
+        """(B,) class to leave or, if ``targeted``, to reach."""
+        return self.objective.label
+
+    @property
+    def targeted(self) -> bool:
+        """Whether ``label`` is a target."""
+        return self.objective.targeted
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the queries are used up."""
+        limit = self.max_queries
+        return limit is not None and self.queries >= limit * len(self.batch)
+
+    def forward(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Score.
+
+        Args:
+            x: (R, *S) values in bounds.
+            rows: Which item each row is a variant of; None: all of them in order, or, of one
+                item, any number of variants.
+
+        Returns:
+            (R, C) float64 logits.
+
+        Raises:
+            InputError: If ``rows`` is needed and missing.
+        """
+        batch, objective = self._variants(x, rows)
+        if self.exhausted:
+            return self._not_fooled(objective, len(x))
+        self.queries += len(x)
+        if x.requires_grad and torch.is_grad_enabled():
+            self.gradients += len(x)
+        logits = objective.logits(batch.with_x(batch.masked())).double()
+        if logits.shape[1] < 2:
+            return logits
+        self._classes = logits.shape[1]
+        best = logits.detach().topk(2, dim=1).values
+        return logits / ((best[:, :1] - best[:, 1:]) / _SUREST).clamp_min(1.0)
+
+    @torch.no_grad()
+    def fooled(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Tell which variants have what the attacker wants: (R,) bool. One query each."""
+        hit: Tensor = self(x, rows).argmax(dim=1) == self._variants(x, rows)[1].label
+        return hit if self.targeted else ~hit
+
+    def item(self, index: int) -> System:
+        """Return the system of one item, its padding cut off; it counts for itself."""
+        return System(
+            self.objective.select([index]), self.batch.item(index), max_queries=self.max_queries
+        )
+
+    def add_cost(self, other: System) -> None:
+        """Count what another system, of one of the items, has counted."""
+        self.queries += other.queries
+        self.gradients += other.gradients
+
+    def _variants(self, x: Tensor, rows: Sequence[int] | None) -> tuple[Batch, Objective]:
+        if rows is None:
+            if len(x) == len(self.batch):
+                return self.batch.with_x(x), self.objective
+            if len(self.batch) > 1:
+                raise InputError(
+                    f"got {len(x)} rows for {len(self.batch)} items; pass rows, or attack item "
+                    "by item"
+                )
+            rows = [0] * len(x)
+        lengths = None if self.batch.lengths is None else self.batch.lengths[list(rows)]
+        return Batch(x, lengths), self.objective.select(rows)
+
+    def _not_fooled(self, objective: Objective, count: int) -> Tensor:
+        label = objective.label.expand(count)
+        wrong = (label + 1) % self._classes if self.targeted else label
+        return nn.functional.one_hot(wrong, self._classes).double() * _SUREST
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """One attack with its settings; frozen, so one object serves any number of batches.
+
+    A subclass sets the class attributes and implements ``_run``. Calling it is final: it borrows
+    the system (weights frozen, evaluation mode, global generators seeded and restored), runs,
+    checks the promises (ε, bounds, no NaN), and reports norms and costs.
+
+    Attributes:
+        white_box: Whether it needs gradients.
+        norm: What bounds the change.
+    """
+
+    white_box: ClassVar[bool]
+    norm: ClassVar[Norm]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in the registry."""
+
+    @property
+    def limit(self) -> float | None:
+        """Largest change of a value that the attack promises, None if it promises none."""
+        return None
+
+    @property
+    def query_limit(self) -> int | None:
+        """Inputs scored an item, on average, after which the system answers no more."""
+        return None
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return name and everything the result depends on, as plain JSON values."""
+
+    @abstractmethod
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
+        """Return the examples, shaped like ``system.batch.x``; the padding does not matter."""
+
+    def __call__(
+        self, objective: Objective, batch: Batch, *, generator: torch.Generator
+    ) -> AttackResult:
+        """Attack every item of a batch.
+
+        Args:
+            objective: System and goal; its weights, their gradients and its mode are left as found.
+            batch: Values within the model's bounds; padding stays zero.
+            generator: Source of all randomness. The global generators are left as found.
+
+        Raises:
+            AttackError: If the system gives no gradient to a white-box attack, or the result breaks
+                ε or the bounds.
+            MissingDependencyError: If the attack's library is not installed.
+        """
+        started = time.perf_counter()
+        with torch.enable_grad(), _borrowed(objective, generator):
+            system = System(objective, batch, max_queries=self.query_limit)
+            clean = system.batch.x
+            if self.white_box:
+                _require_gradient(system)
+            x = self._run(system, generator=generator).detach().to(clean.dtype)
+            adversarial = batch.with_x(batch.with_x(x).masked())
+            self._keep_promise(adversarial.x, clean, system.bounds)
+            # judged in evaluation mode too: a forward pass in training mode moves batch statistics
+            succeeded = objective.succeeded(adversarial)
+        delta = (adversarial.x - clean).flatten(1)
+        l2 = delta.norm(dim=1)
+        return AttackResult(
+            batch=adversarial,
+            succeeded=succeeded,
+            linf=delta.abs().amax(dim=1),
+            l2=l2,
+            l0=(delta != 0).sum(dim=1),
+            snr_db=20 * torch.log10(clean.flatten(1).norm(dim=1) / l2.clamp_min(1e-12)),
+            queries=system.queries / len(batch),
+            gradients=system.gradients / len(batch),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _keep_promise(self, x: Tensor, clean: Tensor, bounds: Bounds) -> None:
+        if x.shape != clean.shape or not bool(x.isfinite().all()):
+            raise AttackError(f"{self.name} returned {tuple(x.shape)} with values not finite")
+        worst = float((x - clean).abs().max())
+        if self.limit is not None and worst > self.limit * (1 + 1e-4) + 1e-7:
+            raise AttackError(
+                f"{self.name} changed a value by {worst:.3g}, more than eps = {self.limit}"
+            )
+        if float(x.min()) < bounds.low or float(x.max()) > bounds.high:
+            raise AttackError(f"{self.name} left the bounds [{bounds.low}, {bounds.high}]")
+
+
+def _require_gradient(system: System) -> None:
+    x = system.batch.x.clone().requires_grad_(True)
+    logits = system.objective.logits(system.batch.with_x(system.batch.with_x(x).masked()))
+    gradient = (
+        torch.autograd.grad(logits[:, 0].sum(), x, allow_unused=True)[0]
+        if logits.requires_grad
+        else None
+    )
+    if gradient is None or not bool(gradient.abs().sum() > 0):
+        raise AttackError(
+            "the system gives no gradient at this input, which a white-box attack needs; attack a "
+            "differentiable model, or use a black-box attack"
+        )
+
+
+@contextmanager
+def _borrowed(objective: Objective, generator: torch.Generator) -> Iterator[None]:
+    """Freeze weights and seed the global torch generator, which libraries use; restore both."""
+    trainable = [p for p in objective.parameters() if p.requires_grad]
+    modes = {module: module.training for module in objective.modules()}
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        try:
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            objective.eval()
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for module, mode in modes.items():
+                module.training = mode
