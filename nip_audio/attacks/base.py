@@ -93,7 +93,7 @@ class System(nn.Module):
         super().__init__()
         self.objective = objective
         self.batch = batch.with_x(batch.masked().detach())
-        self.bounds: Bounds = objective.model.bounds  # type: ignore[union-attr, assignment]
+        self.bounds: Bounds = objective.model.bounds
         self.max_queries = max_queries
         self.queries = 0
         self.gradients = 0
@@ -272,8 +272,9 @@ class Attack(ABC):
 def _require_gradient(system: System) -> None:
     x = system.batch.x.clone().requires_grad_(True)
     logits = system.objective.logits(system.batch.with_x(system.batch.with_x(x).masked()))
+    weights = torch.arange(1, logits.shape[1] + 1, device=logits.device)  # any class will do
     gradient = (
-        torch.autograd.grad(logits[:, 0].sum(), x, allow_unused=True)[0]
+        torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
         if logits.requires_grad
         else None
     )

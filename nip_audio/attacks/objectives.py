@@ -13,7 +13,14 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.errors import InputError
 
-__all__ = ["Goal", "Identification", "Objective", "OpenSetIdentification", "Verification"]
+__all__ = [
+    "Goal",
+    "Guarded",
+    "Identification",
+    "Objective",
+    "OpenSetIdentification",
+    "Verification",
+]
 
 Goal = Literal["accept", "reject"]
 
@@ -25,6 +32,7 @@ class Objective(nn.Module, ABC):
     ``targeted``, the one he wants to reach. ``succeeded`` judges by the system's own rule.
     """
 
+    model: InstrumentedModel
     label: Tensor
     targeted: bool
 
@@ -181,4 +189,55 @@ class Verification(Objective):
             threshold=self.threshold,
             goal=self.goal,
             back_end=self.back_end,
+        )
+
+
+class Guarded(Objective):
+    """A decision behind a detector: the attacker wants it, and not to be noticed.
+
+    As two classes, (foiled, through), of which the second is the target. Its margin is the smaller
+    of two: how far the decision has gone his way, in logits, and how far the detector is from an
+    alarm, in units of ``scale``. So every step of an attack works on whichever is missing (after
+    Carlini & Wagner 2017, and Bryniarski et al. 2022).
+
+    Args:
+        objective: The decision.
+        evidence: Differentiable: raw batch → (B,), higher is more suspicious.
+        threshold: Evidence above which the detector raises an alarm.
+        scale: Evidence that weighs as much as one logit.
+    """
+
+    def __init__(
+        self, objective: Objective, evidence: nn.Module, *, threshold: float, scale: float
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        self.objective = objective
+        self.evidence = evidence
+        self.threshold = threshold
+        self.scale = scale
+        self.model = objective.model
+        self.targeted = True
+        self.label = torch.ones_like(objective.label)
+
+    @property
+    def interchangeable(self) -> bool:
+        """As the decision is."""
+        return self.objective.interchangeable
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Score raw input: (B, 2)."""
+        logits = self.objective.logits(batch)
+        label = self.objective.label[:, None]
+        own = logits.gather(1, label)[:, 0]
+        others = logits.scatter(1, label, -torch.inf).amax(dim=1)
+        decision = own - others if self.objective.targeted else others - own
+        unnoticed = (self.threshold - self.evidence(batch)) / self.scale
+        margin = torch.minimum(decision, unnoticed.to(decision))
+        return torch.stack([-margin, margin], dim=1)
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Return the objective of some items."""
+        return type(self)(
+            self.objective.select(rows), self.evidence, threshold=self.threshold, scale=self.scale
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from nip_audio.attacks.base import Attack
+from nip_audio.attacks.end_to_end import EndToEndPgd
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.errors import AttackError
 
@@ -27,31 +28,43 @@ class AttackEntry:
         title: As the literature writes it.
         family: What the attacker knows, or what the attack is made for.
         library: Who implements it.
-        make: Makes it from keyword settings.
-        options: Names of the settings it takes, of ``eps``, ``steps`` and ``queries``.
+        kind: Its class, a dataclass whose fields are its settings.
+        fixed: Settings that make the class this attack.
         levels: Where it can work.
     """
 
     title: str
     family: Family
     library: str
-    make: Callable[..., Attack]
-    options: frozenset[str]
+    kind: type[Attack]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     levels: tuple[Level, ...] = ("raw", "input")
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of the settings that can be chosen."""
+        return tuple(f.name for f in fields(self.kind) if f.name not in self.fixed)
 
-def _gradient(method: str) -> Callable[..., Attack]:
-    return lambda **settings: GradientAttack(method, **settings)
-
-
-_STEPS = frozenset({"eps", "steps"})
 
 ATTACKS: Mapping[str, AttackEntry] = {
-    "fgsm": AttackEntry("FGSM", "white box", "Foolbox", _gradient("fgsm"), frozenset({"eps"})),
-    "bim": AttackEntry("BIM", "white box", "Foolbox", _gradient("bim"), _STEPS),
-    "mi-fgsm": AttackEntry("MI-FGSM", "white box", "Foolbox", _gradient("mi-fgsm"), _STEPS),
-    "pgd": AttackEntry("PGD", "white box", "Foolbox", _gradient("pgd"), _STEPS),
-    "eot": AttackEntry("EOT", "white box", "Foolbox", _gradient("eot"), _STEPS),
+    "fgsm": AttackEntry(
+        "FGSM",
+        "white box",
+        "Foolbox",
+        GradientAttack,
+        {"method": "fgsm", "steps": 1, "step_share": 1.0, "draws": 1},
+    ),
+    "bim": AttackEntry(
+        "BIM", "white box", "Foolbox", GradientAttack, {"method": "bim", "draws": 1}
+    ),
+    "mi-fgsm": AttackEntry(
+        "MI-FGSM", "white box", "Foolbox", GradientAttack, {"method": "mi-fgsm", "draws": 1}
+    ),
+    "pgd": AttackEntry(
+        "PGD", "white box", "Foolbox", GradientAttack, {"method": "pgd", "draws": 1}
+    ),
+    "eot": AttackEntry("EOT", "white box", "Foolbox", GradientAttack, {"method": "eot"}),
+    "pgd-e2e": AttackEntry("end-to-end PGD", "adaptive", "own", EndToEndPgd),
 }
 
 
@@ -71,18 +84,16 @@ def make_attack(
     name: str,
     *,
     eps: float | None = None,
-    steps: int | None = None,
-    queries: int | None = None,
     level: Level = "raw",
+    settings: Mapping[str, Any] | None = None,
 ) -> Attack:
-    """Return an attack by name; what is left None is the attack's own default.
+    """Return an attack by name; settings that are not given, or None, are the attack's own.
 
     Args:
         name: One of ``ATTACKS``.
         eps: Largest change of a value, in units of the input.
-        steps: Steps or iterations.
-        queries: Most inputs scored an item.
         level: Where it is to work.
+        settings: Others by name, e.g. ``{"steps": 40}``.
 
     Raises:
         AttackError: For an unknown name, listing near ones, a senseless setting, one that the
@@ -94,17 +105,17 @@ def make_attack(
             f"{name} cannot work at level {level!r}, expected {' or '.join(entry.levels)}: it "
             "costs queries for each value of the input, or is made for the other level"
         )
-    given: dict[str, Any] = {"eps": eps, "steps": steps, "queries": queries}
-    settings = {key: value for key, value in given.items() if value is not None}
-    unknown = sorted(settings.keys() - entry.options)
+    given = {"eps": eps, **(settings or {})}
+    given = {key: value for key, value in given.items() if value is not None}
+    unknown = sorted(given.keys() - set(entry.settings))
     if unknown:
         raise AttackError(
-            f"{name} has no {' or '.join(unknown)}, expected only "
-            f"{', '.join(sorted(entry.options)) or 'no setting'}; leave it out"
+            f"{name} has no setting {', '.join(unknown)}, expected only "
+            f"{', '.join(entry.settings) or 'none'}; leave it out"
         )
-    if "eps" in entry.options and eps is None:
+    if "eps" in entry.settings and eps is None:
         raise AttackError(
             f"{name} needs eps, the largest change of a value in units of the input; 0.002 is "
             "usual for a waveform, 0.0157 (4/255) for a spectrogram"
         )
-    return entry.make(**settings)
+    return entry.kind(**entry.fixed, **given)

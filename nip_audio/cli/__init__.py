@@ -14,6 +14,7 @@ from nip_audio.cli import (
     calibrate,
     detect,
     enroll,
+    evaluate,
     fit_plda,
     identify,
     models,
@@ -34,7 +35,7 @@ app = typer.Typer(
     "Exit codes: 0 clean, 1 something was flagged, 2 some files failed, 64 wrong usage, 65 the "
     "command could not run.",
 )
-COMMANDS = (models, identify, enroll, fit_plda, verify, calibrate, detect, attack, screen)
+COMMANDS = (models, identify, enroll, fit_plda, verify, calibrate, detect, attack, evaluate, screen)
 for command in COMMANDS:
     app.command()(command.command)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,7 +122,7 @@ def find_recordings(source: Path, data_root: Path | None) -> list[Recording]:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Progress]:
+def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
     """Show a bar on standard error; yields it with one task."""
     columns = (
         TextColumn("{task.description}"),
@@ -133,6 +133,15 @@ def progress_bar(what: str, total: int) -> Iterator[Progress]:
     with Progress(*columns, console=stderr) as bar:
         bar.add_task(what, total=total)
         yield bar
+
+
+@contextmanager
+def evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show the cell that an evaluation is at."""
+    with progress_bar("loading models and clips", None) as bar:
+        yield lambda cell, done, total: bar.update(
+            bar.task_ids[0], description=cell, completed=done, total=total
+        )
 
 
 def advance(bar: Progress) -> None:

@@ -46,7 +46,9 @@ def command(
     eps: Annotated[
         float, typer.Option(help="Largest change of a sample; full scale is 1.")
     ] = 0.002,
-    steps: Annotated[int, typer.Option(help="Steps of pgd.")] = 10,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps, of those that take any; default: the attack's own.")
+    ] = None,
     enrolment: Annotated[
         Path | None, typer.Option("--enrolment", "-e", help="Made by enroll.")
     ] = None,
@@ -77,7 +79,7 @@ def command(
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
-    chosen = make_attack(attack, eps=eps, steps=steps)
+    chosen = make_attack(attack, eps=eps, settings={"steps": steps})
     pretrained = load_pretrained(model)
     threshold = find_threshold(pretrained, calibration, threshold)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id) if enrolment else None

@@ -29,6 +29,7 @@ __all__ = [
     "draw_noise",
     "measure_nccr",
     "nccr_scalar",
+    "nccr_vector",
 ]
 
 NoiseFamily = Literal["gaussian", "uniform", "mask"]
@@ -235,10 +236,35 @@ def measure_nccr(
         InputError: If the batch does not hold exactly one unpadded item.
         LayerNotFoundError: With near matches.
     """
+    with torch.no_grad():
+        return _measure(model, item, config, generator, chunk_positions)
+
+
+def nccr_vector(
+    model: InstrumentedModel, item: Batch, config: NccrConfig, *, generator: torch.Generator
+) -> Tensor:
+    """NCCR vector of one item, (noises · layers,), with its graph.
+
+    For who attacks the detector: equal to ``measure_nccr(...).vector``, but a gradient flows to
+    ``item.x``. All draws stay in memory.
+
+    Raises:
+        InputError: If the batch does not hold exactly one unpadded item.
+    """
+    return _measure(model, item, config, generator, chunk_positions=2**62).vector
+
+
+def _measure(
+    model: InstrumentedModel,
+    item: Batch,
+    config: NccrConfig,
+    generator: torch.Generator,
+    chunk_positions: int,
+) -> NccrResult:
     if len(item) != 1 or item.lengths is not None:
         raise InputError(f"got {len(item)} items, expected one without padding; use Batch.item(i)")
     changes, embeddings = [], []
-    with torch.no_grad(), model.tap(*config.layers) as tap:
+    with model.tap(*config.layers) as tap:
         clean_input = model.to_input(item)
         clean_embedding = model.embed_input(clean_input)
         clean = {layer: neuron_outputs(tap[layer])[0] for layer in config.layers}

@@ -58,6 +58,12 @@ class LogRates(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         excess = np.clip(lengths, *self.range_) - self.center_
         return np.asarray(rates - excess[:, None] * self.slopes_)
 
+    def correct(self, rates: Tensor, length: float) -> Tensor:
+        """``transform`` of (n, F) float64 change rates of one length, in the autograd graph."""
+        check_is_fitted(self)
+        excess = float(np.clip(np.log(length), *self.range_)) - self.center_
+        return torch.log(rates + _FLOOR) - excess * torch.from_numpy(self.slopes_).to(rates)
+
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the fitted arrays."""
         check_is_fitted(self)

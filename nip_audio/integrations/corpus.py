@@ -17,9 +17,18 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError
 
-__all__ = ["ROLES", "Span", "deal_roles", "read_split", "write_manifests", "write_rirs"]
+__all__ = [
+    "ROLES",
+    "Span",
+    "deal_roles",
+    "read_split",
+    "recording_of",
+    "write_manifests",
+    "write_rirs",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -132,18 +141,30 @@ def write_manifests(root: Path, spans: Sequence[Span], target: Path) -> None:
         logger.info("%s: %d spans", target / f"{role}.csv", len(rows))
 
 
-def _manifest_row(root: Path, span: Span) -> dict[str, object]:
+def recording_of(root: Path, span: Span) -> Recording:
+    """Return what is to be read for a span.
+
+    Raises:
+        FileNotFoundError: If its file is missing.
+        InputError: If it is empty or not inside its file.
+    """
     path = root / span.path
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is named by the split but missing from --data_folder")
+        raise FileNotFoundError(f"{path} is named by the split but missing from the data folder")
     info = soundfile.info(path)
     start = round(span.start_s * info.samplerate)
     stop = min(round(span.end_s * info.samplerate), info.frames)
     if not 0 <= start < stop:
         raise InputError(f"{path}: span {span.start_s}–{span.end_s} s is empty or not in the file")
+    return Recording(f"{Path(span.path).stem}_{start}_{stop}", path, span.speaker, (start, stop))
+
+
+def _manifest_row(root: Path, span: Span) -> dict[str, object]:
+    recording = recording_of(root, span)
+    start, stop = recording.span or (0, 0)
     return {
-        "ID": f"{Path(span.path).stem}_{start}_{stop}",
-        "duration": (stop - start) / info.samplerate,
+        "ID": recording.id,
+        "duration": (stop - start) / soundfile.info(recording.path).samplerate,
         "wav": f"$data_root/{span.path}",
         "start": start,
         "stop": stop,

@@ -86,7 +86,7 @@ def test_fgsm_equals_its_formula(objective, batch):
 
 
 def test_pgd_equals_its_loop_from_the_same_start(objective, batch):
-    got = make_attack("pgd", eps=EPS, steps=4)(objective, batch, generator=seeded(3)).batch
+    got = GradientAttack("pgd", EPS, steps=4)(objective, batch, generator=seeded(3)).batch
     clean = batch.masked()
     start = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=seeded(3))))
     x = clean + (torch.rand(clean.shape, generator=start) * 2 * EPS - EPS)

@@ -1,0 +1,48 @@
+"""``nip-audio evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nip_audio.cli._console import JsonOption, evaluation_progress, print_json, stdout
+from nip_audio.evaluation.config import read_config
+from nip_audio.evaluation.report import write_report
+from nip_audio.evaluation.runner import RESULTS_NAME, Runner
+
+__all__ = ["command"]
+
+
+def command(
+    config: Annotated[Path, typer.Argument(help="YAML: systems, attacks, defences.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for sets, results and tables.")],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the corpus, instead of the YAML's.")
+    ] = None,
+    data_split: Annotated[
+        Path | None, typer.Option(help="CSV of roles, instead of the YAML's.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure systems, attacks and defences on the test role of a split.
+
+    Interrupted and started again, it goes on where it stopped; started twice, two processes share
+    the work. Whatever was fitted on a test clip is refused.
+
+    Example: nip-audio evaluate recipes/evaluate/undefended.yaml --data-root LibriSpeech
+    --data-split split.csv --out evaluation/
+    """
+    plan = read_config(config, data_root=data_root, split=data_split)
+    with evaluation_progress() as progress:
+        results = Runner(plan, out).run(progress=progress)
+    files = write_report(results, out)
+    if as_json:
+        print_json(results)
+    else:
+        for file in [out / RESULTS_NAME, *files]:
+            stdout.print(str(file), markup=False, highlight=False, soft_wrap=True)
+
+
+command.__name__ = "evaluate"

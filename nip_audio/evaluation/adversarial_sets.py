@@ -1,0 +1,311 @@
+"""Sets of adversarial examples: made once, written to files, judged after they are read back.
+
+A set lies in a folder named by everything it depends on. Waveforms are 16-bit FLAC, so what is
+judged is what could be sent to somebody; spectrograms are float32 safetensors. ``manifest.jsonl``
+has one line an example and grows batch by batch: an interrupted set goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from nip_audio.attacks.base import Attack
+from nip_audio.attacks.objectives import Identification
+from nip_audio.attacks.registry import Level
+from nip_audio.audio.io import ReadSettings, write_audio
+from nip_audio.core.adapter import Batch
+from nip_audio.core.state import file_sha256, write_atomic
+from nip_audio.defended import DefendedModel
+from nip_audio.errors import HashMismatchError, OutputError
+from nip_audio.evaluation.adversarial_files import read_back
+from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
+from nip_audio.purifiers.base import Purifier
+
+__all__ = ["AdversarialSet", "Example", "Recipe", "make_set", "seed_of"]
+
+FORMAT_VERSION = 1
+_DESCRIPTION, _MANIFEST = "set.json", "manifest.jsonl"
+
+
+def seed_of(*parts: object) -> int:
+    """Return a seed that depends on all parts and on nothing else."""
+    digest = hashlib.sha256(":".join(str(p) for p in parts).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a set depends on.
+
+    Attributes:
+        system: Whose clips, and whose decision.
+        source: The system that the attacker knows: the same, or another for a transfer.
+        purifier: The defence that the attacker knows, if any.
+        attack: With its settings.
+        level: Where it works.
+        items: Clips, all of which the system names rightly.
+        seed: Of the run.
+        batch: Items at a time; part of the recipe, as a batch shares its random numbers.
+    """
+
+    system: EvaluatedSystem
+    source: EvaluatedSystem
+    purifier: Purifier | None
+    attack: Attack
+    level: Level
+    items: Sequence[Item]
+    seed: int
+    batch: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the recipe as JSON values: equal recipes make equal sets."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "system": self.system.identity,
+            "source": self.source.identity,
+            "defence": None if self.purifier is None else self.purifier.settings(),
+            "attack": self.attack.settings(),
+            "level": self.level,
+            "items": [item.id for item in self.items],
+            "contents": sorted({item.content_sha256 for item in self.items}),
+            "seed": self.seed,
+            "batch": self.batch,
+        }
+
+    def objective(self, part: Sequence[Item], number: int) -> Identification:
+        """Return the untargeted attack on a part of the items: to be named as anybody else."""
+        model = self.source.model
+        if self.purifier is not None:
+            # the attacker's draws, not the defender's; each part has its own, so that an
+            # interrupted set goes on as if it had not been
+            seed = seed_of(self.seed, self.key, number, "defence")
+            generator = torch.Generator().manual_seed(seed)
+            model = DefendedModel(model, self.purifier, generator=generator)
+        if self.level == "input":
+            model = model.without_front_end()
+        return Identification(model, torch.tensor([model.labels.index(i.speaker) for i in part]))
+
+    @property
+    def key(self) -> str:
+        """Hash of the recipe."""
+        text = json.dumps(self.describe(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One adversarial example, as the manifest has it.
+
+    Attributes:
+        id: Of the clip.
+        speaker: Its own speaker.
+        content_sha256: Of the recording that the clip was cut from.
+        file: Name in the set's folder.
+        sha256: Of that file.
+        fooled_unwritten: Whether the attacked model was fooled before the example was written.
+        fooled: Whether it is by what was read back.
+        linf: Largest change of a value, in what was read back.
+        l2: Norm of the change.
+        l0: Share of the values that the attack changed, before rounding.
+        snr_db: Signal to change.
+        queries: Inputs scored for it, on average over its batch.
+        gradients: Inputs differentiated, likewise.
+        seconds: Time, likewise.
+    """
+
+    id: str
+    speaker: str
+    content_sha256: str
+    file: str
+    sha256: str
+    fooled_unwritten: bool
+    fooled: bool
+    linf: float
+    l2: float
+    l0: float
+    snr_db: float
+    queries: float
+    gradients: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AdversarialSet:
+    """A finished set.
+
+    Attributes:
+        folder: Where it lies.
+        level: Of its values.
+        examples: In the order of the recipe's items.
+        sample_rate_hz: Of its waveforms.
+    """
+
+    folder: Path
+    level: Level
+    examples: tuple[Example, ...]
+    sample_rate_hz: int
+
+    def values(self, chosen: Sequence[int]) -> Batch:
+        """Read examples back.
+
+        Raises:
+            HashMismatchError: If a file is not as it was written.
+        """
+        tensors = [self._read(self.examples[i]) for i in chosen]
+        if len({t.shape[-1] for t in tensors}) == 1:
+            return Batch(torch.stack(tensors))
+        return Batch.collate(tensors)
+
+    def batches(self, size: int = 32) -> Iterator[Batch]:
+        """Read all, in order."""
+        for start in range(0, len(self.examples), size):
+            yield self.values(range(start, min(start + size, len(self.examples))))
+
+    def _read(self, example: Example) -> Tensor:
+        path = self.folder / example.file
+        if not path.is_file() or file_sha256(path) != example.sha256:
+            raise HashMismatchError(
+                f"{path} is not as it was written; delete {self.folder} to make the set anew"
+            )
+        return _read(path, self.level, self.sample_rate_hz)
+
+
+def make_set(
+    recipe: Recipe, folder: Path, *, progress: Callable[[int], None] = lambda count: None
+) -> AdversarialSet | None:
+    """Make what is missing of a set.
+
+    Args:
+        recipe: What to make.
+        folder: The set's own.
+        progress: Called with the number of further examples.
+
+    Returns:
+        The set, or None if another process is at it.
+
+    Raises:
+        AttackError: If the attack cannot apply.
+        OutputError: If the folder holds another set, or cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".lock") as ours:
+        if not ours:
+            return None
+        _claim(folder, recipe)
+        done = {example.id: example for example in _read_manifest(folder / _MANIFEST)}
+        for number, part in enumerate(in_batches(recipe.items, recipe.batch)):
+            if not all(item.id in done for item in part):
+                made = _attack(recipe, number, part, folder)
+                with (folder / _MANIFEST).open("a", encoding="utf-8") as manifest:
+                    manifest.writelines(json.dumps(asdict(e)) + "\n" for e in made)
+                    manifest.flush()
+                    os.fsync(manifest.fileno())
+                done |= {example.id: example for example in made}
+            progress(len(part))
+    rate = recipe.system.pretrained.card.sample_rate_hz
+    return AdversarialSet(folder, recipe.level, tuple(done[i.id] for i in recipe.items), rate)
+
+
+def _attack(recipe: Recipe, number: int, items: Sequence[Item], folder: Path) -> list[Example]:
+    system, level = recipe.system, recipe.level
+    raw = batch_of(items)
+    objective = recipe.objective(items, number)
+    with torch.no_grad():
+        clean = raw if level == "raw" else system.model.to_input(raw)
+    generator = torch.Generator().manual_seed(seed_of(recipe.seed, recipe.key, number))
+    result = recipe.attack(objective, clean, generator=generator)
+    rate = system.pretrained.card.sample_rate_hz
+    paths = []
+    for row, item in enumerate(items):
+        path = folder / f"{item.id}{'.flac' if level == 'raw' else '.safetensors'}"
+        _write(path, result.batch.item(row).x[0], level, rate)
+        paths.append(path)
+    tensors = [_read(path, level, rate) for path in paths]
+    written = clean.with_x(
+        torch.stack(tensors) if clean.lengths is None else Batch.collate(tensors).x
+    )
+    fooled = objective.succeeded(written)
+    delta = (written.masked() - clean.masked()).flatten(1)
+    norm, l2 = clean.masked().flatten(1).norm(dim=1), delta.norm(dim=1)
+    snr_db = 20 * torch.log10(norm / l2.clamp_min(1e-12))
+    valid = clean.with_x(torch.ones_like(clean.x)).masked().flatten(1).sum(dim=1)
+    shares = result.l0 / valid
+    return [
+        Example(
+            id=item.id,
+            speaker=item.speaker,
+            content_sha256=item.content_sha256,
+            file=path.name,
+            sha256=file_sha256(path),
+            fooled_unwritten=bool(result.succeeded[row]),
+            fooled=bool(fooled[row]),
+            linf=float(delta[row].abs().max()),
+            l2=float(l2[row]),
+            l0=float(shares[row]),
+            snr_db=min(float(snr_db[row]), 200.0),
+            queries=result.queries,
+            gradients=result.gradients,
+            seconds=result.seconds / len(items),
+        )
+        for row, (item, path) in enumerate(zip(items, paths, strict=True))
+    ]
+
+
+def _write(path: Path, x: Tensor, level: Level, rate: int) -> None:
+    if level == "raw":
+        write_audio(path, x, rate, force=True)
+    else:
+        write_atomic(path, save({"x": x.contiguous()}), force=True)
+
+
+def _read(path: Path, level: Level, rate: int) -> Tensor:
+    if level == "input":
+        return load(path.read_bytes())["x"]
+    return read_back(path, ReadSettings(rate)).samples
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    path = folder / _DESCRIPTION
+    text = json.dumps(recipe.describe(), indent=1, sort_keys=True) + "\n"
+    if not path.exists():
+        write_atomic(path, text.encode())
+    elif path.read_text(encoding="utf-8") != text:
+        raise OutputError(f"{folder} holds another set; use another folder")
+
+
+def _read_manifest(path: Path) -> Iterator[Example]:
+    """Read what an earlier run made; cut off a last line that a kill left unfinished."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    for line in data[:whole].decode("utf-8").splitlines():
+        values: Mapping[str, Any] = json.loads(line)
+        yield Example(**values)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold a lock that dies with the process; tell whether it was free."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True

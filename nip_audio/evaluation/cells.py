@@ -1,0 +1,112 @@
+"""Cells of the matrix: one system, one attack at one strength, one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nip_audio.attacks.base import Attack
+from nip_audio.attacks.registry import attack_entry, make_attack
+from nip_audio.evaluation.adversarial_sets import Recipe
+from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
+from nip_audio.evaluation.defences import NO_DEFENCE, applies
+from nip_audio.evaluation.systems import EvaluatedSystem
+from nip_audio.purifiers.base import Purifier
+
+__all__ = ["Cell", "plan_cells", "recipe_of"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        system: Under attack.
+        plan: The attack's.
+        attack: Made from it, at one strength.
+        eps: That strength; None for an attack without.
+        defence: Name of the defence that the attacker knows; ``NO_DEFENCE`` unless adaptive.
+    """
+
+    system: str
+    plan: AttackPlan
+    attack: Attack
+    eps: float | None
+    defence: str
+
+    @property
+    def name(self) -> str:
+        """Folder name: readable, and unique with the recipe's key behind it."""
+        parts = [self.system, self.plan.attack, self.plan.level]
+        if self.eps is not None:
+            parts.append(f"{self.eps:.5g}")
+        if self.plan.protocol != "unaware":
+            parts.append(self.plan.protocol)
+        return "-".join(parts)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the tables say of it."""
+        entry = attack_entry(self.plan.attack)
+        return {
+            "system": self.system,
+            "attack": self.plan.attack,
+            "title": entry.title,
+            "family": entry.family,
+            "library": entry.library,
+            "white_box": self.attack.white_box,
+            "norm": self.attack.norm,
+            "level": self.plan.level,
+            "eps": self.eps,
+            "settings": self.attack.settings(),
+            "protocol": self.plan.protocol,
+            "source": self.plan.source,
+            "attacked_defence": self.defence,
+        }
+
+
+def plan_cells(
+    config: EvaluationConfig, system: str, defences: Mapping[str, Purifier | None]
+) -> Iterator[Cell]:
+    """List the cells of one system, in the order of the configuration."""
+    for plan in config.attacks:
+        if plan.systems and system not in plan.systems:
+            continue
+        names: Sequence[str] = [NO_DEFENCE]
+        if plan.protocol == "adaptive":
+            names = [n for n, d in defences.items() if d is not None and applies(d, plan.level)]
+        for eps in plan.eps:
+            attack = make_attack(plan.attack, level=plan.level, eps=eps, settings=plan.settings)
+            for name in names:
+                yield Cell(system, plan, attack, eps, name)
+
+
+def recipe_of(
+    cell: Cell,
+    system: EvaluatedSystem,
+    source: EvaluatedSystem,
+    purifier: Purifier | None,
+    *,
+    seed: int,
+) -> Recipe:
+    """Say how the cell's examples are made: of the first clips that the system names rightly.
+
+    Args:
+        cell: Which.
+        system: Its system.
+        source: The system that the attacker knows: the same, but for ``transfer``.
+        purifier: The defence that the attacker knows.
+        seed: Of the run.
+    """
+    right = system.named_rightly
+    items = [item for item, hit in zip(system.items, right, strict=True) if hit]
+    return Recipe(
+        system=system,
+        source=source,
+        purifier=purifier,
+        attack=cell.attack,
+        level=cell.plan.level,
+        items=items[: cell.plan.items],
+        seed=seed,
+        batch=cell.plan.batch,
+    )

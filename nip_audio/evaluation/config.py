@@ -1,0 +1,271 @@
+"""What is to be evaluated: a YAML file, checked before anything is computed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nip_audio.attacks.registry import Level, make_attack
+from nip_audio.errors import InputError
+
+__all__ = [
+    "AttackPlan",
+    "EvaluationConfig",
+    "Protocol",
+    "PROTOCOLS",
+    "SystemPlan",
+    "read_config",
+]
+
+Protocol = str
+PROTOCOLS: Mapping[str, str] = {
+    "unaware": "the attacker knows the model, and nothing of the defence",
+    "adaptive": "the attacker knows model and defence, but not the defender's random draws",
+    "transfer": "the attacker knows another model",
+}
+"""Who knows what. A published protocol in which the defence knows the label, the oracle, is for
+methods that need one; none of the defences here does."""
+
+DEFENCES = ("noise", "quantization")
+
+
+@dataclass(frozen=True)
+class SystemPlan:
+    """One system under evaluation.
+
+    Attributes:
+        name: As the tables call it.
+        model: Pretrained name or directory.
+        subset: First folder of the split's paths.
+        crop_s: Seconds of the crops; None keeps spans whole.
+        enrol: Whether the speakers are enrolled from the ``train`` role (CSI-E), rather than the
+            model's own classes (CSI-NE).
+    """
+
+    name: str
+    model: str
+    subset: str
+    crop_s: float | None = None
+    enrol: bool = False
+
+
+@dataclass(frozen=True)
+class AttackPlan:
+    """One attack, at one strength after the other.
+
+    Attributes:
+        attack: Name in the registry.
+        level: Where it works.
+        eps: Strengths; (None,) for an attack without.
+        items: Most examples.
+        batch: Items at a time.
+        settings: Others of the attack's settings.
+        systems: Which; empty is all.
+        protocol: Who knows what.
+        source: For ``transfer``: the system that the attacker knows.
+    """
+
+    attack: str
+    level: Level = "raw"
+    eps: tuple[float | None, ...] = (None,)
+    items: int = 50
+    batch: int = 25
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    systems: tuple[str, ...] = ()
+    protocol: Protocol = "unaware"
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """A matrix: systems × attacks × defences.
+
+    Attributes:
+        title: Heading of the tables.
+        data_root: Folder of the corpus.
+        split: CSV of roles.
+        systems: Under attack.
+        attacks: Made once each, whatever the defences.
+        defences: Purifiers with settings, beside those that are always there.
+        detect: Whether detectors are fitted and measured.
+        controls: Whether harmless changes are measured.
+        seed: Of everything random.
+    """
+
+    title: str
+    data_root: Path
+    split: Path
+    systems: tuple[SystemPlan, ...]
+    attacks: tuple[AttackPlan, ...]
+    defences: tuple[Mapping[str, Any], ...] = ()
+    detect: bool = False
+    controls: bool = False
+    seed: int = 1234
+
+
+def read_config(
+    path: Path, *, data_root: Path | None = None, split: Path | None = None
+) -> EvaluationConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: The YAML; paths in it are relative to its own folder.
+        data_root: Instead of the one it names, if any.
+        split: Likewise.
+
+    Raises:
+        InputError: If it is no YAML, or a key, name, unit or combination is wrong; the text names
+            the place.
+        AttackError: If an attack is unknown, or its settings make no sense.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        raise InputError(f"{path} cannot be read as YAML ({err})") from err
+    top = _checked(
+        data,
+        f"{path}",
+        required=("title", "systems", "attacks"),
+        optional=("data", "defences", "detect", "controls", "seed"),
+    )
+    places = _checked(top.get("data", {}), f"{path}: data", optional=("root", "split"))
+    systems = tuple(
+        SystemPlan(
+            name=str(name),
+            **_checked(
+                plan,
+                f"{path}: systems.{name}",
+                required=("model", "subset"),
+                optional=("crop_s", "enrol"),
+            ),
+        )
+        for name, plan in _checked(top["systems"], f"{path}: systems").items()
+    )
+    attacks = tuple(
+        _attack_plan(plan, f"{path}: attacks[{i}]", [s.name for s in systems])
+        for i, plan in enumerate(_list(top["attacks"], f"{path}: attacks"))
+    )
+    if not systems or not attacks:
+        raise InputError(f"{path} has no systems or no attacks; name at least one of each")
+    return EvaluationConfig(
+        title=str(top["title"]),
+        data_root=_place(data_root, path, places, "root"),
+        split=_place(split, path, places, "split"),
+        systems=systems,
+        attacks=attacks,
+        defences=tuple(
+            _defence(d, f"{path}: defences[{i}]")
+            for i, d in enumerate(_list(top.get("defences", []), f"{path}: defences"))
+        ),
+        detect=bool(top.get("detect", False)),
+        controls=bool(top.get("controls", False)),
+        seed=_whole(top.get("seed", 1234), f"{path}: seed"),
+    )
+
+
+def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan:
+    plan = _checked(
+        data,
+        where,
+        required=("attack",),
+        optional=("level", "eps", "items", "batch", "settings", "systems", "protocol", "source"),
+    )
+    eps = tuple(_strength(e, where) for e in _list(plan.get("eps", [None]), f"{where}.eps"))
+    chosen = tuple(str(s) for s in _list(plan.get("systems", []), f"{where}.systems"))
+    for name in chosen:
+        _known(name, systems, f"{where}: system")
+    protocol = str(plan.get("protocol", "unaware"))
+    _known(protocol, PROTOCOLS, f"{where}: protocol")
+    source = plan.get("source")
+    if (source is None) == (protocol == "transfer"):
+        raise InputError(f"{where}: protocol transfer, and no other, needs source, a system's name")
+    if source is not None:
+        _known(str(source), systems, f"{where}: source")
+    settings = _checked(plan.get("settings", {}), f"{where}.settings")
+    made = AttackPlan(
+        attack=str(plan["attack"]),
+        level=plan.get("level", "raw"),
+        eps=eps,
+        items=_whole(plan.get("items", 50), f"{where}.items"),
+        batch=_whole(plan.get("batch", 25), f"{where}.batch"),
+        settings=settings,
+        systems=chosen,
+        protocol=protocol,
+        source=source,
+    )
+    for e in eps:  # wrong names, units and combinations are found now
+        make_attack(made.attack, level=made.level, eps=e, settings=settings)
+    return made
+
+
+def _strength(value: object, where: str) -> float | None:
+    """Read ε: a number, or a fraction such as 4/255."""
+    if value is None:
+        return None
+    try:
+        return float(Fraction(str(value)))
+    except (ValueError, ZeroDivisionError) as err:
+        raise InputError(f"{where}: eps is {value!r}, expected 0.002 or a fraction 4/255") from err
+
+
+def _defence(data: object, where: str) -> Mapping[str, Any]:
+    if isinstance(data, str):
+        data = {"name": data}
+    plan = _checked(data, where, required=("name",), optional=("snr_db", "bits"))
+    _known(str(plan["name"]), DEFENCES, f"{where}: defence")
+    return plan
+
+
+def _known(name: str, names: Sequence[str] | Mapping[str, str], what: str) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3) or list(names)
+        raise InputError(f"{what} {name!r} is unknown; near: {', '.join(near)}")
+
+
+def _checked(
+    data: object,
+    where: str,
+    *,
+    required: Sequence[str] = (),
+    optional: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Return a mapping whose keys are as expected; without any named, all are."""
+    if not isinstance(data, dict):
+        raise InputError(f"{where} is {data!r}, expected keys and values")
+    missing = [key for key in required if key not in data]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}; add it")
+    if required or optional is not None:
+        for key in data:
+            _known(str(key), [*required, *(optional or ())], f"{where}: key")
+    return data
+
+
+def _list(data: object, where: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise InputError(f"{where} is {data!r}, expected a list")
+    return data
+
+
+def _whole(value: object, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{where} is {value!r}, expected a whole number from 1 on")
+    return value
+
+
+def _place(given: Path | None, config: Path, places: Mapping[str, Any], key: str) -> Path:
+    if given is None and key not in places:
+        raise InputError(f"{config} has no data.{key}; add it, or pass --data-{key}")
+    path = config.parent / str(places[key]) if given is None else given
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; data.{key} is relative to the configuration's folder, or pass "
+            f"--data-{key}"
+        )
+    return path

@@ -1,0 +1,28 @@
+"""Everything a person looks at after a run, written beside its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nip_audio.core.state import write_atomic
+from nip_audio.evaluation.plots import plot_success
+from nip_audio.evaluation.tables import accuracy_table, attack_tables, header, to_csv
+
+__all__ = ["write_report"]
+
+
+def write_report(results: Mapping[str, Any], out: Path) -> list[Path]:
+    """Write tables.md, cells.csv and success.png/.svg, over those of an earlier run.
+
+    Returns:
+        The files.
+    """
+    parts = [f"# {results['title']}\n", header(results), accuracy_table(results)]
+    for system in results["systems"]:
+        parts += [f"## {system}\n", attack_tables(results, system)]
+    tables, cells = out / "tables.md", out / "cells.csv"
+    write_atomic(tables, "\n".join(parts).encode(), force=True)
+    write_atomic(cells, to_csv(results).encode(), force=True)
+    return [tables, cells, *plot_success(results, out / "success")]

@@ -1,0 +1,170 @@
+"""A system under evaluation: a model that names speakers, and the clips of each role."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import ReadSettings, read_audio
+from nip_audio.audio.manifest import Recording
+from nip_audio.core.adapter import Batch
+from nip_audio.core.model import CosineHead, InstrumentedModel
+from nip_audio.errors import InputError
+from nip_audio.evaluation.config import EvaluationConfig, SystemPlan
+from nip_audio.evaluation.identification import read_crops
+from nip_audio.evaluation.roles import refuse_overlap
+from nip_audio.integrations.corpus import read_split, recording_of
+from nip_audio.models.enrolment import enrol
+from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+
+__all__ = ["EvaluatedSystem", "Item", "batch_of", "build_system", "in_batches"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip.
+
+    Attributes:
+        id: Speaker, recording and number of the crop in it: fit for a file's name.
+        speaker: Whose voice it is.
+        samples: (N,) in [-1, 1].
+        content_sha256: Of the recording that it was cut from.
+    """
+
+    id: str
+    speaker: str
+    samples: Tensor
+    content_sha256: str
+
+
+@dataclass(frozen=True)
+class EvaluatedSystem:
+    """A model that names speakers, and what it is tested on.
+
+    Attributes:
+        plan: What was asked for.
+        pretrained: The model's card and network.
+        model: With the head under evaluation.
+        identity: Hash of model and enrolment.
+        items: Of the ``test`` role, in an order drawn from the seed, so that the first n are a
+            random sample, the same for every attack.
+        calibrate: Of the ``calibrate`` role.
+    """
+
+    plan: SystemPlan
+    pretrained: PretrainedModel
+    model: InstrumentedModel
+    identity: str
+    items: tuple[Item, ...]
+    calibrate: tuple[Item, ...]
+
+    @property
+    def name(self) -> str:
+        """As the tables call it."""
+        return self.plan.name
+
+    def labels_of(self, items: Iterable[Item]) -> Tensor:
+        """Return the classes of the items' speakers: (B,)."""
+        return torch.tensor([self.model.labels.index(item.speaker) for item in items])
+
+    @cached_property
+    def named_rightly(self) -> NDArray[np.bool_]:
+        """Which of ``items`` the undefended model names rightly, (items,)."""
+        right = self.scores(self.items).argmax(dim=1) == self.labels_of(self.items)
+        return np.asarray(right.numpy())
+
+    @torch.no_grad()
+    def scores(self, items: Sequence[Item]) -> Tensor:
+        """Score clips: (items, C)."""
+        return torch.cat([self.model.scores(batch_of(part)) for part in in_batches(items)])
+
+
+def batch_of(items: Sequence[Item]) -> Batch:
+    """Put clips into a batch; clips of one length have no padding to speak of."""
+    samples = [item.samples for item in items]
+    if len({len(s) for s in samples}) == 1:
+        return Batch(torch.stack(samples))
+    return Batch.collate(samples)
+
+
+def in_batches(items: Sequence[Item], size: int = 32) -> Iterable[Sequence[Item]]:
+    """Cut a list into parts."""
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
+    """Load the model, read the clips, enrol where asked; refuse whatever was seen before.
+
+    Raises:
+        InputError: If a role is empty, a speaker unknown to the model, or the model, its enrolment
+            or the ``calibrate`` role has seen one of the test recordings.
+    """
+    pretrained = load_pretrained(plan.model)
+    spans = [s for s in read_split(config.split) if s.path.split("/")[0] == plan.subset]
+
+    def recordings(role: str) -> list[Recording]:
+        found = [recording_of(config.data_root, s) for s in spans if s.role == role]
+        if not found:
+            raise InputError(
+                f"{config.split} has no {role} role in {plan.subset!r}, expected one of "
+                f"{sorted({s.path.split('/')[0] for s in read_split(config.split)})}"
+            )
+        return found
+
+    settings = ReadSettings(pretrained.card.sample_rate_hz, min_duration_s=0.2)
+    tested, calibrate = (
+        _items(recordings(role), settings, plan.crop_s) for role in ("test", "calibrate")
+    )
+    hashes = [item.content_sha256 for item in tested]
+    refuse_overlap(_seen(pretrained), hashes, what=f"model {pretrained.card.name}")
+    refuse_overlap((i.content_sha256 for i in calibrate), hashes, what="calibrate role")
+    model, identity = pretrained.model, pretrained.model_id
+    if plan.enrol:
+        enrolled = recordings("train")
+        contents = [read_audio(r.path, settings, span=r.span).content_sha256 for r in enrolled]
+        refuse_overlap(contents, hashes, what="enrolment")
+        voices = enrol(pretrained, enrolled, WaveformAdapter(settings))
+        model = model.with_head(CosineHead(voices.voices), labels=voices.speakers)
+        identity = hashlib.sha256("".join([identity, *sorted(contents)]).encode()).hexdigest()
+    strangers = {i.speaker for i in tested} - set(model.labels)
+    if strangers:
+        raise InputError(
+            f"{plan.name}: {len(strangers)} speakers of {plan.subset} are unknown to {plan.model} "
+            f"({', '.join(sorted(strangers)[:5])}); use its own speakers, or enrol: true"
+        )
+    order = torch.randperm(len(tested), generator=torch.Generator().manual_seed(config.seed))
+    return EvaluatedSystem(
+        plan=plan,
+        pretrained=pretrained,
+        model=model,
+        identity=identity,
+        items=tuple(tested[i] for i in order.tolist()),
+        calibrate=tuple(calibrate),
+    )
+
+
+def _seen(pretrained: PretrainedModel) -> Iterable[str]:
+    seen: Iterable[str] = pretrained.card.data["training"].get("seen", ())
+    return seen
+
+
+def _items(
+    recordings: Iterable[Recording], settings: ReadSettings, crop_s: float | None
+) -> list[Item]:
+    items = []
+    for recording in recordings:
+        for number, crop in enumerate(read_crops([recording], settings, crop_s=crop_s)):
+            # corpora repeat file names from speaker to speaker
+            name = f"{crop.speaker}_{recording.id}_{crop.content_sha256[:8]}.{number}"
+            name = re.sub(r"[^\w.-]", "_", name)
+            items.append(Item(name, crop.speaker, crop.samples, crop.content_sha256))
+    return items

@@ -1,0 +1,184 @@
+"""Results as Markdown and CSV: every table says data, counts, seed and threat model."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nip_audio.evaluation.config import PROTOCOLS
+
+__all__ = ["accuracy_table", "attack_tables", "header", "markdown", "share", "to_csv"]
+
+NOT_EVALUATED = "not evaluated"
+_LEVELS = {"raw": "waveform", "input": "spectrogram"}
+
+
+def share(interval: Mapping[str, float] | None) -> str:
+    """Write a proportion and its 95 % interval in percent."""
+    if interval is None:
+        return NOT_EVALUATED
+    value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write a table; cells that would break it are escaped."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    escaped = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in escaped) + "\n"
+
+
+def header(results: Mapping[str, Any]) -> str:
+    """Say what all tables of a run have in common."""
+    versions = ", ".join(f"{name} {v}" for name, v in results["versions"].items())
+    protocols = sorted({cell["protocol"] for cell in results["cells"]})
+    threats = "; ".join(f"`{p}`: {PROTOCOLS[p]}" for p in protocols)
+    return (
+        f"Seed {results['seed']}; split {results['split_sha256'][:12]}; `test` role; brackets are "
+        "95 % intervals, by bootstrap over speakers, or exact binomial where all agree. Only clips "
+        "that the undefended model names rightly are attacked, a random sample of them, the same "
+        "for every attack, and success is to be named as anybody else. It is judged on what was "
+        "written and read back: 16-bit FLAC, or float32 spectrograms. Threat models: "
+        f"{threats}. {versions}; {results['threads']} threads.\n"
+    )
+
+
+def accuracy_table(results: Mapping[str, Any]) -> str:
+    """Accuracy without an attacker, behind every defence."""
+    systems = results["systems"]
+    defences = list(dict.fromkeys(d for s in systems.values() for d in s["accuracy"]))
+    rows = [
+        [
+            name,
+            s["model"],
+            s["task"],
+            s["subset"],
+            f"{s['clips']}, {'whole' if s['crop_s'] is None else format(s['crop_s'], 'g') + ' s'}",
+            s["speakers"],
+            *(share(s["accuracy"].get(d)) for d in defences),
+        ]
+        for name, s in systems.items()
+    ]
+    return markdown(["system", "model", "task", "data", "clips", "speakers", *defences], rows)
+
+
+def attack_tables(results: Mapping[str, Any], system: str) -> str:
+    """All attacks on one system: those bound by ε, and apart from them those that are not."""
+    cells = [cell for cell in results["cells"] if cell["system"] == system]
+    bound = [cell for cell in cells if cell["norm"] == "linf"]
+    free = [cell for cell in cells if cell["norm"] != "linf"]
+    defences = list(dict.fromkeys(d["defence"] for cell in cells for d in cell["defences"]))
+    after = [f"rightly named behind {d}" for d in defences]
+    parts = []
+    if bound:
+        columns = ["attack", "library", "at", "protocol", "ε", "examples", "success", "SNR dB"]
+        rows = [
+            [
+                _title(cell),
+                cell["library"],
+                _LEVELS[cell["level"]],
+                _protocol(cell),
+                _eps(cell),
+                cell["attacked"],
+                share(cell["asr"]),
+                _median(cell, "snr_db", ".1f"),
+                *_costs(cell),
+                *_saved(cell, defences),
+            ]
+            for cell in bound
+        ]
+        parts.append(markdown([*columns, "queries", "gradients", "s", *after], rows))
+    if free:
+        columns = ["attack", "library", "at", "protocol", "examples", "success", "median L∞"]
+        rows = [
+            [
+                _title(cell),
+                cell["library"],
+                _LEVELS[cell["level"]],
+                _protocol(cell),
+                cell["attacked"],
+                share(cell["asr"]),
+                _median(cell, "linf", ".2g"),
+                _median(cell, "l2", ".2g"),
+                _median(cell, "l0", ".2%"),
+                _median(cell, "snr_db", ".1f"),
+                *_costs(cell),
+                *_saved(cell, defences),
+            ]
+            for cell in free
+        ]
+        more = ["median L2", "values changed", "SNR dB", "queries", "gradients", "s"]
+        parts.append(markdown([*columns, *more, *after], rows))
+    return "\n".join(parts)
+
+
+def to_csv(results: Mapping[str, Any]) -> str:
+    """All cells, one line each and one more for each defence."""
+    file = io.StringIO()
+    columns = [
+        *("system", "attack", "library", "level", "protocol", "source", "eps", "settings"),
+        *("attacked", "successes", "defence", "quantity", "value", "low", "high"),
+        *("median_snr_db", "median_linf", "median_l2", "queries", "gradients", "seconds"),
+    ]
+    writer = csv.DictWriter(file, columns)
+    writer.writeheader()
+    for cell in results["cells"]:
+        shared: dict[str, Any] = {
+            key: cell[key]
+            for key in ("system", "attack", "library", "level", "protocol", "source", "eps")
+        }
+        shared |= {key: cell[key] for key in ("attacked", "successes", "queries", "gradients")}
+        shared |= {"settings": cell["settings"], "seconds": cell["seconds"]}
+        for name in ("snr_db", "linf", "l2"):
+            spread = cell["norms"][name]
+            shared[f"median_{name}"] = None if spread is None else spread["median"]
+        writer.writerow(
+            shared | {"defence": cell["attacked_defence"], "quantity": "asr", **cell["asr"]}
+        )
+        for row in cell["defences"]:
+            for quantity in ("accuracy_attacked", "dsr"):
+                if row[quantity] is not None:
+                    named = {"defence": row["defence"], "quantity": quantity}
+                    writer.writerow(shared | named | row[quantity])
+    return file.getvalue()
+
+
+def _title(cell: Mapping[str, Any]) -> str:
+    """Name with the settings that cost: steps, queries and the like."""
+    shown = [
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in cell["settings"].items()
+        if key not in ("name", "eps")
+    ]
+    return f"{cell['title']} ({', '.join(shown)})" if shown else str(cell["title"])
+
+
+def _protocol(cell: Mapping[str, Any]) -> str:
+    if cell["protocol"] == "adaptive":
+        return f"adaptive, to {cell['attacked_defence']}"
+    return f"transfer, from {cell['source']}" if cell["source"] else str(cell["protocol"])
+
+
+def _eps(cell: Mapping[str, Any]) -> str:
+    eps = cell["eps"]
+    if cell["level"] == "input":
+        in_255 = 255 * eps
+        if abs(in_255 - round(in_255)) < 1e-6:
+            return f"{round(in_255)}/255"
+    return f"{eps:g}"
+
+
+def _median(cell: Mapping[str, Any], name: str, form: str) -> str:
+    spread = cell["norms"][name]
+    return "–" if spread is None else format(spread["median"], form)
+
+
+def _costs(cell: Mapping[str, Any]) -> list[str]:
+    return [f"{cell['queries']:.0f}", f"{cell['gradients']:.0f}", f"{cell['seconds']:.2g}"]
+
+
+def _saved(cell: Mapping[str, Any], defences: Sequence[str]) -> list[str]:
+    rows = {row["defence"]: row for row in cell["defences"]}
+    return [share(rows[d]["accuracy_attacked"]) if d in rows else "–" for d in defences]

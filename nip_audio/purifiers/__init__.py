@@ -1,0 +1,1 @@
+"""Purifiers: what is done to an input before the model sees it."""

@@ -1,0 +1,56 @@
+"""The purifier protocol. A purifier sees an input and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from nip_audio.core.adapter import Batch
+
+__all__ = ["Level", "Purifier"]
+
+Level = Literal["raw", "input"]
+"""Whether it works on raw input (a waveform), or on the model's own (a spectrogram)."""
+
+
+class Purifier(ABC):
+    """Changes inputs so that what an attacker did to them no longer works.
+
+    ``purify`` is given inputs and a source of randomness: no label and no clean original, so that a
+    purifier cannot be an oracle, whoever writes it.
+
+    Attributes:
+        level: Where it works.
+        differentiable: Whether gradients flow through ``purify``; where not, whoever attacks end to
+            end takes it for the identity in the backward pass (BPDA, Athalye et al. 2018).
+        random: Whether two calls may differ.
+    """
+
+    level: ClassVar[Level]
+    differentiable: ClassVar[bool]
+    random: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Short name with the settings that matter, for tables."""
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """``Audio.content_sha256`` of everything it was fitted on."""
+        return frozenset()
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return everything the result depends on, as plain JSON values."""
+
+    @abstractmethod
+    def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Return inputs of the same shape, within their bounds; padding stays zero.
+
+        Args:
+            batch: Values of ``level``.
+            generator: Source of randomness, on the CPU.
+        """

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+
+from nip_audio.errors import AttackError, InputError
+from nip_audio.evaluation.config import read_config
+
+
+def test_reads_what_it_says(write_config, corpus):
+    attacks = [
+        {"attack": "pgd", "level": "input", "eps": ["4/255", 0.03], "settings": {"steps": 3}},
+        {"attack": "fgsm", "eps": [0.01], "protocol": "transfer", "source": "x", "systems": ["x"]},
+    ]
+    config = read_config(write_config(attacks=attacks, defences=["noise"], seed=7))
+    assert config.data_root == corpus
+    assert config.attacks[0].eps == (pytest.approx(4 / 255), 0.03)
+    assert config.attacks[0].settings == {"steps": 3}
+    assert config.attacks[1].source == "x"
+    assert config.systems[0].enrol
+    assert config.defences == ({"name": "noise"},)
+    assert config.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"title_": "x"}, "key 'title_' is unknown; near: title"),
+        ({"systems": {}}, "no systems or no attacks"),
+        ({"systems": {"x": {"subset": "voices"}}}, "systems.x lacks model"),
+        ({"systems": {"x": {"model": "m", "subset": "v", "crop": 3}}}, "near: crop_s"),
+        ({"attacks": {"attack": "pgd"}}, "attacks is .*, expected a list"),
+        ({"attacks": [{"attack": "fgsm", "eps": ["a"]}]}, "expected 0.002 or a fraction 4/255"),
+        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "items": 0}]}, "whole number from 1 on"),
+        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "systems": ["y"]}]}, "system 'y' is unk"),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "oracle"}]},
+            "protocol 'oracle' is unknown; near: unaware",
+        ),
+        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "transfer"}]}, "needs source"),
+        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "source": "x"}]}, "and no other, needs"),
+        ({"defences": ["nois"]}, "defence 'nois' is unknown; near: noise"),
+        ({"seed": "x"}, "seed is 'x', expected a whole number"),
+        ({"data": {"root": "/nowhere", "split": "/nowhere"}}, "/nowhere does not exist"),
+        ({"data": {}}, "no data.root; add it, or pass --data-root"),
+    ],
+)
+def test_wrong_place_is_named(write_config, changes, match):
+    with pytest.raises(InputError, match=match):
+        read_config(write_config(**changes))
+
+
+@pytest.mark.parametrize(
+    ("attack", "match"),
+    [
+        ({"attack": "pdg", "eps": [0.002]}, "no attack 'pdg'; near: pgd"),
+        ({"attack": "pgd", "eps": [8]}, "8/255 is 0.0314"),
+        ({"attack": "pgd"}, "pgd needs eps"),
+        ({"attack": "pgd", "eps": [0.1], "settings": {"step": 3}}, "pgd has no setting step"),
+        ({"attack": "pgd", "eps": [0.1], "level": "image"}, "cannot work at level 'image'"),
+    ],
+)
+def test_senseless_attack_is_found_before_anything_is_computed(write_config, attack, match):
+    with pytest.raises(AttackError, match=match):
+        read_config(write_config(attacks=[attack]))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "\xff"])
+def test_what_is_no_configuration_is_an_error(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match="cannot be read as YAML|expected keys and values"):
+        read_config(path)
+
+
+def test_places_can_be_given_beside_it(write_config, corpus):
+    path = write_config(data={})
+    config = read_config(path, data_root=corpus, split=corpus / "split.csv")
+    assert config.split == corpus / "split.csv"

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nip_audio.core.adapter import Batch
+from nip_audio.errors import InputError, OutputError
+from nip_audio.evaluation import defences as defences_module
+from nip_audio.evaluation.config import read_config
+from nip_audio.evaluation.defences import NO_DEFENCE, decide, make_defences
+from nip_audio.evaluation.report import write_report
+from nip_audio.evaluation.runner import RESULTS_NAME, Runner
+from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.noise import GaussianNoise
+
+ATTACKS = [
+    {"attack": "fgsm", "eps": [0.002, 0.02], "items": 4, "batch": 2},
+    {"attack": "fgsm", "level": "input", "eps": ["8/255"], "items": 4, "batch": 4},
+    {
+        "attack": "pgd-e2e",
+        "eps": [0.02],
+        "items": 3,
+        "settings": {"steps": 2, "restarts": 1},
+        "protocol": "adaptive",
+    },
+]
+
+
+@pytest.fixture
+def config(write_config):
+    return read_config(write_config(attacks=ATTACKS, defences=[{"name": "quantization"}]))
+
+
+@pytest.fixture
+def results(config, tmp_path):
+    return Runner(config, tmp_path / "out").run()
+
+
+def test_matrix_is_complete_and_written(results, tmp_path):
+    cells = results["cells"]
+    unaware = [c for c in cells if c["protocol"] == "unaware"]
+    assert [(c["attack"], c["level"], c["eps"]) for c in unaware] == [
+        ("fgsm", "raw", 0.002),
+        ("fgsm", "raw", 0.02),
+        ("fgsm", "input", pytest.approx(8 / 255)),
+    ]
+    adaptive = [c["attacked_defence"] for c in cells if c["protocol"] == "adaptive"]
+    assert adaptive == [
+        "noise 20 dB",
+        "quantisation 8 bits",
+        "noise as strong as quantisation 8 bits",
+    ]
+    assert json.loads((tmp_path / "out" / RESULTS_NAME).read_text()) == results
+
+
+def test_no_defence_and_noise_stand_whatever_the_configuration(write_config, tmp_path):
+    config = read_config(write_config())
+    results = Runner(config, tmp_path / "out").run()
+    assert list(results["systems"]["x"]["accuracy"]) == [NO_DEFENCE, "noise 20 dB"]
+    assert [d["defence"] for d in results["cells"][0]["defences"]] == ["noise 20 dB"]
+
+
+def test_counts_are_those_of_the_files(results, config, tmp_path, system):
+    cell = results["cells"][1]
+    manifest = tmp_path / "out" / "sets" / cell["set"] / "manifest.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert cell["attacked"] == len(lines) == 4
+    assert cell["fooled"] == "".join(str(int(line["fooled"])) for line in lines)
+    assert cell["successes"] == cell["fooled"].count("1")
+    assert cell["asr"]["value"] == pytest.approx(cell["successes"] / 4)
+    assert cell["defences"][0]["dsr"] is None  # too few successes for a rate
+
+
+def test_run_again_costs_no_attack(results, config, tmp_path, monkeypatch):
+    import nip_audio.evaluation.adversarial_sets as sets
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("made anew")
+
+    monkeypatch.setattr(sets, "_attack", refuse)
+    assert Runner(config, tmp_path / "out").run() == results
+
+
+def test_deleted_set_is_made_again_alike(results, config, tmp_path):
+    shutil.rmtree(tmp_path / "out" / "sets" / results["cells"][0]["set"])
+    again = Runner(config, tmp_path / "out").run()
+
+    def plain(cells):
+        return [{k: v for k, v in c.items() if k != "seconds"} for c in cells]
+
+    assert plain(again["cells"]) == plain(results["cells"])
+
+
+class Spy(Purifier):
+    """Writes down what it is shown."""
+
+    level = "raw"
+    differentiable = True
+    random = False
+    name = "spy"
+
+    def __init__(self) -> None:
+        self.shown: list[Batch] = []
+
+    def settings(self):
+        return {"name": "spy"}
+
+    def purify(self, batch, *, generator):
+        self.shown.append(batch)
+        return batch.with_x(batch.x * 0.9)
+
+
+def test_wrong_labels_do_not_reach_the_defence(config, system, tmp_path, monkeypatch):
+    """Whatever the evaluation believes the speakers to be, the defence's output is the same."""
+    attacks = config.attacks[:1]
+    config = replace(config, attacks=attacks, defences=())
+    seen = []
+    for shift in (0, 1):
+        spy = Spy()
+        monkeypatch.setattr(defences_module, "GaussianNoise", lambda spy=spy, **settings: spy)
+        runner = Runner(config, tmp_path / "out")
+        systems = {"x": system}
+        defences = runner.defences_of(system)
+        ((cell, examples), *_) = runner._sets(system, systems, defences, lambda *a: None)
+        names = system.model.labels
+        believed = [
+            replace(e, speaker=names[(names.index(e.speaker) + shift) % len(names)])
+            for e in examples.examples
+        ]
+        runner._judge(cell, system, replace(examples, examples=tuple(believed)), defences)
+        seen.append(spy.shown)
+    assert len(seen[0]) == len(seen[1]) > 0
+    for first, second in zip(*seen, strict=True):
+        assert torch.equal(first.x, second.x)
+        assert first.ids == second.ids == ()
+
+
+def test_decisions_do_not_depend_on_who_asks_first(system):
+    noise = GaussianNoise(snr_db=10, bounds=system.model.bounds)
+    batches = [Batch(item.samples[None]) for item in system.items[:4]]
+    ask = lambda: decide(system.model, noise, batches, level="raw", seed=1)  # noqa: E731
+    assert np.array_equal(ask(), ask())
+
+
+def test_defence_fitted_on_a_test_clip_is_refused(system, monkeypatch):
+    tested = [item.content_sha256 for item in system.items]
+    monkeypatch.setattr(GaussianNoise, "seen", frozenset(tested[:2]))
+    with pytest.raises(InputError, match="2 test items were seen when the defence noise"):
+        make_defences([{"name": "noise", "snr_db": 10}], system.model, tested)
+
+
+def test_report_can_be_read(results, tmp_path):
+    files = write_report(results, tmp_path / "out")
+    assert {f.name for f in files} == {"tables.md", "cells.csv", "success.png", "success.svg"}
+    text = files[0].read_text()
+    assert "adaptive, to noise 20 dB" in text
+    assert "8/255" in text
+    assert "`unaware`: the attacker knows the model" in text
+    rows = list(csv.DictReader(files[1].read_text().splitlines()))
+    assert {r["quantity"] for r in rows} == {"asr", "accuracy_attacked"}
+    assert len([r for r in rows if r["quantity"] == "asr"]) == len(results["cells"])
+
+
+def test_unwritable_folder_is_an_error(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        Runner(config, tmp_path / "file").run()
