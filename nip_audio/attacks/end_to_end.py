@@ -20,7 +20,7 @@ class EndToEndPgd(Attack):
 
     The attacker knows all of it: given the objective of a ``DefendedModel`` its gradients flow
     through purifier and model, straight through the purifier where it has none (BPDA); given a
-    ``Guarded`` one the detector is in the loss too. Tramèr et al. 2020 tell why nothing less counts.
+    ``Guarded`` one the detector is in the loss too (Tramèr et al. 2020).
 
     Only items that are not fooled yet are started again. Of several starts the first that fools is
     kept, else the one with the highest loss. Against a random defence an item counts as fooled if

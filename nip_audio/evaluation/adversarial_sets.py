@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from nip_audio.attacks.base import Attack
-from nip_audio.attacks.objectives import Identification
+from nip_audio.attacks.objectives import Identification, Objective
 from nip_audio.attacks.registry import Level
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
@@ -30,19 +30,15 @@ from nip_audio.core.state import file_sha256, write_atomic
 from nip_audio.defended import DefendedModel
 from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.adversarial_files import read_back
+from nip_audio.evaluation.detection import Guard
+from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Purifier
 
-__all__ = ["AdversarialSet", "Example", "Recipe", "make_set", "seed_of"]
+__all__ = ["AdversarialSet", "Example", "Recipe", "make_set"]
 
 FORMAT_VERSION = 1
 _DESCRIPTION, _MANIFEST = "set.json", "manifest.jsonl"
-
-
-def seed_of(*parts: object) -> int:
-    """Return a seed that depends on all parts and on nothing else."""
-    digest = hashlib.sha256(":".join(str(p) for p in parts).encode()).digest()
-    return int.from_bytes(digest[:7], "big")
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,7 @@ class Recipe:
         system: Whose clips, and whose decision.
         source: The system that the attacker knows: the same, or another for a transfer.
         purifier: The defence that the attacker knows, if any.
+        guard: The detector that the attacker knows, if any.
         attack: With its settings.
         level: Where it works.
         items: Clips, all of which the system names rightly.
@@ -63,6 +60,7 @@ class Recipe:
     system: EvaluatedSystem
     source: EvaluatedSystem
     purifier: Purifier | None
+    guard: Guard | None
     attack: Attack
     level: Level
     items: Sequence[Item]
@@ -76,6 +74,7 @@ class Recipe:
             "system": self.system.identity,
             "source": self.source.identity,
             "defence": None if self.purifier is None else self.purifier.settings(),
+            "detector": None if self.guard is None else self.guard.settings(),
             "attack": self.attack.settings(),
             "level": self.level,
             "items": [item.id for item in self.items],
@@ -84,18 +83,23 @@ class Recipe:
             "batch": self.batch,
         }
 
-    def objective(self, part: Sequence[Item], number: int) -> Identification:
+    def objective(self, part: Sequence[Item], number: int) -> Objective:
         """Return the untargeted attack on a part of the items: to be named as anybody else."""
         model = self.source.model
+        # the attacker's draws, not the defender's; each part has its own, so that an interrupted
+        # set goes on as if it had not been
+        seed = seed_of(self.seed, self.key, number, "attacker")
+        generator = torch.Generator().manual_seed(seed)
         if self.purifier is not None:
-            # the attacker's draws, not the defender's; each part has its own, so that an
-            # interrupted set goes on as if it had not been
-            seed = seed_of(self.seed, self.key, number, "defence")
-            generator = torch.Generator().manual_seed(seed)
             model = DefendedModel(model, self.purifier, generator=generator)
         if self.level == "input":
             model = model.without_front_end()
-        return Identification(model, torch.tensor([model.labels.index(i.speaker) for i in part]))
+        labels = torch.tensor([model.labels.index(item.speaker) for item in part])
+        objective = Identification(model, labels)
+        if self.guard is None:
+            return objective
+        rate = self.source.pretrained.card.sample_rate_hz
+        return self.guard.guard(objective, sample_rate_hz=rate, generator=generator)
 
     @property
     def key(self) -> str:

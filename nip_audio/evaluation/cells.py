@@ -11,6 +11,7 @@ from nip_audio.attacks.registry import attack_entry, make_attack
 from nip_audio.evaluation.adversarial_sets import Recipe
 from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies
+from nip_audio.evaluation.detection import DETECTOR, Guard
 from nip_audio.evaluation.systems import EvaluatedSystem
 from nip_audio.purifiers.base import Purifier
 
@@ -26,7 +27,8 @@ class Cell:
         plan: The attack's.
         attack: Made from it, at one strength.
         eps: That strength; None for an attack without.
-        defence: Name of the defence that the attacker knows; ``NO_DEFENCE`` unless adaptive.
+        defence: Name of the defence or detector that the attacker knows; ``NO_DEFENCE`` unless
+            adaptive.
     """
 
     system: str
@@ -73,7 +75,9 @@ def plan_cells(
         if plan.systems and system not in plan.systems:
             continue
         names: Sequence[str] = [NO_DEFENCE]
-        if plan.protocol == "adaptive":
+        if plan.detector:
+            names = [DETECTOR]
+        elif plan.protocol == "adaptive":
             names = [n for n, d in defences.items() if d is not None and applies(d, plan.level)]
         for eps in plan.eps:
             attack = make_attack(plan.attack, level=plan.level, eps=eps, settings=plan.settings)
@@ -86,6 +90,7 @@ def recipe_of(
     system: EvaluatedSystem,
     source: EvaluatedSystem,
     purifier: Purifier | None,
+    guard: Guard | None,
     *,
     seed: int,
 ) -> Recipe:
@@ -96,6 +101,7 @@ def recipe_of(
         system: Its system.
         source: The system that the attacker knows: the same, but for ``transfer``.
         purifier: The defence that the attacker knows.
+        guard: The detector that the attacker knows.
         seed: Of the run.
     """
     right = system.named_rightly
@@ -104,6 +110,7 @@ def recipe_of(
         system=system,
         source=source,
         purifier=purifier,
+        guard=guard,
         attack=cell.attack,
         level=cell.plan.level,
         items=items[: cell.plan.items],

@@ -69,6 +69,8 @@ class AttackPlan:
         systems: Which; empty is all.
         protocol: Who knows what.
         source: For ``transfer``: the system that the attacker knows.
+        detector: For ``adaptive``: whether he attacks the model together with the NCCR detector,
+            rather than through each purifier.
     """
 
     attack: str
@@ -80,6 +82,7 @@ class AttackPlan:
     systems: tuple[str, ...] = ()
     protocol: Protocol = "unaware"
     source: str | None = None
+    detector: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class EvaluationConfig:
         systems: Under attack.
         attacks: Made once each, whatever the defences.
         defences: Purifiers with settings, beside those that are always there.
-        detect: Whether detectors are fitted and measured.
+        detect: Clips of each cell that the detectors judge; 0 is none, and fits none.
         controls: Whether harmless changes are measured.
         seed: Of everything random.
     """
@@ -104,7 +107,7 @@ class EvaluationConfig:
     systems: tuple[SystemPlan, ...]
     attacks: tuple[AttackPlan, ...]
     defences: tuple[Mapping[str, Any], ...] = ()
-    detect: bool = False
+    detect: int = 0
     controls: bool = False
     seed: int = 1234
 
@@ -163,7 +166,7 @@ def read_config(
             _defence(d, f"{path}: defences[{i}]")
             for i, d in enumerate(_list(top.get("defences", []), f"{path}: defences"))
         ),
-        detect=bool(top.get("detect", False)),
+        detect=_whole(top.get("detect", 0), f"{path}: detect", least=0),
         controls=bool(top.get("controls", False)),
         seed=_whole(top.get("seed", 1234), f"{path}: seed"),
     )
@@ -174,7 +177,10 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
         data,
         where,
         required=("attack",),
-        optional=("level", "eps", "items", "batch", "settings", "systems", "protocol", "source"),
+        optional=(
+            *("level", "eps", "items", "batch", "settings"),
+            *("systems", "protocol", "source", "detector"),
+        ),
     )
     eps = tuple(_strength(e, where) for e in _list(plan.get("eps", [None]), f"{where}.eps"))
     chosen = tuple(str(s) for s in _list(plan.get("systems", []), f"{where}.systems"))
@@ -198,7 +204,10 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
         systems=chosen,
         protocol=protocol,
         source=source,
+        detector=bool(plan.get("detector", False)),
     )
+    if made.detector and (protocol != "adaptive" or made.level != "raw"):
+        raise InputError(f"{where}: detector is for protocol adaptive at level raw; leave it out")
     for e in eps:  # wrong names, units and combinations are found now
         make_attack(made.attack, level=made.level, eps=e, settings=settings)
     return made
@@ -253,9 +262,9 @@ def _list(data: object, where: str) -> list[Any]:
     return data
 
 
-def _whole(value: object, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{where} is {value!r}, expected a whole number from 1 on")
+def _whole(value: object, where: str, *, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{where} is {value!r}, expected a whole number from {least} on")
     return value
 
 

@@ -13,8 +13,8 @@ from nip_audio.attacks.registry import Level
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.defended import DefendedModel
-from nip_audio.evaluation.adversarial_sets import seed_of
 from nip_audio.evaluation.roles import refuse_overlap
+from nip_audio.evaluation.seeds import seed_of
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.noise import GaussianNoise, MatchedNoise
 from nip_audio.purifiers.quantization import Quantization

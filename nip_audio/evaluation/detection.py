@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 
+from nip_audio.attacks.objectives import Guarded, Objective
 from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import auroc
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, measure_nccr
+from nip_audio.core.state import write_atomic
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
+from nip_audio.detectors.differentiable import NccrDistance
 from nip_audio.detectors.rates import LogRates
-from nip_audio.evaluation.adversarial_sets import seed_of
-from nip_audio.evaluation.systems import Item
-from nip_audio.screening.measure import DEFAULT_NOISES
+from nip_audio.errors import InputError
+from nip_audio.evaluation.seeds import seed_of
+from nip_audio.evaluation.systems import EvaluatedSystem, Item
 
-__all__ = ["RATES", "Detector", "Evidence", "fit_detectors", "gather", "noises_for"]
+__all__ = [
+    "DETECTOR",
+    "RATES",
+    "Detector",
+    "Evidence",
+    "Guard",
+    "evidence_of",
+    "fit_detectors",
+    "gather",
+    "guard_of",
+]
 
 Array = NDArray[np.float64]
+
+DETECTOR = "NCCR, clean only"
+"""Name of the detector that an adaptive attacker attacks together with the model."""
 
 RATES = (0.05, 0.01)
 """False-positive rates at which thresholds are set."""
@@ -47,12 +67,6 @@ class Evidence:
     def __len__(self) -> int:
         """Return the number of clips."""
         return len(self.rates)
-
-
-def noises_for(model: InstrumentedModel, taps: Sequence[str], *, draws: int) -> NccrConfig:
-    """Return the default noises at the taps; those of the waveform need a front end."""
-    levels = {"raw", "input"} if model.front_end is not None else {"input"}
-    return NccrConfig(tuple(taps), tuple(n for n in DEFAULT_NOISES if n.level in levels), draws)
 
 
 @torch.no_grad()
@@ -102,11 +116,13 @@ class Detector:
         name: As the tables call it.
         score: Evidence → (n,).
         thresholds: Score above which a clip is flagged, by false-positive rate.
+        fitted: What the score comes from, if it was fitted.
     """
 
     name: str
     score: Callable[[Evidence], Array]
     thresholds: Mapping[float, float]
+    fitted: Pipeline | None = None
 
     def auroc(self, attacked: Evidence, clean: Evidence) -> float:
         """Area under the ROC curve."""
@@ -137,11 +153,11 @@ def fit_detectors(calibration: Evidence, items: Sequence[Item]) -> tuple[Detecto
         fitted: Pipeline = make_pipeline(LogRates(), CleanDistance()).fit(rows(calibration))
         held_out = out_of_fold_distances(fitted, rows(calibration), speakers)
         limits = {rate: conformal_threshold(held_out, rate) for rate in RATES}
-        return Detector(name, lambda e: -fitted.score_samples(rows(e)), limits)
+        return Detector(name, lambda e: -fitted.score_samples(rows(e)), limits, fitted)
 
     means = calibration.score_changes.mean(axis=1)
     return (
-        two_sided(lambda e: e.rates, "NCCR, clean only"),
+        two_sided(lambda e: e.rates, DETECTOR),
         Detector(
             "|Δscore|, mean",
             lambda e: e.score_changes.mean(axis=1),
@@ -151,3 +167,79 @@ def fit_detectors(calibration: Evidence, items: Sequence[Item]) -> tuple[Detecto
             lambda e: np.column_stack([e.score_changes, e.rates[:, -1]]), "|Δscore|, two-sided"
         ),
     )
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The NCCR detector as an attacker knows it: everything but the detector's own draws.
+
+    Attributes:
+        config: What is measured, with as many draws as the attacker can afford in every step.
+        rates: Fitted.
+        detector: Fitted.
+        threshold: Distance above which a clip is flagged.
+    """
+
+    config: NccrConfig
+    rates: LogRates
+    detector: CleanDistance
+    threshold: float
+
+    def settings(self) -> dict[str, Any]:
+        """Return what attacks on it depend on, as plain JSON values."""
+        digest = hashlib.sha256()
+        for fitted in (self.rates, self.detector):
+            for _, tensor in sorted(fitted.to_tensors().items()):
+                digest.update(tensor.numpy().tobytes())
+        return {
+            "name": DETECTOR,
+            "config": self.config.to_json(),
+            "threshold": self.threshold,
+            "fitted_sha256": digest.hexdigest(),
+        }
+
+    def guard(
+        self, objective: Objective, *, sample_rate_hz: int, generator: torch.Generator
+    ) -> Guarded:
+        """Return the aim to have one's way and not to be noticed.
+
+        A tenth of the threshold weighs as much as a logit.
+        """
+        evidence = NccrDistance(
+            objective.model,
+            self.config,
+            self.rates,
+            self.detector,
+            unit_s=1 / sample_rate_hz,
+            generator=generator,
+        )
+        limit = self.threshold
+        return Guarded(objective, evidence, threshold=limit, scale=limit / 10)
+
+
+def guard_of(detectors: Sequence[Detector], config: NccrConfig) -> Guard:
+    """Return the first detector, NCCR, as an attacker knows it; he draws once a step."""
+    nccr = detectors[0]
+    if nccr.fitted is None:
+        raise InputError(f"{nccr.name} was not fitted; pass what fit_detectors returned")
+    rates, detector = (step for _, step in nccr.fitted.steps)
+    return Guard(replace(config, draws=1), rates, detector, nccr.thresholds[RATES[0]])
+
+
+def evidence_of(
+    system: EvaluatedSystem, clips: Sequence[Tensor], config: NccrConfig, folder: Path, *, seed: int
+) -> Evidence:
+    """Measure clips, or read what was measured of the very same before."""
+    settings = json.dumps(config.to_json(), sort_keys=True)
+    parts = [system.identity, settings, str(seed), *(_content(clip) for clip in clips)]
+    path = folder / f"{hashlib.sha256(':'.join(parts).encode()).hexdigest()[:24]}.safetensors"
+    if path.exists():
+        read = {name: tensor.numpy() for name, tensor in load(path.read_bytes()).items()}
+        return Evidence(read["rates"], read["score_changes"])
+    rate = system.pretrained.card.sample_rate_hz
+    made = gather(system.model, clips, config, seed=seed, seconds_per_position=1 / rate)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"rates": made.rates, "score_changes": made.score_changes}
+    tensors = {name: torch.from_numpy(array).contiguous() for name, array in arrays.items()}
+    write_atomic(path, save(tensors), force=True)
+    return made

@@ -10,7 +10,8 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import HashMismatchError, OutputError
-from nip_audio.evaluation.adversarial_sets import Recipe, _locked, make_set, seed_of
+from nip_audio.evaluation.adversarial_sets import Recipe, _locked, make_set
+from nip_audio.evaluation.seeds import seed_of
 from nip_audio.purifiers.noise import GaussianNoise
 
 EPS = 0.004
@@ -23,6 +24,7 @@ def recipe(system) -> Recipe:
         system=system,
         source=system,
         purifier=None,
+        guard=None,
         attack=GradientAttack("pgd", EPS, steps=3),
         level="raw",
         items=right[:4],

@@ -12,6 +12,7 @@ import torch
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError, OutputError
 from nip_audio.evaluation import defences as defences_module
+from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.defences import NO_DEFENCE, decide, make_defences
 from nip_audio.evaluation.report import write_report
@@ -124,16 +125,15 @@ def test_wrong_labels_do_not_reach_the_defence(config, system, tmp_path, monkeyp
     for shift in (0, 1):
         spy = Spy()
         monkeypatch.setattr(defences_module, "GaussianNoise", lambda spy=spy, **settings: spy)
+        bench = Bench.build(system, config, tmp_path / "evidence")
         runner = Runner(config, tmp_path / "out")
-        systems = {"x": system}
-        defences = runner.defences_of(system)
-        ((cell, examples), *_) = runner._sets(system, systems, defences, lambda *a: None)
+        ((cell, examples), *_) = runner.sets(bench, {"x": system}, lambda *a: None)
         names = system.model.labels
         believed = [
             replace(e, speaker=names[(names.index(e.speaker) + shift) % len(names)])
             for e in examples.examples
         ]
-        runner._judge(cell, system, replace(examples, examples=tuple(believed)), defences)
+        bench.judge(cell, replace(examples, examples=tuple(believed)))
         seen.append(spy.shown)
     assert len(seen[0]) == len(seen[1]) > 0
     for first, second in zip(*seen, strict=True):

@@ -1,0 +1,94 @@
+"""HopSkipJump by ART: the smallest change, from decisions alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nip_audio.attacks._art import Goal, attack_items, evasion, seeded_globals
+from nip_audio.attacks.base import Attack, Norm, System
+from nip_audio.errors import AttackError
+
+__all__ = ["HopSkipJump"]
+
+_START_TRIALS = 100
+_FIRST_DRAWS = 100
+_MOST_DRAWS = 200  # ART holds several arrays of so many inputs at once
+
+
+@dataclass(frozen=True)
+class HopSkipJump(Attack):
+    """Walk along the decision boundary towards the item, in L2 (Chen et al. 2020).
+
+    It starts from the first of up to 100 draws of uniform noise that fools. An item for which there
+    is none stays as it is: to be taken for one speaker of many is seldom reached so.
+
+    Deviation: at most 200 draws estimate a gradient, for memory; the paper's count grows on.
+
+    Attributes:
+        steps: Steps along the boundary.
+        queries: Examples scored, at most; the closest that fools is kept.
+
+    Raises:
+        AttackError: If a setting makes no sense.
+    """
+
+    steps: int = 50
+    queries: int = 2000
+
+    white_box: ClassVar[bool] = False
+    norm: ClassVar[Norm] = "minimum"
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.steps < 1 or self.queries < 1:
+            raise AttackError(
+                f"steps is {self.steps} and queries {self.queries}, expected ≥ 1 each"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return "hopskipjump"
+
+    @property
+    def query_limit(self) -> int:
+        """As set; it also ends ART's search of a step size, which may never end by itself."""
+        return self.queries
+
+    def settings(self) -> dict[str, Any]:
+        """Return name and settings."""
+        return {"name": self.name, **asdict(self)}
+
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
+        attacks = evasion()
+
+        def attack(goal: Goal) -> None:
+            start = _start(goal, generator)
+            if start is not None:
+                attacks.HopSkipJump(
+                    goal.classifier(),
+                    max_iter=self.steps,
+                    init_eval=_FIRST_DRAWS,
+                    max_eval=_MOST_DRAWS,
+                    verbose=False,
+                ).generate(goal.x, x_adv_init=start)
+
+        with seeded_globals(generator):
+            return attack_items(system, attack)
+
+
+def _start(goal: Goal, generator: torch.Generator) -> NDArray[np.float32] | None:
+    """Draw noise until it fools; ART would draw from a generator that nothing seeds."""
+    low, high = goal.bounds.low, goal.bounds.high
+    for _ in range(_START_TRIALS):
+        noise = low + (high - low) * torch.rand(1, *goal.shape, generator=generator)
+        goal(noise)
+        if goal.done:
+            return noise.numpy()
+    return None

@@ -1,0 +1,79 @@
+"""The one-pixel attack by ART."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nip_audio.attacks._art import Goal, attack_items, evasion, seeded_globals
+from nip_audio.attacks.base import Attack, Norm, System
+from nip_audio.attacks.square import require_spectrogram
+from nip_audio.errors import AttackError
+
+__all__ = ["OnePixel"]
+
+
+@dataclass(frozen=True)
+class OnePixel(Attack):
+    """One value of a spectrogram, searched by differential evolution (Su et al. 2019).
+
+    The value is any of 256 levels. Where no such change fools, the item stays as it is.
+
+    Attributes:
+        steps: Generations of about 400 candidates each.
+        queries: Candidates scored, at most.
+
+    Raises:
+        AttackError: If a setting makes no sense, or the input is no spectrogram.
+    """
+
+    steps: int = 10
+    queries: int = 4000
+
+    white_box: ClassVar[bool] = False
+    norm: ClassVar[Norm] = "l0"
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.steps < 1 or self.queries < 1:
+            raise AttackError(
+                f"steps is {self.steps} and queries {self.queries}, expected ≥ 1 each"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return "one-pixel"
+
+    @property
+    def query_limit(self) -> int:
+        """As set."""
+        return self.queries
+
+    def settings(self) -> dict[str, Any]:
+        """Return name and settings."""
+        return {"name": self.name, **asdict(self)}
+
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
+        require_spectrogram(system, self.name)
+        attacks = evasion()
+
+        def attack(goal: Goal) -> None:
+            # without labels ART takes the decision, foiled; given two classes it refuses labels
+            attacks.PixelAttack(
+                goal.classifier(), th=1, es=1, max_iter=self.steps, verbose=False
+            ).generate(goal.x)
+
+        with seeded_globals(generator):
+            return _largest_change_only(attack_items(system, attack), system.batch.x)
+
+
+def _largest_change_only(x: Tensor, clean: Tensor) -> Tensor:
+    """Undo all changes but one an item: ART's scale of 0 … 255 rounds every value a little."""
+    change = (x - clean).flatten(1).abs()
+    largest = torch.zeros_like(change, dtype=torch.bool)
+    largest.scatter_(1, change.argmax(dim=1, keepdim=True), value=True)
+    return torch.where(largest.reshape(x.shape), x, clean)

@@ -1,0 +1,238 @@
+"""One system on the bench: its defences and detectors, and what they make of clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nip_audio.core.metrics import auroc, bootstrap
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.evaluation.adversarial_sets import AdversarialSet
+from nip_audio.evaluation.cells import Cell
+from nip_audio.evaluation.config import EvaluationConfig
+from nip_audio.evaluation.defences import NO_DEFENCE, applies, decide, make_defences
+from nip_audio.evaluation.detection import (
+    RATES,
+    Detector,
+    Evidence,
+    Guard,
+    evidence_of,
+    fit_detectors,
+    guard_of,
+)
+from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
+from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
+from nip_audio.purifiers.base import Purifier
+from nip_audio.screening.measure import default_config
+
+__all__ = ["Bench"]
+
+Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A system with everything that stands between it and an attacker.
+
+    Attributes:
+        config: Of the run.
+        system: The system.
+        defences: Purifiers by name; no defence and plain noise always stand.
+        detectors: Fitted on the ``calibrate`` role; empty if the run has none.
+        noises: What detectors measure.
+        clean: Evidence of unattacked test clips.
+        folder: Where measured evidence is kept.
+    """
+
+    config: EvaluationConfig
+    system: EvaluatedSystem
+    defences: Mapping[str, Purifier | None]
+    detectors: tuple[Detector, ...]
+    noises: NccrConfig
+    clean: Evidence | None
+    folder: Path
+
+    @staticmethod
+    def build(system: EvaluatedSystem, config: EvaluationConfig, folder: Path) -> Bench:
+        """Make the defences, and fit the detectors to the ``calibrate`` role.
+
+        Raises:
+            InputError: If a defence was fitted on a test clip.
+            CalibrationError: If there are too few clips for the detectors' thresholds.
+        """
+        tested = [item.content_sha256 for item in system.items]
+        defences = make_defences(config.defences, system.model, tested)
+        noises = default_config(system.pretrained)
+        if config.detect == 0:
+            return Bench(config, system, defences, (), noises, None, folder)
+        calibration, clean = (
+            evidence_of(system, [i.samples for i in items], noises, folder, seed=config.seed)
+            for items in (system.calibrate, system.items[: 4 * config.detect])
+        )
+        detectors = fit_detectors(calibration, system.calibrate)
+        return Bench(config, system, defences, detectors, noises, clean, folder)
+
+    @property
+    def guard(self) -> Guard | None:
+        """The detector that an adaptive attacker attacks."""
+        return guard_of(self.detectors, self.noises) if self.detectors else None
+
+    def judge(self, cell: Cell, examples: AdversarialSet) -> dict[str, Any]:
+        """Count successes of the attack on what it was made for, and what others save."""
+        speakers = [e.speaker for e in examples.examples]
+        labels = np.array([self.system.model.labels.index(s) for s in speakers])
+        known = None if cell.plan.detector else self.defences[cell.defence]
+        fooled = self._named(known, examples) != labels
+        detection = self._detection(examples, fooled, speakers)
+        return {
+            "set": examples.folder.name,
+            "attacked": len(labels),
+            "successes": int(fooled.sum()),
+            "asr": self._share(fooled, speakers),
+            "asr_unwritten": float(np.mean([e.fooled_unwritten for e in examples.examples])),
+            "fooled": _bits(fooled),
+            "norms": {
+                name: _spread([getattr(e, name) for e in examples.examples], fooled)
+                for name in ("linf", "l2", "l0", "snr_db")
+            },
+            "queries": float(np.mean([e.queries for e in examples.examples])),
+            "gradients": float(np.mean([e.gradients for e in examples.examples])),
+            "seconds": float(np.mean([e.seconds for e in examples.examples])),
+            "defences": self._defended(cell, examples, labels, fooled, speakers),
+            "detectors": detection,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the system, and what happens to it when nobody attacks."""
+        system = self.system
+        speakers = [item.speaker for item in system.items]
+        labels = system.labels_of(system.items).numpy()
+        accuracy = {}
+        for name, purifier in self.defences.items():
+            batches = (batch_of(part) for part in in_batches(system.items))
+            named = decide(system.model, purifier, batches, level="raw", seed=self.config.seed)
+            accuracy[name] = self._share(named == labels, speakers)
+        return {
+            "model": system.plan.model,
+            "model_id": system.pretrained.model_id,
+            "identity": system.identity,
+            "task": "CSI-E" if system.plan.enrol else "CSI-NE",
+            "subset": system.plan.subset,
+            "crop_s": system.plan.crop_s,
+            "clips": len(speakers),
+            "speakers": len(set(speakers)),
+            "rightly_named": int(system.named_rightly.sum()),
+            "accuracy": accuracy,
+            "calibration_clips": len(system.calibrate) if self.detectors else 0,
+            "flagged_unattacked": self._false_alarms(speakers),
+        }
+
+    def _defended(
+        self,
+        cell: Cell,
+        examples: AdversarialSet,
+        labels: NDArray[np.int64],
+        fooled: Hits,
+        speakers: Sequence[str],
+    ) -> list[dict[str, Any]]:
+        # a defence that the attacker did not know says nothing of one that he did
+        if cell.plan.protocol == "adaptive":
+            return []
+        rows = []
+        for name, purifier in self.defences.items():
+            if name == NO_DEFENCE or not applies(purifier, examples.level):
+                continue
+            right = self._named(purifier, examples) == labels
+            saved = right[fooled], [s for s, hit in zip(speakers, fooled, strict=True) if hit]
+            rows.append(
+                {
+                    "defence": name,
+                    "accuracy_attacked": self._share(right, speakers),
+                    "dsr": self._share(*saved) if fooled.sum() >= MIN_SUCCESSES else None,
+                    "right": _bits(right),
+                }
+            )
+        return rows
+
+    def _named(self, purifier: Purifier | None, examples: AdversarialSet) -> NDArray[np.int64]:
+        return decide(
+            self.system.model,
+            purifier,
+            examples.batches(),
+            level=examples.level,
+            seed=self.config.seed,
+        )
+
+    def _detection(
+        self, examples: AdversarialSet, fooled: Hits, speakers: Sequence[str]
+    ) -> dict[str, Any] | None:
+        """Detection of the first examples that fool; None if too few do, or nothing is fitted."""
+        chosen = np.flatnonzero(fooled)[: self.config.detect]
+        if self.clean is None or examples.level != "raw" or len(chosen) < MIN_SUCCESSES:
+            return None
+        clips = [examples.values([i]).x[0] for i in chosen]
+        seed = self.config.seed
+        attacked = evidence_of(self.system, clips, self.noises, self.folder, seed=seed)
+        owners = [speakers[i] for i in chosen]
+        return {
+            detector.name: {
+                "examples": len(chosen),
+                "auroc": self._auroc(detector, attacked, self.clean, owners),
+                **{
+                    f"flagged_at_{rate:g}": self._share(detector.flagged(attacked, rate), owners)
+                    for rate in RATES
+                },
+            }
+            for detector in self.detectors
+        }
+
+    def _auroc(
+        self, detector: Detector, attacked: Evidence, clean: Evidence, owners: Sequence[str]
+    ) -> dict[str, float]:
+        """AUROC against unattacked test clips; speakers are resampled on both sides."""
+        sides = []
+        clean_owners = [item.speaker for item in self.system.items[: len(clean)]]
+        names = sorted({*owners, *clean_owners})
+        for evidence, side in ((attacked, owners), (clean, clean_owners)):
+            scores = detector.score(evidence)
+            sides.append([scores[np.asarray(side) == name] for name in names])
+
+        def statistic(rows: NDArray[np.intp]) -> float:
+            return auroc(*(np.concatenate([side[i] for i in rows]) for side in sides))
+
+        return bootstrap(statistic, len(names), seed=self.config.seed, rounds=300).to_json()
+
+    def _false_alarms(self, speakers: Sequence[str]) -> dict[str, Any] | None:
+        """Share of the unattacked test clips that are flagged."""
+        if self.clean is None:
+            return None
+        owners = speakers[: len(self.clean)]
+        return {
+            detector.name: {
+                f"at_{rate:g}": self._share(detector.flagged(self.clean, rate), owners)
+                for rate in RATES
+            }
+            for detector in self.detectors
+        }
+
+    def _share(self, hits: Hits, speakers: Sequence[str]) -> dict[str, float]:
+        return proportion(hits, speakers, seed=self.config.seed).to_json()
+
+
+def _spread(values: Sequence[float], fooled: Hits) -> dict[str, float] | None:
+    """Median and quartiles over the examples that fool."""
+    chosen = np.asarray(values)[fooled]
+    if len(chosen) == 0:
+        return None
+    low, median, high = np.quantile(chosen, [0.25, 0.5, 0.75])
+    return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def _bits(hits: Hits) -> str:
+    """One character an item, for what is compared item by item later."""
+    return "".join("1" if hit else "0" for hit in hits)
