@@ -19,7 +19,9 @@ __all__ = ["AutoAttack"]
 
 @dataclass(frozen=True)
 class AutoAttack(Attack):
-    """APGD on cross-entropy, then on the difference of logits ratio, then Square (Croce & Hein 2020).
+    """APGD on two losses, cross-entropy and difference of logits ratio, then Square.
+
+    Source: Croce & Hein 2020.
 
     Each is for the items that those before did not fool. The ratio needs three classes and a class
     to leave: it is left out against verification, and where there is a target, for which the margin

@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from nip_audio.attacks.autoattack import AutoAttack
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.end_to_end import EndToEndPgd
 from nip_audio.attacks.gradient import GradientAttack
+from nip_audio.attacks.hopskipjump import HopSkipJump
+from nip_audio.attacks.jsma import Jsma
+from nip_audio.attacks.one_pixel import OnePixel
+from nip_audio.attacks.square import Square
+from nip_audio.attacks.universal import UniversalPerturbation
 from nip_audio.errors import AttackError
 
-__all__ = ["ATTACKS", "AttackEntry", "Level", "attack_entry", "make_attack"]
+__all__ = ["ATTACKS", "AttackEntry", "Level", "attack_entry", "make_attack", "names_at"]
 
 Level = Literal["raw", "input"]
 """Where an attack works: on raw input (a waveform), or on the model's own (a spectrogram)."""
@@ -64,6 +70,12 @@ ATTACKS: Mapping[str, AttackEntry] = {
         "PGD", "white box", "Foolbox", GradientAttack, {"method": "pgd", "draws": 1}
     ),
     "eot": AttackEntry("EOT", "white box", "Foolbox", GradientAttack, {"method": "eot"}),
+    "jsma": AttackEntry("JSMA", "white box", "ART", Jsma, levels=("input",)),
+    "uap": AttackEntry("UAP", "white box", "ART", UniversalPerturbation),
+    "autoattack": AttackEntry("AutoAttack", "white box", "ART", AutoAttack),
+    "one-pixel": AttackEntry("one-pixel", "black box", "ART", OnePixel, levels=("input",)),
+    "square": AttackEntry("Square", "black box", "ART", Square, levels=("input",)),
+    "hopskipjump": AttackEntry("HopSkipJump", "black box", "ART", HopSkipJump),
     "pgd-e2e": AttackEntry("end-to-end PGD", "adaptive", "own", EndToEndPgd),
 }
 
@@ -78,6 +90,11 @@ def attack_entry(name: str) -> AttackEntry:
         near = difflib.get_close_matches(str(name), ATTACKS, n=3) or ATTACKS
         raise AttackError(f"no attack {name!r}; near: {', '.join(near)}")
     return ATTACKS[name]
+
+
+def names_at(level: Level) -> list[str]:
+    """List the attacks that work at a level."""
+    return [name for name, entry in ATTACKS.items() if level in entry.levels]
 
 
 def make_attack(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.attacks.registry import make_attack
+from nip_audio.attacks.registry import attack_entry, make_attack, names_at
 from nip_audio.cli._console import (
     DEFAULT_MODEL,
     EXIT_FAILED,
@@ -31,24 +31,34 @@ from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
 
+DEFAULT_EPS = 0.002
+
 
 class GoalName(StrEnum):
-    """What the attacker wants of a verification system."""
+    """What the attacker wants."""
 
     accept = "accept"
     reject = "reject"
+    misidentify = "misidentify"
 
 
 def command(
     files: Annotated[list[Path], typer.Argument(help="Clean recordings.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for wavs and JSON sidecars.")],
-    attack: Annotated[str, typer.Option("--attack", "-a", help="fgsm or pgd.")] = "pgd",
+    attack: Annotated[
+        str, typer.Option("--attack", "-a", help=f"One of {', '.join(names_at('raw'))}.")
+    ] = "pgd",
     eps: Annotated[
-        float, typer.Option(help="Largest change of a sample; full scale is 1.")
-    ] = 0.002,
+        float | None,
+        typer.Option(
+            help=f"Largest change of a sample, full scale being 1; default: {DEFAULT_EPS}, where "
+            "the attack takes one."
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps, of those that take any; default: the attack's own.")
     ] = None,
+    queries: Annotated[int | None, typer.Option(help="Most inputs scored, likewise.")] = None,
     enrolment: Annotated[
         Path | None, typer.Option("--enrolment", "-e", help="Made by enroll.")
     ] = None,
@@ -56,7 +66,8 @@ def command(
         str | None, typer.Option("--speaker", "-s", help="Enrolled speaker concerned.")
     ] = None,
     goal: Annotated[
-        GoalName, typer.Option(help="With --speaker: what is wanted.")
+        GoalName,
+        typer.Option(help="accept or reject: of --speaker; misidentify: be named as anybody else."),
     ] = GoalName.reject,
     target: Annotated[
         str | None, typer.Option(help="Be identified as this speaker of the closed set.")
@@ -74,14 +85,17 @@ def command(
     """Make adversarial copies of recordings of your own, to test a defence.
 
     Exit code 0 says that the copies were written, whether they fool the model or not. Rounding to
-    16 bits can add 1.5e-5 to eps.
-    Without --speaker and --target the aim is not to be verified against the recording itself.
+    16 bits can add 1.5e-5 to eps. Without --speaker, --target and --goal misidentify the aim is not
+    to be verified against the recording itself.
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
-    chosen = make_attack(attack, eps=eps, settings={"steps": steps})
+    if eps is None and "eps" in attack_entry(attack).settings:
+        eps = DEFAULT_EPS
+    chosen = make_attack(attack, eps=eps, settings={"steps": steps, "queries": queries})
     pretrained = load_pretrained(model)
-    threshold = find_threshold(pretrained, calibration, threshold)
+    if target is None and goal is not GoalName.misidentify:
+        threshold = find_threshold(pretrained, calibration, threshold)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id) if enrolment else None
     aim = AttackGoal(threshold, goal.value, voices, speaker, target)
     out.mkdir(parents=True, exist_ok=True)

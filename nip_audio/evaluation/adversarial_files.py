@@ -6,13 +6,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from nip_audio.attacks.base import Attack
-from nip_audio.attacks.objectives import Goal, Identification, Objective, Verification
+from nip_audio.attacks.objectives import Identification, Objective, Verification
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, ReadSettings, read_audio, write_audio
 from nip_audio.core.adapter import Batch
@@ -21,27 +21,29 @@ from nip_audio.errors import AttackError, EnrolmentError, OutputError
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 
-__all__ = ["AttackGoal", "AttackedFile", "attack_file"]
+__all__ = ["AttackGoal", "AttackedFile", "FileGoal", "attack_file", "read_back"]
+
+FileGoal = Literal["accept", "reject", "misidentify"]
 
 
 @dataclass(frozen=True)
 class AttackGoal:
     """What the attacker of a file wants.
 
-    Exactly one of three: to be identified as ``target``; with ``speaker``, to be accepted as or
-    rejected from that enrolled voice; with neither, no longer to be verified against the unattacked
-    recording itself.
+    Exactly one of four: to be identified as ``target``; by ``misidentify``, as anybody else than
+    now; with ``speaker``, to be accepted as or rejected from that enrolled voice; with none of
+    these, no longer to be verified against the unattacked recording itself.
 
     Attributes:
-        threshold: Cosine from which the system accepts.
-        goal: ``accept`` or ``reject``.
+        threshold: Cosine from which the system accepts; needed where something is verified.
+        goal: ``accept``, ``reject`` or ``misidentify``.
         enrolment: Enrolled voices.
         speaker: Enrolled speaker.
         target: Label of the closed set.
     """
 
-    threshold: float
-    goal: Goal = "reject"
+    threshold: float | None
+    goal: FileGoal = "reject"
     enrolment: Enrolment | None = None
     speaker: str | None = None
     target: str | None = None
@@ -52,6 +54,11 @@ class AttackGoal:
             raise EnrolmentError("--enrolment and --speaker belong together; pass both or neither")
         if self.target is not None and self.speaker is not None:
             raise AttackError("a target label and an enrolled speaker exclude each other; pass one")
+        if self.goal == "misidentify" and (self.target, self.speaker) != (None, None):
+            raise AttackError(
+                "to be named as anybody else leaves no choice of whom; pass --goal misidentify, or "
+                "--target or --speaker"
+            )
         if self.goal == "accept" and self.speaker is None:
             raise AttackError("to be accepted needs a voice: pass --enrolment and --speaker")
 
@@ -67,6 +74,10 @@ class AttackGoal:
                 )
             label = torch.tensor([labels.index(self.target)])
             return Identification(model, label, targeted=True)
+        if self.goal == "misidentify":
+            return Identification(model, model.predict(Batch(samples[None])))
+        if self.threshold is None:
+            raise AttackError("verification needs a threshold; pass --threshold")
         if self.enrolment is not None and self.speaker is not None:
             voice = self.enrolment.voice(self.speaker)
         else:
@@ -170,7 +181,7 @@ def attack_file(
         written_sha256=written.sha256,
         attack=attack.settings(),
         aim=_aim(goal),
-        threshold=None if goal.target is not None else goal.threshold,
+        threshold=goal.threshold if isinstance(objective, Verification) else None,
         score_before=_score(objective, audio.samples),
         score_after=_score(objective, written.samples),
         succeeded_before=before,
@@ -208,6 +219,8 @@ def _score(objective: Objective, samples: Tensor) -> float:
 def _aim(goal: AttackGoal) -> str:
     if goal.target is not None:
         return f"identified as {goal.target}"
+    if goal.goal == "misidentify":
+        return "identified as anybody else"
     if goal.speaker is not None:
         return f"{'accepted as' if goal.goal == 'accept' else 'rejected from'} {goal.speaker}"
     return "no longer verified against the recording itself"

@@ -49,6 +49,16 @@ class BasicBlock(nn.Module):
         return masks(y.relu())
 
 
+class Stage(nn.ModuleList):
+    """Blocks of one width, the first of which may halve F and T: one layer to tap."""
+
+    def forward(self, x: Tensor, masks: Masks) -> Tensor:
+        """Apply the blocks; ``masks`` are those of their output."""
+        for block in self:
+            x = block(x, masks)
+        return x
+
+
 class ResNet34(nn.Module):
     """Plain ResNet-34 (He et al. 2016) with one input channel and global average pooling.
 
@@ -85,7 +95,7 @@ class ResNet34(nn.Module):
         channels = width
         for depth, count in enumerate(blocks):
             out = width * 2**depth
-            stage = nn.ModuleList()
+            stage = Stage()
             for i in range(count):
                 stride = 2 if depth > 0 and i == 0 else 1
                 stage.append(BasicBlock(channels, out, stride=stride, project=i == 0))
@@ -132,9 +142,8 @@ class ResNet34(nn.Module):
         # behind a ReLU nothing is negative: masked zeros never win the maximum
         masks = masks.halve()
         y = masks(self.stem_pool(y))
-        for stage in self.stages:
-            for block in stage:  # type: ignore[attr-defined]
-                masks = masks.halve() if block.stride == 2 else masks
-                y = block(y, masks)
+        for depth, stage in enumerate(self.stages):
+            masks = masks.halve() if depth > 0 else masks
+            y = stage(y, masks)
         pooled: Tensor = self.pool(masked_mean(y, masks.lengths))
         return pooled

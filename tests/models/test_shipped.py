@@ -22,11 +22,12 @@ from nip_audio import (
 )
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.core.metrics import auroc, equal_error_rate
+from nip_audio.core.nccr import measure_nccr
 from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.models.identification import identify
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.measure import measure
+from nip_audio.screening.measure import default_config, measure
 
 # a little under what docs/xvector.md measures on all clips: these are samples of them
 ACCURACY_FLOOR = 0.7
@@ -65,6 +66,17 @@ def test_holds_no_pickle():
         ".yaml",
         ".safetensors",
     }
+
+
+@pytest.mark.parametrize("name", sorted(p.parent.name for p in SHIPPED.glob("*/model_card.json")))
+def test_its_default_taps_can_be_measured(name):
+    """A layer that is never called, as a list of blocks is not, has no output to tap."""
+    shipped = load_pretrained(SHIPPED / name)
+    clip = Batch(0.1 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(0)))
+    config = default_config(shipped, draws=1)
+    result = measure_nccr(shipped.model, clip, config, generator=torch.Generator().manual_seed(1))
+    assert result.vector.shape == (len(config.names),)
+    assert (result.vector > 0).all()
 
 
 def test_card_states_its_metrics_and_training(pretrained):
