@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging.config
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,8 @@ from nip_audio.errors import MissingDependencyError
 def evasion() -> Any:
     """Return ART's module of attacks."""
     try:
-        import art.attacks.evasion
+        with _logging_left_alone():
+            import art.attacks.evasion
     except ImportError as err:
         raise MissingDependencyError(
             "this attack needs the Adversarial Robustness Toolbox; install it with: "
@@ -50,6 +52,17 @@ def classifier(model: nn.Module, *, shape: tuple[int, ...], classes: int, bounds
         preprocessing=None,
         device_type="cpu",  # of the arrays; the module brings them to the system's own
     )
+
+
+@contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """Keep ART, which configures logging as it is imported, from closing handlers of others."""
+    configure = logging.config.dictConfig
+    logging.config.dictConfig = lambda config: None
+    try:
+        yield
+    finally:
+        logging.config.dictConfig = configure
 
 
 @contextmanager
@@ -95,9 +108,10 @@ class Spent(Exception):
 class Goal(nn.Module):
     """What the attacker wants of one item, as a classifier, which remembers what served him.
 
-    Its two classes are foiled (0) and through (1), whatever the objective, with the margin as
-    logits: so attacks that know no targets have them too, by leaving class 0. ``own_classes`` shows
-    an untargeted goal as the system's own classes instead.
+    Its two classes are foiled (0) and through (1), whatever the objective, with the margin's asinh
+    as logits: so attacks that know no targets have them too, by leaving class 0, and no loss is
+    flat, however sure the system is. ``own_classes`` shows an untargeted goal as the system's own
+    classes instead.
 
     What counts as result is not what ART returns but the best example it asked about: ART forgets
     fooling examples that it passes on its way, and may return what does not fool.
@@ -167,10 +181,10 @@ class Goal(nn.Module):
             raise Spent
         clean = system.batch.x
         x = x.reshape(len(x), *clean.shape[1:]).to(clean)
-        logits = system(x)
+        logits = system(x) if self._own_classes else system.scores(x)
         margin = margin_of(logits, system.label.expand(len(x)), targeted=system.targeted)
         self._remember(x.detach(), margin.detach(), clean)
-        return (logits if self._own_classes else foiled_or_through(margin)).cpu()
+        return (logits if self._own_classes else foiled_or_through(margin.asinh())).cpu()
 
     def _remember(self, x: Tensor, margin: Tensor, clean: Tensor) -> None:
         change = (x - clean).flatten(1)

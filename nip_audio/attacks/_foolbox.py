@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from nip_audio.attacks.base import System
-from nip_audio.errors import MissingDependencyError
+from nip_audio.errors import AttackError, MissingDependencyError
 
 
 def foolbox() -> Any:
@@ -33,3 +34,24 @@ def criterion_of(system: System) -> Any:
     criteria = foolbox().criteria
     kind = criteria.TargetedMisclassification if system.targeted else criteria.Misclassification
     return kind(system.label)
+
+
+def leaving(system: System, name: str) -> tuple[Any, int]:
+    """Return what Foolbox calls success to attacks that know no targets, and how many classes.
+
+    To reach one of two classes is to leave the other.
+
+    Raises:
+        AttackError: If there is a target among several classes.
+    """
+    with torch.no_grad():
+        classes = system(system.batch.x).shape[1]
+    label = system.label
+    if system.targeted:
+        if classes != 2:
+            raise AttackError(
+                f"{name} knows no targets, expected an untargeted goal; use pgd, cw or fakebob for "
+                "a target"
+            )
+        label = 1 - label
+    return foolbox().criteria.Misclassification(label), classes

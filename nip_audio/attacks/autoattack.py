@@ -25,14 +25,16 @@ class AutoAttack(Attack):
 
     Each is for the items that those before did not fool. The ratio needs three classes and a class
     to leave: it is left out against verification, and where there is a target, for which the margin
-    of the target over its nearest rival stands in the cross-entropy. Square is for spectrograms.
+    of the target over its nearest rival stands in the cross-entropy. Square is for spectrograms. Of
+    a system surer than a softmax can tell, only the ratio and the margin show progress.
 
     Deviation: one random start instead of five, and fewer steps; FAB and the targeted parts, which
     ART lacks, are missing. Where nothing fools, the item stays as it is.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
-        steps: Steps of each APGD, the first of them of 2 ε.
+        steps: Steps of each APGD. They start at 2 ε and shrink by halves: with 10 it can be weaker
+            than PGD.
         square_steps: Steps of Square.
 
     Raises:

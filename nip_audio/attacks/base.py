@@ -115,8 +115,8 @@ class System(nn.Module):
         limit = self.max_queries
         return limit is not None and self.queries >= limit * len(self.batch)
 
-    def forward(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
-        """Score.
+    def scores(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Score, without regard for how sure the system is.
 
         Args:
             x: (R, *S) values in bounds.
@@ -129,18 +129,28 @@ class System(nn.Module):
         Raises:
             InputError: If ``rows`` is needed and missing.
         """
-        batch, objective = self._variants(x, rows)
+        # logits are float64, and some libraries let that spread to the examples
+        batch, objective = self._variants(x.to(self.batch.x.dtype), rows)
         if self.exhausted:
             return self._not_fooled(objective, len(x))
-        self.queries += len(x)
-        if x.requires_grad and torch.is_grad_enabled():
-            self.gradients += len(x)
+        self._count(x)
         logits = objective.logits(batch.with_x(batch.masked())).double()
+        self._classes = logits.shape[1]
+        return logits
+
+    def forward(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Score as ``scores`` does, but so that a softmax is never flat."""
+        logits = self.scores(x, rows)
         if logits.shape[1] < 2:
             return logits
-        self._classes = logits.shape[1]
         best = logits.detach().topk(2, dim=1).values
         return logits / ((best[:, :1] - best[:, 1:]) / _SUREST).clamp_min(1.0)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embed variants of all items in order: (B, D). Counts as scoring them."""
+        self._count(x)
+        batch = self.batch.with_x(x)
+        return self.objective.model.embed(batch.with_x(batch.masked()))
 
     @torch.no_grad()
     def fooled(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
@@ -158,6 +168,11 @@ class System(nn.Module):
         """Count what another system, of one of the items, has counted."""
         self.queries += other.queries
         self.gradients += other.gradients
+
+    def _count(self, x: Tensor) -> None:
+        self.queries += len(x)
+        if x.requires_grad and torch.is_grad_enabled():
+            self.gradients += len(x)
 
     def _variants(self, x: Tensor, rows: Sequence[int] | None) -> tuple[Batch, Objective]:
         if rows is None:

@@ -9,10 +9,15 @@ from typing import Any, Literal
 
 from nip_audio.attacks.autoattack import AutoAttack
 from nip_audio.attacks.base import Attack
+from nip_audio.attacks.decision import AdditiveUniformNoise, Boundary, Pointwise
 from nip_audio.attacks.end_to_end import EndToEndPgd
+from nip_audio.attacks.fakebob import Fakebob
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.hopskipjump import HopSkipJump
 from nip_audio.attacks.jsma import Jsma
+from nip_audio.attacks.kenansville import Kenansville
+from nip_audio.attacks.minimum import CarliniWagner, DeepFool
+from nip_audio.attacks.neuron import NeuronAttack
 from nip_audio.attacks.one_pixel import OnePixel
 from nip_audio.attacks.square import Square
 from nip_audio.attacks.universal import UniversalPerturbation
@@ -76,6 +81,15 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "one-pixel": AttackEntry("one-pixel", "black box", "ART", OnePixel, levels=("input",)),
     "square": AttackEntry("Square", "black box", "ART", Square, levels=("input",)),
     "hopskipjump": AttackEntry("HopSkipJump", "black box", "ART", HopSkipJump),
+    "deepfool": AttackEntry("DeepFool", "white box", "Foolbox", DeepFool),
+    "cw": AttackEntry("C&W", "white box", "Foolbox", CarliniWagner),
+    "auna": AttackEntry("AUNA", "black box", "Foolbox", AdditiveUniformNoise),
+    "pwa": AttackEntry("PWA", "black box", "Foolbox", Pointwise, levels=("input",)),
+    "boundary": AttackEntry("Boundary", "black box", "Foolbox", Boundary),
+    "fakebob": AttackEntry("FAKEBOB", "black box", "own", Fakebob),
+    "kenansville": AttackEntry("Kenansville", "black box", "own", Kenansville, levels=("raw",)),
+    "s-ala": AttackEntry("S-ALA", "adaptive", "own", NeuronAttack, {"method": "s-ala"}),
+    "r-ala": AttackEntry("R-ALA", "adaptive", "own", NeuronAttack, {"method": "r-ala"}),
     "pgd-e2e": AttackEntry("end-to-end PGD", "adaptive", "own", EndToEndPgd),
 }
 

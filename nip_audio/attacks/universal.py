@@ -119,6 +119,6 @@ class _NumberedGoals(nn.Module):
         (system,) = self._system
         rows = ((x[:, -1].detach() - self._low) / self._unit).round().long().tolist()
         clean = system.batch.x
-        logits = system(x[:, :-1].reshape(len(x), *clean.shape[1:]).to(clean), rows)
+        logits = system.scores(x[:, :-1].reshape(len(x), *clean.shape[1:]).to(clean), rows)
         margin = margin_of(logits, system.label[rows], targeted=system.targeted)
         return foiled_or_through(margin).cpu()

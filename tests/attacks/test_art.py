@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging.config
 import random
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from nip_audio.attacks._art import evasion
 from nip_audio.attacks.autoattack import AutoAttack
 from nip_audio.attacks.base import System
 from nip_audio.attacks.gradient import GradientAttack
@@ -149,7 +151,7 @@ def check_promises(name, objective, given):
 def test_promises_on_spectrograms(tiny_model, references, spectrograms, name, goal):
     model = tiny_model.without_front_end()
     if goal in ("accept", "reject"):
-        cosines = nn.functional.cosine_similarity(model.embed(spectrograms), references)
+        cosines = nn.functional.cosine_similarity(model.embed(spectrograms), references).detach()
         beyond = 0.01 if goal == "accept" else -0.01
         edge = cosines.max() if goal == "accept" else cosines.min()
         objective = Verification(model, references, threshold=float(edge) + beyond, goal=goal)
@@ -183,11 +185,10 @@ def test_same_generator_same_result_and_global_ones_untouched(unwilling, spectro
     random.setstate(states[1])
 
 
-@pytest.mark.parametrize("level", ["raw", "input"])
-@pytest.mark.parametrize("name", ["square", "hopskipjump", "autoattack"])
-def test_randomness_comes_from_the_generator(level, name):
-    if (name, level) == ("square", "raw"):
-        pytest.skip("for spectrograms")
+@pytest.mark.parametrize(
+    ("name", "level"), [("square", "input"), ("hopskipjump", "raw"), ("hopskipjump", "input")]
+)
+def test_randomness_comes_from_the_generator(name, level):
     model, batch = linear_case(level)
     objective = Identification(model, model.predict(batch))
     attack = attack_for(name, 3 * float(needed(model, batch, 1).max()))
@@ -196,22 +197,11 @@ def test_randomness_comes_from_the_generator(level, name):
     assert not torch.equal(first, other)
 
 
-class BreaksOnThirdCall(Verification):
-    calls = 0
-
-    def logits(self, batch):
-        self.calls += 1
-        if self.calls == 3:
-            raise RuntimeError("broken")
-        return super().logits(batch)
-
-
 @pytest.mark.parametrize("breaks", [False, True], ids=["runs", "raises"])
 @every_attack
 def test_system_is_left_as_found(tiny_model, references, spectrograms, hook_count, name, breaks):
-    kind = BreaksOnThirdCall if breaks else Verification
     model = tiny_model.without_front_end()
-    objective = kind(model, references, threshold=0.999, goal="accept").train()
+    objective = Verification(model, references, threshold=0.999, goal="accept").train()
     model.network.pool_norm.eval()
     model.network.frames[0].requires_grad_(False)
     for parameter in model.parameters():
@@ -221,16 +211,14 @@ def test_system_is_left_as_found(tiny_model, references, spectrograms, hook_coun
     state = {k: v.clone() for k, v in model.state_dict().items()}
     rngs = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     if breaks:
-        # of items attacked one by one each has its own objective, so what breaks is the model
-        calls = iter(range(100))
-        embed = model.embed_input
+        embed, calls = model.embed_input, iter([True, True, True])
 
-        def broken(batch):
-            if next(calls) == 3:
-                raise RuntimeError("broken")
-            return embed(batch)
+        def embed_thrice(batch):
+            if next(calls, False):
+                return embed(batch)
+            raise RuntimeError("broken")
 
-        model.embed_input = broken
+        model.embed_input = embed_thrice
         with pytest.raises(RuntimeError, match="broken"):
             ATTACKS[name](objective, spectrograms, generator=seeded())
     else:
@@ -275,6 +263,24 @@ def test_autoattack_succeeds_exactly_where_it_can(level, goal):
         assert torch.equal(less.batch.x, item.x)
 
 
+@pytest.mark.parametrize("name", ["uap", "autoattack", "square", "one-pixel", "jsma"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_sure_systems_are_attacked_as_well_as_others(name, targeted):
+    """Logits far apart, as log-likelihood ratios are, where a softmax would be flat."""
+    model, batch = linear_case("input")
+    own = model.predict(batch)
+    easiest = model.scores(batch).topk(2, dim=1).indices[:, 1]
+    objective = Identification(model, easiest if targeted else own, targeted=targeted)
+    factor = {"one-pixel": 5, "square": 3, "uap": 4}.get(name, 1.5)
+    attack = attack_for(name, min(0.5, factor * float(needed(model, batch, 1).max())))
+    first = attack(objective, batch, generator=seeded())
+    for parameter in model.network.parameters():
+        parameter.data *= 1000
+    second = attack(objective, batch, generator=seeded())
+    assert torch.equal(first.succeeded, second.succeeded)
+    assert first.succeeded.any()
+
+
 def test_autoattack_uses_the_logits_ratio_where_three_classes_and_no_target_allow_it():
     model, batch = linear_case("raw")
     own = model.predict(batch)
@@ -287,23 +293,17 @@ def test_autoattack_uses_the_logits_ratio_where_three_classes_and_no_target_allo
     assert attack(verification, batch, generator=seeded()).gradients == 4
 
 
-def test_autoattack_is_at_least_as_strong_as_pgd(tiny_model):
+@pytest.mark.parametrize("goal", ["untargeted", "targeted"])
+def test_autoattack_is_at_least_as_strong_as_pgd(tiny_model, goal):
     model = tiny_model.without_front_end()
-    batch = Batch(torch.rand(8, 40, 30, generator=seeded(3)))
-    own = model.predict(batch)
-    target = model.scores(batch).topk(2, dim=1).indices[:, 1]
-    objective = Identification(model, target, targeted=True)
-    successes = []
-    for eps in (0.05, 0.1):
-        pgd = GradientAttack("pgd", eps, steps=10)(objective, batch, generator=seeded())
-        auto = AutoAttack(eps, steps=10, square_steps=1)(objective, batch, generator=seeded())
-        away = AutoAttack(eps, steps=10, square_steps=1)(
-            Identification(model, own), batch, generator=seeded()
-        )
-        assert (auto.succeeded | ~pgd.succeeded).all()
-        assert (away.succeeded | ~pgd.succeeded).all()
-        successes.append(int(pgd.succeeded.sum()))
-    assert max(successes) > 0  # so something was compared
+    batch = Batch(torch.rand(6, 40, 30, generator=seeded(3)))
+    best = model.scores(batch).topk(2, dim=1).indices
+    targeted = goal == "targeted"
+    objective = Identification(model, best[:, int(targeted)], targeted=targeted)
+    pgd = GradientAttack("pgd", 0.02, steps=50)(objective, batch, generator=seeded())
+    auto = AutoAttack(0.02, square_steps=1)(objective, batch, generator=seeded())
+    assert 0 < int(pgd.succeeded.sum()) < 6  # so something is compared
+    assert (auto.succeeded | ~pgd.succeeded).all()
 
 
 def test_square_fools_with_room_and_keeps_to_the_decision_without():
@@ -323,11 +323,11 @@ def test_square_asks_once_a_step(monkeypatch):
     model, batch = linear_case("input")
     objective = Identification(model, model.predict(batch))
     asked = []
-    forward = System.forward
+    scores = System.scores
     monkeypatch.setattr(
         System,
-        "forward",
-        lambda self, x, rows=None: asked.append(x.clone()) or forward(self, x, rows),
+        "scores",
+        lambda self, x, rows=None: asked.append(x.clone()) or scores(self, x, rows),
     )
     Square(1e-4, queries=30)(objective.select([0]), batch.item(0), generator=seeded())
     assert 20 <= len(asked) <= 30
@@ -380,17 +380,19 @@ def test_jsma_stops_at_its_share_of_values():
     result = Jsma(gamma=0.1)(Identification(model, model.predict(batch)), batch, generator=seeded())
     assert not result.succeeded.any()
     assert torch.equal(result.batch.x, batch.masked())
-    assert result.gradients == 4  # 2, 4, 6 and 8 of 60 values, of 54, and of 48: the last is over
+    # the first to be over the share of 60, 54 and 48 values are 8, 6 and 6, by two a gradient
+    assert result.gradients == pytest.approx((4 + 3 + 3) / 3)
 
 
 @pytest.mark.parametrize("level", ["raw", "input"])
 def test_uap_is_one_perturbation_for_all(level):
     model, batch = linear_case(level)
     model.network.weight.data[1] = 1.0 + 0.1 * model.network.weight.data[1]
-    model.network.bias.data = torch.tensor([60.0, 0.0, 0.0])
+    ahead = (model.scores(batch)[:, 1:] - model.scores(batch)[:, :1]).max().detach()
+    model.network.bias.data[0] = ahead + 2.0
     own = model.predict(batch)
     assert own.tolist() == [0, 0, 0]
-    eps = 1.5 * float(needed(model, batch, 1).max())
+    eps = 3 * float(needed(model, batch, 1).max())
     result = UniversalPerturbation(eps)(Identification(model, own), batch, generator=seeded())
     delta = result.batch.x - batch.masked()
     shortest = int(batch.lengths.min())
@@ -400,26 +402,19 @@ def test_uap_is_one_perturbation_for_all(level):
     assert (result.linf <= eps * (1 + 1e-4)).all()
 
 
-def test_uap_knows_each_items_own_voice():
-    """Two items that want opposite decisions, each on its own voice, by one perturbation."""
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_uap_knows_each_items_own_voice(order):
+    """The same recording twice, accepted for one voice and half a right angle off the other."""
     model, batch = linear_case("raw")
-    batch = batch.with_x(batch.x[[0, 0, 0]])
-    with torch.no_grad():
-        start = model.embed(Batch(batch.x))[0]
-        away = torch.linalg.qr(torch.stack([start, torch.ones(3), torch.arange(3.0)], 1))[0][:, 1]
-        model.network.bias += 0.0
-    references = torch.stack([start + away * start.norm(), start - away * start.norm(), start])
-    unpadded = Batch(batch.x)
-    cosine = 0.5**0.5
-    objectives = Verification(model, references, threshold=cosine + 0.02, goal="accept")
-    assert objectives.succeeded(unpadded).tolist() == [False, False, True]
-    attack = UniversalPerturbation(0.3)
-    for row, expected in ((0, [True, False]), (1, [False, True])):
-        chosen = objectives.select([row, 2])
-        result = attack(chosen, Batch(unpadded.x[:2]), generator=seeded())
-        assert result.succeeded[0]
-        closer = objectives.select([0, 1]).succeeded(result.batch.with_x(result.batch.x[[0, 0]]))
-        assert closer.tolist() == expected
+    batch = Batch(batch.x[[0, 0]])
+    near = nn.functional.normalize(model.embed(batch)[0].detach(), dim=0)
+    away = nn.functional.normalize(torch.linalg.cross(near, torch.ones(3)), dim=0)
+    references = torch.stack([near, near + away])[order]
+    objective = Verification(model, references, threshold=0.8, goal="accept")
+    assert objective.succeeded(batch).tolist() == [index == 0 for index in order]
+    result = UniversalPerturbation(0.3)(objective, batch, generator=seeded())
+    assert result.succeeded.all()
+    assert torch.equal(result.batch.x[0], result.batch.x[1])
 
 
 @pytest.mark.parametrize("level", ["raw", "input"])
@@ -450,19 +445,28 @@ def test_what_cannot_be_fooled_stays_as_it_is(attack):
 
 @pytest.mark.parametrize(
     ("attack", "chunk"),
-    [
-        (HopSkipJump(queries=150), 64),
-        (OnePixel(steps=50, queries=600), 128),
-        (Square(1e-4, queries=7), 1),
-    ],
-    ids=["hopskipjump", "one-pixel", "square"],
+    [(OnePixel(steps=50, queries=600), 128), (Square(1e-4, queries=7), 1)],
+    ids=lambda value: getattr(value, "name", None),
 )
-def test_query_cap_holds_and_keeps_what_was_found(attack, chunk):
+def test_query_cap_holds(attack, chunk):
     model, batch = linear_case("input")
+    model.network.bias.data[0] = 1e3
     objective = Identification(model, model.predict(batch))
     result = attack(objective, batch, generator=seeded())
-    assert attack.queries * 0.9 <= result.queries < attack.queries + chunk
-    assert result.succeeded.all() == (attack.name == "hopskipjump")
+    assert attack.queries <= result.queries < attack.queries + chunk
+    assert torch.equal(result.batch.x, batch.x)
+
+
+def test_hopskipjump_keeps_the_closest_it_found_when_queries_run_out():
+    model, batch = linear_case("input")
+    objective = Identification(model, model.predict(batch))
+    norms = []
+    for queries in (150, 600):
+        result = HopSkipJump(queries=queries)(objective, batch, generator=seeded())
+        assert queries <= result.queries < queries + 64
+        assert result.succeeded.all()
+        norms.append(result.l2)
+    assert (norms[1] < norms[0]).all()
 
 
 def test_items_have_their_own_goals_behind_a_detector():
@@ -501,6 +505,21 @@ def test_missing_art_says_what_to_install(monkeypatch, unwilling, spectrograms, 
         MissingDependencyError, match=r"Toolbox.*pip install 'nip-audio\[attacks\]'"
     ):
         ATTACKS[name](unwilling, spectrograms, generator=seeded())
+
+
+def test_importing_art_leaves_log_files_open(monkeypatch, tmp_path):
+    evasion()
+    monkeypatch.delitem(sys.modules, "art")  # so that the import configures logging once more
+    logger, configure = logging.getLogger("somebody.else"), logging.config.dictConfig
+    handler = logging.FileHandler(tmp_path / "log.txt", mode="w")
+    logger.addHandler(handler)
+    logger.warning("before")
+    evasion()
+    logger.warning("after")
+    logger.removeHandler(handler)
+    handler.close()
+    assert (tmp_path / "log.txt").read_text().split() == ["before", "after"]
+    assert logging.config.dictConfig is configure
 
 
 def test_missing_multiprocess_says_what_to_install(monkeypatch, unwilling, spectrograms):

@@ -1,0 +1,98 @@
+"""Kenansville: leave out what is hardly heard, until the speaker is not recognised."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nip_audio.attacks.base import Attack, Norm, System
+from nip_audio.errors import AttackError
+
+__all__ = ["Kenansville", "drop_weakest"]
+
+_LEAST_SNR_DB, _MOST_SNR_DB = 3.0, 60.0
+
+
+@dataclass(frozen=True)
+class Kenansville(Attack):
+    """Drops the spectral components of least energy (Abdullah et al. 2021, the DFT attack).
+
+    No gradient, no additive noise: the least energy whose removal fools is found by bisection,
+    between signal-to-removed ratios of 60 and 3 dB. An item that keeps its speaker at 3 dB, half
+    its energy gone, stays as it is.
+
+    Attributes:
+        steps: Steps of the bisection.
+
+    Raises:
+        AttackError: If there is no step.
+    """
+
+    steps: int = 12
+
+    white_box: ClassVar[bool] = False
+    norm: ClassVar[Norm] = "other"
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.steps < 1:
+            raise AttackError(f"steps is {self.steps}, expected ≥ 1")
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return "kenansville"
+
+    def settings(self) -> dict[str, Any]:
+        """Return name and settings."""
+        return {"name": self.name, **asdict(self)}
+
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        batch = system.batch
+        if batch.x.dim() != 2:
+            raise AttackError(
+                f"kenansville got input of shape {tuple(batch.x.shape)}, expected waveforms "
+                "(items, samples); work at level 'raw'"
+            )
+        clips = [batch.item(i).x[0] for i in range(len(batch))]
+
+        def dropped(snr_db: Tensor) -> Tensor:
+            x = torch.zeros_like(batch.x)
+            for row, clip, level in zip(x, clips, snr_db.tolist(), strict=True):
+                row[: len(clip)] = drop_weakest(clip, snr_db=level)
+            return system.bounds.clip(x)
+
+        low = torch.full((len(clips),), _LEAST_SNR_DB)  # fools, if anything does
+        high = torch.full((len(clips),), _MOST_SNR_DB)
+        best, fools = dropped(low), system.fooled(dropped(low))
+        found = torch.where(fools[:, None], best, batch.x)
+        for _ in range(self.steps):
+            middle = (low + high) / 2
+            x = dropped(middle)
+            hit = system.fooled(x)
+            found = torch.where((hit & fools)[:, None], x, found)
+            low, high = torch.where(hit, middle, low), torch.where(hit, high, middle)
+        return found
+
+
+def drop_weakest(clip: Tensor, *, snr_db: float) -> Tensor:
+    """Remove the weakest components of the DFT, as many as a signal-to-removed ratio allows.
+
+    Args:
+        clip: (N,).
+        snr_db: Ratio of the energies of all and of what is removed.
+
+    Returns:
+        (N,).
+    """
+    spectrum = torch.fft.rfft(clip.double())
+    energy = spectrum.abs().square()
+    order = energy.argsort()
+    removed = energy[order].cumsum(0) <= energy.sum() * 10 ** (-snr_db / 10)
+    kept = spectrum.clone()
+    kept[order[removed]] = 0
+    out: Tensor = torch.fft.irfft(kept, n=len(clip)).to(clip.dtype)
+    return out

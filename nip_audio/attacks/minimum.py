@@ -1,0 +1,122 @@
+"""Attacks that look for the smallest change that fools, by Foolbox: DeepFool and C&W."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nip_audio.attacks._foolbox import criterion_of, foolbox, leaving, wrapped
+from nip_audio.attacks.base import Attack, Norm, System
+from nip_audio.errors import AttackError
+
+__all__ = ["CarliniWagner", "DeepFool"]
+
+
+@dataclass(frozen=True)
+class DeepFool(Attack):
+    """Steps over the nearest of the linearised decision boundaries (Moosavi-Dezfooli et al. 2016).
+
+    Attributes:
+        steps: Steps, at most.
+        candidates: Classes whose boundaries are looked at, those with the highest scores.
+        overshoot: Share by which the change is made larger than needed.
+
+    Raises:
+        AttackError: If a setting makes no sense.
+    """
+
+    steps: int = 50
+    candidates: int = 10
+    overshoot: float = 0.02
+
+    white_box: ClassVar[bool] = True
+    norm: ClassVar[Norm] = "minimum"
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.steps < 1 or self.candidates < 2 or self.overshoot < 0:
+            raise AttackError(
+                f"steps is {self.steps}, candidates {self.candidates} and overshoot "
+                f"{self.overshoot}, expected ≥ 1, ≥ 2 and ≥ 0"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return "deepfool"
+
+    def settings(self) -> dict[str, Any]:
+        """Return name and settings."""
+        return {"name": self.name, **asdict(self)}
+
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        criterion, classes = leaving(system, self.name)
+        attack = foolbox().attacks.L2DeepFoolAttack(
+            steps=self.steps,
+            candidates=min(self.candidates, classes),
+            overshoot=self.overshoot,
+        )
+        x: Tensor = attack.run(wrapped(system), system.batch.x, criterion)
+        return x
+
+
+@dataclass(frozen=True)
+class CarliniWagner(Attack):
+    """Minimises change plus c times the margin, searching c by bisection (Carlini & Wagner 2017).
+
+    L2 norm; settings are those of SpeakerGuard.
+
+    Attributes:
+        steps: Iterations for each c.
+        binary_search_steps: Values of c.
+        learning_rate: Of Adam.
+        confidence: Margin, in logits, that is wanted.
+        initial_const: First c.
+
+    Raises:
+        AttackError: If a setting makes no sense.
+    """
+
+    steps: int = 1000
+    binary_search_steps: int = 9
+    learning_rate: float = 0.001
+    confidence: float = 0.0
+    initial_const: float = 0.001
+
+    white_box: ClassVar[bool] = True
+    norm: ClassVar[Norm] = "minimum"
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if (
+            min(self.steps, self.binary_search_steps) < 1
+            or min(self.learning_rate, self.initial_const) <= 0
+            or self.confidence < 0
+        ):
+            raise AttackError(
+                f"C&W got {asdict(self)}, expected steps ≥ 1, rates and constants > 0, confidence "
+                "≥ 0"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return "cw"
+
+    def settings(self) -> dict[str, Any]:
+        """Return name and settings."""
+        return {"name": self.name, **asdict(self)}
+
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        attack = foolbox().attacks.L2CarliniWagnerAttack(
+            binary_search_steps=self.binary_search_steps,
+            steps=self.steps,
+            stepsize=self.learning_rate,
+            confidence=self.confidence,
+            initial_const=self.initial_const,
+        )
+        x: Tensor = attack.run(wrapped(system), system.batch.x, criterion_of(system))
+        return x

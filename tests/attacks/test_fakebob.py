@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from nip_audio.attacks.base import System
+from nip_audio.attacks.fakebob import Fakebob, estimate_threshold, nes_gradient
+from nip_audio.attacks.objectives import Identification, Verification
+from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.model import CosineHead, InstrumentedModel
+from nip_audio.errors import AttackError
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Sure(nn.Module):
+    """Logits so far apart that a softmax would be flat."""
+
+    def forward(self, x, lengths=None):
+        return torch.stack([1e4 * x[:, 0] + 1e3, x[:, 1]], dim=1)
+
+
+@pytest.fixture
+def sure() -> InstrumentedModel:
+    return InstrumentedModel(Sure(), head=nn.Identity(), bounds=Bounds(-1.0, 1.0)).eval()
+
+
+def test_estimate_points_where_the_margin_rises(sure):
+    batch = Batch(torch.zeros(2, 4))
+    system = System(Identification(sure, torch.tensor([0, 0])), batch)
+    found = nes_gradient(system, batch.x, [0, 1], samples=2000, sigma=0.001, generator=seeded())
+    true = torch.tensor([-1e4, 1.0, 0.0, 0.0]).expand(2, 4)
+    assert (torch.cosine_similarity(found, true) > 0.95).all()
+    assert system.queries == 2 * 2000
+    assert system.gradients == 0
+
+
+def test_items_stop_one_by_one_and_are_counted_exactly(sure):
+    x = torch.tensor([[-0.2, 0.0, 0.0, 0.0], [-0.0975, 0.0, 0.0, 0.0]])  # −0.1 is the boundary
+    objective = Identification(sure, torch.tensor([0, 0]))
+    attack = Fakebob(0.01, steps=50, samples=20)
+    result = attack(objective, Batch(x), generator=seeded())
+    assert result.succeeded.all()
+    assert torch.equal(result.batch.x[0], x[0])  # was fooled as it was
+    assert 0 < result.linf[1] <= 0.01
+    iterations = round(float(result.linf[1]) / 0.001)
+    # the first item is judged once, the second before every step and after the last
+    assert result.queries * 2 == 1 + iterations * (1 + 20) + 1
+
+
+def test_steps_end_it_and_the_rate_falls_without_progress(sure):
+    x = torch.tensor([[0.5, 0.0, 0.0, 0.0]])
+    result = Fakebob(0.002, steps=7, samples=4)(
+        Identification(sure, torch.tensor([0])), Batch(x), generator=seeded()
+    )
+    assert not result.succeeded.any()
+    assert result.queries == 7 * (1 + 4)
+    assert result.linf.max() <= 0.002 + 1e-7
+
+
+def test_fools_a_network_and_reaches_a_target(tiny_model):
+    batch = Batch(0.2 * (torch.rand(2, 4000, generator=seeded(7)) - 0.5))
+    own = tiny_model.predict(batch)
+    scores = tiny_model.scores(batch).detach()
+    item = torch.arange(2)
+    attack = Fakebob(0.02, steps=10)
+    away = attack(Identification(tiny_model, own), batch, generator=seeded()).batch
+    target = (own + 1) % 3
+    towards = attack(
+        Identification(tiny_model, target, targeted=True), batch, generator=seeded()
+    ).batch
+
+    def lead(batch: Batch, label: torch.Tensor) -> torch.Tensor:
+        got = tiny_model.scores(batch).detach()
+        return got[item, label] - got.scatter(1, label[:, None], -9.0).amax(1)
+
+    assert scores.shape == (2, 3)
+    assert (lead(away, own) < lead(batch, own)).all()
+    assert (lead(towards, target) > lead(batch, target)).all()
+
+
+def test_threshold_is_found_without_being_told():
+    class Project(nn.Module):
+        def forward(self, x, lengths=None):
+            return torch.stack([x.mean(dim=1), torch.full((len(x),), 0.05)], dim=1)
+
+    model = InstrumentedModel(Project(), bounds=Bounds(-1.0, 1.0)).eval()
+    batch = Batch(torch.zeros(1, 50))
+    for threshold in (0.3, 0.6):
+        objective = Verification(
+            model,
+            torch.tensor([[1.0, 0.0]]),
+            threshold=threshold,
+            goal="accept",
+            back_end=CosineHead,
+        )
+        assert not objective.succeeded(batch).any()
+        found = estimate_threshold(objective, batch, eps=0.2, generator=seeded(), steps=2000)
+        assert found is not None
+        assert threshold <= found < threshold + 0.02
+    deaf = Verification(model, torch.tensor([[1.0, 0.0]]), threshold=2.0, goal="accept")
+    assert estimate_threshold(deaf, batch, eps=0.1, generator=seeded(), steps=5) is None
+    away = Verification(model, torch.tensor([[1.0, 0.0]]), threshold=0.3, goal="reject")
+    with pytest.raises(AttackError, match="give an objective of goal accept"):
+        estimate_threshold(away, batch, eps=0.1, generator=seeded())
+
+
+@pytest.mark.parametrize(
+    "options", [{"samples": 3}, {"steps": 0}, {"sigma": 0.0}, {"momentum": 1.0}, {"patience": 0}]
+)
+def test_senseless_settings_are_an_error(options):
+    with pytest.raises(AttackError, match="expected"):
+        Fakebob(0.002, **options)
