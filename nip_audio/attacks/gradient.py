@@ -29,6 +29,9 @@ class GradientAttack(Attack):
 
     Settings default to those of SpeakerGuard: 10 steps of ε/5.
 
+    Deviation: Foolbox's MI-FGSM gathers the signs of gradients; the paper gathers gradients divided
+    by their L1 norm.
+
     Attributes:
         method: One of ``GRADIENT_ATTACKS``.
         eps: Largest change of a value, in units of the input.

@@ -50,11 +50,6 @@ class Objective(nn.Module, ABC):
         hit = self.decide(batch) == self.label
         return hit if self.targeted else ~hit
 
-    @property
-    def interchangeable(self) -> bool:
-        """Whether only ``label`` tells the items' objectives apart, not what they are scored on."""
-        return False
-
     @abstractmethod
     def select(self, rows: Sequence[int]) -> Self:
         """Return the objective of some items of the batch, in this order, repeats allowed."""
@@ -81,11 +76,6 @@ class Identification(Objective):
     def logits(self, batch: Batch) -> Tensor:
         """Score raw input: (B, C)."""
         return self.model.logits(self.model.scores(batch))
-
-    @property
-    def interchangeable(self) -> bool:
-        """True: every item is scored on the same classes."""
-        return True
 
     def select(self, rows: Sequence[int]) -> Self:
         """Return the objective of some items."""
@@ -219,11 +209,6 @@ class Guarded(Objective):
         self.model = objective.model
         self.targeted = True
         self.label = torch.ones_like(objective.label)
-
-    @property
-    def interchangeable(self) -> bool:
-        """As the decision is."""
-        return self.objective.interchangeable
 
     def logits(self, batch: Batch) -> Tensor:
         """Score raw input: (B, 2)."""
