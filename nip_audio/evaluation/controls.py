@@ -1,0 +1,131 @@
+"""Harmless changes of recordings: what a defence must not mistake for an attack."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from numpy.typing import NDArray
+from scipy.signal import butter, correlate, fftconvolve, sosfiltfilt
+from torch import Tensor
+
+__all__ = ["CONTROLS", "Control"]
+
+Samples = NDArray[np.float64]
+
+_Change = Callable[[Samples, int, np.random.Generator], Samples]
+
+
+@dataclass(frozen=True)
+class Control:
+    """A harmless change.
+
+    Attributes:
+        name: As the tables call it.
+        change: (N,) samples, rate in hertz and a source of randomness → samples of about N.
+    """
+
+    name: str
+    change: _Change
+
+    def apply(self, clip: Tensor, *, sample_rate_hz: int, seed: int) -> Tensor:
+        """Change a clip.
+
+        Args:
+            clip: (N,) in [-1, 1].
+            sample_rate_hz: Its rate.
+            seed: Of what is random in the change.
+
+        Returns:
+            (N,) in [-1, 1].
+        """
+        rng = np.random.default_rng(seed)
+        changed = self.change(clip.double().numpy(), sample_rate_hz, rng)
+        out = np.zeros(len(clip))
+        size = min(len(out), len(changed))
+        out[:size] = changed[:size]
+        return torch.from_numpy(out.clip(-1, 1)).to(clip.dtype)
+
+
+def _codec(container: str, subtype: str) -> _Change:
+    def change(clip: Samples, rate: int, rng: np.random.Generator) -> Samples:  # noqa: ARG001
+        file = io.BytesIO()
+        soundfile.write(file, clip.astype(np.float32), rate, subtype, format=container)
+        file.seek(0)
+        decoded, _ = soundfile.read(file, dtype="float64")
+        return _aligned(np.asarray(decoded), clip)
+
+    return change
+
+
+def _aligned(decoded: Samples, clip: Samples) -> Samples:
+    """Take out the delay of a codec, of up to a tenth of a second or so."""
+    lags = correlate(decoded, clip, mode="full", method="fft")
+    delay = int(lags.argmax()) - (len(clip) - 1)
+    return decoded[max(delay, 0) :] if delay >= 0 else np.pad(decoded, (-delay, 0))
+
+
+def _noise(snr_db: float) -> _Change:
+    def change(clip: Samples, rate: int, rng: np.random.Generator) -> Samples:  # noqa: ARG001
+        rms = np.sqrt(np.mean(clip**2)) * 10 ** (-snr_db / 20)
+        noisy: Samples = clip + rms * rng.standard_normal(len(clip))
+        return noisy
+
+    return change
+
+
+def _reverb(clip: Samples, rate: int, rng: np.random.Generator) -> Samples:
+    """A room of RT60 0.4 s, direct sound 6 dB above the rest; as loud as before."""
+    time_s = np.arange(int(0.4 * rate)) / rate
+    tail = rng.standard_normal(time_s.size) * 10 ** (-3 * time_s / 0.4)
+    tail *= 0.5 / np.linalg.norm(tail)
+    tail[0] = 1.0
+    wet: Samples = fftconvolve(clip, tail)[: len(clip)]
+    loudness = np.linalg.norm(clip) / max(float(np.linalg.norm(wet)), 1e-12)
+    return np.asarray(wet * loudness)
+
+
+def _gain(gain_db: float) -> _Change:
+    return lambda clip, rate, rng: np.asarray(clip * 10 ** (gain_db / 20))  # noqa: ARG005
+
+
+def _resampled(rate_hz: int) -> _Change:
+    def change(clip: Samples, rate: int, rng: np.random.Generator) -> Samples:  # noqa: ARG001
+        return np.asarray(soxr.resample(soxr.resample(clip, rate, rate_hz), rate_hz, rate))
+
+    return change
+
+
+def _telephone(clip: Samples, rate: int, rng: np.random.Generator) -> Samples:  # noqa: ARG001
+    band = butter(4, [300, 3400], btype="bandpass", fs=rate, output="sos")
+    return np.asarray(sosfiltfilt(band, clip))
+
+
+def _shifted(seconds: float) -> _Change:
+    return lambda clip, rate, rng: np.roll(clip, round(seconds * rate))  # noqa: ARG005
+
+
+def _faster(factor: float) -> _Change:
+    """As a faster tape: pitch and formants move too."""
+    return lambda clip, rate, rng: np.asarray(soxr.resample(clip, rate * factor, rate))  # noqa: ARG005
+
+
+CONTROLS: tuple[Control, ...] = (
+    Control("unchanged", lambda clip, rate, rng: clip),  # noqa: ARG005
+    Control("MP3", _codec("MP3", "MPEG_LAYER_III")),
+    Control("Ogg Vorbis", _codec("OGG", "VORBIS")),
+    Control("Ogg Opus", _codec("OGG", "OPUS")),
+    Control("white noise, 30 dB SNR", _noise(30)),
+    Control("white noise, 20 dB SNR", _noise(20)),
+    Control("reverberation", _reverb),
+    Control("10 dB quieter", _gain(-10)),
+    Control("8 kHz and back", _resampled(8000)),
+    Control("telephone band", _telephone),
+    Control("0.1 s later", _shifted(0.1)),
+    Control("3 % faster", _faster(1.03)),
+)

@@ -1,0 +1,188 @@
+"""Is an evaluation to be believed? Checks of attacks against each other, after every run.
+
+A defence looks strong as soon as the attacks on it are weak. What a working attack must show is
+known: iterating helps, more ε helps, more steps than enough change little, gradients beat guesses.
+After Carlini et al. 2019, Croce & Hein 2020 (AutoAttack's flags) and Tramèr et al. 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from nip_audio.errors import InputError
+
+__all__ = [
+    "Check",
+    "grows_with_eps",
+    "iterated_at_least_one_step",
+    "more_steps_change_little",
+    "no_randomness",
+    "no_zero_gradients",
+    "reaches_all",
+    "white_at_least_black",
+    "worst_case",
+]
+
+Hits = NDArray[np.bool_]
+
+LEVEL = 0.05
+"""A difference the wrong way round counts if chance gives one as large more seldom than this."""
+
+CEILING = 0.99
+"""Success that a large ε must reach."""
+
+MOST_ZERO = 0.1
+"""Share of items without a gradient from which on white-box attacks cannot be trusted."""
+
+MOST_GAIN = 0.1
+"""Success that four times the steps may add."""
+
+MOST_BLACK_ONLY = 0.05
+"""Share of the items that only a black-box attack may fool."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: What was asked.
+        passed: Whether it is so; None if the run holds nothing to tell by.
+        detail: The numbers, in words.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+def iterated_at_least_one_step(one_step: Hits | None, iterated: Hits | None) -> Check:
+    """Check that iterating fools no fewer items than one step of the same ε, item by item."""
+    name = "iterated ≥ one step"
+    if one_step is None or iterated is None:
+        return Check(name, None, "no pair of a one-step and an iterated attack")
+    return _no_worse(name, iterated, one_step, "iterated", "one step")
+
+
+def grows_with_eps(success: Mapping[float, Hits]) -> Check:
+    """Check that no larger ε fools fewer items than the next smaller one."""
+    name = "success grows with ε"
+    strengths = sorted(success)
+    if len(strengths) < 2:
+        return Check(name, None, "fewer than two strengths")
+    for smaller, larger in zip(strengths[:-1], strengths[1:], strict=True):
+        found = _no_worse(
+            name, success[larger], success[smaller], f"ε {larger:.4g}", f"ε {smaller:.4g}"
+        )
+        if not found.passed:
+            return found
+    rates = ", ".join(f"{success[e].mean():.1%} at {e:.4g}" for e in strengths)
+    return Check(name, True, rates)
+
+
+def reaches_all(success: Hits | None, eps: float | None) -> Check:
+    """Check that a large ε fools everything: if not, the attack is stuck, not the system strong."""
+    name = "a large ε fools all"
+    if success is None or eps is None:
+        return Check(name, None, "no attack at a large ε")
+    rate = float(success.mean())
+    return Check(name, rate >= CEILING, f"{rate:.1%} at ε {eps:.4g}")
+
+
+def more_steps_change_little(few: Hits | None, many: Hits | None) -> Check:
+    """Check that the attack had converged: four times the steps add little, and lose nothing."""
+    name = "more steps change little"
+    if few is None or many is None:
+        return Check(name, None, "no attack with more steps")
+    few, many = _shared(few, many)
+    worse = _no_worse(name, many, few, "more steps", "fewer")
+    gain = float(many.mean() - few.mean())
+    if not worse.passed:
+        return worse
+    return Check(name, gain <= MOST_GAIN, f"{few.mean():.1%}, then {many.mean():.1%}")
+
+
+def white_at_least_black(white: Hits | None, black: Mapping[str, Hits]) -> Check:
+    """Check, item by item, that what a black box fools some white box fools too.
+
+    Args:
+        white: Fooled by any white-box attack of the same ε.
+        black: By each black-box attack.
+    """
+    name = "white box ≥ black box"
+    if white is None or not black:
+        return Check(name, None, "no pair of a white-box and a black-box attack")
+    parts, passed = [], True
+    for attack, hits in black.items():
+        ours, theirs = _shared(white, hits)
+        only = float((theirs & ~ours).mean())
+        parts.append(f"{attack} alone {only:.1%}")
+        passed &= only <= MOST_BLACK_ONLY
+    return Check(name, passed, ", ".join(parts))
+
+
+def no_zero_gradients(zero: Hits | None) -> Check:
+    """Check that the system gives gradients.
+
+    Args:
+        zero: Whether each item's gradient is zero everywhere.
+    """
+    name = "gradients are not zero"
+    if zero is None:
+        return Check(name, None, "not asked")
+    share = float(zero.mean())
+    return Check(name, share <= MOST_ZERO, f"zero for {share:.1%} of {len(zero)} items")
+
+
+def no_randomness(first: NDArray[np.float64], second: NDArray[np.float64]) -> Check:
+    """Check that the system answers twice alike; if not, attacks must average (EOT).
+
+    Args:
+        first: Scores.
+        second: Of the same items once more.
+    """
+    largest = float(np.abs(first - second).max())
+    return Check("answers are not random", largest <= 1e-5, f"largest difference {largest:.2g}")
+
+
+def worst_case(fooled: Mapping[str, Hits], *, required: Mapping[str, str]) -> Hits:
+    """Return which items any of the attacks fools: what a robust accuracy counts as lost.
+
+    Args:
+        fooled: By each attack, on the same items.
+        required: Attacks without which there is no worst case, and why.
+
+    Raises:
+        InputError: If one of these is missing, or the items are not the same.
+    """
+    missing = [f"{name} ({why})" for name, why in required.items() if name not in fooled]
+    if missing:
+        raise InputError(
+            f"a robust accuracy lacks {', '.join(missing)}; add it, or publish none: it is the "
+            "worst case over strong attacks, or it says nothing"
+        )
+    if len({len(hits) for hits in fooled.values()}) != 1:
+        raise InputError("the attacks are on different items, expected the same; use equal counts")
+    return np.asarray(np.logical_or.reduce(list(fooled.values())))
+
+
+def _shared(first: Hits, second: Hits) -> tuple[Hits, Hits]:
+    """Cut to the items of both: every attack takes the first n of the same order."""
+    count = min(len(first), len(second))
+    return first[:count], second[:count]
+
+
+def _no_worse(name: str, more: Hits, less: Hits, stronger: str, weaker: str) -> Check:
+    """Compare item by item, with an exact sign test on those that differ (McNemar)."""
+    more, less = _shared(more, less)
+    won, lost = int((more & ~less).sum()), int((less & ~more).sum())
+    detail = f"{stronger} {more.mean():.1%}, {weaker} {less.mean():.1%} of {len(more)}"
+    if lost <= won:
+        return Check(name, True, detail)
+    chance = float(binomtest(lost, lost + won, 0.5, alternative="greater").pvalue)
+    return Check(name, chance > LEVEL, f"{detail} (p = {chance:.2g})")
