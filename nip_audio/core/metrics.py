@@ -19,6 +19,8 @@ __all__ = [
     "bootstrap",
     "detection_rate",
     "equal_error_rate",
+    "min_dcf",
+    "top_k_consistency",
 ]
 
 Array = NDArray[np.float64]
@@ -79,6 +81,74 @@ def equal_error_rate(target_scores: Array, impostor_scores: Array) -> Eer:
     below = scores[scores < threshold]
     threshold = (threshold + below.max()) / 2 if below.size else threshold
     return Eer(float(rate), float(threshold))
+
+
+def min_dcf(
+    target_scores: Array,
+    impostor_scores: Array,
+    *,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_false_alarm: float = 1.0,
+) -> float:
+    """Least detection cost over all thresholds, 1 being that of the better blind answer (NIST).
+
+    Args:
+        target_scores: Scores of same-speaker trials.
+        impostor_scores: Scores of different-speaker trials.
+        p_target: Prior of a same-speaker trial.
+        c_miss: Cost of rejecting one.
+        c_false_alarm: Cost of accepting a different-speaker trial.
+
+    Raises:
+        InputError: If one side is empty, the prior is outside (0, 1) or a cost is not positive.
+    """
+    if len(target_scores) == 0 or len(impostor_scores) == 0:
+        raise InputError("minDCF needs at least one same-speaker and one different-speaker trial")
+    if not 0 < p_target < 1 or min(c_miss, c_false_alarm) <= 0:
+        raise InputError(
+            f"p_target is {p_target}, costs {c_miss} and {c_false_alarm}; expected a prior in "
+            "(0, 1) and costs > 0"
+        )
+    truth = np.r_[np.ones(len(target_scores)), np.zeros(len(impostor_scores))]
+    false_accept, true_accept, _ = roc_curve(
+        truth, np.r_[target_scores, impostor_scores], drop_intermediate=False
+    )
+    miss, alarm = c_miss * p_target, c_false_alarm * (1 - p_target)
+    cost = miss * (1 - true_accept) + alarm * false_accept
+    return float(cost.min() / min(miss, alarm))
+
+
+def top_k_consistency(before: Array, after: Array, *, k: int = 5) -> Array:
+    """TKNC: how far the k strongest neurons are the same (NIP, Eq. 13).
+
+    Args:
+        before: (B, N) outputs of neurons on clean inputs.
+        after: (B, N) on the inputs behind a defence.
+        k: Neurons looked at.
+
+    Returns:
+        (B,) |top ∩ top'| / |top ∪ top'| in [0, 1].
+
+    Raises:
+        InputError: If the shapes differ, or there are fewer than k neurons.
+
+    Example:
+        >>> top_k_consistency(np.array([[3.0, 2.0, 1.0]]), np.array([[3.0, 1.0, 2.0]]), k=2)
+        array([0.33333333])
+    """
+    if before.shape != after.shape or before.ndim != 2 or not 0 < k <= before.shape[1]:
+        raise InputError(
+            f"got neurons {before.shape} and {after.shape} with k = {k}, expected equal (items, N) "
+            "with N ≥ k ≥ 1"
+        )
+    chosen = []
+    for values in (before, after):
+        mask = np.zeros(values.shape, dtype=bool)
+        np.put_along_axis(mask, np.argsort(-values, axis=1, kind="stable")[:, :k], True, axis=1)
+        chosen.append(mask)
+    shared = (chosen[0] & chosen[1]).sum(axis=1)
+    return np.asarray(shared / (chosen[0] | chosen[1]).sum(axis=1))
 
 
 def all_pairs_eer(scores: Array, names: Sequence[str]) -> Eer | None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.core.metrics import auroc, bootstrap
+from nip_audio.core.metrics import (
+    auroc,
+    bootstrap,
+    top_k_consistency,
+)
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
 from nip_audio.evaluation.cells import Cell
 from nip_audio.evaluation.config import EvaluationConfig
-from nip_audio.evaluation.defences import NO_DEFENCE, applies, decide, make_defences
+from nip_audio.evaluation.defences import NO_DEFENCE, Answers, applies, ask, make_defences
 from nip_audio.evaluation.detection import (
     RATES,
     Detector,
@@ -87,13 +92,13 @@ class Bench:
         speakers = [e.speaker for e in examples.examples]
         labels = np.array([self.system.model.labels.index(s) for s in speakers])
         known = None if cell.plan.detector else self.defences[cell.defence]
-        fooled = self._named(known, examples) != labels
+        fooled = self._ask(known, examples).named != labels
         detection = self._detection(examples, fooled, speakers)
         return {
             "set": examples.folder.name,
             "attacked": len(labels),
             "successes": int(fooled.sum()),
-            "asr": self._share(fooled, speakers),
+            "asr": self.share(fooled, speakers),
             "asr_unwritten": float(np.mean([e.fooled_unwritten for e in examples.examples])),
             "fooled": _bits(fooled),
             "norms": {
@@ -107,31 +112,6 @@ class Bench:
             "detectors": detection,
         }
 
-    def describe(self) -> dict[str, Any]:
-        """Describe the system, and what happens to it when nobody attacks."""
-        system = self.system
-        speakers = [item.speaker for item in system.items]
-        labels = system.labels_of(system.items).numpy()
-        accuracy = {}
-        for name, purifier in self.defences.items():
-            batches = (batch_of(part) for part in in_batches(system.items))
-            named = decide(system.model, purifier, batches, level="raw", seed=self.config.seed)
-            accuracy[name] = self._share(named == labels, speakers)
-        return {
-            "model": system.plan.model,
-            "model_id": system.pretrained.model_id,
-            "identity": system.identity,
-            "task": "CSI-E" if system.plan.enrol else "CSI-NE",
-            "subset": system.plan.subset,
-            "crop_s": system.plan.crop_s,
-            "clips": len(speakers),
-            "speakers": len(set(speakers)),
-            "rightly_named": int(system.named_rightly.sum()),
-            "accuracy": accuracy,
-            "calibration_clips": len(system.calibrate) if self.detectors else 0,
-            "flagged_unattacked": self._false_alarms(speakers),
-        }
-
     def _defended(
         self,
         cell: Cell,
@@ -143,30 +123,40 @@ class Bench:
         # a defence that the attacker did not know says nothing of one that he did
         if cell.plan.protocol == "adaptive":
             return []
+        chosen = {e.id for e in examples.examples}
+        clean = self.embeddings[[item.id in chosen for item in self.system.items]]
         rows = []
         for name, purifier in self.defences.items():
             if name == NO_DEFENCE or not applies(purifier, examples.level):
                 continue
-            right = self._named(purifier, examples) == labels
+            answers = self._ask(purifier, examples)
+            right = answers.named == labels
             saved = right[fooled], [s for s, hit in zip(speakers, fooled, strict=True) if hit]
             rows.append(
                 {
                     "defence": name,
-                    "accuracy_attacked": self._share(right, speakers),
-                    "dsr": self._share(*saved) if fooled.sum() >= MIN_SUCCESSES else None,
+                    "accuracy_attacked": self.share(right, speakers),
+                    "dsr": self.share(*saved) if fooled.sum() >= MIN_SUCCESSES else None,
+                    "tknc": float(top_k_consistency(clean, answers.embeddings).mean()),
                     "right": _bits(right),
                 }
             )
         return rows
 
-    def _named(self, purifier: Purifier | None, examples: AdversarialSet) -> NDArray[np.int64]:
-        return decide(
+    def _ask(self, purifier: Purifier | None, examples: AdversarialSet) -> Answers:
+        return ask(
             self.system.model,
             purifier,
             examples.batches(),
             level=examples.level,
             seed=self.config.seed,
         )
+
+    @cached_property
+    def embeddings(self) -> NDArray[np.float64]:
+        """Embeddings of all test clips, unattacked and undefended: (items, D)."""
+        batches = (batch_of(part) for part in in_batches(self.system.items))
+        return ask(self.system.model, None, batches, level="raw", seed=0).embeddings
 
     def _detection(
         self, examples: AdversarialSet, fooled: Hits, speakers: Sequence[str]
@@ -184,7 +174,7 @@ class Bench:
                 "examples": len(chosen),
                 "auroc": self._auroc(detector, attacked, self.clean, owners),
                 **{
-                    f"flagged_at_{rate:g}": self._share(detector.flagged(attacked, rate), owners)
+                    f"flagged_at_{rate:g}": self.share(detector.flagged(attacked, rate), owners)
                     for rate in RATES
                 },
             }
@@ -207,20 +197,8 @@ class Bench:
 
         return bootstrap(statistic, len(names), seed=self.config.seed, rounds=300).to_json()
 
-    def _false_alarms(self, speakers: Sequence[str]) -> dict[str, Any] | None:
-        """Share of the unattacked test clips that are flagged."""
-        if self.clean is None:
-            return None
-        owners = speakers[: len(self.clean)]
-        return {
-            detector.name: {
-                f"at_{rate:g}": self._share(detector.flagged(self.clean, rate), owners)
-                for rate in RATES
-            }
-            for detector in self.detectors
-        }
-
-    def _share(self, hits: Hits, speakers: Sequence[str]) -> dict[str, float]:
+    def share(self, hits: Hits, speakers: Sequence[str]) -> dict[str, float]:
+        """Return a share with its interval."""
         return proportion(hits, speakers, seed=self.config.seed).to_json()
 
 

@@ -97,7 +97,7 @@ class EvaluationConfig:
         attacks: Made once each, whatever the defences.
         defences: Purifiers with settings, beside those that are always there.
         detect: Clips of each cell that the detectors judge; 0 is none, and fits none.
-        controls: Whether harmless changes are measured.
+        controls: Clips that are changed harmlessly; 0 is none.
         seed: Of everything random.
     """
 
@@ -108,7 +108,7 @@ class EvaluationConfig:
     attacks: tuple[AttackPlan, ...]
     defences: tuple[Mapping[str, Any], ...] = ()
     detect: int = 0
-    controls: bool = False
+    controls: int = 0
     seed: int = 1234
 
 
@@ -167,7 +167,7 @@ def read_config(
             for i, d in enumerate(_list(top.get("defences", []), f"{path}: defences"))
         ),
         detect=_whole(top.get("detect", 0), f"{path}: detect", least=0),
-        controls=bool(top.get("controls", False)),
+        controls=_whole(top.get("controls", 0), f"{path}: controls", least=0),
         seed=_whole(top.get("seed", 1234), f"{path}: seed"),
     )
 

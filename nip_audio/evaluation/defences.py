@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.noise import GaussianNoise, MatchedNoise
 from nip_audio.purifiers.quantization import Quantization
 
-__all__ = ["NO_DEFENCE", "applies", "decide", "make_defences"]
+__all__ = ["NO_DEFENCE", "Answers", "applies", "ask", "make_defences"]
 
 NO_DEFENCE = "no defence"
 
@@ -62,15 +63,28 @@ def applies(purifier: Purifier | None, level: Level) -> bool:
     return purifier is None or level == "raw" or purifier.level == "input"
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a defended model makes of inputs.
+
+    Attributes:
+        named: (items,) classes.
+        embeddings: (items, D).
+    """
+
+    named: NDArray[np.int64]
+    embeddings: NDArray[np.float64]
+
+
 @torch.no_grad()
-def decide(
+def ask(
     model: InstrumentedModel,
     purifier: Purifier | None,
     batches: Iterable[Batch],
     *,
     level: Level,
     seed: int,
-) -> NDArray[np.int64]:
+) -> Answers:
     """Let a defended model name speakers.
 
     What is to be named comes without label, clean original or name: an evaluation cannot help a
@@ -82,9 +96,6 @@ def decide(
         batches: Values of ``level``.
         level: Raw, or model input.
         seed: Of the defence's randomness.
-
-    Returns:
-        (items,) classes.
     """
     generator = torch.Generator().manual_seed(seed_of(seed, "defence"))
     system = model
@@ -92,5 +103,6 @@ def decide(
         system = DefendedModel(model, purifier, generator=generator)
     if level == "input":
         system = system.without_front_end()
-    named = [system.predict(Batch(batch.x, batch.lengths)) for batch in batches]
-    return np.asarray(torch.cat(named).numpy())
+    embeddings = [system.embed(Batch(batch.x, batch.lengths)) for batch in batches]
+    named = [system.score_embeddings(e).argmax(dim=1) for e in embeddings]
+    return Answers(torch.cat(named).numpy(), torch.cat(embeddings).double().numpy())

@@ -8,7 +8,16 @@ from typing import Any
 
 from nip_audio.core.state import write_atomic
 from nip_audio.evaluation.plots import plot_success
-from nip_audio.evaluation.tables import accuracy_table, attack_tables, header, to_csv
+from nip_audio.evaluation.tables import (
+    accuracy_table,
+    attack_tables,
+    check_table,
+    control_table,
+    detector_table,
+    header,
+    robust_table,
+    to_csv,
+)
 
 __all__ = ["write_report"]
 
@@ -22,6 +31,13 @@ def write_report(results: Mapping[str, Any], out: Path) -> list[Path]:
     parts = [f"# {results['title']}\n", header(results), accuracy_table(results)]
     for system in results["systems"]:
         parts += [f"## {system}\n", attack_tables(results, system)]
+        for heading, table in (
+            ("Detection", detector_table(results, system)),
+            ("Harmless changes", control_table(results, system)),
+        ):
+            parts += [f"### {heading}\n", table] if table else []
+    parts += ["## Robust accuracy\n", robust_table(results)]
+    parts += ["## Are the attacks sound?\n", check_table(results)]
     tables, cells = out / "tables.md", out / "cells.csv"
     write_atomic(tables, "\n".join(parts).encode(), force=True)
     write_atomic(cells, to_csv(results).encode(), force=True)

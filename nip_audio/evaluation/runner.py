@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from nip_audio.evaluation.adversarial_sets import AdversarialSet, make_set
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.cells import Cell, plan_cells, recipe_of
 from nip_audio.evaluation.config import EvaluationConfig
+from nip_audio.evaluation.sanity import no_randomness, no_zero_gradients
 from nip_audio.evaluation.systems import EvaluatedSystem, build_system
+from nip_audio.evaluation.unattacked import (
+    describe,
+    harmless_changes,
+    scores_twice,
+    zero_gradients,
+)
+from nip_audio.evaluation.verdicts import check_attacks, robust_accuracies
 
 __all__ = ["RESULTS_NAME", "Progress", "Runner"]
 
@@ -59,14 +67,28 @@ class Runner:
         except OSError as err:
             raise OutputError(f"{self.out} cannot be written ({err.strerror})") from err
         systems = {plan.name: build_system(plan, self.config) for plan in self.config.systems}
-        rows: list[dict[str, Any]] = []
-        described = {}
+        cells: list[dict[str, Any]] = []
+        described, controls, checks, robust = {}, [], [], []
         for name, system in systems.items():
             bench = Bench.build(system, self.config, self.out / "evidence")
             for cell, examples in self.sets(bench, systems, progress):
-                rows.append(cell.describe() | bench.judge(cell, examples))
-            described[name] = bench.describe()
-        results = {**self.provenance(), "systems": described, "cells": rows}
+                cells.append(cell.describe() | bench.judge(cell, examples))
+            described[name] = describe(bench)
+            controls += harmless_changes(bench)
+            probes = [no_zero_gradients(zero_gradients(system))]
+            probes.append(no_randomness(*scores_twice(system)))
+            for level in dict.fromkeys(c["level"] for c in cells if c["system"] == name):
+                found = [*probes, *check_attacks(cells, name, level)]
+                checks += [{"system": name, "level": level, **asdict(c)} for c in found]
+                robust += robust_accuracies(cells, name, level, found)
+        results = {
+            **self.provenance(),
+            "systems": described,
+            "cells": cells,
+            "controls": controls,
+            "checks": checks,
+            "robust": robust,
+        }
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         write_atomic(self.out / RESULTS_NAME, text.encode(), force=True)
         return results

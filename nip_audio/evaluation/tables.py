@@ -9,7 +9,18 @@ from typing import Any
 
 from nip_audio.evaluation.config import PROTOCOLS
 
-__all__ = ["accuracy_table", "attack_tables", "header", "markdown", "share", "to_csv"]
+__all__ = [
+    "accuracy_table",
+    "attack_tables",
+    "check_table",
+    "control_table",
+    "detector_table",
+    "header",
+    "markdown",
+    "robust_table",
+    "share",
+    "to_csv",
+]
 
 NOT_EVALUATED = "not evaluated"
 _LEVELS = {"raw": "waveform", "input": "spectrogram"}
@@ -114,6 +125,100 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
     return "\n".join(parts)
 
 
+def detector_table(results: Mapping[str, Any], system: str) -> str:
+    """How detectors tell attacked waveforms from clean ones; the adaptive rows among them."""
+    flagged = results["systems"][system]["flagged"]
+    if flagged is None:
+        return ""
+    rows: list[list[object]] = [
+        ["nobody attacks", "–", "–", name, "–", share(rates["at_0.05"]), share(rates["at_0.01"])]
+        for name, rates in flagged.items()
+    ]
+    for cell in results["cells"]:
+        if cell["system"] != system or cell["level"] != "raw":
+            continue
+        for name, found in (cell["detectors"] or {}).items():
+            rows.append(
+                [
+                    f"{_title(cell)}, {_protocol(cell)}",
+                    "–" if cell["eps"] is None else _eps(cell),
+                    found["examples"],
+                    name,
+                    _percent_free(found["auroc"]),
+                    share(found["flagged_at_0.05"]),
+                    share(found["flagged_at_0.01"]),
+                ]
+            )
+    columns = ["attack", "ε", "examples", "detector", "AUROC", "flagged at 5 %", "flagged at 1 %"]
+    return markdown(columns, rows)
+
+
+def control_table(results: Mapping[str, Any], system: str) -> str:
+    """What harmless changes do to accuracy and false alarms."""
+    rows = [row for row in results["controls"] if row["system"] == system]
+    if not rows:
+        return ""
+    defences = list(rows[0]["accuracy"])
+    detectors = list(rows[0]["flagged"] or ())
+    columns = [
+        *("change", "clips"),
+        *(f"named rightly, {d}" for d in defences),
+        *(f"flagged at 5 %, {d}" for d in detectors),
+    ]
+    return markdown(
+        columns,
+        [
+            [
+                row["control"],
+                row["clips"],
+                *(share(row["accuracy"][d]) for d in defences),
+                *(share(row["flagged"][d]["at_0.05"]) for d in detectors),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def check_table(results: Mapping[str, Any]) -> str:
+    """Sanity checks of the attacks."""
+    words = {True: "passed", False: "**failed**", None: NOT_EVALUATED}
+    return markdown(
+        ["system", "at", "check", "", "numbers"],
+        [
+            [c["system"], _LEVELS[c["level"]], c["name"], words[c["passed"]], c["detail"]]
+            for c in results["checks"]
+        ],
+    )
+
+
+def robust_table(results: Mapping[str, Any]) -> str:
+    """Worst cases over strong attacks, and why the others are none."""
+    rows = [
+        [
+            row["system"],
+            _LEVELS[row["level"]],
+            row["defence"],
+            _eps(row),
+            row["clips"],
+            ", ".join(row["attacks"]) or "–",
+            NOT_EVALUATED if row["survive"] is None else f"{100 * row['survive']:.1f}",
+            row["why"] or "–",
+        ]
+        for row in results["robust"]
+    ]
+    columns = [
+        "system",
+        "at",
+        "defence",
+        "ε",
+        "clips",
+        "attacks",
+        "still right, percent",
+        "why not",
+    ]
+    return markdown(columns, rows)
+
+
 def to_csv(results: Mapping[str, Any]) -> str:
     """All cells, one line each and one more for each defence."""
     file = io.StringIO()
@@ -143,6 +248,10 @@ def to_csv(results: Mapping[str, Any]) -> str:
                     named = {"defence": row["defence"], "quantity": quantity}
                     writer.writerow(shared | named | row[quantity])
     return file.getvalue()
+
+
+def _percent_free(interval: Mapping[str, float]) -> str:
+    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 def _title(cell: Mapping[str, Any]) -> str:

@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nip_audio.core.metrics import Interval, auroc, bootstrap, detection_rate, equal_error_rate
+from nip_audio.core.metrics import (
+    Interval,
+    auroc,
+    bootstrap,
+    detection_rate,
+    equal_error_rate,
+    min_dcf,
+    top_k_consistency,
+)
 from nip_audio.errors import InputError
 
 
@@ -111,3 +119,26 @@ def test_bootstrap_of_what_cannot_be_computed_is_an_error():
 
 def test_interval_is_plain_rounded_json():
     assert Interval(1 / 3, 0.0, 1.0).to_json() == {"value": 0.33333, "low": 0.0, "high": 1.0}
+
+
+def test_min_dcf_by_hand():
+    # thresholds: accept ≥ 3 misses one of two targets, no alarm; ≥ 1 misses none, alarms 1 of 4
+    targets, impostors = np.array([3.0, 1.0]), np.array([2.0, 0.0, 0.0, 0.0])
+    assert min_dcf(targets, impostors, p_target=0.5) == pytest.approx(0.25)
+    # at a prior of 0.01 an alarm costs 99 times a miss: 0.01 · 1/2 against 0.99 · 1/4
+    assert min_dcf(targets, impostors) == pytest.approx(0.5)
+    assert min_dcf(np.array([2.0]), np.array([1.0])) == 0.0
+    assert min_dcf(np.array([0.0]), np.array([1.0])) == 1.0  # no better than a blind answer
+    with pytest.raises(InputError, match="expected a prior in"):
+        min_dcf(targets, impostors, p_target=0.0)
+    with pytest.raises(InputError, match="needs at least one"):
+        min_dcf(targets, np.array([]))
+
+
+def test_top_k_consistency_by_hand():
+    before = np.array([[5.0, 4.0, 3.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
+    after = np.array([[5.0, 4.0, 0.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
+    assert top_k_consistency(before, after, k=2).tolist() == [1.0, 0.0]
+    assert top_k_consistency(before, after, k=3).tolist() == [0.5, 0.5]
+    with pytest.raises(InputError, match=r"with k = 5, expected equal \(items, N\)"):
+        top_k_consistency(before, after)

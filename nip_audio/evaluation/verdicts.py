@@ -1,0 +1,180 @@
+"""What the cells of a run say together: are the attacks sound, and what is the worst case?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nip_audio.errors import InputError
+from nip_audio.evaluation.defences import NO_DEFENCE
+from nip_audio.evaluation.sanity import (
+    Check,
+    grows_with_eps,
+    iterated_at_least_one_step,
+    more_steps_change_little,
+    reaches_all,
+    white_at_least_black,
+    worst_case,
+)
+
+__all__ = ["check_attacks", "robust_accuracies"]
+
+Hits = NDArray[np.bool_]
+CellRow = Mapping[str, Any]
+
+ONE_STEP, ITERATED, STEPS = "fgsm", "pgd", 10
+LARGE_EPS = {"raw": 0.05, "input": 0.25}
+"""From here on everything must be fooled: the speech is drowned."""
+
+REQUIRED = {
+    "pgd-e2e": "end-to-end PGD with restarts",
+    "autoattack": "AutoAttack",
+    "black box": "Square on spectrograms, FAKEBOB on waveforms",
+    "transfer": "from another model",
+}
+"""What a robust accuracy is the worst case of, at the least."""
+
+_BLACK_BOX = {"raw": "fakebob", "input": "square"}
+
+
+def check_attacks(cells: Sequence[CellRow], system: str, level: str) -> list[Check]:
+    """Check the attacks on an undefended system against each other.
+
+    Args:
+        cells: Of the run.
+        system: Which.
+        level: Raw, or model input.
+    """
+    chosen = [
+        cell
+        for cell in cells
+        if (cell["system"], cell["level"], cell["protocol"]) == (system, level, "unaware")
+        and cell["norm"] == "linf"
+    ]
+    pgd = {c["eps"]: _hits(c) for c in chosen if _is_pgd(c, STEPS)}
+    longer = {c["eps"]: _hits(c) for c in chosen if _is_pgd(c, 4 * STEPS)}
+    one_step = {c["eps"]: _hits(c) for c in chosen if c["attack"] == ONE_STEP}
+    checks = [
+        _at(eps, iterated_at_least_one_step(one_step.get(eps), hits)) for eps, hits in pgd.items()
+    ]
+    checks += [
+        _at(eps, more_steps_change_little(pgd.get(eps), hits)) for eps, hits in longer.items()
+    ]
+    checks.append(grows_with_eps(pgd))
+    large = max(pgd, default=0.0)
+    enough = large >= LARGE_EPS[level]
+    checks.append(reaches_all(pgd[large] if enough else None, large if enough else None))
+    for eps in sorted({c["eps"] for c in chosen}):
+        here = [c for c in chosen if c["eps"] == eps]
+        white = [_hits(c) for c in here if c["white_box"] and _strong(c)]
+        black = {c["title"]: _hits(c) for c in here if not c["white_box"]}
+        if white and black:
+            count = min(len(hits) for hits in white)
+            any_white = np.logical_or.reduce([hits[:count] for hits in white])
+            checks.append(_at(eps, white_at_least_black(any_white, black)))
+    return checks
+
+
+def robust_accuracies(
+    cells: Sequence[CellRow], system: str, level: str, checks: Sequence[Check]
+) -> list[dict[str, Any]]:
+    """Take the worst case over strong attacks, for every defence and ε; or say what it lacks.
+
+    Args:
+        cells: Of the run.
+        system: Which.
+        level: Raw, or model input.
+        checks: Of its attacks: a failed one makes the number invalid.
+
+    Returns:
+        One row a defence and ε: share of the rightly named clips that every attack leaves so
+        (``survive``, None if it has no worst case), the attacks, and why it does not count.
+    """
+    ours = [c for c in cells if c["system"] == system and c["level"] == level]
+    ours = [c for c in ours if c["norm"] == "linf" and c["eps"] < LARGE_EPS[level]]
+    defences = [NO_DEFENCE]
+    defences += [row["defence"] for c in ours for row in c["defences"]]
+    failed = [check.name for check in checks if check.passed is False]
+    rows = []
+    for defence in dict.fromkeys(defences):
+        for eps in sorted({c["eps"] for c in ours}):
+            attacks = _against(ours, defence, eps, level)
+            count = min((len(hits) for hits in attacks.values()), default=0)
+            fooled = {name: hits[:count] for name, hits in attacks.items()}
+            row: dict[str, Any] = {
+                "system": system,
+                "level": level,
+                "defence": defence,
+                "eps": eps,
+                "attacks": sorted(fooled),
+                "clips": count,
+            }
+            try:
+                lost = worst_case(fooled, required=REQUIRED)
+            except InputError as err:
+                rows.append(row | {"survive": None, "survivors": None, "why": str(err)})
+                continue
+            why = f"failed sanity checks: {', '.join(failed)}" if failed else None
+            survivors = "".join("0" if hit else "1" for hit in lost)
+            share = None if failed else float((~lost).mean())
+            rows.append(row | {"survive": share, "survivors": survivors, "why": why})
+    return rows
+
+
+def _against(cells: Sequence[CellRow], defence: str, eps: float, level: str) -> dict[str, Hits]:
+    """What each attack made on a defence at an ε fools."""
+    found: dict[str, Hits] = {}
+    for cell in cells:
+        if cell["eps"] != eps:
+            continue
+        if cell["protocol"] == "transfer":
+            hits = _behind(cell, defence)
+            name = "transfer"
+        elif cell["attacked_defence"] == defence:
+            hits = _hits(cell)
+            name = "black box" if cell["attack"] == _BLACK_BOX[level] else str(cell["attack"])
+            if name == "pgd-e2e" and cell["settings"]["restarts"] < 2:
+                continue
+        else:
+            continue
+        if hits is not None:
+            found[name] = _either(found[name], hits) if name in found else hits
+    return found
+
+
+def _behind(cell: CellRow, defence: str) -> Hits | None:
+    """What a cell's examples fool behind a defence that they were not made for."""
+    if defence == NO_DEFENCE:
+        return _hits(cell)
+    rows = [row for row in cell["defences"] if row["defence"] == defence]
+    return ~_bits(rows[0]["right"]) if rows else None
+
+
+def _either(first: Hits, second: Hits) -> Hits:
+    count = min(len(first), len(second))
+    return first[:count] | second[:count]
+
+
+def _is_pgd(cell: CellRow, steps: int) -> bool:
+    return bool(cell["attack"] == ITERATED and cell["settings"]["steps"] == steps)
+
+
+def _strong(cell: CellRow) -> bool:
+    """Whether a white-box attack is one to measure black boxes by."""
+    return cell["attack"] in ("pgd", "bim", "autoattack")
+
+
+def _hits(cell: CellRow) -> Hits:
+    return _bits(cell["fooled"])
+
+
+def _bits(text: str) -> Hits:
+    return np.array([mark == "1" for mark in text])
+
+
+def _at(eps: float, check: Check) -> Check:
+    return Check(**(asdict(check) | {"name": f"{check.name}, ε {eps:.4g}"}))

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+
+from nip_audio.evaluation.defences import NO_DEFENCE
+from nip_audio.evaluation.sanity import Check
+from nip_audio.evaluation.verdicts import REQUIRED, check_attacks, robust_accuracies
+
+
+def cell(attack: str, eps: float, fooled: str, **changes: object) -> dict[str, object]:
+    return {
+        "system": "x",
+        "level": "raw",
+        "protocol": "unaware",
+        "norm": "linf",
+        "attack": attack,
+        "title": attack,
+        "white_box": attack not in ("fakebob", "auna"),
+        "eps": eps,
+        "fooled": fooled,
+        "settings": {"steps": 10, "restarts": 3},
+        "attacked_defence": NO_DEFENCE,
+        "defences": [{"defence": "noise", "right": "1" * len(fooled)}],
+        **changes,
+    }
+
+
+def verdict(checks: list[Check], name: str) -> bool | None:
+    (found,) = [c.passed for c in checks if c.name.startswith(name)]
+    return found
+
+
+FAIR = [
+    cell("fgsm", 0.002, "1100"),
+    cell("pgd", 0.002, "1110"),
+    cell("pgd", 0.05, "1111"),
+    cell("pgd", 0.002, "1110", settings={"steps": 40}),
+    cell("fakebob", 0.002, "1000"),
+]
+
+
+def test_sound_attacks_pass():
+    checks = check_attacks(FAIR, "x", "raw")
+    assert verdict(checks, "iterated ≥ one step, ε 0.002") is True
+    assert verdict(checks, "iterated ≥ one step, ε 0.05") is None
+    assert verdict(checks, "more steps change little, ε 0.002") is True
+    assert verdict(checks, "success grows with ε") is True
+    assert verdict(checks, "a large ε fools all") is True
+    assert verdict(checks, "white box ≥ black box, ε 0.002") is True
+
+
+def test_what_was_not_run_is_not_evaluated():
+    checks = check_attacks(FAIR[:2], "x", "raw")
+    assert verdict(checks, "a large ε fools all") is None
+    assert verdict(checks, "success grows with ε") is None
+    assert check_attacks(FAIR, "y", "raw")[0].passed is None
+
+
+@pytest.mark.parametrize(
+    ("replaced", "name"),
+    [
+        ((4, cell("fakebob", 0.002, "0001")), "white box ≥ black box"),
+        ((2, cell("pgd", 0.05, "1101")), "a large ε fools all"),
+        ((3, cell("pgd", 0.002, "1111", settings={"steps": 40})), "more steps change little"),
+    ],
+)
+def test_unsound_attacks_are_noticed(replaced, name):
+    cells = list(FAIR)
+    cells[replaced[0]] = replaced[1]
+    assert verdict(check_attacks(cells, "x", "raw"), name) is False
+
+
+STRONG = [
+    cell("pgd-e2e", 0.002, "1000"),
+    cell("autoattack", 0.002, "0100"),
+    cell("fakebob", 0.002, "0000"),
+    cell("pgd", 0.002, "00101", protocol="transfer", source="y"),
+]
+
+
+def test_worst_case_is_over_all_attacks_on_the_shared_clips():
+    (row, noise) = robust_accuracies(STRONG, "x", "raw", [])
+    assert row["defence"] == NO_DEFENCE
+    assert row["survive"] == pytest.approx(0.25)
+    assert row["survivors"] == "0001"
+    assert row["attacks"] == sorted(REQUIRED)
+    assert noise["defence"] == "noise"
+    assert noise["survive"] is None  # nobody attacked it knowingly
+    assert "pgd-e2e" in noise["why"]
+
+
+@pytest.mark.parametrize("missing", range(4))
+def test_without_one_of_the_strong_attacks_there_is_no_number(missing):
+    cells = [c for i, c in enumerate(STRONG) if i != missing]
+    row = robust_accuracies(cells, "x", "raw", [])[0]
+    assert row["survive"] is None
+    assert "a robust accuracy lacks" in row["why"]
+
+
+def test_a_single_start_is_no_restart():
+    cells = [cell("pgd-e2e", 0.002, "1000", settings={"restarts": 1}), *STRONG[1:]]
+    assert robust_accuracies(cells, "x", "raw", [])[0]["survive"] is None
+
+
+def test_a_failed_check_makes_the_number_invalid():
+    failed = Check("success grows with ε", False, "")
+    row = robust_accuracies(STRONG, "x", "raw", [failed])[0]
+    assert row["survive"] is None
+    assert row["why"] == "failed sanity checks: success grows with ε"
+
+
+def test_attacks_on_a_defence_count_for_it():
+    through = [
+        cell("pgd-e2e", 0.002, "1000", protocol="adaptive", attacked_defence="noise"),
+        cell("autoattack", 0.002, "0100", protocol="adaptive", attacked_defence="noise"),
+        cell("fakebob", 0.002, "0000", protocol="adaptive", attacked_defence="noise"),
+        cell(
+            "pgd", 0.002, "1111", protocol="transfer", source="y",
+            defences=[{"defence": "noise", "right": "1101"}],
+        ),
+    ]  # fmt: skip
+    row = [r for r in robust_accuracies(through, "x", "raw", []) if r["defence"] == "noise"][0]
+    assert row["survivors"] == "0001"
