@@ -93,9 +93,9 @@ class _StraightThrough(torch.autograd.Function):
     """The purified values forward, the identity backward."""
 
     @staticmethod
-    def forward(ctx: object, x: Tensor, purified: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: object, x: Tensor, purified: Tensor) -> Tensor:
         return purified.view_as(purified)
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None

@@ -143,6 +143,7 @@ def main() -> None:
         times="\n".join(times(results)),
         audionet_runs="\n".join(compared(results, "audionet")),
         resnet34_runs="\n".join(compared(results, "resnet34")),
+        deep_speaker_runs="\n".join(compared(results, "deep_speaker")),
     )
     target.write_text(page, encoding="utf-8")
 

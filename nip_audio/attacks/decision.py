@@ -55,7 +55,7 @@ class AdditiveUniformNoise(Attack):
         """Return name and settings."""
         return {"name": self.name, **asdict(self)}
 
-    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         kind = foolbox().attacks.LinfRepeatedAdditiveUniformNoiseAttack
         with torch.no_grad():
             x: Tensor = kind(repeats=self.queries).run(

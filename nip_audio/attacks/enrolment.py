@@ -11,6 +11,7 @@ from torch import Tensor
 from nip_audio.attacks.objectives import Goal, Verification
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.errors import InputError
 
 __all__ = ["EnrolmentSide"]
 
@@ -29,6 +30,9 @@ class EnrolmentSide(Verification):
         threshold: Cosine from which the system accepts.
         goal: ``accept`` or ``reject``.
         others: (B, K, D) embeddings of other recordings that each speaker enrols with; None: none.
+
+    Raises:
+        InputError: If the parts do not fit together.
     """
 
     def __init__(
@@ -42,6 +46,13 @@ class EnrolmentSide(Verification):
     ) -> None:
         """See the class."""
         super().__init__(model, probes, threshold=threshold, goal=goal)
+        if others is not None and (
+            others.dim() != 3 or (len(others), others.shape[2]) != tuple(probes.shape)
+        ):
+            raise InputError(
+                f"others are {tuple(others.shape)} for probes of {tuple(probes.shape)}, expected "
+                "(items, recordings, D) for (items, D)"
+            )
         self.probes = probes
         self.others = others
 

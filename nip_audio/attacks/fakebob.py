@@ -14,7 +14,7 @@ from nip_audio.attacks.objectives import Verification
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import AttackError
 
-__all__ = ["Fakebob", "estimate_threshold"]
+__all__ = ["Fakebob", "ThresholdEstimate", "estimate_threshold"]
 
 _ROWS = 256  # inputs scored in one forward pass
 
@@ -24,11 +24,12 @@ class Fakebob(Attack):
     """Signed steps along a gradient estimated by NES (Chen et al. 2021).
 
     The margin between the label's score and the best other is driven over 0. Every item stops as
-    soon as it fools. Behind a threshold, as of verification or an open set, the margin needs the
-    threshold's value: an attacker who does not know it finds it by ``estimate_threshold`` first.
+    soon as it fools, and costs at most ``steps`` · (``samples`` + 1) queries. Behind a threshold,
+    as of verification or an open set, the margin needs the threshold's value: an attacker who does
+    not know it finds it by ``estimate_threshold`` first.
 
-    Deviation: momentum is damped, m ← 0.9 m + 0.1 g, as in the authors' program; after five
-    iterations without progress the learning rate is halved.
+    Deviation: the learning rate is halved after five iterations without a new best margin; the
+    authors' program compares the last of five losses with the first.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
@@ -181,6 +182,19 @@ def nes_gradient(
     return (weights * directions).mean(dim=1)
 
 
+@dataclass(frozen=True)
+class ThresholdEstimate:
+    """What an attacker found out about a threshold.
+
+    Attributes:
+        score: From which the system accepts, close above the threshold; None if none was reached.
+        queries: Inputs scored.
+    """
+
+    score: float | None
+    queries: int
+
+
 @torch.no_grad()
 def estimate_threshold(
     objective: Verification,
@@ -189,56 +203,45 @@ def estimate_threshold(
     eps: float,
     generator: torch.Generator,
     steps: int = 200,
-    rise: float = 0.02,
-) -> float | None:
+) -> ThresholdEstimate:
     """Find a verification system's threshold from its scores and its word (Chen et al. 2021).
 
     The score of a recording that is rejected is driven up, as ``Fakebob`` does it, until it is
     accepted: the threshold lies between the last two scores. The attacker sees scores and whether
     he is accepted, never the threshold.
 
+    Deviation: the paper's Algorithm 1 raises a target score from stage to stage. In the difference
+    of two antithetic scores a target cancels, and steps are of one size: there are no stages.
+
     Args:
-        objective: To be accepted; its ``threshold`` decides and is not read here.
+        objective: To be accepted.
         batch: One recording that is not accepted yet.
         eps: How far the recording may be changed; the attack on it will be another.
         generator: Source of the search.
         steps: Iterations, at most.
-        rise: How much higher than the last a target score is aimed, in units of the score.
-
-    Returns:
-        A score from which the system accepts, close above the threshold; None if none was reached.
 
     Raises:
-        AttackError: If the goal is not to be accepted.
+        AttackError: If the goal is not to be accepted, or there are several recordings.
     """
-    if objective.goal != "accept":
-        raise AttackError("a threshold is found from below; give an objective of goal accept")
-    attack = Fakebob(eps, steps=1)
-    clean = batch.masked()
-    x, velocity = clean.clone(), torch.zeros_like(clean)
-    score = float(objective.scores(batch)[0])
-    for _ in range(steps):
-        if bool(objective.succeeded(batch.with_x(x))[0]):
-            return score
-        # aimed a little above what is reached: the margin's own threshold cancels in NES
-        aim = Verification(
-            objective.model,
-            objective.references,
-            threshold=score + rise,
-            goal="accept",
-            back_end=objective.back_end,
+    if objective.goal != "accept" or len(batch) != 1:
+        raise AttackError(
+            f"got {len(batch)} recordings and goal {objective.goal!r}; a threshold is found from "
+            "below with one: give one recording and an objective of goal accept"
         )
+    attack = Fakebob(eps)
+    # its scores have the threshold in them, which cancels in an estimate
+    system = System(objective, batch)
+    clean = system.batch.x
+    x, velocity = clean.clone(), torch.zeros_like(clean)
+    for asked in range(1, steps + 1):
+        here = batch.with_x(batch.with_x(x).masked())
+        if bool(objective.succeeded(here)[0]):
+            return ThresholdEstimate(float(objective.scores(here)[0]), system.queries + asked)
         gradient = nes_gradient(
-            System(aim, batch),
-            x,
-            [0],
-            samples=attack.samples,
-            sigma=attack.sigma,
-            generator=generator,
+            system, x, [0], samples=attack.samples, sigma=attack.sigma, generator=generator
         )
         velocity = attack.momentum * velocity + (1 - attack.momentum) * gradient
         # small steps: what the last one overshoots is the error of the estimate
         moved = x + 0.1 * attack.learning_rate * velocity.sign()
-        x = objective.model.bounds.clip(clean + (moved - clean).clamp(-eps, eps))
-        score = float(objective.scores(batch.with_x(x))[0])
-    return None
+        x = system.bounds.clip(clean + (moved - clean).clamp(-eps, eps))
+    return ThresholdEstimate(None, system.queries + steps)

@@ -50,7 +50,7 @@ class Kenansville(Attack):
         """Return name and settings."""
         return {"name": self.name, **asdict(self)}
 
-    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         batch = system.batch
         if batch.x.dim() != 2:
             raise AttackError(

@@ -52,7 +52,7 @@ class DeepFool(Attack):
         """Return name and settings."""
         return {"name": self.name, **asdict(self)}
 
-    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         criterion, classes = leaving(system, self.name)
         attack = foolbox().attacks.L2DeepFoolAttack(
             steps=self.steps,
@@ -110,7 +110,7 @@ class CarliniWagner(Attack):
         """Return name and settings."""
         return {"name": self.name, **asdict(self)}
 
-    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attack = foolbox().attacks.L2CarliniWagnerAttack(
             binary_search_steps=self.binary_search_steps,
             steps=self.steps,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
-from nip_audio.attacks.objectives import Identification
+from nip_audio.attacks.objectives import Identification, OpenSetIdentification
 from nip_audio.core.influence import select_neurons
 from nip_audio.errors import AttackError
 
@@ -85,10 +85,13 @@ class NeuronAttack(Attack):
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         objective = system.objective
         head = objective.model.head
-        if not isinstance(objective, Identification) or head is None or system.targeted:
+        closed_set = isinstance(objective, Identification) and not isinstance(
+            objective, OpenSetIdentification
+        )
+        if not closed_set or head is None or system.targeted:
             raise AttackError(
-                f"{self.name} is for identification, untargeted, by a model with a head; use "
-                "pgd-e2e for other goals"
+                f"{self.name} is for identification, untargeted, in a closed set, by a model with "
+                "a head; use pgd-e2e for other goals"
             )
         clean = system.batch.x
         with torch.no_grad():

@@ -30,6 +30,7 @@ from nip_audio.evaluation.detection import (
     fit_detectors,
     guard_of,
 )
+from nip_audio.evaluation.quality import stoi, stoi_available
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
 from nip_audio.purifiers.base import Purifier
@@ -38,6 +39,9 @@ from nip_audio.screening.measure import default_config
 __all__ = ["Bench"]
 
 Hits = NDArray[np.bool_]
+
+LISTENED = 20
+"""Examples whose intelligibility is measured: it costs more than all other norms."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Bench:
                 name: _spread([getattr(e, name) for e in examples.examples], fooled)
                 for name in ("linf", "l2", "l0", "snr_db")
             },
+            "stoi": self._intelligibility(examples, fooled),
             "queries": float(np.mean([e.queries for e in examples.examples])),
             "gradients": float(np.mean([e.gradients for e in examples.examples])),
             "seconds": float(np.mean([e.seconds for e in examples.examples])),
@@ -150,6 +155,26 @@ class Bench:
             examples.batches(),
             level=examples.level,
             seed=self.config.seed,
+        )
+
+    def _intelligibility(self, examples: AdversarialSet, fooled: Hits) -> float | None:
+        """Median STOI of the first waveforms that fool; None for spectrograms, or if none does."""
+        rows = np.flatnonzero(fooled)[:LISTENED]
+        if examples.level != "raw" or len(rows) == 0 or not stoi_available():
+            return None
+        clean = {item.id: item.samples for item in self.system.items}
+        rate = examples.sample_rate_hz
+        return float(
+            np.median(
+                [
+                    stoi(
+                        clean[examples.examples[row].id],
+                        examples.values([row]).x[0],
+                        sample_rate_hz=rate,
+                    )
+                    for row in rows
+                ]
+            )
         )
 
     @cached_property

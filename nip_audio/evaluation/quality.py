@@ -8,6 +8,7 @@ good, so inaudible noise and a slight hiss both leave it near 1.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import warnings
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from nip_audio.errors import InputError, MissingDependencyError
 
-__all__ = ["MAX_SNR_DB", "snr_db", "stoi"]
+__all__ = ["MAX_SNR_DB", "snr_db", "stoi", "stoi_available"]
 
 MAX_SNR_DB = 200.0
 """Stands for no change at all, which has no ratio; float32 cannot hold a change this small."""
@@ -81,6 +82,11 @@ def stoi(clean: Tensor, changed: Tensor, *, sample_rate_hz: int) -> float:
             return float(measure(clean.cpu().numpy(), changed.cpu().numpy(), sample_rate_hz))
         except RuntimeWarning as err:
             raise InputError(too_short) from err
+
+
+def stoi_available() -> bool:
+    """Tell whether pystoi is installed; where it is not, tables say so."""
+    return importlib.util.find_spec("pystoi") is not None
 
 
 def _pystoi() -> Any:

@@ -88,7 +88,7 @@ def grows_with_eps(success: Mapping[float, Hits]) -> Check:
 def reaches_all(success: Hits | None, eps: float | None) -> Check:
     """Check that a large ε fools everything: if not, the attack is stuck, not the system strong."""
     name = "a large ε fools all"
-    if success is None or eps is None:
+    if success is None or eps is None or len(success) == 0:
         return Check(name, None, "no attack at a large ε")
     rate = float(success.mean())
     return Check(name, rate >= CEILING, f"{rate:.1%} at ε {eps:.4g}")
@@ -99,11 +99,11 @@ def more_steps_change_little(few: Hits | None, many: Hits | None) -> Check:
     name = "more steps change little"
     if few is None or many is None:
         return Check(name, None, "no attack with more steps")
-    few, many = _shared(few, many)
     worse = _no_worse(name, many, few, "more steps", "fewer")
-    gain = float(many.mean() - few.mean())
     if not worse.passed:
         return worse
+    few, many = _shared(few, many)
+    gain = float(many.mean() - few.mean())
     return Check(name, gain <= MOST_GAIN, f"{few.mean():.1%}, then {many.mean():.1%}")
 
 
@@ -115,7 +115,7 @@ def white_at_least_black(white: Hits | None, black: Mapping[str, Hits]) -> Check
         black: By each black-box attack.
     """
     name = "white box ≥ black box"
-    if white is None or not black:
+    if white is None or not black or min(map(len, (white, *black.values()))) == 0:
         return Check(name, None, "no pair of a white-box and a black-box attack")
     parts, passed = [], True
     for attack, hits in black.items():
@@ -133,7 +133,7 @@ def no_zero_gradients(zero: Hits | None) -> Check:
         zero: Whether each item's gradient is zero everywhere.
     """
     name = "gradients are not zero"
-    if zero is None:
+    if zero is None or len(zero) == 0:
         return Check(name, None, "not asked")
     share = float(zero.mean())
     return Check(name, share <= MOST_ZERO, f"zero for {share:.1%} of {len(zero)} items")
@@ -146,6 +146,8 @@ def no_randomness(first: NDArray[np.float64], second: NDArray[np.float64]) -> Ch
         first: Scores.
         second: Of the same items once more.
     """
+    if first.size == 0:
+        return Check("answers are not random", None, "no item was asked")
     largest = float(np.abs(first - second).max())
     return Check("answers are not random", largest <= 1e-5, f"largest difference {largest:.2g}")
 
@@ -180,6 +182,8 @@ def _shared(first: Hits, second: Hits) -> tuple[Hits, Hits]:
 def _no_worse(name: str, more: Hits, less: Hits, stronger: str, weaker: str) -> Check:
     """Compare item by item, with an exact sign test on those that differ (McNemar)."""
     more, less = _shared(more, less)
+    if len(more) == 0:
+        return Check(name, None, f"no item with both {stronger} and {weaker}")
     won, lost = int((more & ~less).sum()), int((less & ~more).sum())
     detail = f"{stronger} {more.mean():.1%}, {weaker} {less.mean():.1%} of {len(more)}"
     if lost <= won:

@@ -31,11 +31,12 @@ def proportion(successes: NDArray[np.bool_], groups: Sequence[str], *, seed: int
     hits = np.asarray(successes, dtype=bool)
     if len(hits) == 0 or len(hits) != len(groups):
         raise InputError(f"got {len(hits)} successes of {len(groups)} items, expected as many, ≥ 1")
-    if hits.all() or not hits.any():  # all resamples would agree: exact binomial instead
-        exact = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95)
-        return Interval(float(hits.mean()), float(exact.low), float(exact.high))
     names = np.asarray(groups)
     members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    if len({float(hits[rows].mean()) for rows in members}) == 1:
+        # all resamples would agree, as where one speaker is all there is: exact binomial instead
+        exact = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95)
+        return Interval(float(hits.mean()), float(exact.low), float(exact.high))
 
     def mean(chosen: NDArray[np.intp]) -> float:
         return float(hits[np.concatenate([members[i] for i in chosen])].mean())
@@ -50,12 +51,10 @@ def paired_t_test(first: Sequence[float], second: Sequence[float]) -> tuple[floa
         t and p.
 
     Raises:
-        InputError: With fewer than two pairs, or if the differences are all alike, where t has no
-            value.
+        InputError: With fewer than two pairs, if one is not finite, or if the differences are all
+            alike, where t has no value.
     """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if len(a) != len(b) or len(a) < 2:
-        raise InputError(f"got {len(a)} and {len(b)} values, expected at least two pairs")
+    a, b = _pairs(first, second, least=2)
     if np.ptp(a - b) < 1e-12:
         raise InputError("the differences are all alike: a t-test needs some that vary")
     found = ttest_rel(a, b)
@@ -69,11 +68,22 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> tuple[float, fl
         ρ and p.
 
     Raises:
-        InputError: With fewer than three pairs.
+        InputError: With fewer than three pairs, if one is not finite, or if one side is all alike,
+            which has no ranks.
     """
-    if len(first) != len(second) or len(first) < 3:
-        raise InputError(
-            f"got {len(first)} and {len(second)} values, expected at least three pairs"
-        )
-    found = spearmanr(first, second)
+    a, b = _pairs(first, second, least=3)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        raise InputError("one side is all alike: ranks need values that vary")
+    found = spearmanr(a, b)
     return float(found.statistic), float(found.pvalue)
+
+
+def _pairs(
+    first: Sequence[float], second: Sequence[float], *, least: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if len(a) != len(b) or len(a) < least:
+        raise InputError(f"got {len(a)} and {len(b)} values, expected at least {least} pairs")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InputError("got values that are NaN or infinite; leave cells without a value out")
+    return a, b

@@ -84,7 +84,17 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
     after = [f"rightly named behind {d}" for d in defences]
     parts = []
     if bound:
-        columns = ["attack", "library", "at", "protocol", "ε", "examples", "success", "SNR dB"]
+        columns = [
+            "attack",
+            "library",
+            "at",
+            "protocol",
+            "ε",
+            "examples",
+            "success",
+            "SNR dB",
+            "STOI",
+        ]
         rows = [
             [
                 _title(cell),
@@ -95,6 +105,7 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
                 cell["attacked"],
                 share(cell["asr"]),
                 _median(cell, "snr_db", ".1f"),
+                _stoi(cell),
                 *_costs(cell),
                 *_saved(cell, defences),
             ]
@@ -102,7 +113,7 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
         ]
         parts.append(markdown([*columns, "queries", "gradients", "s", *after], rows))
     if free:
-        columns = ["attack", "library", "at", "protocol", "examples", "success", "median L∞"]
+        columns = ["attack", "library", "at", "protocol", "examples", "success", "unwritten"]
         rows = [
             [
                 _title(cell),
@@ -111,16 +122,27 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
                 _protocol(cell),
                 cell["attacked"],
                 share(cell["asr"]),
+                f"{100 * cell['asr_unwritten']:.1f}",
                 _median(cell, "linf", ".2g"),
                 _median(cell, "l2", ".2g"),
                 _median(cell, "l0", ".2%"),
                 _median(cell, "snr_db", ".1f"),
+                _stoi(cell),
                 *_costs(cell),
                 *_saved(cell, defences),
             ]
             for cell in free
         ]
-        more = ["median L2", "values changed", "SNR dB", "queries", "gradients", "s"]
+        more = [
+            "median L∞",
+            "median L2",
+            "values changed",
+            "SNR dB",
+            "STOI",
+            "queries",
+            "gradients",
+            "s",
+        ]
         parts.append(markdown([*columns, *more, *after], rows))
     return "\n".join(parts)
 
@@ -282,6 +304,10 @@ def _eps(cell: Mapping[str, Any]) -> str:
 def _median(cell: Mapping[str, Any], name: str, form: str) -> str:
     spread = cell["norms"][name]
     return "–" if spread is None else format(spread["median"], form)
+
+
+def _stoi(cell: Mapping[str, Any]) -> str:
+    return "–" if cell["stoi"] is None else f"{cell['stoi']:.2f}"
 
 
 def _costs(cell: Mapping[str, Any]) -> list[str]:

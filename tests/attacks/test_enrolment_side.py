@@ -7,6 +7,7 @@ from nip_audio.attacks.enrolment import EnrolmentSide
 from nip_audio.attacks.fakebob import Fakebob
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.core.adapter import Batch
+from nip_audio.errors import InputError
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -59,7 +60,18 @@ def test_impostor_is_let_in_by_a_poisoned_enrolment(embedding_model, enrolled, p
 @pytest.mark.parametrize("attack", [GradientAttack("pgd", 0.02), Fakebob(0.02, steps=10)])
 def test_speaker_is_locked_out(embedding_model, enrolled, attack):
     own = embedding_model.embed(Batch(enrolled.x * 0.7)).detach()
-    side = EnrolmentSide(embedding_model, own, threshold=0.9, goal="reject")
-    before = side.scores(enrolled).detach()
+    before = EnrolmentSide(embedding_model, own, threshold=0.0, goal="reject").scores(enrolled)
+    threshold = float(before.detach().min()) - 1e-4
+    side = EnrolmentSide(embedding_model, own, threshold=threshold, goal="reject")
+    assert not side.succeeded(enrolled).any()
     result = attack(side, enrolled, generator=seeded())
+    assert result.succeeded[before.argmin()]
     assert (side.scores(result.batch) < before).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (1, 3, 6), (2, 3, 5)])
+def test_other_recordings_that_do_not_fit_are_an_error(embedding_model, probes, shape):
+    with pytest.raises(InputError, match=r"expected \(items, recordings, D\) for \(items, D\)"):
+        EnrolmentSide(
+            embedding_model, probes, threshold=0.1, goal="accept", others=torch.ones(shape)
+        )

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from nip_audio.attacks.base import System
+from nip_audio.attacks.enrolment import EnrolmentSide
 from nip_audio.attacks.fakebob import Fakebob, estimate_threshold, nes_gradient
-from nip_audio.attacks.objectives import Identification, Verification
+from nip_audio.attacks.objectives import Identification, OpenSetIdentification, Verification
 from nip_audio.core.adapter import Batch, Bounds
-from nip_audio.core.model import CosineHead, InstrumentedModel
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import AttackError
 
 
@@ -82,30 +83,84 @@ def test_fools_a_network_and_reaches_a_target(tiny_model):
     assert (lead(towards, target) > lead(batch, target)).all()
 
 
-def test_threshold_is_found_without_being_told():
-    class Project(nn.Module):
-        def forward(self, x, lengths=None):
-            return torch.stack([x.mean(dim=1), torch.full((len(x),), 0.05)], dim=1)
+def test_open_set_stranger_is_taken_for_somebody(tiny_model):
+    batch = Batch(0.2 * (torch.rand(1, 4000, generator=seeded(7)) - 0.5))
+    best = float(tiny_model.scores(batch).detach().max())
+    stranger = OpenSetIdentification(tiny_model, torch.tensor([3]), threshold=best + 1e-3)
+    assert int(stranger.decide(batch)) == 3
+    result = Fakebob(0.02, steps=10)(stranger, batch, generator=seeded())
+    assert result.succeeded.all()
+    assert int(stranger.decide(result.batch)) < 3
 
+
+class Project(nn.Module):
+    """The cosine to (1, 0) rises with the mean."""
+
+    def forward(self, x, lengths=None):
+        return torch.stack([x.mean(dim=1), torch.full_like(x[:, 0], 0.05)], dim=1)
+
+
+class Overheard(Verification):
+    """Keeps the scores that a lone recording was given."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.heard: list[float] = []
+
+    def scores(self, batch):
+        scores = super().scores(batch)
+        if len(scores) == 1:
+            self.heard.append(float(scores))
+        return scores
+
+
+def projection(threshold: float, goal: str = "accept") -> Overheard:
     model = InstrumentedModel(Project(), bounds=Bounds(-1.0, 1.0)).eval()
-    batch = Batch(torch.zeros(1, 50))
-    for threshold in (0.3, 0.6):
-        objective = Verification(
-            model,
-            torch.tensor([[1.0, 0.0]]),
-            threshold=threshold,
-            goal="accept",
-            back_end=CosineHead,
-        )
-        assert not objective.succeeded(batch).any()
-        found = estimate_threshold(objective, batch, eps=0.2, generator=seeded(), steps=2000)
-        assert found is not None
-        assert threshold <= found < threshold + 0.02
-    deaf = Verification(model, torch.tensor([[1.0, 0.0]]), threshold=2.0, goal="accept")
-    assert estimate_threshold(deaf, batch, eps=0.1, generator=seeded(), steps=5) is None
-    away = Verification(model, torch.tensor([[1.0, 0.0]]), threshold=0.3, goal="reject")
-    with pytest.raises(AttackError, match="give an objective of goal accept"):
-        estimate_threshold(away, batch, eps=0.1, generator=seeded())
+    reference = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    return Overheard(model, reference, threshold=threshold, goal=goal)
+
+
+SILENCE = Batch(torch.zeros(1, 50, dtype=torch.float64))
+
+
+def test_threshold_is_found_without_being_told():
+    near, far = projection(0.3), projection(0.6)
+    for objective in (near, far):
+        assert not objective.succeeded(SILENCE).any()
+        objective.heard.clear()
+        found = estimate_threshold(objective, SILENCE, eps=0.2, generator=seeded(), steps=2000)
+        assert objective.threshold <= found.score < objective.threshold + 0.02
+        asked = len(objective.heard) - 1  # the last is heard twice: for the word and for the score
+        assert found.queries == asked + 50 * (asked - 1)
+    # whatever the threshold is, the search does the same until it is told that it is accepted
+    common = len(near.heard) - 1
+    assert far.heard[:common] == pytest.approx(near.heard[:common], abs=1e-9)
+
+
+def test_threshold_out_of_reach_is_none_at_the_full_price():
+    found = estimate_threshold(projection(2.0), SILENCE, eps=0.1, generator=seeded(), steps=5)
+    assert found.score is None
+    assert found.queries == 5 * (50 + 1)
+
+
+@pytest.mark.parametrize("side", [Verification, EnrolmentSide])
+def test_threshold_of_a_network_is_found_on_either_side(embedding_model, side):
+    batch = Batch(0.2 * (torch.rand(1, 4000, generator=seeded(7)) - 0.5))
+    voice = torch.randn(1, 6, generator=seeded(8))
+    embedding_model.requires_grad_(False)
+    clean = float(side(embedding_model, voice, threshold=0.0, goal="accept").scores(batch))
+    objective = side(embedding_model, voice, threshold=clean + 2e-3, goal="accept")
+    found = estimate_threshold(objective, batch, eps=0.01, generator=seeded(), steps=40)
+    assert objective.threshold <= found.score < objective.threshold + 2e-3
+
+
+def test_threshold_is_sought_from_below_with_one_recording():
+    remedy = "give one recording and an objective of goal accept"
+    with pytest.raises(AttackError, match=f"got 1 recordings and goal 'reject'.*{remedy}"):
+        estimate_threshold(projection(0.3, "reject"), SILENCE, eps=0.1, generator=seeded())
+    two = Batch(SILENCE.x.expand(2, -1))
+    with pytest.raises(AttackError, match=f"got 2 recordings.*{remedy}"):
+        estimate_threshold(projection(0.3), two, eps=0.1, generator=seeded())
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from nip_audio.attacks.neuron import NeuronAttack, head_influence
-from nip_audio.attacks.objectives import Identification, Verification
+from nip_audio.attacks.objectives import Identification, OpenSetIdentification, Verification
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import linear_influence
-from nip_audio.errors import AttackError
+from nip_audio.errors import AttackError, InputError
 
 EPS = 0.02
 
@@ -34,11 +34,12 @@ def test_influence_through_a_linear_head_is_the_closed_form():
     torch.testing.assert_close(gradient, by_hand)
 
 
-def test_one_step_follows_the_papers_loss(tiny_model, batch):
+@pytest.mark.parametrize("method", ["s-ala", "r-ala"])
+def test_one_step_follows_the_papers_loss(tiny_model, batch, method):
     own = tiny_model.predict(batch)
     objective = Identification(tiny_model, own)
-    attack = NeuronAttack("s-ala", EPS, steps=1, front=1, tail=1)
-    got = attack(objective, batch, generator=seeded(3)).batch.x
+    attack = NeuronAttack(method, EPS, steps=1, front=1, tail=1)
+    result = attack(objective, batch, generator=seeded(3))
     generator = seeded(3)
     torch.randint(2**31, (1,), generator=generator)  # the base class seeds global generators
     x = (batch.x + EPS * (2 * torch.rand(batch.x.shape, generator=generator) - 1)).clamp(-1, 1)
@@ -47,11 +48,18 @@ def test_one_step_follows_the_papers_loss(tiny_model, batch):
     embedding = tiny_model.embed(batch.with_x(x))
     logits = tiny_model.logits(tiny_model.head(embedding))
     wrong = nn.functional.cross_entropy(logits, own, reduction="none")
-    change = (head_influence(tiny_model.head, embedding, own) - before).square().mean(1)
-    (gradient,) = torch.autograd.grad((wrong - change).sum(), x)
+    change = (head_influence(tiny_model.head, embedding, own) - before).square()
+    remaining = before.argsort(dim=1, descending=True)[:, 1:-1]
+    gain = {
+        "s-ala": wrong - change.mean(1),
+        "r-ala": wrong + change.gather(1, remaining).mean(1),
+    }[method]
+    (gradient,) = torch.autograd.grad(gain.sum(), x)
     x = x.detach() + 0.2 * EPS * gradient.sign()
     expected = (batch.x + (x - batch.x).clamp(-EPS, EPS)).clamp(-1, 1)
-    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(result.batch.x, expected, atol=1e-6, rtol=0)
+    assert result.queries == 1 + 1  # the clean input, and every step
+    assert result.gradients == 1
 
 
 def test_one_keeps_influence_and_the_other_changes_it(tiny_model, batch):
@@ -82,9 +90,17 @@ def test_other_goals_are_refused(tiny_model, batch):
     references = torch.randn(3, 6, generator=seeded(1))
     verification = Verification(tiny_model, references, threshold=0.2, goal="accept")
     targeted = Identification(tiny_model, torch.tensor([0, 1, 2]), targeted=True)
-    for objective in (verification, targeted):
+    # a label of the open set may be "none of them", of which the head has no score
+    open_set = OpenSetIdentification(tiny_model, torch.tensor([3, 3, 3]), threshold=0.99)
+    for objective in (verification, targeted, open_set):
         with pytest.raises(AttackError, match="s-ala is for identification, untargeted"):
             attack(objective, batch, generator=seeded())
+
+
+def test_embedding_too_small_for_front_and_tail_is_an_error(tiny_model, batch):
+    objective = Identification(tiny_model, tiny_model.predict(batch))
+    with pytest.raises(InputError, match="front = 5 and tail = 5 of 6 neurons"):
+        NeuronAttack("r-ala", EPS)(objective, batch, generator=seeded())
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"step_share": 0}, {"weight": -1}])

@@ -13,6 +13,7 @@ COMMANDS = (
     "models",
     "identify",
     "enroll",
+    "evaluate",
     "fit-plda",
     "verify",
     "calibrate",
@@ -219,6 +220,10 @@ def test_attack_judges_the_written_file(run, enrolment, folder, tmp_path):
         (["--speaker", "s1"], "belong together"),
         (["--goal", "accept"], "needs a voice"),
         (["--target", "nobody"], "none of the 251 speakers"),
+        (["--attack", "jsma"], "jsma cannot work at level 'raw'"),
+        (["--attack", "deepfool", "--eps", "0.1"], "deepfool has no setting eps"),
+        (["--goal", "misidentify", "--target", "nobody"], "leaves no choice of whom"),
+        (["--attack", "s-ala"], "s-ala is for identification"),
     ],
 )
 def test_attack_refuses_what_makes_no_sense(run, folder, quick, tmp_path, options, text):
@@ -228,6 +233,35 @@ def test_attack_refuses_what_makes_no_sense(run, folder, quick, tmp_path, option
     assert code == 65
     assert text in " ".join(err.split())
     assert not list(tmp_path.glob("adv/*"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--attack", "deepfool", "--steps", "20"],
+        ["--attack", "kenansville"],
+        ["--attack", "fakebob", "--steps", "3"],
+        ["--attack", "auna", "--queries", "3"],
+    ],
+    ids=lambda options: options[1],
+)
+def test_attack_of_any_kind_may_aim_at_being_named_otherwise(run, folder, tmp_path, options):
+    """Needs neither enrolment nor calibration; deepfool and kenansville take no eps."""
+    source = folder / "s1/take10.wav"
+    code, out, _ = run(
+        "attack", source, "--goal", "misidentify", "--out", tmp_path / "adv", "--json", *options
+    )
+    assert code == 0
+    (result,) = json.loads(out)
+    assert result["aim"] == "identified as anybody else"
+    assert result["threshold"] is None
+    assert not result["succeeded_before"]
+    assert result["queries"] >= 1
+    before, after = (
+        json.loads(run("identify", f, "--model", "xvector-libri251", "--json")[1])[0]["candidates"]
+        for f in (source, result["written"])
+    )
+    assert (before[0]["speaker"] != after[0]["speaker"]) == result["fools"]
 
 
 def test_attack_goes_on_after_a_bad_file(run, folder, quick, tmp_path):

@@ -91,3 +91,9 @@ def test_what_is_shorter_is_padded_with_silence():
     half = Control("half", lambda clip, rate, rng: clip[:50])
     out = half.apply(torch.ones(100), sample_rate_hz=RATE_HZ, seed=0)
     assert out.tolist() == [1.0] * 50 + [0.0] * 50
+
+
+def test_vorbis_takes_recordings_of_minutes():
+    """Encoded in one call they overflow libsndfile's stack, which ends the process."""
+    noise = 0.1 * torch.randn(200 * RATE_HZ, generator=torch.Generator().manual_seed(0))
+    assert float(torch.cosine_similarity(apply("Ogg Vorbis", noise), noise, dim=0)) > 0.9

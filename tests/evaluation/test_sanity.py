@@ -83,3 +83,19 @@ def test_worst_case_is_any_of_all_that_are_required():
         worst_case(fooled, required={"autoattack": "adaptive steps"})
     with pytest.raises(InputError, match="on different items"):
         worst_case({"pgd": hits(3), "b": hits(3, of=30)}, required={})
+
+
+def test_no_items_pass_no_check():
+    none = hits(0, of=0)
+    for check in (
+        iterated_at_least_one_step(none, none),
+        iterated_at_least_one_step(none, hits(5)),
+        grows_with_eps({0.1: none, 0.2: none}),
+        reaches_all(none, 0.1),
+        more_steps_change_little(none, none),
+        white_at_least_black(none, {"a": none}),
+        white_at_least_black(hits(5), {"a": hits(5), "b": none}),
+        no_zero_gradients(none),
+        no_randomness(np.zeros((0, 3)), np.zeros((0, 3))),
+    ):
+        assert check.passed is None

@@ -23,6 +23,18 @@ def test_where_all_agree_the_binomial_gives_the_interval(hit, low, high):
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)  # Clopper–Pearson
 
 
+@pytest.mark.parametrize(
+    ("hits", "groups"),
+    [([True, False], ["a", "a"]), ([True, False] * 2, ["a", "a", "b", "b"])],
+    ids=["one speaker", "speakers alike"],
+)
+def test_where_resamples_agree_the_binomial_gives_the_interval(hits, groups):
+    found = proportion(np.array(hits), groups, seed=0)
+    # Clopper–Pearson of 1 in 2 is 1.3–98.7 %, of 2 in 4 6.8–93.2 %
+    low = {2: 0.0126, 4: 0.0676}[len(hits)]
+    assert (found.low, found.value, found.high) == pytest.approx((low, 0.5, 1 - low), abs=1e-3)
+
+
 def test_nothing_to_average_is_an_error():
     with pytest.raises(InputError, match="got 0 successes"):
         proportion(np.array([], dtype=bool), [], seed=0)
@@ -38,7 +50,7 @@ def test_paired_t_test_is_the_textbooks():
     assert p == pytest.approx(0.0485, abs=1e-3)
     with pytest.raises(InputError, match="differences are all alike"):
         paired_t_test([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
-    with pytest.raises(InputError, match="at least two pairs"):
+    with pytest.raises(InputError, match="at least 2 pairs"):
         paired_t_test([1.0], [2.0])
 
 
@@ -46,5 +58,13 @@ def test_spearman_goes_by_ranks():
     rho, p = spearman([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 8.0, 27.0, 64.0, 125.0])
     assert rho == pytest.approx(1.0)
     assert p < 0.02
-    with pytest.raises(InputError, match="at least three pairs"):
+    with pytest.raises(InputError, match="at least 3 pairs"):
         spearman([1.0, 2.0], [2.0, 1.0])
+    with pytest.raises(InputError, match="one side is all alike"):
+        spearman([1.0, 2.0, 3.0], [5.0, 5.0, 5.0])
+
+
+@pytest.mark.parametrize("compare", [paired_t_test, spearman])
+def test_a_cell_without_a_value_is_an_error(compare):
+    with pytest.raises(InputError, match="NaN or infinite"):
+        compare([1.0, float("nan"), 3.0], [2.0, 5.0, 4.0])
