@@ -67,8 +67,9 @@ class Kenansville(Attack):
 
         low = torch.full((len(clips),), _LEAST_SNR_DB)  # fools, if anything does
         high = torch.full((len(clips),), _MOST_SNR_DB)
-        best, fools = dropped(low), system.fooled(dropped(low))
-        found = torch.where(fools[:, None], best, batch.x)
+        lowest = dropped(low)
+        fools = system.fooled(lowest)
+        found = torch.where(fools[:, None], lowest, batch.x)
         for _ in range(self.steps):
             middle = (low + high) / 2
             x = dropped(middle)

@@ -67,7 +67,8 @@ class DeepFool(Attack):
 class CarliniWagner(Attack):
     """Minimises change plus c times the margin, searching c by bisection (Carlini & Wagner 2017).
 
-    L2 norm; settings are those of SpeakerGuard.
+    L2 norm; settings are those of SpeakerGuard. An item that is never fooled stays as it is, and so
+    does one that is fooled already, unless ``confidence`` asks for more.
 
     Attributes:
         steps: Iterations for each c.
@@ -118,5 +119,11 @@ class CarliniWagner(Attack):
             confidence=self.confidence,
             initial_const=self.initial_const,
         )
-        x: Tensor = attack.run(wrapped(system), system.batch.x, criterion_of(system))
-        return x
+        clean = system.batch.x
+        x: Tensor = attack.run(wrapped(system), clean, criterion_of(system))
+        # Foolbox returns zeros for what it never fooled. Silence may well fool, which would then
+        # count as a success of the attack.
+        unchanged = x.flatten(1).eq(0).all(dim=1)
+        if self.confidence == 0:
+            unchanged |= system.fooled(clean)
+        return torch.where(unchanged.reshape(-1, *[1] * (x.dim() - 1)), clean, x)

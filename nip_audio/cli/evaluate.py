@@ -24,6 +24,9 @@ def command(
     data_split: Annotated[
         Path | None, typer.Option(help="CSV of roles, instead of the YAML's.")
     ] = None,
+    only_finished: Annotated[
+        bool, typer.Option(help="Attack nothing; report what is finished.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure systems, attacks and defences on the test role of a split.
@@ -36,7 +39,7 @@ def command(
     """
     plan = read_config(config, data_root=data_root, split=data_split)
     with evaluation_progress() as progress:
-        results = Runner(plan, out).run(progress=progress)
+        results = Runner(plan, out, only_finished).run(progress=progress)
     files = write_report(results, out)
     if as_json:
         print_json(results)

@@ -35,7 +35,7 @@ from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Purifier
 
-__all__ = ["AdversarialSet", "Example", "Recipe", "make_set"]
+__all__ = ["AdversarialSet", "Example", "Recipe", "finished_set", "make_set"]
 
 FORMAT_VERSION = 1
 _DESCRIPTION, _MANIFEST = "set.json", "manifest.jsonl"
@@ -186,6 +186,15 @@ class AdversarialSet:
         return _read(path, self.level, self.sample_rate_hz)
 
 
+def finished_set(recipe: Recipe, folder: Path) -> AdversarialSet | None:
+    """Return a set if all of it has been made; nothing is made here."""
+    done = {example.id: example for example in _read_manifest(folder / _MANIFEST)}
+    if not all(item.id in done for item in recipe.items):
+        return None
+    rate = recipe.system.pretrained.card.sample_rate_hz
+    return AdversarialSet(folder, recipe.level, tuple(done[i.id] for i in recipe.items), rate)
+
+
 def make_set(
     recipe: Recipe, folder: Path, *, progress: Callable[[int], None] = lambda count: None
 ) -> AdversarialSet | None:
@@ -218,8 +227,7 @@ def make_set(
                     os.fsync(manifest.fileno())
                 done |= {example.id: example for example in made}
             progress(len(part))
-    rate = recipe.system.pretrained.card.sample_rate_hz
-    return AdversarialSet(folder, recipe.level, tuple(done[i.id] for i in recipe.items), rate)
+        return finished_set(recipe, folder)
 
 
 def _attack(recipe: Recipe, number: int, items: Sequence[Item], folder: Path) -> list[Example]:

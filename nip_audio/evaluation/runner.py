@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from nip_audio import __version__
 from nip_audio.core.state import file_sha256, write_atomic
 from nip_audio.errors import InputError, OutputError
-from nip_audio.evaluation.adversarial_sets import AdversarialSet, make_set
+from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, finished_set, make_set
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.cells import Cell, plan_cells, recipe_of
 from nip_audio.evaluation.config import EvaluationConfig
@@ -48,10 +48,12 @@ class Runner:
     Attributes:
         config: What to evaluate.
         out: Folder; a run that was interrupted goes on there.
+        only_finished: Make nothing: report on the sets that are finished.
     """
 
     config: EvaluationConfig
     out: Path
+    only_finished: bool = False
 
     def run(self, *, progress: Progress = lambda cell, done, total: None) -> dict[str, Any]:
         """Compute what is missing and write ``results.json``.
@@ -67,31 +69,42 @@ class Runner:
         except OSError as err:
             raise OutputError(f"{self.out} cannot be written ({err.strerror})") from err
         systems = {plan.name: build_system(plan, self.config) for plan in self.config.systems}
+        benches = [Bench.build(s, self.config, self.out / "evidence") for s in systems.values()]
         cells: list[dict[str, Any]] = []
-        described, controls, checks, robust = {}, [], [], []
-        for name, system in systems.items():
-            bench = Bench.build(system, self.config, self.out / "evidence")
-            for cell, examples in self.sets(bench, systems, progress):
+        unfinished: list[dict[str, Any]] = []
+        for bench, cell, examples in self.sets(benches, progress):
+            if examples is None:
+                unfinished.append(cell.describe())
+            else:
                 cells.append(cell.describe() | bench.judge(cell, examples))
-            described[name] = describe(bench)
-            controls += harmless_changes(bench)
-            probes = [no_zero_gradients(zero_gradients(system))]
-            probes.append(no_randomness(*scores_twice(system)))
-            for level in dict.fromkeys(c["level"] for c in cells if c["system"] == name):
-                found = [*probes, *check_attacks(cells, name, level)]
-                checks += [{"system": name, "level": level, **asdict(c)} for c in found]
-                robust += robust_accuracies(cells, name, level, found)
         results = {
             **self.provenance(),
-            "systems": described,
+            "systems": {bench.system.name: describe(bench) for bench in benches},
             "cells": cells,
-            "controls": controls,
-            "checks": checks,
-            "robust": robust,
+            "unfinished": unfinished,
+            "controls": [row for bench in benches for row in harmless_changes(bench)],
+            **self._verdicts(benches, cells),
         }
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         write_atomic(self.out / RESULTS_NAME, text.encode(), force=True)
         return results
+
+    def _verdicts(
+        self, benches: Sequence[Bench], cells: Sequence[Mapping[str, Any]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Whether the attacks are sound, and the worst cases over strong ones."""
+        checks, robust = [], []
+        for bench in benches:
+            name = bench.system.name
+            probes = [
+                no_zero_gradients(zero_gradients(bench.system)),
+                no_randomness(*scores_twice(bench.system)),
+            ]
+            for level in dict.fromkeys(c["level"] for c in cells if c["system"] == name):
+                found = [*probes, *check_attacks(cells, name, level)]
+                checks += [{"system": name, "level": level, **asdict(c)} for c in found]
+                robust += robust_accuracies(cells, name, level, found)
+        return {"checks": checks, "robust": robust}
 
     def provenance(self) -> dict[str, Any]:
         """Return what the numbers depend on besides models and data."""
@@ -107,33 +120,43 @@ class Runner:
         }
 
     def sets(
-        self, bench: Bench, systems: Mapping[str, EvaluatedSystem], progress: Progress
-    ) -> Iterator[tuple[Cell, AdversarialSet]]:
-        """Make all sets of a system; those that another process is at come last."""
-        system = bench.system
-        cells = list(plan_cells(self.config, system.name, bench.defences))
-        finished: dict[int, AdversarialSet] = {}
-        while len(finished) < len(cells):
-            waiting = True
-            for number, cell in enumerate(cells):
-                if number in finished:
+        self, benches: Sequence[Bench], progress: Progress
+    ) -> list[tuple[Bench, Cell, AdversarialSet | None]]:
+        """Make all sets; those that another process is at come last.
+
+        Returns:
+            In the order of systems and configuration; None is a set that is not finished, where
+            nothing is to be made.
+        """
+        plan = [
+            (bench, cell)
+            for bench in benches
+            for cell in plan_cells(self.config, bench.system.name, bench.defences)
+        ]
+        systems = {bench.system.name: bench.system for bench in benches}
+        recipes = [self._recipe(bench, cell, systems) for bench, cell in plan]
+        folders = [
+            self.out / "sets" / f"{cell.name}-{recipe.key[:12]}"
+            for (_, cell), recipe in zip(plan, recipes, strict=True)
+        ]
+        finished: dict[int, AdversarialSet | None] = {}
+        while len(finished) < len(plan):
+            before = len(finished)
+            for number in (n for n in range(len(plan)) if n not in finished):
+                recipe, folder = recipes[number], folders[number]
+                if self.only_finished:
+                    finished[number] = finished_set(recipe, folder)
                     continue
-                made = self._make(cell, bench, systems, f"{number + 1} of {len(cells)}", progress)
+                shown = f"{plan[number][1].name} ({number + 1} of {len(plan)})"
+                count = _Counter(progress, shown, len(recipe.items))
+                made = make_set(recipe, folder, progress=count)
                 if made is not None:
                     finished[number] = made
-                    waiting = False
-            if waiting:
+            if len(finished) == before:
                 time.sleep(_WAIT_S)
-        return iter((cell, finished[number]) for number, cell in enumerate(cells))
+        return [(*plan[number], finished[number]) for number in range(len(plan))]
 
-    def _make(
-        self,
-        cell: Cell,
-        bench: Bench,
-        systems: Mapping[str, EvaluatedSystem],
-        place: str,
-        progress: Progress,
-    ) -> AdversarialSet | None:
+    def _recipe(self, bench: Bench, cell: Cell, systems: Mapping[str, EvaluatedSystem]) -> Recipe:
         system = bench.system
         recipe = recipe_of(
             cell,
@@ -145,9 +168,7 @@ class Runner:
         )
         if not recipe.items:
             raise InputError(f"{system.name} names no test clip rightly: nothing to attack")
-        folder = self.out / "sets" / f"{cell.name}-{recipe.key[:12]}"
-        count = _Counter(progress, f"{cell.name} ({place})", len(recipe.items))
-        return make_set(recipe, folder, progress=count)
+        return recipe
 
 
 class _Counter:

@@ -144,6 +144,15 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
             "s",
         ]
         parts.append(markdown([*columns, *more, *after], rows))
+    missing = [cell for cell in results["unfinished"] if cell["system"] == system]
+    if missing:
+        named = (
+            f"{cell['title']} ({_LEVELS[cell['level']]}"
+            + (")" if cell["eps"] is None else f", ε {_eps(cell)})")
+            + ("" if cell["protocol"] == "unaware" else f", {_protocol(cell)}")
+            for cell in missing
+        )
+        parts.append(f"{NOT_EVALUATED.capitalize()}: {'; '.join(named)}.\n")
     return "\n".join(parts)
 
 

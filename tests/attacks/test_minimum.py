@@ -74,7 +74,17 @@ def test_pointwise_changes_no_value_that_need_not_be(model, batch):
     assert torch.equal(result.batch.x[:, 2:], batch.x[:, 2:])
 
 
-@pytest.mark.parametrize("attack", [Boundary(steps=50), Pointwise()], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        Boundary(steps=50),
+        Pointwise(),
+        DeepFool(),
+        CarliniWagner(steps=5),
+        AdditiveUniformNoise(0.01, queries=5),
+    ],
+    ids=lambda a: a.name,
+)
 def test_what_is_fooled_already_stays_as_it_is(model, batch, attack):
     wrong = Identification(model, 1 - model.predict(batch))
     result = attack(wrong, batch, generator=seeded())
@@ -88,12 +98,43 @@ class Stubborn(Halfspaces):
     offset = 100.0
 
 
-@pytest.mark.parametrize("attack", [Boundary(steps=50), Pointwise()], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        Boundary(steps=50),
+        Pointwise(),
+        CarliniWagner(steps=5),
+        AdditiveUniformNoise(0.01, queries=5),
+    ],
+    ids=lambda a: a.name,
+)
 def test_what_cannot_be_fooled_stays_as_it_is(batch, attack):
     model = InstrumentedModel(Stubborn(), head=nn.Identity(), bounds=Bounds(-1.0, 1.0)).eval()
     result = attack(Identification(model, model.predict(batch)), batch, generator=seeded())
     assert torch.equal(result.batch.x, batch.x)
     assert not result.succeeded.any()
+
+
+def test_cw_never_takes_silence_for_an_example(model):
+    """Foolbox returns zeros for what it did not fool, and zeros are another class here."""
+    batch = Batch(torch.tensor([[0.5, 0.5, 0.1, 0.1], [0.1, 0.049, 0.0, 0.0]]))
+    objective = Identification(model, model.predict(batch))
+    silence = batch.with_x(torch.zeros_like(batch.x))
+    assert objective.succeeded(silence).tolist() == [True, False]
+    weak = CarliniWagner(steps=20, binary_search_steps=3, learning_rate=1e-4, initial_const=1.0)
+    result = weak(objective, batch, generator=seeded())
+    assert result.succeeded.tolist() == [False, True]
+    assert torch.equal(result.batch.x[0], batch.x[0])
+    assert 0 < result.l2[1] < 0.01
+
+
+def test_cw_goes_on_from_what_is_fooled_but_not_as_surely_as_asked(model):
+    batch = Batch(torch.tensor([[0.11, 0.06, 0.0, 0.0]]))  # over the boundary by 0.07
+    attack = CarliniWagner(steps=100, learning_rate=0.01, initial_const=1.0, confidence=0.3)
+    objective = Identification(model, 1 - model.predict(batch))
+    result = attack(objective, batch, generator=seeded())
+    logits = model.scores(result.batch)
+    assert (logits[:, 1] - logits[:, 0] >= 0.29).all()
 
 
 @pytest.mark.parametrize("attack", [Boundary(steps=500), Pointwise()], ids=lambda a: a.name)

@@ -88,6 +88,18 @@ def test_run_again_costs_no_attack(results, config, tmp_path, monkeypatch):
     assert Runner(config, tmp_path / "out").run() == results
 
 
+def test_only_what_is_finished_is_reported(results, config, tmp_path):
+    out = tmp_path / "out"
+    manifest = out / "sets" / results["cells"][0]["set"] / "manifest.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:3]))
+    found = Runner(config, out, only_finished=True).run()
+    assert found["cells"] == results["cells"][1:]
+    assert [(c["attack"], c["eps"]) for c in found["unfinished"]] == [("fgsm", 0.002)]
+    write_report(found, out)
+    assert "Not evaluated: FGSM (waveform, ε 0.002)." in (out / "tables.md").read_text()
+    assert len(manifest.read_text().splitlines()) == 3  # nothing was made
+
+
 def test_deleted_set_is_made_again_alike(results, config, tmp_path):
     shutil.rmtree(tmp_path / "out" / "sets" / results["cells"][0]["set"])
     again = Runner(config, tmp_path / "out").run()
@@ -127,7 +139,7 @@ def test_wrong_labels_do_not_reach_the_defence(config, system, tmp_path, monkeyp
         monkeypatch.setattr(defences_module, "GaussianNoise", lambda spy=spy, **settings: spy)
         bench = Bench.build(system, config, tmp_path / "evidence")
         runner = Runner(config, tmp_path / "out")
-        ((cell, examples), *_) = runner.sets(bench, {"x": system}, lambda *a: None)
+        ((_, cell, examples), *_) = runner.sets([bench], lambda *a: None)
         names = system.model.labels
         believed = [
             replace(e, speaker=names[(names.index(e.speaker) + shift) % len(names)])
