@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -65,10 +65,6 @@ class AutoAttack(Attack):
     def limit(self) -> float:
         """ε."""
         return self.eps
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attacks = evasion()

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -224,9 +224,9 @@ class Attack(ABC):
         """Inputs scored an item, on average, after which the system answers no more."""
         return None
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return name and everything the result depends on, as plain JSON values."""
+        return {"name": self.name, **asdict(self)}
 
     @abstractmethod
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:

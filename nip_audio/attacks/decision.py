@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -51,10 +51,6 @@ class AdditiveUniformNoise(Attack):
         """ε."""
         return self.eps
 
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
-
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         kind = foolbox().attacks.LinfRepeatedAdditiveUniformNoiseAttack
         with torch.no_grad():
@@ -97,10 +93,6 @@ class Pointwise(Attack):
         """As set."""
         return self.queries
 
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
-
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attack = foolbox().attacks.PointwiseAttack()
         return _from_noise(system, attack, self.name, generator)
@@ -141,10 +133,6 @@ class Boundary(Attack):
     def query_limit(self) -> int:
         """As set."""
         return self.queries
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attack = foolbox().attacks.BoundaryAttack(steps=self.steps)

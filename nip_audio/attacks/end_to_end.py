@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -64,17 +64,6 @@ class EndToEndPgd(Attack):
     def limit(self) -> float:
         """ε."""
         return self.eps
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {
-            "name": self.name,
-            "eps": self.eps,
-            "steps": self.steps,
-            "step_share": self.step_share,
-            "restarts": self.restarts,
-            "draws": self.draws,
-        }
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         clean = system.batch.x

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -80,10 +80,6 @@ class Fakebob(Attack):
     def limit(self) -> float:
         """ε."""
         return self.eps
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     @torch.no_grad()
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -60,10 +60,6 @@ class HopSkipJump(Attack):
     def query_limit(self) -> int:
         """As set; it also ends ART's search of a step size, which may never end by itself."""
         return self.queries
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attacks = evasion()

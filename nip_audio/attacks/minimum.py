@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,10 +47,6 @@ class DeepFool(Attack):
     def name(self) -> str:
         """Name in the registry."""
         return "deepfool"
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         criterion, classes = leaving(system, self.name)
@@ -106,10 +102,6 @@ class CarliniWagner(Attack):
     def name(self) -> str:
         """Name in the registry."""
         return "cw"
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attack = foolbox().attacks.L2CarliniWagnerAttack(

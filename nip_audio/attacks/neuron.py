@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,9 @@ class NeuronAttack(Attack):
     candidates are matched (NIP, Eq. 12): it maximises MSE over these + λ·CE.
 
     The neurons are those of the embedding, which is the layer before the head that NIP taps, and
-    σ is of the logit of the class that the clean input is named.
+    σ is of the score (a logit, or a cosine) of the class that the clean input is named.
 
-    Deviation: influence is of the logit, not of the confidence, whose gradient vanishes; the start
+    Deviation: influence is of the score, not of the confidence, whose gradient vanishes; the start
     is random and steps are of the gradient's sign, as in PGD.
 
     Attributes:
@@ -77,10 +77,6 @@ class NeuronAttack(Attack):
     def limit(self) -> float:
         """ε."""
         return self.eps
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         objective = system.objective

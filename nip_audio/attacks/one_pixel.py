@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,10 +52,6 @@ class OnePixel(Attack):
     def query_limit(self) -> int:
         """As set."""
         return self.queries
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         require_spectrogram(system, self.name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -64,10 +64,6 @@ class UniversalPerturbation(Attack):
     def limit(self) -> float:
         """ε."""
         return self.eps
-
-    def settings(self) -> dict[str, Any]:
-        """Return name and settings."""
-        return {"name": self.name, **asdict(self)}
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         goals = _NumberedGoals(system)
