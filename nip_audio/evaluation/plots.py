@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 __all__ = ["plot_success"]
@@ -32,6 +33,8 @@ def plot_success(results: Mapping[str, Any], stem: Path) -> list[Path]:
             lines[cell["system"], cell["level"]][cell["title"]].append((cell["eps"], cell["asr"]))
     if not lines:
         return []
+    titles = list(dict.fromkeys(title for panel in lines.values() for title in panel))
+    colours = {title: colormaps["tab20"](i % 20) for i, title in enumerate(titles)}
     systems = list(dict.fromkeys(system for system, _ in lines))
     levels = [level for level in _LEVELS if any(level == one for _, one in lines)]
     figure = Figure(figsize=(3.6 * len(systems), 3.2 * len(levels)), layout="constrained")
@@ -47,7 +50,16 @@ def plot_success(results: Mapping[str, Any], stem: Path) -> list[Path]:
                     [v - 100 * s["low"] for v, (_, s) in zip(values, points, strict=True)],
                     [100 * s["high"] - v for v, (_, s) in zip(values, points, strict=True)],
                 ]
-                axis.errorbar(strengths, values, yerr=errors, marker="o", ms=3, lw=1, label=title)
+                axis.errorbar(
+                    strengths,
+                    values,
+                    yerr=errors,
+                    marker="o",
+                    ms=3,
+                    lw=1,
+                    label=title,
+                    color=colours[title],
+                )
             axis.set_title(f"{system}, {_LEVELS[level]}", fontsize=9)
             axis.set_xscale("log")
             axis.set_xlabel("ε", fontsize=8)
