@@ -33,15 +33,21 @@ def main() -> None:
     """Fill the template."""
     attacks, detection = (json.loads(Path(p).read_text(encoding="utf-8")) for p in sys.argv[1:3])
     done, missing = len(attacks["cells"]), len(attacks["unfinished"])
-    page = (HERE / "page_template.md").read_text(encoding="utf-8").format(
-        header=header(attacks),
-        cells=f"{done} of {done + missing}",
-        accuracy=accuracy_table(attacks),
-        attacks=of_all(attacks, attack_tables),
-        robust=robust_table(attacks),
-        checks=check_table(attacks),
-        detection=of_all(detection, lambda r, s: attack_tables(r, s) + "\n" + detector_table(r, s)),
-        controls=of_all(detection, control_table),
+    page = (
+        (HERE / "page_template.md")
+        .read_text(encoding="utf-8")
+        .format(
+            header=header(attacks),
+            cells=f"{done} of {done + missing}",
+            accuracy=accuracy_table(attacks),
+            attacks=of_all(attacks, attack_tables),
+            robust=robust_table(attacks),
+            checks=check_table(attacks),
+            detection=of_all(
+                detection, lambda r, s: attack_tables(r, s) + "\n" + detector_table(r, s)
+            ),
+            controls=of_all(detection, control_table),
+        )
     )
     Path(sys.argv[3]).write_text(page, encoding="utf-8")
 
