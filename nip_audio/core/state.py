@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nip_audio.errors import HashMismatchError, OutputError, StateError
 
-__all__ = ["State", "file_sha256", "load_state", "save_state", "write_atomic"]
+__all__ = ["State", "file_sha256", "load_state", "save_state", "whole_lines", "write_atomic"]
 
 FORMAT_VERSION = 1
 
@@ -47,6 +47,24 @@ def file_sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def whole_lines(path: Path, *, mend: bool) -> list[bytes]:
+    """Read a file that grows line by line, without a last line that a kill left unfinished.
+
+    Args:
+        path: The file; a missing one has no lines.
+        mend: Cut that line off, for who goes on writing. Who only reads must not: the line may be
+            another process's, still being written.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if mend and whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    return data[:whole].splitlines()
 
 
 def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:

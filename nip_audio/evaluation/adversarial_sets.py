@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from nip_audio.attacks.objectives import Identification, Objective
 from nip_audio.attacks.registry import Level
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
-from nip_audio.core.state import file_sha256, write_atomic
+from nip_audio.core.state import file_sha256, whole_lines, write_atomic
 from nip_audio.defended import DefendedModel
 from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.adversarial_files import read_back
@@ -188,7 +188,7 @@ class AdversarialSet:
 
 def finished_set(recipe: Recipe, folder: Path) -> AdversarialSet | None:
     """Return a set if all of it has been made; nothing is made here."""
-    done = {example.id: example for example in _read_manifest(folder / _MANIFEST)}
+    done = _read_manifest(folder / _MANIFEST, mend=False)
     if not all(item.id in done for item in recipe.items):
         return None
     rate = recipe.system.pretrained.card.sample_rate_hz
@@ -217,7 +217,7 @@ def make_set(
         if not ours:
             return None
         _claim(folder, recipe)
-        done = {example.id: example for example in _read_manifest(folder / _MANIFEST)}
+        done = _read_manifest(folder / _MANIFEST, mend=True)
         for number, part in enumerate(in_batches(recipe.items, recipe.batch)):
             if not all(item.id in done for item in part):
                 made = _attack(recipe, number, part, folder)
@@ -297,18 +297,10 @@ def _claim(folder: Path, recipe: Recipe) -> None:
         raise OutputError(f"{folder} holds another set; use another folder")
 
 
-def _read_manifest(path: Path) -> Iterator[Example]:
-    """Read what an earlier run made; cut off a last line that a kill left unfinished."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    for line in data[:whole].decode("utf-8").splitlines():
-        values: Mapping[str, Any] = json.loads(line)
-        yield Example(**values)
+def _read_manifest(path: Path, *, mend: bool) -> dict[str, Example]:
+    """Read what has been made so far, by clip."""
+    examples = (Example(**json.loads(line)) for line in whole_lines(path, mend=mend))
+    return {example.id: example for example in examples}
 
 
 @contextmanager

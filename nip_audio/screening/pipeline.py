@@ -13,7 +13,7 @@ from nip_audio import __version__
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, read_audio
 from nip_audio.audio.manifest import Recording, walk_audio
-from nip_audio.core.state import write_atomic
+from nip_audio.core.state import whole_lines, write_atomic
 from nip_audio.errors import AudioError, InputError, OutputError, ResumeError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.judge import Judge
@@ -174,13 +174,6 @@ def _groups(recordings: Iterable[Recording]) -> Iterator[list[Recording]]:
 
 
 def _read_results(path: Path) -> Iterator[ScreenRecord]:
-    """Read an earlier run's records; cut off a last line that a kill left unfinished."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    for line in data[:whole].decode("ascii", errors="replace").splitlines():
-        yield ScreenRecord.from_line(line)
+    """Read an earlier run's records."""
+    for line in whole_lines(path, mend=True):
+        yield ScreenRecord.from_line(line.decode("ascii", errors="replace"))

@@ -10,7 +10,7 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import HashMismatchError, OutputError
-from nip_audio.evaluation.adversarial_sets import Recipe, _locked, make_set
+from nip_audio.evaluation.adversarial_sets import Recipe, _locked, finished_set, make_set
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.purifiers.noise import GaussianNoise
 
@@ -90,6 +90,15 @@ def test_interrupted_set_ends_as_an_undisturbed_one(recipe, tmp_path):
             k: v for k, v in vars(b).items() if k not in drop
         }
     assert len(manifest.read_text().splitlines()) == 4
+
+
+def test_who_only_looks_leaves_another_process_line_alone(recipe, tmp_path):
+    make_set(recipe, tmp_path / "s")
+    manifest = tmp_path / "s" / "manifest.jsonl"
+    written = manifest.read_text()[:-30]  # the last line is just being written
+    manifest.write_text(written)
+    assert finished_set(recipe, tmp_path / "s") is None
+    assert manifest.read_text() == written
 
 
 def test_key_depends_on_everything_a_set_depends_on(recipe):
