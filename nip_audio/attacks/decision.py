@@ -57,7 +57,9 @@ class AdditiveUniformNoise(Attack):
             x: Tensor = kind(repeats=self.queries).run(
                 wrapped(system), system.batch.x, criterion_of(system), epsilon=self.eps
             )
-        return x
+        # Foolbox scales the noise by its largest value, not its largest magnitude
+        clean = system.batch.x
+        return clean + (x - clean).clamp(-self.eps, self.eps)
 
 
 @dataclass(frozen=True)

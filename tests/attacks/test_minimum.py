@@ -180,3 +180,12 @@ def test_targets_among_several_classes_are_refused_but_two_are_not(tiny_model, a
 def test_senseless_settings_are_an_error(make, match):
     with pytest.raises(AttackError, match=match):
         make()
+
+
+def test_uniform_noise_stays_within_eps_however_its_largest_value_falls(model, batch):
+    """Foolbox scales noise by its largest value; among four values the smallest may be larger."""
+    attack = AdditiveUniformNoise(eps=0.45, queries=40)  # the contract raises if ε is exceeded
+    for seed in range(5):
+        objective = Identification(model, model.predict(batch))
+        result = attack(objective, batch, generator=seeded(seed))
+        assert (result.linf <= 0.45 + 1e-6).all()
