@@ -16,6 +16,7 @@ __all__ = [
     "OutputError",
     "ResumeError",
     "StateError",
+    "TemplateEmptyWarning",
     "UnsafeYamlError",
 ]
 
@@ -91,3 +92,7 @@ class ResumeError(OutputError):
 
 class MissingDependencyError(NipAudioError, ImportError):
     """An optional package is needed for this operation."""
+
+
+class TemplateEmptyWarning(UserWarning):
+    """A pool of inverse perturbations cannot tell its inputs apart; it works, but is not NIP."""

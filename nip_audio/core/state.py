@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from nip_audio.errors import HashMismatchError, OutputError, StateError
 
-__all__ = ["State", "file_sha256", "load_state", "save_state", "whole_lines", "write_atomic"]
+__all__ = [
+    "State",
+    "file_sha256",
+    "load_state",
+    "require_new",
+    "save_state",
+    "whole_lines",
+    "write_atomic",
+]
 
 FORMAT_VERSION = 1
 
@@ -67,6 +75,18 @@ def whole_lines(path: Path, *, mend: bool) -> list[bytes]:
     return data[:whole].splitlines()
 
 
+def require_new(path: Path, *, force: bool = False) -> None:
+    """Refuse a place that nothing could be written to, before the work that is to end there.
+
+    Raises:
+        OutputError: If the file exists and ``force`` is false, or its folder is missing.
+    """
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already; pass --force to overwrite it, or another name")
+    if not path.parent.is_dir():
+        raise OutputError(f"folder {path.parent} does not exist; create it first")
+
+
 def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
     """Write a whole file or nothing.
 
@@ -74,10 +94,7 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
         OutputError: If the file exists and ``force`` is false, or its folder is missing or cannot
             be written to.
     """
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already; pass --force to overwrite it, or another name")
-    if not path.parent.is_dir():
-        raise OutputError(f"folder {path.parent} does not exist; create it first")
+    require_new(path, force=force)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     except OSError as err:
@@ -101,8 +118,9 @@ def _content_sha256(tensors: Mapping[str, Tensor], description: str) -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         if tensor.numel():
-            # flat first: a tensor without axes cannot be viewed as bytes
-            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+            # flat first: a tensor without axes cannot be viewed as bytes; and read where it lies,
+            # since what is mapped from a file may be larger than the memory
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -130,6 +148,10 @@ def save_state(path: Path, state: State, *, force: bool = False) -> None:
 def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
     """Read a state.
 
+    Its tensors are mapped from the file: read once for the check, then kept in memory only as long
+    as there is room. A file must not be changed in place while they are in use; ``save_state``
+    never does, it puts a new one there.
+
     Args:
         path: File that ``save_state`` wrote.
         kind: The kind expected.
@@ -140,10 +162,11 @@ def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
         HashMismatchError: If its content was changed.
     """
     try:
-        data = path.read_bytes()
-        tensors = load(data)
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        with path.open("rb"):  # says why not, which the mapping does not
+            pass
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = header["state"]
         content = json.loads(description)
     except OSError as err:
