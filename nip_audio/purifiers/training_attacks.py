@@ -1,0 +1,213 @@
+"""Attacks that a defender makes himself, to train a purifier: rough, batched and cheap.
+
+They are families, not copies of the attacks that a purifier is tested with: those are longer, come
+from other libraries, and some are of no family at all that was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nip_audio.core.adapter import Batch
+from nip_audio.core.model import InstrumentedModel
+
+__all__ = ["FAMILIES", "Victim", "attack_once"]
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A model and what it makes of the unattacked batch.
+
+    Attributes:
+        model: Takes ``batch``; frozen, possibly behind a purifier.
+        batch: The unattacked items, masked.
+        embeddings: (B, D) of the unattacked items.
+        named: (B,) classes that the model names them; None for a bare embedding model.
+    """
+
+    model: InstrumentedModel
+    batch: Batch
+    embeddings: Tensor
+    named: Tensor | None
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embed (B, *S) values."""
+        batch = self.batch.with_x(x)
+        return self.model.embed(batch.with_x(batch.masked()))
+
+    def harm(self, x: Tensor, *, by_name: bool) -> Tensor:
+        """How far the model is from its own answer to the unattacked items, (B,).
+
+        Args:
+            x: (B, *S).
+            by_name: By cross-entropy, else by the angle between embeddings.
+        """
+        embeddings = self.embed(x)
+        if by_name and self.named is not None:
+            logits = self.model.logits(self.model.score_embeddings(embeddings))
+            return nn.functional.cross_entropy(logits, self.named, reduction="none")
+        return 1 - nn.functional.cosine_similarity(embeddings, self.embeddings)
+
+    def fooled(self, x: Tensor) -> Tensor:
+        """Tell which items are named otherwise, or, without names, embedded far away: (B,)."""
+        with torch.no_grad():
+            embeddings = self.embed(x)
+            if self.named is None:
+                return nn.functional.cosine_similarity(embeddings, self.embeddings) < _FAR
+            named: Tensor = self.model.score_embeddings(embeddings).argmax(dim=1) != self.named
+            return named
+
+
+_FAR = 0.4  # cosine below which two embeddings would hardly be taken for one speaker
+
+Family = Callable[[Victim, Tensor, bool, torch.Generator], Tensor]
+
+
+def attack_once(
+    victim: Victim, family: str, eps: Tensor, *, by_name: bool, generator: torch.Generator
+) -> Tensor:
+    """Attack every item of a batch.
+
+    Args:
+        victim: The model under attack.
+        family: One of ``FAMILIES``.
+        eps: (B,) strengths, in units of the input; what it bounds depends on the family.
+        by_name: What is attacked, see ``Victim.harm``.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        (B, *S) within the model's bounds, detached; padding zero.
+    """
+    shape = (-1, *[1] * (victim.batch.x.dim() - 1))
+    with torch.enable_grad():
+        x = FAMILIES[family](victim, eps.to(victim.batch.x).reshape(shape), by_name, generator)
+    batch = victim.batch.with_x(victim.model.bounds.clip(x.detach()))
+    return batch.masked()
+
+
+def _gradient(victim: Victim, x: Tensor, by_name: bool) -> Tensor:
+    x = x.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(victim.harm(x, by_name=by_name).sum(), x)
+    return gradient
+
+
+def _nearby(victim: Victim, eps: Tensor, generator: torch.Generator) -> Tensor:
+    """A random point of the ball: at the unattacked item itself an angle has no gradient."""
+    clean = victim.batch.x
+    return victim.model.bounds.clip(clean + eps * _uniform(clean, generator))
+
+
+def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+    return 2 * torch.rand(like.shape, generator=generator).to(like) - 1
+
+
+def _pick(choices: tuple[int, ...], generator: torch.Generator) -> int:
+    return choices[int(torch.randint(len(choices), (1,), generator=generator))]
+
+
+def _ball(victim: Victim, eps: Tensor, by_name: bool, generator: torch.Generator) -> Tensor:
+    """Steps of the gradient's sign in a ball: one (FGSM) or several from a random start (PGD)."""
+    clean = victim.batch.x
+    steps = _pick((1, 2, 5), generator)
+    x = _nearby(victim, eps if steps > 1 else 0.1 * eps, generator)
+    size = eps if steps == 1 else 2.5 * eps / steps
+    for _ in range(steps):
+        x = x.detach() + size * _gradient(victim, x, by_name).sign()
+        x = victim.model.bounds.clip(clean + torch.maximum(torch.minimum(x - clean, eps), -eps))
+    return x
+
+
+def _estimated(victim: Victim, eps: Tensor, by_name: bool, generator: torch.Generator) -> Tensor:
+    """As an attacker who only sees scores estimates it: the gradient, buried in noise."""
+    clean, x = victim.batch.x, _nearby(victim, 0.1 * eps, generator)
+    for _ in range(2):
+        gradient = _gradient(victim, x, by_name)
+        spread = gradient.flatten(1).square().mean(dim=1).sqrt().reshape(eps.shape)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        x = x.detach() + eps * (gradient + 2 * spread * noise).sign()
+        x = victim.model.bounds.clip(clean + torch.maximum(torch.minimum(x - clean, eps), -eps))
+    return x
+
+
+def _smallest(victim: Victim, eps: Tensor, by_name: bool, generator: torch.Generator) -> Tensor:
+    """The smallest change found that fools: along the gradient (DeepFool, C&W)."""
+    gradient = _gradient(victim, _nearby(victim, 0.1 * eps, generator), by_name)
+    return _to_the_boundary(victim, _unit(gradient), 2 * eps, generator)
+
+
+def _by_decisions(victim: Victim, eps: Tensor, by_name: bool, generator: torch.Generator) -> Tensor:
+    """The smallest change along what is left of the gradient if only decisions are seen."""
+    x = _nearby(victim, 0.1 * eps, generator)
+    gradient = _unit(_gradient(victim, x, by_name))
+    noise = _unit(torch.randn(x.shape, generator=generator).to(x))
+    share = 1 + 4 * torch.rand(eps.shape, generator=generator).to(x)
+    return _to_the_boundary(victim, _unit(gradient + share * noise), 8 * eps, generator)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Scale each item to a root mean square of 1."""
+    rms = x.flatten(1).square().mean(dim=1).sqrt().clamp_min(1e-12)
+    return x / rms.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def _to_the_boundary(
+    victim: Victim, direction: Tensor, farthest: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Halve the way along a direction six times and stop past the boundary.
+
+    Whom even the farthest point does not fool is left alone.
+    """
+    clean, bounds = victim.batch.x, victim.model.bounds
+
+    def moved(share: Tensor) -> Tensor:
+        return bounds.clip(clean + share.reshape(farthest.shape) * farthest * direction)
+
+    low, high = torch.zeros(len(clean)).to(clean), torch.ones(len(clean)).to(clean)
+    reached = victim.fooled(moved(high))
+    for _ in range(6):
+        middle = (low + high) / 2
+        hit = victim.fooled(moved(middle))
+        low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
+    past = 1 + 0.5 * torch.rand(len(clean), generator=generator).to(clean)
+    return moved(torch.where(reached, (high * past).clamp_max(1.0), 0.0))
+
+
+def _sparse(victim: Victim, eps: Tensor, by_name: bool, generator: torch.Generator) -> Tensor:
+    """Few values, changed much: where the gradient is largest, all the way to a bound (JSMA)."""
+    clean, bounds = victim.batch.x, victim.model.bounds
+    values = clean[0].numel()
+    count = max(1, int(values * 10 ** (-3.5 + 2 * float(torch.rand(1, generator=generator)))))
+    x = clean
+    for part in range(2):
+        gradient = _gradient(victim, x + 0.1 * eps * _uniform(x, generator), by_name).flatten(1)
+        chosen = gradient.abs().topk(max(1, count // (2 - part)), dim=1).indices
+        bound = torch.where(gradient.gather(1, chosen) > 0, bounds.high, bounds.low)
+        x = x.flatten(1).scatter(1, chosen, bound.to(x)).reshape(x.shape).detach()
+    return x
+
+
+def _universal(victim: Victim, eps: Tensor, by_name: bool, generator: torch.Generator) -> Tensor:
+    """One change for the whole batch."""
+    clean = victim.batch.x
+    strength = eps.mean()
+    change = strength * _uniform(clean[:1], generator)
+    for _ in range(3):
+        gradient = _gradient(victim, clean + change, by_name).sum(dim=0, keepdim=True)
+        change = (change + strength * gradient.sign()).clamp(-strength, strength)
+    return clean + change
+
+
+FAMILIES: Mapping[str, Family] = {
+    "gradient": _ball,
+    "minimum": _smallest,
+    "sparse": _sparse,
+    "score": _estimated,
+    "decision": _by_decisions,
+    "universal": _universal,
+}
+"""What a defender attacks his own model with: L∞ gradient steps, the smallest change, few values, a
+gradient estimated from scores, decisions only, and one change for all."""
