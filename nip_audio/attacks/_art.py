@@ -22,7 +22,7 @@ from nip_audio.errors import MissingDependencyError
 def evasion() -> Any:
     """Return ART's module of attacks."""
     try:
-        with _logging_left_alone():
+        with logging_left_alone():
             import art.attacks.evasion
     except ImportError as err:
         raise MissingDependencyError(
@@ -55,7 +55,7 @@ def classifier(model: nn.Module, *, shape: tuple[int, ...], classes: int, bounds
 
 
 @contextmanager
-def _logging_left_alone() -> Iterator[None]:
+def logging_left_alone() -> Iterator[None]:
     """Keep ART, which configures logging as it is imported, from closing handlers of others."""
     configure = logging.config.dictConfig
     logging.config.dictConfig = lambda config: None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
-from scipy.signal import butter, correlate, fftconvolve, sosfiltfilt
+from scipy.signal import butter, fftconvolve, sosfiltfilt
 from torch import Tensor
+
+from nip_audio.purifiers.codec import CodecName, through_codec
 
 __all__ = ["CONTROLS", "Control"]
 
@@ -52,25 +52,12 @@ class Control:
         return torch.from_numpy(out.clip(-1, 1)).to(clip.dtype)
 
 
-def _codec(container: str, subtype: str) -> _Change:
+def _codec(codec: CodecName) -> _Change:
     def change(clip: Samples, rate: int, rng: np.random.Generator) -> Samples:
-        file = io.BytesIO()
-        with soundfile.SoundFile(file, "w", rate, 1, subtype, format=container) as sound:
-            # libsndfile puts what Vorbis encodes at once on the stack: two minutes overflow it
-            for start in range(0, len(clip), rate):
-                sound.write(clip[start : start + rate].astype(np.float32))
-        file.seek(0)
-        decoded, _ = soundfile.read(file, dtype="float64")
-        return _aligned(np.asarray(decoded), clip)
+        coded = through_codec(clip.astype(np.float32), codec, sample_rate_hz=rate)
+        return coded.astype(np.float64)
 
     return change
-
-
-def _aligned(decoded: Samples, clip: Samples) -> Samples:
-    """Take out the delay of a codec, of up to a tenth of a second or so."""
-    lags = correlate(decoded, clip, mode="full", method="fft")
-    delay = int(lags.argmax()) - (len(clip) - 1)
-    return decoded[max(delay, 0) :] if delay >= 0 else np.pad(decoded, (-delay, 0))
 
 
 def _noise(snr_db: float) -> _Change:
@@ -120,9 +107,9 @@ def _faster(factor: float) -> _Change:
 
 CONTROLS: tuple[Control, ...] = (
     Control("unchanged", lambda clip, rate, rng: clip),
-    Control("MP3", _codec("MP3", "MPEG_LAYER_III")),
-    Control("Ogg Vorbis", _codec("OGG", "VORBIS")),
-    Control("Ogg Opus", _codec("OGG", "OPUS")),
+    Control("MP3", _codec("mp3")),
+    Control("Ogg Vorbis", _codec("vorbis")),
+    Control("Ogg Opus", _codec("opus")),
     Control("white noise, 30 dB SNR", _noise(30)),
     Control("white noise, 20 dB SNR", _noise(20)),
     Control("reverberation", _reverb),

@@ -11,7 +11,10 @@ from nip_audio.core.adapter import Batch, Bounds, length_mask
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Level, Purifier
 
-__all__ = ["GaussianNoise", "MatchedNoise"]
+__all__ = ["MATCHED", "GaussianNoise", "MatchedNoise"]
+
+MATCHED = "noise as strong as "
+"""How the names of noise begin that is matched to another purifier."""
 
 
 def _noise_like(batch: Batch, energy: Tensor, generator: torch.Generator) -> Tensor:
@@ -84,7 +87,7 @@ class MatchedNoise(Purifier):
     @property
     def name(self) -> str:
         """Name of the other one."""
-        return f"noise as strong as {self.other.name}"
+        return f"{MATCHED}{self.other.name}"
 
     @property
     def seen(self) -> frozenset[str]:

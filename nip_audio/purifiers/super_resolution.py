@@ -1,0 +1,63 @@
+"""Super resolution: details are dropped, and new ones put in their place."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.purifiers._checks import check_whole, planes_of
+from nip_audio.purifiers._items import each_item
+from nip_audio.purifiers.base import Level, Purifier
+
+__all__ = ["SuperResolution"]
+
+
+class SuperResolution(Purifier):
+    """Shrink with an anti-aliasing filter and enlarge again, both bicubic (SR).
+
+    Deviation: Mustafa et al. (IEEE TIP 2019) first remove noise by soft thresholds on wavelet
+    coefficients (BayesShrink), then double the resolution with a deep network that was trained to
+    restore images, and classify the larger image. There is no such network for spectrograms, and
+    the models here take one number of rows. So the input is shrunk first, the enlargement is an
+    interpolation that learned nothing, and there are no wavelets: what remains of the method is
+    that the details the model sees are a function of the coarse structure alone.
+
+    Args:
+        factor: By which rows and columns are reduced meanwhile.
+        bounds: Range the result is clipped to.
+    """
+
+    level: ClassVar[Level] = "input"
+    differentiable: ClassVar[bool] = True
+    random: ClassVar[bool] = False
+
+    def __init__(self, *, factor: int = 2, bounds: Bounds) -> None:
+        """See the class."""
+        check_whole("factor", factor, 2, 8, usual=2)
+        self.factor = factor
+        self.bounds = bounds
+
+    @property
+    def name(self) -> str:
+        """Name with the factor."""
+        return f"super resolution {self.factor}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the factor."""
+        return {"name": "super-resolution", "factor": self.factor}
+
+    def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Shrink and enlarge every channel."""
+        return each_item(batch, self._resized)
+
+    def _resized(self, x: Tensor) -> Tensor:
+        planes = planes_of(x)
+        rows, columns = planes.shape[-2:]
+        coarse = [-(-rows // self.factor), -(-columns // self.factor)]
+        small = interpolate(planes, size=coarse, mode="bicubic", antialias=True)
+        large = interpolate(small, size=[rows, columns], mode="bicubic")
+        return self.bounds.clip(large.reshape(x.shape))
