@@ -29,7 +29,8 @@ ALLOWED = {
     "evaluation": _UPPER,
     "screening": _UPPER,
     "integrations": _UPPER,
-    "cli": _UPPER | {"cli", ""},
+    "purification": _UPPER | {"purification"},
+    "cli": _UPPER | {"purification", "cli", ""},
     "__main__": {"cli"},
     "": _UPPER,  # the package itself
 }

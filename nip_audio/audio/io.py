@@ -22,7 +22,7 @@ from torch import Tensor
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import AudioError, InputError
 
-__all__ = ["AUDIO_SUFFIXES", "Audio", "ReadSettings", "read_audio", "write_audio"]
+__all__ = ["AUDIO_SUFFIXES", "Audio", "ReadSettings", "read_audio", "to_16_bits", "write_audio"]
 
 _DECODED = ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "caf", "w64")
 _NOT_DECODED = ("m4a", "mp4", "aac", "wma", "amr", "webm")  # but not to be passed over in silence
@@ -196,12 +196,20 @@ def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool
         raise InputError(f"samples are {tuple(samples.shape)}, expected finite floating (≥ 1,)")
     if float(samples.abs().max()) > 1.0:
         raise InputError(f"samples reach {float(samples.abs().max()):.3f}, expected [-1, 1]")
-    levels = (samples.double() * 32768).round().clamp(-32768, 32767)
+    levels = (to_16_bits(samples) * 32768).to(torch.int16)
     buffer = io.BytesIO()
-    soundfile.write(
-        buffer, levels.to(torch.int16).numpy(), sample_rate_hz, "PCM_16", format=container
-    )
+    soundfile.write(buffer, levels.numpy(), sample_rate_hz, "PCM_16", format=container)
     write_atomic(path, buffer.getvalue(), force=force)
+
+
+def to_16_bits(samples: Tensor) -> Tensor:
+    """Return what will be read back once samples in [-1, 1] were written: the same shape, float32.
+
+    Example:
+        >>> (to_16_bits(torch.tensor([1.0, -1.0, 0.3])) * 32768).tolist()
+        [32767.0, -32768.0, 9830.0]
+    """
+    return ((samples.double() * 32768).round().clamp(-32768, 32767) / 32768).float()
 
 
 def _checked_hash(path: Path) -> str:

@@ -16,8 +16,10 @@ from nip_audio.cli import (
     enroll,
     evaluate,
     fit_plda,
+    fit_purifier,
     identify,
     models,
+    purify,
     screen,
     verify,
 )
@@ -35,7 +37,12 @@ app = typer.Typer(
     "Exit codes: 0 clean, 1 something was flagged, 2 some files failed, 64 wrong usage, 65 the "
     "command could not run.",
 )
-COMMANDS = (models, identify, enroll, fit_plda, verify, calibrate, detect, attack, evaluate, screen)
+COMMANDS = (
+    *(models, identify, enroll, fit_plda, verify),
+    *(calibrate, detect, screen),
+    *(fit_purifier, purify),
+    *(attack, evaluate),
+)
 for command in COMMANDS:
     app.command()(command.command)
 

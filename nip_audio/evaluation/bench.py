@@ -75,7 +75,9 @@ class Bench:
             CalibrationError: If there are too few clips for the detectors' thresholds.
         """
         tested = [item.content_sha256 for item in system.items]
-        defences = make_defences(config.defences, system.model, tested)
+        defences = make_defences(
+            config.defences, system.pretrained, system.model, tested, system=system.name
+        )
         noises = default_config(system.pretrained)
         if config.detect == 0:
             return Bench(config, system, defences, (), noises, None, folder)

@@ -13,6 +13,7 @@ import yaml
 
 from nip_audio.attacks.registry import Level, make_attack
 from nip_audio.errors import InputError
+from nip_audio.purifiers.registry import PURIFIERS, purifier_entry
 
 __all__ = [
     "AttackPlan",
@@ -31,8 +32,6 @@ PROTOCOLS: Mapping[str, str] = {
 }
 """Who knows what. A published protocol in which the defence knows the label, the oracle, is for
 methods that need one; none of the defences here does."""
-
-DEFENCES = ("noise", "quantization")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ class EvaluationConfig:
         split: CSV of roles.
         systems: Under attack.
         attacks: Made once each, whatever the defences.
-        defences: Purifiers with settings, beside those that are always there.
+        defences: Purifiers with settings, beside those that are always there. The ``path`` of one
+            that was fitted may hold ``{system}``, the system's name.
         detect: Clips of each cell that the detectors judge; 0 is none, and fits none.
         controls: Clips that are changed harmlessly; 0 is none.
         seed: Of everything random.
@@ -163,7 +163,7 @@ def read_config(
         systems=systems,
         attacks=attacks,
         defences=tuple(
-            _defence(d, f"{path}: defences[{i}]")
+            _defence(d, f"{path}: defences[{i}]", path)
             for i, d in enumerate(_list(top.get("defences", []), f"{path}: defences"))
         ),
         detect=_whole(top.get("detect", 0), f"{path}: detect", least=0),
@@ -223,15 +223,21 @@ def _strength(value: object, where: str) -> float | None:
         raise InputError(f"{where}: eps is {value!r}, expected 0.002 or a fraction 4/255") from err
 
 
-def _defence(data: object, where: str) -> Mapping[str, Any]:
+def _defence(data: object, where: str, config: Path) -> Mapping[str, Any]:
     if isinstance(data, str):
         data = {"name": data}
-    plan = _checked(data, where, required=("name",), optional=("snr_db", "bits"))
-    _known(str(plan["name"]), DEFENCES, f"{where}: defence")
-    return plan
+    plan = _checked(data, where)
+    name = str(plan.get("name"))
+    _known(name, PURIFIERS, f"{where}: defence")
+    settings = {key: value for key, value in plan.items() if key != "name"}
+    for key in settings:
+        _known(str(key), purifier_entry(name).settings, f"{where}: setting")
+    if "path" in settings:  # may hold {system}: what is fitted is fitted to one model
+        settings["path"] = config.parent / str(settings["path"])
+    return {"name": name, **settings}
 
 
-def _known(name: str, names: Sequence[str] | Mapping[str, str], what: str) -> None:
+def _known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3) or list(names)
         raise InputError(f"{what} {name!r} is unknown; near: {', '.join(near)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from nip_audio.attacks.registry import Level
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.defended import DefendedModel
+from nip_audio.errors import InputError
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
+from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.noise import GaussianNoise, MatchedNoise
-from nip_audio.purifiers.quantization import Quantization
+from nip_audio.purifiers.registry import make_purifier
 
 __all__ = ["NO_DEFENCE", "Answers", "applies", "ask", "make_defences"]
 
@@ -26,7 +29,12 @@ NO_DEFENCE = "no defence"
 
 
 def make_defences(
-    plans: Sequence[Mapping[str, Any]], model: InstrumentedModel, tested: Iterable[str]
+    plans: Sequence[Mapping[str, Any]],
+    pretrained: PretrainedModel,
+    model: InstrumentedModel,
+    tested: Iterable[str],
+    *,
+    system: str = "",
 ) -> dict[str, Purifier | None]:
     """Return purifiers by name.
 
@@ -35,27 +43,33 @@ def make_defences(
 
     Args:
         plans: Of the configuration.
-        model: What they are to defend.
+        pretrained: What fitted purifiers must have been fitted to.
+        model: The same with the head under evaluation.
         tested: Content hashes of the test items.
+        system: Takes the place of ``{system}`` in paths.
 
     Raises:
-        InputError: If a purifier was fitted on a test item.
+        InputError: If a purifier was fitted on a test item, or two have one name.
     """
-    bounds = model.bounds
-    kinds: Mapping[str, type[GaussianNoise] | type[Quantization]] = {
-        "noise": GaussianNoise,
-        "quantization": Quantization,
-    }
-    found: list[Purifier] = [GaussianNoise(snr_db=20.0, bounds=bounds)]
+    found: list[Purifier] = [GaussianNoise(snr_db=20.0, bounds=model.bounds)]
     hashes = set(tested)
     for plan in plans:
-        settings = {k: v for k, v in plan.items() if k != "name"}
-        purifier: Purifier = kinds[plan["name"]](bounds=bounds, **settings)
+        settings = {key: value for key, value in plan.items() if key != "name"}
+        if "path" in settings:
+            settings["path"] = Path(str(settings["path"]).format(system=system))
+        purifier = make_purifier(
+            plan["name"], model=model, model_id=pretrained.model_id, settings=settings
+        )
         refuse_overlap(purifier.seen, hashes, what=f"defence {purifier.name}")
         found.append(purifier)
         if not isinstance(purifier, GaussianNoise):
+            bounds = model.bounds if purifier.level == "raw" else model.input_bounds
             found.append(MatchedNoise(purifier, bounds=bounds))
-    return {NO_DEFENCE: None} | {purifier.name: purifier for purifier in found}
+    names = [purifier.name for purifier in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"defences {', '.join(twice)} stand twice; leave one out")
+    return {NO_DEFENCE: None} | dict(zip(names, found, strict=True))
 
 
 def applies(purifier: Purifier | None, level: Level) -> bool:

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nip_audio.evaluation.config import PROTOCOLS
+from nip_audio.purifiers.noise import MATCHED
 
 __all__ = [
     "accuracy_table",
     "attack_tables",
     "check_table",
     "control_table",
+    "defence_table",
     "detector_table",
+    "dsr_table",
     "header",
     "markdown",
     "robust_table",
@@ -154,6 +157,75 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
         )
         parts.append(f"{NOT_EVALUATED.capitalize()}: {'; '.join(named)}.\n")
     return "\n".join(parts)
+
+
+def defence_table(results: Mapping[str, Any], system: str) -> str:
+    """What every defence saves from attackers who do not know it, beside noise just as strong.
+
+    A cell is the mean defence success rate over the attacks of one kind, the worst of them, and the
+    mean of white noise with the same energy as the defence's change.
+    """
+    groups: dict[tuple[str, float | None], list[Mapping[str, Any]]] = {}
+    for cell in results["cells"]:
+        if cell["system"] == system and cell["protocol"] == "unaware":
+            eps = cell["eps"] if cell["norm"] == "linf" else None
+            groups.setdefault((cell["level"], eps), []).append(cell)
+    # weaker before stronger, and what has no strength last
+    kinds = sorted(groups, key=lambda kind: (kind[0] != "raw", kind[1] is None, kind[1] or 0.0))
+    accuracy = results["systems"][system]["accuracy"]
+    rows = []
+    for defence in accuracy:
+        if defence.startswith(MATCHED):
+            continue
+        saved = [_saved_of(groups[kind], defence) for kind in kinds]
+        if any(saved):
+            rows.append([defence, share(accuracy[defence]), *(text or "–" for text in saved)])
+    return markdown(["defence", "clean", *(_kind(kind, groups[kind]) for kind in kinds)], rows)
+
+
+def dsr_table(results: Mapping[str, Any], system: str, defence: str) -> str:
+    """Success rates of one defence against each attack that does not know it, beside noise's."""
+    rows = []
+    for cell in results["cells"]:
+        found = {row["defence"]: row for row in cell["defences"]}
+        if cell["system"] == system and defence in found:
+            names = (defence, f"{MATCHED}{defence}")
+            rows.append(
+                [
+                    cell["title"],
+                    _LEVELS[cell["level"]],
+                    "–" if cell["eps"] is None else _eps(cell),
+                    cell["successes"],
+                    *(share(found[n]["dsr"]) if n in found else "–" for n in names),
+                    f"{found[defence]['tknc']:.2f}",
+                ]
+            )
+    columns = ["attack", "at", "ε", "fooled by", f"DSR, {defence}", "DSR, matched noise", "TKNC"]
+    return markdown(columns, rows)
+
+
+def _saved_of(cells: Sequence[Mapping[str, Any]], defence: str) -> str:
+    """Mean and worst success rate of a defence, and the mean of noise; empty if it has none."""
+    own, noise = (
+        [
+            100 * row["dsr"]["value"]
+            for cell in cells
+            for row in cell["defences"]
+            if row["defence"] == name and row["dsr"] is not None
+        ]
+        for name in (defence, f"{MATCHED}{defence}")
+    )
+    if not own:
+        return ""
+    text = f"{sum(own) / len(own):.1f}, worst {min(own):.1f}"
+    return f"{text}; noise {sum(noise) / len(noise):.1f}" if noise else text
+
+
+def _kind(kind: tuple[str, float | None], cells: Sequence[Mapping[str, Any]]) -> str:
+    level, eps = kind
+    rated = sum(any(row["dsr"] is not None for row in cell["defences"]) for cell in cells)
+    strength = "smallest change" if eps is None else f"ε {_eps(cells[0])}"
+    return f"{_LEVELS[level]}, {strength} ({rated} attacks)"
 
 
 def detector_table(results: Mapping[str, Any], system: str) -> str:

@@ -40,7 +40,7 @@ CARD_NAME = "model_card.json"
 CARD_VERSION = 1
 HYPERPARAMS_NAME = "hyperparams.yaml"
 SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
-COMPANIONS = ("calibration", "plda")
+COMPANIONS = ("calibration", "plda", "purifier")
 """What was fitted to a model and lies beside it: bound to its identity, no part of it."""
 
 _ALLOWED_CLASSES = frozenset(
@@ -126,6 +126,11 @@ class ModelCard:
     def plda_path(self) -> Path | None:
         """The PLDA back end shipped with the model, if there is one."""
         return self._companion("plda")
+
+    @property
+    def purifier_path(self) -> Path | None:
+        """The guided purifier shipped with the model, if there is one."""
+        return self._companion("purifier")
 
     def _companion(self, kind: str) -> Path | None:
         entry = self.data.get(kind)

@@ -19,6 +19,7 @@ COMMANDS = (
     "calibrate",
     "detect",
     "attack",
+    "purify",
     "screen",
 )
 

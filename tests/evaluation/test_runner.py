@@ -164,7 +164,7 @@ def test_defence_fitted_on_a_test_clip_is_refused(system, monkeypatch):
     tested = [item.content_sha256 for item in system.items]
     monkeypatch.setattr(GaussianNoise, "seen", frozenset(tested[:2]))
     with pytest.raises(InputError, match="2 test items were seen when the defence noise"):
-        make_defences([{"name": "noise", "snr_db": 10}], system.model, tested)
+        make_defences([{"name": "noise", "snr_db": 10}], system.pretrained, system.model, tested)
 
 
 def test_report_can_be_read(results, tmp_path):

@@ -1,0 +1,182 @@
+"""From a changed log-mel spectrogram back to sound, with the phase of the original.
+
+A spectrogram alone is no sound: its phase is gone, and a mel band is the sum of many frequencies.
+Its *change* is one, though: a gain for every band and frame, which the original's own short-time
+spectrum can be multiplied with.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nip_audio.audio.features import LogMel
+from nip_audio.errors import InputError
+
+__all__ = ["LARGEST_GAIN_DB", "ROUNDS", "Resynthesis", "apply_change", "resynthesize"]
+
+LARGEST_GAIN_DB = 40.0
+"""No band is made louder or softer than by this much. What was below the front end's range, or more
+than 80 dB below the loudest band, came out as the range's end: its real level is not known, and to
+lift it to any level would amplify rounding errors into noise."""
+
+ROUNDS = 10
+"""Corrections after the first gain. A model reacts to what is missing: of 42 attacked clips that a
+median over the spectrogram gave back to their speaker 19 times, 1 was still given back in the
+sound without any, 11 after three, 20 after ten and 23 after thirty."""
+
+
+@dataclass(frozen=True)
+class Resynthesis:
+    """Sound made from a changed spectrogram, and how close to it the sound comes.
+
+    Attributes:
+        samples: (N,) in [-1, 1].
+        spectrogram: (F, T) what the front end makes of ``samples``.
+        residuals: Mean absolute difference to the spectrogram that was asked for: before anything
+            was done, after the first gain, and after each round, in units of the spectrogram.
+    """
+
+    samples: Tensor
+    spectrogram: Tensor
+    residuals: tuple[float, ...]
+
+
+def apply_change(
+    wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, *, rounds: int = ROUNDS
+) -> Tensor:
+    """Make the sound whose spectrogram is near to a changed one; see ``resynthesize``.
+
+    Example:
+        >>> noise = torch.rand(8000, generator=torch.Generator().manual_seed(0))
+        >>> front_end, wav = LogMel(), 0.2 * noise - 0.1
+        >>> before = front_end(wav[None])[0][0]
+        >>> louder = apply_change(wav, before, before + 0.06, front_end)  # 6 of the range's 100 dB
+        >>> round(float(20 * torch.log10(louder.norm() / wav.norm())), 1)
+        6.0
+    """
+    return resynthesize(wav, before, after, front_end, rounds=rounds).samples
+
+
+@torch.no_grad()
+def resynthesize(
+    wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, *, rounds: int = ROUNDS
+) -> Resynthesis:
+    """Apply the change of a log-mel spectrogram to the sound that it was made from.
+
+    The change in decibels at the centres of the mel bands is the gain there, linear in mel between
+    them and constant beyond the outer two; the short-time spectrum of ``wav`` is multiplied with
+    it, its phase is kept, and the inverse transform adds the overlapping frames up.
+
+    One band's gain reaches into its neighbours, and one frame's into the next, so that the sound's
+    own spectrogram is not just the one asked for. Each round takes what is still missing into the
+    gain; the best result of all is returned, so that more rounds never do worse. Gains are kept
+    within ``LARGEST_GAIN_DB``, and samples within full scale.
+
+    Args:
+        wav: (N,) floating in [-1, 1], of the front end's sample rate.
+        before: (F, T) in [0, 1], what the front end makes of ``wav``.
+        after: (F, T) in [0, 1], what it is to become.
+        front_end: The analysis, whose window and step the synthesis uses.
+        rounds: Corrections after the first gain.
+
+    Returns:
+        Samples of the dtype and device of ``wav``, which are ``wav`` itself where nothing changes.
+
+    Raises:
+        InputError: If shapes do not fit, values are not finite, or ``rounds`` is negative.
+    """
+    _check(wav, before, after, front_end, rounds)
+    start = float((after - before).abs().mean())
+    if start == 0:
+        return Resynthesis(wav, before, (0.0,))
+    bench = _Synthesis(wav.float(), front_end)
+    target = after.to(bench.spectrum.device, torch.float32)
+    gain_db = torch.zeros_like(target)
+    best, spectrogram, missing = wav, before, target - before.to(target)
+    residuals = [start]
+    for _ in range(1 + rounds):
+        step_db = missing * (front_end.high_db - front_end.low_db)
+        gain_db = (gain_db + step_db).clamp(-LARGEST_GAIN_DB, LARGEST_GAIN_DB)
+        samples = bench.samples(gain_db)
+        got = front_end(samples[None])[0][0]
+        missing = target - got
+        residual = float(missing.abs().mean())
+        if residual < residuals[-1]:
+            best, spectrogram = samples.to(wav.dtype), got.to(before.dtype)
+        residuals.append(min(residual, residuals[-1]))
+    return Resynthesis(best, spectrogram, tuple(residuals))
+
+
+class _Synthesis:
+    """The short-time spectrum of one recording, and the way back from it."""
+
+    def __init__(self, wav: Tensor, front_end: LogMel) -> None:
+        analysis = front_end.fbank.compute_STFT
+        self.size = wav.shape[0]
+        self.window = analysis.window.to(wav)
+        self.framing = {
+            "n_fft": analysis.n_fft,
+            "hop_length": analysis.hop_length,
+            "win_length": analysis.win_length,
+        }
+        self.spectrum = torch.stft(
+            wav,
+            **self.framing,
+            window=self.window,
+            center=True,
+            pad_mode=analysis.pad_mode,
+            return_complex=True,
+        )
+        centres = front_end.fbank.compute_fbanks.f_central
+        self.weights = _between_bands(centres, self.spectrum.shape[0], front_end.sample_rate_hz)
+        self.weights = self.weights.to(wav)
+
+    def samples(self, gain_db: Tensor) -> Tensor:
+        """Return (N,) samples, cut to full scale, for (F, T) gains."""
+        gain = 10 ** (self.weights @ gain_db / 20)
+        samples: Tensor = torch.istft(
+            self.spectrum * gain, **self.framing, window=self.window, length=self.size
+        )
+        return samples.clamp(-1.0, 1.0)
+
+
+def _between_bands(centres_hz: Tensor, bins: int, sample_rate_hz: int) -> Tensor:
+    """Return (bins, F) weights that interpolate from band centres to the bins of a spectrum."""
+    mel = _mel(centres_hz.detach().double().cpu())
+    at = _mel(torch.linspace(0, sample_rate_hz / 2, bins, dtype=torch.float64))
+    at = at.clamp(float(mel[0]), float(mel[-1]))
+    if len(mel) == 1:
+        return torch.ones(bins, 1, dtype=torch.float64)
+    left = (torch.searchsorted(mel, at, right=True) - 1).clamp(0, len(mel) - 2)
+    share = (at - mel[left]) / (mel[left + 1] - mel[left])
+    weights = torch.zeros(bins, len(mel), dtype=torch.float64)
+    rows = torch.arange(bins)
+    weights[rows, left] = 1 - share
+    weights[rows, left + 1] = share
+    return weights
+
+
+def _mel(hz: Tensor) -> Tensor:
+    return torch.log1p(hz / 700) * (2595 / math.log(10))
+
+
+def _check(wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, rounds: int) -> None:
+    if wav.dim() != 1 or wav.numel() == 0 or not wav.is_floating_point():
+        raise InputError(
+            f"wav is {tuple(wav.shape)} of {wav.dtype}, expected floating (samples ≥ 1,); pass one "
+            "recording at a time"
+        )
+    expected = (front_end.n_mels, 1 + wav.shape[0] // front_end.hop_samples)
+    if before.shape != expected or after.shape != expected:
+        raise InputError(
+            f"spectrograms are {tuple(before.shape)} and {tuple(after.shape)}, expected {expected} "
+            f"for {wav.shape[0]} samples; pass the front end's own of this recording"
+        )
+    if not all(bool(t.isfinite().all()) for t in (wav, before, after)):
+        raise InputError("got values that are not finite, expected numbers; purify again")
+    if rounds < 0:
+        raise InputError(f"rounds is {rounds}, expected 0 or more; {ROUNDS} is usual")

@@ -1,0 +1,142 @@
+"""``nip-audio fit-purifier``."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nip_audio.cli._console import (
+    DEFAULT_MODEL,
+    EXIT_FAILED,
+    DataRootOption,
+    ForceOption,
+    JsonOption,
+    MaxDurationOption,
+    ModelOption,
+    find_recordings,
+    make_adapter,
+    print_json,
+    print_left_out,
+    progress_bar,
+    stdout,
+)
+from nip_audio.core.state import require_new
+from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.purification.fit import CleanClips, fit_guided, fit_pool, read_clips
+from nip_audio.purifiers.guided_training import GuidedSettings
+from nip_audio.purifiers.nip_pool import PoolSettings
+
+__all__ = ["Method", "command"]
+
+
+class Method(StrEnum):
+    """What can be fitted."""
+
+    GUIDED = "guided"
+    POOL = "pool"
+
+
+def command(
+    source: Annotated[list[Path], typer.Argument(help="Folders of clean audio, or CSV manifests.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Purifier file to write.")],
+    model: ModelOption = DEFAULT_MODEL,
+    data_root: DataRootOption = None,
+    method: Annotated[
+        Method, typer.Option(help="guided works; pool is the published NIP, for comparison.")
+    ] = Method.GUIDED,
+    adaptive: Annotated[
+        bool, typer.Option(help="Guided: train against attackers who know the purifier, too.")
+    ] = False,
+    noise: Annotated[
+        float, typer.Option(help="Guided: white noise before it, rms in units of the spectrogram.")
+    ] = 0.0,
+    steps: Annotated[int, typer.Option(help="Guided: training steps.")] = GuidedSettings.steps,
+    candidates: Annotated[int, typer.Option(help="Pool: inverse perturbations.")] = 256,
+    quorum: Annotated[
+        float, typer.Option(help="Pool: share of the clean crops that a template neuron is in.")
+    ] = 0.9,
+    crop_s: Annotated[float, typer.Option(help="Seconds of the crops.")] = 2.0,
+    batch_size: Annotated[int, typer.Option(help="Crops at a time.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    max_duration: MaxDurationOption = 120.0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a purifier to a model on clean audio of your own; no labels are needed.
+
+    A guided one takes some minutes; interrupted and started again, it goes on where it stopped.
+
+    Example: nip-audio fit-purifier clean/ --model resnet34-libri30 --out my.purifier
+    """
+    require_new(out, force=force)
+    pretrained = load_pretrained(model)
+    guided = GuidedSettings(
+        steps=steps, noise=noise, adaptive_share=_ADAPTIVE if adaptive else 0.0, seed=seed
+    )
+    pool = PoolSettings(quorum=quorum)
+    recordings = [r for part in source for r in find_recordings(part, data_root)]
+    clips = read_clips(recordings, make_adapter(pretrained, max_duration))
+    started = time.monotonic()
+    if method is Method.GUIDED:
+        _fit_guided(pretrained, clips, guided, out, crop_s, batch_size, force)
+    else:
+        with progress_bar("fitting", candidates) as bar:
+            fit_pool(
+                pretrained,
+                clips,
+                pool,
+                candidates=candidates,
+                crop_s=crop_s,
+                batch_size=batch_size,
+                seed=seed,
+                progress=lambda done: bar.update(bar.task_ids[0], completed=done),
+            ).save(out, force=force)
+    print_left_out(clips.failures)
+    if as_json:
+        failed = [str(failure) for failure in clips.failures]
+        facts = {"out": str(out), "method": method.value, "files": len(clips.samples)}
+        print_json(facts | {"failed": failed, "model_id": pretrained.model_id})
+    else:
+        stdout.print(
+            f"{method.value} purifier for {model}, fitted to {len(clips.samples)} files in "
+            f"{time.monotonic() - started:.0f} s: {out}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if clips.failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _fit_guided(
+    pretrained: PretrainedModel,
+    clips: CleanClips,
+    settings: GuidedSettings,
+    out: Path,
+    crop_s: float,
+    batch_size: int,
+    force: bool,
+) -> None:
+    partial = out.with_name(f"{out.name}.partial")
+    with progress_bar("training", settings.steps) as bar:
+        purifier = fit_guided(
+            pretrained,
+            clips,
+            settings,
+            crop_s=crop_s,
+            batch_size=batch_size,
+            checkpoint=partial,
+            progress=lambda step, loss, kept: bar.update(
+                bar.task_ids[0], completed=step, description=f"training, {kept:.0%} kept"
+            ),
+        )
+    purifier.save(out, model_id=pretrained.model_id, force=force)
+    partial.unlink(missing_ok=True)
+
+
+_ADAPTIVE = 0.75  # of the attacked steps; the rest keeps it good against attackers who know less
+
+command.__name__ = "fit_purifier"

@@ -1,0 +1,1 @@
+"""Purifiers at work on audio: fitted to clean recordings, and applied to files."""

@@ -1,0 +1,258 @@
+"""Purify files and folders: a wav and a JSON sidecar for each, the originals untouched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, write_audio
+from nip_audio.audio.manifest import Recording, walk_audio
+from nip_audio.core.state import file_sha256, require_new, write_atomic
+from nip_audio.errors import AudioError, InputError, OutputError
+from nip_audio.evaluation.adversarial_files import read_back
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.purification.audio import (
+    PurifiedAudio,
+    PurifiedSamples,
+    describe,
+    purify_samples,
+)
+from nip_audio.purification.plot import plot_purification
+from nip_audio.purifiers.base import Purifier
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.measure import measure
+
+__all__ = ["FilePurifier", "PlannedFile", "PurifiedFile", "plan_files"]
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A recording, and where its purified self goes.
+
+    Attributes:
+        source: The recording.
+        written: The wav to write.
+        plot: Whether a picture is drawn, too.
+    """
+
+    source: Path
+    written: Path
+    plot: bool = False
+
+    @property
+    def sidecar(self) -> Path:
+        """The JSON beside the wav."""
+        return self.written.with_suffix(".json")
+
+    @property
+    def picture(self) -> Path:
+        """The PNG beside the wav."""
+        return self.written.with_suffix(".png")
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Every file to be written."""
+        return (self.written, self.sidecar, *([self.picture] if self.plot else []))
+
+
+@dataclass(frozen=True)
+class PurifiedFile:
+    """What was written, as the sidecar has it.
+
+    Attributes:
+        planned: From where to where.
+        original: The recording as it was read.
+        written_sha256: Of the wav's bytes.
+        model: Name of the model.
+        result: What changed, and what the model makes of it.
+    """
+
+    planned: PlannedFile
+    original: Audio
+    written_sha256: str
+    model: str
+    result: PurifiedAudio
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        facts = {
+            "source": str(self.planned.source),
+            "source_sha256": self.original.sha256,
+            "written": str(self.planned.written),
+            "written_sha256": self.written_sha256,
+            "duration_s": round(self.original.duration_s, 6),
+            "changes": list(self.original.changes),
+            "model": self.model,
+        }
+        return {**facts, **self.result.to_json()}
+
+
+@dataclass(frozen=True)
+class FilePurifier:
+    """Model, purifier and settings that a purified file depends on.
+
+    Attributes:
+        pretrained: The model that is defended.
+        purifier: Its defence.
+        adapter: How files are read.
+        seed: As in ``purify_audio``.
+        judge: Detector, if there is one.
+        only_flagged: Whether the detector decides what is purified at all (gated purification);
+            all else is written as it was read, not a sample changed.
+
+    Raises:
+        InputError: If the detector is to decide, and there is none.
+    """
+
+    pretrained: PretrainedModel
+    purifier: Purifier
+    adapter: WaveformAdapter
+    seed: int = 0
+    judge: Judge | None = None
+    only_flagged: bool = False
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.only_flagged and self.judge is None:
+            raise InputError(
+                "only flagged files are to be purified, but there is no detector to flag them; "
+                "pass a calibration (nip-audio calibrate makes one), or purify all"
+            )
+
+    def purify(self, planned: PlannedFile, *, force: bool = False) -> PurifiedFile:
+        """Purify one file. The written 16-bit file is read back, and that is what is judged.
+
+        Raises:
+            AudioError: If the recording cannot be used; nothing is written then.
+            OutputError: If an output exists and ``force`` is false, or cannot be written.
+        """
+        audio = self.adapter.load(planned.source)
+        if self._passes(audio):
+            made = PurifiedSamples(audio.samples)
+        else:
+            made = purify_samples(self.pretrained, self.purifier, audio, seed=self.seed)
+        _make_folder(planned.written.parent)
+        for output in planned.outputs:
+            require_new(output, force=force)
+        write_audio(planned.written, made.samples, audio.sample_rate_hz, force=force)
+        written = read_back(planned.written, self.adapter.settings)
+        result = describe(
+            *(self.pretrained, self.purifier, audio, made, written),
+            seed=self.seed,
+            judge=self.judge,
+        )
+        done = PurifiedFile(
+            planned, audio, file_sha256(planned.written), self.pretrained.card.name, result
+        )
+        text = json.dumps(done.to_json(), indent=2, allow_nan=False) + "\n"
+        write_atomic(planned.sidecar, text.encode(), force=force)
+        if planned.plot:
+            plot_purification(self.pretrained, result, planned.picture, force=force)
+        return done
+
+    def _passes(self, audio: Audio) -> bool:
+        """Whether the detector lets a recording through untouched."""
+        if not self.only_flagged or self.judge is None:
+            return False
+        measured = measure(self.pretrained, audio, self.judge.calibration.config, seed=self.seed)
+        return not self.judge.judge(Recording("", Path()), audio, measured).flagged
+
+    def purify_all(
+        self,
+        planned: Iterable[PlannedFile],
+        *,
+        force: bool = False,
+        progress: Callable[[PlannedFile], None] = lambda planned: None,
+    ) -> tuple[list[PurifiedFile], list[AudioError]]:
+        """Purify one file after the other; bad ones are left out and returned apart.
+
+        Args:
+            planned: As ``plan_files`` returns them.
+            force: Overwrite.
+            progress: Called after each file.
+
+        Raises:
+            OutputError: As ``purify``.
+        """
+        done, failures = [], []
+        for file in planned:
+            try:
+                done.append(self.purify(file, force=force))
+            except AudioError as err:
+                failures.append(err)
+            progress(file)
+        return done, failures
+
+
+def plan_files(
+    inputs: Sequence[Path], out: Path, *, plot: bool = False, force: bool = False
+) -> list[PlannedFile]:
+    """Say what will be written where, or refuse before anything is.
+
+    A file goes to ``out`` itself; those of a folder keep their sub-folders below it. What lies in
+    ``out`` already is passed over if ``out`` lies in the folder: it is an earlier run's.
+
+    Args:
+        inputs: Files and folders.
+        out: Folder for what is written.
+        plot: Plan pictures, too.
+        force: Do not mind what is there, unless it is an input.
+
+    Raises:
+        InputError: If there is no recording, or two would become one file.
+        OutputError: If an output exists and ``force`` is false, or is one of the inputs.
+    """
+    planned: dict[Path, PlannedFile] = {}
+    for source, relative in _sources(inputs, out):
+        file = PlannedFile(source, out / relative, plot)
+        other = planned.setdefault(file.written, file)
+        if other is not file:
+            raise InputError(
+                f"{other.source} and {source} would both become {file.written}; rename one, or "
+                "purify them into two folders"
+            )
+    if not planned:
+        raise InputError(
+            f"no audio file in {', '.join(map(str, inputs)) or 'nothing'}, expected wav, flac, ogg "
+            "or mp3; check the path"
+        )
+    originals = {file.source.resolve() for file in planned.values()}
+    for output in (output for file in planned.values() for output in file.outputs):
+        if output.resolve() in originals:
+            raise OutputError(f"{output} is one of the recordings; choose another --out")
+        if output.exists() and not force:
+            raise OutputError(
+                f"{output} exists already; pass --force to overwrite it, or another --out"
+            )
+    return list(planned.values())
+
+
+def _sources(inputs: Sequence[Path], out: Path) -> Iterable[tuple[Path, Path]]:
+    """Yield recordings and their names below ``out``."""
+    for path in inputs:
+        if not path.is_dir():
+            yield path, _as_wav(Path(path.name))
+            continue
+        earlier = out.resolve() if path.resolve() in out.resolve().parents else None
+        for recording in walk_audio(path):
+            if earlier is None or earlier not in recording.path.resolve().parents:
+                yield recording.path, _as_wav(Path(recording.id))
+
+
+def _as_wav(name: Path) -> Path:
+    """Replace the ending of audio; another ending is part of the name, as in ``take.1``."""
+    stem = name.stem if name.suffix.lower() in AUDIO_SUFFIXES else name.name
+    return name.with_name(f"{stem}.wav")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(
+            f"{folder} cannot be written ({err.strerror}); use another --out"
+        ) from err

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nip_audio.purifiers.nip_guided import GuidedNip
+from nip_audio.purifiers.nip_pool import NipPool
+
+QUICK = ("--steps", 2, "--crop-s", 0.5, "--batch-size", 2)
+
+
+def test_a_purifier_is_written_and_bound_to_the_model(run, clean_folder, tmp_path, pretrained):
+    out = tmp_path / "my.purifier"
+    code, text, _ = run("fit-purifier", clean_folder, "--out", out, *QUICK)
+    assert code == 0
+    assert "guided purifier for xvector-libri251, fitted to 32 files" in text
+    assert len(GuidedNip.load(out, model_id=pretrained.model_id).seen) == 32
+    assert list(tmp_path.iterdir()) == [out]  # nothing of the training is left
+
+
+def test_json_and_the_adaptive_training(run, clean_folder, tmp_path, pretrained):
+    out = tmp_path / "my.purifier"
+    code, text, _ = run(
+        *("fit-purifier", clean_folder, "--out", out, *QUICK, "--adaptive", "--json")
+    )
+    assert code == 0
+    facts = json.loads(text)
+    assert (facts["files"], facts["method"]) == (32, "guided")
+    assert facts["model_id"] == pretrained.model_id
+    loaded = GuidedNip.load(out, model_id=pretrained.model_id)
+    assert loaded.training["adaptive_share"] > 0
+
+
+def test_the_published_pool(run, clean_folder, tmp_path, pretrained):
+    out = tmp_path / "my.pool"
+    code, text, _ = run(
+        *("fit-purifier", clean_folder, "--out", out, "--method", "pool", "--candidates", 12),
+        *("--crop-s", 0.5, "--batch-size", 8, "--quorum", 0.3),
+    )
+    assert code == 0
+    assert "pool purifier for xvector-libri251, fitted to 32 files" in text
+    pool = NipPool.load(out, model=pretrained.model, model_id=pretrained.model_id)
+    assert len(pool.order) == 12
+    assert len(pool.seen) == 32
+
+
+def test_an_existing_file_is_refused_before_the_training(run, clean_folder, tmp_path):
+    out = tmp_path / "my.purifier"
+    out.write_text("mine")
+    code, _, err = run("fit-purifier", clean_folder, "--out", out, *QUICK)
+    assert code == 65
+    assert "exists already; pass --force" in err
+    assert "training" not in err
+    assert out.read_text() == "mine"
+
+
+def test_bad_files_are_named_and_the_exit_says_so(run, clean_folder, tmp_path, write_sound):
+    write_sound("bad/broken.wav").write_bytes(b"RIFF")
+    out = tmp_path / "my.purifier"
+    code, _, err = run("fit-purifier", clean_folder, tmp_path / "bad", "--out", out, *QUICK)
+    assert code == 2
+    assert "left out: " in err
+    assert "broken.wav" in err
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [(("--steps", 0), "steps is 0"), (("--noise", 8), "noise is 8"), (("--crop-s", 0), "crop_s")],
+)
+def test_senseless_options_are_refused(run, clean_folder, tmp_path, options, text):
+    out = tmp_path / "my.purifier"
+    code, _, err = run("fit-purifier", clean_folder, "--out", out, *QUICK, *options)
+    assert code == 65
+    assert text in err
+    assert not out.exists()
