@@ -227,11 +227,15 @@ def _defence(data: object, where: str, config: Path) -> Mapping[str, Any]:
     if isinstance(data, str):
         data = {"name": data}
     plan = _checked(data, where)
-    name = str(plan.get("name"))
+    name = str(plan.get("name", ""))
     _known(name, PURIFIERS, f"{where}: defence")
-    settings = {key: value for key, value in plan.items() if key != "name"}
-    for key in settings:
-        _known(str(key), purifier_entry(name).settings, f"{where}: setting")
+    entry = purifier_entry(name)
+    settings = _checked(
+        {key: value for key, value in plan.items() if key != "name"},
+        where,
+        required=entry.required,
+        optional=entry.settings,
+    )
     if "path" in settings:  # may hold {system}: what is fitted is fitted to one model
         settings["path"] = config.parent / str(settings["path"])
     return {"name": name, **settings}

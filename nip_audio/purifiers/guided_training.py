@@ -61,19 +61,19 @@ class GuidedSettings:
         InputError: If a setting makes no sense.
     """
 
-    steps: int = 300
+    steps: int = 500
     lr: float = 2e-3
     width: int = 24
     benign_share: float = 0.25
     raw_share: float = 0.5
     eps_raw: tuple[float, float] = (3e-4, 6e-3)
-    eps_input: tuple[float, float] = (2 / 255, 16 / 255)
-    families: tuple[str, ...] = ("gradient", "gradient", "gradient", *FAMILIES)
+    eps_input: tuple[float, float] = (2 / 255, 20 / 255)
+    families: tuple[str, ...] = (*["gradient"] * 5, *FAMILIES)
     adaptive_share: float = 0.0
     noise: float = 0.0
     influence_weight: float = 2.0
     decision_weight: float = 1.0
-    input_weight: float = 100.0
+    input_weight: float = 20.0
     seed: int = 0
 
     def __post_init__(self) -> None:

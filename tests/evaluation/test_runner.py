@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nip_audio.core.adapter import Batch
+from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError, OutputError
 from nip_audio.evaluation import defences as defences_module
 from nip_audio.evaluation.bench import Bench
@@ -17,7 +17,10 @@ from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.defences import NO_DEFENCE, ask, make_defences
 from nip_audio.evaluation.report import write_report
 from nip_audio.evaluation.runner import RESULTS_NAME, Runner
+from nip_audio.evaluation.tables import defence_table, dsr_table
 from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.inverse_net import InverseNet
+from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import GaussianNoise
 
 ATTACKS = [
@@ -165,6 +168,47 @@ def test_defence_fitted_on_a_test_clip_is_refused(system, monkeypatch):
     monkeypatch.setattr(GaussianNoise, "seen", frozenset(tested[:2]))
     with pytest.raises(InputError, match="2 test items were seen when the defence noise"):
         make_defences([{"name": "noise", "snr_db": 10}], system.pretrained, system.model, tested)
+
+
+def guided(seen: frozenset[str] = frozenset()) -> GuidedNip:
+    """Untrained, so that it changes nothing."""
+    net = InverseNet(width=4).eval().requires_grad_(False)
+    return GuidedNip(net, bounds=Bounds(0.0, 1.0), seen=seen)
+
+
+def test_fitted_defences_are_those_of_the_system(system, tmp_path):
+    guided().save(tmp_path / "x.guided", model_id=system.pretrained.model_id)
+    plans = [{"name": "guided", "path": tmp_path / "{system}.guided"}]
+    found = make_defences(plans, system.pretrained, system.model, [], system="x")
+    assert list(found) == [NO_DEFENCE, "noise 20 dB", "guided", "noise as strong as guided"]
+    assert found["noise as strong as guided"].bounds == system.model.input_bounds
+    with pytest.raises(InputError, match="guided, noise as strong as guided stand twice"):
+        make_defences(plans * 2, system.pretrained, system.model, [], system="x")
+
+
+def test_a_purifier_that_was_trained_on_a_test_clip_is_refused(system, tmp_path):
+    tested = [item.content_sha256 for item in system.items]
+    path = tmp_path / "x.guided"
+    guided(frozenset(tested[:1])).save(path, model_id=system.pretrained.model_id)
+    plans = [{"name": "guided", "path": path}]
+    with pytest.raises(InputError, match="1 test items were seen when the defence guided"):
+        make_defences(plans, system.pretrained, system.model, tested)
+
+
+def test_tables_of_defences(results):
+    # four examples are too few for a success rate, and none is made up
+    assert "quantisation" not in defence_table(results, "x")
+    for cell in results["cells"]:
+        for found in cell["defences"]:
+            found["dsr"] = {"value": 0.5, "low": 0.4, "high": 0.6}
+    text = defence_table(results, "x")
+    (row,) = [line for line in text.splitlines() if line.startswith("| quantisation")]
+    assert row.count("50.0, worst 50.0; noise 50.0") == 2
+    assert "noise as strong as" not in text
+    assert "waveform, ε 0.002 (1 attacks)" in text
+    rows = dsr_table(results, "x", "quantisation 8 bits").splitlines()[2:]
+    assert [line.split(" | ")[2] for line in rows] == ["0.002", "0.02"]
+    assert all("50.0 [40.0, 60.0]" in line for line in rows)
 
 
 def test_report_can_be_read(results, tmp_path):
