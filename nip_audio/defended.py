@@ -33,16 +33,7 @@ class DefendedModel(InstrumentedModel):
         self, model: InstrumentedModel, purifier: Purifier, *, generator: torch.Generator
     ) -> None:
         """See the class."""
-        super().__init__(
-            model.network,
-            front_end=model.front_end,
-            head=model.head,
-            output_kind=model.output_kind,
-            labels=model.labels,
-            bounds=model.bounds,
-            input_bounds=model.input_bounds,
-            scale=model.scale,
-        )
+        super().__init__(model.network, **model.parts())
         self.model = model
         self.purifier = purifier
         self.generator = generator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,21 @@ from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.taps import LayerTap, tap_layers
 from nip_audio.errors import InputError
 
-__all__ = ["CosineHead", "InstrumentedModel", "OutputKind"]
+__all__ = ["CosineHead", "InstrumentedModel", "OutputKind", "Parts"]
 
 OutputKind = Literal["logits", "cosine", "llr"]
+
+
+class Parts(TypedDict):
+    """What an ``InstrumentedModel`` is made of besides its network, by the argument's name."""
+
+    front_end: nn.Module | None
+    head: nn.Module | None
+    output_kind: OutputKind
+    labels: tuple[str, ...]
+    bounds: Bounds
+    input_bounds: Bounds
+    scale: float
 
 
 class CosineHead(nn.Module):
@@ -96,6 +108,18 @@ class InstrumentedModel(nn.Module):
         self.input_bounds = bounds if input_bounds is None else input_bounds
         self.scale = scale
 
+    def parts(self) -> Parts:
+        """Return what another model around this one's network shares with it."""
+        return Parts(
+            front_end=self.front_end,
+            head=self.head,
+            output_kind=self.output_kind,
+            labels=self.labels,
+            bounds=self.bounds,
+            input_bounds=self.input_bounds,
+            scale=self.scale,
+        )
+
     def to_input(self, batch: Batch) -> Batch:
         """Turn raw input into model input."""
         if self.front_end is None:
@@ -152,30 +176,19 @@ class InstrumentedModel(nn.Module):
         """
         if scale is None:
             scale = self.scale if output_kind == "cosine" else 1.0
-        return type(self)(
-            self.network,
-            front_end=self.front_end,
-            head=head,
-            output_kind=output_kind,
-            labels=labels,
-            bounds=self.bounds,
-            input_bounds=self.input_bounds,
-            scale=scale,
-        ).train(self.training)
+        parts = self.parts()
+        parts["head"], parts["labels"] = head, labels
+        parts["output_kind"], parts["scale"] = output_kind, scale
+        return type(self)(self.network, **parts).train(self.training)
 
     def without_front_end(self) -> Self:
         """Return a model that shares this one's parts and takes model input as its raw input.
 
         What works on raw input, as attacks do, then works on the spectrogram.
         """
-        return type(self)(
-            self.network,
-            head=self.head,
-            output_kind=self.output_kind,
-            labels=self.labels,
-            bounds=self.input_bounds,
-            scale=self.scale,
-        ).train(self.training)
+        parts = self.parts()
+        parts["front_end"], parts["bounds"] = None, self.input_bounds
+        return type(self)(self.network, **parts).train(self.training)
 
     def tap(self, *layers: str) -> AbstractContextManager[LayerTap]:
         """Record the outputs of layers of ``network``; see ``tap_layers``."""

@@ -30,6 +30,7 @@ __all__ = [
     "PurifiedAudio",
     "PurifiedSamples",
     "describe",
+    "hear",
     "purify_audio",
     "purify_samples",
 ]
@@ -170,9 +171,10 @@ def purify_audio(
         InputError: If the purifier works on a spectrogram that is no ``LogMel``, or the recording
             is at another rate.
     """
+    before = hear(pretrained, audio, seed=seed, judge=judge)
     made = purify_samples(pretrained, purifier, audio, seed=seed, rounds=rounds)
     written = replace(audio, samples=to_16_bits(made.samples))
-    return describe(pretrained, purifier, audio, made, written, seed=seed, judge=judge)
+    return describe(pretrained, purifier, audio, before, made, written, seed=seed, judge=judge)
 
 
 @torch.no_grad()
@@ -212,6 +214,7 @@ def describe(
     pretrained: PretrainedModel,
     purifier: Purifier,
     audio: Audio,
+    before: Heard,
     made: PurifiedSamples,
     written: Audio,
     *,
@@ -224,14 +227,13 @@ def describe(
         pretrained: The model.
         purifier: What purified it.
         audio: The original.
+        before: What was heard in it.
         made: What the purifier made.
         written: What the 16-bit file of it holds.
         seed: Of the purifier and the detector, whose noise is the same for both recordings.
         judge: Detector, if there is one.
     """
-    before, after = (
-        pretrained.model.to_input(Batch(a.samples[None])).x[0] for a in (audio, written)
-    )
+    old, new = (pretrained.model.to_input(Batch(a.samples[None])).x[0] for a in (audio, written))
     voices = [embed_audio(pretrained, a.samples) for a in (audio, written)]
     changed = not torch.equal(audio.samples, written.samples)
     asked = made.asked
@@ -241,21 +243,25 @@ def describe(
         purifier=purifier.settings(),
         seed=seed,
         model_id=pretrained.model_id,
-        before=_hear(pretrained, audio, seed, judge),
+        before=before,
         # under the noise of the original: a verdict must not turn by other draws alone
-        after=_hear(pretrained, replace(written, sha256=audio.sha256), seed, judge),
+        after=hear(pretrained, replace(written, sha256=audio.sha256), seed=seed, judge=judge),
         cosine=float(voices[0] @ voices[1]),
         snr_db=snr_db(audio.samples, written.samples) if changed else None,
         clipped_samples=int((_at_full_scale(written) & ~_at_full_scale(audio)).sum()),
         rounds=made.rounds,
-        change_asked=None if asked is None else float((asked - before).abs().mean()),
-        change_missed=None if asked is None else float((asked - after).abs().mean()),
-        spectrogram_before=before,
-        spectrogram_after=after,
+        change_asked=None if asked is None else float((asked - old).abs().mean()),
+        change_missed=None if asked is None else float((asked - new).abs().mean()),
+        spectrogram_before=old,
+        spectrogram_after=new,
     )
 
 
-def _hear(pretrained: PretrainedModel, audio: Audio, seed: int, judge: Judge | None) -> Heard:
+@torch.no_grad()
+def hear(
+    pretrained: PretrainedModel, audio: Audio, *, seed: int, judge: Judge | None = None
+) -> Heard:
+    """Tell what a model, and its detector if there is one, make of a recording."""
     heard = Heard()
     if pretrained.model.head is not None:
         (best,) = identify(pretrained, audio.samples, top=1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, write_audio
-from nip_audio.audio.manifest import Recording, walk_audio
+from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.state import file_sha256, require_new, write_atomic
 from nip_audio.errors import AudioError, InputError, OutputError
 from nip_audio.evaluation.adversarial_files import read_back
@@ -19,12 +19,13 @@ from nip_audio.purification.audio import (
     PurifiedAudio,
     PurifiedSamples,
     describe,
+    hear,
     purify_samples,
 )
 from nip_audio.purification.plot import plot_purification
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import measure
+from nip_audio.screening.records import FLAGGED
 
 __all__ = ["FilePurifier", "PlannedFile", "PurifiedFile", "plan_files"]
 
@@ -131,7 +132,8 @@ class FilePurifier:
             OutputError: If an output exists and ``force`` is false, or cannot be written.
         """
         audio = self.adapter.load(planned.source)
-        if self._passes(audio):
+        before = hear(self.pretrained, audio, seed=self.seed, judge=self.judge)
+        if self.only_flagged and before.verdict not in FLAGGED:
             made = PurifiedSamples(audio.samples)
         else:
             made = purify_samples(self.pretrained, self.purifier, audio, seed=self.seed)
@@ -141,7 +143,7 @@ class FilePurifier:
         write_audio(planned.written, made.samples, audio.sample_rate_hz, force=force)
         written = read_back(planned.written, self.adapter.settings)
         result = describe(
-            *(self.pretrained, self.purifier, audio, made, written),
+            *(self.pretrained, self.purifier, audio, before, made, written),
             seed=self.seed,
             judge=self.judge,
         )
@@ -153,13 +155,6 @@ class FilePurifier:
         if planned.plot:
             plot_purification(self.pretrained, result, planned.picture, force=force)
         return done
-
-    def _passes(self, audio: Audio) -> bool:
-        """Whether the detector lets a recording through untouched."""
-        if not self.only_flagged or self.judge is None:
-            return False
-        measured = measure(self.pretrained, audio, self.judge.calibration.config, seed=self.seed)
-        return not self.judge.judge(Recording("", Path()), audio, measured).flagged
 
     def purify_all(
         self,

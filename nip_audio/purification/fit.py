@@ -69,7 +69,8 @@ def read_clips(
     Raises:
         InputError: If fewer than eight can be used.
     """
-    samples, contents, failures = [], [], []
+    samples: dict[str, Tensor] = {}
+    failures = []
     total = 0.0
     for recording in recordings:
         if total >= most_s:
@@ -79,18 +80,18 @@ def read_clips(
         except AudioError as err:
             failures.append(err)
             continue
-        if audio.content_sha256 in contents:
+        content = audio.content_sha256
+        if content in samples:
             continue
-        contents.append(audio.content_sha256)
         full_scale = (audio.samples * _FULL_SCALE).round().clamp(-_FULL_SCALE, _FULL_SCALE - 1)
-        samples.append(full_scale.to(torch.int16))
+        samples[content] = full_scale.to(torch.int16)
         total += audio.duration_s
     if len(samples) < _FEWEST:
         raise InputError(
             f"{len(samples)} usable recordings ({len(failures)} failed), expected at least "
             f"{_FEWEST}, and better hundreds; give a folder with more clean audio"
         )
-    return CleanClips(tuple(samples), tuple(contents), tuple(failures))
+    return CleanClips(tuple(samples.values()), tuple(samples), tuple(failures))
 
 
 def fit_guided(

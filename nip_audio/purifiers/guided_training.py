@@ -368,16 +368,9 @@ def _behind(
     model: InstrumentedModel, purifier: GuidedNip, generator: torch.Generator
 ) -> InstrumentedModel:
     """The model as an attacker sees it who knows the purifier as it is now."""
-    return InstrumentedModel(
-        model.network,
-        front_end=_PurifyingFrontEnd(model.front_end, purifier, generator),
-        head=model.head,
-        output_kind=model.output_kind,
-        labels=model.labels,
-        bounds=model.bounds,
-        input_bounds=model.input_bounds,
-        scale=model.scale,
-    ).eval()
+    parts = model.parts()
+    parts["front_end"] = _PurifyingFrontEnd(model.front_end, purifier, generator)
+    return InstrumentedModel(model.network, **parts).eval()
 
 
 @contextmanager

@@ -45,16 +45,7 @@ class ActivationDefendedModel(InstrumentedModel):
                 "to be changed; fit or load the pool with this model"
             )
         find_layers(model.network, [pool.layer])
-        super().__init__(
-            model.network,
-            front_end=model.front_end,
-            head=model.head,
-            output_kind=model.output_kind,
-            labels=model.labels,
-            bounds=model.bounds,
-            input_bounds=model.input_bounds,
-            scale=model.scale,
-        )
+        super().__init__(model.network, **model.parts())
         self.model = model
         self.pool = pool
         self.train(model.training)

@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+from write_page import of_all
+
 from nip_audio.evaluation.tables import (
     accuracy_table,
     attack_tables,
@@ -31,18 +33,10 @@ def main() -> None:
         .format(
             header=header(unaware),
             cells=f"{done} of {done + missing}",
-            defences="\n".join(
-                f"### {system}\n\n{defence_table(unaware, system)}" for system in unaware["systems"]
-            ),
-            guided="\n".join(
-                f"### {system}\n\n{dsr_table(unaware, system, 'guided')}"
-                for system in unaware["systems"]
-            ),
+            defences=of_all(unaware, defence_table),
+            guided=of_all(unaware, lambda r, s: dsr_table(r, s, "guided")),
             accuracy=accuracy_table(adaptive),
-            adaptive="\n".join(
-                f"### {system}\n\n{attack_tables(adaptive, system)}"
-                for system in adaptive["systems"]
-            ),
+            adaptive=of_all(adaptive, attack_tables),
         )
     )
     Path(sys.argv[3]).write_text(page, encoding="utf-8")
