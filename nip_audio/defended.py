@@ -1,4 +1,4 @@
-"""A model behind a purifier, as one model: what an adaptive attacker attacks."""
+"""A model and its defence as one model: what an adaptive attacker attacks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,34 @@ from torch import Tensor, nn
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel, OutputKind
 from nip_audio.errors import InputError
-from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.base import Defence, Purifier
+from nip_audio.purifiers.layer_defence import LayerDefence, LayerDefendedModel
 
-__all__ = ["DefendedModel"]
+__all__ = ["DefendedModel", "defend", "works_on_raw"]
+
+
+def defend(
+    model: InstrumentedModel, defence: Defence, *, generator: torch.Generator
+) -> InstrumentedModel:
+    """Return the model with a defence before its network, or inside it.
+
+    Args:
+        model: What is defended; its parts are shared, not copied.
+        defence: A ``Purifier`` or a ``LayerDefence``.
+        generator: Source of the defence's randomness.
+
+    Raises:
+        InputError: If the defence is of another kind, or does not fit the model.
+        LayerNotFoundError: If a layer that it changes is no module of the network.
+    """
+    if isinstance(defence, LayerDefence):
+        return LayerDefendedModel(model, defence, generator=generator)
+    if isinstance(defence, Purifier):
+        return DefendedModel(model, defence, generator=generator)
+    raise InputError(
+        f"defence is a {type(defence).__name__}, expected a Purifier or a LayerDefence; make one "
+        "by make_defence"
+    )
 
 
 class DefendedModel(InstrumentedModel):
@@ -42,8 +67,10 @@ class DefendedModel(InstrumentedModel):
     def to_input(self, batch: Batch) -> Batch:
         """Turn raw input into purified model input."""
         if self.purifier.level == "raw":
-            return self.model.to_input(self._purify(batch))
-        return self._purify(self.model.to_input(batch))
+            return self.model.to_input(self._purify(self.purifier, batch))
+        if self.purifier.before is not None and self.front_end is not None:
+            batch = self._purify(self.purifier.before, batch)
+        return self._purify(self.purifier, self.model.to_input(batch))
 
     def with_head(
         self,
@@ -61,9 +88,10 @@ class DefendedModel(InstrumentedModel):
         """Return the defended model behind the front end.
 
         Raises:
-            InputError: If the purifier works before it: nothing would be left of the defence.
+            InputError: If the purifier, or what it was made to stand behind, works before it:
+                nothing, or another defence, would be left.
         """
-        if self.purifier.level == "raw" and self.front_end is not None:
+        if works_on_raw(self.purifier) and self.front_end is not None:
             raise InputError(
                 f"{self.purifier.name} works on raw input, which whoever attacks at level 'input' "
                 "goes round; attack at level 'raw'"
@@ -71,13 +99,18 @@ class DefendedModel(InstrumentedModel):
         model = self.model.without_front_end()
         return type(self)(model, self.purifier, generator=self.generator)
 
-    def _purify(self, batch: Batch) -> Batch:
-        if self.purifier.differentiable:
-            return self.purifier.purify(batch, generator=self.generator)
+    def _purify(self, purifier: Purifier, batch: Batch) -> Batch:
+        if purifier.differentiable:
+            return purifier.purify(batch, generator=self.generator)
         with torch.no_grad():
-            purified: Tensor = self.purifier.purify(batch, generator=self.generator).x
+            purified: Tensor = purifier.purify(batch, generator=self.generator).x
         x: Tensor = _StraightThrough.apply(batch.x, purified)  # type: ignore[no-untyped-call]
         return batch.with_x(x)
+
+
+def works_on_raw(purifier: Purifier) -> bool:
+    """Tell whether raw input is changed, so that whoever attacks behind it goes round."""
+    return purifier.level == "raw" or purifier.before is not None
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -89,3 +89,15 @@ def test_another_head_keeps_the_defence(tiny_model, batch):
     expected = head(defended.embed(batch))
     torch.testing.assert_close(other.scores(batch), expected)
     assert not other.training
+
+
+def test_what_a_purifier_stands_behind_comes_first(tiny_model, batch):
+    noise = GaussianNoise(snr_db=10, bounds=WAVEFORM)
+    purifier = Halved()
+    purifier.before = noise
+    defended = DefendedModel(tiny_model, purifier, generator=seeded())
+    noisy = tiny_model.to_input(noise.purify(batch, generator=seeded()))
+    expected = purifier.purify(noisy, generator=seeded()).x
+    assert torch.allclose(defended.to_input(batch).x, expected)
+    with pytest.raises(InputError, match="goes round"):
+        defended.without_front_end()

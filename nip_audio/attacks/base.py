@@ -18,9 +18,9 @@ from nip_audio.errors import AttackError, InputError
 
 __all__ = ["LARGEST_SENSIBLE_EPS", "Attack", "AttackResult", "Norm", "System", "require_eps"]
 
-Norm = Literal["linf", "l0", "minimum", "other"]
-"""What bounds the change: ε on every value, a count of changed values, nothing (the attack looks
-for the smallest change that fools), or something else."""
+Norm = Literal["linf", "l2", "l0", "minimum", "other"]
+"""What bounds the change: ε on every value, ε on the Euclidean norm of the whole, a count of
+changed values, nothing (the attack looks for the smallest change that fools), or something else."""
 
 LARGEST_SENSIBLE_EPS = 0.5
 """Above half the waveform's amplitude nobody hears the speaker: such an ε is a wrong unit."""

@@ -16,6 +16,7 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.hopskipjump import HopSkipJump
 from nip_audio.attacks.jsma import Jsma
 from nip_audio.attacks.kenansville import Kenansville
+from nip_audio.attacks.l2 import L2Pgd
 from nip_audio.attacks.minimum import CarliniWagner, DeepFool
 from nip_audio.attacks.neuron import NeuronAttack
 from nip_audio.attacks.one_pixel import OnePixel
@@ -74,6 +75,7 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "pgd": AttackEntry(
         "PGD", "white box", "Foolbox", GradientAttack, {"method": "pgd", "draws": 1}
     ),
+    "pgd-l2": AttackEntry("PGD, L2", "white box", "Foolbox", L2Pgd),
     "eot": AttackEntry("EOT", "white box", "Foolbox", GradientAttack, {"method": "eot"}),
     "jsma": AttackEntry("JSMA", "white box", "ART", Jsma, levels=("input",)),
     "uap": AttackEntry("UAP", "white box", "ART", UniversalPerturbation),
@@ -122,7 +124,8 @@ def make_attack(
 
     Args:
         name: One of ``ATTACKS``.
-        eps: Largest change of a value, in units of the input.
+        eps: Largest change of a value, or, for ``pgd-l2``, Euclidean norm of the whole change, in
+            units of the input.
         level: Where it is to work.
         settings: Others by name, e.g. ``{"steps": 40}``.
 
@@ -146,7 +149,8 @@ def make_attack(
         )
     if "eps" in entry.settings and eps is None:
         raise AttackError(
-            f"{name} needs eps, the largest change of a value in units of the input; 0.002 is "
-            "usual for a waveform, 0.0157 (4/255) for a spectrogram"
+            f"{name} needs eps in units of the input: the largest change of a value (0.002 is "
+            "usual for a waveform, 0.0157, 4/255, for a spectrogram), or, for pgd-l2, the "
+            "Euclidean norm of the whole change (0.2)"
         )
     return entry.kind(**entry.fixed, **given)

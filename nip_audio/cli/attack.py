@@ -52,7 +52,7 @@ def command(
         float | None,
         typer.Option(
             help=f"Largest change of a sample, full scale being 1; default: {DEFAULT_EPS}, where "
-            "the attack takes one."
+            "the attack takes one. For pgd-l2, the Euclidean norm of the whole change; no default."
         ),
     ] = None,
     steps: Annotated[
@@ -90,7 +90,8 @@ def command(
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
-    if eps is None and "eps" in attack_entry(attack).settings:
+    entry = attack_entry(attack)
+    if eps is None and "eps" in entry.settings and entry.kind.norm != "l2":
         eps = DEFAULT_EPS
     chosen = make_attack(attack, eps=eps, settings={"steps": steps, "queries": queries})
     pretrained = load_pretrained(model)

@@ -27,13 +27,13 @@ from nip_audio.attacks.registry import Level
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.core.state import file_sha256, whole_lines, write_atomic
-from nip_audio.defended import DefendedModel
+from nip_audio.defended import defend
 from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.adversarial_files import read_back
 from nip_audio.evaluation.detection import Guard
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
-from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.base import Defence
 
 __all__ = ["AdversarialSet", "Example", "Recipe", "finished_set", "make_set"]
 
@@ -59,7 +59,7 @@ class Recipe:
 
     system: EvaluatedSystem
     source: EvaluatedSystem
-    purifier: Purifier | None
+    purifier: Defence | None
     guard: Guard | None
     attack: Attack
     level: Level
@@ -91,7 +91,7 @@ class Recipe:
         seed = seed_of(self.seed, self.key, number, "attacker")
         generator = torch.Generator().manual_seed(seed)
         if self.purifier is not None:
-            model = DefendedModel(model, self.purifier, generator=generator)
+            model = defend(model, self.purifier, generator=generator)
         if self.level == "input":
             model = model.without_front_end()
         labels = torch.tensor([model.labels.index(item.speaker) for item in part])

@@ -20,7 +20,7 @@ from nip_audio.core.nccr import NccrConfig
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
 from nip_audio.evaluation.cells import Cell
 from nip_audio.evaluation.config import EvaluationConfig
-from nip_audio.evaluation.defences import NO_DEFENCE, Answers, applies, ask, make_defences
+from nip_audio.evaluation.defences import NO_DEFENCE, applies, ask, make_defences
 from nip_audio.evaluation.detection import (
     RATES,
     Detector,
@@ -30,10 +30,11 @@ from nip_audio.evaluation.detection import (
     fit_detectors,
     guard_of,
 )
+from nip_audio.evaluation.judged import Judged, JudgedSets
 from nip_audio.evaluation.quality import stoi, stoi_available
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
-from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.base import Defence
 from nip_audio.screening.measure import default_config
 
 __all__ = ["Bench"]
@@ -51,7 +52,7 @@ class Bench:
     Attributes:
         config: Of the run.
         system: The system.
-        defences: Purifiers by name; no defence and plain noise always stand.
+        defences: By name; no defence and plain noise always stand.
         detectors: Fitted on the ``calibrate`` role; empty if the run has none.
         noises: What detectors measure.
         clean: Evidence of unattacked test clips.
@@ -60,7 +61,7 @@ class Bench:
 
     config: EvaluationConfig
     system: EvaluatedSystem
-    defences: Mapping[str, Purifier | None]
+    defences: Mapping[str, Defence | None]
     detectors: tuple[Detector, ...]
     noises: NccrConfig
     clean: Evidence | None
@@ -98,7 +99,7 @@ class Bench:
         speakers = [e.speaker for e in examples.examples]
         labels = np.array([self.system.model.labels.index(s) for s in speakers])
         known = None if cell.plan.detector else self.defences[cell.defence]
-        fooled = self._ask(known, examples).named != labels
+        fooled = self._judged(known, examples).named != labels
         detection = self._detection(examples, fooled, speakers)
         return {
             "set": examples.folder.name,
@@ -130,34 +131,40 @@ class Bench:
         # a defence that the attacker did not know says nothing of one that he did
         if cell.plan.protocol == "adaptive":
             return []
-        chosen = {e.id for e in examples.examples}
-        clean = self.embeddings[[item.id in chosen for item in self.system.items]]
         rows = []
         for name, purifier in self.defences.items():
             if name == NO_DEFENCE or not applies(purifier, examples.level):
                 continue
-            answers = self._ask(purifier, examples)
-            right = answers.named == labels
+            judged = self._judged(purifier, examples)
+            right = judged.named == labels
             saved = right[fooled], [s for s, hit in zip(speakers, fooled, strict=True) if hit]
             rows.append(
                 {
                     "defence": name,
                     "accuracy_attacked": self.share(right, speakers),
                     "dsr": self.share(*saved) if fooled.sum() >= MIN_SUCCESSES else None,
-                    "tknc": float(top_k_consistency(clean, answers.embeddings).mean()),
+                    "tknc": judged.tknc,
                     "right": _bits(right),
                 }
             )
         return rows
 
-    def _ask(self, purifier: Purifier | None, examples: AdversarialSet) -> Answers:
-        return ask(
-            self.system.model,
-            purifier,
-            examples.batches(),
-            level=examples.level,
-            seed=self.config.seed,
-        )
+    def _judged(self, defence: Defence | None, examples: AdversarialSet) -> Judged:
+        def asked() -> Judged:
+            answers = ask(
+                self.system.model,
+                defence,
+                examples.batches(),
+                level=examples.level,
+                seed=self.config.seed,
+            )
+            chosen = {e.id for e in examples.examples}
+            clean = self.embeddings[[item.id in chosen for item in self.system.items]]
+            tknc = top_k_consistency(clean, answers.embeddings).mean()
+            return Judged(answers.named, float(tknc))
+
+        kept = JudgedSets(self.folder / "judged", self.system.identity, self.config.seed)
+        return kept.of(defence, examples, asked)
 
     def _intelligibility(self, examples: AdversarialSet, fooled: Hits) -> float | None:
         """Median STOI of the first waveforms that fool; None for spectrograms, or if none does."""

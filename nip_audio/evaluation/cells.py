@@ -13,7 +13,7 @@ from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies
 from nip_audio.evaluation.detection import DETECTOR, Guard
 from nip_audio.evaluation.systems import EvaluatedSystem
-from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.base import Defence
 
 __all__ = ["Cell", "plan_cells", "recipe_of"]
 
@@ -68,7 +68,7 @@ class Cell:
 
 
 def plan_cells(
-    config: EvaluationConfig, system: str, defences: Mapping[str, Purifier | None]
+    config: EvaluationConfig, system: str, defences: Mapping[str, Defence | None]
 ) -> Iterator[Cell]:
     """List the cells of one system, in the order of the configuration."""
     for plan in config.attacks:
@@ -89,7 +89,7 @@ def recipe_of(
     cell: Cell,
     system: EvaluatedSystem,
     source: EvaluatedSystem,
-    purifier: Purifier | None,
+    purifier: Defence | None,
     guard: Guard | None,
     *,
     seed: int,

@@ -13,7 +13,7 @@ import yaml
 
 from nip_audio.attacks.registry import Level, make_attack
 from nip_audio.errors import InputError
-from nip_audio.purifiers.registry import PURIFIERS, purifier_entry
+from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
 __all__ = [
     "AttackPlan",
@@ -94,8 +94,9 @@ class EvaluationConfig:
         split: CSV of roles.
         systems: Under attack.
         attacks: Made once each, whatever the defences.
-        defences: Purifiers with settings, beside those that are always there. The ``path`` of one
-            that was fitted may hold ``{system}``, the system's name.
+        defences: Purifiers and defences inside the network, with settings, beside those that are
+            always there. The ``path`` of one that was fitted may hold ``{system}``, the system's
+            name.
         detect: Clips of each cell that the detectors judge; 0 is none, and fits none.
         controls: Clips that are changed harmlessly; 0 is none.
         seed: Of everything random.
@@ -228,8 +229,8 @@ def _defence(data: object, where: str, config: Path) -> Mapping[str, Any]:
         data = {"name": data}
     plan = _checked(data, where)
     name = str(plan.get("name", ""))
-    _known(name, PURIFIERS, f"{where}: defence")
-    entry = purifier_entry(name)
+    _known(name, DEFENCES, f"{where}: defence")
+    entry = defence_entry(name)
     settings = _checked(
         {key: value for key, value in plan.items() if key != "name"},
         where,

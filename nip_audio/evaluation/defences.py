@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from nip_audio.attacks.registry import Level
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.defended import DefendedModel
+from nip_audio.defended import defend, works_on_raw
 from nip_audio.errors import InputError
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.base import Defence, Purifier
+from nip_audio.purifiers.layer_defence import LayerDefence
 from nip_audio.purifiers.noise import GaussianNoise, MatchedNoise
-from nip_audio.purifiers.registry import make_purifier
+from nip_audio.purifiers.registry import defence_entry, make_defence
 
 __all__ = ["NO_DEFENCE", "Answers", "applies", "ask", "make_defences"]
 
@@ -35,46 +36,53 @@ def make_defences(
     tested: Iterable[str],
     *,
     system: str = "",
-) -> dict[str, Purifier | None]:
-    """Return purifiers by name.
+) -> dict[str, Defence | None]:
+    """Return defences by name.
 
-    No defence and plain noise always stand first; each configured one is followed by noise just as
-    strong.
+    No defence and plain noise always stand first; each configured one that changes the input is
+    followed by noise just as strong. Those inside the network change the default taps of the
+    model's card where their plan names no ``layers``.
 
     Args:
         plans: Of the configuration.
-        pretrained: What fitted purifiers must have been fitted to.
+        pretrained: What fitted defences must have been fitted to.
         model: The same with the head under evaluation.
         tested: Content hashes of the test items.
         system: Takes the place of ``{system}`` in paths.
 
     Raises:
-        InputError: If a purifier was fitted on a test item, or two have one name.
+        InputError: If a defence was fitted on a test item or does not fit the model, or two have
+            one name.
+        LayerNotFoundError: If a layer that one changes is no module of the network.
     """
-    found: list[Purifier] = [GaussianNoise(snr_db=20.0, bounds=model.bounds)]
+    found: list[Defence] = [GaussianNoise(snr_db=20.0, bounds=model.bounds)]
     hashes = set(tested)
     for plan in plans:
         settings = {key: value for key, value in plan.items() if key != "name"}
         if "path" in settings:
             settings["path"] = Path(str(settings["path"]).format(system=system))
-        purifier = make_purifier(
+        if "layers" in defence_entry(plan["name"]).settings and not settings.get("layers"):
+            settings["layers"] = pretrained.card.default_taps
+        defence = make_defence(
             plan["name"], model=model, model_id=pretrained.model_id, settings=settings
         )
-        refuse_overlap(purifier.seen, hashes, what=f"defence {purifier.name}")
-        found.append(purifier)
-        if not isinstance(purifier, GaussianNoise):
-            bounds = model.bounds if purifier.level == "raw" else model.input_bounds
-            found.append(MatchedNoise(purifier, bounds=bounds))
-    names = [purifier.name for purifier in found]
+        refuse_overlap(defence.seen, hashes, what=f"defence {defence.name}")
+        if isinstance(defence, LayerDefence):
+            defence.check(model)
+        found.append(defence)
+        if isinstance(defence, Purifier) and not isinstance(defence, GaussianNoise):
+            bounds = model.bounds if defence.level == "raw" else model.input_bounds
+            found.append(MatchedNoise(defence, bounds=bounds))
+    names = [defence.name for defence in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"defences {', '.join(twice)} stand twice; leave one out")
     return {NO_DEFENCE: None} | dict(zip(names, found, strict=True))
 
 
-def applies(purifier: Purifier | None, level: Level) -> bool:
-    """Tell whether a defence stands between an attacker at this level and the model."""
-    return purifier is None or level == "raw" or purifier.level == "input"
+def applies(defence: Defence | None, level: Level) -> bool:
+    """Tell whether a defence stands between an attacker at this level and the model's answer."""
+    return level == "raw" or not (isinstance(defence, Purifier) and works_on_raw(defence))
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class Answers:
 @torch.no_grad()
 def ask(
     model: InstrumentedModel,
-    purifier: Purifier | None,
+    defence: Defence | None,
     batches: Iterable[Batch],
     *,
     level: Level,
@@ -106,15 +114,15 @@ def ask(
 
     Args:
         model: Undefended.
-        purifier: Its defence.
+        defence: Its defence.
         batches: Values of ``level``.
         level: Raw, or model input.
         seed: Of the defence's randomness.
     """
     generator = torch.Generator().manual_seed(seed_of(seed, "defence"))
     system = model
-    if purifier is not None:
-        system = DefendedModel(model, purifier, generator=generator)
+    if defence is not None:
+        system = defend(model, defence, generator=generator)
     if level == "input":
         system = system.without_front_end()
     embeddings = [system.embed(Batch(batch.x, batch.lengths)) for batch in batches]

@@ -170,14 +170,15 @@ def plain_values(text: str) -> dict[str, Any]:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     tagged = {key.value for key, value in root.value if value.tag.startswith("!")}  # type: ignore[union-attr]
     values = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader that skips tags
-    unused = "adversarial_" if values.get("adversarial_attack") is None else None
+    switches = {"adversarial_": "adversarial_attack", "defence_": "defence_training"}
+    off = {prefix: switch for prefix, switch in switches.items() if values.get(switch) is None}
     return {
         key: value
         for key, value in values.items()
         if isinstance(value, int | float | str | list | None)
         and key not in tagged
         and not _names_a_place(key)
-        and (unused is None or key == "adversarial_attack" or not key.startswith(unused))
+        and not any(key.startswith(prefix) and key != switch for prefix, switch in off.items())
     }
 
 

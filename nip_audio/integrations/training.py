@@ -27,6 +27,7 @@ from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError
 from nip_audio.integrations.corpus import write_rirs
+from nip_audio.integrations.defence_training import DefenceTraining, defence_training
 from nip_audio.models.heads import model_of
 from nip_audio.models.pretrained import load_pretrained
 
@@ -43,8 +44,10 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
     ``overlap_share``, ``reversal_share``, ``augment_group``, ``augmentations`` (a list of
     SpeechBrain augmenters), ``scale``, ``adversarial_attack`` (null, fgsm or pgd) with
     ``adversarial_eps``, ``adversarial_steps`` and ``adversarial_share``, ``lr_annealing`` and
-    ``train_logger``.
+    ``train_logger``. May have ``defence_training`` and what belongs to it.
     """
+
+    defence = DefenceTraining()
 
     def compute_forward(self, batch: Any, stage: Any) -> Tensor:
         """Return scores of the classes: (B, 1, C)."""
@@ -55,14 +58,21 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
             wavs, speed = self.augment(wavs)
             # a changed speed changes the voice: every (speaker, speed) is a class of its own
             self.labels = batch.speaker.data + speed * self.hparams.n_speakers
-            wavs = self.attack(wavs, self.labels)
+            attacked = self.attack(wavs, self.labels)
+            benign = wavs[: self._attacked(wavs)]
+            embeddings, self.defence_loss = self.defence(self.embed, attacked, benign, self.labels)
         else:
             self.labels = batch.speaker.data
             lengths = (relative_lengths * wavs.shape[1]).round().long()
-        features, frames = self.hparams.compute_features(wavs, lengths)
-        embeddings = self.modules.embedding_model(features, frames)
+            embeddings = self.embed(wavs, lengths)
         scores: Tensor = self.modules.classifier(embeddings.unsqueeze(1))
         return scores
+
+    def embed(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed waveforms with the network as it is now: (B, N) → (B, D)."""
+        features, frames = self.hparams.compute_features(wavs, lengths)
+        embeddings: Tensor = self.modules.embedding_model(features, frames)
+        return embeddings
 
     def augment(self, wavs: Tensor) -> tuple[Tensor, Tensor]:
         """Change speed, cut to the crop length, degrade: each group of the batch in its own way.
@@ -97,8 +107,8 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
 
         With FGSM this is Goodfellow et al. 2015, with PGD Madry et al. 2018.
         """
-        count = round(self.hparams.adversarial_share * wavs.shape[0])
-        if self.hparams.adversarial_attack is None or count == 0:
+        count = self._attacked(wavs)
+        if count == 0:
             return wavs
         attack = GradientAttack(
             self.hparams.adversarial_attack,
@@ -116,6 +126,12 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
         result = attack(objective, Batch(wavs[:count]), generator=generator)
         return torch.cat([result.batch.x, wavs[count:]])
 
+    def _attacked(self, wavs: Tensor) -> int:
+        """How many crops of a batch, the first ones, become adversarial."""
+        if self.hparams.adversarial_attack is None:
+            return 0
+        return round(float(self.hparams.adversarial_share) * wavs.shape[0])
+
     def compute_objectives(self, scores: Tensor, batch: Any, stage: Any) -> Tensor:
         """Return the loss, and count hits when monitoring."""
         if stage != sb.Stage.TRAIN:
@@ -123,13 +139,14 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
             self.correct += int((predicted == self.labels).sum())
             self.seen += len(self.labels)
         loss: Tensor = self.hparams.compute_cost(scores, self.labels.unsqueeze(1))
-        return loss
+        return loss + self.defence_loss if stage == sb.Stage.TRAIN else loss
 
     def on_fit_start(self) -> None:
         """Build what outlives an epoch."""
         super().on_fit_start()
         rate = self.hparams.sample_rate
         self.speed_changers = [SpeedPerturb(rate, speeds=[s]) for s in self.hparams.speeds]
+        self.defence = defence_training(vars(self.hparams), self.modules.embedding_model)
 
     def on_stage_start(self, stage: Any, epoch: int | None = None) -> None:
         """Reset the counters."""
@@ -264,9 +281,14 @@ def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _start_from(pretrained: str, network: torch.nn.Module) -> None:
-    """Copy the weights of a published network; a checkpoint of this run comes before them."""
+    """Copy the weights of a published network; a checkpoint of this run comes before them.
+
+    A defence that this network has and the published one has not starts untrained.
+    """
+    weights = load_pretrained(pretrained).model.network.state_dict()
+    own = {k: v for k, v in network.state_dict().items() if k.startswith("defences.")}
     try:
-        network.load_state_dict(load_pretrained(pretrained).model.network.state_dict())
+        network.load_state_dict(own | weights)
     except RuntimeError as err:
         raise InputError(
             f"the network of {pretrained} does not fit this YAML's ({err}); pass the model's own "

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import length_mask
+from nip_audio.errors import InputError
 from nip_audio.models._masking import Masks, remove_level, require_bands, require_frames
+from nip_audio.models.channel_suppression import ChannelSuppression
+from nip_audio.models.denoising import DenoisingBlock
 
-__all__ = ["AudioNet", "ConvLayer"]
+__all__ = ["AudioNet", "ConvLayer", "NetworkDefence"]
+
+NetworkDefence = Literal["cas", "feature-denoising", "sns"]
+"""Proactive defences that it can be trained with; ``sns`` adds nothing to the network."""
 
 
 class ConvLayer(nn.Module):
@@ -50,8 +58,18 @@ class AudioNet(nn.Module):
     attacks from SpeakerGuard, whose AudioNet this is. The overall level of each item is removed
     first, and items that are too short are an error rather than repeated.
 
+    A proactive defence adds modules: ``feature-denoising`` a ``DenoisingBlock`` behind each pooled
+    layer, as Xie et al. have one behind each stage; ``cas`` a ``ChannelSuppression`` behind the
+    last layer but one. Deviation: Bai et al. have theirs behind the last, before a mean; here the
+    maximum over time wants what is not negative.
+
     Args:
         n_mels: Bands F of the input.
+        defence: None for the plain network.
+        n_classes: Of the training, for ``cas`` alone.
+
+    Raises:
+        InputError: If the defence is unknown, or ``cas`` is not told the number of classes.
 
     Example:
         >>> import torch
@@ -64,7 +82,9 @@ class AudioNet(nn.Module):
     POOLED = (0, 3, 5)
     min_frames = 24
 
-    def __init__(self, n_mels: int = 32) -> None:
+    def __init__(
+        self, n_mels: int = 32, *, defence: NetworkDefence | None = None, n_classes: int = 0
+    ) -> None:
         """See the class."""
         super().__init__()
         self.prefilter = nn.Sequential(nn.Conv2d(1, 1, 5, padding=2), nn.BatchNorm2d(1))
@@ -75,8 +95,23 @@ class AudioNet(nn.Module):
             for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
         self.pool = nn.Identity()  # a name by which the pooled layer is tapped
+        self.defences = nn.ModuleDict(self._defences(defence, n_classes))
         self.n_mels = n_mels
         self.embedding_dim = widths[-1]
+
+    def _defences(self, defence: NetworkDefence | None, n_classes: int) -> dict[str, nn.Module]:
+        """Modules by the index of the layer that they come behind."""
+        if defence == "cas":
+            depth = len(self.CHANNELS) - 2
+            return {str(depth): ChannelSuppression(self.CHANNELS[depth], n_classes)}
+        if defence == "feature-denoising":
+            return {str(depth): DenoisingBlock(self.CHANNELS[depth]) for depth in self.POOLED}
+        if defence is not None and defence not in get_args(NetworkDefence):
+            raise InputError(
+                f"defence is {defence!r}, expected one of {get_args(NetworkDefence)}; or leave it "
+                "out"
+            )
+        return {}
 
     def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor:
         """Valid positions of a layer's output, given those of the input.
@@ -89,11 +124,11 @@ class AudioNet(nn.Module):
             (B,) valid positions of that layer's output; meaningless behind the pooling.
         """
         parts = layer.split(".")
-        if parts[0] == "layers" and len(parts) > 1:
+        if parts[0] in ("layers", "defences") and len(parts) > 1:
             depth = int(parts[1])
             for i, module in enumerate(list(self.layers)[: depth + 1]):
                 # the convolution and the normalisation inside a layer come before its maximum
-                pooled = i < depth or len(parts) == 2
+                pooled = i < depth or len(parts) == 2 or parts[0] == "defences"
                 lengths = module.out_lengths(lengths, pooled=pooled)  # type: ignore[operator]
         return lengths
 
@@ -113,9 +148,11 @@ class AudioNet(nn.Module):
         require_bands(x, self.n_mels)
         require_frames(x, lengths, self.min_frames)
         y = self.prefilter(remove_level(x, lengths)[:, None])[:, 0]
-        for layer in self.layers:
+        for depth, layer in enumerate(self.layers):
             y = layer(Masks(lengths, y.shape[-1])(y))
             lengths = None if lengths is None else layer.out_lengths(lengths)  # type: ignore[operator]
+            if str(depth) in self.defences:
+                y = self.defences[str(depth)](y, lengths)
         if lengths is not None:
             # behind a ReLU nothing is negative: masked zeros never win the maximum
             y = y * length_mask(lengths, y.shape[-1])[:, None]

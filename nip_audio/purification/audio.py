@@ -203,6 +203,8 @@ def purify_samples(
             f"{type(model.front_end).__name__}, expected LogMel: no way back to sound is known; "
             "choose a purifier that works on samples"
         )
+    if purifier.before is not None:
+        samples = purifier.before.purify(Batch(samples[None]), generator=generator).x[0]
     before = model.to_input(Batch(samples[None]))
     asked = purifier.purify(before, generator=generator).x[0]
     made = resynthesize(samples, before.x[0], asked, model.front_end, rounds=rounds)

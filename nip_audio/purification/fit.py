@@ -1,8 +1,8 @@
-"""Fit purifiers to a model on clean recordings of one's own."""
+"""Fit defences to a model on clean recordings of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from nip_audio.core.adapter import Batch
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.guided_training import GuidedSettings, Progress, train_guided
+from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 
-__all__ = ["CleanClips", "fit_guided", "fit_pool", "read_clips"]
+__all__ = ["CleanClips", "fit_guided", "fit_neurons", "fit_pool", "read_clips"]
 
 _FEWEST = 8
 _FULL_SCALE = 2**15
@@ -101,6 +102,7 @@ def fit_guided(
     *,
     crop_s: float = 2.0,
     batch_size: int = 32,
+    start: GuidedNip | None = None,
     checkpoint: Path | None = None,
     progress: Progress = lambda step, loss, kept: None,
 ) -> GuidedNip:
@@ -112,6 +114,7 @@ def fit_guided(
         settings: Of the training.
         crop_s: Seconds of the crops; the purifier takes any length.
         batch_size: Crops a step.
+        start: Purifier of the same model to go on from.
         checkpoint: File by which an interrupted training goes on.
         progress: Called after each step.
 
@@ -129,6 +132,7 @@ def fit_guided(
         layers=pretrained.card.default_taps,
         model_id=pretrained.model_id,
         seen=clips.contents,
+        start=start,
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -162,28 +166,74 @@ def fit_pool(
     Raises:
         InputError: If a crop would hold no sample, or a number makes no sense.
     """
-    crop_samples = round(crop_s * pretrained.card.sample_rate_hz)
-    if crop_samples < 1 or batch_size < 1 or candidates < 1:
-        raise InputError(
-            f"crop_s is {crop_s}, batch_size {batch_size} and candidates {candidates}, expected > "
-            "0 and at least 1 each"
-        )
-    generator = torch.Generator().manual_seed(seed)
-
-    def batches() -> Iterable[Batch]:
-        for start in range(0, candidates, batch_size):
-            items = min(batch_size, candidates - start)
-            with torch.no_grad():
-                yield pretrained.model.to_input(
-                    clips.draw(generator, items=items, crop_samples=crop_samples)
-                )
-
     return NipPool.fit(
         pretrained.model,
-        batches(),
+        _crops(pretrained, clips, candidates, crop_s=crop_s, batch_size=batch_size, seed=seed),
         layer=layer or pretrained.card.default_taps[-1],
         model_id=pretrained.model_id,
         settings=settings,
         seen=clips.contents,
         progress=progress,
     )
+
+
+def fit_neurons(
+    pretrained: PretrainedModel,
+    clips: CleanClips,
+    *,
+    share: float = 0.9,
+    layers: Sequence[str] | None = None,
+    crops: int = 2048,
+    crop_s: float = 2.0,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> NeuronSelecting:
+    """Select the neurons of each of the model's own classes on random crops.
+
+    Args:
+        pretrained: What it is to defend.
+        clips: Clean audio of the model's speakers; no labels are needed.
+        share: Of the neurons of a layer that a class selects.
+        layers: Whose neurons; None is the model's default taps.
+        crops: Crops; a class that none of them is named as selects all neurons.
+        crop_s: Seconds of the crops.
+        batch_size: Crops at a time.
+        seed: Of the crops.
+
+    Raises:
+        InputError: If a crop would hold no sample, a number makes no sense, or the model names no
+            classes.
+        LayerNotFoundError: If a layer is no module of the network.
+    """
+    return NeuronSelecting.fit(
+        pretrained.model,
+        _crops(pretrained, clips, crops, crop_s=crop_s, batch_size=batch_size, seed=seed),
+        layers=pretrained.card.default_taps if layers is None else layers,
+        share=share,
+        seen=clips.contents,
+    )
+
+
+def _crops(
+    pretrained: PretrainedModel,
+    clips: CleanClips,
+    count: int,
+    *,
+    crop_s: float,
+    batch_size: int,
+    seed: int,
+) -> Iterator[Batch]:
+    """Draw random crops, as model input."""
+    crop_samples = round(crop_s * pretrained.card.sample_rate_hz)
+    if crop_samples < 1 or batch_size < 1 or count < 1:
+        raise InputError(
+            f"crop_s is {crop_s}, batch_size {batch_size} and the number of crops {count}, "
+            "expected > 0 and at least 1 each"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, count, batch_size):
+        items = min(batch_size, count - start)
+        with torch.no_grad():
+            yield pretrained.model.to_input(
+                clips.draw(generator, items=items, crop_samples=crop_samples)
+            )

@@ -1,1 +1,1 @@
-"""Purifiers: what is done to an input before the model sees it."""
+"""Purifiers, which change an input before the network sees it, and defences inside the network."""

@@ -1,4 +1,4 @@
-"""The purifier protocol. A purifier sees an input and nothing else."""
+"""What every defence says of itself, and the purifier: it sees an input and nothing else."""
 
 from __future__ import annotations
 
@@ -9,28 +9,14 @@ import torch
 
 from nip_audio.core.adapter import Batch
 
-__all__ = ["Level", "Purifier"]
+__all__ = ["Defence", "Level", "Purifier"]
 
 Level = Literal["raw", "input"]
 """Whether it works on raw input (a waveform), or on the model's own (a spectrogram)."""
 
 
-class Purifier(ABC):
-    """Changes inputs so that what an attacker did to them no longer works.
-
-    ``purify`` is given inputs and a source of randomness: no label and no clean original, so that a
-    purifier cannot be an oracle, whoever writes it.
-
-    Attributes:
-        level: Where it works.
-        differentiable: Whether gradients flow through ``purify``; where not, whoever attacks end to
-            end takes it for the identity in the backward pass (BPDA, Athalye et al. 2018).
-        random: Whether two calls may differ.
-    """
-
-    level: ClassVar[Level]
-    differentiable: ClassVar[bool]
-    random: ClassVar[bool]
+class Defence(ABC):
+    """What stands between an attacker and a model's answer; no defence is ever given a label."""
 
     @property
     @abstractmethod
@@ -45,6 +31,27 @@ class Purifier(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return everything the result depends on, as plain JSON values."""
+
+
+class Purifier(Defence):
+    """Changes inputs so that what an attacker did to them no longer works.
+
+    ``purify`` is given inputs and a source of randomness: no label and no clean original, so that a
+    purifier cannot be an oracle, whoever writes it.
+
+    Attributes:
+        level: Where it works.
+        differentiable: Whether gradients flow through ``purify``; where not, whoever attacks end to
+            end takes it for the identity in the backward pass (BPDA, Athalye et al. 2018).
+        random: Whether two calls may differ.
+        before: Of one that works on the model's input: what is done to raw input first, e.g. noise
+            that it was trained behind.
+    """
+
+    level: ClassVar[Level]
+    differentiable: ClassVar[bool]
+    random: ClassVar[bool]
+    before: Purifier | None = None
 
     @abstractmethod
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:

@@ -24,7 +24,7 @@ from nip_audio.purifiers.training_attacks import FAMILIES, Victim, attack_once
 __all__ = ["Draw", "GuidedSettings", "Progress", "train_guided"]
 
 Draw = Callable[[torch.Generator], Batch]
-"""Returns a batch of benign raw items, all of one length, chosen by the generator."""
+"""Returns a batch of benign raw items, chosen by the generator; every batch has the same shape."""
 
 Progress = Callable[[int, float, float], None]
 """Called with the step, its loss, and the share of its items that are named as unattacked."""
@@ -32,6 +32,8 @@ Progress = Callable[[int, float, float], None]
 _KIND = "guided training"
 _RAW, _INPUT = "raw", "input"
 _QUANTUM = 2.0**-15  # a step of 16-bit audio: what is attacked is a file
+_KEEP = 20  # steps, at least, from one checkpoint to the next
+_AT_ONCE = 4  # batches that are attacked at once, where examples serve more than one step
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class GuidedSettings:
 
     Attributes:
         steps: Batches.
+        reuse: How many of them an attacked example is part of, on average. The batches of 1 are
+            attacked as they come; otherwise some are attacked at once, and dealt anew.
         lr: Largest learning rate of AdamW; it rises over a twentieth of the steps and falls to 0 by
             a cosine.
         width: Of the network.
@@ -51,6 +55,8 @@ class GuidedSettings:
         adaptive_share: Of the attacked steps in which the attacker goes through the purifier; ε
             then grows over the first half of the steps.
         noise: Standard deviation of white noise before the network, in units of the model's input.
+        snr_db: Ratio of raw input to white noise in it; None is no noise. Whoever attacks the
+            model's input goes round it, so that ``raw_share`` must be 1.
         influence_weight: How much more an influential neuron counts than one without influence.
         decision_weight: Of the cross-entropy against the model's own unattacked decision, or of the
             angle between embeddings where there is none.
@@ -61,16 +67,18 @@ class GuidedSettings:
         InputError: If a setting makes no sense.
     """
 
-    steps: int = 500
-    lr: float = 2e-3
+    steps: int = 900
+    reuse: int = 3
+    lr: float = 4e-3
     width: int = 24
-    benign_share: float = 0.25
+    benign_share: float = 0.3
     raw_share: float = 0.5
     eps_raw: tuple[float, float] = (3e-4, 6e-3)
     eps_input: tuple[float, float] = (2 / 255, 20 / 255)
     families: tuple[str, ...] = (*["gradient"] * 5, *FAMILIES)
     adaptive_share: float = 0.0
     noise: float = 0.0
+    snr_db: float | None = None
     influence_weight: float = 2.0
     decision_weight: float = 1.0
     input_weight: float = 20.0
@@ -87,10 +95,18 @@ class GuidedSettings:
                 f"benign_share, raw_share and adaptive_share are {shares}, expected 0 to 1, and "
                 "not everything benign"
             )
-        if self.steps < 1 or not self.lr > 0:
-            raise InputError(f"steps is {self.steps} and lr {self.lr}, expected ≥ 1 and > 0")
+        if self.steps < 1 or self.reuse < 1 or not self.lr > 0:
+            raise InputError(
+                f"steps is {self.steps}, reuse {self.reuse} and lr {self.lr}, expected ≥ 1, ≥ 1 "
+                "and > 0"
+            )
         if not 0 <= self.noise <= 0.5:
             raise InputError(f"noise is {self.noise}, expected 0 to 0.5 in units of the input")
+        if self.snr_db is not None and self.raw_share != 1:
+            raise InputError(
+                f"raw_share is {self.raw_share} with noise in raw input, expected 1: whoever "
+                "attacks behind the noise goes round it"
+            )
         for low, high in (self.eps_raw, self.eps_input):
             if not 0 < low <= high <= 0.5:
                 raise InputError(
@@ -110,14 +126,16 @@ def train_guided(
     layers: Sequence[str],
     model_id: str,
     seen: Sequence[str] = (),
+    start: GuidedNip | None = None,
     checkpoint: Path | None = None,
     progress: Progress = lambda step, loss, kept: None,
 ) -> GuidedNip:
     """Train a purifier for one model on benign audio without labels.
 
-    In every step most of a batch is attacked by one of the families, through model or, where
-    adaptive, purifier and model; the network is to bring the neurons' outputs φ of all ``layers``
-    back to those of the unattacked input, the influential ones most (NIP, Eq. 2), and the decision.
+    Every batch is attacked by one of the families, through model or, where adaptive, purifier and
+    model; a share of what is attacked is left benign. The network is to bring the neurons' outputs
+    φ of all ``layers`` back to those of the unattacked input, the influential ones most (NIP,
+    Eq. 2), and the decision.
 
     Args:
         model: Frozen, in evaluation mode; nothing in it changes.
@@ -126,6 +144,8 @@ def train_guided(
         layers: Whose neurons are looked at.
         model_id: Identity of the model, for the checkpoint.
         seen: Content hashes of what ``draw`` draws from.
+        start: Purifier of the same model to go on from, e.g. to make one adaptive that already
+            knows what speech looks like; None starts from nothing.
         checkpoint: File by which an interrupted training goes on where it was.
         progress: Called after each step.
 
@@ -135,13 +155,13 @@ def train_guided(
     """
     if not layers:
         raise InputError("no layers were given, expected some, e.g. the model's default taps")
-    run = _Training.start(model, settings, tuple(layers), model_id, frozenset(seen))
+    run = _Training.start(model, settings, tuple(layers), model_id, frozenset(seen), start)
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint)
     while run.step < settings.steps:
-        loss, kept = run.advance(draw)
-        progress(run.step, loss, kept)
-        if checkpoint is not None and (run.step % 20 == 0 or run.step == settings.steps):
+        for loss, kept in run.round(draw):
+            progress(run.step, loss, kept)
+        if checkpoint is not None and (run.since_kept >= _KEEP or run.step == settings.steps):
             run.keep(checkpoint)
     run.net.eval().requires_grad_(False)
     return run.purifier()
@@ -156,9 +176,11 @@ class _Training:
     layers: tuple[str, ...]
     model_id: str
     seen: frozenset[str]
+    before: GuidedNip | None
     net: InverseNet
     optimizer: torch.optim.AdamW
     step: int = 0
+    since_kept: int = 0
 
     @classmethod
     def start(
@@ -168,13 +190,22 @@ class _Training:
         layers: tuple[str, ...],
         model_id: str,
         seen: frozenset[str],
+        before: GuidedNip | None,
     ) -> _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             net = InverseNet(width=settings.width)
+        if before is not None:
+            if before.net.width != settings.width:
+                raise InputError(
+                    f"the purifier to start from is {before.net.width} channels wide, expected "
+                    f"{settings.width}, the width of this training; give both the same"
+                )
+            net.load_state_dict(before.net.state_dict())
+            seen |= before.seen
         net.to(next(model.parameters()).device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=1e-4)
-        return cls(model, settings, layers, model_id, seen, net, optimizer)
+        return cls(model, settings, layers, model_id, seen, before, net, optimizer)
 
     def purifier(self) -> GuidedNip:
         """Return the purifier as it is now, sharing the network."""
@@ -182,25 +213,41 @@ class _Training:
             self.net,
             bounds=self.model.input_bounds,
             noise=self.settings.noise,
+            snr_db=self.settings.snr_db,
+            raw_bounds=self.model.bounds,
             seen=self.seen,
-            training={**self.settings.to_json(), "layers": list(self.layers)},
+            training={
+                **self.settings.to_json(),
+                "layers": list(self.layers),
+                "start": None if self.before is None else self.before.settings(),
+            },
         )
 
-    def advance(self, draw: Draw) -> tuple[float, float]:
-        """Take one step: (loss, share of the items that are named as unattacked)."""
+    def round(self, draw: Draw) -> Iterator[tuple[float, float]]:
+        """Attack a few batches and take the steps that they serve for.
+
+        Yields:
+            After each step its loss, and the share of its items that are named as unattacked.
+        """
         settings = self.settings
         generator = torch.Generator().manual_seed(_seed_of(settings.seed, self.step))
-        raw = draw(generator)
-        raw = raw.with_x(raw.masked())
-        with torch.no_grad():
-            clean = self.model.to_input(raw)
-        truth = _Truth.of(self.model, clean, self.layers, settings.influence_weight)
-        attacked = self._attacked(raw, clean, truth, generator)
+        batches = 1 if settings.reuse == 1 else _AT_ONCE
+        lessons = _Lessons.join([self._attack(draw(generator), generator) for _ in range(batches)])
+        steps = min(batches * settings.reuse, settings.steps - self.step)
+        for rows in _deal(len(lessons), batches, settings.reuse, generator)[:steps]:
+            yield self._learn(lessons.rows(rows), generator)
+
+    def _learn(self, lessons: _Lessons, generator: torch.Generator) -> tuple[float, float]:
+        """Take one step."""
+        settings = self.settings
+        benign = torch.rand(len(lessons), generator=generator) < settings.benign_share
+        mask = benign.to(lessons.clean.x.device).reshape(-1, *[1] * (lessons.clean.x.dim() - 1))
+        shown = lessons.clean.with_x(torch.where(mask, lessons.benign, lessons.attacked))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(self.step, settings.steps)
-        purified = self.purifier().purify(attacked, generator=generator)
-        loss, kept = truth.loss(self.model, purified, settings)
-        loss = loss + settings.input_weight * (purified.x - clean.x).square().mean()
+        purified = self.purifier().purify(shown, generator=generator)
+        loss, kept = lessons.truth.loss(self.model, purified, settings)
+        loss = loss + settings.input_weight * (purified.x - lessons.clean.x).square().mean()
         if not bool(loss.isfinite()):
             raise InputError(f"the loss of step {self.step} is not finite; lower lr")
         self.optimizer.zero_grad()
@@ -208,13 +255,16 @@ class _Training:
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
+        self.since_kept += 1
         return float(loss.detach()), float(kept.float().mean())
 
-    def _attacked(
-        self, raw: Batch, clean: Batch, truth: _Truth, generator: torch.Generator
-    ) -> Batch:
-        """Model input, most of whose items are attacked."""
+    def _attack(self, raw: Batch, generator: torch.Generator) -> _Lessons:
+        """Attack every item of a batch by one family."""
         settings = self.settings
+        raw = raw.with_x(raw.masked())
+        with torch.no_grad():
+            clean = self.model.to_input(raw)
+        truth = _Truth.of(self.model, clean, self.layers, settings.influence_weight)
 
         def chance(share: float) -> bool:
             return float(torch.rand(1, generator=generator)) < share
@@ -240,13 +290,19 @@ class _Training:
         victim = Victim(known, batch, truth.embeddings, truth.named)
         with _as_deployed(self.net):
             x = attack_once(victim, family, eps, by_name=by_name, generator=generator)
-        if level == _RAW:
-            x = (x / _QUANTUM).round() * _QUANTUM
-        benign = torch.rand(len(raw), generator=generator) < settings.benign_share
-        mask = benign.to(x.device).reshape(-1, *[1] * (x.dim() - 1))
-        mixed = batch.with_x(torch.where(mask, batch.x, x))
-        with torch.no_grad():
-            return self.model.to_input(mixed) if level == _RAW else mixed
+        if level == _INPUT:
+            return _Lessons(clean, clean.x, x, truth)
+        x = (x / _QUANTUM).round() * _QUANTUM
+        benign, x = (self._heard(raw.with_x(r), generator) for r in (raw.x, x))
+        return _Lessons(clean, benign, x, truth)
+
+    @torch.no_grad()
+    def _heard(self, raw: Batch, generator: torch.Generator) -> Tensor:
+        """Model input of raw input, with noise in it where there is to be any."""
+        before = self.purifier().before
+        if before is not None:
+            raw = before.purify(raw, generator=generator)
+        return self.model.to_input(raw).x
 
     def keep(self, path: Path) -> None:
         """Write what is needed to go on."""
@@ -255,6 +311,7 @@ class _Training:
             tensors |= {f"moments.{i}.{name}": t for name, t in moments.items()}
         meta = {"step": self.step, "training": self.purifier().training, "seen": sorted(self.seen)}
         save_state(path, State(_KIND, self.model_id, tensors, meta), force=True)
+        self.since_kept = 0
 
     def resume(self, path: Path) -> None:
         """Go on from what ``keep`` wrote."""
@@ -273,6 +330,43 @@ class _Training:
         moments = {int(owner.removeprefix("moments.")): values for owner, values in parts.items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.step = int(state.meta["step"])
+
+
+@dataclass(frozen=True)
+class _Lessons:
+    """Items in pairs of what is shown, benign or attacked, and what is to come of it.
+
+    Attributes:
+        clean: Model input.
+        benign: The same, as the purifier is shown it: with the noise it stands behind, if any.
+        attacked: What an attacker made of it, likewise.
+        truth: What the model makes of ``clean``.
+    """
+
+    clean: Batch
+    benign: Tensor
+    attacked: Tensor
+    truth: _Truth
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    @classmethod
+    def join(cls, parts: Sequence[_Lessons]) -> _Lessons:
+        if len(parts) == 1:
+            return parts[0]
+        lengths = [p.clean.lengths for p in parts if p.clean.lengths is not None]
+        return cls(
+            Batch(torch.cat([p.clean.x for p in parts]), torch.cat(lengths) if lengths else None),
+            torch.cat([p.benign for p in parts]),
+            torch.cat([p.attacked for p in parts]),
+            _Truth.join([p.truth for p in parts]),
+        )
+
+    def rows(self, rows: Tensor) -> _Lessons:
+        lengths = self.clean.lengths
+        clean = Batch(self.clean.x[rows], None if lengths is None else lengths[rows])
+        return _Lessons(clean, self.benign[rows], self.attacked[rows], self.truth.rows(rows))
 
 
 @dataclass(frozen=True)
@@ -320,6 +414,25 @@ class _Truth:
             weights[layer] = 1 + influence_weight * relative
         return cls(embeddings.detach(), named, neurons, weights)
 
+    @classmethod
+    def join(cls, parts: Sequence[_Truth]) -> _Truth:
+        named = [p.named for p in parts if p.named is not None]
+        layers = parts[0].neurons
+        return cls(
+            torch.cat([p.embeddings for p in parts]),
+            torch.cat(named) if named else None,
+            {layer: torch.cat([p.neurons[layer] for p in parts]) for layer in layers},
+            {layer: torch.cat([p.weights[layer] for p in parts]) for layer in layers},
+        )
+
+    def rows(self, rows: Tensor) -> _Truth:
+        return _Truth(
+            self.embeddings[rows],
+            None if self.named is None else self.named[rows],
+            {layer: phi[rows] for layer, phi in self.neurons.items()},
+            {layer: weight[rows] for layer, weight in self.weights.items()},
+        )
+
     def loss(
         self, model: InstrumentedModel, purified: Batch, settings: GuidedSettings
     ) -> tuple[Tensor, Tensor]:
@@ -359,6 +472,8 @@ class _PurifyingFrontEnd(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         frames = lengths
         if self.front_end is not None:
+            if self.purifier.before is not None:
+                x = self.purifier.before.purify(Batch(x, lengths), generator=self.generator).x
             x, frames = self.front_end(x, lengths)
             frames = None if lengths is None else frames
         return self.purifier.purify(Batch(x, frames), generator=self.generator).x, frames
@@ -381,6 +496,15 @@ def _as_deployed(net: nn.Module) -> Iterator[None]:
         yield
     finally:
         net.train().requires_grad_(True)
+
+
+def _deal(items: int, hands: int, times: int, generator: torch.Generator) -> list[Tensor]:
+    """Deal all items to so many hands, and that so many times over."""
+    return [
+        hand
+        for _ in range(times)
+        for hand in torch.randperm(items, generator=generator).tensor_split(hands)
+    ]
 
 
 def _seed_of(seed: int, step: int) -> int:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nip_audio.core.adapter import Batch
-from nip_audio.core.model import InstrumentedModel, OutputKind
-from nip_audio.core.taps import find_layers
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
-from nip_audio.purifiers.nip_pool import NipPool
+from nip_audio.purifiers.layer_defence import Change, LayerDefence, LayerDefendedModel
+from nip_audio.purifiers.nip_pool import NipPool, Sign
 
-__all__ = ["ActivationDefendedModel"]
+__all__ = ["ActivationDefendedModel", "ActivationNip"]
 
 
-class ActivationDefendedModel(InstrumentedModel):
-    """A model whose tapped layer puts out A ± Mean(A)·ρ_n/(Max(ρ_n) − Min(ρ_n)).
+class ActivationNip(LayerDefence):
+    """The pool's layer puts out A ± Mean(A)·ρ_n/(Max(ρ_n) − Min(ρ_n)).
 
     ρ_n is the gradient of the chosen candidate's loss by the activations (NIP, Eq. 5–6, one layer
     up): 1/positions at its tail neurons, −1/positions at its front ones, so that the quotient needs
@@ -27,6 +28,82 @@ class ActivationDefendedModel(InstrumentedModel):
     chosen layer"; this is Eq. 8 read with A for x̂. Activations have no bounds to be clipped to;
     where their mean is ≈ 0, nothing is changed. The choice itself has no gradient; given the
     choice, the model is differentiable.
+
+    Args:
+        pool: Fitted on the network that is defended.
+    """
+
+    def __init__(self, pool: NipPool) -> None:
+        """See the class."""
+        self.pool = pool
+        self.layers = (pool.layer,)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        model: InstrumentedModel,
+        model_id: str | None = None,
+        sign: Sign | None = None,
+        quorum: float | None = None,
+    ) -> Self:
+        """Read the pool from its file; arguments and errors are those of ``NipPool.load``."""
+        return cls(NipPool.load(path, model=model, model_id=model_id, sign=sign, quorum=quorum))
+
+    @property
+    def name(self) -> str:
+        """The pool's, as NIP_n."""
+        return self.pool.name.replace("nip-pool", "nip-n", 1)
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """What the pool was fitted on."""
+        return self.pool.seen
+
+    def settings(self) -> dict[str, Any]:
+        """Return the pool's settings."""
+        return self.pool.settings() | {"name": "nip-n"}
+
+    def check(self, model: InstrumentedModel) -> None:
+        """Refuse a model whose network is not the pool's.
+
+        Raises:
+            InputError: Then.
+            LayerNotFoundError: If the layer is no module of the network.
+        """
+        if self.pool.model.network is not model.network:
+            raise InputError(
+                "the pool looks into another network, expected this model's own: its neurons are "
+                "to be changed; fit or load the pool with this model"
+            )
+        super().check(model)
+
+    def prepare(
+        self, model: InstrumentedModel, batch: Batch, *, generator: torch.Generator
+    ) -> Change:
+        """Change the layer by the pattern of the chosen candidates."""
+        pattern = self._pattern(batch)
+
+        def change(layer: str, activation: Tensor, lengths: Tensor | None) -> Tensor:
+            shape = (*pattern.shape, *[1] * (activation.dim() - 2))
+            return activation + self.pool.step(activation, lengths) * pattern.reshape(shape).to(
+                activation
+            )
+
+        return change
+
+    def _pattern(self, batch: Batch) -> Tensor:
+        """ρ_n/(Max(ρ_n) − Min(ρ_n)) of the chosen candidates: (B, N)."""
+        chosen = self.pool.selection(self.pool.choose(batch))
+        pattern = torch.zeros(len(batch), self.pool.order.shape[1])
+        pattern.scatter_(1, chosen.tail, 1.0).scatter_(1, chosen.front, -1.0)
+        # some neuron always remains, where ρ_n is 0
+        return pattern / ((chosen.tail.shape[1] > 0) + (chosen.front.shape[1] > 0))
+
+
+class ActivationDefendedModel(LayerDefendedModel):
+    """A model defended by ``ActivationNip``; nothing in it is random.
 
     Args:
         model: What is defended; its parts are shared, not copied.
@@ -39,59 +116,8 @@ class ActivationDefendedModel(InstrumentedModel):
 
     def __init__(self, model: InstrumentedModel, pool: NipPool) -> None:
         """See the class."""
-        if pool.model.network is not model.network:
-            raise InputError(
-                "the pool looks into another network, expected this model's own: its neurons are "
-                "to be changed; fit or load the pool with this model"
-            )
-        find_layers(model.network, [pool.layer])
-        super().__init__(model.network, **model.parts())
-        self.model = model
+        super().__init__(model, ActivationNip(pool), generator=torch.Generator())
         self.pool = pool
-        self.train(model.training)
 
-    def to_input(self, batch: Batch) -> Batch:
-        """Turn raw input into model input."""
-        return self.model.to_input(batch)
-
-    def embed_input(self, batch: Batch) -> Tensor:
-        """Embed model input with changed activations: (B, D)."""
-        pool, pattern = self.pool, self._pattern(batch)
-        lengths = self.model.tap_lengths(pool.layer, batch.lengths)
-
-        def changed(module: nn.Module, args: Any, activation: Tensor) -> Tensor:
-            shape = (*pattern.shape, *[1] * (activation.dim() - 2))
-            valid = lengths if activation.dim() > 2 else None
-            change = pool.step(activation, valid) * pattern.reshape(shape).to(activation)
-            return activation + Batch(change.expand_as(activation), valid).masked()
-
-        layer = find_layers(self.network, [pool.layer])[pool.layer]
-        handle = layer.register_forward_hook(changed)
-        try:
-            return self.model.embed_input(batch)
-        finally:
-            handle.remove()
-
-    def with_head(
-        self,
-        head: nn.Module,
-        *,
-        labels: tuple[str, ...] = (),
-        output_kind: OutputKind = "cosine",
-        scale: float | None = None,
-    ) -> Self:
-        """Return the same defence in the model with another head."""
-        model = self.model.with_head(head, labels=labels, output_kind=output_kind, scale=scale)
+    def _around(self, model: InstrumentedModel) -> Self:
         return type(self)(model, self.pool)
-
-    def without_front_end(self) -> Self:
-        """Return the defended model behind the front end."""
-        return type(self)(self.model.without_front_end(), self.pool)
-
-    def _pattern(self, batch: Batch) -> Tensor:
-        """ρ_n/(Max(ρ_n) − Min(ρ_n)) of the chosen candidates: (B, N)."""
-        chosen = self.pool.selection(self.pool.choose(batch))
-        pattern = torch.zeros(len(batch), self.pool.order.shape[1])
-        pattern.scatter_(1, chosen.tail, 1.0).scatter_(1, chosen.front, -1.0)
-        # some neuron always remains, where ρ_n is 0
-        return pattern / ((chosen.tail.shape[1] > 0) + (chosen.front.shape[1] > 0))

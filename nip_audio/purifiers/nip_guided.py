@@ -14,6 +14,7 @@ from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Level, Purifier
 from nip_audio.purifiers.inverse_net import InverseNet
+from nip_audio.purifiers.noise import GaussianNoise
 
 __all__ = ["GuidedNip"]
 
@@ -26,7 +27,9 @@ class GuidedNip(Purifier):
     NIP's aim, to bring the influential neurons back to their benign values, amortised: instead of
     searching a pool of inverse perturbations for each input, a network that was trained with its
     loss at these neurons predicts one (``train_guided``). It needs no label, no clean original and
-    no gradient. n is white noise, where the purifier was trained with some.
+    no gradient. n is white noise, where the purifier was trained with some; there may be noise in
+    the raw input, too, for an attacker who knows it all (denoised smoothing: Salman et al.,
+    NeurIPS 2020).
 
     Deviation: NIP, Eq. 5–8, pick one of the gradients of benign inputs, which without the label is
     no better than noise; a relative of the guided denoiser of Liao et al. (CVPR 2018).
@@ -35,6 +38,8 @@ class GuidedNip(Purifier):
         net: g, in evaluation mode.
         bounds: Range of the model's input.
         noise: Standard deviation of n, in units of the model's input; 0 is none.
+        snr_db: Ratio of raw input to the noise that is put into it first; None is no noise.
+        raw_bounds: Range of raw input; needed for noise in it.
         seen: ``Audio.content_sha256`` of everything it was trained on.
         training: What it was trained with, as plain JSON values.
 
@@ -44,6 +49,7 @@ class GuidedNip(Purifier):
 
     level: Level = "input"  # type: ignore[misc]
     differentiable = True
+    before: GaussianNoise | None = None
 
     def __init__(
         self,
@@ -51,6 +57,8 @@ class GuidedNip(Purifier):
         *,
         bounds: Bounds,
         noise: float = 0.0,
+        snr_db: float | None = None,
+        raw_bounds: Bounds | None = None,
         seen: Iterable[str] = (),
         training: Mapping[str, Any] | None = None,
     ) -> None:
@@ -59,8 +67,12 @@ class GuidedNip(Purifier):
             raise InputError(f"noise is {noise}, expected 0 to 0.5 in units of the model's input")
         self.net = net
         self.bounds = bounds
+        if snr_db is not None and raw_bounds is None:
+            raise InputError(f"snr_db is {snr_db} without raw_bounds, expected both or neither")
         self.noise = noise
-        self.random = noise > 0  # type: ignore[misc]
+        if snr_db is not None and raw_bounds is not None:
+            self.before = GaussianNoise(snr_db=snr_db, bounds=raw_bounds)
+        self.random = noise > 0 or snr_db is not None  # type: ignore[misc]
         self.training = dict(training or {})
         self._seen = frozenset(seen)
 
@@ -72,6 +84,8 @@ class GuidedNip(Purifier):
             parts.append("adaptive")
         if self.noise:
             parts.append(f"noise {self.noise:g}")
+        if self.before is not None:
+            parts.append(self.before.name)
         return " + ".join(parts)
 
     @property
@@ -85,6 +99,7 @@ class GuidedNip(Purifier):
         return {
             "name": "guided",
             "noise": self.noise,
+            "snr_db": None if self.before is None else self.before.snr_db,
             "training": self.training,
             "weights": round(total, 6),
         }
@@ -125,6 +140,10 @@ class GuidedNip(Purifier):
             "width": self.net.width,
             "bounds": [self.bounds.low, self.bounds.high],
             "noise": self.noise,
+            "snr_db": None if self.before is None else self.before.snr_db,
+            "raw_bounds": None
+            if self.before is None
+            else [self.before.bounds.low, self.before.bounds.high],
             "seen": sorted(self.seen),
             "training": self.training,
         }
@@ -143,12 +162,15 @@ class GuidedNip(Purifier):
             HashMismatchError: If the file was changed.
         """
         state = load_state(Path(path), kind=_KIND, model_id=model_id)
+        raw_bounds = state.meta.get("raw_bounds")
         net = InverseNet(state.meta["channels"], width=state.meta["width"])
         net.load_state_dict(state.tensors)  # copied into 32 bits
         return cls(
             net.eval().requires_grad_(False),
             bounds=Bounds(*state.meta["bounds"]),
             noise=state.meta["noise"],
+            snr_db=state.meta.get("snr_db"),
+            raw_bounds=None if raw_bounds is None else Bounds(*raw_bounds),
             seen=state.meta["seen"],
             training=state.meta["training"],
         )

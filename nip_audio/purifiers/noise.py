@@ -83,6 +83,7 @@ class MatchedNoise(Purifier):
         self.other = other
         self.bounds = bounds
         self.level: Level = other.level  # type: ignore[misc]
+        self.before = other.before
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Every purifier by name: what it is, and how it is made for a model."""
+"""Every defence by name: what it is, and how it is made for a model."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, cast
 
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
+from nip_audio.purifiers.activation_pruning import ActivationPruning
 from nip_audio.purifiers.anti_adversary import AntiAdversary
-from nip_audio.purifiers.base import Level, Purifier
+from nip_audio.purifiers.base import Defence, Level, Purifier
 from nip_audio.purifiers.codec import Codec
 from nip_audio.purifiers.down_sampling import DownSampling
 from nip_audio.purifiers.feature_distillation import FeatureDistillation
 from nip_audio.purifiers.jpeg import Jpeg
 from nip_audio.purifiers.median_filter import MedianFilter
+from nip_audio.purifiers.neuron_selecting import NeuronSelecting
+from nip_audio.purifiers.nip_activation import ActivationNip
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool
 from nip_audio.purifiers.noise import GaussianNoise
@@ -28,27 +31,36 @@ from nip_audio.purifiers.super_resolution import SuperResolution
 from nip_audio.purifiers.variance_minimisation import TotalVarianceMinimisation
 from nip_audio.purifiers.variance_minimisation_art import ArtVarianceMinimisation
 
-__all__ = ["PURIFIERS", "PurifierEntry", "make_purifier", "purifier_entry"]
+__all__ = [
+    "DEFENCES",
+    "LAYER_DEFENCES",
+    "PURIFIERS",
+    "DefenceEntry",
+    "defence_entry",
+    "make_defence",
+    "make_purifier",
+    "purifier_entry",
+]
 
 _OF_THE_MODEL = ("bounds", "model", "model_id")
 
 
 @dataclass(frozen=True)
-class PurifierEntry:
-    """What is known of a purifier before it is made.
+class DefenceEntry:
+    """What is known of a defence before it is made.
 
     Attributes:
         title: As the literature writes it.
-        level: Where it works.
+        level: Where it works: on raw input, on the model's own, or on layers inside the network.
         make: Its class, or what reads it from a file. Its parameters, which are passed by name,
-            are the purifier's settings, but for ``bounds``, ``model`` and ``model_id``, which the
+            are the defence's settings, but for ``bounds``, ``model`` and ``model_id``, which the
             model gives.
-        fixed: Settings that make the class this purifier.
+        fixed: Settings that make the class this defence.
     """
 
     title: str
-    level: Level
-    make: Callable[..., Purifier]
+    level: Level | Literal["layers"]
+    make: Callable[..., Defence]
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -79,39 +91,63 @@ class PurifierEntry:
         return inspect.signature(self.make).parameters
 
 
-PURIFIERS: Mapping[str, PurifierEntry] = {
-    "guided": PurifierEntry("guided NIP", "input", GuidedNip.load),
-    "pool": PurifierEntry("NIP", "input", NipPool.load),
-    "noise": PurifierEntry("Gaussian noise", "raw", GaussianNoise),
-    "quantization": PurifierEntry("QTZ", "raw", Quantization, {"level": "raw"}),
-    "down-sampling": PurifierEntry("DS", "raw", DownSampling),
-    "random-crop": PurifierEntry("RC", "raw", RandomCrop),
-    "median": PurifierEntry("median filter", "raw", MedianFilter),
-    "mp3": PurifierEntry("MP3", "raw", Codec, {"codec": "mp3"}),
-    "vorbis": PurifierEntry("Ogg Vorbis", "raw", Codec, {"codec": "vorbis"}),
-    "opus": PurifierEntry("Ogg Opus", "raw", Codec, {"codec": "opus"}),
-    "spatial-smoothing": PurifierEntry("SS", "input", SpatialSmoothing),
-    "bit-depth": PurifierEntry("CBDR", "input", Quantization, {"level": "input"}),
-    "tvm": PurifierEntry("TVM", "input", TotalVarianceMinimisation),
-    "tvm-art": PurifierEntry("TVM (ART)", "input", ArtVarianceMinimisation),
-    "jpeg": PurifierEntry("JPEG", "input", Jpeg),
-    "stl": PurifierEntry("STL", "input", StratifiedSparseCoding.load),
-    "super-resolution": PurifierEntry("SR", "input", SuperResolution),
-    "feature-distillation": PurifierEntry("FD", "input", FeatureDistillation),
-    "anti-adversary": PurifierEntry("anti-adversary layer", "input", AntiAdversary),
+PURIFIERS: Mapping[str, DefenceEntry] = {
+    "guided": DefenceEntry("guided NIP", "input", GuidedNip.load),
+    "pool": DefenceEntry("NIP", "input", NipPool.load),
+    "noise": DefenceEntry("Gaussian noise", "raw", GaussianNoise),
+    "quantization": DefenceEntry("QTZ", "raw", Quantization, {"level": "raw"}),
+    "down-sampling": DefenceEntry("DS", "raw", DownSampling),
+    "random-crop": DefenceEntry("RC", "raw", RandomCrop),
+    "median": DefenceEntry("median filter", "raw", MedianFilter),
+    "mp3": DefenceEntry("MP3", "raw", Codec, {"codec": "mp3"}),
+    "vorbis": DefenceEntry("Ogg Vorbis", "raw", Codec, {"codec": "vorbis"}),
+    "opus": DefenceEntry("Ogg Opus", "raw", Codec, {"codec": "opus"}),
+    "spatial-smoothing": DefenceEntry("SS", "input", SpatialSmoothing),
+    "bit-depth": DefenceEntry("CBDR", "input", Quantization, {"level": "input"}),
+    "tvm": DefenceEntry("TVM", "input", TotalVarianceMinimisation),
+    "tvm-art": DefenceEntry("TVM (ART)", "input", ArtVarianceMinimisation),
+    "jpeg": DefenceEntry("JPEG", "input", Jpeg),
+    "stl": DefenceEntry("STL", "input", StratifiedSparseCoding.load),
+    "super-resolution": DefenceEntry("SR", "input", SuperResolution),
+    "feature-distillation": DefenceEntry("FD", "input", FeatureDistillation),
+    "anti-adversary": DefenceEntry("anti-adversary layer", "input", AntiAdversary),
 }
 
+"""What changes inputs, and can so be handed the sound itself."""
 
-def purifier_entry(name: str) -> PurifierEntry:
+LAYER_DEFENCES: Mapping[str, DefenceEntry] = {
+    "nip-n": DefenceEntry("NIP_n", "layers", ActivationNip.load),
+    "sap": DefenceEntry("SAP", "layers", ActivationPruning),
+    "ns": DefenceEntry("NS", "layers", NeuronSelecting.load),
+}
+"""What works inside a network: there is a defended model, but no purified sound."""
+
+DEFENCES: Mapping[str, DefenceEntry] = {**PURIFIERS, **LAYER_DEFENCES}
+
+
+def purifier_entry(name: str) -> DefenceEntry:
     """Look a purifier up.
 
     Raises:
         InputError: For an unknown name, listing near ones.
     """
-    if name not in PURIFIERS:
-        near = difflib.get_close_matches(str(name), PURIFIERS, n=3) or PURIFIERS
-        raise InputError(f"no purifier {name!r}; near: {', '.join(near)}")
-    return PURIFIERS[name]
+    return _entry(name, PURIFIERS, "purifier")
+
+
+def defence_entry(name: str) -> DefenceEntry:
+    """Look a defence up, a purifier or one inside the network.
+
+    Raises:
+        InputError: For an unknown name, listing near ones.
+    """
+    return _entry(name, DEFENCES, "defence")
+
+
+def _entry(name: str, entries: Mapping[str, DefenceEntry], what: str) -> DefenceEntry:
+    if name not in entries:
+        near = difflib.get_close_matches(str(name), entries, n=3) or entries
+        raise InputError(f"no {what} {name!r}; near: {', '.join(near)}")
+    return entries[name]
 
 
 def make_purifier(
@@ -121,22 +157,35 @@ def make_purifier(
     model_id: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Purifier:
-    """Return a purifier by name; settings that are not given, or None, are the purifier's own.
+    """Return a purifier by name; arguments and errors are those of ``make_defence``."""
+    purifier_entry(name)
+    made = make_defence(name, model=model, model_id=model_id, settings=settings)
+    return cast(Purifier, made)  # what is in PURIFIERS makes nothing else
+
+
+def make_defence(
+    name: str,
+    *,
+    model: InstrumentedModel,
+    model_id: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Defence:
+    """Return a defence by name; settings that are not given, or None, are the defence's own.
 
     Args:
-        name: One of ``PURIFIERS``.
-        model: What it is to defend. Its bounds are the purifier's; so is its sample rate, where
+        name: One of ``DEFENCES``.
+        model: What it is to defend. Its bounds are the defence's; so is its sample rate, where
             its front end knows it.
         model_id: Its identity, which what was fitted must have been fitted to; None does not
             compare.
         settings: By name, e.g. ``{"bits": 6}``.
 
     Raises:
-        InputError: For an unknown name, listing near ones, a setting that the purifier does not
+        InputError: For an unknown name, listing near ones, a setting that the defence does not
             have, one that is missing, or a senseless one.
         StateError: If what was fitted cannot be read, or is another model's.
     """
-    entry = purifier_entry(name)
+    entry = defence_entry(name)
     given = {key: value for key, value in (settings or {}).items() if value is not None}
     unknown = sorted(given.keys() - set(entry.settings))
     if unknown:

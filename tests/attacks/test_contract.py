@@ -21,6 +21,7 @@ CHEAP: dict[str, dict[str, object]] = {
     "bim": {"eps": 0.01, "steps": 2},
     "mi-fgsm": {"eps": 0.01, "steps": 2},
     "pgd": {"eps": 0.01, "steps": 2},
+    "pgd-l2": {"eps": 0.1, "steps": 2},
     "eot": {"eps": 0.01, "steps": 2, "draws": 2},
     "jsma": {},
     "uap": {"eps": 0.01},

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool
 
@@ -43,6 +44,22 @@ def test_the_published_pool(run, clean_folder, tmp_path, pretrained):
     pool = NipPool.load(out, model=pretrained.model, model_id=pretrained.model_id)
     assert len(pool.order) == 12
     assert len(pool.seen) == 32
+
+
+def test_neuron_selecting(run, clean_folder, tmp_path, pretrained):
+    out = tmp_path / "my.ns"
+    code, text, _ = run(
+        *("fit-purifier", clean_folder, "--out", out, "--method", "ns", "--share", 0.5),
+        *("--crop-s", 0.5, "--batch-size", 256),
+    )
+    assert code == 0
+    assert "ns purifier for xvector-libri251, fitted to 32 files" in text
+    selection = NeuronSelecting.load(out, model_id=pretrained.model_id)
+    assert selection.layers == pretrained.card.default_taps
+    assert (selection.share, len(selection.seen)) == (0.5, 32)
+    # who is never named keeps all neurons, who is keeps half
+    kept = selection.selected["embedding"].double().mean(dim=1)
+    assert set(kept.tolist()) == {0.5, 1.0}
 
 
 def test_an_existing_file_is_refused_before_the_training(run, clean_folder, tmp_path):

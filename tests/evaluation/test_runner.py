@@ -91,6 +91,26 @@ def test_run_again_costs_no_attack(results, config, tmp_path, monkeypatch):
     assert Runner(config, tmp_path / "out").run() == results
 
 
+def test_no_set_is_judged_twice(results, config, tmp_path, monkeypatch):
+    """But by a defence that is new, or has other settings, it is."""
+    asked: list[str] = []
+
+    def count(model, defence, batches, *, level, seed):
+        asked.append("nothing" if defence is None else defence.name)
+        return ask(model, defence, batches, level=level, seed=seed)
+
+    monkeypatch.setattr("nip_audio.evaluation.bench.ask", count)
+    assert Runner(config, tmp_path / "out").run() == results
+    assert asked == []
+    other = replace(
+        config, defences=({"name": "quantization", "bits": 5},), attacks=config.attacks[:1]
+    )
+    Runner(other, tmp_path / "out").run()
+    # behind each of the two sets; and without a defence, for the clean embeddings
+    assert asked.count("quantisation 5 bits") == 2
+    assert asked.count("noise 20 dB") == 0
+
+
 def test_only_what_is_finished_is_reported(results, config, tmp_path):
     out = tmp_path / "out"
     manifest = out / "sets" / results["cells"][0]["set"] / "manifest.jsonl"
@@ -140,7 +160,7 @@ def test_wrong_labels_do_not_reach_the_defence(config, system, tmp_path, monkeyp
     for shift in (0, 1):
         spy = Spy()
         monkeypatch.setattr(defences_module, "GaussianNoise", lambda spy=spy, **settings: spy)
-        bench = Bench.build(system, config, tmp_path / "evidence")
+        bench = Bench.build(system, config, tmp_path / f"evidence {shift}")
         runner = Runner(config, tmp_path / "out")
         ((_, cell, examples), *_) = runner.sets([bench], lambda *a: None)
         names = system.model.labels

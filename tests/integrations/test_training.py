@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from nip_audio.audio.features import LogMel
+from nip_audio.errors import InputError
+from nip_audio.integrations import training
 from nip_audio.integrations.training import SpeakerBrain
 from nip_audio.models.audionet import AudioNet
 
@@ -66,6 +68,47 @@ def test_no_attack_is_no_attack(brain):
     wavs = torch.randn(4, 8000)
     brain.hparams.adversarial_attack = None
     assert brain.attack(wavs, torch.zeros(4).long()) is wavs
+
+
+def test_a_defence_sees_adversarial_crops_beside_their_originals_and_adds_to_the_loss(brain):
+    seen = {}
+
+    def defence(embed, wavs, benign, labels):
+        seen.update(wavs=wavs, benign=benign, labels=labels)
+        return embed(wavs), torch.tensor(5.0)
+
+    brain.defence, brain.hparams.speeds, brain.hparams.n_speakers = defence, [100], 3
+    brain.hparams.compute_cost = lambda scores, labels: scores.sum() * 0 + 1.0
+    batch = SimpleNamespace(
+        sig=(0.1 * torch.randn(4, 9000), torch.ones(4)),
+        speaker=SimpleNamespace(data=torch.tensor([0, 1, 2, 0])),
+        to=lambda device: batch,
+    )
+    scores = brain.compute_forward(batch, sb.Stage.TRAIN)
+    assert brain.compute_objectives(scores, batch, sb.Stage.TRAIN).item() == 6.0
+    assert len(seen["wavs"]) == 4
+    change = (seen["wavs"][:2] - seen["benign"]).abs().amax(dim=1)
+    assert len(change) == 2
+    assert change.min() > 0.005
+    assert change.max() <= 0.01 + 1e-6
+    brain.correct = brain.seen = 0
+    scores = brain.compute_forward(batch, sb.Stage.VALID)
+    assert brain.compute_objectives(scores, batch, sb.Stage.VALID).item() == 1.0
+
+
+def test_a_published_network_is_a_start_for_one_with_a_defence(monkeypatch):
+    published, network = AudioNet(), AudioNet(defence="cas", n_classes=4)
+    own = network.defences["5"].classifier.weight.clone()
+    monkeypatch.setattr(
+        training,
+        "load_pretrained",
+        lambda name: SimpleNamespace(model=SimpleNamespace(network=published)),
+    )
+    training._start_from("published", network)
+    assert torch.equal(network.layers[3].conv.weight, published.layers[3].conv.weight)
+    assert torch.equal(network.defences["5"].classifier.weight, own)
+    with pytest.raises(InputError, match="the network of published does not fit"):
+        training._start_from("published", AudioNet(24))
 
 
 def test_each_group_has_one_speed_and_crops_are_cut(brain):

@@ -68,6 +68,7 @@ def test_it_brings_neurons_back(tiny_model):
         {"families": ("minimum", "decision"), "raw_share": 1.0},
         {"adaptive_share": 1.0, "noise": 0.02},
         {"adaptive_share": 1.0, "raw_share": 1.0},
+        {"adaptive_share": 1.0, "raw_share": 1.0, "snr_db": 12.0},
         {"benign_share": 0.0},
     ],
     ids=str,
@@ -82,6 +83,28 @@ def test_without_a_head_the_embedding_is_the_target(embedding_model):
     train(embedding_model, progress=lambda step, loss, kept: losses.append((step, loss, kept)))
     assert [step for step, _, _ in losses] == [1, 2, 3, 4, 5, 6]
     assert all(0 <= kept <= 1 for _, _, kept in losses)
+
+
+@pytest.mark.parametrize(
+    "lengths", [None, torch.tensor([2400, 2300, 2400, 2350, 2400, 2300, 2400, 2400])]
+)
+def test_an_attack_serves_several_steps(tiny_model, lengths, monkeypatch):
+    """Of padded batches too; and no example is lost between the hands that it is dealt to."""
+    attacked = []
+
+    def count(victim, family, eps, **options):
+        attacked.append(len(eps))
+        return attack_once(victim, family, eps, **options)
+
+    monkeypatch.setattr("nip_audio.purifiers.guided_training.attack_once", count)
+    train_guided(
+        tiny_model,
+        lambda generator: Batch(draw(generator).x, lengths),
+        dataclasses.replace(SHORT, steps=13, reuse=3),
+        layers=LAYERS,
+        model_id="m",
+    )
+    assert attacked == [8] * 8  # four batches for 12 steps, and four for the thirteenth
 
 
 def test_the_model_is_left_alone(tiny_model, hook_count):
@@ -101,15 +124,16 @@ def test_the_seed_decides_and_nothing_else(tiny_model):
     assert not torch.equal(first, other)
 
 
-def test_interrupted_it_ends_where_it_would_have(tiny_model, tmp_path):
+@pytest.mark.parametrize(("reuse", "kept"), [(1, 20), (3, 24)])  # at the end of a round
+def test_interrupted_it_ends_where_it_would_have(tiny_model, tmp_path, reuse, kept):
     class Interruption(Exception):
         pass
 
     def stop(step: int, loss: float, kept: float) -> None:
-        if step == 25:
+        if step == 30:
             raise Interruption
 
-    settings = dataclasses.replace(SHORT, steps=30)
+    settings = dataclasses.replace(SHORT, steps=40, reuse=reuse)
     path = tmp_path / "p.partial"
     with pytest.raises(Interruption):
         train(tiny_model, settings, checkpoint=path, progress=stop)
@@ -117,7 +141,7 @@ def test_interrupted_it_ends_where_it_would_have(tiny_model, tmp_path):
     resumed = train(
         tiny_model, settings, checkpoint=path, progress=lambda s, loss, kept: steps.append(s)
     )
-    assert steps[0] == 21  # a checkpoint every 20 steps
+    assert steps[0] == kept + 1
     assert torch.equal(weights_of(resumed), weights_of(train(tiny_model, settings)))
 
 
@@ -149,8 +173,10 @@ def test_layers_that_are_not_there(tiny_model, layers):
         ({"families": ()}, "expected some of"),
         ({"benign_share": 1.0}, "not everything benign"),
         ({"raw_share": 1.5}, "expected 0 to 1"),
+        ({"snr_db": 12.0}, "goes round it"),
         ({"steps": 0}, "expected ≥ 1"),
-        ({"lr": 0.0}, "expected ≥ 1 and > 0"),
+        ({"reuse": 0}, "expected ≥ 1"),
+        ({"lr": 0.0}, "and > 0"),
         ({"eps_input": (1.0, 8.0)}, "weakest ≤ strongest"),
         ({"eps_raw": (0.01, 0.001)}, "weakest ≤ strongest"),
     ],
@@ -158,6 +184,38 @@ def test_layers_that_are_not_there(tiny_model, layers):
 def test_senseless_settings_are_refused(change, text):
     with pytest.raises(InputError, match=text):
         GuidedSettings(**change)
+
+
+def test_with_noise_in_raw_input_it_learns_to_take_the_noise_out(tiny_model):
+    settings = GuidedSettings(
+        steps=60, width=8, raw_share=1.0, eps_raw=(1e-4, 1e-4), snr_db=10.0, lr=5e-3
+    )
+    purifier = train(tiny_model, settings)
+    rng = torch.Generator().manual_seed(99)
+    raw = draw(rng)
+    clean = tiny_model.to_input(raw)
+    noisy = tiny_model.to_input(purifier.before.purify(raw, generator=rng))
+    purified = purifier.purify(noisy, generator=rng)
+    assert (purified.x - clean.x).square().mean() < 0.5 * (noisy.x - clean.x).square().mean()
+
+
+def test_it_goes_on_from_another(tiny_model):
+    first = train(tiny_model, dataclasses.replace(SHORT, steps=12), seen=("a",))
+    second = train(
+        tiny_model, dataclasses.replace(SHORT, steps=1, lr=1e-9), seen=("b",), start=first
+    )
+    assert torch.allclose(weights_of(second), weights_of(first), atol=1e-6)
+    assert second.seen == {"a", "b"}
+    assert second.training["start"]["weights"] == first.settings()["weights"]
+    assert weights_of(first).equal(
+        weights_of(train(tiny_model, dataclasses.replace(SHORT, steps=12)))
+    )
+
+
+def test_it_does_not_go_on_from_one_of_another_width(tiny_model):
+    first = train(tiny_model, dataclasses.replace(SHORT, steps=1))
+    with pytest.raises(InputError, match="give both the same"):
+        train(tiny_model, dataclasses.replace(SHORT, width=8), start=first)
 
 
 def test_by_default_every_family_is_trained_on():

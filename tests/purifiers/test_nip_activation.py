@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
+from nip_audio.defended import defend
 from nip_audio.errors import InputError, LayerNotFoundError
-from nip_audio.purifiers.nip_activation import ActivationDefendedModel
+from nip_audio.purifiers.nip_activation import ActivationDefendedModel, ActivationNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 
 
@@ -140,3 +141,13 @@ def test_a_pool_of_another_network_is_refused(defended, tiny_model):
     defended.pool.layer = "nowhere"
     with pytest.raises(LayerNotFoundError, match="near"):
         ActivationDefendedModel(tiny_model, defended.pool)
+
+
+def test_is_read_from_the_pools_file(defended, features, tiny_model, tmp_path):
+    defended.pool.save(tmp_path / "my.pool")
+    read = ActivationNip.load(tmp_path / "my.pool", model=tiny_model, sign="descent")
+    assert read.name.startswith("nip-n 2/2 frames.4 descent")
+    assert read.settings()["name"] == "nip-n"
+    assert read.settings() != defended.defence.settings()
+    other = defend(tiny_model, read, generator=torch.Generator())
+    assert not torch.allclose(other.embed_input(features), defended.embed_input(features))

@@ -17,13 +17,19 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def purifier(noise: float = 0.0, *, channels: int = 1) -> GuidedNip:
+def purifier(noise: float = 0.0, *, channels: int = 1, snr_db: float | None = None) -> GuidedNip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         net = InverseNet(channels, width=4)
         torch.nn.init.normal_(net.out.weight, std=0.3)
     return GuidedNip(
-        net.eval().requires_grad_(False), bounds=UNIT, noise=noise, seen={"b", "a"}, training={}
+        net.eval().requires_grad_(False),
+        bounds=UNIT,
+        noise=noise,
+        snr_db=snr_db,
+        raw_bounds=None if snr_db is None else Bounds(-1.0, 1.0),
+        seen={"b", "a"},
+        training={},
     )
 
 
@@ -119,6 +125,22 @@ def test_names_and_settings_tell_purifiers_apart():
     other.net.out.bias.data += 1
     assert plain.settings() != other.settings()
     assert plain.settings() != noisy.settings()
+
+
+def test_noise_in_raw_input_survives_the_file(tmp_path):
+    path = tmp_path / "p"
+    purifier(snr_db=12.0).save(path, model_id="m")
+    loaded = GuidedNip.load(path, model_id="m")
+    assert loaded.random
+    assert loaded.name == "guided + noise 12 dB"
+    assert loaded.settings()["snr_db"] == 12
+    assert loaded.before is not None
+    assert loaded.before.bounds == Bounds(-1.0, 1.0)
+
+
+def test_noise_in_raw_input_needs_its_bounds():
+    with pytest.raises(InputError, match="expected both or neither"):
+        GuidedNip(InverseNet(width=2), bounds=UNIT, snr_db=12)
 
 
 def test_senseless_noise_is_refused():

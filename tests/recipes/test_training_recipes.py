@@ -117,8 +117,42 @@ def test_trains_adversarially_publishes_and_loads(recipe, request, tmp_path):
     train(recipe, corpus, tmp_path / "run", *options, *speeds, *attack)
     labels = ("p225", "p226", "p227", "p228") if on_vctk else ("10", "11", "12", "13")
     loaded = publish_and_load(tmp_path / "run", tmp_path / "tiny", kind="logits", labels=labels)
-    assert loaded.card.data["training"]["hyperparameters"]["adversarial_attack"] == "pgd"
+    options = loaded.card.data["training"]["hyperparameters"]
+    assert options["adversarial_attack"] == "pgd"
+    assert not [key for key in options if key.startswith("defence_") and key != "defence_training"]
     assert str(tmp_path) not in (tmp_path / "tiny/model_card.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("defence", "modules"),
+    [("cas", ["5"]), ("sns", []), ("feature-denoising", ["0", "3", "5"])],
+)
+def test_trains_with_a_proactive_defence_publishes_and_loads(
+    librispeech, tmp_path, defence, modules
+):
+    recipe, out = "LibriSpeech/AudioNet", tmp_path / "run"
+    options = [option.format(classes=4) for option in NARROW[recipe][1]]
+    attack = ["--adversarial_attack=pgd", "--adversarial_steps=2"]
+    choice = [f"--defence_training={defence}", "--number_of_epochs=1"]
+    train(recipe, librispeech, out, *options, *attack, *choice)
+    labels = ("10", "11", "12", "13")
+    loaded = publish_and_load(out, tmp_path / "tiny", kind="logits", labels=labels)
+    assert list(loaded.model.network.defences) == modules
+    options = loaded.card.data["training"]["hyperparameters"]
+    assert (options["defence_training"], options["defence_share"]) == (defence, 0.1)
+    for name in modules:  # what was trained is no longer as it was made
+        block = loaded.model.network.defences[name]
+        assert defence == "cas" or block.norm.weight.any()
+
+
+@pytest.mark.slow
+def test_a_defence_that_lacks_something_is_refused_before_the_training(librispeech, tmp_path):
+    recipe, out = "LibriSpeech/AudioNet", tmp_path / "run"
+    options = [option.format(classes=4) for option in NARROW[recipe][1]]
+    log = train(recipe, librispeech, out, *options, "--defence_training=sns", expect=1)
+    assert "sns got no adversarial crops" in log
+    assert "Going into epoch" not in log
 
 
 def test_says_what_to_pass_when_the_number_of_speakers_is_wrong(librispeech, tmp_path):

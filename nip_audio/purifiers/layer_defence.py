@@ -1,0 +1,156 @@
+"""Defences inside a network: what its layers put out is changed, not what comes in."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from nip_audio.core.adapter import Batch, length_mask
+from nip_audio.core.model import InstrumentedModel, OutputKind
+from nip_audio.core.taps import find_layers
+from nip_audio.errors import InputError
+from nip_audio.purifiers.base import Defence
+
+__all__ = ["Change", "LayerDefence", "LayerDefendedModel"]
+
+Change = Callable[[str, Tensor, Tensor | None], Tensor]
+"""Takes a layer's name, what it puts out, (B, N) or (B, N, *S), and the (B,) valid positions of the
+last axis (None means all); returns as many values. Padding is put back afterwards, but must not be
+looked at."""
+
+
+class LayerDefence(Defence):
+    """Changes what layers of a network put out. It is given the model's input, and no label.
+
+    Attributes:
+        layers: Names of the layers, as in ``network.named_modules()``.
+    """
+
+    layers: tuple[str, ...]
+
+    def check(self, model: InstrumentedModel) -> None:
+        """Refuse a model that this defence cannot defend.
+
+        Raises:
+            LayerNotFoundError: If a layer is no module of its network.
+            InputError: For other reasons of a defence's own.
+        """
+        find_layers(model.network, self.layers)
+
+    @abstractmethod
+    def prepare(
+        self, model: InstrumentedModel, batch: Batch, *, generator: torch.Generator
+    ) -> Change:
+        """Return what is done to the layers in one forward pass.
+
+        Args:
+            model: Undefended.
+            batch: Model input.
+            generator: Source of randomness, on the CPU.
+        """
+
+
+class LayerDefendedModel(InstrumentedModel):
+    """A model whose layers put out what a ``LayerDefence`` makes of it; differentiable end to end.
+
+    Hooks are there during a forward pass only, and gone after an error too. Where the defence is
+    random, every call draws anew, so an attacker who averages over calls does EOT.
+
+    Args:
+        model: What is defended; its parts are shared, not copied.
+        defence: Its defence.
+        generator: Source of the defence's randomness. Attacker and evaluation must have different
+            ones: nobody knows the defender's draws.
+
+    Raises:
+        InputError: If the defence does not fit the model; from ``embed_input``, if a layer returns
+            anything but one tensor, or did not run.
+        LayerNotFoundError: If a layer is no module of the network.
+    """
+
+    def __init__(
+        self, model: InstrumentedModel, defence: LayerDefence, *, generator: torch.Generator
+    ) -> None:
+        """See the class."""
+        defence.check(model)
+        super().__init__(model.network, **model.parts())
+        self.model = model
+        self.defence = defence
+        self.generator = generator
+        self.train(model.training)
+
+    def to_input(self, batch: Batch) -> Batch:
+        """Turn raw input into model input."""
+        return self.model.to_input(batch)
+
+    def embed_input(self, batch: Batch) -> Tensor:
+        """Embed model input with changed activations: (B, D)."""
+        change = self.defence.prepare(self.model, batch, generator=self.generator)
+        with _changing(self.model, self.defence.layers, batch.lengths, change):
+            return self.model.embed_input(batch)
+
+    def with_head(
+        self,
+        head: nn.Module,
+        *,
+        labels: tuple[str, ...] = (),
+        output_kind: OutputKind = "cosine",
+        scale: float | None = None,
+    ) -> Self:
+        """Return the same defence in the model with another head."""
+        model = self.model.with_head(head, labels=labels, output_kind=output_kind, scale=scale)
+        return self._around(model)
+
+    def without_front_end(self) -> Self:
+        """Return the defended model behind the front end."""
+        return self._around(self.model.without_front_end())
+
+    def _around(self, model: InstrumentedModel) -> Self:
+        return type(self)(model, self.defence, generator=self.generator)
+
+
+@contextmanager
+def _changing(
+    model: InstrumentedModel, layers: tuple[str, ...], lengths: Tensor | None, change: Change
+) -> Iterator[None]:
+    """Change what layers put out while the context is open."""
+    ran: set[str] = set()
+
+    def hook_for(layer: str) -> Any:
+        positions = model.tap_lengths(layer, lengths)
+
+        def changed(module: nn.Module, args: Any, activation: object) -> Tensor:
+            if not isinstance(activation, Tensor):
+                raise InputError(
+                    f"layer {layer!r} returns {type(activation).__name__}, expected one tensor; "
+                    "defend a layer inside it"
+                )
+            ran.add(layer)
+            valid = positions if activation.dim() > 2 else None
+            return _where_valid(change(layer, activation, valid), activation, valid)
+
+        return changed
+
+    with ExitStack() as hooks:
+        for layer, module in find_layers(model.network, layers).items():
+            hooks.callback(module.register_forward_hook(hook_for(layer)).remove)
+        yield
+    idle = [layer for layer in layers if layer not in ran]
+    if idle:
+        raise InputError(
+            f"layer {', '.join(idle)} did not run, expected every defended layer to; name the "
+            "layers inside it"
+        )
+
+
+def _where_valid(changed: Tensor, activation: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is None:
+        return changed
+    mask = length_mask(valid, activation.shape[-1])
+    mask = mask.reshape(len(activation), *[1] * (activation.dim() - 2), -1)
+    return torch.where(mask, changed, activation)
