@@ -6,6 +6,7 @@ python write_nip_page.py ../../docs/results ../../docs/nip.md
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from write_page import of_all
 
+from nip_audio.evaluation.defences import NO_DEFENCE
 from nip_audio.evaluation.tables import (
     accuracy_table,
     attack_tables,
@@ -21,6 +23,7 @@ from nip_audio.evaluation.tables import (
     header,
     markdown,
 )
+from nip_audio.purifiers.noise import MATCHED
 
 HERE = Path(__file__).resolve().parent
 
@@ -40,6 +43,8 @@ def main() -> None:
         .format(
             header=header(first),
             cells=f"{done} of {done + missing}",
+            summary=summary_table(first, others),
+            known=known_table(adaptive),
             defences="\n".join(of_all(results, defence_table) for results in (first, others)),
             guided="\n".join(
                 of_all(results, lambda r, s: dsr_table(r, s, "guided"))
@@ -51,6 +56,50 @@ def main() -> None:
         )
     )
     Path(sys.argv[2]).write_text(page, encoding="utf-8")
+
+
+def summary_table(*evaluations: Mapping[str, Any]) -> str:
+    """Accuracy without an attacker, and mean success rates over the attacks of one strength."""
+    kinds = {
+        "waveform, ε 0.0005": ("raw", 0.0005),
+        "waveform, ε 0.002": ("raw", 0.002),
+        "spectrogram, ε 4/255": ("input", 4 / 255),
+        "spectrogram, ε 8/255": ("input", 8 / 255),
+    }
+    rows = []
+    for results in evaluations:
+        for name, system in results["systems"].items():
+            before, after = (
+                f"{100 * system['accuracy'][d]['value']:.1f}" for d in (NO_DEFENCE, "guided")
+            )
+            means = [_mean_rate(results, name, *kind) for kind in kinds.values()]
+            rows.append([name, before, after, *means])
+    return markdown(["system", "clean, undefended", "clean, guided", *kinds], rows)
+
+
+def _mean_rate(results: Mapping[str, Any], system: str, level: str, eps: float) -> str:
+    rates = [
+        row["dsr"]["value"]
+        for cell in results["cells"]
+        if (cell["system"], cell["level"]) == (system, level)
+        and cell["eps"] is not None
+        and math.isclose(cell["eps"], eps)
+        for row in cell["defences"]
+        if row["defence"] == "guided" and row["dsr"] is not None
+    ]
+    return f"{100 * sum(rates) / len(rates):.1f}, worst {100 * min(rates):.1f}"
+
+
+def known_table(adaptive: Mapping[str, Any]) -> str:
+    """How many examples of each strength succeed against each defence that the attacker knows."""
+    strengths = sorted({cell["eps"] for cell in adaptive["cells"]})
+    found: dict[str, dict[float, str]] = {}
+    for cell in adaptive["cells"]:
+        if not cell["attacked_defence"].startswith(MATCHED):
+            count = f"{cell['successes']} of {cell['attacked']}"
+            found.setdefault(cell["attacked_defence"], {})[cell["eps"]] = count
+    rows = [[name, *(counts[eps] for eps in strengths)] for name, counts in found.items()]
+    return markdown(["defence", *(f"ε {eps:g}" for eps in strengths)], rows)
 
 
 def time_table(times: Mapping[str, Any]) -> str:
