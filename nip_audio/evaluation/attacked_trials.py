@@ -65,6 +65,8 @@ class TrialAttack:
         threshold: Score from which the system accepts.
         seed: Of the run.
         batch: Trials of one kind at a time; they share their random numbers.
+        contrary: A control: the other way round, targets are to be accepted and impostors rejected.
+            It makes the bare system look better, and one worse whose purifier overshoots.
 
     Raises:
         InputError: If there is no trial, or a batch has none.
@@ -77,6 +79,7 @@ class TrialAttack:
     threshold: float
     seed: int
     batch: int = 30
+    contrary: bool = False
 
     def __post_init__(self) -> None:
         """Check."""
@@ -87,7 +90,7 @@ class TrialAttack:
 
     def describe(self, trials: Sequence[Trial]) -> dict[str, Any]:
         """Return all that the result for a batch of trials depends on, as JSON values."""
-        return {
+        description = {
             "verifier": self.verifier.identity,
             "side": self.side,
             "attack": self.attack.settings(),
@@ -95,6 +98,7 @@ class TrialAttack:
             "threshold": self.threshold,
             "seed": self.seed,
         }
+        return description | ({"contrary": True} if self.contrary else {})
 
     def make(
         self, folder: Path, *, progress: Callable[[int], None] = lambda count: None
@@ -149,7 +153,7 @@ class TrialAttack:
             self.verifier.model,
             self.verifier.embed(clips_of(trials, other)),
             threshold=self.threshold,
-            goal="reject" if trials[0].is_target else "accept",
+            goal="reject" if trials[0].is_target != self.contrary else "accept",
             back_end=self.verifier.back_end,
         )
         generator = torch.Generator().manual_seed(seed_of(self.seed, key))

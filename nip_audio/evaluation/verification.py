@@ -31,6 +31,7 @@ __all__ = [
     "error_rates",
     "is_target",
     "recovered",
+    "returned",
 ]
 
 Side = Literal["test", "enrolment"]
@@ -43,6 +44,7 @@ reject everybody: with so few trials nothing would be measured but the misses at
 _ROUNDS = 300
 _TRIES = 1000
 _ROWS = 30  # clips embedded at a time
+_ROUNDING = 1e-9  # two equal error rates, each interpolated, may differ by some 1e-17
 
 Scores = NDArray[np.float64]
 """(trials,), higher is more alike."""
@@ -237,7 +239,8 @@ def recovered(
     """Share of the EER lost to an attack that a purifier gives back, and its 95 % interval.
 
     (attacked − purified) / (attacked − clean), each the EER of the same trials, the speakers drawn
-    together; negative if the purifier makes things worse.
+    together; negative if the purifier makes things worse, and more than 1 if what it does with
+    attacked trials is better than what the bare system does with clean ones (see ``returned``).
 
     Args:
         clean: (trials,) scores that nobody attacked and nothing purified.
@@ -256,14 +259,47 @@ def recovered(
 
     def part(rows: NDArray[np.intp]) -> float:
         before, under, after = (_eer(s, own, rows) for s in (clean, attacked, purified))
-        if under <= before:
+        if under - before < _ROUNDING:
             raise InputError("nothing was lost")
         return (under - after) / (under - before)
 
     everything = np.arange(len(own))
-    if _eer(attacked, own, everything) <= _eer(clean, own, everything):
+    if _eer(attacked, own, everything) - _eer(clean, own, everything) < _ROUNDING:
         return None
     return _over_speakers(part, trials, seed=seed)
+
+
+def returned(
+    clean: Scores, attacked: Scores, purified: Scores, trials: Sequence[Trial], *, seed: int
+) -> Interval | None:
+    """How far a purifier takes the scores back to their clean values, on average.
+
+    The mean of purified − attacked, over that of clean − attacked, the scores of impostors negated.
+    More than 1 is too far. What looks like a gain then is none: the purifier turns the score past
+    its clean value, and away from what the attacker wanted, which gives the truth away.
+
+    Args:
+        clean: (trials,) scores that nobody attacked and nothing purified.
+        attacked: (trials,) scores of the attacked trials.
+        purified: (trials,) scores of the same, purified.
+        trials: Of both kinds.
+        seed: Of the bootstrap.
+
+    Returns:
+        None if the attack does not move the mean its way.
+
+    Raises:
+        InputError: As ``error_rates``.
+    """
+    sign = np.where(_checked(trials, clean, attacked, purified), 1.0, -1.0)
+    lost, back = sign * (clean - attacked), sign * (purified - attacked)
+
+    def part(rows: NDArray[np.intp]) -> float:
+        if lost[rows].sum() <= 0:
+            raise InputError("nothing was lost")
+        return float(back[rows].sum() / lost[rows].sum())
+
+    return _over_speakers(part, trials, seed=seed) if lost.sum() > 0 else None
 
 
 def _checked(trials: Sequence[Trial], *scores: Scores) -> NDArray[np.bool_]:

@@ -39,6 +39,7 @@ from nip_audio.evaluation.verification import (
     error_rates,
     is_target,
     recovered,
+    returned,
 )
 from nip_audio.integrations.corpus import ROLES, read_split, recording_of
 from nip_audio.models.plda import Plda, PldaHead
@@ -78,6 +79,7 @@ class Cell:
             "targets": int(own.sum()),
             "impostors": int((~own).sum()),
             "threshold": self.attack.threshold,
+            "contrary": self.attack.contrary,
         }
 
 
@@ -190,23 +192,40 @@ class VerificationStudy:
 
     def cells(self) -> Iterator[Cell]:
         """List the attacks on both sides of all verifiers; each is on the first trials."""
-        own = is_target(self.trials)
         for plan in self.config.attacks:
-            rows = [int(r) for kind in (own, ~own) for r in np.flatnonzero(kind)[: plan.items]]
             for eps in plan.eps:
-                attack = make_attack(plan.attack, eps=eps, settings=plan.settings)
-                for name, verifier in self.verifiers.items():
+                for verifier in self.verifiers.values():
                     for side in get_args(Side):
-                        made = TrialAttack(
-                            verifier=verifier,
-                            side=side,
-                            attack=attack,
-                            trials=[self.trials[row] for row in rows],
-                            threshold=self.thresholds[name],
-                            seed=self.config.seed,
-                            batch=plan.batch,
-                        )
-                        yield Cell(plan, eps, rows, made)
+                        yield self._cell(plan, eps, verifier, side)
+
+    def controls(self) -> Iterator[Cell]:
+        """List the first attack on the test side of all verifiers, the other way round."""
+        plan = self.config.attacks[0]
+        for verifier in self.verifiers.values():
+            yield self._cell(plan, plan.eps[0], verifier, "test", contrary=True)
+
+    def _cell(
+        self,
+        plan: AttackPlan,
+        eps: float | None,
+        verifier: Verifier,
+        side: Side,
+        *,
+        contrary: bool = False,
+    ) -> Cell:
+        own = is_target(self.trials)
+        rows = [int(r) for kind in (own, ~own) for r in np.flatnonzero(kind)[: plan.items]]
+        attack = TrialAttack(
+            verifier=verifier,
+            side=side,
+            attack=make_attack(plan.attack, eps=eps, settings=plan.settings),
+            trials=[self.trials[row] for row in rows],
+            threshold=self.thresholds[verifier.name],
+            seed=self.config.seed,
+            batch=plan.batch,
+            contrary=contrary,
+        )
+        return Cell(plan, eps, rows, attack)
 
     def guards(self) -> list[Guard]:
         """Make the defences: none, noise, and each configured one with noise just as strong.
@@ -239,13 +258,16 @@ class VerificationStudy:
                 error_rates(scores, attack.trials, threshold=attack.threshold, seed=seed)
                 for scores in pair
             )
-            share = recovered(clean, attacked, pair[1], attack.trials, seed=seed)
+            shares = {
+                key: share(clean, attacked, pair[1], attack.trials, seed=seed)
+                for key, share in (("recovered", recovered), ("returned", returned))
+            }
             rows.append(
                 {
                     "defence": name,
                     "clean": {key: rate.to_json() for key, rate in before.items()},
                     "attacked": {key: rate.to_json() for key, rate in after.items()},
-                    "recovered": None if share is None else share.to_json(),
+                    **{key: value and value.to_json() for key, value in shares.items()},
                 }
             )
         own = is_target(attack.trials)

@@ -44,12 +44,12 @@ def main() -> None:
     config = read_config(options.config, data_root=options.data_root, split=options.data_split)
     study = VerificationStudy.build(config)
     cells, unfinished = [], []
-    for cell in study.cells():
+    for cell in (*study.cells(), *study.controls()):
         attack = cell.attack
         if options.only_finished and not attack.finished(options.out):
             unfinished.append(cell.describe())
             continue
-        print(f"{attack.verifier.name}, {attack.side}: {attack.attack.settings()}", file=sys.stderr)
+        print(json.dumps(cell.describe(), ensure_ascii=False), file=sys.stderr)
         cells.append((cell, attack.make(options.out)))
     if options.results is None:
         return

@@ -68,15 +68,20 @@ def attack(tiny_model, trials) -> TrialAttack:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("contrary", [False, True])
 @pytest.mark.parametrize("side", ["test", "enrolment"])
-def test_targets_lose_and_impostors_gain_whichever_side_is_changed(attack, trials, side, tmp_path):
-    attack = replace(attack, side=side)
+def test_targets_lose_and_impostors_gain_whichever_side_is_changed(
+    attack, trials, side, contrary, tmp_path
+):
+    """And the other way round where that is asked for."""
+    attack = replace(attack, side=side, contrary=contrary)
     made = attack.make(tmp_path)
     verifier, own = attack.verifier, is_target(trials)
     enrolled, tested = (verifier.embed(clips_of(trials, s)) for s in ("enrolment", "test"))
     changed = verifier.embed(made.clips)
     after = verifier.score(enrolled, changed) if side == "test" else verifier.score(changed, tested)
     gain = after - verifier.score(enrolled, tested)
+    gain = -gain if contrary else gain
     assert (gain[own] < -1e-4).all()
     assert (gain[~own] > 1e-4).all()
     delta = (made.clips - clips_of(trials, side)).abs()
@@ -123,6 +128,7 @@ def test_whatever_it_depends_on_makes_it_anew(attack, tmp_path):
         {"attack": Counting(steps=3)},
         {"verifier": replace(attack.verifier, identity="other")},
         {"side": "enrolment"},
+        {"contrary": True},
     ):
         Counting.calls.clear()
         replace(attack, **changed).make(tmp_path)

@@ -11,7 +11,7 @@ import torch
 from nip_audio.attacks.objectives import Verification
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
-from nip_audio.core.metrics import Interval
+from nip_audio.core.metrics import Interval, equal_error_rate
 from nip_audio.core.model import CosineHead
 from nip_audio.errors import InputError
 from nip_audio.evaluation import verification
@@ -24,6 +24,7 @@ from nip_audio.evaluation.verification import (
     error_rates,
     is_target,
     recovered,
+    returned,
 )
 from nip_audio.models.plda import PldaHead
 from nip_audio.purifiers.noise import GaussianNoise
@@ -144,6 +145,29 @@ def test_recovered_by_hand(trials):
     assert recovered(half, lost, clean, trials, seed=0).value == 2.0  # better than it ever was
     assert recovered(clean, half, lost, trials, seed=0).value == -1.0
     assert recovered(clean, clean, half, trials, seed=0) is None
+
+
+def test_a_loss_by_rounding_alone_is_none():
+    """Both error rates are one in five, but for the last bit."""
+    pairs = [Trial(clip("a", i), clip("a", i + 10)) for i in range(10)]
+    pairs += [Trial(clip("a", i), clip("b", i)) for i in range(10)]
+    own, other = [11, 9, 9, 5, 12, 1, 8, 10, 11, 7], [-1, -2, -1, 0, 4, 6, -5, 7, 1, -1]
+    clean = np.array(own + other, dtype=float)
+    own, other = [3, 11, 9, 0, 5, 12, 7, 0, 10, 10], [5, -4, -5, 6, -6, 1, -5, -2, 0, -1]
+    attacked = np.array(own + other, dtype=float)
+    rates = [equal_error_rate(scores[:10], scores[10:]).rate for scores in (clean, attacked)]
+    assert rates[0] < rates[1] == pytest.approx(rates[0])
+    assert recovered(clean, attacked, clean, pairs, seed=0) is None
+
+
+def test_returned_by_hand(trials):
+    clean, attacked = np.array([4.0, 4.0, 1.0, 1.0]), np.array([2.0, 2.0, 3.0, 3.0])
+    halfway = np.array([3.0, 3.0, 2.0, 2.0])
+    too_far = np.array([5.0, 5.0, 0.0, 0.0])
+    for purified, share in ((attacked, 0.0), (halfway, 0.5), (clean, 1.0), (too_far, 1.5)):
+        found = returned(clean, attacked, purified, trials, seed=0)
+        assert found == Interval(share, share, share)
+    assert returned(attacked, clean, halfway, trials, seed=0) is None
 
 
 def test_scores_that_do_not_fit_are_an_error(trials):

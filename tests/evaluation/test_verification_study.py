@@ -74,7 +74,7 @@ def test_recipe_from_voices_to_page(write, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", command)
     script.main()
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
-    assert len(files) == 2 * 2 * 2 * 2  # verifiers, sides, attacks, goals
+    assert len(files) == 2 * 2 * 2 * 2 + 2 * 2  # verifiers, sides, attacks, goals; controls
     monkeypatch.setattr(sys, "argv", [*command, "--results", str(results)])
     script.main()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == files
@@ -84,25 +84,32 @@ def test_recipe_from_voices_to_page(write, tmp_path, monkeypatch):
     script.main()
     (missing,) = json.loads(results.read_text())["unfinished"]
     assert (missing["back_end"], missing["side"], missing["attack"]) == ("plda", "test", "pgd-l2")
-    assert len(json.loads(results.read_text())["cells"]) == 7
+    assert len(json.loads(results.read_text())["cells"]) == 9
     results.write_text(whole)
 
     found = json.loads(results.read_text())
     assert (found["speakers"], found["targets"], found["impostors"]) == (6, 6, 6)
     assert found["targets_of_one_chapter"] == 6  # the corpus has one folder a speaker
     assert found["defences"]["guided"]["seen_of_the_speakers"] == 0
-    assert [(c["back_end"], c["side"], c["attack"], c["targets"]) for c in found["cells"]] == [
+    cells, controls = found["cells"][:8], found["cells"][8:]
+    assert [(c["back_end"], c["side"], c["attack"], c["targets"]) for c in cells] == [
         (back_end, side, attack, count)
         for attack, count in (("fgsm", 6), ("pgd-l2", 3))
         for back_end in ("cosine", "plda")
         for side in ("test", "enrolment")
     ]
-    for cell in found["cells"]:
+    for cell in controls:
+        assert cell["contrary"]
+        bare = cell["rows"][0]
+        assert bare["attacked"]["eer"]["value"] <= bare["clean"]["eer"]["value"]
+        assert bare["recovered"] is None
+    for cell in cells:
+        assert not cell["contrary"]
         rows = {row["defence"]: row for row in cell["rows"]}
         assert list(rows) == ["no defence", "noise 20 dB", "guided", "noise as strong as guided"]
         bare = rows["no defence"]
         assert bare["attacked"]["eer"]["value"] > bare["clean"]["eer"]["value"]
-        assert bare["recovered"]["value"] == 0.0
+        assert bare["recovered"]["value"] == bare["returned"]["value"] == 0.0
         lost = bare["attacked"]["eer"]["value"] - bare["clean"]["eer"]["value"]
         for row in rows.values():
             back = bare["attacked"]["eer"]["value"] - row["attacked"]["eer"]["value"]
