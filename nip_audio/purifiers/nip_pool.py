@@ -79,8 +79,8 @@ class NipPool(Purifier):
     """x_def = clip(x̂ ± Mean(x̂)·ρ/(Max(ρ) − Min(ρ))), ρ of the most similar benign item.
 
     NIP, Eq. 1–8 and Algorithms 1 and 2, without a label or a clean original anywhere: those of the
-    published script are the evaluation's business. Used like this it is no better than noise; it
-    is here to be measured.
+    published script are the evaluation's business. Used like this it is hardly better than
+    noise, or worse; it is here to be measured.
 
     What the paper leaves open is decided so:
 
