@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nip_audio.attacks.registry import Level
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.defended import defend, works_on_raw
+from nip_audio.defended import defend
 from nip_audio.errors import InputError
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
@@ -82,7 +82,7 @@ def make_defences(
 
 def applies(defence: Defence | None, level: Level) -> bool:
     """Tell whether a defence stands between an attacker at this level and the model's answer."""
-    return level == "raw" or not (isinstance(defence, Purifier) and works_on_raw(defence))
+    return level == "raw" or not (isinstance(defence, Purifier) and defence.works_on_raw)
 
 
 @dataclass(frozen=True)

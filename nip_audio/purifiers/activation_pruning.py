@@ -93,8 +93,7 @@ class ActivationPruning(LayerDefence):
     @property
     def name(self) -> str:
         """Name with share and layers."""
-        where = self.layers[0] if len(self.layers) == 1 else f"{len(self.layers)} layers"
-        return f"SAP {self.share:.0%} {where}"
+        return f"SAP {self.share:.0%} {self.where}"
 
     def settings(self) -> dict[str, Any]:
         """Return share and layers."""

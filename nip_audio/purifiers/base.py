@@ -53,6 +53,11 @@ class Purifier(Defence):
     random: ClassVar[bool]
     before: Purifier | None = None
 
+    @property
+    def works_on_raw(self) -> bool:
+        """Whether raw input is changed, so that whoever attacks behind it goes round."""
+        return self.level == "raw" or self.before is not None
+
     @abstractmethod
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Return inputs of the same shape, within their bounds; padding stays zero.

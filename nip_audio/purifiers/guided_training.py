@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch
-from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import InputError, ResumeError
+from nip_audio.purifiers._lessons import Lessons, Truth
+from nip_audio.purifiers.defended_model import DefendedModel
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.training_attacks import FAMILIES, Victim, attack_once
@@ -155,73 +156,81 @@ def train_guided(
     """
     if not layers:
         raise InputError("no layers were given, expected some, e.g. the model's default taps")
-    run = _Training.start(model, settings, tuple(layers), model_id, frozenset(seen), start)
+    run = _Training.begin(model, settings, tuple(layers), frozenset(seen), start)
     if checkpoint is not None and checkpoint.exists():
-        run.resume(checkpoint)
+        run.resume(checkpoint, model_id)
+    kept_at = run.step
     while run.step < settings.steps:
         for loss, kept in run.round(draw):
             progress(run.step, loss, kept)
-        if checkpoint is not None and (run.since_kept >= _KEEP or run.step == settings.steps):
-            run.keep(checkpoint)
+        if checkpoint is not None and (run.step - kept_at >= _KEEP or run.step == settings.steps):
+            run.keep(checkpoint, model_id)
+            kept_at = run.step
     run.net.eval().requires_grad_(False)
-    return run.purifier()
+    return run.purifier
 
 
 @dataclass
 class _Training:
-    """A training under way."""
+    """A training under way.
+
+    Attributes:
+        model: What is to be defended.
+        settings: How.
+        layers: Whose neurons are looked at.
+        purifier: As it is now: it holds the network that is trained.
+        optimizer: Of the network.
+        step: Steps taken.
+    """
 
     model: InstrumentedModel
     settings: GuidedSettings
     layers: tuple[str, ...]
-    model_id: str
-    seen: frozenset[str]
-    before: GuidedNip | None
-    net: InverseNet
+    purifier: GuidedNip
     optimizer: torch.optim.AdamW
     step: int = 0
-    since_kept: int = 0
 
     @classmethod
-    def start(
+    def begin(
         cls,
         model: InstrumentedModel,
         settings: GuidedSettings,
         layers: tuple[str, ...],
-        model_id: str,
         seen: frozenset[str],
-        before: GuidedNip | None,
+        start: GuidedNip | None,
     ) -> _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             net = InverseNet(width=settings.width)
-        if before is not None:
-            if before.net.width != settings.width:
+        if start is not None:
+            if start.net.width != settings.width:
                 raise InputError(
-                    f"the purifier to start from is {before.net.width} channels wide, expected "
+                    f"the purifier to start from is {start.net.width} channels wide, expected "
                     f"{settings.width}, the width of this training; give both the same"
                 )
-            net.load_state_dict(before.net.state_dict())
-            seen |= before.seen
+            net.load_state_dict(start.net.state_dict())
+            seen |= start.seen
         net.to(next(model.parameters()).device)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=1e-4)
-        return cls(model, settings, layers, model_id, seen, before, net, optimizer)
-
-    def purifier(self) -> GuidedNip:
-        """Return the purifier as it is now, sharing the network."""
-        return GuidedNip(
-            self.net,
-            bounds=self.model.input_bounds,
-            noise=self.settings.noise,
-            snr_db=self.settings.snr_db,
-            raw_bounds=self.model.bounds,
-            seen=self.seen,
+        purifier = GuidedNip(
+            net,
+            bounds=model.input_bounds,
+            noise=settings.noise,
+            snr_db=settings.snr_db,
+            raw_bounds=model.bounds,
+            seen=seen,
             training={
-                **self.settings.to_json(),
-                "layers": list(self.layers),
-                "start": None if self.before is None else self.before.settings(),
+                **settings.to_json(),
+                "layers": list(layers),
+                "start": None if start is None else start.settings(),
             },
         )
+        optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=1e-4)
+        return cls(model, settings, layers, purifier, optimizer)
+
+    @property
+    def net(self) -> InverseNet:
+        """The network that is trained."""
+        return self.purifier.net
 
     def round(self, draw: Draw) -> Iterator[tuple[float, float]]:
         """Attack a few batches and take the steps that they serve for.
@@ -232,12 +241,12 @@ class _Training:
         settings = self.settings
         generator = torch.Generator().manual_seed(_seed_of(settings.seed, self.step))
         batches = 1 if settings.reuse == 1 else _AT_ONCE
-        lessons = _Lessons.join([self._attack(draw(generator), generator) for _ in range(batches)])
+        lessons = Lessons.join([self._attack(draw(generator), generator) for _ in range(batches)])
         steps = min(batches * settings.reuse, settings.steps - self.step)
         for rows in _deal(len(lessons), batches, settings.reuse, generator)[:steps]:
             yield self._learn(lessons.rows(rows), generator)
 
-    def _learn(self, lessons: _Lessons, generator: torch.Generator) -> tuple[float, float]:
+    def _learn(self, lessons: Lessons, generator: torch.Generator) -> tuple[float, float]:
         """Take one step."""
         settings = self.settings
         benign = torch.rand(len(lessons), generator=generator) < settings.benign_share
@@ -245,8 +254,10 @@ class _Training:
         shown = lessons.clean.with_x(torch.where(mask, lessons.benign, lessons.attacked))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(self.step, settings.steps)
-        purified = self.purifier().purify(shown, generator=generator)
-        loss, kept = lessons.truth.loss(self.model, purified, settings)
+        purified = self.purifier.purify(shown, generator=generator)
+        loss, kept = lessons.truth.loss(
+            self.model, purified, decision_weight=settings.decision_weight
+        )
         loss = loss + settings.input_weight * (purified.x - lessons.clean.x).square().mean()
         if not bool(loss.isfinite()):
             raise InputError(f"the loss of step {self.step} is not finite; lower lr")
@@ -255,16 +266,15 @@ class _Training:
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
-        self.since_kept += 1
         return float(loss.detach()), float(kept.float().mean())
 
-    def _attack(self, raw: Batch, generator: torch.Generator) -> _Lessons:
+    def _attack(self, raw: Batch, generator: torch.Generator) -> Lessons:
         """Attack every item of a batch by one family."""
         settings = self.settings
         raw = raw.with_x(raw.masked())
         with torch.no_grad():
             clean = self.model.to_input(raw)
-        truth = _Truth.of(self.model, clean, self.layers, settings.influence_weight)
+        truth = Truth.of(self.model, clean, self.layers, settings.influence_weight)
 
         def chance(share: float) -> bool:
             return float(torch.rand(1, generator=generator)) < share
@@ -286,38 +296,41 @@ class _Training:
         batch = raw if level == _RAW else clean
         known = self.model if level == _RAW else self.model.without_front_end()
         if adaptive:
-            known = _behind(known, self.purifier(), generator)
+            known = DefendedModel(known, self.purifier, generator=generator)
         victim = Victim(known, batch, truth.embeddings, truth.named)
         with _as_deployed(self.net):
             x = attack_once(victim, family, eps, by_name=by_name, generator=generator)
         if level == _INPUT:
-            return _Lessons(clean, clean.x, x, truth)
+            return Lessons(clean, clean.x, x, truth)
         x = (x / _QUANTUM).round() * _QUANTUM
-        benign, x = (self._heard(raw.with_x(r), generator) for r in (raw.x, x))
-        return _Lessons(clean, benign, x, truth)
+        before = self.purifier.before
+        if before is None:
+            return Lessons(clean, clean.x, self._input(raw.with_x(x)), truth)
+        noisy = [before.purify(raw.with_x(r), generator=generator) for r in (raw.x, x)]
+        benign, attacked = map(self._input, noisy)
+        return Lessons(clean, benign, attacked, truth)
 
     @torch.no_grad()
-    def _heard(self, raw: Batch, generator: torch.Generator) -> Tensor:
-        """Model input of raw input, with noise in it where there is to be any."""
-        before = self.purifier().before
-        if before is not None:
-            raw = before.purify(raw, generator=generator)
+    def _input(self, raw: Batch) -> Tensor:
         return self.model.to_input(raw).x
 
-    def keep(self, path: Path) -> None:
+    def keep(self, path: Path, model_id: str) -> None:
         """Write what is needed to go on."""
         tensors = {f"net.{name}": t for name, t in self.net.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"moments.{i}.{name}": t for name, t in moments.items()}
-        meta = {"step": self.step, "training": self.purifier().training, "seen": sorted(self.seen)}
-        save_state(path, State(_KIND, self.model_id, tensors, meta), force=True)
-        self.since_kept = 0
+        meta = {
+            "step": self.step,
+            "training": self.purifier.training,
+            "seen": sorted(self.purifier.seen),
+        }
+        save_state(path, State(_KIND, model_id, tensors, meta), force=True)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, model_id: str) -> None:
         """Go on from what ``keep`` wrote."""
-        state = load_state(path, kind=_KIND, model_id=self.model_id)
-        same = state.meta["training"] == self.purifier().training
-        if not same or state.meta["seen"] != sorted(self.seen):
+        state = load_state(path, kind=_KIND, model_id=model_id)
+        same = state.meta["training"] == self.purifier.training
+        if not same or state.meta["seen"] != sorted(self.purifier.seen):
             raise ResumeError(
                 f"{path} is of a training with other settings or other audio; delete it to start "
                 "anew, or repeat the settings that it was started with"
@@ -330,162 +343,6 @@ class _Training:
         moments = {int(owner.removeprefix("moments.")): values for owner, values in parts.items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.step = int(state.meta["step"])
-
-
-@dataclass(frozen=True)
-class _Lessons:
-    """Items in pairs of what is shown, benign or attacked, and what is to come of it.
-
-    Attributes:
-        clean: Model input.
-        benign: The same, as the purifier is shown it: with the noise it stands behind, if any.
-        attacked: What an attacker made of it, likewise.
-        truth: What the model makes of ``clean``.
-    """
-
-    clean: Batch
-    benign: Tensor
-    attacked: Tensor
-    truth: _Truth
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    @classmethod
-    def join(cls, parts: Sequence[_Lessons]) -> _Lessons:
-        if len(parts) == 1:
-            return parts[0]
-        lengths = [p.clean.lengths for p in parts if p.clean.lengths is not None]
-        return cls(
-            Batch(torch.cat([p.clean.x for p in parts]), torch.cat(lengths) if lengths else None),
-            torch.cat([p.benign for p in parts]),
-            torch.cat([p.attacked for p in parts]),
-            _Truth.join([p.truth for p in parts]),
-        )
-
-    def rows(self, rows: Tensor) -> _Lessons:
-        lengths = self.clean.lengths
-        clean = Batch(self.clean.x[rows], None if lengths is None else lengths[rows])
-        return _Lessons(clean, self.benign[rows], self.attacked[rows], self.truth.rows(rows))
-
-
-@dataclass(frozen=True)
-class _Truth:
-    """What the model makes of the unattacked items, to which everything is to be brought back.
-
-    Attributes:
-        embeddings: (B, D).
-        named: (B,) classes; None for a bare embedding model.
-        neurons: (B, N) outputs φ, by layer.
-        weights: (B, N) how much each neuron counts, by layer.
-    """
-
-    embeddings: Tensor
-    named: Tensor | None
-    neurons: dict[str, Tensor]
-    weights: dict[str, Tensor]
-
-    @classmethod
-    def of(
-        cls, model: InstrumentedModel, clean: Batch, layers: Sequence[str], influence_weight: float
-    ) -> _Truth:
-        with torch.enable_grad(), model.tap(*layers) as tap:
-            x = clean.x.detach().requires_grad_(True)
-            embeddings = model.embed_input(clean.with_x(x))
-            named = None
-            if model.head is None:
-                y = (embeddings * nn.functional.normalize(embeddings.detach(), dim=1)).sum(dim=1)
-            else:
-                logits = model.logits(model.score_embeddings(embeddings))
-                named = logits.argmax(dim=1)
-                y = logits.gather(1, named[:, None])
-            maps = {layer: tap[layer] for layer in layers}
-            # one backward pass for the influence of the neurons of all layers
-            gradients = torch.autograd.grad(y.sum(), list(maps.values()), allow_unused=True)
-        neurons, weights = {}, {}
-        for (layer, activation), gradient in zip(maps.items(), gradients, strict=True):
-            if gradient is None:
-                raise InputError(f"the decision does not depend on layer {layer!r}; leave it out")
-            phi = neuron_outputs(activation, model.tap_lengths(layer, clean.lengths)).detach()
-            total = gradient if gradient.dim() == 2 else gradient.flatten(2).sum(dim=2)
-            influence = (total * phi).abs()
-            relative = influence / influence.mean(dim=1, keepdim=True).clamp_min(1e-12)
-            neurons[layer] = phi
-            weights[layer] = 1 + influence_weight * relative
-        return cls(embeddings.detach(), named, neurons, weights)
-
-    @classmethod
-    def join(cls, parts: Sequence[_Truth]) -> _Truth:
-        named = [p.named for p in parts if p.named is not None]
-        layers = parts[0].neurons
-        return cls(
-            torch.cat([p.embeddings for p in parts]),
-            torch.cat(named) if named else None,
-            {layer: torch.cat([p.neurons[layer] for p in parts]) for layer in layers},
-            {layer: torch.cat([p.weights[layer] for p in parts]) for layer in layers},
-        )
-
-    def rows(self, rows: Tensor) -> _Truth:
-        return _Truth(
-            self.embeddings[rows],
-            None if self.named is None else self.named[rows],
-            {layer: phi[rows] for layer, phi in self.neurons.items()},
-            {layer: weight[rows] for layer, weight in self.weights.items()},
-        )
-
-    def loss(
-        self, model: InstrumentedModel, purified: Batch, settings: GuidedSettings
-    ) -> tuple[Tensor, Tensor]:
-        """Return how far purified items are from the truth, and which are named as they were."""
-        with model.tap(*self.neurons) as tap:
-            embeddings = model.embed_input(purified)
-            total = torch.zeros((), device=embeddings.device)
-            for layer, phi in self.neurons.items():
-                now = neuron_outputs(tap[layer], model.tap_lengths(layer, purified.lengths))
-                weight = self.weights[layer]
-                wrong = (weight * (now - phi).square()).sum(dim=1)
-                total = total + (wrong / (weight * phi.square()).sum(dim=1).clamp_min(1e-6)).mean()
-        total = total / len(self.neurons)
-        angle = 1 - nn.functional.cosine_similarity(embeddings, self.embeddings)
-        if self.named is None:
-            return total + settings.decision_weight * 5 * angle.mean(), angle < _SAME_VOICE
-        logits = model.logits(model.score_embeddings(embeddings))
-        wrong_name = nn.functional.cross_entropy(logits, self.named)
-        kept = logits.argmax(dim=1) == self.named
-        return total + settings.decision_weight * (wrong_name + angle.mean()), kept
-
-
-_SAME_VOICE = 0.3  # 1 − cosine below which two embeddings would be taken for one speaker
-
-
-class _PurifyingFrontEnd(nn.Module):
-    """A front end, or none, with the purifier that is being trained behind it."""
-
-    def __init__(
-        self, front_end: nn.Module | None, purifier: GuidedNip, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.front_end = front_end
-        self.purifier = purifier
-        self.generator = generator
-
-    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        frames = lengths
-        if self.front_end is not None:
-            if self.purifier.before is not None:
-                x = self.purifier.before.purify(Batch(x, lengths), generator=self.generator).x
-            x, frames = self.front_end(x, lengths)
-            frames = None if lengths is None else frames
-        return self.purifier.purify(Batch(x, frames), generator=self.generator).x, frames
-
-
-def _behind(
-    model: InstrumentedModel, purifier: GuidedNip, generator: torch.Generator
-) -> InstrumentedModel:
-    """The model as an attacker sees it who knows the purifier as it is now."""
-    parts = model.parts()
-    parts["front_end"] = _PurifyingFrontEnd(model.front_end, purifier, generator)
-    return InstrumentedModel(model.network, **parts).eval()
 
 
 @contextmanager

@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch, length_mask
-from nip_audio.core.model import InstrumentedModel, OutputKind
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.taps import find_layers
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Defence
+from nip_audio.purifiers.defended_model import AroundModel
 
 __all__ = ["Change", "LayerDefence", "LayerDefendedModel"]
 
@@ -32,6 +33,11 @@ class LayerDefence(Defence):
     """
 
     layers: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        """The layer, or how many there are, for names."""
+        return self.layers[0] if len(self.layers) == 1 else f"{len(self.layers)} layers"
 
     def check(self, model: InstrumentedModel) -> None:
         """Refuse a model that this defence cannot defend.
@@ -55,17 +61,12 @@ class LayerDefence(Defence):
         """
 
 
-class LayerDefendedModel(InstrumentedModel):
+class LayerDefendedModel(AroundModel[LayerDefence]):
     """A model whose layers put out what a ``LayerDefence`` makes of it; differentiable end to end.
 
     Hooks are there during a forward pass only, and gone after an error too. Where the defence is
-    random, every call draws anew, so an attacker who averages over calls does EOT.
-
-    Args:
-        model: What is defended; its parts are shared, not copied.
-        defence: Its defence.
-        generator: Source of the defence's randomness. Attacker and evaluation must have different
-            ones: nobody knows the defender's draws.
+    random, every call draws anew, so an attacker who averages over calls does EOT. Arguments are
+    those of ``AroundModel``.
 
     Raises:
         InputError: If the defence does not fit the model; from ``embed_input``, if a layer returns
@@ -78,40 +79,13 @@ class LayerDefendedModel(InstrumentedModel):
     ) -> None:
         """See the class."""
         defence.check(model)
-        super().__init__(model.network, **model.parts())
-        self.model = model
-        self.defence = defence
-        self.generator = generator
-        self.train(model.training)
-
-    def to_input(self, batch: Batch) -> Batch:
-        """Turn raw input into model input."""
-        return self.model.to_input(batch)
+        super().__init__(model, defence, generator=generator)
 
     def embed_input(self, batch: Batch) -> Tensor:
         """Embed model input with changed activations: (B, D)."""
         change = self.defence.prepare(self.model, batch, generator=self.generator)
         with _changing(self.model, self.defence.layers, batch.lengths, change):
             return self.model.embed_input(batch)
-
-    def with_head(
-        self,
-        head: nn.Module,
-        *,
-        labels: tuple[str, ...] = (),
-        output_kind: OutputKind = "cosine",
-        scale: float | None = None,
-    ) -> Self:
-        """Return the same defence in the model with another head."""
-        model = self.model.with_head(head, labels=labels, output_kind=output_kind, scale=scale)
-        return self._around(model)
-
-    def without_front_end(self) -> Self:
-        """Return the defended model behind the front end."""
-        return self._around(self.model.without_front_end())
-
-    def _around(self, model: InstrumentedModel) -> Self:
-        return type(self)(model, self.defence, generator=self.generator)
 
 
 @contextmanager

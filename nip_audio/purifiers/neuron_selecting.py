@@ -119,8 +119,7 @@ class NeuronSelecting(LayerDefence):
     @property
     def name(self) -> str:
         """Name with share and layers."""
-        where = self.layers[0] if len(self.layers) == 1 else f"{len(self.layers)} layers"
-        return f"NS {self.share:.0%} {where}"
+        return f"NS {self.share:.0%} {self.where}"
 
     @property
     def seen(self) -> frozenset[str]:

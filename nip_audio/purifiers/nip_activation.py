@@ -11,10 +11,10 @@ from torch import Tensor
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
-from nip_audio.purifiers.layer_defence import Change, LayerDefence, LayerDefendedModel
+from nip_audio.purifiers.layer_defence import Change, LayerDefence
 from nip_audio.purifiers.nip_pool import NipPool, Sign
 
-__all__ = ["ActivationDefendedModel", "ActivationNip"]
+__all__ = ["ActivationNip"]
 
 
 class ActivationNip(LayerDefence):
@@ -100,24 +100,3 @@ class ActivationNip(LayerDefence):
         pattern.scatter_(1, chosen.tail, 1.0).scatter_(1, chosen.front, -1.0)
         # some neuron always remains, where ρ_n is 0
         return pattern / ((chosen.tail.shape[1] > 0) + (chosen.front.shape[1] > 0))
-
-
-class ActivationDefendedModel(LayerDefendedModel):
-    """A model defended by ``ActivationNip``; nothing in it is random.
-
-    Args:
-        model: What is defended; its parts are shared, not copied.
-        pool: Fitted on the same network.
-
-    Raises:
-        InputError: If the pool looks into another network.
-        LayerNotFoundError: If the layer is no module of the network.
-    """
-
-    def __init__(self, model: InstrumentedModel, pool: NipPool) -> None:
-        """See the class."""
-        super().__init__(model, ActivationNip(pool), generator=torch.Generator())
-        self.pool = pool
-
-    def _around(self, model: InstrumentedModel) -> Self:
-        return type(self)(model, self.pool)

@@ -112,7 +112,6 @@ PURIFIERS: Mapping[str, DefenceEntry] = {
     "feature-distillation": DefenceEntry("FD", "input", FeatureDistillation),
     "anti-adversary": DefenceEntry("anti-adversary layer", "input", AntiAdversary),
 }
-
 """What changes inputs, and can so be handed the sound itself."""
 
 LAYER_DEFENCES: Mapping[str, DefenceEntry] = {

@@ -25,9 +25,8 @@ from nip_studies_subject import (
 from torch import Tensor
 
 from nip_audio.core.adapter import Batch
-from nip_audio.core.model import InstrumentedModel
 from nip_audio.evaluation.seeds import seed_of
-from nip_audio.purifiers.nip_activation import ActivationDefendedModel
+from nip_audio.purifiers.nip_activation import ActivationNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.noise import MatchedNoise
 
@@ -277,7 +276,7 @@ def study_activation(subject: Subject) -> list[dict[str, Any]]:
     for sign in ("paper", "descent"):
         pool = changed(usual, sign=sign)
         chosen, drawn = (
-            in_activations(subject, p) for p in (pool, of_other_neurons(pool, seed=subject.seed))
+            ActivationNip(p) for p in (pool, of_other_neurons(pool, seed=subject.seed))
         )
         groups: list[tuple[Mapping[str, Any], Tensor, Tensor, Sequence[str]]] = [
             ({"attack": None}, subject.clean, subject.labels, subject.speakers),
@@ -286,8 +285,8 @@ def study_activation(subject: Subject) -> list[dict[str, Any]]:
         for described, x, labels, speakers in groups:
             hits = {
                 "input": subject.right(x, labels, pool),
-                "activation": subject.right(x, labels, model=chosen),
-                "random_neurons": subject.right(x, labels, model=drawn),
+                "activation": subject.right(x, labels, chosen),
+                "random_neurons": subject.right(x, labels, drawn),
             }
             shares = {k: share_of(v, speakers, seed=subject.seed) for k, v in hits.items()}
             gain = hits["activation"].astype(float) - hits["input"]
@@ -300,11 +299,6 @@ def study_activation(subject: Subject) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def in_activations(subject: Subject, pool: NipPool) -> InstrumentedModel:
-    """Return the model with NIP_n inside."""
-    return ActivationDefendedModel(subject.model, pool)
 
 
 def of_other_neurons(pool: NipPool, *, seed: int) -> NipPool:

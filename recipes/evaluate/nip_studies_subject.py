@@ -31,7 +31,7 @@ from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, build_system
 from nip_audio.integrations.corpus import read_split, recording_of
 from nip_audio.purification.fit import read_clips
-from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings, Sign
 
 __all__ = [
@@ -160,24 +160,16 @@ class Subject:
             )
         )
 
-    def right(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        purifier: Purifier | None = None,
-        *,
-        model: InstrumentedModel | None = None,
-    ) -> Hits:
-        """Tell which inputs are named rightly behind a purifier, which sees neither name nor label.
+    def right(self, x: Tensor, labels: Tensor, defence: Defence | None = None) -> Hits:
+        """Tell which inputs are named rightly behind a defence, which sees neither name nor label.
 
         Args:
             x: (B, F, T).
             labels: (B,).
-            purifier: None names the inputs as they are.
-            model: Instead of the undefended one.
+            defence: None names the inputs as they are.
         """
         batches = (Batch(part) for part in in_parts(x))
-        answers = ask(model or self.model, purifier, batches, level="input", seed=self.seed)
+        answers = ask(self.model, defence, batches, level="input", seed=self.seed)
         return np.asarray(answers.named == labels.numpy())
 
     @cached_property

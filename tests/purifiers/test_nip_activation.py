@@ -8,7 +8,8 @@ from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.defended import defend
 from nip_audio.errors import InputError, LayerNotFoundError
-from nip_audio.purifiers.nip_activation import ActivationDefendedModel, ActivationNip
+from nip_audio.purifiers.layer_defence import LayerDefendedModel
+from nip_audio.purifiers.nip_activation import ActivationNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 
 
@@ -23,14 +24,18 @@ class Vector(nn.Module):
         return self.pool(x[..., 0])
 
 
-def by_hand(sign: str = "paper", *, front: int = 1, tail: int = 1) -> ActivationDefendedModel:
+def defended_by(model: InstrumentedModel, pool: NipPool) -> LayerDefendedModel:
+    return LayerDefendedModel(model, ActivationNip(pool), generator=torch.Generator())
+
+
+def by_hand(sign: str = "paper", *, front: int = 1, tail: int = 1) -> LayerDefendedModel:
     head = nn.Linear(4, 2, bias=False)
     head.weight.data = torch.tensor([[4.0, 3.0, 2.0, -1.0], [0.0, 0.0, 0.0, 0.0]])
     model = InstrumentedModel(Vector(), head=head, bounds=Bounds(0.0, 1.0)).eval()
     benign = Batch(torch.full((1, 4, 1), 0.5))  # order 0, 1, 2, 3
     settings = PoolSettings(front=front, tail=tail, sign=sign)
     pool = NipPool.fit(model, [benign], layer="pool", model_id="m", settings=settings)
-    return ActivationDefendedModel(model, pool)
+    return defended_by(model, pool)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +61,11 @@ def test_scores_are_those_of_the_changed_activations():
 
 
 @pytest.fixture
-def defended(tiny_model) -> ActivationDefendedModel:
+def defended(tiny_model) -> LayerDefendedModel:
     x = torch.rand(4, 40, 40, generator=torch.Generator().manual_seed(3))
     settings = PoolSettings(front=2, tail=2, quorum=0.3)
     pool = NipPool.fit(tiny_model, [Batch(x)], layer="frames.4", model_id="m", settings=settings)
-    return ActivationDefendedModel(tiny_model, pool)
+    return defended_by(tiny_model, pool)
 
 
 @pytest.fixture
@@ -82,7 +87,7 @@ def test_feature_maps_change_at_valid_positions_only(defended, features):
     after.remove()
     change = seen[-1] - plain[-1]
     lengths = defended.tap_lengths("frames.4", features.lengths)
-    chosen = defended.pool.selection(defended.pool.choose(features))
+    chosen = defended.defence.pool.selection(defended.defence.pool.choose(features))
     for item in range(2):
         valid = int(lengths[item])
         mean = plain[-1][item, :, :valid].mean()
@@ -109,8 +114,10 @@ def test_hooks_are_gone_and_the_model_is_what_it_was(
     defended.embed_input(features)
     assert hook_count(defended) == 0
     assert torch.equal(tiny_model.embed_input(features), plain)
-    monkeypatch.setattr(defended.pool, "choose", lambda batch: torch.zeros(2, dtype=torch.long))
-    monkeypatch.setattr(defended.pool, "step", None)
+    monkeypatch.setattr(
+        defended.defence.pool, "choose", lambda batch: torch.zeros(2, dtype=torch.long)
+    )
+    monkeypatch.setattr(defended.defence.pool, "step", None)
     with pytest.raises(TypeError):
         defended.embed_input(features)
     assert hook_count(defended) == 0
@@ -137,14 +144,14 @@ def test_other_head_and_no_front_end_keep_the_defence(defended, features):
 
 def test_a_pool_of_another_network_is_refused(defended, tiny_model):
     with pytest.raises(InputError, match="looks into another network"):
-        ActivationDefendedModel(by_hand().model, defended.pool)
-    defended.pool.layer = "nowhere"
+        defended_by(by_hand().model, defended.defence.pool)
+    defended.defence.pool.layer = "nowhere"
     with pytest.raises(LayerNotFoundError, match="near"):
-        ActivationDefendedModel(tiny_model, defended.pool)
+        defended_by(tiny_model, defended.defence.pool)
 
 
 def test_is_read_from_the_pools_file(defended, features, tiny_model, tmp_path):
-    defended.pool.save(tmp_path / "my.pool")
+    defended.defence.pool.save(tmp_path / "my.pool")
     read = ActivationNip.load(tmp_path / "my.pool", model=tiny_model, sign="descent")
     assert read.name.startswith("nip-n 2/2 frames.4 descent")
     assert read.settings()["name"] == "nip-n"
