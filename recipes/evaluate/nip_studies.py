@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from nip_studies_neurons import (
 from nip_studies_subject import Subject, read_subjects
 
 from nip_audio.core.state import write_atomic
+from nip_audio.errors import NipAudioError
 from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.runner import Runner
 
@@ -82,4 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (NipAudioError, FileNotFoundError) as err:
+        sys.exit(str(err))

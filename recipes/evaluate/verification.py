@@ -72,5 +72,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except NipAudioError as err:
+    except (NipAudioError, FileNotFoundError) as err:
         sys.exit(str(err))
