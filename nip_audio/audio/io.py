@@ -22,7 +22,15 @@ from torch import Tensor
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import AudioError, InputError
 
-__all__ = ["AUDIO_SUFFIXES", "Audio", "ReadSettings", "read_audio", "to_16_bits", "write_audio"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "Audio",
+    "ReadSettings",
+    "read_audio",
+    "samples_sha256",
+    "to_16_bits",
+    "write_audio",
+]
 
 _DECODED = ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "caf", "w64")
 _NOT_DECODED = ("m4a", "mp4", "aac", "wma", "amr", "webm")  # but not to be passed over in silence
@@ -99,7 +107,12 @@ class Audio:
     @property
     def content_sha256(self) -> str:
         """Hash of the decoded samples: a copy of another name or container has the same."""
-        return hashlib.sha256(self.samples.contiguous().numpy().tobytes()).hexdigest()
+        return samples_sha256(self.samples)
+
+
+def samples_sha256(samples: Tensor) -> str:
+    """Hash samples: equal ones, and no others, have the same."""
+    return hashlib.sha256(samples.contiguous().numpy().tobytes()).hexdigest()
 
 
 def read_audio(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.objectives import Verification
-from nip_audio.audio.io import to_16_bits
+from nip_audio.audio.io import samples_sha256, to_16_bits
 from nip_audio.core.adapter import Batch
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import InputError, OutputError
@@ -173,5 +173,4 @@ def _make_folder(folder: Path) -> None:
 
 def _name(crop: Crop) -> str:
     """Recording and samples: crops of one recording differ in the latter."""
-    digest = hashlib.sha256(crop.samples.contiguous().numpy().tobytes()).hexdigest()
-    return f"{crop.recording.id}:{digest[:16]}"
+    return f"{crop.recording.id}:{samples_sha256(crop.samples)[:16]}"

@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 
 from nip_audio.attacks.objectives import Guarded, Objective
+from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import auroc
 from nip_audio.core.model import InstrumentedModel
@@ -91,7 +92,7 @@ def gather(
     """
     rates, changes = [], []
     for clip in clips:
-        generator = torch.Generator().manual_seed(seed_of(seed, _content(clip)))
+        generator = torch.Generator().manual_seed(seed_of(seed, samples_sha256(clip)))
         result = measure_nccr(model, Batch(clip[None]), config, generator=generator)
         scores = model.score_embeddings(result.embedding[None])[0]
         named = int(scores.argmax())
@@ -102,10 +103,6 @@ def gather(
         changes.append(change.double().numpy())
         progress()
     return Evidence(np.stack(rates), np.stack(changes))
-
-
-def _content(clip: Tensor) -> str:
-    return hashlib.sha256(clip.contiguous().numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,7 @@ def evidence_of(
 ) -> Evidence:
     """Measure clips, or read what was measured of the very same before."""
     settings = json.dumps(config.to_json(), sort_keys=True)
-    parts = [system.identity, settings, str(seed), *(_content(clip) for clip in clips)]
+    parts = [system.identity, settings, str(seed), *(samples_sha256(clip) for clip in clips)]
     path = folder / f"{hashlib.sha256(':'.join(parts).encode()).hexdigest()[:24]}.safetensors"
     if path.exists():
         read = {name: tensor.numpy() for name, tensor in load(path.read_bytes()).items()}

@@ -129,8 +129,9 @@ def hits(
             f"{len(crops)} crops with {len(strangers)} speakers that {pretrained.card.name} does "
             f"not know ({', '.join(strangers[:5])}); give recordings of its own speakers"
         )
-    seen = pretrained.card.data["training"].get("seen", ())
-    refuse_overlap(seen, (c.content_sha256 for c in crops), what=pretrained.card.name)
+    refuse_overlap(
+        pretrained.card.seen, (c.content_sha256 for c in crops), what=pretrained.card.name
+    )
     return named_rightly(
         lambda samples: labels[int(pretrained.model.predict(Batch(samples[None])))],
         crops,

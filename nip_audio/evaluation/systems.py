@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -26,7 +26,14 @@ from nip_audio.integrations.corpus import read_split, recording_of
 from nip_audio.models.enrolment import enrol
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 
-__all__ = ["EvaluatedSystem", "Item", "batch_of", "build_system", "in_batches"]
+__all__ = [
+    "EvaluatedSystem",
+    "Item",
+    "batch_of",
+    "build_system",
+    "in_batches",
+    "role_recordings",
+]
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,31 @@ def in_batches(items: Sequence[Item], size: int = 32) -> Iterable[Sequence[Item]
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
+def role_recordings(config: EvaluationConfig, subset: str, role: str) -> list[Recording]:
+    """Return what the split gives a role to, of one subset.
+
+    Args:
+        config: Names the split and the data.
+        subset: First folder of the split's paths.
+        role: Of the split's.
+
+    Raises:
+        InputError: If there is nothing.
+    """
+    spans = read_split(config.split)
+    found = [
+        recording_of(config.data_root, span)
+        for span in spans
+        if span.role == role and span.path.split("/")[0] == subset
+    ]
+    if not found:
+        raise InputError(
+            f"{config.split} has no {role} role in {subset!r}, expected one of "
+            f"{sorted({span.path.split('/')[0] for span in spans})}"
+        )
+    return found
+
+
 def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
     """Load the model, read the clips, enrol where asked; refuse whatever was seen before.
 
@@ -109,23 +141,13 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
             or the ``calibrate`` role has seen one of the test recordings.
     """
     pretrained = load_pretrained(plan.model)
-    spans = [s for s in read_split(config.split) if s.path.split("/")[0] == plan.subset]
-
-    def recordings(role: str) -> list[Recording]:
-        found = [recording_of(config.data_root, s) for s in spans if s.role == role]
-        if not found:
-            raise InputError(
-                f"{config.split} has no {role} role in {plan.subset!r}, expected one of "
-                f"{sorted({s.path.split('/')[0] for s in read_split(config.split)})}"
-            )
-        return found
-
+    recordings = partial(role_recordings, config, plan.subset)
     settings = ReadSettings(pretrained.card.sample_rate_hz, min_duration_s=0.2)
     tested, calibrate = (
         _items(recordings(role), settings, plan.crop_s) for role in ("test", "calibrate")
     )
     hashes = [item.content_sha256 for item in tested]
-    refuse_overlap(_seen(pretrained), hashes, what=f"model {pretrained.card.name}")
+    refuse_overlap(pretrained.card.seen, hashes, what=f"model {pretrained.card.name}")
     refuse_overlap((i.content_sha256 for i in calibrate), hashes, what="calibrate role")
     model, identity = pretrained.model, pretrained.model_id
     if plan.enrol:
@@ -150,11 +172,6 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
         items=tuple(tested[i] for i in order.tolist()),
         calibrate=tuple(calibrate),
     )
-
-
-def _seen(pretrained: PretrainedModel) -> Iterable[str]:
-    seen: Iterable[str] = pretrained.card.data["training"].get("seen", ())
-    return seen
 
 
 def _items(

@@ -28,6 +28,7 @@ from nip_audio.evaluation.defences import NO_DEFENCE, make_defences
 from nip_audio.evaluation.identification import Crop, read_crops
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
+from nip_audio.evaluation.systems import role_recordings
 from nip_audio.evaluation.verification import (
     P_TARGET,
     Scores,
@@ -41,7 +42,7 @@ from nip_audio.evaluation.verification import (
     recovered,
     returned,
 )
-from nip_audio.integrations.corpus import ROLES, read_split, recording_of
+from nip_audio.integrations.corpus import ROLES
 from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purifiers.base import Defence
@@ -342,15 +343,13 @@ def _contents(clips: Iterable[Crop]) -> frozenset[str]:
 
 def _clips(config: EvaluationConfig, pretrained: PretrainedModel, role: str) -> list[Crop]:
     plan = config.systems[0]
-    spans = [s for s in read_split(config.split) if s.path.split("/")[0] == plan.subset]
-    recordings = [recording_of(config.data_root, s) for s in spans if s.role == role]
     settings = ReadSettings(pretrained.card.sample_rate_hz, min_duration_s=0.2)
-    return read_crops(recordings, settings, crop_s=plan.crop_s)
+    return read_crops(role_recordings(config, plan.subset, role), settings, crop_s=plan.crop_s)
 
 
 def _verifiers(pretrained: PretrainedModel) -> Iterator[Verifier]:
     model, identity = pretrained.model, pretrained.model_id
-    seen = frozenset(pretrained.card.data["training"].get("seen", ()))
+    seen = pretrained.card.seen
     yield Verifier("cosine", model, f"cosine {identity}", CosineHead, seen)
     path = pretrained.card.plda_path
     if path is not None:

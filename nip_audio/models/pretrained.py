@@ -108,6 +108,11 @@ class ModelCard:
         return tuple(self.data["labels"])
 
     @property
+    def seen(self) -> frozenset[str]:
+        """``Audio.content_sha256`` of what it was trained on, as far as the card says."""
+        return frozenset(self.data["training"].get("seen", ()))
+
+    @property
     def default_taps(self) -> tuple[str, ...]:
         """Layers the detectors look at."""
         return tuple(self.data["default_taps"])

@@ -28,8 +28,12 @@ from nip_audio.evaluation.defences import ask
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.runner import Runner
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
-from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, build_system
-from nip_audio.integrations.corpus import read_split, recording_of
+from nip_audio.evaluation.systems import (
+    EvaluatedSystem,
+    batch_of,
+    build_system,
+    role_recordings,
+)
 from nip_audio.purification.fit import read_clips
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings, Sign
@@ -322,13 +326,8 @@ def _train_crops(
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Draw the crops that ``fit_pool`` would, of the system's ``train`` role."""
     rate = system.pretrained.card.sample_rate_hz
-    spans = [
-        span
-        for span in read_split(config.split)
-        if span.role == "train" and span.path.split("/")[0] == system.plan.subset
-    ]
     adapter = WaveformAdapter(ReadSettings(rate, min_duration_s=0.2))
-    clips = read_clips((recording_of(config.data_root, span) for span in spans), adapter)
+    clips = read_clips(role_recordings(config, system.plan.subset, "train"), adapter)
     refuse_overlap(clips.contents, (i.content_sha256 for i in system.items), what="pool")
     generator = torch.Generator().manual_seed(0)
     size = round((system.plan.crop_s or 2.0) * rate)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.evaluation.identification import WHITE_NOISES, Crop, accuracy, hits, read_crops
+from nip_audio.models.pretrained import ModelCard
 
 
 class LoudestHalf:
@@ -26,7 +28,8 @@ class LoudestHalf:
 @pytest.fixture
 def two_speakers():
     training = {"seen": ["a" * 64]}
-    card = SimpleNamespace(labels=("early", "late"), name="toy", data={"training": training})
+    data = {"labels": ["early", "late"], "name": "toy", "training": training}
+    card = ModelCard(Path(), data)
     return SimpleNamespace(card=card, model=LoudestHalf())
 
 

@@ -20,6 +20,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.runner import Runner
+from nip_audio.evaluation.systems import role_recordings
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 
 RECIPES = Path(__file__).parents[2] / "recipes/evaluate"
@@ -320,11 +321,10 @@ def test_sets_are_read_and_nothing_is_made(small, write_config, tmp_path):
 def test_a_pool_that_saw_a_test_item_is_refused(small, write_config, tmp_path, monkeypatch):
     config = read_config(write_config(attacks=[{"attack": "fgsm", "eps": [0.05], "items": 4}]))
     Runner(config, tmp_path / "sets").run()
-    everything = small.read_split
     monkeypatch.setattr(
         small,
-        "read_split",
-        lambda path: [replace(span, role="train") for span in everything(path)],
+        "role_recordings",
+        lambda config, subset, role: role_recordings(config, subset, "test"),
     )
     with pytest.raises(InputError, match="test items were seen when the pool was fitted"):
         small.read_subjects(config, tmp_path / "sets")
