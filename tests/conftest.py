@@ -17,7 +17,8 @@ from nip_audio.audio.features import LogMel
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
-from nip_audio.core.nccr import NccrConfig, Noise
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
 from nip_audio.models.plda import Plda
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.xvector import Xvector

@@ -7,92 +7,62 @@ norm; the vector has one entry for each noise and layer, averaged over draws.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.noise import Noise, apply_noise, draw_noise
 from nip_audio.errors import InputError
 
 __all__ = [
     "NccrConfig",
     "NccrResult",
-    "Noise",
-    "NoiseFamily",
-    "apply_noise",
     "change_rate",
-    "draw_noise",
     "measure_nccr",
     "nccr_scalar",
-    "nccr_vector",
+    "nccr_with_graph",
 ]
 
-NoiseFamily = Literal["gaussian", "uniform", "mask"]
-NoiseLevel = Literal["raw", "input"]
-
-
-@dataclass(frozen=True)
-class Noise:
-    """One kind of random perturbation.
-
-    Attributes:
-        family: ``gaussian`` (scale = standard deviation), ``uniform`` (scale = largest magnitude)
-            or ``mask`` (scale = share of patches set to the lower bound).
-        level: ``raw`` disturbs raw input (a waveform), ``input`` the model's own (a spectrogram).
-        scale: In units of that level; a share in (0, 1) for ``mask``.
-        patch: Side of a mask's square patches, in positions.
-
-    Raises:
-        InputError: If a value makes no sense.
-    """
-
-    family: NoiseFamily
-    level: NoiseLevel
-    scale: float
-    patch: int = 4
-
-    def __post_init__(self) -> None:
-        """Check."""
-        if self.family not in get_args(NoiseFamily) or self.level not in get_args(NoiseLevel):
-            raise InputError(
-                f"noise is {self.family!r} at level {self.level!r}, expected one of "
-                f"{get_args(NoiseFamily)} at one of {get_args(NoiseLevel)}"
-            )
-        if not self.scale > 0 or (self.family == "mask" and self.scale >= 1) or self.patch < 1:
-            raise InputError(
-                f"{self.family} noise has scale {self.scale} and patch {self.patch}, expected "
-                "scale > 0 (below 1 for a mask) and patch ≥ 1"
-            )
-        if self.family == "mask" and self.level == "raw":
-            raise InputError("masks are for level 'input'; use gaussian or uniform noise at 'raw'")
-
-    @property
-    def name(self) -> str:
-        """Short name, e.g. ``gaussian@input 0.03``."""
-        return f"{self.family}@{self.level} {self.scale:g}"
+_FIRST_DRAWS = 2
 
 
 @dataclass(frozen=True)
 class NccrConfig:
     """What an NCCR vector is made of: every noise × every layer, averaged over the draws.
 
+    Attributes:
+        layers: Taps.
+        noises: Perturbations.
+        draws: Of each noise; with a tolerance, at most.
+        tolerance: Draw no more once the standard error of every average is at most this share of
+            it; two draws are always made. What was calibrated with a tolerance must be judged with
+            it, or the threshold is that of another statistic: it is part of the settings. None
+            makes all draws.
+
     Raises:
-        InputError: If a part is empty.
+        InputError: If a part is empty, or the tolerance makes no sense.
     """
 
     layers: tuple[str, ...]
     noises: tuple[Noise, ...]
     draws: int = 4
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         """Check."""
         if not self.layers or not self.noises or self.draws < 1:
             raise InputError("NCCR needs at least one layer, one noise and one draw")
+        if self.tolerance is not None and not (self.tolerance > 0 and self.draws > _FIRST_DRAWS):
+            raise InputError(
+                f"tolerance is {self.tolerance} with {self.draws} draws, expected a share above 0 "
+                f"and more than {_FIRST_DRAWS} draws to stop from"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,11 +71,12 @@ class NccrConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
+        data: dict[str, Any] = {
             "layers": list(self.layers),
             "noises": [asdict(n) for n in self.noises],
             "draws": self.draws,
         }
+        return data if self.tolerance is None else data | {"tolerance": self.tolerance}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> NccrConfig:
@@ -114,6 +85,7 @@ class NccrConfig:
             layers=tuple(data["layers"]),
             noises=tuple(Noise(**n) for n in data["noises"]),
             draws=int(data["draws"]),
+            tolerance=data.get("tolerance"),
         )
 
 
@@ -122,7 +94,7 @@ class NccrResult:
     """Change rates of one item.
 
     Attributes:
-        changes: (noises, draws, layers) relative l2 changes.
+        changes: (noises, draws, layers) relative l2 changes; the draws that were made.
         embedding: (D,) embedding of the undisturbed item.
         draw_embeddings: (noises, draws, D) embeddings of the disturbed ones.
     """
@@ -135,59 +107,6 @@ class NccrResult:
     def vector(self) -> Tensor:
         """(noises · layers,) averages over the draws, ordered as ``NccrConfig.names``."""
         return self.changes.mean(dim=1).flatten()
-
-
-def draw_noise(noise: Noise, shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
-    """Draw, without applying.
-
-    Args:
-        noise: What to draw.
-        shape: (draws, *S); a mask needs at least one axis in S.
-        generator: Source of randomness, on the CPU so that every device gets the same noise.
-
-    Returns:
-        ``shape``: standard normal, uniform in [-1, 1], or bool that is true where masked.
-    """
-    if noise.family == "gaussian":
-        return torch.randn(shape, generator=generator)
-    if noise.family == "uniform":
-        return torch.rand(shape, generator=generator) * 2 - 1
-    # whole patches on a grid whose origin is random, along the last two axes (one for 1-D items)
-    axes = range(max(1, len(shape) - 2), len(shape))
-    coarse = list(shape)
-    for axis in axes:
-        coarse[axis] = -(-shape[axis] // noise.patch) + 1
-    mask = torch.rand(coarse, generator=generator) < noise.scale
-    for axis in axes:
-        offset = int(torch.randint(noise.patch, (1,), generator=generator))
-        mask = mask.repeat_interleave(noise.patch, dim=axis).narrow(axis, offset, shape[axis])
-    return mask
-
-
-def apply_noise(noise: Noise, x: Tensor, drawn: Tensor, bounds: Bounds) -> Tensor:
-    """Disturb one item by each draw; the result keeps to the bounds.
-
-    Args:
-        noise: What was drawn.
-        x: (1, *S) item.
-        drawn: (draws, *S) from ``draw_noise``.
-        bounds: Of the noise's level; a mask sets to the lower one.
-
-    Returns:
-        (draws, *S).
-
-    Raises:
-        InputError: If a mask has no lower bound to set to.
-    """
-    drawn = drawn.to(x.device)
-    if noise.family == "mask":
-        if not math.isfinite(bounds.low):
-            raise InputError(
-                f"the lower bound is {bounds.low}, a mask needs a finite one; give the model "
-                "input_bounds, or use gaussian or uniform noise"
-            )
-        return torch.where(drawn, torch.as_tensor(bounds.low, dtype=x.dtype, device=x.device), x)
-    return bounds.clip(x + noise.scale * drawn.to(x.dtype))
 
 
 def change_rate(clean: Tensor, disturbed: Tensor, *, order: Literal[2, 0] = 2) -> Tensor:
@@ -219,8 +138,8 @@ def measure_nccr(
 ) -> NccrResult:
     """Measure the change rates of one item.
 
-    The item's draws form the batch, so no padding is involved and the result does not depend on
-    what else is measured. Memory is bounded by ``chunk_positions``.
+    The item's draws, of all noises, form the batch: no padding is involved, and the result does not
+    depend on what else is measured. Memory is bounded by ``chunk_positions``.
 
     Args:
         model: In evaluation mode.
@@ -237,21 +156,20 @@ def measure_nccr(
         LayerNotFoundError: With near matches.
     """
     with torch.no_grad():
-        return _measure(model, item, config, generator, chunk_positions)
+        return _measure(model, item, config, generator, chunk_positions, early=True)
 
 
-def nccr_vector(
+def nccr_with_graph(
     model: InstrumentedModel, item: Batch, config: NccrConfig, *, generator: torch.Generator
-) -> Tensor:
-    """NCCR vector of one item, (noises · layers,), with its graph.
+) -> NccrResult:
+    """``measure_nccr`` in the autograd graph, for who attacks the detector.
 
-    For who attacks the detector: equal to ``measure_nccr(...).vector``, but a gradient flows to
-    ``item.x``. All draws stay in memory.
+    A gradient flows to ``item.x``. All draws are made, whatever the tolerance, and stay in memory.
 
     Raises:
         InputError: If the batch does not hold exactly one unpadded item.
     """
-    return _measure(model, item, config, generator, chunk_positions=2**62).vector
+    return _measure(model, item, config, generator, 2**62, early=False)
 
 
 def _measure(
@@ -260,36 +178,88 @@ def _measure(
     config: NccrConfig,
     generator: torch.Generator,
     chunk_positions: int,
+    *,
+    early: bool,
 ) -> NccrResult:
     if len(item) != 1 or item.lengths is not None:
         raise InputError(f"got {len(item)} items, expected one without padding; use Batch.item(i)")
-    changes, embeddings = [], []
+    stop_early = early and config.tolerance is not None
+    first = _FIRST_DRAWS if stop_early else config.draws
+    changes: list[Tensor] = []
+    embeddings: list[Tensor] = []
     with model.tap(*config.layers) as tap:
         clean_input = model.to_input(item)
         clean_embedding = model.embed_input(clean_input)
         clean = {layer: neuron_outputs(tap[layer])[0] for layer in config.layers}
-        for noise in config.noises:
-            source = item if noise.level == "raw" else clean_input
-            bounds = model.bounds if noise.level == "raw" else model.input_bounds
-            drawn = draw_noise(noise, (config.draws, *source.x.shape[1:]), generator=generator)
-            rates, vectors = [], []
-            for part in torch.split(drawn, max(1, chunk_positions // clean_input.x.shape[-1])):
-                disturbed = Batch(apply_noise(noise, source.x, part, bounds))
-                if noise.level == "raw":
-                    disturbed = model.to_input(disturbed)
-                vectors.append(model.embed_input(disturbed))
-                rates.append(
-                    torch.stack(
-                        [
-                            change_rate(clean[layer], neuron_outputs(tap[layer]))
-                            for layer in config.layers
-                        ],
-                        dim=1,
-                    )
-                )
-            changes.append(torch.cat(rates))
-            embeddings.append(torch.cat(vectors))
-    return NccrResult(torch.stack(changes), clean_embedding[0], torch.stack(embeddings))
+        most = max(1, chunk_positions // clean_input.x.shape[-1])
+
+        def change(disturbed: Tensor) -> None:
+            embeddings.append(model.embed_input(Batch(disturbed)))
+            rates = (change_rate(clean[la], neuron_outputs(tap[la])) for la in config.layers)
+            changes.append(torch.stack(list(rates), dim=1))
+
+        rounds: list[int] = []
+        while sum(rounds) < config.draws:
+            rounds.append(1 if rounds else first)
+            disturbed = _disturbed(
+                model, item, clean_input, config.noises, rounds[-1], generator, most
+            )
+            for part in _packed(disturbed, most):
+                change(part)
+            measured = _by_noise(changes, config.noises, rounds)
+            if stop_early and _tight(measured, config.tolerance or 0.0):
+                break
+    draws = _by_noise(embeddings, config.noises, rounds)
+    return NccrResult(measured, clean_embedding[0], draws)
+
+
+def _disturbed(
+    model: InstrumentedModel,
+    item: Batch,
+    clean_input: Batch,
+    noises: Sequence[Noise],
+    draws: int,
+    generator: torch.Generator,
+    most: int,
+) -> Iterator[Tensor]:
+    """Model input under each noise and draw, in that order, at most ``most`` at a time."""
+    for noise in noises:
+        source = item if noise.level == "raw" else clean_input
+        bounds = model.bounds if noise.level == "raw" else model.input_bounds
+        drawn = draw_noise(noise, (draws, *source.x.shape[1:]), generator=generator)
+        for part in torch.split(drawn, most):
+            disturbed = Batch(apply_noise(noise, source.x, part, bounds))
+            yield (model.to_input(disturbed) if noise.level == "raw" else disturbed).x
+
+
+def _packed(parts: Iterator[Tensor], most: int) -> Iterator[Tensor]:
+    """Join consecutive parts to batches of at most ``most``: few large passes, not many small."""
+    waiting: list[Tensor] = []
+    for part in parts:
+        if waiting and sum(map(len, waiting)) + len(part) > most:
+            yield torch.cat(waiting)
+            waiting = []
+        waiting.append(part)
+    yield torch.cat(waiting)
+
+
+def _by_noise(parts: Sequence[Tensor], noises: Sequence[Noise], rounds: Sequence[int]) -> Tensor:
+    """Sort (rounds · noises · draws of the round, ...) to (noises, draws, ...)."""
+    together = torch.cat(list(parts))
+    sizes = [len(noises) * draws for draws in rounds]
+    return torch.cat(
+        [
+            rows.reshape(len(noises), draws, *rows.shape[1:])
+            for rows, draws in zip(torch.split(together, sizes), rounds, strict=True)
+        ],
+        dim=1,
+    )
+
+
+def _tight(changes: Tensor, tolerance: float) -> bool:
+    """Tell whether the standard error of every mean over the draws is small beside it."""
+    error = changes.std(dim=1) / changes.shape[1] ** 0.5
+    return bool((error <= tolerance * changes.mean(dim=1)).all())
 
 
 def nccr_scalar(

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import genpareto
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GroupKFold
 
 from nip_audio.errors import CalibrationError, InputError
 
-__all__ = ["conformal_p_value", "conformal_threshold", "files_needed", "out_of_fold_distances"]
+__all__ = [
+    "TailFit",
+    "benjamini_hochberg",
+    "conformal_p_value",
+    "conformal_threshold",
+    "files_needed",
+    "files_needed_for_folder",
+    "fit_tail",
+    "out_of_fold_distances",
+]
 
 Array = NDArray[np.float64]
 
@@ -91,3 +102,104 @@ def conformal_p_value(clean_distances: ArrayLike, distance: float) -> float:
     """Return (1 + number of clean distances ≥ this one) / (n + 1)."""
     distances = np.asarray(clean_distances, dtype=np.float64)
     return float((1 + (distances >= distance).sum()) / (len(distances) + 1))
+
+
+def benjamini_hochberg(p_values: ArrayLike, false_discovery_rate: float) -> NDArray[np.bool_]:
+    """Tell which files of a folder to flag so that few of the flagged are clean.
+
+    Of the flagged, the expected share of clean ones is at most the rate, if p-values of clean files
+    are valid and not negatively dependent; conformal p-values from one calibration are positively
+    dependent (Bates et al., 2023).
+
+    Source: Benjamini and Hochberg (1995).
+
+    Args:
+        p_values: (m,) in (0, 1].
+        false_discovery_rate: In (0, 1).
+
+    Returns:
+        (m,) true where flagged.
+
+    Raises:
+        InputError: If a value is out of range.
+
+    Example:
+        >>> benjamini_hochberg([0.001, 0.3, 0.02, 0.9], 0.05).tolist()
+        [True, False, True, False]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not 0 < false_discovery_rate < 1:
+        raise InputError(
+            f"false-discovery rate is {false_discovery_rate}, expected a share in (0, 1) such as "
+            "0.05"
+        )
+    if p.ndim != 1 or not ((p > 0) & (p <= 1)).all():
+        raise InputError(f"p-values {p.shape} are not all in (0, 1]")
+    if len(p) == 0:
+        return np.zeros(0, dtype=bool)
+    limits = false_discovery_rate * np.arange(1, len(p) + 1) / len(p)
+    passing = np.flatnonzero(np.sort(p) <= limits)
+    return np.asarray(p <= (np.sort(p)[passing[-1]] if len(passing) else -1.0))
+
+
+def files_needed_for_folder(files: int, false_discovery_rate: float) -> int:
+    """Calibration files from which a single bad file among ``files`` can be flagged.
+
+    Its conformal p-value, at least 1 / (n + 1), has to reach the rate divided by ``files``.
+
+    Example:
+        >>> files_needed_for_folder(1000, 0.05)
+        19999
+    """
+    return files_needed(false_discovery_rate / files)
+
+
+@dataclass(frozen=True)
+class TailFit:
+    """Generalised Pareto distribution of clean distances above a limit.
+
+    Attributes:
+        limit: Where the tail begins.
+        share: Share of clean files above it.
+        shape: Of the distribution; positive is heavy.
+        scale: Of the distribution, in units of the distance.
+    """
+
+    limit: float
+    share: float
+    shape: float
+    scale: float
+
+    def p_value(self, distance: float) -> float:
+        """Estimate the share of clean files above a distance beyond the limit."""
+        beyond = genpareto.sf(distance - self.limit, self.shape, scale=self.scale)
+        return float(max(self.share * beyond, np.finfo(np.float64).tiny))
+
+
+_TAIL_SHARE = 0.1
+_LEAST_TAIL = 20
+
+
+def fit_tail(clean_distances: ArrayLike) -> TailFit:
+    """Fit the tail of clean distances, for p-values below those that counting can give.
+
+    An extrapolation, not a guarantee: it says what p would be if the tail goes on as it begins.
+    Conformal p-values hold whatever the distribution.
+
+    Source: Pickands (1975), peaks over a threshold: here the largest tenth.
+
+    Raises:
+        CalibrationError: With fewer than 200 files; a tail needs 20 distances.
+    """
+    distances = np.sort(np.asarray(clean_distances, dtype=np.float64))
+    if not np.isfinite(distances).all():
+        raise CalibrationError("a clean distance is not finite; calibrate anew")
+    count = int(len(distances) * _TAIL_SHARE)
+    if count < _LEAST_TAIL:
+        raise CalibrationError(
+            f"{len(distances)} clean files are too few for the tail of their distances, expected "
+            f"at least {round(_LEAST_TAIL / _TAIL_SHARE)}; add files, or use conformal p-values"
+        )
+    limit = float(distances[-count - 1])
+    shape, _, scale = genpareto.fit(distances[-count:] - limit, floc=0.0)
+    return TailFit(limit, count / len(distances), float(shape), float(scale))

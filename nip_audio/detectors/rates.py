@@ -29,13 +29,21 @@ class LogRates(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     log rate on the log length is fitted by least squares; beyond the lengths seen it is not
     extrapolated.
 
-    Rows are (rates ≥ 0, length > 0): the last column is the length, in any unit.
+    Rows are (rates ≥ 0, signed changes, length > 0): the last column is the length, in any unit.
+    Signed changes c are put on the scale sign(c)·log(1 + |c|): they are heavy-tailed.
+
+    Args:
+        signed: How many columns before the last are signed changes.
 
     Attributes:
         slopes_: (F,) change of log rate with log length.
         center_: Mean log length, at which nothing is corrected.
         range_: (2,) log lengths seen.
     """
+
+    def __init__(self, *, signed: int = 0) -> None:
+        """Keep the settings."""
+        self.signed = signed
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Fit on (n ≥ 2, F + 1); ``y`` is ignored.
@@ -59,10 +67,14 @@ class LogRates(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(rates - excess[:, None] * self.slopes_)
 
     def correct(self, rates: Tensor, length: float) -> Tensor:
-        """``transform`` of (n, F) float64 change rates of one length, in the autograd graph."""
+        """``transform`` of (n, F) float64 rows of one length, in the autograd graph."""
         check_is_fitted(self)
         excess = float(np.clip(np.log(length), *self.range_)) - self.center_
-        return torch.log(rates + _FLOOR) - excess * torch.from_numpy(self.slopes_).to(rates)
+        split = rates.shape[1] - self.signed
+        changes = rates[:, split:]
+        signed = changes.sign() * torch.log1p(changes.abs())
+        scaled = torch.cat([torch.log(rates[:, :split] + _FLOOR), signed], dim=1)
+        return scaled - excess * torch.from_numpy(self.slopes_).to(rates)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the fitted arrays."""
@@ -73,17 +85,23 @@ class LogRates(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> LogRates:
-        """Rebuild from what ``to_tensors`` gave."""
-        rates = cls()
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, signed: int = 0) -> LogRates:
+        """Rebuild from what ``to_tensors`` gave, and the setting."""
+        rates = cls(signed=signed)
         rates.slopes_ = tensors["slopes"].numpy()
         rates.center_, *limits = tensors["lengths"].tolist()
         rates.range_ = np.array(limits)
         rates.n_features_in_ = len(rates.slopes_) + 1
         return rates
 
-    @staticmethod
-    def _split(rows: Array) -> tuple[Array, Array]:
-        if rows.shape[1] < 2 or (rows[:, :-1] < 0).any() or (rows[:, -1] <= 0).any():
-            raise InputError("expected rows of change rates ≥ 0 and, last, a length > 0")
-        return np.log(rows[:, :-1] + _FLOOR), np.log(rows[:, -1])
+    def _split(self, rows: Array) -> tuple[Array, Array]:
+        split = rows.shape[1] - 1 - self.signed
+        if split < 1 or (rows[:, :split] < 0).any() or (rows[:, -1] <= 0).any():
+            raise InputError(
+                f"expected rows of change rates ≥ 0, {self.signed} signed changes and, last, a "
+                "length > 0"
+            )
+        changes = rows[:, split:-1]
+        signed = np.sign(changes) * np.log1p(np.abs(changes))
+        logs = np.log(rows[:, :split] + _FLOOR)
+        return np.column_stack([logs, signed]), np.log(rows[:, -1])

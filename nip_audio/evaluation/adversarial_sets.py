@@ -98,8 +98,7 @@ class Recipe:
         objective = Identification(model, labels)
         if self.guard is None:
             return objective
-        rate = self.source.pretrained.card.sample_rate_hz
-        return self.guard.guard(objective, sample_rate_hz=rate, generator=generator)
+        return self.guard.guard(objective, generator=generator)
 
     @property
     def key(self) -> str:

@@ -19,13 +19,15 @@ from torch import Tensor
 from nip_audio.attacks.objectives import Guarded, Objective
 from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
+from nip_audio.core.decision import evidence_vector
 from nip_audio.core.metrics import auroc
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, measure_nccr
 from nip_audio.core.state import write_atomic
-from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
-from nip_audio.detectors.differentiable import NccrDistance
+from nip_audio.detectors.density import CleanDensity
+from nip_audio.detectors.differentiable import GraphDetector, NccrDistance
+from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import InputError
 from nip_audio.evaluation.seeds import seed_of
@@ -48,6 +50,9 @@ Array = NDArray[np.float64]
 DETECTOR = "NCCR, clean only"
 """Name of the detector that an adaptive attacker attacks together with the model."""
 
+EVIDENCE_VERSION = 2
+"""Of what is kept of measured clips."""
+
 RATES = (0.05, 0.01)
 """False-positive rates at which thresholds are set."""
 
@@ -57,13 +62,15 @@ class Evidence:
     """What detectors see of some clips: no label, no clean original.
 
     Attributes:
-        rates: (n, F + 1) NCCR vectors and, last, seconds.
+        rates: (n, F + 1) NCCR evidence and, last, the length: rows of ``NccrMeasure``.
         score_changes: (n, noises) mean |change| of the score of the class that the model names,
             under the very same noise.
+        signed: How many of the evidence's entries are signed changes.
     """
 
     rates: Array
     score_changes: Array
+    signed: int
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -77,7 +84,6 @@ def gather(
     config: NccrConfig,
     *,
     seed: int,
-    seconds_per_position: float,
     progress: Callable[[], None] = lambda: None,
 ) -> Evidence:
     """Measure clips, each with noise that depends on the seed and its own content alone.
@@ -87,7 +93,6 @@ def gather(
         clips: (*S) values of the model's raw input.
         config: Noises and taps.
         seed: Of the noise.
-        seconds_per_position: Of the last axis.
         progress: Called after each clip.
     """
     rates, changes = [], []
@@ -98,11 +103,11 @@ def gather(
         named = int(scores.argmax())
         noisy = model.score_embeddings(result.draw_embeddings.flatten(0, 1))[:, named]
         change = (noisy - scores[named]).abs().reshape(len(config.noises), -1).mean(dim=1)
-        seconds = clip.shape[-1] * seconds_per_position
-        rates.append(np.append(result.vector.double().numpy(), seconds))
+        vector = evidence_vector(model, result).double().numpy()
+        rates.append(np.append(vector, float(clip.shape[-1])))
         changes.append(change.double().numpy())
         progress()
-    return Evidence(np.stack(rates), np.stack(changes))
+    return Evidence(np.stack(rates), np.stack(changes), signed_entries(config, head=True))
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def fit_detectors(calibration: Evidence, items: Sequence[Item]) -> tuple[Detecto
         items: The clips, for their speakers: thresholds come from speakers held out.
 
     Returns:
-        NCCR, and |Δscore| under the same noise: its plain mean, and the same two-sided distance
+        NCCR, and |Δscore| under the same noise: its plain mean, and the same two-sided detector
         that NCCR has.
 
     Raises:
@@ -146,22 +151,23 @@ def fit_detectors(calibration: Evidence, items: Sequence[Item]) -> tuple[Detecto
     """
     speakers = [item.speaker for item in items]
 
-    def two_sided(rows: Callable[[Evidence], Array], name: str) -> Detector:
-        fitted: Pipeline = make_pipeline(LogRates(), CleanDistance()).fit(rows(calibration))
+    def two_sided(rows: Callable[[Evidence], Array], name: str, signed: int) -> Detector:
+        scale = LogRates(signed=signed)
+        fitted: Pipeline = make_pipeline(scale, CleanDensity()).fit(rows(calibration))
         held_out = out_of_fold_distances(fitted, rows(calibration), speakers)
         limits = {rate: conformal_threshold(held_out, rate) for rate in RATES}
         return Detector(name, lambda e: -fitted.score_samples(rows(e)), limits, fitted)
 
     means = calibration.score_changes.mean(axis=1)
     return (
-        two_sided(lambda e: e.rates, DETECTOR),
+        two_sided(lambda e: e.rates, DETECTOR, calibration.signed),
         Detector(
             "|Δscore|, mean",
             lambda e: e.score_changes.mean(axis=1),
             {rate: conformal_threshold(means, rate) for rate in RATES},
         ),
         two_sided(
-            lambda e: np.column_stack([e.score_changes, e.rates[:, -1]]), "|Δscore|, two-sided"
+            lambda e: np.column_stack([e.score_changes, e.rates[:, -1]]), "|Δscore|, two-sided", 0
         ),
     )
 
@@ -174,13 +180,15 @@ class Guard:
         config: What is measured, with as many draws as the attacker can afford in every step.
         rates: Fitted.
         detector: Fitted.
-        threshold: Distance above which a clip is flagged.
+        threshold: Above which a clip is flagged.
+        scale: How much more than the threshold weighs as much as a logit.
     """
 
     config: NccrConfig
     rates: LogRates
-    detector: CleanDistance
+    detector: GraphDetector
     threshold: float
+    scale: float
 
     def settings(self) -> dict[str, Any]:
         """Return what attacks on it depend on, as plain JSON values."""
@@ -192,26 +200,16 @@ class Guard:
             "name": DETECTOR,
             "config": self.config.to_json(),
             "threshold": self.threshold,
+            "scale": self.scale,
             "fitted_sha256": digest.hexdigest(),
         }
 
-    def guard(
-        self, objective: Objective, *, sample_rate_hz: int, generator: torch.Generator
-    ) -> Guarded:
-        """Return the aim to have one's way and not to be noticed.
-
-        A tenth of the threshold weighs as much as a logit.
-        """
+    def guard(self, objective: Objective, *, generator: torch.Generator) -> Guarded:
+        """Return the aim to have one's way and not to be noticed."""
         evidence = NccrDistance(
-            objective.model,
-            self.config,
-            self.rates,
-            self.detector,
-            unit_s=1 / sample_rate_hz,
-            generator=generator,
+            objective.model, self.config, self.rates, self.detector, generator=generator
         )
-        limit = self.threshold
-        return Guarded(objective, evidence, threshold=limit, scale=limit / 10)
+        return Guarded(objective, evidence, threshold=self.threshold, scale=self.scale)
 
 
 def guard_of(detectors: Sequence[Detector], config: NccrConfig) -> Guard:
@@ -220,21 +218,21 @@ def guard_of(detectors: Sequence[Detector], config: NccrConfig) -> Guard:
     if nccr.fitted is None:
         raise InputError(f"{nccr.name} was not fitted; pass what fit_detectors returned")
     rates, detector = (step for _, step in nccr.fitted.steps)
-    return Guard(replace(config, draws=1), rates, detector, nccr.thresholds[RATES[0]])
+    limit = nccr.thresholds[RATES[0]]
+    return Guard(replace(config, draws=1), rates, detector, limit, scale=limit / 10)
 
 
 def evidence_of(
     system: EvaluatedSystem, clips: Sequence[Tensor], config: NccrConfig, folder: Path, *, seed: int
 ) -> Evidence:
     """Measure clips, or read what was measured of the very same before."""
-    settings = json.dumps(config.to_json(), sort_keys=True)
+    settings = json.dumps(config.to_json() | {"evidence": EVIDENCE_VERSION}, sort_keys=True)
     parts = [system.identity, settings, str(seed), *(samples_sha256(clip) for clip in clips)]
     path = folder / f"{hashlib.sha256(':'.join(parts).encode()).hexdigest()[:24]}.safetensors"
     if path.exists():
         read = {name: tensor.numpy() for name, tensor in load(path.read_bytes()).items()}
-        return Evidence(read["rates"], read["score_changes"])
-    rate = system.pretrained.card.sample_rate_hz
-    made = gather(system.model, clips, config, seed=seed, seconds_per_position=1 / rate)
+        return Evidence(read["rates"], read["score_changes"], signed_entries(config, head=True))
+    made = gather(system.model, clips, config, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"rates": made.rates, "score_changes": made.score_changes}
     tensors = {name: torch.from_numpy(array).contiguous() for name, array in arrays.items()}

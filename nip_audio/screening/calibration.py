@@ -234,8 +234,8 @@ def calibrate(
     owners = [*groups, *(group for group, _ in noisy)]
     spectra = np.stack([m.spectrum for _, _, m in measured])
     embeddings = np.stack([m.embedding for _, _, m in measured])
-    judge = make_pipeline(LogRates(), CleanDistance()).fit(vectors)
-    domain = CleanDistance().fit(spectra)
+    judge = make_pipeline(LogRates(), CleanDistance(shrinkage=None)).fit(vectors)
+    domain = CleanDistance(shrinkage=None).fit(spectra)
     return Calibration(
         model_id=pretrained.model_id,
         config=config,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nip_audio.audio.io import Audio
 from nip_audio.core.adapter import Batch
-from nip_audio.core.nccr import NccrConfig, Noise, measure_nccr
+from nip_audio.core.nccr import NccrConfig, measure_nccr
+from nip_audio.core.noise import Noise
 from nip_audio.models.pretrained import PretrainedModel
 
 __all__ = ["DEFAULT_NOISES", "Measurement", "default_config", "measure", "noise_generator"]

@@ -9,15 +9,8 @@ from torch import nn
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.nccr import (
-    NccrConfig,
-    Noise,
-    apply_noise,
-    change_rate,
-    draw_noise,
-    measure_nccr,
-    nccr_scalar,
-)
+from nip_audio.core.nccr import NccrConfig, change_rate, measure_nccr, nccr_scalar
+from nip_audio.core.noise import Noise, apply_noise, draw_noise
 from nip_audio.errors import InputError, LayerNotFoundError
 
 BOUNDS = Bounds(-1.0, 1.0)

@@ -7,9 +7,14 @@ import torch
 from nip_audio.attacks.end_to_end import EndToEndPgd
 from nip_audio.attacks.objectives import Guarded, Identification
 from nip_audio.core.adapter import Batch
-from nip_audio.core.nccr import NccrConfig, Noise, measure_nccr, nccr_vector
+from nip_audio.core.decision import evidence_vector
+from nip_audio.core.nccr import NccrConfig, measure_nccr, nccr_with_graph
+from nip_audio.core.noise import Noise
 from nip_audio.detectors.clean import CleanDistance
+from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.differentiable import NccrDistance
+from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
+from nip_audio.detectors.perceptron import AttackPerceptron
 from nip_audio.detectors.rates import LogRates
 
 CONFIG = NccrConfig(
@@ -17,28 +22,31 @@ CONFIG = NccrConfig(
     noises=(Noise("gaussian", "input", 0.03), Noise("gaussian", "raw", 0.002)),
     draws=2,
 )
-RATE_HZ = 16000
+MEASURE = NccrMeasure(CONFIG)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture
-def fitted(tiny_model) -> tuple[LogRates, CleanDistance]:
+@pytest.fixture(params=["distance", "density", "perceptron"])
+def fitted(request, tiny_model):
     rng = seeded(1)
     rows = []
     for i in range(24):
-        size = 6000 + 200 * i
-        clip = Batch(0.1 * torch.randn(1, size, generator=rng).clamp(-1, 1))
-        vector = measure_nccr(tiny_model, clip, CONFIG, generator=rng).vector
-        rows.append(np.append(vector.numpy(), size / RATE_HZ))
-    rates = LogRates().fit(rows)
-    return rates, CleanDistance().fit(rates.transform(rows))
+        clip = Batch(0.1 * torch.randn(1, 6000 + 200 * i, generator=rng).clamp(-1, 1))
+        rows.append(MEASURE.measure(tiny_model, clip, generator=rng))
+    rates = LogRates(signed=signed_entries(CONFIG, head=True)).fit(rows)
+    scaled = rates.transform(rows)
+    if request.param == "perceptron":
+        attacked = np.arange(24) % 2
+        return rates, AttackPerceptron(parameters=60, max_iter=3000).fit(scaled, attacked)
+    detector = CleanDistance() if request.param == "distance" else CleanDensity(neighbours=5)
+    return rates, detector.fit(scaled)
 
 
-def distance(tiny_model, fitted, seed: int) -> NccrDistance:
-    return NccrDistance(tiny_model, CONFIG, *fitted, unit_s=1 / RATE_HZ, generator=seeded(seed))
+def distance(model, fitted, seed: int) -> NccrDistance:
+    return NccrDistance(model, CONFIG, *fitted, generator=seeded(seed))
 
 
 @pytest.fixture
@@ -46,11 +54,12 @@ def batch() -> Batch:
     return Batch(0.1 * torch.rand(2, 8000, generator=seeded(3)))
 
 
-def test_vector_is_the_measured_one(tiny_model, batch):
+def test_evidence_is_the_measured_one(tiny_model, batch):
     one = batch.item(0)
-    got = nccr_vector(tiny_model, one, CONFIG, generator=seeded(4))
-    expected = measure_nccr(tiny_model, one, CONFIG, generator=seeded(4)).vector
-    torch.testing.assert_close(got.detach(), expected)
+    with_graph = nccr_with_graph(tiny_model, one, CONFIG, generator=seeded(4))
+    measured = measure_nccr(tiny_model, one, CONFIG, generator=seeded(4))
+    got, expected = (evidence_vector(tiny_model, r) for r in (with_graph, measured))
+    torch.testing.assert_close(got.detach(), expected.detach())
 
 
 def test_distance_is_the_detectors(tiny_model, fitted, batch):
@@ -58,9 +67,9 @@ def test_distance_is_the_detectors(tiny_model, fitted, batch):
     got = distance(tiny_model, fitted, 5)(batch).detach()
     generator = seeded(5)
     for row in range(2):
-        result = measure_nccr(tiny_model, batch.item(row), CONFIG, generator=generator)
-        rows = rates.transform([np.append(result.vector.double().numpy(), 0.5)])
-        assert float(got[row]) == pytest.approx(float(detector.distance(rows)[0]), rel=1e-6)
+        measured = MEASURE.measure(tiny_model, batch.item(row), generator=generator)
+        expected = -detector.score_samples(rates.transform([measured]))[0]
+        assert float(got[row]) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_gradient_leads_to_what_the_detector_takes_for_clean(tiny_model, fitted, batch):

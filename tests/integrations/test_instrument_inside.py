@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.influence import neuron_influence, neuron_outputs
-from nip_audio.core.nccr import NccrConfig, Noise, measure_nccr
+from nip_audio.core.nccr import NccrConfig, measure_nccr
+from nip_audio.core.noise import Noise
 from nip_audio.errors import LayerNotFoundError
 from nip_audio.integrations.instrument import instrument
 

@@ -1,0 +1,135 @@
+"""The paper's detector: a small perceptron that has seen attacks of the defender's own making."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+__all__ = ["AttackPerceptron"]
+
+Array = NDArray[np.float64]
+
+
+class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Perceptron of three layers: vectors, one hidden layer (ReLU), log-odds of an attack.
+
+    Source: NCCR, Sec. 5. Deviation: the paper's 1,792 parameters fit no one layout; the hidden
+    layer is as wide as that many parameters allow.
+
+    Args:
+        parameters: Most parameters of the network.
+        alpha: Weight of the squared weights in the loss.
+        max_iter: Most epochs.
+        random_state: Of the initial weights and the order of the rows.
+
+    Attributes:
+        classes_: The two classes of ``y``; the second is the attack.
+        parameters_: Number of parameters.
+        weights_: ``center``, ``scale``, and the two layers' ``w1``, ``b1``, ``w2``, ``b2``.
+    """
+
+    def __init__(
+        self,
+        *,
+        parameters: int = 1792,
+        alpha: float = 1.0,
+        max_iter: int = 500,
+        random_state: int | None = 0,
+    ) -> None:
+        """Keep the settings."""
+        self.parameters = parameters
+        self.alpha = alpha
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Tags:
+        """Two classes, no more."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit on vectors (n, F) and classes (n,), of which there are two.
+
+        Raises:
+            ValueError: For other than two classes, or values that are not finite.
+        """
+        rows, classes = validate_data(self, X, y, dtype=np.float64)
+        kind = type_of_target(classes, input_name="y", raise_unknown=True)
+        if kind != "binary":
+            raise ValueError(
+                f"Only binary classification is supported. The type of the target is {kind}."
+            )
+        self.classes_ = np.unique(classes)
+        if len(self.classes_) < 2:
+            raise ValueError("Classifier can't train when only one class is present.")
+        scaler = StandardScaler().fit(rows)
+        hidden = max(1, (self.parameters - 1) // (rows.shape[1] + 2))
+        network = MLPClassifier(
+            (hidden,), alpha=self.alpha, max_iter=self.max_iter, random_state=self.random_state
+        )
+        network.fit(scaler.transform(rows), classes == self.classes_[1])
+        self.weights_ = {
+            "center": scaler.mean_,
+            "scale": scaler.scale_,
+            "w1": network.coefs_[0],
+            "b1": network.intercepts_[0],
+            "w2": network.coefs_[1],
+            "b2": network.intercepts_[1],
+        }
+        self.parameters_ = sum(self.weights_[name].size for name in ("w1", "b1", "w2", "b2"))
+        self.n_iter_ = network.n_iter_
+        return self
+
+    def decision_function(self, X: ArrayLike) -> Array:
+        """Return the log-odds of an attack, (n,)."""
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        return np.asarray(self.distance_of(torch.from_numpy(rows)).numpy())
+
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Return the negative log-odds: higher is more normal, scikit-learn's convention."""
+        return -self.decision_function(X)
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Return the probabilities of the two classes, (n, 2)."""
+        attack = 1 / (1 + np.exp(-self.decision_function(X)))
+        return np.column_stack([1 - attack, attack])
+
+    def predict(self, X: ArrayLike) -> NDArray[np.generic]:
+        """Return the likelier class of each row."""
+        check_is_fitted(self)
+        return np.asarray(self.classes_[(self.decision_function(X) > 0).astype(int)])
+
+    def distance_of(self, rows: Tensor) -> Tensor:
+        """``decision_function`` of (n, F) float64 rows, in the autograd graph: (n,)."""
+        check_is_fitted(self)
+        w = {name: torch.from_numpy(array).to(rows) for name, array in self.weights_.items()}
+        hidden = torch.relu((rows - w["center"]) / w["scale"] @ w["w1"] + w["b1"])
+        return (hidden @ w["w2"] + w["b2"])[:, 0]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the fitted arrays."""
+        check_is_fitted(self)
+        return {k: torch.from_numpy(np.ascontiguousarray(a)) for k, a in self.weights_.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> AttackPerceptron:
+        """Rebuild from what ``to_tensors`` gave; classes are 0 and 1."""
+        detector = cls()
+        detector.weights_ = {name: tensor.numpy() for name, tensor in tensors.items()}
+        detector.classes_ = np.array([0, 1])
+        detector.n_features_in_ = len(detector.weights_["center"])
+        detector.parameters_ = sum(detector.weights_[k].size for k in ("w1", "b1", "w2", "b2"))
+        return detector
