@@ -49,7 +49,8 @@ def baseline_detectors(
     squeezers = (
         Quantization(bits=8, level="raw", bounds=bounds),
         MedianFilter(kernel=3, bounds=bounds),
-        DownSampling(rate_hz=rate // 2, sample_rate_hz=rate, bounds=bounds),
+        # to half the rate takes more from a voice than any attack puts in
+        DownSampling(rate_hz=rate * 7 // 800 * 100, sample_rate_hz=rate, bounds=bounds),
     )
     vocoders = (
         GriffinLim(sample_rate_hz=rate, bounds=bounds),
@@ -57,7 +58,7 @@ def baseline_detectors(
     )
     codecs = (
         Codec(codec="mp3", sample_rate_hz=rate, bounds=bounds),
-        Codec(codec="opus", sample_rate_hz=rate, bounds=bounds),
+        Codec(codec="vorbis", compression_level=0.8, sample_rate_hz=rate, bounds=bounds),
     )
     return (
         ScoreChange(config),

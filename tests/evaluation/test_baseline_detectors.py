@@ -26,6 +26,7 @@ RATE_HZ = 16000
 LAYERS = ("frames.1", "frames.4", "embedding")
 NOISES = (Noise("gaussian", "raw", 0.01), Noise("gaussian", "input", 0.03))
 LEARNING = {
+    "feature squeezing",
     "model mutation",
     "neuron boundary coverage",
     "Dissector",

@@ -22,28 +22,29 @@ Array = NDArray[np.float64]
 
 
 def snapshot_validity(logits: Array, named: int) -> float:
-    """How far a sub-model supports a class: p_named / (p_named + p_best other), in [0, 1].
+    """How far a sub-model supports a class: log of p_named / (p_named + p_best other), at most 0.
 
     Args:
         logits: (C ≥ 2,) of the sub-model.
         named: Class that the whole model names.
 
     Example:
-        >>> round(snapshot_validity(np.log([0.6, 0.2, 0.2]), 0), 6)
+        >>> round(float(np.exp(snapshot_validity(np.log([0.6, 0.2, 0.2]), 0))), 6)
         0.75
-        >>> round(snapshot_validity(np.log([0.6, 0.2, 0.2]), 1), 6)
+        >>> round(float(np.exp(snapshot_validity(np.log([0.6, 0.2, 0.2]), 1))), 6)
         0.25
     """
-    gap = np.delete(logits, named).max() - logits[named]
-    return float(1 / (1 + np.exp(np.clip(gap, -500, 500))))
+    return -float(np.logaddexp(0, np.delete(logits, named).max() - logits[named]))
 
 
 class Dissector(Baseline):
     """Validity of the model's decision as its layers see it (Wang et al., ICSE 2020).
 
     A sub-model of each layer is a linear classifier of the layer's neuron outputs. A row has the
-    snapshot validity of each layer, the first layer first. The suspicion is one less their mean
-    with growing weights (the profile validity, with linear growth: 1, 2, 3, …).
+    logarithm of each layer's snapshot validity, the first layer first: the validities of clean
+    items lie at one, where no distance can be fitted to them. The suspicion is one less the mean of
+    the validities themselves, with growing weights (the profile validity, with linear growth: 1, 2,
+    3, …).
 
     Deviation: the paper trains each sub-model on the training set and its labels. Here there are a
     few clean items, often one or two of a class and none of most, and the labels are the model's
@@ -78,7 +79,8 @@ class Dissector(Baseline):
 
     def suspicion(self, rows: Array) -> Array:
         """Return 1 − the profile validity."""
-        return np.asarray(1 - np.average(rows, axis=1, weights=np.arange(1, rows.shape[1] + 1)))
+        growth = np.arange(1, rows.shape[1] + 1)
+        return np.asarray(1 - np.average(np.exp(rows), axis=1, weights=growth))
 
     def _learn(
         self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
