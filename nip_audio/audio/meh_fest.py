@@ -61,9 +61,9 @@ class MehFest:
     kHz, recordings are nearly silent, and the perturbation is not. The settings are those of the
     paper's published programs: 512 points, frames of 400 samples every 160, bins from 7 kHz.
 
-    A row has one entry, in decibels: the order is the paper's, and ``floor`` keeps digital silence
-    finite. For other rates than 16 kHz, which the paper does not treat, times and the share of the
-    band are kept.
+    A row has one entry, in decibels: the order is the paper's, and a floor of -100 keeps digital
+    silence finite. For other rates than 16 kHz, which the paper does not treat, times and the share
+    of the band are kept.
 
     Deviation: none but the scale. The model is not looked at, and need have no head.
 
@@ -104,12 +104,16 @@ class MehFest:
         """Measure one raw item (a batch of one waveform, unpadded): (1,) decibels.
 
         Raises:
-            InputError: If the item is no batch of one waveform without padding.
+            InputError: If the item is no batch of one waveform without padding, or not finite.
         """
         if item.x.dim() != 2 or len(item) != 1 or item.lengths is not None:
             raise InputError(
                 f"got {tuple(item.x.shape)}, expected one waveform (1, samples) without padding; "
                 "use Batch.item(i)"
+            )
+        if not bool(item.x.isfinite().all()):
+            raise InputError(
+                "the item has values that are not finite, expected numbers; read it again"
             )
         samples = item.x[0].detach().double().cpu().numpy()
         energy = least_high_energy(samples, sample_rate_hz=self.sample_rate_hz)

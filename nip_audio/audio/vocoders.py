@@ -1,11 +1,11 @@
 """Vocoders that need no download: sound from magnitudes alone, its phase made up anew.
 
 What an attacker has put into phases and fine structure does not survive. Wu et al. (ICASSP 2022)
-resynthesise with a neural vocoder (Parallel WaveGAN) from a mel spectrogram, and have Griffin–Lim
-stand beside it. Both of these here are Griffin–Lim: one from the linear magnitudes, one from a mel
-spectrogram, that is, from what a neural vocoder would be given. They differ from the published one
-in what they have learned, which is nothing: no speech is expected, so that more of the voice is
-lost, and scores of clean speech change more.
+resynthesise with a neural vocoder from a mel spectrogram, and have Griffin–Lim stand beside it.
+Both of these here are Griffin–Lim: one from the linear magnitudes, one from a mel spectrogram, that
+is, from what a neural vocoder would be given. They differ from the published one in what they have
+learned, which is nothing: no speech is expected, so that more of the voice is lost, and scores of
+clean speech change more.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nip_audio import load_pretrained
+from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, Noise
@@ -19,8 +20,11 @@ from nip_audio.detectors.base import Measure
 from nip_audio.detectors.baselines.attack_cost import AttackCost
 from nip_audio.detectors.baselines.intrinsic_dimension import IntrinsicDimension
 from nip_audio.detectors.baselines.model_mutation import LabelChangeRate
+from nip_audio.detectors.baselines.score_change import ScoreChange
 from nip_audio.errors import InputError, StateError
 from nip_audio.evaluation.baseline_detectors import baseline_detectors
+from nip_audio.evaluation.detection import gather
+from nip_audio.evaluation.seeds import seed_of
 
 RATE_HZ = 16000
 LAYERS = ("frames.1", "frames.4", "embedding")
@@ -161,6 +165,14 @@ def test_more_than_one_item_or_padding_is_an_error(fitted, tiny_model, name):
 
 
 @EVERY
+def test_values_that_are_no_numbers_are_an_error(fitted, tiny_model, voices, name):
+    item = voices(1)[0]
+    broken = item.with_x(torch.full_like(item.x, torch.nan))
+    with pytest.raises(InputError, match="the item has values that are not finite"):
+        fitted(name).measure(tiny_model, broken, generator=seeded())
+
+
+@EVERY
 def test_what_learns_says_that_it_was_not_fitted(tiny_model, voices, name):
     detector = detectors()[name]
     if name not in LEARNING:
@@ -179,6 +191,16 @@ def test_goes_to_another_process_and_back(fitted, tiny_model, voices, name):
     rows = [d.measure(tiny_model, voices(1)[0], generator=seeded()) for d in (detector, copy)]
     assert np.array_equal(rows[0], rows[1])
     assert copy.settings() == detector.settings()
+
+
+def test_score_change_is_the_one_that_stands_beside_nccr(tiny_model, voices):
+    """Fed the generator that evidence is gathered with, it draws the same noise."""
+    config = NccrConfig(LAYERS, NOISES, 2)
+    item = voices(1)[0]
+    evidence = gather(tiny_model, [item.x[0]], config, seed=7, seconds_per_position=1 / RATE_HZ)
+    generator = seeded(seed_of(7, samples_sha256(item.x[0])))
+    row = ScoreChange(config).measure(tiny_model, item, generator=generator)
+    np.testing.assert_allclose(row, evidence.score_changes[0], rtol=1e-5)
 
 
 def shipped(name: str) -> tuple[InstrumentedModel, tuple[str, ...]]:

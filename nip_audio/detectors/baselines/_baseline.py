@@ -60,13 +60,20 @@ class Baseline(ABC):
         """Measure one raw item (a batch of one, unpadded): (F,) finite float64.
 
         Raises:
-            InputError: If the model has no head, or the item is no batch of one without padding.
+            InputError: If the model has no head, the item is no batch of one without padding, or
+                a value of it, or of the model's answer to it, is not finite.
             StateError: If it learns and was not fitted.
         """
         require_head(model, self.name)
         require_single(item)
         with torch.no_grad():
-            return np.asarray(self._measure(model, item, generator), dtype=np.float64)
+            row = np.asarray(self._measure(model, item, generator), dtype=np.float64)
+        if not np.isfinite(row).all():
+            raise InputError(
+                f"{self.name} of this item is not finite, expected numbers; look at the item's "
+                "values and the model's scores"
+            )
+        return row
 
     @abstractmethod
     def suspicion(self, rows: Array) -> Array:
@@ -107,13 +114,15 @@ def require_head(model: InstrumentedModel, what: str) -> None:
 
 
 def require_single(item: Batch) -> None:
-    """Refuse what is not one item without padding.
+    """Refuse what is not one item without padding, or holds what is no number.
 
     Raises:
         InputError: Then.
     """
     if len(item) != 1 or item.lengths is not None:
         raise InputError(f"got {len(item)} items, expected one without padding; use Batch.item(i)")
+    if not bool(item.x.isfinite().all()):
+        raise InputError("the item has values that are not finite, expected numbers; read it again")
 
 
 def logits_of(model: InstrumentedModel, item: Batch) -> Tensor:

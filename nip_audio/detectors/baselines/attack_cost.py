@@ -45,7 +45,7 @@ class AttackCost(Baseline):
         InputError: If a setting makes no sense.
     """
 
-    source = "Zhao et al. (Attack as Defense), ISSTA 2021, Sec. 4 (attack cost by BIM)"
+    source = "Zhao et al. (Attack as Defense), ISSTA 2021: attack cost, by BIM"
 
     def __init__(self, *, step: float = 2e-5, most: int = 40) -> None:
         """See the class."""
@@ -82,7 +82,7 @@ class AttackCost(Baseline):
                 named = int(logits.argmax()) if taken == 0 else named
                 others = torch.cat([logits[:named], logits[named + 1 :]])
                 lead = float((logits[named] - others.max()).detach())
-                if lead < 0:
+                if not lead >= 0:  # what is no number stays none, and is refused
                     return taken - 1 + last / (last - lead)
                 last = lead
                 if taken == self.most:

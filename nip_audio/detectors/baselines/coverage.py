@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 def coverage(outputs: Array, threshold: float) -> float:
-    """Share of a layer's neurons above a threshold, once scaled to [0, 1] (DeepXplore, Sec. 4.1).
+    """Share of a layer's neurons above a threshold, once scaled to [0, 1] (DeepXplore).
 
     Args:
         outputs: (N,) of one item; where all are equal, none is above.
@@ -51,7 +51,7 @@ class NeuronCoverage(Baseline):
         InputError: If a setting makes no sense.
     """
 
-    source = "Pei et al. (DeepXplore), SOSP 2017, Sec. 4.1"
+    source = "Pei et al. (DeepXplore), SOSP 2017: neuron coverage"
 
     def __init__(
         self, layers: Sequence[str], *, thresholds: Sequence[float] = (0.25, 0.5, 0.75)
@@ -99,7 +99,7 @@ class BoundaryCoverage(Baseline):
         ranges_: (2, N) least and largest output of each layer's neurons.
     """
 
-    source = "Ma et al. (DeepGauge), ASE 2018, Sec. 3.1"
+    source = "Ma et al. (DeepGauge), ASE 2018: neuron boundary coverage"
 
     ranges_: tuple[Array, ...]
 

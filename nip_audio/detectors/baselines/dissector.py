@@ -59,7 +59,7 @@ class Dissector(Baseline):
         sub_models_: One of each layer.
     """
 
-    source = "Wang et al. (Dissector), ICSE 2020, Sec. 3"
+    source = "Wang et al. (Dissector), ICSE 2020: profile validity"
 
     sub_models_: tuple[Pipeline, ...]
 

@@ -23,11 +23,10 @@ Array = NDArray[np.float64]
 class FeatureSqueezing(Baseline):
     """L1 distance between the softmax of x and of squeezed x, for each squeezer (Xu et al. 2018).
 
-    A row has one entry a squeezer, in [0, 2]; the suspicion is the largest (Sec. V-A, the joint
-    detection). A squeezer must leave clean items what they are; the paper tries that by hand for
-    each model. Here ``fit`` keeps those squeezed by which the model names its own class for at
-    least ``agreement`` of the clean items, or, if none does, the best: one that does harm is the
-    largest of any item.
+    A row has one entry a squeezer, in [0, 2]; the suspicion is the largest. A squeezer must leave
+    clean items what they are; the paper tries that by hand for each model. Here ``fit`` keeps those
+    squeezed by which the model names its own class for at least ``agreement`` of the clean items,
+    or, if none does, the best: one that does harm would be the largest for any item.
 
     Args:
         squeezers: What makes items coarser.
@@ -40,7 +39,7 @@ class FeatureSqueezing(Baseline):
         InputError: If there is no squeezer, or the agreement is no share.
     """
 
-    source = "Xu, Evans & Qi, NDSS 2018, Eq. 6 and Sec. V"
+    source = "Xu, Evans & Qi (feature squeezing), NDSS 2018"
 
     kept_: tuple[Transform, ...]
 

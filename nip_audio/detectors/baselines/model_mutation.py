@@ -53,7 +53,7 @@ class LabelChangeRate(Baseline):
         InputError: If a setting makes no sense.
     """
 
-    source = "Wang et al., ICSE 2019, Sec. III (Gaussian fuzzing, label change rate)"
+    source = "Wang et al., ICSE 2019: label change rate, Gaussian fuzzing"
 
     mutants_: tuple[Mutant, ...]
     rate_: float

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nip_audio.detectors.baselines.transform_difference import TransformDifference
+from nip_audio.errors import InputError
 
 
 class Times:
@@ -38,3 +39,10 @@ def test_the_class_is_the_one_named_before(by_hand, item, generator):
 def test_settings_are_those_of_the_change():
     measures = [TransformDifference("t", "nobody", Times(f)) for f in (0.5, 0.25)]
     assert measures[0].settings() != measures[1].settings()
+
+
+def test_an_answer_that_is_no_number_is_an_error(by_hand, item, generator):
+    model = by_hand([[float("inf"), 0.0], [0.0, 1.0]])
+    measure = TransformDifference("quarter", "nobody", Times(0.25))
+    with pytest.raises(InputError, match="quarter of this item is not finite"):
+        measure.measure(model, item(0.1, 0.2), generator=generator)
