@@ -104,7 +104,7 @@ def test_core_needs_torch_numpy_safetensors_and_metrics_only(path):
     assert wrong <= ({"sklearn.metrics"} if path.name == "metrics.py" else set())
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "detectors").glob("*.py")), ids=module_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "detectors").rglob("*.py")), ids=module_of)
 def test_detectors_know_no_audio(path):
     assert not {name.split(".")[0] for name in imports(path)} & SOUND_LIBRARIES
 

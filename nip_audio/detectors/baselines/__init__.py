@@ -1,0 +1,1 @@
+"""Published detectors that NCCR is to beat, under the same protocol; no audio in here."""

@@ -1,0 +1,161 @@
+"""What the baseline detectors share: checks, and one look at the model's inside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nip_audio.core.adapter import Batch
+from nip_audio.core.influence import neuron_outputs
+from nip_audio.core.model import InstrumentedModel
+from nip_audio.errors import CalibrationError, InputError, StateError
+
+Array = NDArray[np.float64]
+
+
+class Baseline(ABC):
+    """A measure (``nip_audio.detectors.base.Measure``) of a model with a head.
+
+    A subclass implements ``_measure``, which runs without gradients, and ``_learn`` if it learns.
+    The model is in evaluation mode; it is left as it was.
+    """
+
+    name: str
+    source: str
+
+    @property
+    @abstractmethod
+    def passes(self) -> float:
+        """Forward passes of the model that one item costs; a backward pass counts as two."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Everything that the numbers depend on besides model and item, as plain JSON values."""
+
+    def fit(
+        self, model: InstrumentedModel, clean: Sequence[Batch], *, generator: torch.Generator
+    ) -> Self:
+        """Learn from clean items, where there is something to learn; labels are the model's own.
+
+        Raises:
+            CalibrationError: If there are too few items.
+            InputError: If the model has no head, or an item is no batch of one without padding.
+        """
+        require_head(model, self.name)
+        for item in clean:
+            require_single(item)
+        with torch.no_grad():
+            self._learn(model, clean, generator)
+        return self
+
+    def measure(
+        self, model: InstrumentedModel, item: Batch, *, generator: torch.Generator
+    ) -> Array:
+        """Measure one raw item (a batch of one, unpadded): (F,) finite float64.
+
+        Raises:
+            InputError: If the model has no head, the item is no batch of one without padding, or
+                a value of it, or of the model's answer to it, is not finite.
+            StateError: If it learns and was not fitted.
+        """
+        require_head(model, self.name)
+        require_single(item)
+        with torch.no_grad():
+            row = np.asarray(self._measure(model, item, generator), dtype=np.float64)
+        if not np.isfinite(row).all():
+            raise InputError(
+                f"{self.name} of this item is not finite, expected numbers; look at the item's "
+                "values and the model's scores"
+            )
+        return row
+
+    @abstractmethod
+    def suspicion(self, rows: Array) -> Array:
+        """Score rows of ``measure``, (n, F) → (n,): high is suspicious."""
+
+    def _learn(  # noqa: B027
+        self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
+    ) -> None:
+        """Nothing, where there is nothing to learn."""
+
+    @abstractmethod
+    def _measure(
+        self, model: InstrumentedModel, item: Batch, generator: torch.Generator
+    ) -> Array: ...
+
+    def _require_fitted(self, attribute: str) -> None:
+        if not hasattr(self, attribute):
+            raise StateError(f"{self.name} was not fitted; call fit with clean items first")
+
+    def _require_items(self, got: int, fewest: int) -> None:
+        if got < fewest:
+            raise CalibrationError(
+                f"{self.name} got {got} clean items, expected at least {fewest}; add more"
+            )
+
+
+def require_head(model: InstrumentedModel, what: str) -> None:
+    """Refuse a model that only embeds.
+
+    Raises:
+        InputError: Then.
+    """
+    if model.head is None:
+        raise InputError(
+            f"{what} compares decisions, and this model only embeds; enrol speakers and use "
+            "with_head(CosineHead(voices))"
+        )
+
+
+def require_single(item: Batch) -> None:
+    """Refuse what is not one item without padding, or holds what is no number.
+
+    Raises:
+        InputError: Then.
+    """
+    if len(item) != 1 or item.lengths is not None:
+        raise InputError(f"got {len(item)} items, expected one without padding; use Batch.item(i)")
+    if not bool(item.x.isfinite().all()):
+        raise InputError("the item has values that are not finite, expected numbers; read it again")
+
+
+def logits_of(model: InstrumentedModel, item: Batch) -> Tensor:
+    """Return the logits of one item: (C,) float64."""
+    return model.logits(model.scores(item))[0].double()
+
+
+def look_inside(
+    model: InstrumentedModel, item: Batch, layers: Sequence[str]
+) -> tuple[list[Array], Array]:
+    """Run one item: neuron outputs of each layer, (N,) each, and logits (C,), all float64."""
+    with model.tap(*layers) as tap:
+        logits = logits_of(model, item)
+        inside = [neuron_outputs(tap[layer])[0].double().cpu().numpy() for layer in layers]
+    return inside, logits.cpu().numpy()
+
+
+def require_layers(layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers as a tuple.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if isinstance(layers, str) or not layers:
+        raise InputError(f"layers are {layers!r}, expected a list of at least one name")
+    return tuple(layers)
+
+
+def require_at_least(name: str, value: float, least: float) -> None:
+    """Refuse a setting below its least sensible value.
+
+    Raises:
+        InputError: Then.
+    """
+    if not value >= least:
+        raise InputError(f"{name} is {value}, expected at least {least:g}")

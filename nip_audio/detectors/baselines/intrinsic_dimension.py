@@ -1,0 +1,120 @@
+"""Local intrinsic dimensionality: how fast neighbours become many as the distance grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nip_audio.core.adapter import Batch
+from nip_audio.core.model import InstrumentedModel
+from nip_audio.detectors.baselines._baseline import (
+    Baseline,
+    look_inside,
+    require_at_least,
+    require_layers,
+)
+from nip_audio.errors import CalibrationError
+
+__all__ = ["IntrinsicDimension", "intrinsic_dimension"]
+
+Array = NDArray[np.float64]
+
+_MOST = 1000.0  # of neighbours that are all equally far the dimension is infinite
+
+
+def intrinsic_dimension(distances: Array, neighbours: int) -> float:
+    """Estimate by maximum likelihood: −(mean of log r_i / r_k)⁻¹ over the k nearest (Eq. 4).
+
+    Args:
+        distances: (n,) to reference points. What is not away at all is the point itself, and left
+            out.
+        neighbours: k; fewer where there are fewer.
+
+    Raises:
+        CalibrationError: If fewer than two are away.
+
+    Example:
+        >>> round(intrinsic_dimension(np.array([1.0, 2.0, 4.0, 0.0, 9.0]), 3), 6)
+        1.442695
+    """
+    near = np.sort(distances[distances > 0])[:neighbours]
+    if len(near) < 2:
+        raise CalibrationError(
+            f"{len(near)} clean items differ from this one, expected at least two; fit to items "
+            "that are not all alike"
+        )
+    slope = -float(np.log(near / near[-1]).mean())
+    return min(1 / max(slope, 1e-12), _MOST)
+
+
+class IntrinsicDimension(Baseline):
+    """Local intrinsic dimensionality at each layer, among clean items (Ma et al., ICLR 2018).
+
+    An adversarial item lies where the neighbourhood has more dimensions. A row has one estimate a
+    layer.
+
+    The paper has a logistic regression, trained on attacked items, decide on them: it publishes no
+    score without any. The suspicion is the mean. Neighbours are looked for among one fixed
+    minibatch of clean items, drawn in ``fit``; in the paper it is the rest of the item's own.
+
+    Args:
+        layers: Tapped layers.
+        neighbours: k.
+        batch: Most clean items of the minibatch.
+
+    Attributes:
+        references_: (n, N) neuron outputs of the clean items, of each layer.
+
+    Raises:
+        InputError: If a setting makes no sense.
+    """
+
+    source = "Ma et al., ICLR 2018, Eq. 4 and Algorithm 1"
+
+    references_: tuple[Array, ...]
+
+    def __init__(self, layers: Sequence[str], *, neighbours: int = 20, batch: int = 100) -> None:
+        """See the class."""
+        require_at_least("neighbours", neighbours, 2)
+        require_at_least("batch", batch, neighbours + 1)
+        self.name = "local intrinsic dimensionality"
+        self.layers = require_layers(layers)
+        self.neighbours = neighbours
+        self.batch = batch
+
+    @property
+    def passes(self) -> float:
+        """One."""
+        return 1
+
+    def settings(self) -> dict[str, Any]:
+        """Return the layers, k and the size of the minibatch."""
+        return {
+            "name": self.name,
+            "layers": list(self.layers),
+            "neighbours": self.neighbours,
+            "batch": self.batch,
+        }
+
+    def suspicion(self, rows: Array) -> Array:
+        """Return the mean over the layers."""
+        return np.asarray(rows.mean(axis=1))
+
+    def _learn(
+        self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
+    ) -> None:
+        self._require_items(len(clean), self.neighbours + 1)
+        order = torch.randperm(len(clean), generator=generator)[: self.batch].tolist()
+        looks = [look_inside(model, clean[i], self.layers)[0] for i in order]
+        self.references_ = tuple(np.stack(outputs) for outputs in zip(*looks, strict=True))
+
+    def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:
+        self._require_fitted("references_")
+        inside, _ = look_inside(model, item, self.layers)
+        pairs = zip(self.references_, inside, strict=True)
+        distances = [np.linalg.norm(references - outputs, axis=1) for references, outputs in pairs]
+        return np.array([intrinsic_dimension(d, self.neighbours) for d in distances])

@@ -1,0 +1,146 @@
+"""Mahalanobis distance of a model's inside from that of clean items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+from nip_audio.core.adapter import Batch
+from nip_audio.core.model import InstrumentedModel
+from nip_audio.detectors.baselines._baseline import (
+    Baseline,
+    look_inside,
+    require_at_least,
+    require_layers,
+)
+
+__all__ = ["ActivationMahalanobis", "TiedGaussians"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TiedGaussians:
+    """Gaussians of one covariance, that of few vectors of many dimensions, kept by its factors.
+
+    The covariance is shrunk (Ledoit–Wolf): (1 − a) S + a m I. With n vectors S has at most n axes
+    of its own; on all others the covariance is a m, so that no (N, N) matrix is needed.
+
+    Attributes:
+        means: (G, N).
+        axes: (R, N) orthonormal axes of S.
+        variances: (R,) along them.
+        rest: Variance on all other axes.
+    """
+
+    means: Array
+    axes: Array
+    variances: Array
+    rest: float
+
+    @staticmethod
+    def fit(means: Array, residuals: Array) -> TiedGaussians:
+        """Fit to (n, N) differences from the means that vectors belong to.
+
+        Where all vectors are equal, the variance is taken as one.
+        """
+        count, size = residuals.shape
+        target = float((residuals**2).mean())
+        if target == 0:
+            return TiedGaussians(means, np.zeros((0, size)), np.zeros(0), 1.0)
+        shrinkage = max(float(ledoit_wolf_shrinkage(residuals, assume_centered=True)), 1e-3)
+        _, singular, axes = np.linalg.svd(residuals, full_matrices=False)
+        kept = singular > singular[0] * 1e-9
+        variances = (1 - shrinkage) * singular[kept] ** 2 / count + shrinkage * target
+        return TiedGaussians(means, axes[kept], variances, shrinkage * target)
+
+    def distance(self, vector: Array) -> float:
+        """Return the distance of (N,) from the nearest mean."""
+        away = vector - self.means
+        along = away @ self.axes.T
+        across = np.clip((away**2).sum(axis=1) - (along**2).sum(axis=1), 0, None)
+        return float(np.sqrt(((along**2) / self.variances).sum(axis=1) + across / self.rest).min())
+
+
+class ActivationMahalanobis(Baseline):
+    """Distance of each layer's neuron outputs from the nearest class of clean items (Lee 2018).
+
+    Classes are the model's own decisions; they share one covariance a layer. A row has one distance
+    a layer; the suspicion is their sum.
+
+    Deviation: a class mean needs several items. Classes with fewer than ``fewest`` share one mean,
+    that of all items; where every class has fewer, that is a single Gaussian a layer, and
+    ``class_means_`` is 0. The covariance is shrunk (Ledoit–Wolf). The paper weighs the layers by a
+    logistic regression on attacked items, which nobody has here, and moves the input a little
+    towards the nearest class first, which costs a gradient a layer; both are left out.
+
+    Args:
+        layers: Tapped layers.
+        fewest: Items from which on a class has a mean of its own.
+
+    Attributes:
+        gaussians_: One a layer.
+        class_means_: Classes with a mean of their own.
+    """
+
+    source = "Lee et al., NeurIPS 2018, Eq. 1–2"
+
+    gaussians_: tuple[TiedGaussians, ...]
+    class_means_: int
+
+    def __init__(self, layers: Sequence[str], *, fewest: int = 3) -> None:
+        """See the class."""
+        require_at_least("fewest", fewest, 2)
+        self.name = "Mahalanobis on activations"
+        self.layers = require_layers(layers)
+        self.fewest = fewest
+
+    @property
+    def passes(self) -> float:
+        """One."""
+        return 1
+
+    def settings(self) -> dict[str, Any]:
+        """Return the layers and the least size of a class."""
+        return {"name": self.name, "layers": list(self.layers), "fewest": self.fewest}
+
+    def suspicion(self, rows: Array) -> Array:
+        """Return the sum over the layers."""
+        return np.asarray(rows.sum(axis=1))
+
+    def _learn(
+        self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
+    ) -> None:
+        self._require_items(len(clean), 4)
+        looks = [look_inside(model, item, self.layers) for item in clean]
+        named = np.array([logits.argmax() for _, logits in looks])
+        classes, counts = np.unique(named, return_counts=True)
+        own = classes[counts >= self.fewest]
+        self.class_means_ = len(own)
+        self.gaussians_ = tuple(
+            _fit_layer(np.stack(outputs), named, own)
+            for outputs in zip(*(inside for inside, _ in looks), strict=True)
+        )
+
+    def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:
+        self._require_fitted("gaussians_")
+        inside, _ = look_inside(model, item, self.layers)
+        pairs = zip(self.gaussians_, inside, strict=True)
+        return np.array([gaussians.distance(outputs) for gaussians, outputs in pairs])
+
+
+def _fit_layer(outputs: Array, named: NDArray[np.int64], own: NDArray[np.int64]) -> TiedGaussians:
+    means = [outputs[named == c].mean(axis=0) for c in own]
+    group = np.full(len(outputs), len(own))
+    for index, c in enumerate(own):
+        group[named == c] = index
+    if (group == len(own)).any():
+        means.append(outputs.mean(axis=0))
+    stacked = np.stack(means)
+    return TiedGaussians.fit(stacked, outputs - stacked[group])
