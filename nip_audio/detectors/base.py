@@ -27,13 +27,17 @@ class Measure(Protocol):
     What learns must not be judged by what it has learned from: an item is nearer to a mean that it
     is part of. Fit the distance to other clean items than those given to ``fit``.
 
-    Attributes:
-        name: As tables call it.
-        source: Paper and equation or section.
     """
 
-    name: str
-    source: str
+    @property
+    def name(self) -> str:
+        """As tables call it."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Paper and equation or section."""
+        ...
 
     @property
     def passes(self) -> float:

@@ -67,7 +67,7 @@ class CleanDensity(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the outlier factor of each row, (n,) > 0."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray(self.distance_of(torch.from_numpy(rows)).numpy())
+        return np.asarray(self.distance_of(torch.tensor(rows)).numpy())
 
     def score_samples(self, X: ArrayLike) -> Array:
         """Return the negative factor: higher is more normal, scikit-learn's convention."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Self
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags
@@ -36,6 +38,7 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         classes_: The two classes of ``y``; the second is the attack.
         parameters_: Number of parameters.
+        n_iter_: Epochs; ``max_iter`` if the loss was still falling.
         weights_: ``center``, ``scale``, and the two layers' ``w1``, ``b1``, ``w2``, ``b2``.
     """
 
@@ -79,7 +82,10 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network = MLPClassifier(
             (hidden,), alpha=self.alpha, max_iter=self.max_iter, random_state=self.random_state
         )
-        network.fit(scaler.transform(rows), classes == self.classes_[1])
+        with warnings.catch_warnings():
+            # said by n_iter_: a network that is still improving is judged like any other
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            network.fit(scaler.transform(rows), classes == self.classes_[1])
         self.weights_ = {
             "center": scaler.mean_,
             "scale": scaler.scale_,
@@ -96,7 +102,7 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the log-odds of an attack, (n,)."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray(self.distance_of(torch.from_numpy(rows)).numpy())
+        return np.asarray(self.distance_of(torch.tensor(rows)).numpy())
 
     def score_samples(self, X: ArrayLike) -> Array:
         """Return the negative log-odds: higher is more normal, scikit-learn's convention."""

@@ -40,7 +40,7 @@ def baseline_detectors(
         sample_rate_hz: Of the waveforms that the model takes.
 
     Example:
-        >>> from nip_audio.core.nccr import Noise
+        >>> from nip_audio.core.noise import Noise
         >>> config = NccrConfig(("pool",), (Noise("gaussian", "raw", 0.002),))
         >>> [d.passes for d in baseline_detectors(["pool"], config, sample_rate_hz=16000)][:3]
         [5, 0, 2]

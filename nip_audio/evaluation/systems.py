@@ -32,6 +32,7 @@ __all__ = [
     "batch_of",
     "build_system",
     "in_batches",
+    "items_of",
     "role_recordings",
 ]
 
@@ -144,7 +145,7 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
     recordings = partial(role_recordings, config, plan.subset)
     settings = ReadSettings(pretrained.card.sample_rate_hz, min_duration_s=0.2)
     tested, calibrate = (
-        _items(recordings(role), settings, plan.crop_s) for role in ("test", "calibrate")
+        items_of(recordings(role), settings, plan.crop_s) for role in ("test", "calibrate")
     )
     hashes = [item.content_sha256 for item in tested]
     refuse_overlap(pretrained.card.seen, hashes, what=f"model {pretrained.card.name}")
@@ -174,9 +175,16 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
     )
 
 
-def _items(
+def items_of(
     recordings: Iterable[Recording], settings: ReadSettings, crop_s: float | None
 ) -> list[Item]:
+    """Cut recordings into clips.
+
+    Args:
+        recordings: Of known speakers.
+        settings: How they are read.
+        crop_s: Seconds a clip; None takes recordings whole.
+    """
     items = []
     for recording in recordings:
         for number, crop in enumerate(read_crops([recording], settings, crop_s=crop_s)):

@@ -15,7 +15,14 @@ from nip_audio.core.nccr import NccrConfig, measure_nccr
 from nip_audio.core.noise import Noise
 from nip_audio.models.pretrained import PretrainedModel
 
-__all__ = ["DEFAULT_NOISES", "Measurement", "default_config", "measure", "noise_generator"]
+__all__ = [
+    "DEFAULT_NOISES",
+    "DETECTION_NOISES",
+    "Measurement",
+    "default_config",
+    "measure",
+    "noise_generator",
+]
 
 Array = NDArray[np.float64]
 
@@ -29,6 +36,13 @@ DEFAULT_NOISES = (
     Noise("gaussian", "raw", 0.002),
     Noise("gaussian", "raw", 0.008),
 )
+
+
+DETECTION_NOISES = tuple(
+    Noise("gaussian", "raw", rms) for rms in (0.0005, 0.001, 0.002, 0.004, 0.008)
+)
+"""Of detectors that see changes of the decision: one draw of each told as much as thirteen noises
+with eight draws (docs/nccr.md)."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import InputError
@@ -45,3 +46,23 @@ def test_round_trips_through_tensors(rows):
 def test_impossible_rows_are_an_error(row):
     with pytest.raises(InputError, match="change rates"):
         LogRates().fit([row, row])
+
+
+def test_signed_changes_are_scaled_and_corrected_for_length(rows):
+    change = np.sign([-1, 1, -1, 1, -1, 1, -1, 1, -1]) * np.arange(9.0)
+    with_change = np.column_stack([rows[:, :2], change, rows[:, 2]])
+    fitted = LogRates(signed=1).fit(with_change)
+    got = fitted.transform(with_change)
+    excess = np.log(rows[:, 2]) - np.log(rows[:, 2]).mean()
+    expected = np.sign(change) * np.log1p(np.abs(change))
+    np.testing.assert_allclose(got[:, 2], expected - excess * fitted.slopes_[2])
+    row = torch.from_numpy(with_change[3:4, :-1])
+    np.testing.assert_allclose(fitted.correct(row, rows[3, 2]).numpy()[0], got[3])
+    loaded = LogRates.from_tensors(fitted.to_tensors(), signed=1)
+    np.testing.assert_array_equal(loaded.transform(with_change), got)
+
+
+def test_a_negative_rate_is_an_error_and_a_negative_change_is_not():
+    LogRates(signed=1).fit([[0.1, -0.2, 1.0], [0.2, 0.3, 2.0]])
+    with pytest.raises(InputError, match="1 signed changes"):
+        LogRates(signed=1).fit([[-0.1, 0.2, 1.0], [0.2, 0.3, 2.0]])

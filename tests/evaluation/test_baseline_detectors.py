@@ -15,7 +15,8 @@ from nip_audio import load_pretrained
 from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead, InstrumentedModel
-from nip_audio.core.nccr import NccrConfig, Noise
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
 from nip_audio.detectors.base import Measure
 from nip_audio.detectors.baselines.attack_cost import AttackCost
 from nip_audio.detectors.baselines.intrinsic_dimension import IntrinsicDimension

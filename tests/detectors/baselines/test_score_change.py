@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nip_audio.core.nccr import NccrConfig, Noise
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
 from nip_audio.detectors.baselines.score_change import ScoreChange
 
 

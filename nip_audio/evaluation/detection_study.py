@@ -1,0 +1,544 @@
+"""The study of NCCR detection: who knows what, against every baseline, on files read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.pipeline import make_pipeline
+from torch import Tensor
+
+from nip_audio.attacks.base import Attack
+from nip_audio.attacks.registry import make_attack
+from nip_audio.core.metrics import auroc, bootstrap
+from nip_audio.detectors.base import Measure
+from nip_audio.detectors.clean import CleanDistance
+from nip_audio.detectors.density import CleanDensity
+from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
+from nip_audio.detectors.rates import LogRates
+from nip_audio.errors import InputError, OutputError
+from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, make_set
+from nip_audio.evaluation.baseline_detectors import baseline_detectors
+from nip_audio.evaluation.config import AttackPlan
+from nip_audio.evaluation.controls import CONTROLS
+from nip_audio.evaluation.detection import RATES, Guard
+from nip_audio.evaluation.detector_judges import (
+    Judge,
+    Known,
+    clean_judge,
+    published_judge,
+    trained_judge,
+)
+from nip_audio.evaluation.measured import RowBank
+from nip_audio.evaluation.seeds import seed_of
+from nip_audio.evaluation.statistics import proportion
+from nip_audio.evaluation.systems import EvaluatedSystem, Item
+
+__all__ = ["CLEAN_ONLY", "COMBINE", "Counts", "DetectionStudy", "StudiedCell"]
+
+Array = NDArray[np.float64]
+
+CLEAN_ONLY = "NCCR, clean only"
+COMBINE = "NCCR, perceptron on Combine"
+
+TOLERATED = ("MP3", "white noise, 30 dB SNR", "white noise, 20 dB SNR", "10 dB quieter")
+"""Harmless changes, of the ``calibrate`` role, that tolerant detectors are told are clean."""
+
+_ROUNDS = 200
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much of everything is judged.
+
+    Attributes:
+        examples: Of each attack, by NCCR.
+        baseline_examples: Of each attack, by the baselines.
+        baseline_clean: Unattacked clips, by the baselines.
+        controls: Clips of each harmless change.
+    """
+
+    examples: int = 200
+    baseline_examples: int = 60
+    baseline_clean: int = 160
+    controls: int = 100
+
+
+@dataclass(frozen=True)
+class StudiedCell:
+    """One attack on the system's test clips.
+
+    Attributes:
+        row: What the tables say of it.
+        examples: Read back from files.
+        against: Whether the baselines judge it too.
+    """
+
+    row: Mapping[str, Any]
+    examples: AdversarialSet
+    against: bool
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Scores of clips, and whose they are."""
+
+    scores: Array
+    speakers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DetectionStudy:
+    """Detectors of one system, fitted to its ``calibrate`` role, judging its ``test`` role.
+
+    Attributes:
+        system: The system.
+        bank: Where measured rows are kept.
+        measure: NCCR's.
+        own: Attacks of the defender's own making on the ``calibrate`` role, by family.
+        out: Folder for those attacks.
+        counts: How much is judged.
+        seed: Of everything random.
+        progress: Called with what is being done.
+    """
+
+    system: EvaluatedSystem
+    bank: RowBank
+    measure: NccrMeasure
+    own: Mapping[str, Sequence[AttackPlan]]
+    out: Path
+    counts: Counts
+    seed: int
+    progress: Callable[[str], None] = lambda what: None
+
+    @property
+    def signed(self) -> int:
+        """Signed entries of NCCR's rows."""
+        return signed_entries(self.measure.config, head=True)
+
+    def baselines(self) -> tuple[Measure, ...]:
+        """The published detectors beside it, not fitted."""
+        card = self.system.pretrained.card
+        return baseline_detectors(
+            card.default_taps, self.measure.config, sample_rate_hz=card.sample_rate_hz
+        )
+
+    def nccr_judges(self) -> tuple[Judge, ...]:
+        """Fit everything that takes NCCR's rows."""
+        clean = self._known(self.system.calibrate)
+        copies = self._copies()
+        scale = LogRates(signed=self.signed)
+        name = self.measure.name
+        density = make_pipeline(scale, CleanDensity())
+        told = "clean clips and harmless changes of them"
+        judges = [
+            clean_judge(CLEAN_ONLY, name, clean, density),
+            clean_judge(f"{CLEAN_ONLY}, tolerant", name, clean, density, copies=copies, knows=told),
+            clean_judge(
+                f"{CLEAN_ONLY}, half-shrunk distance",
+                name,
+                clean,
+                make_pipeline(scale, CleanDistance()),
+            ),
+            clean_judge(
+                f"{CLEAN_ONLY}, Ledoit-Wolf distance",
+                name,
+                clean,
+                make_pipeline(scale, CleanDistance(shrinkage=None)),
+            ),
+        ]
+        own = {family: self._own_rows(plans) for family, plans in self.own.items()}
+        for family, rows in own.items():
+            judges.append(
+                trained_judge(
+                    f"NCCR, perceptron on {family}",
+                    name,
+                    clean,
+                    rows,
+                    signed=self.signed,
+                    knows=f"own {family} on clean clips",
+                )
+            )
+        together = _joined(list(own.values()))
+        told = f"own {', '.join(own)} on clean clips"
+        for title, extra, what in (
+            (COMBINE, None, told),
+            (f"{COMBINE}, tolerant", copies, f"{told}; harmless changes"),
+        ):
+            judges.append(
+                trained_judge(
+                    title, name, clean, together, signed=self.signed, copies=extra, knows=what
+                )
+            )
+        scalar = published_judge(self.measure, clean.rows)
+        return (*judges, replace(scalar, name="NCCR, one scalar (Sec. 4)"))
+
+    def baseline_judges(self) -> list[tuple[Measure, Judge, Judge]]:
+        """Fit every baseline: as published, and as the two-sided detector that NCCR has.
+
+        What a measure learns from is one half of the speakers of ``calibrate``, its threshold and
+        the two-sided detector come from the other half.
+        """
+        learn, rest = self._halves()
+        made = []
+        for measure in self.baselines():
+            self.progress(f"fit {measure.name}")
+            rows = self._baseline_rows(measure, [item.samples for item in rest])
+            known = Known(rows, tuple(item.speaker for item in rest))
+            two_sided = clean_judge(
+                f"{measure.name}, two-sided", measure.name, known, make_pipeline(CleanDensity())
+            )
+            made.append((measure, published_judge(measure, rows), two_sided))
+        return made
+
+    def results(self, cells: Sequence[StudiedCell], strangers: Sequence[Item]) -> dict[str, Any]:
+        """Judge everything.
+
+        Args:
+            cells: Attacks on the system's test clips.
+            strangers: Further clean clips, of voices that the system does not know.
+        """
+        judges = self.nccr_judges()
+        items = self.system.items
+        clean = self._rows([item.samples for item in items])
+        owners = tuple(item.speaker for item in items)
+        found: dict[str, Any] = {
+            "calibrate": len(self.system.calibrate),
+            "clean": len(items),
+            "named_rightly": float(self.system.named_rightly.mean()),
+            "judges": {judge.name: judge.knows for judge in judges},
+            "passes": self.measure.passes,
+            "seconds": self._cost([item.samples for item in items]),
+            "false_positives": self._false_positives(judges, clean, owners, strangers),
+            "controls": self._controls(judges),
+        }
+        rows = []
+        for cell in cells:
+            self.progress(str(cell.row["name"]))
+            clips, speakers = _fooling(cell.examples, self.counts.examples)
+            if not clips:
+                continue
+            attacked = self._rows(clips)
+            sides = {
+                judge.name: self._cell(judge, attacked, speakers, clean, owners) for judge in judges
+            }
+            rows.append({**cell.row, "examples": len(clips), "judges": sides})
+        found["cells"] = rows
+        found["baselines"] = self._against(judges, [cell for cell in cells if cell.against])
+        return found
+
+    def adaptive(self, plan: AttackPlan) -> list[dict[str, Any]]:
+        """Attack model and detector together: to be named otherwise, and not to be flagged.
+
+        The attacker knows everything but the detector's own draws, which depend on what he sends.
+
+        Args:
+            plan: An end-to-end attack.
+
+        Returns:
+            One row a detector and ε.
+        """
+        items = [
+            item
+            for item, right in zip(self.system.items, self.system.named_rightly, strict=True)
+            if right
+        ][: plan.items]
+        rows = []
+        for judge in self.nccr_judges():
+            if judge.name not in (CLEAN_ONLY, COMBINE):
+                continue
+            for eps in plan.eps:
+                self.progress(f"adaptive to {judge.name}, {eps}")
+                attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
+                guard = self._guard(judge)
+                made = self._made(self.system, items, plan, attack, guard, "adaptive")
+                clips, speakers = _fooling(made, len(made.examples))
+                fooled = [example.fooled for example in made.examples]
+                owners = [example.speaker for example in made.examples]
+                row: dict[str, Any] = {
+                    "judge": judge.name,
+                    "attack": attack.settings(),
+                    "attempts": len(fooled),
+                    "success": self._share(np.array(fooled), owners),
+                    "flagged": None,
+                }
+                if clips:
+                    found = self._rows(clips)
+                    row["flagged"] = {
+                        f"at_{rate:g}": self._share(judge.flagged(found, rate), speakers)
+                        for rate in RATES
+                    }
+                rows.append(row)
+        return rows
+
+    def _guard(self, judge: Judge) -> Guard:
+        """A fitted NCCR judge as an attacker knows it, at the threshold for 5 %.
+
+        What weighs as much as a logit: a tenth of the threshold of an outlier factor, one of the
+        log-odds of a perceptron.
+        """
+        fitted = judge.fitted
+        if fitted is None:
+            raise InputError(f"{judge.name} was not fitted, expected an NCCR judge")
+        rates, detector = (step for _, step in fitted.steps)
+        limit = judge.thresholds[RATES[0]]
+        scale = limit / 10 if judge.name == CLEAN_ONLY else 1.0
+        return Guard(replace(self.measure.config, draws=1), rates, detector, limit, scale)
+
+    def _cell(
+        self,
+        judge: Judge,
+        attacked: Array,
+        speakers: tuple[str, ...],
+        clean: Array,
+        owners: tuple[str, ...],
+    ) -> dict[str, Any]:
+        sides = (_Judged(judge.score(attacked), speakers), _Judged(judge.score(clean), owners))
+        return {
+            "auroc": _auroc([sides], seed=self.seed),
+            **{
+                f"flagged_at_{rate:g}": self._share(judge.flagged(attacked, rate), speakers)
+                for rate in RATES
+            },
+        }
+
+    def _false_positives(
+        self,
+        judges: Sequence[Judge],
+        clean: Array,
+        owners: tuple[str, ...],
+        strangers: Sequence[Item],
+    ) -> dict[str, Any]:
+        self.progress("clean clips of strangers")
+        groups = {"own voices": (clean, owners)}
+        if strangers:
+            rows = self._rows([item.samples for item in strangers])
+            groups["strangers"] = (rows, tuple(item.speaker for item in strangers))
+        return {
+            group: {
+                "clips": len(rows),
+                "judges": {
+                    judge.name: {
+                        f"at_{rate:g}": self._share(judge.flagged(rows, rate), names)
+                        for rate in RATES
+                    }
+                    for judge in judges
+                },
+            }
+            for group, (rows, names) in groups.items()
+        }
+
+    def _controls(self, judges: Sequence[Judge]) -> list[dict[str, Any]]:
+        items = self.system.items[: self.counts.controls]
+        speakers = tuple(item.speaker for item in items)
+        rows = []
+        for control in CONTROLS:
+            self.progress(control.name)
+            changed = self._rows(self._changed(control.name, items))
+            flagged = {
+                judge.name: {
+                    f"at_{rate:g}": self._share(judge.flagged(changed, rate), speakers)
+                    for rate in RATES
+                }
+                for judge in judges
+            }
+            rows.append({"control": control.name, "clips": len(items), "judges": flagged})
+        return rows
+
+    def _against(self, judges: Sequence[Judge], cells: Sequence[StudiedCell]) -> dict[str, Any]:
+        """Compare mean AUROCs on the very same clips."""
+        if not cells:
+            return {}
+        items = self.system.items[: self.counts.baseline_clean]
+        owners = tuple(item.speaker for item in items)
+        clips = [_fooling(cell.examples, self.counts.baseline_examples) for cell in cells]
+        clean_clips = [item.samples for item in items]
+        sides: dict[str, list[tuple[_Judged, _Judged]]] = {}
+        costs: dict[str, dict[str, float]] = {}
+        clean = self._rows(clean_clips)
+        for judge in judges:
+            sides[judge.name] = [
+                (
+                    _Judged(judge.score(self._rows(attacked)), who),
+                    _Judged(judge.score(clean), owners),
+                )
+                for attacked, who in clips
+            ]
+        for measure, published, two_sided in self.baseline_judges():
+            self.progress(f"judge by {measure.name}")
+            base = self._baseline_rows(measure, clean_clips)
+            attacked_rows = [self._baseline_rows(measure, attacked) for attacked, _ in clips]
+            for judge in (published, two_sided):
+                sides[judge.name] = [
+                    (_Judged(judge.score(rows), who), _Judged(judge.score(base), owners))
+                    for rows, (_, who) in zip(attacked_rows, clips, strict=True)
+                ]
+            seconds = self._baseline_seconds(measure, clean_clips)
+            costs[measure.name] = {"passes": measure.passes, "seconds": seconds}
+        best = {name: sides[name] for name in (CLEAN_ONLY, COMBINE)}
+        return {
+            "clean": len(items),
+            "cells": [cell.row["name"] for cell in cells],
+            "examples": [len(attacked) for attacked, _ in clips],
+            "costs": costs,
+            "judges": {
+                name: {
+                    "cells": [_auroc([side], seed=self.seed) for side in each],
+                    "mean": _auroc(each, seed=self.seed),
+                    "beaten_by": {
+                        ours: _auroc(each, seed=self.seed, ahead=lead)
+                        for ours, lead in best.items()
+                        if ours != name
+                    },
+                }
+                for name, each in sides.items()
+            },
+        }
+
+    def _halves(self) -> tuple[list[Item], list[Item]]:
+        items = self.system.calibrate
+        names = sorted({item.speaker for item in items})
+        first = set(names[::2])
+        return (
+            [item for item in items if item.speaker in first],
+            [item for item in items if item.speaker not in first],
+        )
+
+    def _baseline_rows(self, measure: Measure, clips: Sequence[Tensor]) -> Array:
+        learn = [item.samples for item in self._halves()[0]]
+        return self.bank.rows(measure, clips, fitted_to=learn).rows
+
+    def _baseline_seconds(self, measure: Measure, clips: Sequence[Tensor]) -> float:
+        learn = [item.samples for item in self._halves()[0]]
+        return self.bank.rows(measure, clips, fitted_to=learn).seconds
+
+    def _rows(self, clips: Sequence[Tensor]) -> Array:
+        return self.bank.rows(self.measure, clips).rows
+
+    def _cost(self, clips: Sequence[Tensor]) -> float:
+        return self.bank.rows(self.measure, clips).seconds
+
+    def _known(self, items: Sequence[Item]) -> Known:
+        rows = self._rows([item.samples for item in items])
+        return Known(rows, tuple(item.speaker for item in items))
+
+    def _copies(self) -> Known:
+        """Harmlessly changed clips of ``calibrate``: each change of every other clip."""
+        parts = []
+        for number, name in enumerate(TOLERATED):
+            self.progress(f"calibrate, {name}")
+            items = self.system.calibrate[number % 2 :: 2]
+            rows = self._rows(self._changed(name, items))
+            parts.append(Known(rows, tuple(item.speaker for item in items)))
+        return _joined(parts)
+
+    def _changed(self, name: str, items: Sequence[Item]) -> list[Tensor]:
+        (control,) = (c for c in CONTROLS if c.name == name)
+        rate = self.system.pretrained.card.sample_rate_hz
+        seeds = (seed_of(self.seed, name, item.id) for item in items)
+        return [
+            control.apply(item.samples, sample_rate_hz=rate, seed=one)
+            for item, one in zip(items, seeds, strict=True)
+        ]
+
+    def _own_rows(self, plans: Sequence[AttackPlan]) -> Known:
+        """Attack the rightly named clips of ``calibrate``; what fools is what is learned from."""
+        attacked = replace(self.system, items=self.system.calibrate, calibrate=())
+        items = [
+            item
+            for item, right in zip(attacked.items, attacked.named_rightly, strict=True)
+            if right
+        ]
+        parts = []
+        for plan in plans:
+            for eps in plan.eps:
+                self.progress(f"own {plan.attack} {eps}")
+                attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
+                made = self._made(attacked, items[: plan.items], plan, attack, None, "own")
+                clips, speakers = _fooling(made, len(made.examples))
+                if clips:
+                    parts.append(Known(self._rows(clips), speakers))
+        return _joined(parts)
+
+    def _made(
+        self,
+        system: EvaluatedSystem,
+        items: Sequence[Item],
+        plan: AttackPlan,
+        attack: Attack,
+        guard: Guard | None,
+        what: str,
+    ) -> AdversarialSet:
+        recipe = Recipe(
+            system=system,
+            source=system,
+            purifier=None,
+            guard=guard,
+            attack=attack,
+            level=plan.level,
+            items=items,
+            seed=self.seed,
+            batch=plan.batch,
+        )
+        folder = self.out / f"{what}-{self.system.name}-{plan.attack}-{recipe.key[:12]}"
+        made = make_set(recipe, folder)
+        if made is None:
+            raise OutputError(f"another process is making {folder}; wait for it, and run again")
+        return made
+
+    def _share(self, hits: NDArray[np.bool_], speakers: Sequence[str]) -> dict[str, float]:
+        return proportion(hits, speakers, seed=self.seed).to_json()
+
+
+def _fooling(examples: AdversarialSet, most: int) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Read back the first examples that fool, and whose voices they are."""
+    rows = [i for i, example in enumerate(examples.examples) if example.fooled][:most]
+    return (
+        [examples.values([i]).x[0] for i in rows],
+        tuple(examples.examples[i].speaker for i in rows),
+    )
+
+
+def _joined(parts: Sequence[Known]) -> Known:
+    together = parts[0]
+    for part in parts[1:]:
+        together = together + part
+    return together
+
+
+def _auroc(
+    pairs: Sequence[tuple[_Judged, _Judged]],
+    *,
+    seed: int,
+    ahead: Sequence[tuple[_Judged, _Judged]] | None = None,
+) -> dict[str, float]:
+    """Mean AUROC over cells with its interval; speakers are resampled, the same in all cells.
+
+    Args:
+        pairs: Attacked and clean scores of each cell.
+        seed: Of the bootstrap.
+        ahead: Another judge's on the same clips: the result is its mean less this one's.
+    """
+    speakers = sorted({name for pair in pairs for side in pair for name in side.speakers})
+    split = [[_by_speaker(side, speakers) for side in pair] for pair in pairs]
+    other = None if ahead is None else [[_by_speaker(s, speakers) for s in p] for p in ahead]
+
+    def mean(cells: Sequence[Sequence[Sequence[Array]]], rows: NDArray[np.intp]) -> float:
+        return float(
+            np.mean([auroc(*(np.concatenate([s[i] for i in rows]) for s in c)) for c in cells])
+        )
+
+    def statistic(rows: NDArray[np.intp]) -> float:
+        own = mean(split, rows)
+        return own if other is None else mean(other, rows) - own
+
+    return bootstrap(statistic, len(speakers), seed=seed, rounds=_ROUNDS).to_json()
+
+
+def _by_speaker(side: _Judged, speakers: Sequence[str]) -> list[Array]:
+    names = np.asarray(side.speakers)
+    return [side.scores[names == name] for name in speakers]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from nip_audio.detectors.perceptron import AttackPerceptron
+
+
+@parametrize_with_checks([AttackPerceptron(max_iter=100)])
+def test_scikit_learn_accepts_it(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Attacks lie on both sides of the clean rows: no line tells them apart."""
+    rng = np.random.default_rng(0)
+    clean = rng.normal(0, 1, (150, 3))
+    sides = rng.choice([-1, 1], 150)[:, None] * [4.0, 0.0, 0.0]
+    return np.r_[clean, rng.normal(0, 1, (150, 3)) + sides], np.repeat([0, 1], 150)
+
+
+def test_learns_both_sides(data):
+    fitted = AttackPerceptron(max_iter=2000).fit(*data)
+    assert (fitted.predict(data[0]) == data[1]).mean() > 0.93
+
+
+@pytest.mark.parametrize("features", [3, 40])
+def test_has_no_more_parameters_than_allowed(features):
+    rng = np.random.default_rng(1)
+    fitted = AttackPerceptron(max_iter=300).fit(rng.normal(size=(60, features)), np.arange(60) % 2)
+    hidden = fitted.weights_["b1"].size
+    assert fitted.parameters_ == features * hidden + 2 * hidden + 1 <= 1792
+    assert fitted.parameters_ + features + 2 > 1792
+
+
+def test_probability_sign_and_graph_agree(data):
+    fitted = AttackPerceptron(max_iter=500).fit(*data)
+    odds = fitted.decision_function(data[0])
+    np.testing.assert_allclose(fitted.predict_proba(data[0])[:, 1], 1 / (1 + np.exp(-odds)))
+    np.testing.assert_array_equal(fitted.score_samples(data[0]), -odds)
+    rows = torch.from_numpy(data[0]).requires_grad_(True)
+    np.testing.assert_allclose(fitted.distance_of(rows).detach().numpy(), odds)
+    (gradient,) = torch.autograd.grad(fitted.distance_of(rows).sum(), rows)
+    assert (gradient.abs().sum(dim=1) > 0).all()
+
+
+def test_round_trip_through_tensors(data):
+    fitted = AttackPerceptron(max_iter=200).fit(*data)
+    loaded = AttackPerceptron.from_tensors(fitted.to_tensors())
+    np.testing.assert_array_equal(
+        loaded.decision_function(data[0]), fitted.decision_function(data[0])
+    )
+    assert loaded.parameters_ == fitted.parameters_
+
+
+def test_one_class_alone_is_an_error(data):
+    with pytest.raises(ValueError, match="class"):
+        AttackPerceptron().fit(data[0], np.zeros(300))
