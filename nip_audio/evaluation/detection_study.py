@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,15 @@ from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
 
-__all__ = ["CLEAN_ONLY", "COMBINE", "Counts", "DetectionStudy", "StudiedCell"]
+__all__ = [
+    "CLEAN_ONLY",
+    "COMBINE",
+    "ROC_RATES",
+    "TOLERATED",
+    "Counts",
+    "DetectionStudy",
+    "StudiedCell",
+]
 
 Array = NDArray[np.float64]
 
@@ -47,8 +56,6 @@ COMBINE = "NCCR, perceptron on Combine"
 
 TOLERATED = ("MP3", "white noise, 30 dB SNR", "white noise, 20 dB SNR", "10 dB quieter")
 """Harmless changes, of the ``calibrate`` role, that tolerant detectors are told are clean."""
-
-_ROUNDS = 200
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,14 @@ class Counts:
         baseline_examples: Of each attack, by the baselines.
         baseline_clean: Unattacked clips, by the baselines.
         controls: Clips of each harmless change.
+        rounds: Resamples of a bootstrap.
     """
 
     examples: int = 200
     baseline_examples: int = 60
     baseline_clean: int = 160
     controls: int = 100
+    rounds: int = 200
 
 
 @dataclass(frozen=True)
@@ -127,8 +136,9 @@ class DetectionStudy:
             card.default_taps, self.measure.config, sample_rate_hz=card.sample_rate_hz
         )
 
+    @cached_property
     def nccr_judges(self) -> tuple[Judge, ...]:
-        """Fit everything that takes NCCR's rows."""
+        """Everything that takes NCCR's rows, fitted."""
         clean = self._known(self.system.calibrate)
         copies = self._copies()
         scale = LogRates(signed=self.signed)
@@ -202,7 +212,7 @@ class DetectionStudy:
             cells: Attacks on the system's test clips.
             strangers: Further clean clips, of voices that the system does not know.
         """
-        judges = self.nccr_judges()
+        judges = self.nccr_judges
         items = self.system.items
         clean = self._rows([item.samples for item in items])
         owners = tuple(item.speaker for item in items)
@@ -226,7 +236,12 @@ class DetectionStudy:
             sides = {
                 judge.name: self._cell(judge, attacked, speakers, clean, owners) for judge in judges
             }
-            rows.append({**cell.row, "examples": len(clips), "judges": sides})
+            curves = {
+                judge.name: _roc(judge.score(attacked), judge.score(clean))
+                for judge in judges
+                if judge.name in (CLEAN_ONLY, COMBINE)
+            }
+            rows.append({**cell.row, "examples": len(clips), "judges": sides, "roc": curves})
         found["cells"] = rows
         found["baselines"] = self._against(judges, [cell for cell in cells if cell.against])
         return found
@@ -248,7 +263,7 @@ class DetectionStudy:
             if right
         ][: plan.items]
         rows = []
-        for judge in self.nccr_judges():
+        for judge in self.nccr_judges:
             if judge.name not in (CLEAN_ONLY, COMBINE):
                 continue
             for eps in plan.eps:
@@ -299,7 +314,7 @@ class DetectionStudy:
     ) -> dict[str, Any]:
         sides = (_Judged(judge.score(attacked), speakers), _Judged(judge.score(clean), owners))
         return {
-            "auroc": _auroc([sides], seed=self.seed),
+            "auroc": self._auroc([sides]),
             **{
                 f"flagged_at_{rate:g}": self._share(judge.flagged(attacked, rate), speakers)
                 for rate in RATES
@@ -387,10 +402,10 @@ class DetectionStudy:
             "costs": costs,
             "judges": {
                 name: {
-                    "cells": [_auroc([side], seed=self.seed) for side in each],
-                    "mean": _auroc(each, seed=self.seed),
+                    "cells": [self._auroc([side]) for side in each],
+                    "mean": self._auroc(each),
                     "beaten_by": {
-                        ours: _auroc(each, seed=self.seed, ahead=lead)
+                        ours: self._auroc(each, ahead=lead)
                         for ours, lead in best.items()
                         if ours != name
                     },
@@ -490,6 +505,29 @@ class DetectionStudy:
             raise OutputError(f"another process is making {folder}; wait for it, and run again")
         return made
 
+    def _auroc(
+        self,
+        pairs: Sequence[tuple[_Judged, _Judged]],
+        *,
+        ahead: Sequence[tuple[_Judged, _Judged]] | None = None,
+    ) -> dict[str, float]:
+        """Mean AUROC over cells with its interval; speakers are resampled, the same in all cells.
+
+        Args:
+            pairs: Attacked and clean scores of each cell.
+            ahead: Another judge's on the same clips: the result is its mean less this one's.
+        """
+        speakers = sorted({name for pair in pairs for side in pair for name in side.speakers})
+        split = [[_by_speaker(side, speakers) for side in pair] for pair in pairs]
+        other = None if ahead is None else [[_by_speaker(s, speakers) for s in p] for p in ahead]
+
+        def statistic(rows: NDArray[np.intp]) -> float:
+            own = _mean_auroc(split, rows)
+            return own if other is None else _mean_auroc(other, rows) - own
+
+        found = bootstrap(statistic, len(speakers), seed=self.seed, rounds=self.counts.rounds)
+        return found.to_json()
+
     def _share(self, hits: NDArray[np.bool_], speakers: Sequence[str]) -> dict[str, float]:
         return proportion(hits, speakers, seed=self.seed).to_json()
 
@@ -510,33 +548,19 @@ def _joined(parts: Sequence[Known]) -> Known:
     return together
 
 
-def _auroc(
-    pairs: Sequence[tuple[_Judged, _Judged]],
-    *,
-    seed: int,
-    ahead: Sequence[tuple[_Judged, _Judged]] | None = None,
-) -> dict[str, float]:
-    """Mean AUROC over cells with its interval; speakers are resampled, the same in all cells.
+ROC_RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""False-positive rates, as measured on the judged clean clips, at which curves have a point."""
 
-    Args:
-        pairs: Attacked and clean scores of each cell.
-        seed: Of the bootstrap.
-        ahead: Another judge's on the same clips: the result is its mean less this one's.
-    """
-    speakers = sorted({name for pair in pairs for side in pair for name in side.speakers})
-    split = [[_by_speaker(side, speakers) for side in pair] for pair in pairs]
-    other = None if ahead is None else [[_by_speaker(s, speakers) for s in p] for p in ahead]
 
-    def mean(cells: Sequence[Sequence[Sequence[Array]]], rows: NDArray[np.intp]) -> float:
-        return float(
-            np.mean([auroc(*(np.concatenate([s[i] for i in rows]) for s in c)) for c in cells])
-        )
+def _roc(attacked: Array, clean: Array) -> list[float]:
+    """Share of attacked clips above each quantile of the clean ones."""
+    return [float((attacked > np.quantile(clean, 1 - rate)).mean()) for rate in ROC_RATES]
 
-    def statistic(rows: NDArray[np.intp]) -> float:
-        own = mean(split, rows)
-        return own if other is None else mean(other, rows) - own
 
-    return bootstrap(statistic, len(speakers), seed=seed, rounds=_ROUNDS).to_json()
+def _mean_auroc(cells: Sequence[Sequence[Sequence[Array]]], rows: NDArray[np.intp]) -> float:
+    """Over cells, each attacked and clean scores by speaker, of the drawn speakers."""
+    sides = ([np.concatenate([side[i] for i in rows]) for side in cell] for cell in cells)
+    return float(np.mean([auroc(attacked, clean) for attacked, clean in sides]))
 
 
 def _by_speaker(side: _Judged, speakers: Sequence[str]) -> list[Array]:

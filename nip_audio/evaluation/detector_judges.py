@@ -88,7 +88,8 @@ def clean_judge(
     """
     together = clean if copies is None else clean + copies
     fitted = clone(estimator).fit(together.rows)
-    held_out = out_of_fold_distances(estimator, together.rows, together.speakers, folds=_FOLDS)
+    folds = min(_FOLDS, len(set(together.speakers)))
+    held_out = out_of_fold_distances(estimator, together.rows, together.speakers, folds=folds)
     limits = _limits(held_out[: len(clean.rows)])
     return Judge(name, knows, measure, lambda rows: -fitted.score_samples(rows), limits, fitted)
 

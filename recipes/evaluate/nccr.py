@@ -42,9 +42,9 @@ from nip_audio.evaluation.systems import (
 from nip_audio.screening.measure import DETECTION_NOISES
 
 OWN = {
-    "FGSM": (AttackPlan("fgsm", eps=(0.0005, 0.002, 0.01), items=400, batch=50),),
-    "PGD": (AttackPlan("pgd", eps=(0.0002, 0.0005, 0.002, 0.01), items=400, batch=50),),
-    "DeepFool": (AttackPlan("deepfool", items=150, batch=50),),
+    "FGSM": (AttackPlan("fgsm", eps=(0.0005, 0.002, 0.01), items=150, batch=50),),
+    "PGD": (AttackPlan("pgd", eps=(0.0002, 0.0005, 0.002, 0.01), items=150, batch=50),),
+    "DeepFool": (AttackPlan("deepfool", items=60, batch=50),),
 }
 """What the defender attacks the ``calibrate`` role with. JSMA, which the paper has too, changes one
 sample of a waveform at a time: it is for spectrograms."""
