@@ -35,7 +35,7 @@ from nip_audio.evaluation.quality import stoi, stoi_available
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
-from nip_audio.screening.measure import default_config
+from nip_audio.screening.measure import DETECTION_NOISES
 
 __all__ = ["Bench"]
 
@@ -79,7 +79,7 @@ class Bench:
         defences = make_defences(
             config.defences, system.pretrained, system.model, tested, system=system.name
         )
-        noises = default_config(system.pretrained)
+        noises = NccrConfig(system.pretrained.card.default_taps, DETECTION_NOISES, draws=1)
         if config.detect == 0:
             return Bench(config, system, defences, (), noises, None, folder)
         calibration, clean = (
