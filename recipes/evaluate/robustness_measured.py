@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
 from nip_audio.core.nccr import NccrConfig, Noise, measure_nccr
-from nip_audio.evaluation.robustness import DEFAULT_NOISE, LOGITS, layer_rates
+from nip_audio.evaluation.robustness import DEFAULT_LAYERS, DEFAULT_NOISE, LOGITS, layer_rates
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
 from nip_audio.screening.measure import noise_generator
 
@@ -22,13 +23,10 @@ Array = NDArray[np.float64]
 
 NOISES = (
     DEFAULT_NOISE,
-    Noise("uniform", "input", 2 / 255),
-    Noise("uniform", "input", 32 / 255),
     Noise("gaussian", "input", 0.01),
     Noise("gaussian", "input", 0.03),
     Noise("gaussian", "input", 0.1),
     Noise("mask", "input", 0.05),
-    Noise("mask", "input", 0.1),
     Noise("mask", "input", 0.2),
     Noise("gaussian", "raw", 0.0005),
     Noise("gaussian", "raw", 0.002),
@@ -117,18 +115,18 @@ def measure_system(
 
 
 def clip_rates(
-    system: EvaluatedSystem, clips: Sequence[torch.Tensor], layer: str, *, seed: int
-) -> Array:
-    """NCCR of clips at the last tap or the logits under the default noise: (clips,)."""
-    taps = tuple(system.pretrained.card.default_taps[-1:])
-    name = LOGITS if layer == LOGITS else taps[0]
-    config = NccrConfig(taps, (DEFAULT_NOISE,), DRAWS)
-    rates = []
+    system: EvaluatedSystem, clips: Sequence[torch.Tensor], *, seed: int
+) -> dict[str, Array]:
+    """NCCR of clips at the last tap and the logits under the default noise: (clips,) each."""
+    (tap,) = system.pretrained.card.default_taps[-1:]
+    config = NccrConfig((tap,), (DEFAULT_NOISE,), DRAWS)
+    rates: dict[str, list[float]] = {layer: [] for layer in DEFAULT_LAYERS}
     for clip in clips:
-        generator = noise_generator(seed, hashlib.sha256(clip.numpy().tobytes()).hexdigest())
+        generator = noise_generator(seed, samples_sha256(clip))
         result = measure_nccr(system.model, Batch(clip[None]), config, generator=generator)
-        rates.append(layer_rates(system.model, result, taps, name)[0])
-    return np.asarray(rates)
+        for layer, name in zip(DEFAULT_LAYERS, (tap, LOGITS), strict=True):
+            rates[layer].append(float(layer_rates(system.model, result, (tap,), name)[0]))
+    return {layer: np.asarray(values) for layer, values in rates.items()}
 
 
 def _measure(

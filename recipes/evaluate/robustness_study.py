@@ -168,17 +168,18 @@ def draw(
     write_atomic(pictures / f"nccr_models_{stem}.png", plot_boxes(boxes), force=True)
     bench = Bench.build(shipped.system, config, evaluation / "evidence")
     sets = list(_sets(bench, config, evaluation))
-    attacked: dict[str, dict[str, Any]] = {}
-    panels: dict[str, dict[str, Any]] = {}
-    for layer in DEFAULT_LAYERS:
-        boxed = {"clean": shipped.rates[shipped.right, 0, _column(shipped, layer)]}
-        for cell, examples, fools in sets:
-            chosen = [examples.values([row]).x[0] for row in np.flatnonzero(fools)[:SHOWN_EXAMPLES]]
-            if chosen:
-                title = f"{cell.plan.attack} {cell.eps:g}"
-                boxed[title] = clip_rates(shipped.system, chosen, layer, seed=config.seed)
-        panels[layer] = boxed
-        attacked[layer] = {
+    panels: dict[str, dict[str, Any]] = {
+        layer: {"clean": shipped.rates[shipped.right, 0, _column(shipped, layer)]}
+        for layer in DEFAULT_LAYERS
+    }
+    for cell, examples, fools in sets:
+        chosen = [examples.values([row]).x[0] for row in np.flatnonzero(fools)[:SHOWN_EXAMPLES]]
+        if chosen:
+            rates = clip_rates(shipped.system, chosen, seed=config.seed)
+            for layer, values in rates.items():
+                panels[layer][f"{cell.plan.attack} {cell.eps:g}"] = values
+    attacked = {
+        layer: {
             title: {
                 "clips": len(values),
                 "mean": round(float(values.mean()), 5),
@@ -186,6 +187,8 @@ def draw(
             }
             for title, values in boxed.items()
         }
+        for layer, boxed in panels.items()
+    }
     write_atomic(pictures / f"nccr_attacked_{stem}.png", plot_boxes(panels, log=True), force=True)
     (pgd,) = [s for s in sets if s[0].plan.attack == "pgd" and s[0].eps == MAP_EPS]
     write_atomic(pictures / f"activations_{stem}.png", _maps(shipped.system, pgd[1]), force=True)
