@@ -31,10 +31,10 @@ from nip_audio.cli._console import (
 from nip_audio.core.nccr import Noise
 from nip_audio.core.state import require_new, write_atomic
 from nip_audio.evaluation.nccr_plots import plot_boxes
+from nip_audio.evaluation.nccr_ranks import Ranked
 from nip_audio.evaluation.robustness import (
     DEFAULT_LAYERS,
     DEFAULT_NOISE,
-    Ranked,
     measure_robustness,
     require_comparable,
 )

@@ -20,7 +20,7 @@ from scipy.special import softmax
 
 from nip_audio.core.metrics import auroc, bootstrap
 from nip_audio.errors import InputError
-from nip_audio.evaluation.robustness import agreement
+from nip_audio.evaluation.nccr_ranks import agreement
 from nip_audio.evaluation.statistics import proportion
 
 Array = NDArray[np.float64]

@@ -32,7 +32,8 @@ from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.cells import Cell
 from nip_audio.evaluation.config import EvaluationConfig, read_config
 from nip_audio.evaluation.nccr_plots import plot_activation_maps, plot_boxes
-from nip_audio.evaluation.robustness import DEFAULT_LAYERS, rank_models, require_comparable
+from nip_audio.evaluation.nccr_ranks import rank_models
+from nip_audio.evaluation.robustness import DEFAULT_LAYERS, require_comparable
 from nip_audio.evaluation.runner import RESULTS_NAME, Runner
 from nip_audio.evaluation.systems import EvaluatedSystem, build_system
 

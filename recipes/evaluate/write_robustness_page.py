@@ -241,6 +241,17 @@ def totals(results: Group) -> str:
     return "\n".join(lines)
 
 
+def missing(results: Group) -> str:
+    """Strengths at which one architecture was measured and another was not."""
+    every = {eps for group in results["groups"].values() for eps in group["accuracy"]}
+    lines = [
+        f"{next(iter(group['models']))} at ε {eps}"
+        for group in results["groups"].values()
+        for eps in sorted(every - set(group["accuracy"]), key=float)
+    ]
+    return f"Accuracy under attack, {NOT_EVALUATED}: {', '.join(lines)}." if lines else ""
+
+
 def by_group(results: Group, table: Any) -> str:
     """One table an architecture, below its name."""
     return "\n".join(f"{name}:\n\n{table(group)}" for name, group in results["groups"].items())
@@ -279,6 +290,7 @@ def main() -> None:
         split=results["split_sha256"][:12],
         versions=", ".join(f"{name} {v}" for name, v in results["versions"].items()),
         crops=crops(results),
+        missing=missing(results),
         trainings=trainings(results),
         verdicts="\n".join(verdicts(results)),
         totals=totals(results),

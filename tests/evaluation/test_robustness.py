@@ -13,12 +13,11 @@ from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.core.nccr import Noise, nccr_scalar
 from nip_audio.errors import InputError, LayerNotFoundError
+from nip_audio.evaluation.nccr_ranks import agreement, rank_models
 from nip_audio.evaluation.robustness import (
     LAST_TAP,
     LOGITS,
-    agreement,
     measure_robustness,
-    rank_models,
     require_comparable,
 )
 from nip_audio.models.pretrained import ModelCard, PretrainedModel, load_pretrained
