@@ -40,9 +40,10 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-LAST_TAP, LOGITS = "last tap", "logits"
-"""Names of two layers that models of different architectures have in common: the last of the
-card's default taps, which is the pooled or embedding layer, and what the head makes of it."""
+LAST_TAP = "last tap"
+"""The last of a card's default taps, the pooled or embedding layer: every architecture has one."""
+LOGITS = "logits"
+"""What a model's head makes of its embedding."""
 
 DEFAULT_LAYERS = (LAST_TAP, LOGITS)
 DEFAULT_NOISE = Noise("uniform", "input", 8 / 255)
