@@ -16,9 +16,7 @@ __all__ = ["plot_activation_maps", "plot_boxes"]
 Array = NDArray[np.float64]
 
 
-def plot_boxes(
-    panels: Mapping[str, Mapping[str, Array]], *, ylabel: str = "NCCR", log: bool = False
-) -> bytes:
+def plot_boxes(panels: Mapping[str, Mapping[str, Array]], *, ylabel: str = "NCCR") -> bytes:
     """Draw box plots side by side (NCCR, Fig. 2 and 3).
 
     The line is the median, the triangle the mean, the box the quartiles; whiskers reach as far as
@@ -27,7 +25,6 @@ def plot_boxes(
     Args:
         panels: By title, and in each by name, (items,).
         ylabel: Of the values.
-        log: Whether the value axis is logarithmic.
 
     Returns:
         A PNG.
@@ -52,8 +49,6 @@ def plot_boxes(
         for label in axis.get_xticklabels():
             label.set(rotation=30, ha="right", parse_math=False)
         axis.grid(alpha=0.3, axis="y")
-        if log:
-            axis.set_yscale("log")
     axes[0].set_ylabel(ylabel, fontsize=8)
     return _png(figure)
 

@@ -22,6 +22,12 @@ def strengths(group: Group) -> list[str]:
     return sorted(group["accuracy"], key=float)
 
 
+def ranked_strengths(group: Group) -> list[str]:
+    """ε at which accuracies differ, so that there is a rank to agree with."""
+    settings = group["settings"][0]["agreement"]
+    return [eps for eps in strengths(group) if settings[eps] is not None]
+
+
 def model_table(group: Group) -> str:
     """Accuracy, clean and under attack, beside NCCR and its rank."""
     ranked = {
@@ -79,7 +85,7 @@ def ranking_table(group: Group) -> str:
 def settings_table(group: Group) -> str:
     """Over the layers: in how many settings of each noise the rank holds."""
     rows = []
-    for eps in strengths(group):
+    for eps in ranked_strengths(group):
         noises = dict.fromkeys((row["family"], row["scale"]) for row in group["settings"])
         for noise in noises:
             of_noise = [r for r in group["settings"] if (r["family"], r["scale"]) == noise]
@@ -111,7 +117,7 @@ def span(found: list[Any]) -> str:
 def layer_table(group: Group) -> str:
     """Over the noises: in how many settings of each layer the rank holds."""
     rows = []
-    for eps in strengths(group):
+    for eps in ranked_strengths(group):
         for layer in dict.fromkeys(row["layer"] for row in group["settings"]):
             found = [r["agreement"][eps] for r in group["settings"] if r["layer"] == layer]
             rows.append([eps, layer, *counts(found), span(found)])
@@ -120,7 +126,7 @@ def layer_table(group: Group) -> str:
 
 def plainer_table(group: Group) -> str:
     """How well NCCR and plainer numbers rank, of the same clips and noise."""
-    eps = strengths(group)
+    eps = ranked_strengths(group)
     default = {row["layer"]: row for row in group["settings"] if is_default(group, row)}
     *_, tap, logits = default
     candidates = [
@@ -162,6 +168,8 @@ def clip_table(group: Group) -> str:
             continue
         values = [auc(row[key]) for key in ("last tap", "logits", "minus margin")]
         rows.append([row["system"], f"{row['eps']:g}", row["fooled"], row["held"], *values])
+    if not rows:
+        return f"{NOT_EVALUATED}: no model has as many of both among these clips.\n"
     return markdown(
         ["system", "ε", "fooled", "held", "NCCR, last tap", "NCCR, logits", "minus margin"], rows
     )
@@ -213,17 +221,17 @@ def verdicts(results: Group) -> Iterator[str]:
         first = next(iter(group["models"]))
         default = [row for row in group["settings"] if is_default(group, row)]
         for eps in strengths(group):
+            if eps not in ranked_strengths(group):
+                yield f"- {first}, ε {eps}: {NOT_EVALUATED}: no accuracy differs from another."
+                continue
             for name, row in zip(("last tap", "logits"), default[-2:], strict=True):
                 found = row["agreement"][eps]
-                if found is None:
-                    yield f"- {first}, ε {eps}, {name}: {NOT_EVALUATED}, accuracies are all alike."
-                    continue
-                whole = "the same order" if found["same_order"] else "not the same order"
+                whole = "the same order" if found["same_order"] else "**not the same order**"
                 yield (
-                    f"- {first}, ε {eps}, {name}: {whole}; τ {found['kendall']:.2f} "
-                    f"(p {found['kendall_p']:.2g}, {found['models']} models), ρ "
-                    f"{found['spearman']:.2f}; of {found['clear']} pairs whose intervals of "
-                    f"accuracy do not overlap, {found['clear_right']} are the right way round."
+                    f"- {first}, ε {eps}, {name}: {whole} of {found['models']} models; τ "
+                    f"{found['kendall']:.2f}, ρ {found['spearman']:.2f}. Of {found['clear']} pairs "
+                    "whose intervals of accuracy do not overlap, "
+                    f"{found['clear_right']} are the right way round."
                 )
 
 
@@ -231,7 +239,7 @@ def totals(results: Group) -> str:
     """All settings of noise and layer together."""
     lines = []
     for group in results["groups"].values():
-        for eps in strengths(group):
+        for eps in ranked_strengths(group):
             found = [row["agreement"][eps] for row in group["settings"]]
             number, same, positive, clear = counts(found)
             lines.append(
@@ -239,6 +247,12 @@ def totals(results: Group) -> str:
                 f"same order, {positive} a τ above 0; clear pairs right: {clear}; τ {span(found)}."
             )
     return "\n".join(lines)
+
+
+def spoken(counts_: set[int]) -> str:
+    """One number, or the least and the largest."""
+    least, most = min(counts_), max(counts_)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def missing(results: Group) -> str:
@@ -258,13 +272,31 @@ def by_group(results: Group, table: Any) -> str:
 
 
 def trainings(results: Group) -> str:
-    """The commands of all trained models."""
-    return "\n".join(
-        model["command"]
-        for group in results["groups"].values()
-        for name, model in group["models"].items()
-        if "init_from" in model["command"]
-    )
+    """The commands of all trained models: what they share, and what each has besides."""
+    lines = []
+    for group in results["groups"].values():
+        commands = {
+            name: model["command"].split()
+            for name, model in group["models"].items()
+            if "--init_from" in model["command"]
+        }
+        first = next(iter(commands.values()))
+        shared = [word for word in first if all(word in words for words in commands.values())]
+        lines.append(" \\\n    ".join(_wrapped(shared)) + " OPTIONS")
+        for name, words in commands.items():
+            own = [word for word in words if word not in shared]
+            lines.append(f"#   {name}: {' '.join(own) or 'no OPTIONS'}")
+    return "\n".join(lines)
+
+
+def _wrapped(words: list[str], width: int = 100) -> list[str]:
+    """Put words into lines."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
 
 
 def crops(results: Group) -> str:
@@ -276,7 +308,7 @@ def crops(results: Group) -> str:
         length = "whole" if model["crop_s"] is None else f"of {model['crop_s']:g} s"
         lines.append(
             f"{first}: {model['clips']} clips {length}, {model['speakers']} speakers of "
-            f"{model['subset']}, {min(attacked)} to {max(attacked)} of them attacked"
+            f"{model['subset']}, {spoken(attacked)} of them attacked"
         )
     return "; ".join(lines)
 
