@@ -16,7 +16,9 @@ __all__ = ["plot_activation_maps", "plot_boxes"]
 Array = NDArray[np.float64]
 
 
-def plot_boxes(panels: Mapping[str, Mapping[str, Array]], *, ylabel: str = "NCCR") -> bytes:
+def plot_boxes(
+    panels: Mapping[str, Mapping[str, Array]], *, ylabel: str = "NCCR", log: bool = False
+) -> bytes:
     """Draw box plots side by side (NCCR, Fig. 2 and 3).
 
     The line is the median, the triangle the mean, the box the quartiles; whiskers reach as far as
@@ -25,6 +27,7 @@ def plot_boxes(panels: Mapping[str, Mapping[str, Array]], *, ylabel: str = "NCCR
     Args:
         panels: By title, and in each by name, (items,).
         ylabel: Of the values.
+        log: Whether the value axis is logarithmic.
 
     Returns:
         A PNG.
@@ -49,6 +52,8 @@ def plot_boxes(panels: Mapping[str, Mapping[str, Array]], *, ylabel: str = "NCCR
         for label in axis.get_xticklabels():
             label.set(rotation=30, ha="right", parse_math=False)
         axis.grid(alpha=0.3, axis="y")
+        if log:
+            axis.set_yscale("log")
     axes[0].set_ylabel(ylabel, fontsize=8)
     return _png(figure)
 

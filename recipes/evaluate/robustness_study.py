@@ -190,7 +190,7 @@ def draw(
         }
         for layer, boxed in panels.items()
     }
-    write_atomic(pictures / f"nccr_attacked_{stem}.png", plot_boxes(panels), force=True)
+    write_atomic(pictures / f"nccr_attacked_{stem}.png", plot_boxes(panels, log=True), force=True)
     (pgd,) = [s for s in sets if s[0].plan.attack == "pgd" and s[0].eps == MAP_EPS]
     write_atomic(pictures / f"activations_{stem}.png", _maps(shipped.system, pgd[1]), force=True)
     return attacked

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
 
 HERE = Path(__file__).resolve().parent
@@ -236,16 +238,19 @@ def verdicts(results: Group) -> Iterator[str]:
 
 
 def totals(results: Group) -> str:
-    """All settings of noise and layer together."""
+    """All settings of noise and layer together, by what the noise is added to."""
     lines = []
     for group in results["groups"].values():
         for eps in ranked_strengths(group):
-            found = [row["agreement"][eps] for row in group["settings"]]
-            number, same, positive, clear = counts(found)
-            lines.append(
-                f"- {next(iter(group['models']))}, ε {eps}: of {number} settings {same} give the "
-                f"same order, {positive} a τ above 0; clear pairs right: {clear}; τ {span(found)}."
-            )
+            for level, words in (("input", "spectrogram"), ("raw", "waveform")):
+                rows = [r for r in group["settings"] if r["family"].endswith(f"@{level}")]
+                found = [row["agreement"][eps] for row in rows]
+                number, same, positive, clear = counts(found)
+                lines.append(
+                    f"- {next(iter(group['models']))}, ε {eps}, noise in the {words}: of {number} "
+                    f"settings {same} give the same order, {positive} a τ above 0; clear pairs "
+                    f"right: {clear}; τ {span(found)}."
+                )
     return "\n".join(lines)
 
 
@@ -256,14 +261,23 @@ def spoken(counts_: set[int]) -> str:
 
 
 def missing(results: Group) -> str:
-    """Strengths at which one architecture was measured and another was not."""
+    """Systems of the configuration, and strengths, that were not measured."""
+    planned = yaml.safe_load((HERE / "robustness.yaml").read_text(encoding="utf-8"))["systems"]
+    measured = {name for group in results["groups"].values() for name in group["models"]}
+    lines = [name for name in planned if name not in measured]
     every = {eps for group in results["groups"].values() for eps in group["accuracy"]}
-    lines = [
+    lines += [
         f"{next(iter(group['models']))} at ε {eps}"
         for group in results["groups"].values()
         for eps in sorted(every - set(group["accuracy"]), key=float)
     ]
-    return f"Accuracy under attack, {NOT_EVALUATED}: {', '.join(lines)}." if lines else ""
+    return f"\n**{NOT_EVALUATED.capitalize()}:** {', '.join(lines)}.\n" if lines else ""
+
+
+def pictures(results: Group, kind: str, words: str) -> str:
+    """One picture an architecture."""
+    names = [next(iter(group["models"])) for group in results["groups"].values()]
+    return "\n".join(f"![{words}, {name}](pictures/{kind}_{name}.png)" for name in names)
 
 
 def by_group(results: Group, table: Any) -> str:
@@ -334,6 +348,9 @@ def main() -> None:
         clip_by_clip=by_group(results, clip_table),
         shifted=shifted_table(results),
         attacked=attacked_table(results),
+        boxes=pictures(results, "nccr_models", "NCCR of the versions"),
+        attacked_boxes=pictures(results, "nccr_attacked", "NCCR of clean and attacked clips"),
+        maps=pictures(results, "activations", "Neuron outputs by speaker"),
     )
     Path(sys.argv[2]).write_text(page, encoding="utf-8")
 

@@ -16,7 +16,7 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 def test_boxes_have_a_panel_a_layer_and_take_any_name():
     values = np.linspace(0.1, 1.0, 20)
-    one = plot_boxes({"logits": {"a $x": values, "b_東": 2 * values}})
+    one = plot_boxes({"logits": {"a $x": values, "b_東": 2 * values}}, log=True)
     two = plot_boxes({"logits": {"a $x": values}, "pool": {"a $x": values}})
     assert size_of(two)[0] > size_of(one)[0]
 
