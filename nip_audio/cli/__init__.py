@@ -20,6 +20,7 @@ from nip_audio.cli import (
     identify,
     models,
     purify,
+    robustness,
     screen,
     verify,
 )
@@ -41,7 +42,7 @@ COMMANDS = (
     *(models, identify, enroll, fit_plda, verify),
     *(calibrate, detect, screen),
     *(fit_purifier, purify),
-    *(attack, evaluate),
+    *(attack, evaluate, robustness),
 )
 for command in COMMANDS:
     app.command()(command.command)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, spearmanr, ttest_rel
+from scipy.stats import binomtest, kendalltau, spearmanr, ttest_rel
 
 from nip_audio.core.metrics import Interval, bootstrap
 from nip_audio.errors import InputError
 
-__all__ = ["MIN_SUCCESSES", "paired_t_test", "proportion", "spearman"]
+__all__ = ["MIN_SUCCESSES", "kendall", "paired_t_test", "proportion", "spearman"]
 
 MIN_SUCCESSES = 30
 """Fewer adversarial examples than this give no rate of their defence."""
@@ -71,11 +71,30 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> tuple[float, fl
         InputError: With fewer than three pairs, if one is not finite, or if one side is all alike,
             which has no ranks.
     """
+    found = spearmanr(*_ranked(first, second))
+    return float(found.statistic), float(found.pvalue)
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Correlate ranks by pairs; ties count on neither side.
+
+    Returns:
+        τ-b and p.
+
+    Raises:
+        InputError: As ``spearman``.
+    """
+    found = kendalltau(*_ranked(first, second))
+    return float(found.statistic), float(found.pvalue)
+
+
+def _ranked(
+    first: Sequence[float], second: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     a, b = _pairs(first, second, least=3)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise InputError("one side is all alike: ranks need values that vary")
-    found = spearmanr(a, b)
-    return float(found.statistic), float(found.pvalue)
+    return a, b
 
 
 def _pairs(

@@ -25,11 +25,11 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Identification
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.core.adapter import Batch, Bounds
-from nip_audio.errors import InputError
+from nip_audio.errors import InputError, ModelCardError
 from nip_audio.integrations.corpus import write_rirs
 from nip_audio.integrations.defence_training import DefenceTraining, defence_training
 from nip_audio.models.heads import model_of
-from nip_audio.models.pretrained import load_pretrained
+from nip_audio.models.pretrained import load_pretrained, load_weights
 
 __all__ = ["SpeakerBrain", "reading", "scramble", "train"]
 
@@ -43,8 +43,9 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
     ``compute_cost``, ``crop_s``, ``sample_rate``, ``n_speakers``, ``speeds``, ``codec_share``,
     ``overlap_share``, ``reversal_share``, ``augment_group``, ``augmentations`` (a list of
     SpeechBrain augmenters), ``scale``, ``adversarial_attack`` (null, fgsm or pgd) with
-    ``adversarial_eps``, ``adversarial_steps`` and ``adversarial_share``, ``lr_annealing`` and
-    ``train_logger``. May have ``defence_training`` and what belongs to it.
+    ``adversarial_eps``, ``adversarial_steps``, ``adversarial_step_share`` and
+    ``adversarial_share``, ``lr_annealing`` and ``train_logger``. May have ``defence_training`` and
+    what belongs to it.
     """
 
     defence = DefenceTraining()
@@ -114,6 +115,7 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
             self.hparams.adversarial_attack,
             eps=self.hparams.adversarial_eps,
             steps=self.hparams.adversarial_steps,
+            step_share=self.hparams.adversarial_step_share,
         )
         model = model_of(
             self.hparams.compute_features,
@@ -280,12 +282,16 @@ def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:
     return {speaker: i for i, speaker in enumerate(speakers)}
 
 
-def _start_from(pretrained: str, network: torch.nn.Module) -> None:
-    """Copy the weights of a published network; a checkpoint of this run comes before them.
+def _start_from(
+    pretrained: str, network: torch.nn.Module, classifier: torch.nn.Module | None, labels: list[str]
+) -> None:
+    """Copy the weights of a published model; a checkpoint of this run comes before them.
 
-    A defence that this network has and the published one has not starts untrained.
+    A defence that this network has and the published one has not starts untrained. Where a
+    classifier is given it starts from the published one, whose classes must be ``labels``.
     """
-    weights = load_pretrained(pretrained).model.network.state_dict()
+    loaded = load_pretrained(pretrained)
+    weights = loaded.model.network.state_dict()
     own = {k: v for k, v in network.state_dict().items() if k.startswith("defences.")}
     try:
         network.load_state_dict(own | weights)
@@ -293,6 +299,22 @@ def _start_from(pretrained: str, network: torch.nn.Module) -> None:
         raise InputError(
             f"the network of {pretrained} does not fit this YAML's ({err}); pass the model's own "
             "sizes, or --init_from=null"
+        ) from err
+    if classifier is None:
+        return
+    if list(loaded.card.labels) != labels:
+        raise InputError(
+            f"the {len(loaded.card.labels)} speakers of {pretrained} are not the {len(labels)} of "
+            "the train role; pass --init_head=False"
+        )
+    file = "classifier.safetensors"
+    try:
+        load_weights(classifier, loaded.card.read(file), loaded.card.directory / file)
+    except ModelCardError as err:
+        raise InputError(
+            f"the classifier of {pretrained} does not fit this YAML's ({err}); a published one has "
+            "the classes of one speed: pass --speeds=[100] and its --n_classes, or "
+            "--init_head=False"
         ) from err
 
 
@@ -325,7 +347,9 @@ def train(arguments: Sequence[str], prepare: Callable[[Mapping[str, Any]], None]
     )
     train_set, monitor_set = _make_datasets(hparams)
     if hparams["init_from"] is not None:
-        _start_from(hparams["init_from"], hparams["embedding_model"])
+        labels = Path(hparams["save_folder"], "labels.txt").read_text(encoding="utf-8").splitlines()
+        classifier = hparams["classifier"] if hparams["init_head"] else None
+        _start_from(hparams["init_from"], hparams["embedding_model"], classifier, labels)
     brain = SpeakerBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],

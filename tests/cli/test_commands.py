@@ -20,6 +20,7 @@ COMMANDS = (
     "detect",
     "attack",
     "purify",
+    "robustness",
     "screen",
 )
 

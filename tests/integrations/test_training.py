@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import speechbrain as sb
 import torch
+from safetensors.torch import load
 from torch import nn
 
 from nip_audio.audio.features import LogMel
@@ -14,6 +15,7 @@ from nip_audio.errors import InputError
 from nip_audio.integrations import training
 from nip_audio.integrations.training import SpeakerBrain
 from nip_audio.models.audionet import AudioNet
+from nip_audio.models.pretrained import load_pretrained
 
 
 @pytest.fixture
@@ -24,6 +26,7 @@ def brain():
         "adversarial_attack": "pgd",
         "adversarial_eps": 0.01,
         "adversarial_steps": 3,
+        "adversarial_step_share": 0.4,
         "adversarial_share": 0.5,
         "scale": 1.0,
         "crop_s": 0.5,
@@ -104,11 +107,23 @@ def test_a_published_network_is_a_start_for_one_with_a_defence(monkeypatch):
         "load_pretrained",
         lambda name: SimpleNamespace(model=SimpleNamespace(network=published)),
     )
-    training._start_from("published", network)
+    training._start_from("published", network, None, [])
     assert torch.equal(network.layers[3].conv.weight, published.layers[3].conv.weight)
     assert torch.equal(network.defences["5"].classifier.weight, own)
     with pytest.raises(InputError, match="the network of published does not fit"):
-        training._start_from("published", AudioNet(24))
+        training._start_from("published", AudioNet(24), None, [])
+
+
+def test_a_published_classifier_is_a_start_for_one_of_the_same_speakers():
+    card = load_pretrained("audionet-libri251").card
+    labels = list(card.labels)
+    network, classifier = AudioNet(), torch.nn.Linear(32, 251)
+    training._start_from("audionet-libri251", network, classifier, labels)
+    assert torch.equal(classifier.weight, load(card.read("classifier.safetensors"))["weight"])
+    with pytest.raises(InputError, match="are not the 251 of the train role"):
+        training._start_from("audionet-libri251", network, classifier, labels[::-1])
+    with pytest.raises(InputError, match=r"pass --speeds=\[100\]"):
+        training._start_from("audionet-libri251", network, torch.nn.Linear(32, 502), labels)
 
 
 def test_each_group_has_one_speed_and_crops_are_cut(brain):

@@ -1,0 +1,142 @@
+"""``nip-audio robustness``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from nip_audio.cli._console import (
+    EXIT_FAILED,
+    DataRootOption,
+    ForceOption,
+    JsonOption,
+    MaxDurationOption,
+    SeedOption,
+    advance,
+    find_recordings,
+    make_adapter,
+    plain,
+    print_json,
+    print_left_out,
+    progress_bar,
+    stderr,
+    stdout,
+)
+from nip_audio.core.nccr import Noise
+from nip_audio.core.state import require_new, write_atomic
+from nip_audio.evaluation.nccr_plots import plot_boxes
+from nip_audio.evaluation.nccr_ranks import Ranked
+from nip_audio.evaluation.robustness import (
+    DEFAULT_LAYERS,
+    DEFAULT_NOISE,
+    measure_robustness,
+    require_comparable,
+)
+from nip_audio.models.pretrained import load_pretrained
+
+__all__ = ["command"]
+
+
+class Family(StrEnum):
+    """Kind of noise."""
+
+    uniform = "uniform"
+    gaussian = "gaussian"
+    mask = "mask"
+
+
+class Level(StrEnum):
+    """What the noise is added to."""
+
+    input = "input"
+    raw = "raw"
+
+
+def command(
+    models: Annotated[list[str], typer.Argument(help="Names, or folders with a model card.")],
+    data: Annotated[Path, typer.Option(help="Folder of clean audio, or CSV manifest.")],
+    data_root: DataRootOption = None,
+    noise: Annotated[Family, typer.Option(help="mask zeroes patches; --scale is their share.")] = (
+        Family.uniform
+    ),
+    level: Annotated[
+        Level, typer.Option(help="input: the model's own, a spectrogram; raw: the waveform.")
+    ] = Level.input,
+    scale: Annotated[
+        float, typer.Option(help="Largest magnitude, or standard deviation of gaussian noise.")
+    ] = DEFAULT_NOISE.scale,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Can be repeated; default: {' and '.join(DEFAULT_LAYERS)}."),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Noise draws a file.")] = 10,
+    seed: SeedOption = 0,
+    max_duration: MaxDurationOption = 120.0,
+    plot: Annotated[Path | None, typer.Option(help="PNG of box plots to write.")] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank models by NCCR: how much the same noise changes what their neurons put out.
+
+    The first has the least. That it is the most robust to attacks too is a claim, and does not
+    always hold: docs/robustness.md.
+
+    Example: nip-audio robustness my-model/ my-trained-model/ --data clean/ --plot boxes.png
+    """
+    if plot is not None:
+        require_new(plot, force=force)
+    disturbed = Noise(noise.value, level.value, scale)
+    loaded = [load_pretrained(model) for model in models]
+    require_comparable(loaded, [disturbed])
+    recordings = find_recordings(data, data_root)
+    with progress_bar("measuring", len(recordings)) as bar:
+        result = measure_robustness(
+            loaded,
+            recordings,
+            make_adapter(loaded[0], max_duration),
+            noise=disturbed,
+            layers=tuple(layer or DEFAULT_LAYERS),
+            draws=draws,
+            seed=seed,
+            progress=lambda _: advance(bar),
+        )
+    if plot is not None:
+        write_atomic(plot, plot_boxes(result.rates), force=force)
+    print_left_out(result.failures)
+    if len({model.card.data.get("architecture") for model in loaded}) > 1:
+        stderr.print("the architectures differ: that rank compares different neurons")
+    if as_json:
+        print_json(result.to_json(seed=seed))
+    else:
+        for name in result.rates:
+            _print_ranking(name, result.ranking(name, seed=seed), len(result.files))
+        stdout.print(f"{result.noise.name}, {draws} draws a file, seed {seed}", markup=False)
+    if result.failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_ranking(layer: str, ranking: Sequence[Ranked], files: int) -> None:
+    table = Table(box=SIMPLE, title=f"NCCR, {plain(layer)}, {files} files", title_justify="left")
+    table.add_column("rank")
+    table.add_column("model", overflow="fold", min_width=21)
+    for name in ("mean", "95 %", "quartiles", "p, next"):
+        table.add_column(name, no_wrap=True)
+    for ranked in ranking:
+        table.add_row(
+            str(ranked.rank),
+            plain(ranked.model),
+            f"{ranked.mean.value:.4f}",
+            f"{ranked.mean.low:.4f}–{ranked.mean.high:.4f}",
+            ", ".join(f"{quartile:.3f}" for quartile in ranked.quartiles),
+            "–" if ranked.p_next is None else f"{ranked.p_next:.2g}",
+        )
+    stdout.print(table)
+
+
+command.__name__ = "robustness"
