@@ -28,7 +28,7 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
-from nip_audio.core.nccr import Noise
+from nip_audio.core.noise import Noise
 from nip_audio.core.state import require_new, write_atomic
 from nip_audio.evaluation.nccr_plots import plot_boxes
 from nip_audio.evaluation.nccr_ranks import Ranked

@@ -21,7 +21,8 @@ from nip_audio.audio.io import read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.nccr import NccrConfig, NccrResult, Noise, change_rate, measure_nccr
+from nip_audio.core.nccr import NccrConfig, NccrResult, change_rate, measure_nccr
+from nip_audio.core.noise import Noise
 from nip_audio.errors import AudioError, InputError
 from nip_audio.evaluation.nccr_ranks import Ranked, rank_models
 from nip_audio.models.pretrained import PretrainedModel

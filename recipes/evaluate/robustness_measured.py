@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
-from nip_audio.core.nccr import NccrConfig, Noise, measure_nccr
+from nip_audio.core.nccr import NccrConfig, measure_nccr
+from nip_audio.core.noise import Noise
 from nip_audio.evaluation.robustness import DEFAULT_LAYERS, DEFAULT_NOISE, LOGITS, layer_rates
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
 from nip_audio.screening.measure import noise_generator

@@ -11,7 +11,8 @@ import torch
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.adapter import Batch
-from nip_audio.core.nccr import Noise, nccr_scalar
+from nip_audio.core.nccr import nccr_scalar
+from nip_audio.core.noise import Noise
 from nip_audio.errors import InputError, LayerNotFoundError
 from nip_audio.evaluation.nccr_ranks import agreement, rank_models
 from nip_audio.evaluation.robustness import (
