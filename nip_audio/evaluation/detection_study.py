@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.registry import make_attack
-from nip_audio.core.metrics import auroc, bootstrap
+from nip_audio.core.metrics import bootstrap
 from nip_audio.detectors.base import Measure
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.density import CleanDensity
@@ -74,7 +74,7 @@ class Counts:
     baseline_examples: int = 60
     baseline_clean: int = 160
     controls: int = 100
-    rounds: int = 200
+    rounds: int = 1000
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,38 @@ class _Judged:
 
     scores: Array
     speakers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Wins:
+    """Pairs of an attacked and a clean clip by their speakers: resampling is then a product.
+
+    Attributes:
+        higher: (S, S) pairs in which the attacked clip scores higher; ties count half.
+        pairs: (S, S) all pairs.
+    """
+
+    higher: Array
+    pairs: Array
+
+    @staticmethod
+    def count(attacked: _Judged, clean: _Judged, speakers: Sequence[str]) -> _Wins:
+        """Compare every attacked clip with every clean one."""
+        first, second = attacked.scores[:, None], clean.scores[None]
+        higher = (first > second) + 0.5 * (first == second)
+        mine, theirs = (_owners(side, speakers) for side in (attacked, clean))
+        return _Wins(mine.T @ higher @ theirs, np.outer(mine.sum(axis=0), theirs.sum(axis=0)))
+
+    def auroc(self, drawn: Array) -> float:
+        """Area under the ROC curve, each speaker counted as often as drawn.
+
+        Raises:
+            InputError: If one side has none of them.
+        """
+        pairs = float(drawn @ self.pairs @ drawn)
+        if pairs == 0:
+            raise InputError("no attacked or no clean clip of these speakers")
+        return float(drawn @ self.higher @ drawn) / pairs
 
 
 @dataclass(frozen=True)
@@ -518,12 +550,15 @@ class DetectionStudy:
             ahead: Another judge's on the same clips: the result is its mean less this one's.
         """
         speakers = sorted({name for pair in pairs for side in pair for name in side.speakers})
-        split = [[_by_speaker(side, speakers) for side in pair] for pair in pairs]
-        other = None if ahead is None else [[_by_speaker(s, speakers) for s in p] for p in ahead]
+        own = [_Wins.count(*pair, speakers) for pair in pairs]
+        other = None if ahead is None else [_Wins.count(*pair, speakers) for pair in ahead]
 
         def statistic(rows: NDArray[np.intp]) -> float:
-            own = _mean_auroc(split, rows)
-            return own if other is None else _mean_auroc(other, rows) - own
+            drawn = np.bincount(rows, minlength=len(speakers)).astype(np.float64)
+            mean = float(np.mean([wins.auroc(drawn) for wins in own]))
+            if other is None:
+                return mean
+            return float(np.mean([wins.auroc(drawn) for wins in other])) - mean
 
         found = bootstrap(statistic, len(speakers), seed=self.seed, rounds=self.counts.rounds)
         return found.to_json()
@@ -557,12 +592,7 @@ def _roc(attacked: Array, clean: Array) -> list[float]:
     return [float((attacked > np.quantile(clean, 1 - rate)).mean()) for rate in ROC_RATES]
 
 
-def _mean_auroc(cells: Sequence[Sequence[Sequence[Array]]], rows: NDArray[np.intp]) -> float:
-    """Over cells, each attacked and clean scores by speaker, of the drawn speakers."""
-    sides = ([np.concatenate([side[i] for i in rows]) for side in cell] for cell in cells)
-    return float(np.mean([auroc(attacked, clean) for attacked, clean in sides]))
-
-
-def _by_speaker(side: _Judged, speakers: Sequence[str]) -> list[Array]:
-    names = np.asarray(side.speakers)
-    return [side.scores[names == name] for name in speakers]
+def _owners(side: _Judged, speakers: Sequence[str]) -> Array:
+    """Whose each clip is: (n, S), one a row."""
+    same = np.asarray(side.speakers)[:, None] == np.asarray(speakers)[None]
+    return np.asarray(same, dtype=np.float64)
