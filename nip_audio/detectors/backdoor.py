@@ -78,8 +78,8 @@ class GroupFinding:
         files: In it.
         separation: n·π(1−π)·d² of its best split into two, d in within-group deviations.
         alarm: Robust deviations of ``separation`` above what the other groups have.
-        silhouette: Of the split into suspects and the rest; 0 if there is none.
-        suspects: Files on the suspicious side of the split.
+        silhouette: Of that split; 0 if there is none.
+        suspects: Files accused.
         accused: Whether ``alarm`` is over the limit.
     """
 
@@ -105,8 +105,8 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
        is n·π(1−π)·d². The separation of a clean group has reasons too (sessions, microphones): the
        other groups of the set are the measure, by median and median absolute deviation. This is
        the test of SCAn (Tang et al., USENIX Security 2021), on changes under noise.
-    3. In an accused group the files are split again, by two spheres of different size: the wide
-       one, of many voices, is accused.
+    3. In an accused group the files are split again, by two spheres of different size. The side
+       whose vectors scatter wider about their own median, being of many voices, is accused.
 
     Args:
         limit: Alarm from which a group is accused. Deviation: SCAn has e² = 7.4, which a clean
@@ -120,7 +120,7 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         findings_: One a judged group, highest alarm first.
-        suspicion_: (n,) probability of the suspicious side in the file's group; 0 where not judged.
+        suspicion_: (n,) probability of the suspicious side of an accused group; 0 in others.
         accused_: (n,) bool.
     """
 
@@ -168,49 +168,43 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
                 f"expected {self.least_groups} such names or more: what is usual for a name is "
                 "learned from the others; give more files"
             )
-        white = self._whiten(rows, members)
-        separations = np.array([self._separation(w) for w in white.values()])
+        self._learn_scale(rows, members)
+        found = {name: self._two_kinds(self._white(rows[m])) for name, m in members.items()}
+        separations = np.array([separation for separation, _ in found.values()])
         middle = np.median(separations)
         spread = np.median(np.abs(separations - middle)) * 1.4826
         alarms = (separations - middle) / max(float(spread), _TINY)
         self.suspicion_ = np.zeros(len(rows))
-        self.accused_ = np.zeros(len(rows), dtype=bool)
         findings = []
-        for (name, vectors), separation, alarm in zip(
-            white.items(), separations, alarms, strict=True
-        ):
-            probability, silhouette = self._split(vectors)
-            self.suspicion_[members[name]] = probability
+        for (name, (separation, silhouette)), alarm in zip(found.items(), alarms, strict=True):
             accused = bool(alarm > self.limit)
             if accused:
-                self.accused_[members[name]] = probability > 0.5
-            suspects = int((probability > 0.5).sum())
+                self.suspicion_[members[name]] = self._suspicion(rows[members[name]])
+            suspects = int((self.suspicion_[members[name]] > 0.5).sum())
+            files = len(members[name])
             findings.append(
-                GroupFinding(
-                    name,
-                    len(vectors),
-                    float(separation),
-                    float(alarm),
-                    silhouette,
-                    suspects,
-                    accused,
-                )
+                GroupFinding(name, files, separation, float(alarm), silhouette, suspects, accused)
             )
+        self.accused_ = self.suspicion_ > 0.5
         self.findings_ = sorted(findings, key=lambda f: -f.alarm)
         return self
 
-    def _whiten(self, rows: Array, members: dict[str, NDArray[np.intp]]) -> dict[str, Array]:
-        """Centre each group, and scale by what is usual within groups."""
-        centred = {n: rows[m] - np.median(rows[m], axis=0) for n, m in members.items()}
-        deviations = [np.median(np.abs(c), axis=0) * 1.4826 for c in centred.values()]
+    def _learn_scale(self, rows: Array, members: dict[str, NDArray[np.intp]]) -> None:
+        """Learn what scatter is usual within groups."""
+        centred = [rows[m] - np.median(rows[m], axis=0) for m in members.values()]
+        deviations = [np.median(np.abs(c), axis=0) * 1.4826 for c in centred]
         scale = np.median(deviations, axis=0)
-        scale = np.where(scale > _TINY, scale, 1.0)
-        clipped = {n: np.clip(c / scale, -self.clip, self.clip) for n, c in centred.items()}
-        within = np.median([np.atleast_2d(np.cov(c.T)) for c in clipped.values()], axis=0)
+        self._scale = np.where(scale > _TINY, scale, 1.0)
+        clipped = [np.clip(c / self._scale, -self.clip, self.clip) for c in centred]
+        within = np.median([np.atleast_2d(np.cov(c.T)) for c in clipped], axis=0)
         values, vectors = np.linalg.eigh(within)
         least = max(float(np.trace(within)) / len(within) * self.floor, _TINY)
-        turn = vectors / np.sqrt(np.maximum(values, least))
-        return {n: np.asarray(c @ turn) for n, c in clipped.items()}
+        self._turn = vectors / np.sqrt(np.maximum(values, least))
+
+    def _white(self, rows: Array) -> Array:
+        """Centre rows on their own median, and scale them by what is usual within groups."""
+        centred = (rows - np.median(rows, axis=0)) / self._scale
+        return np.asarray(np.clip(centred, -self.clip, self.clip) @ self._turn)
 
     def _projected(self, vectors: Array) -> Array:
         size = min(self.components, *vectors.shape)
@@ -221,22 +215,26 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
             2, covariance_type=kind, n_init=3, reg_covar=1e-2, random_state=self.seed
         ).fit(rows)
 
-    def _separation(self, vectors: Array) -> float:
-        """n·π(1−π)·d² of the split into two of equal scatter."""
+    def _two_kinds(self, vectors: Array) -> tuple[float, float]:
+        """n·π(1−π)·d² of the split into two of equal scatter, and its silhouette."""
         projected = self._projected(vectors)
         labels = self._mixture(projected, "tied").predict(projected)
         share = float(labels.mean())
         if not 0 < share < 1:
-            return 0.0
+            return 0.0, 0.0
         apart = vectors[labels == 1].mean(axis=0) - vectors[labels == 0].mean(axis=0)
-        return len(vectors) * share * (1 - share) * float(apart @ apart)
+        separation = len(vectors) * share * (1 - share) * float(apart @ apart)
+        return separation, float(silhouette_score(projected, labels))
 
-    def _split(self, vectors: Array) -> tuple[Array, float]:
-        """Probability of the wider of two spheres, (n,), and the silhouette of the two."""
-        projected = self._projected(vectors)
+    def _suspicion(self, rows: Array) -> Array:
+        """Probability of the side of many voices: of two spheres that whose rows scatter wider."""
+        projected = self._projected(self._white(rows))
         mixture = self._mixture(projected, "spherical")
-        wide = int(np.argmax(mixture.covariances_))
-        probability = np.asarray(mixture.predict_proba(projected)[:, wide])
-        labels = probability > 0.5
-        both = 1 < labels.sum() < len(labels) - 1
-        return probability, float(silhouette_score(projected, labels)) if both else 0.0
+        labels = mixture.predict(projected)
+        scatter = [
+            float(np.square(self._white(rows[labels == side])).sum(axis=1).mean())
+            if (labels == side).any()
+            else 0.0
+            for side in (0, 1)
+        ]
+        return np.asarray(mixture.predict_proba(projected)[:, int(np.argmax(scatter))])

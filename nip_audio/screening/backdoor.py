@@ -39,8 +39,8 @@ class BackdoorRecord:
         speaker: Whose voice it is said to be.
         named: Whom the model names; None if the file could not be read.
         accused: Whether it is on the suspicious side of an accused name.
-        suspicion: Probability of the suspicious side among the files of its name; it means
-            something only where the name is accused. None if the file was not judged.
+        suspicion: Probability of the suspicious side of an accused name; 0 where the name is not
+            accused. None if the file could not be read.
         change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first layer looked at: the scalar NCCR.
         error: ``code``, ``found`` and ``remedy`` of a file that could not be read.
     """

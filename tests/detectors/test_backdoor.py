@@ -44,9 +44,8 @@ def test_the_poisoned_files_are_accused_and_no_others(seed):
     assert [f.name for f in detector.findings_ if f.accused] == ["s0"]
     wrong = detector.accused_ != poisoned.astype(bool)
     assert wrong.sum() <= 1
-    assert detector.findings_[0].suspects == int((detector.suspicion_[:30] > 0.5).sum()) + int(
-        (detector.suspicion_[360:] > 0.5).sum()
-    )
+    assert detector.findings_[0].suspects == detector.accused_.sum()
+    assert detector.suspicion_[30:360].max() == 0
 
 
 def test_order_and_scale_change_nothing():
