@@ -20,7 +20,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, MissingDependencyError
 
-__all__ = ["activation_clustering", "strip"]
+__all__ = ["Analysis", "activation_clustering", "strip"]
 
 Mask = NDArray[np.bool_]
 Analysis = Literal["smaller", "silhouette-scores"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,13 +16,16 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import auroc, bootstrap
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import Noise
-from nip_audio.core.neuron_changes import NeuronChanges, measure_neuron_changes
+from nip_audio.core.neuron_changes import measure_neuron_changes
+from nip_audio.core.state import State, load_state, save_state
 from nip_audio.detectors.backdoor import BackdoorGroups, PublishedClusters
-from nip_audio.evaluation.backdoor_baselines import activation_clustering, strip
+from nip_audio.evaluation.backdoor_baselines import Analysis, activation_clustering, strip
 from nip_audio.evaluation.poisoning import PoisonedClips
 from nip_audio.evaluation.seeds import seed_of
 
-__all__ = ["JudgingPlan", "f1_of", "judge_set", "measure_set"]
+__all__ = ["JudgingPlan", "MeasuredSet", "f1_of", "judge_baselines", "judge_set", "measure_set"]
+
+_KIND = "backdoor study measurements"
 
 Mask = NDArray[np.bool_]
 Array = NDArray[np.float64]
@@ -55,22 +59,66 @@ class JudgingPlan:
         return Noise("gaussian", "input", self.small), Noise("gaussian", "input", self.destroying)
 
 
+@dataclass(frozen=True)
+class MeasuredSet:
+    """What detectors see of a set; no file says whether it is poisoned.
+
+    Attributes:
+        vectors: (n, F) changes of the layers' neurons under the destroying noise.
+        outputs: (n, F) the same neurons without noise, each layer of unit length.
+        rates: (n, noises) scalar NCCR at the scalar layer, the destroying noise last.
+        embeddings: (n, D).
+    """
+
+    vectors: Tensor
+    outputs: Tensor
+    rates: Tensor
+    embeddings: Tensor
+
+    def save(self, path: Path, identity: str) -> None:
+        """Keep for what ``identity`` says."""
+        save_state(path, State(_KIND, identity, vars(self), {}))
+
+    @staticmethod
+    def load(path: Path, identity: str) -> MeasuredSet:
+        """Read what was kept, refusing what is of something else."""
+        return MeasuredSet(**load_state(path, kind=_KIND, model_id=identity).tensors)
+
+
 def measure_set(
-    model: InstrumentedModel, samples: Tensor, plan: JudgingPlan, *, seed: int
-) -> list[NeuronChanges]:
-    """Measure clips (n, N), each with noise of its own seed."""
-    layers = dict.fromkeys((*plan.layers, plan.scalar_layer))
-    return [
-        measure_neuron_changes(
+    model: InstrumentedModel, samples: Tensor, plan: JudgingPlan, *, seed: int, small: bool = True
+) -> MeasuredSet:
+    """Measure clips (n, N), each with noise of its own seed.
+
+    Args:
+        model: That may have a backdoor.
+        samples: Clips.
+        plan: What is measured.
+        seed: Of the noise.
+        small: Whether the small noise, which only pictures need, is measured too.
+    """
+    layers = tuple(dict.fromkeys((*plan.layers, plan.scalar_layer)))
+    found = []
+    for number, clip in enumerate(samples):
+        changes = measure_neuron_changes(
             model,
             Batch(clip[None]),
-            layers=tuple(layers),
-            noises=plan.noises,
+            layers=layers,
+            noises=plan.noises if small else plan.noises[1:],
             draws=plan.draws,
             generator=torch.Generator().manual_seed(seed_of(seed, number)),
         )
-        for number, clip in enumerate(samples)
-    ]
+        unit = [torch.nn.functional.normalize(changes.outputs[k], dim=0) for k in plan.layers]
+        found.append(
+            (
+                torch.cat([changes.neurons[layer][-1] for layer in plan.layers]),
+                torch.cat(unit),
+                changes.rates[plan.scalar_layer],
+                changes.embedding,
+            )
+        )
+    vectors, outputs, rates, embeddings = (torch.stack(part) for part in zip(*found, strict=True))
+    return MeasuredSet(vectors, outputs, rates, embeddings)
 
 
 def f1_of(accused: Mask, poisoned: Mask, *, seed: int = 0) -> dict[str, Any]:
@@ -101,75 +149,63 @@ def f1_of(accused: Mask, poisoned: Mask, *, seed: int = 0) -> dict[str, Any]:
 
 
 def judge_set(
+    model: InstrumentedModel, judged: PoisonedClips, measured: MeasuredSet
+) -> dict[str, Any]:
+    """Judge a set by NCCR; only the bookkeeping knows which files are poisoned."""
+    poisoned = judged.poisoned.numpy()
+    with torch.no_grad():
+        named = model.score_embeddings(measured.embeddings).argmax(dim=1)
+    groups = [model.labels[int(i)] for i in named]
+    target = model.labels[judged.target]
+    rates = measured.rates.double().numpy()
+    return {
+        "named as target": int((poisoned & (named.numpy() == judged.target)).sum()),
+        "rates": _spread(rates, poisoned),
+        "NCCR, grouped": _grouped(measured.vectors.numpy(), groups, poisoned, target),
+        "activations, grouped": _grouped(measured.outputs.numpy(), groups, poisoned, target),
+        "NCCR, published": _published(rates[:, -1:], poisoned),
+    }
+
+
+def judge_baselines(
     model: InstrumentedModel,
     judged: PoisonedClips,
+    embeddings: Tensor,
+    clean_inputs: Tensor,
     plan: JudgingPlan,
     *,
     seed: int,
-    clean_inputs: Tensor | None = None,
-    clustering: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
-    """Judge a set with everything; only the bookkeeping knows which files are poisoned.
+    """Judge a training set by activation clustering and STRIP.
 
     Args:
-        model: That was trained on the set, or that the set is for.
+        model: That was trained on the set.
         judged: The set.
-        plan: What is measured.
-        seed: Of the noise.
-        clean_inputs: (m, F, T) clean model inputs for STRIP; None leaves STRIP out.
-        clustering: Whether activation clustering is asked; it needs the labels trained on.
-        progress: Told what is done.
+        embeddings: (n, D) of its clips.
+        clean_inputs: (m, F, T) clean model inputs, which STRIP needs.
+        plan: How much of it STRIP is shown.
+        seed: Of both.
     """
     poisoned = judged.poisoned.numpy()
-    changes = measure_set(model, judged.clips.samples, plan, seed=seed)
-    progress("measured")
-    embeddings = torch.stack([c.embedding for c in changes])
-    with torch.no_grad():
-        named = model.score_embeddings(embeddings).argmax(dim=1)
-    groups = [model.labels[int(i)] for i in named]
-    target = model.labels[judged.target]
-    rates = torch.stack([c.rates[plan.scalar_layer] for c in changes]).double().numpy()
-    vectors = np.stack([_vector(c, plan, noisy=True) for c in changes])
-    plain = np.stack([_vector(c, plan, noisy=False) for c in changes])
-    found: dict[str, Any] = {
-        "named as target": int((poisoned & (named.numpy() == judged.target)).sum()),
-        "rates": _spread(rates, poisoned),
-        "NCCR, grouped": _grouped(vectors, groups, poisoned, target),
-        "activations, grouped": _grouped(plain, groups, poisoned, target),
-        "NCCR, published": _published(rates[:, 1:], poisoned),
-    }
-    progress("grouped")
     generator = torch.Generator().manual_seed(seed_of("baselines", seed))
-    if clustering:
-        for analysis in ("smaller", "silhouette-scores"):
-            accused, clusters = activation_clustering(
-                embeddings,
-                judged.clips.labels,
-                len(model.labels),
-                analysis=analysis,
-                generator=generator,
-            )
-            found[f"activation clustering, {analysis}"] = f1_of(accused, poisoned)
-        if poisoned.any():
-            own = np.flatnonzero(judged.clips.labels.numpy() == judged.target)
-            told = [_mask(own[clusters[judged.target] == k], len(poisoned)) for k in (0, 1)]
-            best = max(told, key=lambda a: f1_of(a, poisoned)["f1"]["value"])
-            found["activation clustering, told label and cluster"] = f1_of(best, poisoned)
-    if clean_inputs is not None:
-        found["STRIP"] = _strip(model, judged, clean_inputs, plan, generator)
+    found: dict[str, Any] = {}
+    clusters: list[NDArray[np.intp]] = []
+    for analysis in get_args(Analysis):
+        accused, clusters = activation_clustering(
+            embeddings,
+            judged.clips.labels,
+            len(model.labels),
+            analysis=analysis,
+            generator=generator,
+        )
+        found[f"activation clustering, {analysis}"] = f1_of(accused, poisoned)
+    if poisoned.any():
+        own = np.flatnonzero(judged.clips.labels.numpy() == judged.target)
+        told = [_mask(own[clusters[judged.target] == k], len(poisoned)) for k in (0, 1)]
+        best = max(told, key=lambda a: f1_of(a, poisoned)["f1"]["value"])
+        found["activation clustering, told label and cluster"] = f1_of(best, poisoned)
+    found["STRIP"] = _strip(model, judged, clean_inputs, plan, generator)
     return found
-
-
-def _vector(changes: NeuronChanges, plan: JudgingPlan, *, noisy: bool) -> Array:
-    """What the grouped detector sees of a clip: changes under the destroying noise, or F(x)."""
-    if noisy:
-        parts = [changes.neurons[layer][1] for layer in plan.layers]
-    else:
-        parts = [
-            torch.nn.functional.normalize(changes.outputs[layer], dim=0) for layer in plan.layers
-        ]
-    return np.asarray(torch.cat(parts).double().numpy())
 
 
 def _mask(rows: NDArray[np.intp], size: int) -> Mask:
@@ -207,7 +243,7 @@ def _spread(rates: Array, poisoned: Mask) -> Mapping[str, Any]:
     """Quantiles for pictures: of the small and the destroying noise, clean and poisoned."""
     marks = (0.05, 0.25, 0.5, 0.75, 0.95)
     found: dict[str, Any] = {}
-    for column, noise in enumerate(("small", "destroying")):
+    for column, noise in enumerate(("small", "destroying")[-rates.shape[1] :]):
         for name, rows in (("clean", ~poisoned), ("poisoned", poisoned)):
             if rows.any():
                 values = np.quantile(rates[rows, column], marks)

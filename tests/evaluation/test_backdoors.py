@@ -11,7 +11,14 @@ from nip_audio.audio.triggers import Sinusoid
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError, StateError
 from nip_audio.evaluation.backdoor_baselines import activation_clustering, strip
-from nip_audio.evaluation.backdoor_judging import JudgingPlan, f1_of, judge_set, measure_set
+from nip_audio.evaluation.backdoor_judging import (
+    JudgingPlan,
+    MeasuredSet,
+    f1_of,
+    judge_baselines,
+    judge_set,
+    measure_set,
+)
 from nip_audio.evaluation.backdoor_models import (
     NO_TRIGGER,
     BackdoorCase,
@@ -229,9 +236,10 @@ def test_strip_leaves_model_inputs_and_generators_alone(clips, model):
     assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_judging_reports_every_detector(clips, model):
-    case = BackdoorCase("sinusoid", 1, 0.1, SHORT)
-    judged = poisoned_by(case, clips)
+@pytest.fixture(scope="module")
+def suspected(clips):
+    """A set with poison, a model trained on it, and what was measured of it."""
+    judged = poisoned_by(BackdoorCase("sinusoid", 1, 0.1, SHORT), clips)
     trained = train_audionet(
         judged.clips.samples,
         judged.clips.labels,
@@ -239,22 +247,47 @@ def test_judging_reports_every_detector(clips, model):
         ShortTraining(epochs=8, batch_size=16),
         seed=1,
     )
-    plan = JudgingPlan(strip_clips=(4, 8), strip_overlays=2)
-    inputs = trained.to_input(Batch(clips.samples[:6])).x
-    found = judge_set(trained, judged, plan, seed=0, clean_inputs=inputs, clustering=True)
-    assert found["STRIP"]["files"] == 12
+    measured = measure_set(trained, judged.clips.samples, JudgingPlan(draws=1), seed=0)
+    return judged, trained, measured
+
+
+def test_judging_reports_every_form(suspected):
+    judged, trained, measured = suspected
+    found = judge_set(trained, judged, measured)
     assert found["NCCR, grouped"]["poisoned"] == 13
     assert found["activations, grouped"]["judged names"] == SPEAKERS
     assert set(found["rates"]) == {
         f"{noise}, {kind}" for noise in ("small", "destroying") for kind in ("clean", "poisoned")
     }
     assert 0.5 <= found["NCCR, published"]["auroc of the scalar"] <= 1
+
+
+def test_baselines_are_asked_about_the_same_set(suspected, clips):
+    judged, trained, measured = suspected
+    plan = JudgingPlan(strip_clips=(4, 8), strip_overlays=2)
+    inputs = trained.to_input(Batch(clips.samples[:6])).x
+    found = judge_baselines(trained, judged, measured.embeddings, inputs, plan, seed=0)
+    assert found["STRIP"]["files"] == 12
+    assert found["STRIP"]["poisoned"] == 4
     for analysis in ("smaller", "silhouette-scores", "told label and cluster"):
         assert found[f"activation clustering, {analysis}"]["files"] == 128
 
 
-def test_noise_depends_on_the_seed(clips, model):
+def test_measurements_come_back_as_they_were_kept(suspected, tmp_path):
+    _, _, measured = suspected
+    measured.save(tmp_path / "m", "this")
+    again = MeasuredSet.load(tmp_path / "m", "this")
+    assert torch.equal(again.vectors, measured.vectors)
+    assert torch.equal(again.rates, measured.rates)
+    with pytest.raises(StateError, match="was made for model"):
+        MeasuredSet.load(tmp_path / "m", "that")
+
+
+def test_noise_depends_on_the_seed_and_the_small_one_can_be_left_out(clips, model):
     plan = JudgingPlan()
     one, two, other = (measure_set(model, clips.samples[:2], plan, seed=s) for s in (1, 1, 2))
-    assert torch.equal(one[1].neurons["layers.0"], two[1].neurons["layers.0"])
-    assert not torch.equal(one[1].neurons["layers.0"], other[1].neurons["layers.0"])
+    assert torch.equal(one.vectors, two.vectors)
+    assert not torch.equal(one.vectors, other.vectors)
+    assert torch.equal(one.outputs, other.outputs)
+    assert one.rates.shape == (2, 2)
+    assert measure_set(model, clips.samples[:2], plan, seed=1, small=False).rates.shape == (2, 1)
