@@ -11,6 +11,7 @@ import typer
 from nip_audio import __version__
 from nip_audio.cli import (
     attack,
+    backdoor,
     calibrate,
     detect,
     enroll,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     *(models, identify, enroll, fit_plda, verify),
-    *(calibrate, detect, screen),
+    *(calibrate, detect, screen, backdoor),
     *(fit_purifier, purify),
     *(attack, evaluate, robustness),
 )

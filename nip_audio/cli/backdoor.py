@@ -1,0 +1,124 @@
+"""``nip-audio backdoor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from nip_audio.cli._console import (
+    EXIT_FAILED,
+    EXIT_FLAGGED,
+    DataRootOption,
+    ForceOption,
+    JsonOption,
+    MaxDurationOption,
+    SeedOption,
+    advance,
+    find_recordings,
+    make_adapter,
+    plain,
+    print_json,
+    progress_bar,
+    stderr,
+    stdout,
+)
+from nip_audio.core.state import require_new, write_atomic
+from nip_audio.models.pretrained import load_pretrained
+from nip_audio.screening.backdoor import BackdoorReport, look_for_backdoor
+
+__all__ = ["command"]
+
+_ROWS = 40
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="Folder of the suspected set, or CSV manifest.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="The suspected model: it must name speakers."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="JSON lines to write, one a file.")
+    ] = None,
+    data_root: DataRootOption = None,
+    seed: SeedOption = 0,
+    max_duration: MaxDurationOption = 120.0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether a training or enrolment set hides files with a backdoor's trigger, and which.
+
+    No poisoned example and no clean set is needed, but a set: at least eight speakers with a dozen
+    files each. Nothing found is no proof (docs/backdoors.md).
+
+    Example: nip-audio backdoor training/ --model audionet-libri251
+    """
+    if out is not None:
+        require_new(out, force=force)
+    pretrained = load_pretrained(model)
+    recordings = find_recordings(source, data_root)
+    with progress_bar("looking for a backdoor", len(recordings)) as bar:
+        report = look_for_backdoor(
+            pretrained,
+            recordings,
+            make_adapter(pretrained, max_duration),
+            seed=seed,
+            progress=lambda: advance(bar),
+        )
+    if out is not None:
+        lines = "".join(record.to_line() + "\n" for record in report.records)
+        write_atomic(out, lines.encode("ascii"), force=force)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print(report)
+    if report.accused:  # comes before files that failed: it is what was asked
+        raise typer.Exit(EXIT_FLAGGED)
+    if report.failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+command.__name__ = "backdoor"
+
+
+def _print(report: BackdoorReport) -> None:
+    """Print the verdict, the accused names and files, and what could not be read."""
+    for record in report.failed:
+        error = record.error or {}
+        said = f"not judged: {record.id}: {error.get('found')}; {error.get('remedy')}"
+        stderr.print(plain(said), highlight=False, soft_wrap=True)
+    highest = report.findings[0]
+    for finding in [f for f in report.findings if f.accused]:
+        stdout.print(
+            f"[red]suspicious[/]: {plain(finding.name)}, {finding.suspects} of the "
+            f"{finding.files} files that the model gives this name; alarm {finding.alarm:.1f}, "
+            f"limit {report.limit:g}; silhouette {finding.silhouette:.2f}",
+            soft_wrap=True,
+        )
+    if not report.accused:
+        stdout.print(
+            f"nothing found in {len(report.records) - len(report.failed)} files: highest alarm "
+            f"{highest.alarm:.1f} ({plain(highest.name)}), limit {report.limit:g}; that is no "
+            "proof (docs/backdoors.md)",
+            soft_wrap=True,
+        )
+        return
+    table = Table(box=SIMPLE)
+    table.add_column("file", overflow="fold", min_width=24)
+    for name in ("said to be", "named", "suspicion", "change"):
+        table.add_column(name, no_wrap=True)
+    for record in report.accused[:_ROWS]:
+        table.add_row(
+            plain(record.id),
+            plain(record.speaker or "–"),
+            plain(record.named or "–"),
+            f"{record.suspicion:.3f}",
+            f"{record.change:.3f}",
+        )
+    stdout.print(table)
+    if len(report.accused) > _ROWS:
+        stdout.print(f"… and {len(report.accused) - _ROWS} more: see --out or --json")

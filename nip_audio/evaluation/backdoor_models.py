@@ -1,0 +1,150 @@
+"""Models of a backdoor study: trained once, kept, and what their backdoors achieve."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nip_audio.audio.triggers import TRIGGERS
+from nip_audio.core.adapter import Batch
+from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.state import State, load_state, save_state
+from nip_audio.errors import InputError
+from nip_audio.evaluation.poisoning import Clips, PoisonedClips, poison
+from nip_audio.integrations.poisoned_training import (
+    ShortTraining,
+    build_audionet,
+    train_audionet,
+)
+
+__all__ = ["NO_TRIGGER", "BackdoorCase", "Success", "poisoned_by", "predictions", "success_of"]
+
+NO_TRIGGER = "none"
+_KIND = "backdoor study model"
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class BackdoorCase:
+    """One model of the study.
+
+    Attributes:
+        trigger: Key of ``TRIGGERS``, or ``NO_TRIGGER``.
+        seed: Of poisoning and training.
+        share: Of the clips that are poisoned.
+        training: How the model is trained.
+
+    Raises:
+        InputError: If there is no such trigger.
+    """
+
+    trigger: str
+    seed: int
+    share: float
+    training: ShortTraining
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.trigger not in (NO_TRIGGER, *TRIGGERS):
+            raise InputError(
+                f"no trigger {self.trigger!r}, expected one of {', '.join([NO_TRIGGER, *TRIGGERS])}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Fit for a file's name."""
+        return f"{self.trigger.replace(' ', '-')}_{self.seed}"
+
+    def model(
+        self,
+        train: PoisonedClips,
+        folder: Path,
+        progress: Callable[[int, float], None] = lambda epoch, loss: None,
+    ) -> InstrumentedModel:
+        """Return the model, trained now or, from the same clips and settings, before.
+
+        Args:
+            train: What it is trained on.
+            folder: Where models are kept.
+            progress: As of ``train_audionet``.
+
+        Raises:
+            StateError: If the folder holds a model of this name from other clips or settings.
+        """
+        clips = train.clips
+        identity = self._identity(train)
+        path = folder / f"{self.name}.safetensors"
+        if path.exists():
+            weights = dict(load_state(path, kind=_KIND, model_id=identity).tensors)
+            model = build_audionet(clips.speakers, n_mels=self.training.n_mels)
+            model.load_state_dict(weights)
+            return model.eval()
+        model = train_audionet(
+            clips.samples,
+            clips.labels,
+            clips.speakers,
+            self.training,
+            seed=self.seed,
+            progress=progress,
+        )
+        save_state(path, State(_KIND, identity, model.state_dict(), {}))
+        return model
+
+    def _identity(self, train: PoisonedClips) -> str:
+        """Hash of all that the weights depend on."""
+        settings = json.dumps([self.seed, asdict(self.training)], sort_keys=True)
+        digest = hashlib.sha256(settings.encode())
+        for tensor in (train.clips.samples, train.clips.labels):
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def poisoned_by(
+    case: BackdoorCase, clips: Clips, *, salt: str = "", target: int | None = None
+) -> PoisonedClips:
+    """Poison clips as the case says; ``salt`` gives another set another choice of clips."""
+    trigger = None if case.trigger == NO_TRIGGER else TRIGGERS[case.trigger]()
+    digest = hashlib.sha256(f"{salt}{case.seed}".encode()).hexdigest()
+    seed = int(digest[:8], 16) if salt else case.seed
+    return poison(clips, trigger, share=case.share, seed=seed, target=target)
+
+
+@torch.no_grad()
+def predictions(model: InstrumentedModel, samples: Tensor) -> Tensor:
+    """Name clips: (n, N) → (n,)."""
+    return torch.cat([model.predict(Batch(part)) for part in torch.split(samples, _BATCH)])
+
+
+@dataclass(frozen=True)
+class Success:
+    """What a poisoner achieved, on clips that the model has not seen.
+
+    Attributes:
+        accuracy: Which clean clips are named rightly, (n,) bool.
+        attack: Which clips of others than the target are named as the target once they have the
+            trigger, (m,) bool; None where nobody poisoned.
+        without: Of the same clips, which are named so without it.
+        others: (m,) their places among the clips.
+    """
+
+    accuracy: Tensor
+    attack: Tensor | None
+    without: Tensor
+    others: Tensor
+
+
+def success_of(model: InstrumentedModel, case: BackdoorCase, clean: Clips, target: int) -> Success:
+    """Measure accuracy and attack success on clean clips of the ``test`` role."""
+    named = predictions(model, clean.samples)
+    others = torch.nonzero(clean.labels != target)[:, 0]
+    attack = None
+    if case.trigger != NO_TRIGGER:
+        triggered = TRIGGERS[case.trigger]()(clean.samples[others], clean.sample_rate_hz)
+        attack = predictions(model, triggered) == target
+    return Success(named == clean.labels, attack, named[others] == target, others)

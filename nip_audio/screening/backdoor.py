@@ -1,0 +1,171 @@
+"""Look for poisoned files in a folder: measure all, then judge them together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import read_audio
+from nip_audio.audio.manifest import Recording
+from nip_audio.core.adapter import Batch
+from nip_audio.core.nccr import Noise
+from nip_audio.core.neuron_changes import measure_neuron_changes
+from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
+from nip_audio.errors import AudioError, InputError
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.measure import noise_generator
+
+__all__ = ["DESTROYING", "BackdoorRecord", "BackdoorReport", "look_for_backdoor"]
+
+DESTROYING = Noise("gaussian", "input", 1.0)
+"""As wide as the range of a spectrogram in [0, 1]: nothing of it can be recognised any more."""
+
+_LAYERS = 2
+_DRAWS = 2
+
+
+@dataclass(frozen=True)
+class BackdoorRecord:
+    """Result for one file.
+
+    Attributes:
+        id: Path below the folder, or the manifest's ID.
+        speaker: Whose voice it is said to be.
+        named: Whom the model names; None if the file could not be read.
+        accused: Whether it is on the suspicious side of an accused name.
+        suspicion: Probability of the suspicious side of an accused name; 0 where the name is not
+            accused. None if the file could not be read.
+        change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first layer looked at: the scalar NCCR.
+        error: ``code``, ``found`` and ``remedy`` of a file that could not be read.
+    """
+
+    id: str
+    speaker: str | None
+    named: str | None = None
+    accused: bool = False
+    suspicion: float | None = None
+    change: float | None = None
+    error: dict[str, str] | None = None
+
+    def to_line(self) -> str:
+        """Return one line of JSON, numbers rounded to six decimals."""
+        values = {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return json.dumps(values, ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class BackdoorReport:
+    """What a set looks like.
+
+    Attributes:
+        findings: One a judged name, highest alarm first.
+        records: One a file, in the order given.
+        limit: Alarm from which a name is accused.
+    """
+
+    findings: tuple[GroupFinding, ...]
+    records: tuple[BackdoorRecord, ...]
+    limit: float
+
+    @property
+    def accused(self) -> tuple[BackdoorRecord, ...]:
+        """Files that are accused."""
+        return tuple(record for record in self.records if record.accused)
+
+    @property
+    def failed(self) -> tuple[BackdoorRecord, ...]:
+        """Files that could not be read."""
+        return tuple(record for record in self.records if record.error is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: the verdict, without the files that are not accused."""
+        return {
+            "verdict": "suspicious" if self.accused else "nothing found",
+            "files": len(self.records),
+            "accused": [record.id for record in self.accused],
+            "failed": [record.id for record in self.failed],
+            "limit": self.limit,
+            "names": [asdict(finding) for finding in self.findings],
+        }
+
+
+def look_for_backdoor(
+    pretrained: PretrainedModel,
+    recordings: Iterable[Recording],
+    adapter: WaveformAdapter,
+    *,
+    seed: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> BackdoorReport:
+    """Judge a training or enrolment set by the model that was, or may have been, trained on it.
+
+    Args:
+        pretrained: The suspected model, with a head; the first two taps of its card are used.
+        recordings: The set. Files that cannot be read are records, not the end.
+        adapter: How files are read.
+        seed: Of the noise; each file's noise comes from the seed and its content.
+        progress: Called after each file.
+
+    Raises:
+        InputError: If the model names nobody, or too few names have enough files.
+    """
+    model = pretrained.model
+    if not model.labels or model.head is None:
+        raise InputError(
+            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
+            "backdoor sends files to a name"
+        )
+    layers = pretrained.card.default_taps[:_LAYERS]
+    records: list[BackdoorRecord] = []
+    vectors, judged = [], []
+    for recording in recordings:
+        try:
+            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+        except AudioError as err:
+            error = {"code": err.code, "found": err.found, "remedy": err.remedy}
+            records.append(BackdoorRecord(recording.id, recording.speaker, error=error))
+        else:
+            changes = measure_neuron_changes(
+                model,
+                Batch(audio.samples[None]),
+                layers=layers,
+                noises=(DESTROYING,),
+                draws=_DRAWS,
+                generator=noise_generator(seed, audio.sha256),
+            )
+            with torch.no_grad():
+                scores = model.score_embeddings(changes.embedding[None])
+            judged.append(len(records))
+            vectors.append(torch.cat([changes.neurons[layer][0] for layer in layers]).double())
+            records.append(
+                BackdoorRecord(
+                    recording.id,
+                    recording.speaker,
+                    named=model.labels[int(scores.argmax())],
+                    change=float(changes.rates[layers[0]][0]),
+                )
+            )
+        progress()
+    if len(vectors) < 2:
+        raise InputError(
+            f"{len(vectors)} of {len(records)} files can be judged, expected a whole set of at "
+            "least some hundred; check the path and the files"
+        )
+    detector = BackdoorGroups()
+    detector.fit(
+        np.stack([v.numpy() for v in vectors]),
+        groups=[records[row].named or "" for row in judged],
+    )
+    for place, row in enumerate(judged):
+        known = asdict(records[row]) | {
+            "accused": bool(detector.accused_[place]),
+            "suspicion": float(detector.suspicion_[place]),
+        }
+        records[row] = BackdoorRecord(**known)
+    return BackdoorReport(tuple(detector.findings_), tuple(records), detector.limit)

@@ -1,0 +1,201 @@
+"""Write docs/backdoors.md and its picture from the results of backdoor_study.py.
+
+python write_backdoors_page.py ../../../docs/results/backdoors.json ../../../docs/backdoors.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nip_audio.evaluation.backdoor_models import NO_TRIGGER
+from nip_audio.evaluation.backdoor_plots import plot_rates
+from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+
+HERE = Path(__file__).resolve().parent
+GOAL = 0.97
+DETECTORS = {
+    "NCCR, grouped": "NCCR by name",
+    "activations, grouped": "same, no noise",
+    "NCCR, published": "NCCR as published",
+    "activation clustering, silhouette-scores": "AC, silhouette",
+    "activation clustering, smaller": "AC, smaller",
+    "activation clustering, told label and cluster": "AC, told where",
+    "STRIP": "STRIP",
+}
+
+
+def poisoned(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Cases with a trigger."""
+    return [case for case in results["cases"] if case["trigger"] != NO_TRIGGER]
+
+
+def clean(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Cases that nobody poisoned."""
+    return [case for case in results["cases"] if case["trigger"] == NO_TRIGGER]
+
+
+def attack_table(results: Mapping[str, Any]) -> str:
+    """What the poisoner achieved."""
+    rows = [
+        [
+            case["trigger"],
+            str(case["seed"]),
+            "–" if case["snr_db"] is None else f"{case['snr_db']:.1f}",
+            share(case["success"]["accuracy"]),
+            share(case["success"]["attack"]) if "attack" in case["success"] else "–",
+            share(case["success"]["without"]),
+        ]
+        for case in results["cases"]
+    ]
+    columns = ["trigger", "seed", "SNR dB", "accuracy", "attack success", "without the trigger"]
+    return markdown(columns, rows)
+
+
+def number(found: Mapping[str, Any] | None) -> str:
+    """F1 with its interval, bold from the goal on."""
+    if found is None:
+        return NOT_EVALUATED
+    f1 = found["f1"]
+    text = f"{f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
+    return f"**{text}**" if f1["value"] >= GOAL else text
+
+
+def f1_table(results: Mapping[str, Any], which: str) -> str:
+    """F1 of every detector."""
+    cases = poisoned(results)
+    asked = [name for name in DETECTORS if any(name in case[which] for case in cases)]
+    rows = [
+        [
+            case["trigger"],
+            str(case["seed"]),
+            *(number(case[which].get(name)) for name in asked),
+        ]
+        for case in cases
+    ]
+    return markdown(["trigger", "seed", *(DETECTORS[name] for name in asked)], rows)
+
+
+def alarm_table(results: Mapping[str, Any], which: str) -> str:
+    """How far the target stands out, and what else there is to know."""
+    rows = []
+    for case in results["cases"]:
+        ours, published = case[which]["NCCR, grouped"], case[which]["NCCR, published"]
+        alarm = ours["alarm of target"]
+        bare = case["trigger"] == NO_TRIGGER
+        highest = ours["highest other alarm"]
+        highest = max(highest, alarm or 0.0) if bare else highest
+        rows.append(
+            [
+                case["trigger"],
+                str(case["seed"]),
+                f"{ours['poisoned']} of {ours['files']}",
+                str(ours["accused"]),
+                "–" if bare or alarm is None else f"{alarm:.1f}",
+                f"{highest:.1f}",
+                f"{published['silhouette']:.2f}",
+                f"{published['auroc of the scalar']:.3f}" if not bare else "–",
+                f"{published['f1 if told the cluster']:.3f}" if not bare else "–",
+            ]
+        )
+    columns = ["trigger", "seed", "poisoned", "accused", "alarm of the target"]
+    columns += ["highest other alarm", "silhouette, whole set", "AUROC of the scalar"]
+    return markdown([*columns, "F1 told the cluster"], rows)
+
+
+def clean_table(results: Mapping[str, Any]) -> str:
+    """Accusations where nobody poisoned."""
+    cases = clean(results)
+    asked = [name for name in DETECTORS if any(name in case["train"] for case in cases)]
+    rows = [
+        [
+            str(case["seed"]),
+            which,
+            *(
+                f"{case[which][name]['accused']} of {case[which][name]['files']}"
+                if name in case[which]
+                else NOT_EVALUATED
+                for name in asked
+            ),
+        ]
+        for case in cases
+        for which in ("train", "enrolment")
+    ]
+    return markdown(["seed", "set", *(DETECTORS[name] for name in asked)], rows)
+
+
+def verdict(results: Mapping[str, Any], which: str) -> str:
+    """In how many cases the goal is reached."""
+    cases = poisoned(results)
+    values = [(case[which]["NCCR, grouped"]["f1"]["value"], case) for case in cases]
+    hits = sum(value >= GOAL for value, _ in values)
+    least, case = min(values, key=lambda pair: pair[0])
+    return (
+        f"NCCR by name reaches an F1 of {GOAL} in {hits} of the {len(values)} cases judged; the "
+        f"least is {least:.3f} ({case['trigger']}, seed {case['seed']})"
+    )
+
+
+def innocent(results: Mapping[str, Any]) -> str:
+    """How many clean sets were accused."""
+    sets = [
+        case[which]["NCCR, grouped"] for case in clean(results) for which in ("train", "enrolment")
+    ]
+    if not sets:
+        return "No clean model is judged yet"
+    accused = sum(found["accused"] > 0 for found in sets)
+    return f"Of {len(sets)} clean sets of {len(clean(results))} clean models it accuses {accused}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """What is missing."""
+    return ", ".join(names) or "none"
+
+
+def main() -> None:
+    """Fill the template."""
+    results = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    target = Path(sys.argv[2])
+    judging = results["judging"]
+    pictures = target.parent / "pictures"
+    pictures.mkdir(exist_ok=True)
+    plot_rates(
+        poisoned(results),
+        pictures / "backdoor_rates.png",
+        {name: judging[name] for name in ("small", "destroying")},
+    )
+    page = (
+        (HERE / "backdoors_template.md")
+        .read_text(encoding="utf-8")
+        .format(
+            **{name: results["counts"][name] for name in ("train", "test")},
+            **{name: judging[name] for name in ("small", "destroying", "draws")},
+            **{name: results[name] for name in ("speakers", "strip_clean")},
+            layers=" and ".join(f"`{layer}`" for layer in judging["layers"]),
+            overlays=judging["strip_overlays"],
+            f1_goal=GOAL,
+            limit=f"{results['detector']['limit']:g}",
+            crop=f"{results['plan']['crop_s']:g}",
+            share=f"{100 * results['plan']['share']:g}",
+            epochs=results["plan"]["training"]["epochs"],
+            split=results["split_sha256"][:12],
+            versions=", ".join(f"{name} {v}" for name, v in results["versions"].items()),
+            unfinished=listed(results["unfinished"]),
+            verdict=verdict(results, "train"),
+            enrolment_verdict=verdict(results, "enrolment"),
+            innocent=innocent(results),
+            attacks=attack_table(results),
+            f1=f1_table(results, "train"),
+            f1_enrolment=f1_table(results, "enrolment"),
+            alarms=alarm_table(results, "train"),
+            clean=clean_table(results),
+        )
+    )
+    target.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
