@@ -16,7 +16,8 @@ from torch import Tensor
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.nccr import Noise, apply_noise, change_rate, draw_noise
+from nip_audio.core.nccr import change_rate
+from nip_audio.core.noise import Noise, apply_noise, draw_noise
 from nip_audio.errors import InputError
 
 __all__ = ["NeuronChanges", "measure_neuron_changes"]

@@ -15,8 +15,8 @@ from torch import Tensor
 from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import auroc, bootstrap
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.nccr import Noise
 from nip_audio.core.neuron_changes import measure_neuron_changes
+from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.detectors.backdoor import BackdoorGroups, PublishedClusters
 from nip_audio.evaluation.backdoor_baselines import Analysis, activation_clustering, strip

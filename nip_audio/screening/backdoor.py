@@ -14,8 +14,8 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
-from nip_audio.core.nccr import Noise
 from nip_audio.core.neuron_changes import measure_neuron_changes
+from nip_audio.core.noise import Noise
 from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel

@@ -6,8 +6,9 @@ from torch import nn
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.nccr import NccrConfig, Noise, measure_nccr
+from nip_audio.core.nccr import NccrConfig, measure_nccr
 from nip_audio.core.neuron_changes import measure_neuron_changes
+from nip_audio.core.noise import Noise
 from nip_audio.errors import InputError, LayerNotFoundError
 
 NOISES = (
