@@ -294,9 +294,9 @@ def trainings(results: Group) -> str:
             for name, model in group["models"].items()
             if "--init_from" in model["command"]
         }
-        first = next(iter(commands.values()))
+        first = next(iter(commands.values()), [])
         shared = [word for word in first if all(word in words for words in commands.values())]
-        lines.append(" \\\n    ".join(_wrapped(shared)) + " OPTIONS")
+        lines += [" \\\n    ".join(_wrapped(shared)) + " OPTIONS"] if shared else []
         for name, words in commands.items():
             own = [word for word in words if word not in shared]
             lines.append(f"#   {name}: {' '.join(own) or 'no OPTIONS'}")
