@@ -15,7 +15,6 @@ from torch import Tensor
 
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.registry import make_attack
-from nip_audio.core.metrics import bootstrap
 from nip_audio.detectors.base import Measure
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.density import CleanDensity
@@ -35,6 +34,7 @@ from nip_audio.evaluation.detector_judges import (
     trained_judge,
 )
 from nip_audio.evaluation.measured import RowBank
+from nip_audio.evaluation.paired_auroc import Pair, Scored, mean_auroc, roc_points
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
@@ -42,7 +42,6 @@ from nip_audio.evaluation.systems import EvaluatedSystem, Item
 __all__ = [
     "CLEAN_ONLY",
     "COMBINE",
-    "ROC_RATES",
     "TOLERATED",
     "Counts",
     "DetectionStudy",
@@ -90,46 +89,6 @@ class StudiedCell:
     row: Mapping[str, Any]
     examples: AdversarialSet
     against: bool
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """Scores of clips, and whose they are."""
-
-    scores: Array
-    speakers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Wins:
-    """Pairs of an attacked and a clean clip by their speakers: resampling is then a product.
-
-    Attributes:
-        higher: (S, S) pairs in which the attacked clip scores higher; ties count half.
-        pairs: (S, S) all pairs.
-    """
-
-    higher: Array
-    pairs: Array
-
-    @staticmethod
-    def count(attacked: _Judged, clean: _Judged, speakers: Sequence[str]) -> _Wins:
-        """Compare every attacked clip with every clean one."""
-        first, second = attacked.scores[:, None], clean.scores[None]
-        higher = (first > second) + 0.5 * (first == second)
-        mine, theirs = (_owners(side, speakers) for side in (attacked, clean))
-        return _Wins(mine.T @ higher @ theirs, np.outer(mine.sum(axis=0), theirs.sum(axis=0)))
-
-    def auroc(self, drawn: Array) -> float:
-        """Area under the ROC curve, each speaker counted as often as drawn.
-
-        Raises:
-            InputError: If one side has none of them.
-        """
-        pairs = float(drawn @ self.pairs @ drawn)
-        if pairs == 0:
-            raise InputError("no attacked or no clean clip of these speakers")
-        return float(drawn @ self.higher @ drawn) / pairs
 
 
 @dataclass(frozen=True)
@@ -269,7 +228,7 @@ class DetectionStudy:
                 judge.name: self._cell(judge, attacked, speakers, clean, owners) for judge in judges
             }
             curves = {
-                judge.name: _roc(judge.score(attacked), judge.score(clean))
+                judge.name: roc_points(judge.score(attacked), judge.score(clean))
                 for judge in judges
                 if judge.name in (CLEAN_ONLY, COMBINE)
             }
@@ -344,7 +303,7 @@ class DetectionStudy:
         clean: Array,
         owners: tuple[str, ...],
     ) -> dict[str, Any]:
-        sides = (_Judged(judge.score(attacked), speakers), _Judged(judge.score(clean), owners))
+        sides = (Scored(judge.score(attacked), speakers), Scored(judge.score(clean), owners))
         return {
             "auroc": self._auroc([sides]),
             **{
@@ -404,14 +363,14 @@ class DetectionStudy:
         owners = tuple(item.speaker for item in items)
         clips = [_fooling(cell.examples, self.counts.baseline_examples) for cell in cells]
         clean_clips = [item.samples for item in items]
-        sides: dict[str, list[tuple[_Judged, _Judged]]] = {}
+        sides: dict[str, list[Pair]] = {}
         costs: dict[str, dict[str, float]] = {}
         clean = self._rows(clean_clips)
         for judge in judges:
             sides[judge.name] = [
                 (
-                    _Judged(judge.score(self._rows(attacked)), who),
-                    _Judged(judge.score(clean), owners),
+                    Scored(judge.score(self._rows(attacked)), who),
+                    Scored(judge.score(clean), owners),
                 )
                 for attacked, who in clips
             ]
@@ -421,7 +380,7 @@ class DetectionStudy:
             attacked_rows = [self._baseline_rows(measure, attacked) for attacked, _ in clips]
             for judge in (published, two_sided):
                 sides[judge.name] = [
-                    (_Judged(judge.score(rows), who), _Judged(judge.score(base), owners))
+                    (Scored(judge.score(rows), who), Scored(judge.score(base), owners))
                     for rows, (_, who) in zip(attacked_rows, clips, strict=True)
                 ]
             seconds = self._baseline_seconds(measure, clean_clips)
@@ -538,30 +497,10 @@ class DetectionStudy:
         return made
 
     def _auroc(
-        self,
-        pairs: Sequence[tuple[_Judged, _Judged]],
-        *,
-        ahead: Sequence[tuple[_Judged, _Judged]] | None = None,
+        self, pairs: Sequence[Pair], *, ahead: Sequence[Pair] | None = None
     ) -> dict[str, float]:
-        """Mean AUROC over cells with its interval; speakers are resampled, the same in all cells.
-
-        Args:
-            pairs: Attacked and clean scores of each cell.
-            ahead: Another judge's on the same clips: the result is its mean less this one's.
-        """
-        speakers = sorted({name for pair in pairs for side in pair for name in side.speakers})
-        own = [_Wins.count(*pair, speakers) for pair in pairs]
-        other = None if ahead is None else [_Wins.count(*pair, speakers) for pair in ahead]
-
-        def statistic(rows: NDArray[np.intp]) -> float:
-            drawn = np.bincount(rows, minlength=len(speakers)).astype(np.float64)
-            mean = float(np.mean([wins.auroc(drawn) for wins in own]))
-            if other is None:
-                return mean
-            return float(np.mean([wins.auroc(drawn) for wins in other])) - mean
-
-        found = bootstrap(statistic, len(speakers), seed=self.seed, rounds=self.counts.rounds)
-        return found.to_json()
+        rounds = self.counts.rounds
+        return mean_auroc(pairs, seed=self.seed, rounds=rounds, ahead=ahead).to_json()
 
     def _share(self, hits: NDArray[np.bool_], speakers: Sequence[str]) -> dict[str, float]:
         return proportion(hits, speakers, seed=self.seed).to_json()
@@ -581,18 +520,3 @@ def _joined(parts: Sequence[Known]) -> Known:
     for part in parts[1:]:
         together = together + part
     return together
-
-
-ROC_RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""False-positive rates, as measured on the judged clean clips, at which curves have a point."""
-
-
-def _roc(attacked: Array, clean: Array) -> list[float]:
-    """Share of attacked clips above each quantile of the clean ones."""
-    return [float((attacked > np.quantile(clean, 1 - rate)).mean()) for rate in ROC_RATES]
-
-
-def _owners(side: _Judged, speakers: Sequence[str]) -> Array:
-    """Whose each clip is: (n, S), one a row."""
-    same = np.asarray(side.speakers)[:, None] == np.asarray(speakers)[None]
-    return np.asarray(same, dtype=np.float64)
