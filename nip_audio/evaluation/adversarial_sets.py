@@ -35,7 +35,15 @@ from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
 
-__all__ = ["AdversarialSet", "Example", "Recipe", "finished_set", "make_set"]
+__all__ = [
+    "AdversarialSet",
+    "Example",
+    "Recipe",
+    "finished_set",
+    "fooling",
+    "made_here",
+    "make_set",
+]
 
 FORMAT_VERSION = 1
 _DESCRIPTION, _MANIFEST = "set.json", "manifest.jsonl"
@@ -227,6 +235,26 @@ def make_set(
                 done |= {example.id: example for example in made}
             progress(len(part))
         return finished_set(recipe, folder)
+
+
+def made_here(recipe: Recipe, folder: Path, *, name: str) -> AdversarialSet:
+    """Make a set in a folder of its own below another.
+
+    Raises:
+        OutputError: If another process is at it.
+    """
+    place = folder / f"{name}-{recipe.key[:12]}"
+    made = make_set(recipe, place)
+    if made is None:
+        raise OutputError(f"another process is making {place}; wait for it, and run again")
+    return made
+
+
+def fooling(examples: AdversarialSet, most: int) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Read back the first examples that fool, each (*S), and say whose voices they are."""
+    rows = [i for i, example in enumerate(examples.examples) if example.fooled][:most]
+    clips = [examples.values([i]).x[0] for i in rows]
+    return clips, tuple(examples.examples[i].speaker for i in rows)
 
 
 def _attack(recipe: Recipe, number: int, items: Sequence[Item], folder: Path) -> list[Example]:

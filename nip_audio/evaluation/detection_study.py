@@ -20,8 +20,8 @@ from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.rates import LogRates
-from nip_audio.errors import InputError, OutputError
-from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, make_set
+from nip_audio.errors import InputError
+from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, fooling, made_here
 from nip_audio.evaluation.baseline_detectors import baseline_detectors
 from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.controls import CONTROLS
@@ -220,7 +220,7 @@ class DetectionStudy:
         rows = []
         for cell in cells:
             self.progress(str(cell.row["name"]))
-            clips, speakers = _fooling(cell.examples, self.counts.examples)
+            clips, speakers = fooling(cell.examples, self.counts.examples)
             if not clips:
                 continue
             attacked = self._rows(clips)
@@ -261,8 +261,8 @@ class DetectionStudy:
                 self.progress(f"adaptive to {judge.name}, {eps}")
                 attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
                 guard = self._guard(judge)
-                made = self._made(self.system, items, plan, attack, guard, "adaptive")
-                clips, speakers = _fooling(made, len(made.examples))
+                made = self._made(self.system, items, plan, attack, guard=guard, what="adaptive")
+                clips, speakers = fooling(made, len(made.examples))
                 fooled = [example.fooled for example in made.examples]
                 owners = [example.speaker for example in made.examples]
                 row: dict[str, Any] = {
@@ -361,7 +361,7 @@ class DetectionStudy:
             return {}
         items = self.system.items[: self.counts.baseline_clean]
         owners = tuple(item.speaker for item in items)
-        clips = [_fooling(cell.examples, self.counts.baseline_examples) for cell in cells]
+        clips = [fooling(cell.examples, self.counts.baseline_examples) for cell in cells]
         clean_clips = [item.samples for item in items]
         sides: dict[str, list[Pair]] = {}
         costs: dict[str, dict[str, float]] = {}
@@ -464,8 +464,8 @@ class DetectionStudy:
             for eps in plan.eps:
                 self.progress(f"own {plan.attack} {eps}")
                 attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
-                made = self._made(attacked, items[: plan.items], plan, attack, None, "own")
-                clips, speakers = _fooling(made, len(made.examples))
+                made = self._made(attacked, items[: plan.items], plan, attack, what="own")
+                clips, speakers = fooling(made, len(made.examples))
                 if clips:
                     parts.append(Known(self._rows(clips), speakers))
         return _joined(parts)
@@ -476,7 +476,8 @@ class DetectionStudy:
         items: Sequence[Item],
         plan: AttackPlan,
         attack: Attack,
-        guard: Guard | None,
+        *,
+        guard: Guard | None = None,
         what: str,
     ) -> AdversarialSet:
         recipe = Recipe(
@@ -490,11 +491,7 @@ class DetectionStudy:
             seed=self.seed,
             batch=plan.batch,
         )
-        folder = self.out / f"{what}-{self.system.name}-{plan.attack}-{recipe.key[:12]}"
-        made = make_set(recipe, folder)
-        if made is None:
-            raise OutputError(f"another process is making {folder}; wait for it, and run again")
-        return made
+        return made_here(recipe, self.out, name=f"{what}-{system.name}-{plan.attack}")
 
     def _auroc(
         self, pairs: Sequence[Pair], *, ahead: Sequence[Pair] | None = None
@@ -504,15 +501,6 @@ class DetectionStudy:
 
     def _share(self, hits: NDArray[np.bool_], speakers: Sequence[str]) -> dict[str, float]:
         return proportion(hits, speakers, seed=self.seed).to_json()
-
-
-def _fooling(examples: AdversarialSet, most: int) -> tuple[list[Tensor], tuple[str, ...]]:
-    """Read back the first examples that fool, and whose voices they are."""
-    rows = [i for i, example in enumerate(examples.examples) if example.fooled][:most]
-    return (
-        [examples.values([i]).x[0] for i in rows],
-        tuple(examples.examples[i].speaker for i in rows),
-    )
 
 
 def _joined(parts: Sequence[Known]) -> Known:
