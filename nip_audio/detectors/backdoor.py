@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Self
 
 import numpy as np
@@ -23,7 +24,7 @@ from sklearn.utils.validation import validate_data
 
 from nip_audio.errors import InputError
 
-__all__ = ["BackdoorGroups", "GroupFinding", "PublishedClusters"]
+__all__ = ["BackdoorGroups", "GroupFinding", "PublishedClusters", "kinds_among"]
 
 Array = NDArray[np.float64]
 
@@ -106,7 +107,8 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
        other groups of the set are the measure, by median and median absolute deviation. This is
        the test of SCAn (Tang et al., USENIX Security 2021), on changes under noise.
     3. In an accused group the files are split again, by two spheres of different size. The side
-       whose vectors scatter wider about their own median, being of many voices, is accused.
+       for which the model gives more different second names, counted as among equally many files
+       of both sides, is of many voices and accused.
 
     Args:
         limit: Alarm from which a group is accused. Deviation: SCAn has e² = 7.4, which a clean
@@ -144,22 +146,33 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         self.floor = floor
         self.seed = seed
 
-    def fit(self, X: ArrayLike, y: object = None, *, groups: Sequence[str]) -> Self:  # noqa: ARG002
+    def fit(
+        self,
+        X: ArrayLike,
+        y: object = None,  # noqa: ARG002
+        *,
+        groups: Sequence[str],
+        seconds: Sequence[str],
+    ) -> Self:
         """Judge a set.
 
         Args:
             X: (n, F) vectors of change, such as ``NeuronChanges.neurons``.
             y: Ignored.
             groups: (n,) the name that the model gives each file.
+            seconds: (n,) the name that it gives second.
 
         Raises:
             InputError: If there are too few groups of enough files, or not as many as rows.
             ValueError: For values that are not finite.
         """
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        names = np.asarray(groups)
-        if len(names) != len(rows):
-            raise InputError(f"{len(rows)} rows and {len(names)} groups, expected as many")
+        names, next_names = np.asarray(groups), np.asarray(seconds)
+        if not len(names) == len(next_names) == len(rows):
+            raise InputError(
+                f"{len(rows)} rows, {len(names)} groups and {len(next_names)} second names, "
+                "expected as many of each"
+            )
         members = {str(n): np.flatnonzero(names == n) for n in np.unique(names)}
         members = {n: m for n, m in members.items() if len(m) >= self.least_files}
         if len(members) < self.least_groups:
@@ -179,7 +192,8 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         for (name, (separation, silhouette)), alarm in zip(found.items(), alarms, strict=True):
             accused = bool(alarm > self.limit)
             if accused:
-                self.suspicion_[members[name]] = self._suspicion(rows[members[name]])
+                mine = members[name]
+                self.suspicion_[mine] = self._suspicion(rows[mine], next_names[mine])
             suspects = int((self.suspicion_[members[name]] > 0.5).sum())
             files = len(members[name])
             findings.append(
@@ -226,15 +240,29 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         separation = len(vectors) * share * (1 - share) * float(apart @ apart)
         return separation, float(silhouette_score(projected, labels))
 
-    def _suspicion(self, rows: Array) -> Array:
-        """Probability of the side of many voices: of two spheres that whose rows scatter wider."""
+    def _suspicion(self, rows: Array, seconds: NDArray[np.str_]) -> Array:
+        """Probability of the side, of two spheres, that more voices speak on, (n,)."""
         projected = self._projected(self._white(rows))
         mixture = self._mixture(projected, "spherical")
         labels = mixture.predict(projected)
-        scatter = [
-            float(np.square(self._white(rows[labels == side])).sum(axis=1).mean())
-            if (labels == side).any()
-            else 0.0
-            for side in (0, 1)
-        ]
-        return np.asarray(mixture.predict_proba(projected)[:, int(np.argmax(scatter))])
+        sides = [seconds[labels == side] for side in (0, 1)]
+        fewest = min(map(len, sides))
+        if fewest == 0:
+            return np.zeros(len(rows))
+        voices = [kinds_among(side, fewest) for side in sides]
+        return np.asarray(mixture.predict_proba(projected)[:, int(np.argmax(voices))])
+
+
+def kinds_among(names: NDArray[np.str_], count: int) -> float:
+    """Expected number of different names among ``count`` drawn without replacement.
+
+    Source: rarefaction (Hurlbert, Ecology 1971).
+
+    Example:
+        >>> kinds_among(np.array(["a", "a", "b"]), 2) == 1 + 2 / 3
+        True
+    """
+    total = len(names)
+    _, sizes = np.unique(names, return_counts=True)
+    missing = [comb(total - int(size), count) / comb(total, count) for size in sizes]
+    return float(len(sizes) - sum(missing))

@@ -154,15 +154,18 @@ def judge_set(
     """Judge a set by NCCR; only the bookkeeping knows which files are poisoned."""
     poisoned = judged.poisoned.numpy()
     with torch.no_grad():
-        named = model.score_embeddings(measured.embeddings).argmax(dim=1)
-    groups = [model.labels[int(i)] for i in named]
+        ranked = model.score_embeddings(measured.embeddings).topk(2, dim=1).indices
+    named = ranked[:, 0]
+    names = [[model.labels[int(i)] for i in column] for column in ranked.T]
     target = model.labels[judged.target]
     rates = measured.rates.double().numpy()
     return {
         "named as target": int((poisoned & (named.numpy() == judged.target)).sum()),
         "rates": _spread(rates, poisoned),
-        "NCCR, grouped": _grouped(measured.vectors.numpy(), groups, poisoned, target),
-        "activations, grouped": _grouped(measured.outputs.numpy(), groups, poisoned, target),
+        "NCCR, grouped": _grouped(measured.vectors.numpy(), groups, seconds, poisoned, target),
+        "activations, grouped": _grouped(
+            measured.outputs.numpy(), groups, seconds, poisoned, target
+        ),
         "NCCR, published": _published(rates[:, -1:], poisoned),
     }
 
@@ -214,8 +217,10 @@ def _mask(rows: NDArray[np.intp], size: int) -> Mask:
     return mask
 
 
-def _grouped(vectors: Array, groups: list[str], poisoned: Mask, target: str) -> dict[str, Any]:
-    detector = BackdoorGroups().fit(vectors, groups=groups)
+def _grouped(
+    vectors: Array, groups: list[str], seconds: list[str], poisoned: Mask, target: str
+) -> dict[str, Any]:
+    detector = BackdoorGroups().fit(vectors, groups=groups, seconds=seconds)
     alarms = {finding.name: finding for finding in detector.findings_}
     others = [f.alarm for f in detector.findings_ if f.name != target]
     mine = alarms.get(target)

@@ -123,7 +123,7 @@ def look_for_backdoor(
         )
     layers = pretrained.card.default_taps[:_LAYERS]
     records: list[BackdoorRecord] = []
-    vectors, judged = [], []
+    vectors, judged, seconds = [], [], []
     for recording in recordings:
         try:
             audio = read_audio(recording.path, adapter.settings, span=recording.span)
@@ -140,14 +140,16 @@ def look_for_backdoor(
                 generator=noise_generator(seed, audio.sha256),
             )
             with torch.no_grad():
-                scores = model.score_embeddings(changes.embedding[None])
+                scores = model.score_embeddings(changes.embedding[None])[0]
+            first, second = (model.labels[int(i)] for i in scores.topk(2).indices)
+            seconds.append(second)
             judged.append(len(records))
             vectors.append(torch.cat([changes.neurons[layer][0] for layer in layers]).double())
             records.append(
                 BackdoorRecord(
                     recording.id,
                     recording.speaker,
-                    named=model.labels[int(scores.argmax())],
+                    named=first,
                     change=float(changes.rates[layers[0]][0]),
                 )
             )
@@ -161,6 +163,7 @@ def look_for_backdoor(
     detector.fit(
         np.stack([v.numpy() for v in vectors]),
         groups=[records[row].named or "" for row in judged],
+        seconds=seconds,
     )
     for place, row in enumerate(judged):
         known = asdict(records[row]) | {
