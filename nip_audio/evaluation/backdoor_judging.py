@@ -162,10 +162,8 @@ def judge_set(
     return {
         "named as target": int((poisoned & (named.numpy() == judged.target)).sum()),
         "rates": _spread(rates, poisoned),
-        "NCCR, grouped": _grouped(measured.vectors.numpy(), groups, seconds, poisoned, target),
-        "activations, grouped": _grouped(
-            measured.outputs.numpy(), groups, seconds, poisoned, target
-        ),
+        "NCCR, grouped": _grouped(measured.vectors.numpy(), *names, poisoned, target),
+        "activations, grouped": _grouped(measured.outputs.numpy(), *names, poisoned, target),
         "NCCR, published": _published(rates[:, -1:], poisoned),
     }
 
