@@ -156,14 +156,19 @@ def judge_set(
     with torch.no_grad():
         ranked = model.score_embeddings(measured.embeddings).topk(2, dim=1).indices
     named = ranked[:, 0]
-    names = [[model.labels[int(i)] for i in column] for column in ranked.T]
+    groups, seconds = ([model.labels[int(i)] for i in column] for column in ranked.T)
     target = model.labels[judged.target]
+
+    def grouped(vectors: Tensor) -> dict[str, Any]:
+        detector = BackdoorGroups().fit(vectors.numpy(), groups=groups, seconds=seconds)
+        return _found(detector, poisoned, target)
+
     rates = measured.rates.double().numpy()
     return {
         "named as target": int((poisoned & (named.numpy() == judged.target)).sum()),
         "rates": _spread(rates, poisoned),
-        "NCCR, grouped": _grouped(measured.vectors.numpy(), *names, poisoned, target),
-        "activations, grouped": _grouped(measured.outputs.numpy(), *names, poisoned, target),
+        "NCCR, grouped": grouped(measured.vectors),
+        "activations, grouped": grouped(measured.outputs),
         "NCCR, published": _published(rates[:, -1:], poisoned),
     }
 
@@ -215,10 +220,7 @@ def _mask(rows: NDArray[np.intp], size: int) -> Mask:
     return mask
 
 
-def _grouped(
-    vectors: Array, groups: list[str], seconds: list[str], poisoned: Mask, target: str
-) -> dict[str, Any]:
-    detector = BackdoorGroups().fit(vectors, groups=groups, seconds=seconds)
+def _found(detector: BackdoorGroups, poisoned: Mask, target: str) -> dict[str, Any]:
     alarms = {finding.name: finding for finding in detector.findings_}
     others = [f.alarm for f in detector.findings_ if f.name != target]
     mine = alarms.get(target)
