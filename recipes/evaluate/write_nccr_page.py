@@ -220,6 +220,66 @@ def adaptive_table(all_results: Mapping[str, Results]) -> str:
     return markdown([*columns, "at 1 %"], rows)
 
 
+def aim_table(all_results: Mapping[str, Results]) -> str:
+    """What was aimed at, and what the two main detectors reach."""
+    rows = []
+    for system, results in all_results.items():
+        for judge in (CLEAN_ONLY, COMBINE):
+            rows.append([TITLES[system], judge.removeprefix("NCCR, "), *_reached(results, judge)])
+    columns = [
+        "system",
+        "detector",
+        "the paper's four: least AUROC (aim .99)",
+        "found at 1 %, mean (95)",
+        "PGD-100 up to ε .01: least AUROC (.95)",
+        "PGD, ε .0002 and .0005: least (.98)",
+        "flagged clean at 1 % (1)",
+        "harmless changes over 5 %",
+        "best baseline, mean AUROC",
+        "ahead of it by",
+    ]
+    return markdown(columns, rows)
+
+
+def _reached(results: Results, judge: str) -> list[str]:
+    cells = results["cells"]
+    four = [c for c in (paper_cell(results, attack) for attack in PAPERS) if c is not None]
+    strong = [c for c in cells if c["settings"].get("steps") == 100 and c["attack"] == "pgd"]
+    faint = [c for c in cells if c["attack"] == "pgd" and c["eps"] in (0.0002, 0.0005)]
+    shares = [c["judges"][judge]["flagged_at_0.01"]["value"] for c in four]
+    own = results["false_positives"]["own voices"]["judges"][judge]["at_0.01"]
+    over = [
+        row["control"]
+        for row in results["controls"]
+        if row["judges"][judge]["at_0.01"]["value"] > 0.05
+    ]
+    return [
+        _least(four, judge),
+        f"{100 * sum(shares) / len(shares):.0f}",
+        _least(strong, judge),
+        _least(faint, judge),
+        share(own),
+        ", ".join(over) or "none",
+        *_lead(results, judge),
+    ]
+
+
+def _least(cells: Sequence[Mapping[str, Any]], judge: str) -> str:
+    if not cells:
+        return NOT_EVALUATED
+    worst = min(cells, key=lambda cell: cell["judges"][judge]["auroc"]["value"])
+    return f"{worst['judges'][judge]['auroc']['value']:.3f} ({name_of(worst)})"
+
+
+def _lead(results: Results, judge: str) -> tuple[str, str]:
+    against = results["baselines"]
+    if not against:
+        return NOT_EVALUATED, NOT_EVALUATED
+    others = {n: row for n, row in against["judges"].items() if not n.startswith("NCCR")}
+    name, row = max(others.items(), key=lambda item: item[1]["mean"]["value"])
+    return f"{name}: {row['mean']['value']:.3f}", number(row["beaten_by"][judge])
+
+
 def draw_curves(all_results: Mapping[str, Results], stem: Path) -> Path:
     """ROC curves at the paper's settings, one panel a system and detector."""
     figure = Figure(figsize=(3.4 * len(all_results), 6.2), layout="constrained")
@@ -313,6 +373,7 @@ def main(arguments: Sequence[str]) -> None:
         "left_out": left_out_table(all_results),
         "false_positives": false_positive_table(all_results),
         "adaptive": adaptive_table(all_results),
+        "aims": aim_table(all_results),
         "systems": "\n\n".join(per_system),
         "roc": f"pictures/{roc.name}",
         "strength": f"pictures/{strengths.name}",
