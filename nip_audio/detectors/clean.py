@@ -7,22 +7,21 @@ stable under noise than clean audio, and a one-sided threshold on the change rat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import LedoitWolf, ShrunkCovariance
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
+
+from nip_audio.detectors._clean_detector import Array, CleanDetector
 
 __all__ = ["CleanDistance"]
 
-Array = NDArray[np.float64]
+_TINY = 1e-30  # the root has no gradient at 0
 
 
-class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class CleanDistance(CleanDetector):
     """Mahalanobis distance from clean vectors, robust to a few that are not clean.
 
     Vectors are centred and scaled by median and median absolute deviation, and clipped at ``clip``
@@ -58,55 +57,12 @@ class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.shrinkage = shrinkage
         self.contamination = contamination
 
-    def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
-        """Fit on clean vectors (n ≥ 2, F); ``y`` is ignored.
-
-        Raises:
-            ValueError: For fewer than two rows, or values that are not finite.
-        """
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        self.center_ = np.median(rows, axis=0)
-        deviation = np.median(np.abs(rows - self.center_), axis=0) * 1.4826
-        self.scale_ = np.where(deviation > 1e-12, deviation, 1.0)
-        scaled = np.clip((rows - self.center_) / self.scale_, -self.clip, self.clip)
-        if self.shrinkage is None:
-            covariance = LedoitWolf(assume_centered=True)
-        else:
-            covariance = ShrunkCovariance(assume_centered=True, shrinkage=self.shrinkage)
-        self.precision_ = covariance.fit(scaled).precision_
-        self.offset_ = float(np.quantile(-self._distance(rows), self.contamination))
-        return self
-
-    def distance(self, X: ArrayLike) -> Array:
-        """Return the distance of each row, (n,) ≥ 0."""
-        check_is_fitted(self)
-        return self._distance(validate_data(self, X, dtype=np.float64, reset=False))
-
-    def score_samples(self, X: ArrayLike) -> Array:
-        """Return the negative distance: higher is more normal, scikit-learn's convention."""
-        return -self.distance(X)
-
-    def decision_function(self, X: ArrayLike) -> Array:
-        """Return ``score_samples`` − ``offset_``: negative is an outlier."""
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Return 1 for rows like the clean ones and −1 for outliers."""
-        return np.where(self.decision_function(X) < 0, -1, 1).astype(np.int64)
-
-    def explain(self, row: ArrayLike) -> Array:
-        """Return how many robust deviations each feature of one row is off, signed, (F,)."""
-        check_is_fitted(self)
-        rows = validate_data(self, [row], dtype=np.float64, reset=False)
-        return np.asarray((rows[0] - self.center_) / self.scale_)
-
     def distance_of(self, rows: Tensor) -> Tensor:
         """``distance`` of (n, F) float64 rows, in the autograd graph: (n,)."""
         check_is_fitted(self)
-        center, scale = (torch.from_numpy(a).to(rows) for a in (self.center_, self.scale_))
-        scaled = (rows - center) / scale
+        scaled = self._scaled(rows)
         squared = ((scaled @ torch.from_numpy(self.precision_).to(rows)) * scaled).sum(dim=1)
-        return squared.clamp_min(1e-12).sqrt()
+        return squared.clamp_min(_TINY).sqrt()
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the fitted arrays."""
@@ -125,6 +81,9 @@ class CleanDistance(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         detector.n_features_in_ = len(detector.center_)
         return detector
 
-    def _distance(self, rows: Array) -> Array:
-        scaled = (rows - self.center_) / self.scale_
-        return np.asarray(np.sqrt(np.einsum("nf,fg,ng->n", scaled, self.precision_, scaled)))
+    def _learn(self, scaled: Array) -> None:
+        if self.shrinkage is None:
+            covariance = LedoitWolf(assume_centered=True)
+        else:
+            covariance = ShrunkCovariance(assume_centered=True, shrinkage=self.shrinkage)
+        self.precision_ = covariance.fit(np.clip(scaled, -self.clip, self.clip)).precision_

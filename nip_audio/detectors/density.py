@@ -8,23 +8,20 @@ side it is on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-__all__ = ["CleanDensity"]
+from nip_audio.detectors._clean_detector import Array, CleanDetector
 
-Array = NDArray[np.float64]
+__all__ = ["CleanDensity"]
 
 _TINY = 1e-10
 
 
-class CleanDensity(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class CleanDensity(CleanDetector):
     """Local outlier factor among clean vectors, scaled by median and absolute deviation.
 
     About 1 among the clean vectors, more where they are thinner than around their neighbours. It
@@ -52,49 +49,13 @@ class CleanDensity(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.neighbours = neighbours
         self.contamination = contamination
 
-    def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
-        """Fit on clean vectors (n ≥ 2, F); ``y`` is ignored.
-
-        Raises:
-            ValueError: For fewer than two rows, or values that are not finite.
-        """
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        self._learn(rows)
-        self.offset_ = float(np.quantile(self.score_samples(rows), self.contamination))
-        return self
-
-    def distance(self, X: ArrayLike) -> Array:
-        """Return the outlier factor of each row, (n,) > 0."""
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray(self.distance_of(torch.tensor(rows)).numpy())
-
-    def score_samples(self, X: ArrayLike) -> Array:
-        """Return the negative factor: higher is more normal, scikit-learn's convention."""
-        return -self.distance(X)
-
-    def decision_function(self, X: ArrayLike) -> Array:
-        """Return ``score_samples`` − ``offset_``: negative is an outlier."""
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Return 1 for rows like the clean ones and −1 for outliers."""
-        return np.where(self.decision_function(X) < 0, -1, 1).astype(np.int64)
-
-    def explain(self, row: ArrayLike) -> Array:
-        """Return how many robust deviations each feature of one row is off, signed, (F,)."""
-        check_is_fitted(self)
-        rows = validate_data(self, [row], dtype=np.float64, reset=False)
-        return np.asarray((rows[0] - self.center_) / self.scale_)
-
     def distance_of(self, rows: Tensor) -> Tensor:
         """``distance`` of (n, F) float64 rows, in the autograd graph: (n,)."""
         check_is_fitted(self)
-        center, scale, known, reach, density = (
-            torch.from_numpy(array).to(rows)
-            for array in (self.center_, self.scale_, self.rows_, self.reach_, self.density_)
+        known, reach, density = (
+            torch.from_numpy(a).to(rows) for a in (self.rows_, self.reach_, self.density_)
         )
-        near, who = _nearest((rows - center) / scale, known, self._count)
+        near, who = _nearest(self._scaled(rows), known, self._count)
         own = 1 / (torch.maximum(near, reach[who]).mean(dim=1) + _TINY)
         return density[who].mean(dim=1) / own
 
@@ -110,7 +71,7 @@ class CleanDensity(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> CleanDensity:
         """Rebuild from what ``to_tensors`` gave, the fitted ``offset_`` and the setting."""
         detector = cls(neighbours=neighbours)
-        detector._learn(tensors["rows"].numpy())
+        detector._fit(tensors["rows"].numpy())
         detector.offset_ = offset
         detector.n_features_in_ = detector.rows_.shape[1]
         return detector
@@ -119,11 +80,8 @@ class CleanDensity(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _count(self) -> int:
         return min(self.neighbours, len(self.rows_) - 1)
 
-    def _learn(self, rows: Array) -> None:
-        self.center_ = np.median(rows, axis=0)
-        deviation = np.median(np.abs(rows - self.center_), axis=0) * 1.4826
-        self.scale_ = np.where(deviation > 1e-12, deviation, 1.0)
-        self.rows_ = (rows - self.center_) / self.scale_
+    def _learn(self, scaled: Array) -> None:
+        self.rows_ = scaled
         known = torch.from_numpy(self.rows_)
         near, who = _nearest(known, known, self._count, own=True)
         reach = near[:, -1]
