@@ -36,7 +36,7 @@ class CleanDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self._fit(rows)
-        self.offset_ = float(np.quantile(self.score_samples(rows), self.contamination))
+        self.offset_ = float(np.quantile(-self.distance(rows), self.contamination))
         return self
 
     def distance(self, X: ArrayLike) -> Array:
