@@ -1,6 +1,6 @@
 r"""Poison AudioNet's training clips, train it, and judge who finds the poison; write one JSON.
 
-    python backdoor_study.py hparams/backdoor_study.yaml --data_folder=/path/to/LibriSpeech \
+    python backdoor_study.py backdoor_study.yaml --data_folder=/path/to/LibriSpeech \
         --split_file=split.csv --out=backdoors --results=../../../docs/results/backdoors.json
 
 Models, measurements and the baselines' verdicts are kept in ``--out``; an interrupted run goes on
