@@ -198,7 +198,7 @@ def test_score_change_is_the_one_that_stands_beside_nccr(tiny_model, voices):
     """Fed the generator that evidence is gathered with, it draws the same noise."""
     config = NccrConfig(LAYERS, NOISES, 2)
     item = voices(1)[0]
-    evidence = gather(tiny_model, [item.x[0]], config, seed=7, seconds_per_position=1 / RATE_HZ)
+    evidence = gather(tiny_model, [item.x[0]], config, seed=7)
     generator = seeded(seed_of(7, samples_sha256(item.x[0])))
     row = ScoreChange(config).measure(tiny_model, item, generator=generator)
     np.testing.assert_allclose(row, evidence.score_changes[0], rtol=1e-5)
