@@ -24,6 +24,7 @@ __all__ = [
     "NccrConfig",
     "NccrResult",
     "change_rate",
+    "disturbed_inputs",
     "measure_nccr",
     "nccr_scalar",
     "nccr_with_graph",
@@ -201,7 +202,7 @@ def _measure(
         rounds: list[int] = []
         while sum(rounds) < config.draws:
             rounds.append(1 if rounds else first)
-            disturbed = _disturbed(
+            disturbed = disturbed_inputs(
                 model, item, clean_input, config.noises, rounds[-1], generator, most
             )
             for part in _packed(disturbed, most):
@@ -213,16 +214,29 @@ def _measure(
     return NccrResult(measured, clean_embedding[0], draws)
 
 
-def _disturbed(
+def disturbed_inputs(
     model: InstrumentedModel,
     item: Batch,
     clean_input: Batch,
     noises: Sequence[Noise],
     draws: int,
     generator: torch.Generator,
-    most: int,
+    most: int = 2**62,
 ) -> Iterator[Tensor]:
-    """Model input under each noise and draw, in that order, at most ``most`` at a time."""
+    """Disturb one item by each noise and draw, in that order.
+
+    Args:
+        model: Whose input is wanted.
+        item: Batch of one raw item.
+        clean_input: The same as model input.
+        noises: At either level.
+        draws: Of each noise.
+        generator: Source of the noise.
+        most: Draws at a time.
+
+    Yields:
+        (≤ most, *S) model input of one noise.
+    """
     for noise in noises:
         source = item if noise.level == "raw" else clean_input
         bounds = model.bounds if noise.level == "raw" else model.input_bounds

@@ -16,8 +16,8 @@ from torch import Tensor
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.nccr import change_rate
-from nip_audio.core.noise import Noise, apply_noise, draw_noise
+from nip_audio.core.nccr import change_rate, disturbed_inputs
+from nip_audio.core.noise import Noise
 from nip_audio.errors import InputError
 
 __all__ = ["NeuronChanges", "measure_neuron_changes"]
@@ -74,16 +74,10 @@ def measure_neuron_changes(
             f"got {len(layers)} layers, {len(noises)} noises and {draws} draws, expected at least "
             "one each"
         )
-    clean_input = model.to_input(item).x
-    rows = [clean_input]
-    for noise in noises:
-        raw = noise.level == "raw"
-        source = item.x if raw else clean_input
-        drawn = draw_noise(noise, (draws, *source.shape[1:]), generator=generator)
-        disturbed = apply_noise(noise, source, drawn, model.bounds if raw else model.input_bounds)
-        rows.append(model.to_input(Batch(disturbed)).x if raw else disturbed)
+    clean_input = model.to_input(item)
+    disturbed = disturbed_inputs(model, item, clean_input, noises, draws, generator)
     with model.tap(*layers) as tap:
-        embeddings = model.embed_input(Batch(torch.cat(rows)))
+        embeddings = model.embed_input(Batch(torch.cat([clean_input.x, *disturbed])))
         outputs = {layer: neuron_outputs(tap[layer]) for layer in layers}
     neurons, rates = {}, {}
     for layer, values in outputs.items():

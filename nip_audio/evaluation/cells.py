@@ -104,8 +104,6 @@ def recipe_of(
         guard: The detector that the attacker knows.
         seed: Of the run.
     """
-    right = system.named_rightly
-    items = [item for item, hit in zip(system.items, right, strict=True) if hit]
     return Recipe(
         system=system,
         source=source,
@@ -113,7 +111,7 @@ def recipe_of(
         guard=guard,
         attack=cell.attack,
         level=cell.plan.level,
-        items=items[: cell.plan.items],
+        items=system.rightly_named[: cell.plan.items],
         seed=seed,
         batch=cell.plan.batch,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 from torch import Tensor
 
+from nip_audio.evaluation.seeds import seed_of
+from nip_audio.evaluation.systems import Item
 from nip_audio.purifiers.codec import CodecName, through_codec
 
-__all__ = ["CONTROLS", "Control"]
+__all__ = ["CONTROLS", "Control", "changed_clips"]
 
 Samples = NDArray[np.float64]
 
@@ -50,6 +52,20 @@ class Control:
         size = min(len(out), len(changed))
         out[:size] = changed[:size]
         return torch.from_numpy(out.clip(-1, 1)).to(clip.dtype)
+
+
+def changed_clips(
+    control: Control, items: Sequence[Item], *, sample_rate_hz: int, seed: int
+) -> list[Tensor]:
+    """Change clips, each by random numbers of its own, which depend on seed, change and clip."""
+    return [
+        control.apply(
+            item.samples,
+            sample_rate_hz=sample_rate_hz,
+            seed=seed_of(seed, control.name, item.id),
+        )
+        for item in items
+    ]
 
 
 def _codec(codec: CodecName) -> _Change:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, fooling, made_here
 from nip_audio.evaluation.baseline_detectors import baseline_detectors
 from nip_audio.evaluation.config import AttackPlan
-from nip_audio.evaluation.controls import CONTROLS
+from nip_audio.evaluation.controls import CONTROLS, changed_clips
 from nip_audio.evaluation.detection import RATES, Guard
 from nip_audio.evaluation.detector_judges import (
     Judge,
@@ -33,9 +33,8 @@ from nip_audio.evaluation.detector_judges import (
     published_judge,
     trained_judge,
 )
-from nip_audio.evaluation.measured import RowBank
+from nip_audio.evaluation.measured import MeasuredRows, RowBank
 from nip_audio.evaluation.paired_auroc import Pair, Scored, mean_auroc, roc_points
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
 
@@ -184,11 +183,11 @@ class DetectionStudy:
         What a measure learns from is one half of the speakers of ``calibrate``, its threshold and
         the two-sided detector come from the other half.
         """
-        learn, rest = self._halves()
+        _, rest = self._halves
         made = []
         for measure in self.baselines():
             self.progress(f"fit {measure.name}")
-            rows = self._baseline_rows(measure, [item.samples for item in rest])
+            rows = self._baseline_rows(measure, [item.samples for item in rest]).rows
             known = Known(rows, tuple(item.speaker for item in rest))
             two_sided = clean_judge(
                 f"{measure.name}, two-sided", measure.name, known, make_pipeline(CleanDensity())
@@ -205,15 +204,15 @@ class DetectionStudy:
         """
         judges = self.nccr_judges
         items = self.system.items
-        clean = self._rows([item.samples for item in items])
-        owners = tuple(item.speaker for item in items)
+        measured = self.bank.rows(self.measure, [item.samples for item in items])
+        clean, owners = measured.rows, tuple(item.speaker for item in items)
         found: dict[str, Any] = {
             "calibrate": len(self.system.calibrate),
             "clean": len(items),
             "named_rightly": float(self.system.named_rightly.mean()),
             "judges": {judge.name: judge.knows for judge in judges},
             "passes": self.measure.passes,
-            "seconds": self._cost([item.samples for item in items]),
+            "seconds": measured.seconds,
             "false_positives": self._false_positives(judges, clean, owners, strangers),
             "controls": self._controls(judges),
         }
@@ -248,11 +247,7 @@ class DetectionStudy:
         Returns:
             One row a detector and ε.
         """
-        items = [
-            item
-            for item, right in zip(self.system.items, self.system.named_rightly, strict=True)
-            if right
-        ][: plan.items]
+        items = self.system.rightly_named[: plan.items]
         rows = []
         for judge in self.nccr_judges:
             if judge.name not in (CLEAN_ONLY, COMBINE):
@@ -274,10 +269,7 @@ class DetectionStudy:
                 }
                 if clips:
                     found = self._rows(clips)
-                    row["flagged"] = {
-                        f"at_{rate:g}": self._share(judge.flagged(found, rate), speakers)
-                        for rate in RATES
-                    }
+                    row["flagged"] = self._flagged(judge, found, speakers)
                 rows.append(row)
         return rows
 
@@ -307,8 +299,8 @@ class DetectionStudy:
         return {
             "auroc": self._auroc([sides]),
             **{
-                f"flagged_at_{rate:g}": self._share(judge.flagged(attacked, rate), speakers)
-                for rate in RATES
+                f"flagged_{rate}": share
+                for rate, share in self._flagged(judge, attacked, speakers).items()
             },
         }
 
@@ -327,13 +319,7 @@ class DetectionStudy:
         return {
             group: {
                 "clips": len(rows),
-                "judges": {
-                    judge.name: {
-                        f"at_{rate:g}": self._share(judge.flagged(rows, rate), names)
-                        for rate in RATES
-                    }
-                    for judge in judges
-                },
+                "judges": {judge.name: self._flagged(judge, rows, names) for judge in judges},
             }
             for group, (rows, names) in groups.items()
         }
@@ -345,13 +331,7 @@ class DetectionStudy:
         for control in CONTROLS:
             self.progress(control.name)
             changed = self._rows(self._changed(control.name, items))
-            flagged = {
-                judge.name: {
-                    f"at_{rate:g}": self._share(judge.flagged(changed, rate), speakers)
-                    for rate in RATES
-                }
-                for judge in judges
-            }
+            flagged = {judge.name: self._flagged(judge, changed, speakers) for judge in judges}
             rows.append({"control": control.name, "clips": len(items), "judges": flagged})
         return rows
 
@@ -365,26 +345,21 @@ class DetectionStudy:
         clean_clips = [item.samples for item in items]
         sides: dict[str, list[Pair]] = {}
         costs: dict[str, dict[str, float]] = {}
-        clean = self._rows(clean_clips)
-        for judge in judges:
-            sides[judge.name] = [
-                (
-                    Scored(judge.score(self._rows(attacked)), who),
-                    Scored(judge.score(clean), owners),
-                )
-                for attacked, who in clips
-            ]
-        for measure, published, two_sided in self.baseline_judges():
-            self.progress(f"judge by {measure.name}")
-            base = self._baseline_rows(measure, clean_clips)
-            attacked_rows = [self._baseline_rows(measure, attacked) for attacked, _ in clips]
-            for judge in (published, two_sided):
+
+        def judged(by: Iterable[Judge], base: Array, attacked: Sequence[Array]) -> None:
+            for judge in by:
                 sides[judge.name] = [
                     (Scored(judge.score(rows), who), Scored(judge.score(base), owners))
-                    for rows, (_, who) in zip(attacked_rows, clips, strict=True)
+                    for rows, (_, who) in zip(attacked, clips, strict=True)
                 ]
-            seconds = self._baseline_seconds(measure, clean_clips)
-            costs[measure.name] = {"passes": measure.passes, "seconds": seconds}
+
+        judged(judges, self._rows(clean_clips), [self._rows(attacked) for attacked, _ in clips])
+        for measure, *both in self.baseline_judges():
+            self.progress(f"judge by {measure.name}")
+            base = self._baseline_rows(measure, clean_clips)
+            attacked = [self._baseline_rows(measure, clip).rows for clip, _ in clips]
+            judged(both, base.rows, attacked)
+            costs[measure.name] = {"passes": measure.passes, "seconds": base.seconds}
         best = {name: sides[name] for name in (CLEAN_ONLY, COMBINE)}
         return {
             "clean": len(items),
@@ -405,6 +380,7 @@ class DetectionStudy:
             },
         }
 
+    @cached_property
     def _halves(self) -> tuple[list[Item], list[Item]]:
         items = self.system.calibrate
         names = sorted({item.speaker for item in items})
@@ -414,19 +390,12 @@ class DetectionStudy:
             [item for item in items if item.speaker not in first],
         )
 
-    def _baseline_rows(self, measure: Measure, clips: Sequence[Tensor]) -> Array:
-        learn = [item.samples for item in self._halves()[0]]
-        return self.bank.rows(measure, clips, fitted_to=learn).rows
-
-    def _baseline_seconds(self, measure: Measure, clips: Sequence[Tensor]) -> float:
-        learn = [item.samples for item in self._halves()[0]]
-        return self.bank.rows(measure, clips, fitted_to=learn).seconds
+    def _baseline_rows(self, measure: Measure, clips: Sequence[Tensor]) -> MeasuredRows:
+        learn = [item.samples for item in self._halves[0]]
+        return self.bank.rows(measure, clips, fitted_to=learn)
 
     def _rows(self, clips: Sequence[Tensor]) -> Array:
         return self.bank.rows(self.measure, clips).rows
-
-    def _cost(self, clips: Sequence[Tensor]) -> float:
-        return self.bank.rows(self.measure, clips).seconds
 
     def _known(self, items: Sequence[Item]) -> Known:
         rows = self._rows([item.samples for item in items])
@@ -445,20 +414,12 @@ class DetectionStudy:
     def _changed(self, name: str, items: Sequence[Item]) -> list[Tensor]:
         (control,) = (c for c in CONTROLS if c.name == name)
         rate = self.system.pretrained.card.sample_rate_hz
-        seeds = (seed_of(self.seed, name, item.id) for item in items)
-        return [
-            control.apply(item.samples, sample_rate_hz=rate, seed=one)
-            for item, one in zip(items, seeds, strict=True)
-        ]
+        return changed_clips(control, items, sample_rate_hz=rate, seed=self.seed)
 
     def _own_rows(self, plans: Sequence[AttackPlan]) -> Known:
         """Attack the rightly named clips of ``calibrate``; what fools is what is learned from."""
         attacked = replace(self.system, items=self.system.calibrate, calibrate=())
-        items = [
-            item
-            for item, right in zip(attacked.items, attacked.named_rightly, strict=True)
-            if right
-        ]
+        items = attacked.rightly_named
         parts = []
         for plan in plans:
             for eps in plan.eps:
@@ -498,6 +459,12 @@ class DetectionStudy:
     ) -> dict[str, float]:
         rounds = self.counts.rounds
         return mean_auroc(pairs, seed=self.seed, rounds=rounds, ahead=ahead).to_json()
+
+    def _flagged(
+        self, judge: Judge, rows: Array, speakers: Sequence[str]
+    ) -> dict[str, dict[str, float]]:
+        """Share of rows above each threshold, by false-positive rate."""
+        return {f"at_{rate:g}": self._share(judge.flagged(rows, rate), speakers) for rate in RATES}
 
     def _share(self, hits: NDArray[np.bool_], speakers: Sequence[str]) -> dict[str, float]:
         return proportion(hits, speakers, seed=self.seed).to_json()

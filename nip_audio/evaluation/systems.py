@@ -90,6 +90,12 @@ class EvaluatedSystem:
         right = self.scores(self.items).argmax(dim=1) == self.labels_of(self.items)
         return np.asarray(right.numpy())
 
+    @property
+    def rightly_named(self) -> list[Item]:
+        """The clips of ``items`` that the undefended model names rightly, in their order."""
+        pairs = zip(self.items, self.named_rightly, strict=True)
+        return [item for item, right in pairs if right]
+
     @torch.no_grad()
     def scores(self, items: Sequence[Item]) -> Tensor:
         """Score clips: (items, C)."""

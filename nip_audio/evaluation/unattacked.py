@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from nip_audio.core.metrics import equal_error_rate, min_dcf
 from nip_audio.evaluation.bench import Bench
-from nip_audio.evaluation.controls import CONTROLS
+from nip_audio.evaluation.controls import CONTROLS, changed_clips
 from nip_audio.evaluation.defences import ask
 from nip_audio.evaluation.detection import RATES, Evidence, evidence_of
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 
 __all__ = ["describe", "harmless_changes", "scores_twice", "zero_gradients"]
@@ -55,14 +54,10 @@ def harmless_changes(bench: Bench) -> list[dict[str, Any]]:
     rate = system.pretrained.card.sample_rate_hz
     rows = []
     for control in CONTROLS if items else ():
-        seeds = (seed_of(seed, control.name, item.id) for item in items)
-        changed = [
-            replace(item, samples=control.apply(item.samples, sample_rate_hz=rate, seed=one))
-            for item, one in zip(items, seeds, strict=True)
-        ]
+        clips = changed_clips(control, items, sample_rate_hz=rate, seed=seed)
+        changed = [replace(item, samples=clip) for item, clip in zip(items, clips, strict=True)]
         flagged = None
         if bench.detectors:
-            clips = [item.samples for item in changed]
             evidence = evidence_of(system, clips, bench.noises, bench.folder, seed=seed)
             flagged = _flagged(bench, evidence, changed)
         rows.append(

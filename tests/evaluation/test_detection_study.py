@@ -160,8 +160,7 @@ def test_results_hold_every_part(study, many):
     items = [i for i, right in zip(many.items, many.named_rightly, strict=True) if right]
     plan = AttackPlan("fgsm", eps=(0.05,), items=8, batch=8)
     made = study._made(attacked, items[:8], plan, make_attack("fgsm", eps=0.05), what="cell")
-    if not any(example.fooled for example in made.examples):
-        pytest.skip("FGSM fools nothing here")
+    assert any(example.fooled for example in made.examples)
     row = {"name": "FGSM 0.05", "attack": "fgsm", "eps": 0.05, "settings": {}, "attempts": 8}
     results = study.results([StudiedCell(row, made, against=True)], strangers=many.items[:3])
     knows = results["judges"]

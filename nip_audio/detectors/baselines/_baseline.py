@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -98,6 +98,39 @@ class Baseline(ABC):
             raise CalibrationError(
                 f"{self.name} got {got} clean items, expected at least {fewest}; add more"
             )
+
+
+class LayerBaseline(Baseline):
+    """A baseline that takes one look at the neurons of some layers.
+
+    Args:
+        layers: Tapped layers.
+    """
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        """See the class."""
+        self.layers = require_layers(layers)
+
+    @property
+    def passes(self) -> float:
+        """One."""
+        return 1
+
+    def settings(self) -> dict[str, Any]:
+        """Return the layers."""
+        return {"name": self.name, "layers": list(self.layers)}
+
+    def suspicion(self, rows: Array) -> Array:
+        """Return the mean over a row."""
+        return np.asarray(rows.mean(axis=1))
+
+    def _looks(
+        self, model: InstrumentedModel, items: Iterable[Batch]
+    ) -> tuple[tuple[Array, ...], Array]:
+        """Look at items: (n, N) neuron outputs of each layer, and logits (n, C)."""
+        looks = [look_inside(model, item, self.layers) for item in items]
+        layers = zip(*(inside for inside, _ in looks), strict=True)
+        return tuple(np.stack(one) for one in layers), np.stack([logits for _, logits in looks])
 
 
 def require_head(model: InstrumentedModel, what: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.detectors.baselines._baseline import Baseline, look_inside, require_layers
+from nip_audio.detectors.baselines._baseline import LayerBaseline, look_inside
 from nip_audio.errors import InputError
 
 __all__ = ["BoundaryCoverage", "NeuronCoverage", "coverage"]
@@ -36,7 +36,7 @@ def coverage(outputs: Array, threshold: float) -> float:
     return float(((outputs - low) / (high - low) > threshold).mean())
 
 
-class NeuronCoverage(Baseline):
+class NeuronCoverage(LayerBaseline):
     """Share of neurons switched on, by layer and threshold (Pei et al., SOSP 2017).
 
     DeepXplore measures test sets with it; as a detector it is the plain alternative to a *change*
@@ -60,32 +60,19 @@ class NeuronCoverage(Baseline):
         if not thresholds or not all(0 <= t < 1 for t in thresholds):
             raise InputError(f"thresholds are {thresholds}, expected at least one in [0, 1)")
         self.name = "neuron coverage"
-        self.layers = require_layers(layers)
+        super().__init__(layers)
         self.thresholds = tuple(thresholds)
-
-    @property
-    def passes(self) -> float:
-        """One."""
-        return 1
 
     def settings(self) -> dict[str, Any]:
         """Return layers and thresholds."""
-        return {
-            "name": self.name,
-            "layers": list(self.layers),
-            "thresholds": list(self.thresholds),
-        }
-
-    def suspicion(self, rows: Array) -> Array:
-        """Return the mean coverage."""
-        return np.asarray(rows.mean(axis=1))
+        return super().settings() | {"thresholds": list(self.thresholds)}
 
     def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:
         inside, _ = look_inside(model, item, self.layers)
         return np.array([coverage(outputs, t) for outputs in inside for t in self.thresholds])
 
 
-class BoundaryCoverage(Baseline):
+class BoundaryCoverage(LayerBaseline):
     """Share of neurons beyond the range of clean items, above and below (Ma et al., ASE 2018).
 
     DeepGauge's neuron boundary coverage of a test set of one item. A row has two entries a layer:
@@ -106,27 +93,13 @@ class BoundaryCoverage(Baseline):
     def __init__(self, layers: Sequence[str]) -> None:
         """See the class."""
         self.name = "neuron boundary coverage"
-        self.layers = require_layers(layers)
-
-    @property
-    def passes(self) -> float:
-        """One."""
-        return 1
-
-    def settings(self) -> dict[str, Any]:
-        """Return the layers."""
-        return {"name": self.name, "layers": list(self.layers)}
-
-    def suspicion(self, rows: Array) -> Array:
-        """Return the mean share."""
-        return np.asarray(rows.mean(axis=1))
+        super().__init__(layers)
 
     def _learn(
         self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
     ) -> None:
         self._require_items(len(clean), 2)
-        looks = [look_inside(model, item, self.layers)[0] for item in clean]
-        stacks = [np.stack(outputs) for outputs in zip(*looks, strict=True)]
+        stacks, _ = self._looks(model, clean)
         self.ranges_ = tuple(np.stack([s.min(axis=0), s.max(axis=0)]) for s in stacks)
 
     def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.detectors.baselines._baseline import Baseline, look_inside, require_layers
+from nip_audio.detectors.baselines._baseline import LayerBaseline, look_inside
 
 __all__ = ["Dissector", "snapshot_validity"]
 
@@ -37,7 +36,7 @@ def snapshot_validity(logits: Array, named: int) -> float:
     return -float(np.logaddexp(0, np.delete(logits, named).max() - logits[named]))
 
 
-class Dissector(Baseline):
+class Dissector(LayerBaseline):
     """Validity of the model's decision as its layers see it (Wang et al., ICSE 2020).
 
     A sub-model of each layer is a linear classifier of the layer's neuron outputs. A row has the
@@ -66,16 +65,7 @@ class Dissector(Baseline):
     def __init__(self, layers: Sequence[str]) -> None:
         """See the class."""
         self.name = "Dissector"
-        self.layers = require_layers(layers)
-
-    @property
-    def passes(self) -> float:
-        """One."""
-        return 1
-
-    def settings(self) -> dict[str, Any]:
-        """Return the layers."""
-        return {"name": self.name, "layers": list(self.layers)}
+        super().__init__(layers)
 
     def suspicion(self, rows: Array) -> Array:
         """Return 1 − the profile validity."""
@@ -86,9 +76,7 @@ class Dissector(Baseline):
         self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
     ) -> None:
         self._require_items(len(clean), 4)
-        looks = [look_inside(model, item, self.layers) for item in clean]
-        targets = np.stack([logits for _, logits in looks])
-        stacks = [np.stack(outputs) for outputs in zip(*(i for i, _ in looks), strict=True)]
+        stacks, targets = self._looks(model, clean)
         self.sub_models_ = tuple(
             make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))).fit(stack, targets)
             for stack in stacks

@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.detectors.baselines._baseline import (
-    Baseline,
-    look_inside,
-    require_at_least,
-    require_layers,
-)
+from nip_audio.detectors.baselines._baseline import LayerBaseline, look_inside, require_at_least
 from nip_audio.errors import CalibrationError
 
 __all__ = ["IntrinsicDimension", "intrinsic_dimension"]
@@ -51,7 +46,7 @@ def intrinsic_dimension(distances: Array, neighbours: int) -> float:
     return min(1 / max(slope, 1e-12), _MOST)
 
 
-class IntrinsicDimension(Baseline):
+class IntrinsicDimension(LayerBaseline):
     """Local intrinsic dimensionality at each layer, among clean items (Ma et al., ICLR 2018).
 
     An adversarial item lies where the neighbourhood has more dimensions. A row has one estimate a
@@ -82,35 +77,20 @@ class IntrinsicDimension(Baseline):
         require_at_least("neighbours", neighbours, 2)
         require_at_least("batch", batch, neighbours + 1)
         self.name = "local intrinsic dimensionality"
-        self.layers = require_layers(layers)
+        super().__init__(layers)
         self.neighbours = neighbours
         self.batch = batch
 
-    @property
-    def passes(self) -> float:
-        """One."""
-        return 1
-
     def settings(self) -> dict[str, Any]:
         """Return the layers, k and the size of the minibatch."""
-        return {
-            "name": self.name,
-            "layers": list(self.layers),
-            "neighbours": self.neighbours,
-            "batch": self.batch,
-        }
-
-    def suspicion(self, rows: Array) -> Array:
-        """Return the mean over the layers."""
-        return np.asarray(rows.mean(axis=1))
+        return super().settings() | {"neighbours": self.neighbours, "batch": self.batch}
 
     def _learn(
         self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
     ) -> None:
         self._require_items(len(clean), self.neighbours + 1)
         order = torch.randperm(len(clean), generator=generator)[: self.batch].tolist()
-        looks = [look_inside(model, clean[i], self.layers)[0] for i in order]
-        self.references_ = tuple(np.stack(outputs) for outputs in zip(*looks, strict=True))
+        self.references_, _ = self._looks(model, (clean[i] for i in order))
 
     def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:
         self._require_fitted("references_")

@@ -13,12 +13,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.detectors.baselines._baseline import (
-    Baseline,
-    look_inside,
-    require_at_least,
-    require_layers,
-)
+from nip_audio.detectors.baselines._baseline import LayerBaseline, look_inside, require_at_least
 
 __all__ = ["ActivationMahalanobis", "TiedGaussians"]
 
@@ -68,7 +63,7 @@ class TiedGaussians:
         return float(np.sqrt(((along**2) / self.variances).sum(axis=1) + across / self.rest).min())
 
 
-class ActivationMahalanobis(Baseline):
+class ActivationMahalanobis(LayerBaseline):
     """Distance of each layer's neuron outputs from the nearest class of clean items (Lee 2018).
 
     Classes are the model's own decisions; they share one covariance a layer. A row has one distance
@@ -98,17 +93,12 @@ class ActivationMahalanobis(Baseline):
         """See the class."""
         require_at_least("fewest", fewest, 2)
         self.name = "Mahalanobis on activations"
-        self.layers = require_layers(layers)
+        super().__init__(layers)
         self.fewest = fewest
-
-    @property
-    def passes(self) -> float:
-        """One."""
-        return 1
 
     def settings(self) -> dict[str, Any]:
         """Return the layers and the least size of a class."""
-        return {"name": self.name, "layers": list(self.layers), "fewest": self.fewest}
+        return super().settings() | {"fewest": self.fewest}
 
     def suspicion(self, rows: Array) -> Array:
         """Return the sum over the layers."""
@@ -118,15 +108,12 @@ class ActivationMahalanobis(Baseline):
         self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
     ) -> None:
         self._require_items(len(clean), 4)
-        looks = [look_inside(model, item, self.layers) for item in clean]
-        named = np.array([logits.argmax() for _, logits in looks])
+        stacks, logits = self._looks(model, clean)
+        named = logits.argmax(axis=1)
         classes, counts = np.unique(named, return_counts=True)
         own = classes[counts >= self.fewest]
         self.class_means_ = len(own)
-        self.gaussians_ = tuple(
-            _fit_layer(np.stack(outputs), named, own)
-            for outputs in zip(*(inside for inside, _ in looks), strict=True)
-        )
+        self.gaussians_ = tuple(_fit_layer(stack, named, own) for stack in stacks)
 
     def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:
         self._require_fitted("gaussians_")
