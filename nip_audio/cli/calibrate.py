@@ -42,7 +42,7 @@ def command(
         float | None,
         typer.Option(help="Noise up to this rms (full scale is 1) shall be no alarm, e.g. 0.01."),
     ] = None,
-    draws: Annotated[int, typer.Option(help="Noise draws a file and kind of noise.")] = 4,
+    draws: Annotated[int, typer.Option(help="Noise draws a file and kind of noise.")] = 1,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
     force: ForceOption = False,

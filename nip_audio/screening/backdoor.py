@@ -20,6 +20,7 @@ from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import noise_generator
+from nip_audio.screening.records import error_of
 
 __all__ = ["DESTROYING", "BackdoorRecord", "BackdoorReport", "look_for_backdoor"]
 
@@ -128,8 +129,7 @@ def look_for_backdoor(
         try:
             audio = read_audio(recording.path, adapter.settings, span=recording.span)
         except AudioError as err:
-            error = {"code": err.code, "found": err.found, "remedy": err.remedy}
-            records.append(BackdoorRecord(recording.id, recording.speaker, error=error))
+            records.append(BackdoorRecord(recording.id, recording.speaker, error=error_of(err)))
         else:
             changes = measure_neuron_changes(
                 model,
