@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nip_audio.core.decision import DECISION
+from nip_audio.core.decision import DECISION, TURN
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
@@ -175,7 +175,7 @@ class Judge:
             return []
         name, deviation = self.calibration.farthest(measured)
         noise, what = name.split(" | ")
-        what = f"the decision's {what!r}" if what in DECISION else f"the change of layer {what}"
+        what = f"the {what}" if what in (*DECISION, TURN) else f"the change of layer {what}"
         direction = "above" if deviation > 0 else "below"
         why = (
             f"reacts to noise unlike clean audio ({limit}); farthest off is {what} under {noise}, "

@@ -55,8 +55,8 @@ class Measurement:
 
     Attributes:
         embedding: (D,) of unit length.
-        evidence: (F + 1,) change rates, of a model with a head what the noise does to the decision,
-            and, last, the length in seconds: a row for ``LogRates``.
+        evidence: (F + 1,) change rates, what the noise does to the name or to the voice, and, last,
+            the number of samples: a row for ``LogRates``, as ``NccrMeasure``'s are.
         spectrum: (2B,) mean and standard deviation over time of each band of the model input, after
             the overall level is removed: what kind of audio it is.
     """
@@ -121,12 +121,15 @@ class FileMeasurer:
     Attributes:
         pretrained: Model.
         config: What is measured under noise.
+        names: Whether the evidence says what becomes of the name that the model gives; else what
+            becomes of the voice, for voices that the model has not been trained on.
         settings: How files are read.
         seed: Of the noise; each file's noise comes from the seed and the file's bytes.
     """
 
     pretrained: PretrainedModel
     config: NccrConfig
+    names: bool
     settings: ReadSettings
     seed: int
 
@@ -144,7 +147,7 @@ class FileMeasurer:
 
     def measure_audio(self, audio: Audio) -> MeasuredFile:
         """Measure what was read already; the file it comes from stays unnamed."""
-        measurement = measure(self.pretrained, audio, self.config, seed=self.seed)
+        measurement = measure(self.pretrained, audio, self.config, names=self.names, seed=self.seed)
         return MeasuredFile("", None, AGAIN, facts_of(audio), measurement)
 
 
@@ -170,20 +173,21 @@ def noise_generator(seed: int, content_sha256: str) -> torch.Generator:
 
 @torch.no_grad()
 def measure(
-    pretrained: PretrainedModel, audio: Audio, config: NccrConfig, *, seed: int
+    pretrained: PretrainedModel, audio: Audio, config: NccrConfig, *, names: bool, seed: int
 ) -> Measurement:
     """Measure one recording; equal content and seed give equal results."""
+    model = pretrained.model if names else pretrained.model.without_head()
     item = Batch(audio.samples[None])
     generator = noise_generator(seed, audio.sha256)
-    result = measure_nccr(pretrained.model, item, config, generator=generator)
-    features = pretrained.model.to_input(item).x[0]
+    result = measure_nccr(model, item, config, generator=generator)
+    features = model.to_input(item).x[0]
     features = features - features.mean()
     spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
     embedding = torch.nn.functional.normalize(result.embedding, dim=0)
-    evidence = evidence_vector(pretrained.model, result)
+    evidence = evidence_vector(model, result)
     return Measurement(
         embedding=embedding.double().numpy(),
-        evidence=np.append(evidence.double().numpy(), audio.duration_s),
+        evidence=np.append(evidence.double().numpy(), float(audio.samples.shape[-1])),
         spectrum=spectrum.double().numpy(),
     )
 

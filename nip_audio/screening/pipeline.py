@@ -72,8 +72,8 @@ class Screener:
     @property
     def measurer(self) -> FileMeasurer:
         """What measures one file."""
-        config = self.judge.calibration.config
-        return FileMeasurer(self.pretrained, config, self.adapter.settings, self.seed)
+        known, settings = self.judge.calibration, self.adapter.settings
+        return FileMeasurer(self.pretrained, known.config, known.names, settings, self.seed)
 
     def measuring(self) -> dict[str, Any]:
         """Return everything that a measurement depends on besides the file."""
@@ -82,6 +82,7 @@ class Screener:
             "model": self.pretrained.card.name,
             "model_id": self.pretrained.model_id,
             "nccr": self.judge.calibration.config.to_json(),
+            "names": self.judge.calibration.names,
             "seed": self.seed,
             "read": asdict(self.adapter.settings),
         }

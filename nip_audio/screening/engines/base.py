@@ -39,6 +39,7 @@ class MeasurerRecipe:
         directory: Of the model.
         model_id: That it must have there.
         config: ``NccrConfig.to_json``.
+        names: As the measurer's.
         settings: How files are read.
         seed: Of the noise.
     """
@@ -46,6 +47,7 @@ class MeasurerRecipe:
     directory: Path
     model_id: str
     config: dict[str, Any]
+    names: bool
     settings: ReadSettings
     seed: int
 
@@ -57,6 +59,7 @@ class MeasurerRecipe:
             card.directory,
             card.model_id,
             measurer.config.to_json(),
+            measurer.names,
             measurer.settings,
             measurer.seed,
         )
@@ -74,4 +77,4 @@ class MeasurerRecipe:
                 f"{self.model_id[:12]}; put the same model on every machine"
             )
         config = NccrConfig.from_json(self.config)
-        return FileMeasurer(pretrained, config, self.settings, self.seed)
+        return FileMeasurer(pretrained, config, self.names, self.settings, self.seed)
