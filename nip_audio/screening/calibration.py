@@ -20,6 +20,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.decision import evidence_names
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
@@ -111,11 +112,13 @@ class Calibration:
         """Distances of many rows of evidence, (n,)."""
         return self.detector.distance(self.rates.transform(evidence))
 
-    def farthest(self, measured: Measurement) -> tuple[str, float]:
-        """Return the name of the evidence that is farthest off, and by how many deviations."""
+    def farthest(self, measured: Measurement) -> tuple[Noise, str, float]:
+        """Return what is farthest off under which noise, and by how many robust deviations."""
         deviations = self.detector.explain(self.rates.transform([measured.evidence])[0])
         worst = int(np.argmax(np.abs(deviations)))
-        return evidence_names(self.config, head=self.names)[worst], float(deviations[worst])
+        noise, what = evidence_names(self.config, head=self.names)[worst].split(" | ")
+        (found,) = (n for n in self.config.noises if n.name == noise)
+        return found, what, float(deviations[worst])
 
     def p_value(self, distance: float) -> float:
         """Conformal p-value of a distance: valid whatever the distribution, ≥ 1 / (n + 1)."""

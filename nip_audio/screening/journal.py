@@ -18,7 +18,7 @@ from nip_audio.audio.condition import Condition
 from nip_audio.errors import OutputError, ResumeError
 from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
 
-__all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "locked"]
+__all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "from_line", "locked", "to_line"]
 
 JOURNAL_NAME = "measured.jsonl"
 LOCK_NAME = "run.lock"
@@ -104,7 +104,7 @@ class Journal:
         """
         start = self._file.seek(0, 2)
         try:
-            self._file.write(_to_line(file))
+            self._file.write(to_line(file))
             self._file.flush()
         except OSError as err:
             raise OutputError(
@@ -120,7 +120,7 @@ class Journal:
             KeyError: If nothing is.
         """
         self._file.seek(self._starts[recording_id])
-        return _from_line(self._file.readline())
+        return from_line(self._file.readline())
 
     def _note(self, file: MeasuredFile, start: int) -> None:
         self._starts[file.id] = start
@@ -134,13 +134,14 @@ class Journal:
                 self._file.truncate(start)
                 return
             try:
-                self._note(_from_line(line), start)
+                self._note(from_line(line), start)
             except ResumeError as err:
                 raise ResumeError(f"{self.path}: {err}") from err
             start += len(line)
 
 
-def _to_line(file: MeasuredFile) -> bytes:
+def to_line(file: MeasuredFile) -> bytes:
+    """Return one line of JSON, its end included."""
     data = asdict(file)
     if file.measurement is not None:
         data["measurement"] = {
@@ -149,7 +150,12 @@ def _to_line(file: MeasuredFile) -> bytes:
     return json.dumps(data, ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
 
-def _from_line(line: bytes) -> MeasuredFile:
+def from_line(line: bytes) -> MeasuredFile:
+    """Read what ``to_line`` wrote.
+
+    Raises:
+        ResumeError: If the line is something else.
+    """
     try:
         data = json.loads(line)
         if (facts := data["facts"]) is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nip_audio.core.decision import DECISION, TURN
+from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
@@ -173,13 +174,12 @@ class Judge:
             limit = f"q = {record.q_value:.2g} ≤ {by_run:g}, p = {record.p_value:.3f}"
         else:
             return []
-        name, deviation = self.calibration.farthest(measured)
-        noise, what = name.split(" | ")
+        noise, what, deviation = self.calibration.farthest(measured)
         what = f"the {what}" if what in (*DECISION, TURN) else f"the change of layer {what}"
         direction = "above" if deviation > 0 else "below"
         why = (
-            f"reacts to noise unlike clean audio ({limit}); farthest off is {what} under {noise}, "
-            f"{abs(deviation):.1f} robust deviations {direction} the usual"
+            f"reacts to noise unlike clean audio ({limit}); farthest off is {what} under "
+            f"{_words(noise)}, {abs(deviation):.1f} robust deviations {direction} the usual"
         )
         return [Finding.of("adversarial", why)]
 
@@ -206,6 +206,12 @@ def with_findings(record: ScreenRecord, *findings: Finding) -> ScreenRecord:
     """Return a record that says these things too, with the verdict that follows."""
     every = (*record.findings, *findings)
     return replace(record, findings=every, verdict=verdict_of(every))
+
+
+def _words(noise: Noise) -> str:
+    where = "waveform" if noise.level == "raw" else "spectrogram"
+    kind = "white noise" if noise.family == "gaussian" else f"{noise.family} noise"
+    return f"{kind} of {noise.scale:g} in the {where}"
 
 
 def _damage(facts: FileFacts) -> list[Finding]:

@@ -177,18 +177,18 @@ def measure(
 ) -> Measurement:
     """Measure one recording; equal content and seed give equal results."""
     model = pretrained.model if names else pretrained.model.without_head()
-    item = Batch(audio.samples[None])
+    item = Batch(audio.samples[None].to(next(model.parameters()).device))
     generator = noise_generator(seed, audio.sha256)
     result = measure_nccr(model, item, config, generator=generator)
     features = model.to_input(item).x[0]
     features = features - features.mean()
     spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
-    embedding = torch.nn.functional.normalize(result.embedding, dim=0)
-    evidence = evidence_vector(model, result)
+    embedding = torch.nn.functional.normalize(result.embedding, dim=0).cpu()
+    evidence = evidence_vector(model, result).cpu()
     return Measurement(
         embedding=embedding.double().numpy(),
         evidence=np.append(evidence.double().numpy(), float(audio.samples.shape[-1])),
-        spectrum=spectrum.double().numpy(),
+        spectrum=spectrum.double().cpu().numpy(),
     )
 
 
