@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -66,6 +67,14 @@ def command(
     engine: Annotated[
         EngineName, typer.Option(help="Where: in processes here, or on a Ray cluster.")
     ] = EngineName.LOCAL,
+    backdoor: Annotated[
+        bool,
+        typer.Option(
+            "--backdoor",
+            help="Look for backdoor triggers, too (the model must know"
+            " these files: see nip-audio backdoor).",
+        ),
+    ] = False,
     purify_to: Annotated[
         Path | None,
         typer.Option(
@@ -97,6 +106,7 @@ def command(
         max_duration_s=max_duration,
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
+    screener = replace(screener, backdoor=backdoor)
     recordings = find_source(source, data_root)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:

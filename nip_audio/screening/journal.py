@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nip_audio.audio.condition import Condition
 from nip_audio.errors import OutputError, ResumeError
-from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
+from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement, TriggerEvidence
 
 __all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "from_line", "locked", "to_line"]
 
@@ -25,6 +25,7 @@ LOCK_NAME = "run.lock"
 
 # what the model puts out is of single precision, so nothing is lost; the length is not
 _TYPES = {"embedding": "<f4", "evidence": "<f8", "spectrum": "<f4"}
+_NEURONS = "<f4"
 
 
 @contextmanager
@@ -147,6 +148,8 @@ def to_line(file: MeasuredFile) -> bytes:
         data["measurement"] = {
             name: _pack(getattr(file.measurement, name), kind) for name, kind in _TYPES.items()
         }
+    if file.trigger is not None:
+        data["trigger"]["neurons"] = _pack(file.trigger.neurons, _NEURONS)
     return json.dumps(data, ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
 
@@ -166,6 +169,9 @@ def from_line(line: bytes) -> MeasuredFile:
             data["measurement"] = Measurement(
                 **{name: _unpack(packed[name], kind) for name, kind in _TYPES.items()}
             )
+            if (trigger := data["trigger"]) is not None:
+                trigger["neurons"] = _unpack(trigger["neurons"], _NEURONS)
+                data["trigger"] = TriggerEvidence(**trigger)
         elif data["error"] is None:
             raise ValueError("neither measured nor failed")
         return MeasuredFile(**data)

@@ -12,7 +12,7 @@ from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.comparison import Twin
+from nip_audio.screening.comparison import Accusation, Twin
 from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
 
@@ -140,6 +140,16 @@ class Judge:
         )
         record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
         return with_findings(record, Finding.of("duplicate", why))
+
+    def judge_accused(self, record: ScreenRecord, accusation: Accusation) -> ScreenRecord:
+        """Add that a file looks as if it carried a backdoor's trigger."""
+        why = (
+            f"under destroying noise the files that the model calls {accusation.named} fall into "
+            f"two kinds, and this is of the one that comes from many voices (probability "
+            f"{accusation.suspicion:.2f}; alarm {accusation.alarm:.0f}, limit "
+            f"{accusation.limit:.0f}): so do files with a backdoor's trigger"
+        )
+        return with_findings(record, Finding.of("poisoned", why))
 
     def _domain(self, record: ScreenRecord, facts: FileFacts) -> list[Finding]:
         found = []

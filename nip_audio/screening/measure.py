@@ -16,21 +16,25 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
 from nip_audio.core.nccr import NccrConfig, measure_nccr
+from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
-from nip_audio.errors import AudioError
+from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.records import error_of
 
 __all__ = [
     "AGAIN",
+    "DESTROYING",
     "DETECTION_NOISES",
     "FileFacts",
     "FileMeasurer",
     "MeasuredFile",
     "Measurement",
+    "TriggerEvidence",
     "default_config",
     "facts_of",
     "measure",
+    "measure_trigger",
     "noise_generator",
     "stamp_of",
 ]
@@ -42,6 +46,12 @@ DETECTION_NOISES = tuple(
 )
 """One draw of each told as much as thirteen noises with eight draws (docs/nccr.md)."""
 
+
+DESTROYING = Noise("gaussian", "input", 1.0)
+"""As wide as the range of a spectrogram in [0, 1]: nothing of it can be recognised any more."""
+
+_TRIGGER_LAYERS = 2
+_TRIGGER_DRAWS = 2
 
 AGAIN = "again"
 """Stamp of a file that may be readable next time though nothing about it has changed."""
@@ -64,6 +74,23 @@ class Measurement:
     embedding: Array
     evidence: Array
     spectrum: Array
+
+
+@dataclass(frozen=True)
+class TriggerEvidence:
+    """What destroying noise does to a file: what is left is what a trigger may hide in.
+
+    Attributes:
+        named: Whom the model names.
+        second: Whom it would name next.
+        change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first layer: the scalar NCCR.
+        neurons: (N,) signed changes of the neurons of the first layers.
+    """
+
+    named: str
+    second: str
+    change: float
+    neurons: Array
 
 
 @dataclass(frozen=True)
@@ -103,6 +130,7 @@ class MeasuredFile:
         stamp: Size and time of change: whoever finds another one measures again.
         facts: None if it could not be read.
         measurement: Likewise.
+        trigger: What a backdoor is looked for by; None where none is.
         error: ``code``, ``found`` and ``remedy`` if it could not be read.
     """
 
@@ -111,6 +139,7 @@ class MeasuredFile:
     stamp: str
     facts: FileFacts | None = None
     measurement: Measurement | None = None
+    trigger: TriggerEvidence | None = None
     error: dict[str, str] | None = None
 
 
@@ -125,6 +154,7 @@ class FileMeasurer:
             becomes of the voice, for voices that the model has not been trained on.
         settings: How files are read.
         seed: Of the noise; each file's noise comes from the seed and the file's bytes.
+        triggers: Whether to measure what a backdoor is looked for by, too: four passes more.
     """
 
     pretrained: PretrainedModel
@@ -132,6 +162,7 @@ class FileMeasurer:
     names: bool
     settings: ReadSettings
     seed: int
+    triggers: bool = False
 
     def __call__(self, recording: Recording) -> MeasuredFile:
         """Measure one file; one that cannot be read is a result as well."""
@@ -148,7 +179,8 @@ class FileMeasurer:
     def measure_audio(self, audio: Audio) -> MeasuredFile:
         """Measure what was read already; the file it comes from stays unnamed."""
         measurement = measure(self.pretrained, audio, self.config, names=self.names, seed=self.seed)
-        return MeasuredFile("", None, AGAIN, facts_of(audio), measurement)
+        trigger = measure_trigger(self.pretrained, audio, seed=self.seed) if self.triggers else None
+        return MeasuredFile("", None, AGAIN, facts_of(audio), measurement, trigger)
 
 
 def stamp_of(path: Path) -> str:
@@ -190,6 +222,33 @@ def measure(
         evidence=np.append(evidence.double().numpy(), float(audio.samples.shape[-1])),
         spectrum=spectrum.double().cpu().numpy(),
     )
+
+
+@torch.no_grad()
+def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> TriggerEvidence:
+    """Measure what a backdoor is looked for by, at the first two taps of the model's card.
+
+    Raises:
+        InputError: If the model names nobody.
+    """
+    model, layers = pretrained.model, pretrained.card.default_taps[:_TRIGGER_LAYERS]
+    if not model.labels or model.head is None:
+        raise InputError(
+            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
+            "backdoor sends files to a name"
+        )
+    changes = measure_neuron_changes(
+        model,
+        Batch(audio.samples[None].to(next(model.parameters()).device)),
+        layers=layers,
+        noises=(DESTROYING,),
+        draws=_TRIGGER_DRAWS,
+        generator=noise_generator(seed, audio.sha256),
+    )
+    scores = model.score_embeddings(changes.embedding[None])[0]
+    first, second = (model.labels[int(i)] for i in scores.topk(2).indices)
+    neurons = torch.cat([changes.neurons[layer][0] for layer in layers]).double().cpu()
+    return TriggerEvidence(first, second, float(changes.rates[layers[0]][0]), neurons.numpy())
 
 
 def facts_of(audio: Audio) -> FileFacts:

@@ -17,10 +17,12 @@ import soundfile
 import torch
 
 from nip_audio import ReadSettings, WaveformAdapter
+from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
 from nip_audio.errors import InputError, OutputError, ResumeError
+from nip_audio.screening import comparison
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.engines.ray import RayEngine
-from nip_audio.screening.journal import locked
+from nip_audio.screening.journal import Journal, locked
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource
@@ -274,6 +276,34 @@ def test_finds_a_recording_under_two_speakers_whatever_was_done_to_it(
     }
     copy = next(r for r in result.results.files() if r.id == "s1/copy.wav")
     assert any("the same recording as 's0/take10.wav' of s0 (1.00)" in why for why in copy.why)
+
+
+def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch):
+    looking = replace(screener, backdoor=True)
+    few = looking.screen(FolderSource(folder), tmp_path / "few")
+    assert few.summary.backdoor.startswith("not judged: ")
+    assert few.summary.verdicts.get("poisoned") is None
+    (target,) = (f for f in few.results.files() if f.id == "s1/take11.wav")
+    journal = Journal(tmp_path / "few/measured.jsonl")
+    named = journal.read(target.id).trigger.named
+    journal.__exit__()
+
+    def accuse(evidence):
+        groups = BackdoorGroups()
+        groups.findings_ = [GroupFinding(named, 12, 90.0, 40.0, 0.5, 1, True)]
+        ids = [f.id for f in few.results.files()]
+        groups.accused_ = np.array([name == target.id for name in ids])
+        groups.suspicion_ = np.where(groups.accused_, 0.9, 0.0)
+        return groups
+
+    monkeypatch.setattr(comparison, "judge_triggers", accuse)
+    result = looking.screen(FolderSource(folder), tmp_path / "few")
+    records = {record.id: record for record in result.results.files()}
+    assert records[target.id].verdict == "poisoned"
+    assert any("two kinds" in why and "0.90" in why for why in records[target.id].why)
+    assert result.summary.backdoor == "1 of 10 files accused"
+    with pytest.raises(ResumeError, match="backdoor"):
+        screener.screen(FolderSource(folder), tmp_path / "few")
 
 
 def test_says_of_each_speaker_what_is_wrong(screener, folder, tmp_path):

@@ -42,6 +42,7 @@ class MeasurerRecipe:
         names: As the measurer's.
         settings: How files are read.
         seed: Of the noise.
+        triggers: As the measurer's.
     """
 
     directory: Path
@@ -50,6 +51,7 @@ class MeasurerRecipe:
     names: bool
     settings: ReadSettings
     seed: int
+    triggers: bool
 
     @staticmethod
     def of(measurer: FileMeasurer) -> MeasurerRecipe:
@@ -62,6 +64,7 @@ class MeasurerRecipe:
             measurer.names,
             measurer.settings,
             measurer.seed,
+            measurer.triggers,
         )
 
     def make(self) -> FileMeasurer:
@@ -77,4 +80,4 @@ class MeasurerRecipe:
                 f"{self.model_id[:12]}; put the same model on every machine"
             )
         config = NccrConfig.from_json(self.config)
-        return FileMeasurer(pretrained, config, self.names, self.settings, self.seed)
+        return FileMeasurer(pretrained, config, self.names, self.settings, self.seed, self.triggers)
