@@ -13,6 +13,7 @@ from nip_audio.cli._console import (
     DEFAULT_MODEL,
     CalibrationOption,
     DataRootOption,
+    FollowLinksOption,
     JsonOption,
     MaxDurationOption,
     ModelOption,
@@ -51,6 +52,7 @@ def command(
         float | None, typer.Option(help="Go on, looking for new files every so many seconds.")
     ] = None,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
     as_json: JsonOption = False,
@@ -71,7 +73,7 @@ def command(
         max_duration_s=max_duration,
         engine=LocalEngine(workers),
     )
-    recordings = find_source(source, data_root)
+    recordings = find_source(source, data_root, follow_links=follow_links)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
         tick = lambda _: advance(bar)  # noqa: E731

@@ -233,9 +233,11 @@ def _sources(inputs: Sequence[Path], out: Path) -> Iterable[tuple[Path, Path]]:
             yield path, _as_wav(Path(path.name))
             continue
         earlier = out.resolve() if path.resolve() in out.resolve().parents else None
-        for recording in walk_audio(path):
-            if earlier is None or earlier not in recording.path.resolve().parents:
-                yield recording.path, _as_wav(Path(recording.id))
+        # what is named here is the user's own, wherever its links lead
+        for recording in walk_audio(path, follow_links=True):
+            source = Path(recording.path)
+            if earlier is None or earlier not in source.resolve().parents:
+                yield source, _as_wav(Path(recording.id))
 
 
 def _as_wav(name: Path) -> Path:

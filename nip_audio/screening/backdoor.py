@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.neuron_changes import measure_neuron_changes
@@ -127,7 +126,7 @@ def look_for_backdoor(
     vectors, judged, seconds = [], [], []
     for recording in recordings:
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
         except AudioError as err:
             records.append(BackdoorRecord(recording.id, recording.speaker, error=error_of(err)))
         else:

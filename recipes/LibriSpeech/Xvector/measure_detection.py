@@ -19,11 +19,10 @@ from nip_audio import (
     CosineHead,
     ReadSettings,
     WaveformAdapter,
-    read_audio,
 )
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.io import Audio
-from nip_audio.audio.manifest import Recording, read_manifest
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import Interval, auroc, bootstrap, detection_rate
 from nip_audio.core.nccr import measure_nccr
@@ -67,8 +66,7 @@ def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
     """Read all recordings of a manifest, the shortest spans included."""
     adapter = WaveformAdapter(ReadSettings(min_duration_s=0.2))
     return [
-        Clip(r, read_audio(r.path, adapter.settings, span=r.span))
-        for r in read_manifest(manifest, data_root=data_folder)
+        Clip(r, r.read(adapter.settings)) for r in read_recordings(manifest, data_root=data_folder)
     ]
 
 
