@@ -11,6 +11,7 @@ from nip_audio.cli._console import (
     DEFAULT_MODEL,
     EXIT_FAILED,
     DataRootOption,
+    FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -37,6 +38,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Calibration file to write.")],
     model: ModelOption = DEFAULT_MODEL,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     describe: Annotated[str, typer.Option(help="What this audio is, for the record.")] = "",
     tolerate_noise: Annotated[
         float | None,
@@ -64,7 +66,8 @@ def command(
     Example: nip-audio calibrate clean/ --out my.calibration
     """
     pretrained = load_pretrained(model)
-    recordings = [r for part in source for r in find_recordings(part, data_root)]
+    parts = (find_recordings(part, data_root, follow_links=follow_links) for part in source)
+    recordings = [recording for part in parts for recording in part]
     with progress_bar("calibrating", len(recordings)) as bar:
         result = calibrate(
             pretrained,

@@ -15,6 +15,7 @@ from nip_audio.cli._console import (
     DEFAULT_MODEL,
     CalibrationOption,
     DataRootOption,
+    FollowLinksOption,
     JsonOption,
     MaxDurationOption,
     ModelOption,
@@ -86,6 +87,7 @@ def command(
         float | None, typer.Option(help="Go on, looking for new files every so many seconds.")
     ] = None,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
     as_json: JsonOption = False,
@@ -107,7 +109,7 @@ def command(
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
     screener = replace(screener, backdoor=backdoor)
-    recordings = find_source(source, data_root)
+    recordings = find_source(source, data_root, follow_links=follow_links)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
         tick = lambda _: advance(bar)  # noqa: E731

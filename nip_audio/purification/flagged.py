@@ -80,12 +80,13 @@ def purify_flagged(
         if record.verdict not in PURIFIED:
             continue
         recording = source.find(record.id)
-        planned = PlannedFile(recording.path, out / _below(record.id), span=recording.span)
+        planned = PlannedFile(recording.path, out / _below(record.id))
         if planned.sidecar.exists():
             earlier += 1
         else:
             try:
-                run.done.append(purifier.purify(planned, force=True))
+                audio = recording.read(purifier.adapter.settings)
+                run.done.append(purifier.purify_read(planned, audio, force=True))
             except AudioError as err:
                 run.failures.append(err)
         progress()

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
 from nip_audio.errors import AudioError, InputError
@@ -111,7 +110,7 @@ def look_for_backdoor(
     judged: list[int] = []
     for recording in recordings:
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
         except AudioError as err:
             records.append(BackdoorRecord(recording.id, recording.speaker, error=error_of(err)))
         else:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import make_pipeline
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import Audio, read_audio
+from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.decision import evidence_names
 from nip_audio.core.metrics import all_pairs_eer
@@ -258,7 +258,7 @@ def calibrate(
     contents: set[str] = set()
     for recording in recordings:
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
             if audio.content_sha256 in contents:
                 raise AudioError(
                     recording.path,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.audio.io import ReadSettings, read_audio
+from nip_audio.audio.io import ReadSettings
 from nip_audio.detectors.conformal import q_values
 from nip_audio.errors import AudioError, InputError
 from nip_audio.screening.backdoor import judge_triggers
@@ -107,7 +107,7 @@ def compare(
     def read(row: int) -> NDArray[np.float32] | None:
         recording = source.find(ids[row])
         try:
-            samples = read_audio(recording.path, settings, span=recording.span).samples
+            samples = recording.read(settings).samples
         except AudioError:
             return None  # it is gone, or was changed: the next run measures it again
         return np.asarray(samples.numpy())

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nip_audio.audio.condition import Condition, condition_of
-from nip_audio.audio.io import Audio, ReadSettings, read_audio
+from nip_audio.audio.io import Audio, ReadSettings
 from nip_audio.audio.manifest import Recording
+from nip_audio.audio.remote import is_url, remote_stamp
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
 from nip_audio.core.nccr import NccrConfig, measure_nccr
@@ -166,9 +167,9 @@ class FileMeasurer:
 
     def __call__(self, recording: Recording) -> MeasuredFile:
         """Measure one file; one that cannot be read is a result as well."""
-        stamp = stamp_of(recording.path)
+        stamp = stamp_of(recording)
         try:
-            audio = read_audio(recording.path, self.settings, span=recording.span)
+            audio = recording.read(self.settings)
         except AudioError as err:
             stamp = AGAIN if err.code in _PASSING else stamp
             return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
@@ -183,13 +184,22 @@ class FileMeasurer:
         return MeasuredFile("", None, AGAIN, facts_of(audio), measurement, trigger)
 
 
-def stamp_of(path: Path) -> str:
-    """Return a file's size and time of change; a file that is not there has a stamp too."""
+def stamp_of(recording: Recording) -> str:
+    """Return what a measurement depends on, without reading the file.
+
+    Its size and time of change (of a URL: ``remote_stamp``) and what part of it is meant; a file
+    that is not there, or that a link leads to from outside, has a stamp too.
+    """
+    if recording.leads_out:
+        return "outside"
+    part = "" if recording.span is None else f"@{recording.span}"
+    if is_url(recording.path):
+        return remote_stamp(str(recording.path)) + part
     try:
-        status = path.stat()
+        status = os.stat(recording.path)
     except OSError as err:
         return f"none:{err.errno}"
-    return f"{status.st_size}:{status.st_mtime_ns}"
+    return f"{status.st_size}:{status.st_mtime_ns}{part}"
 
 
 def default_config(pretrained: PretrainedModel, *, draws: int = 1) -> NccrConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ class Screener:
             seen: dict[str, str] = {}
             judged: dict[str, str] = {}
             for _ in looks:
-                last, seen = seen, {r.id: stamp_of(r.path) for r in source}
+                last, seen = seen, {r.id: stamp_of(r) for r in source}
                 settled = {name for name, stamp in seen.items() if last.get(name) == stamp}
                 self._measure(source, journal, progress, only=settled)
                 known = {name: stamp for name, stamp in seen.items() if journal.stamp(name)}
@@ -219,7 +219,7 @@ class Screener:
 
         def new() -> Iterator[Recording]:
             for recording in source:
-                if journal.stamp(recording.id) == stamp_of(recording.path):
+                if journal.stamp(recording.id) == stamp_of(recording):
                     progress(recording.id)
                 elif only is None or recording.id in only:
                     yield recording
@@ -231,12 +231,12 @@ class Screener:
     def _judge(self, source: Source, journal: Journal, out: Path) -> ScreenResult:
         """Judge all that is measured, and write it anew."""
         settings, calibration = self.adapter.settings, self.judge.calibration
-        files = (journal.read(r.id) for r in source if journal.stamp(r.id))
+        files = (_known(journal, r) for r in source if journal.stamp(r.id))
         comparison = compare(files, source, calibration, settings)
         tally = Tally(self.judge.false_positive_rate)
         with Results(out).writing() as write:
             for group in _groups(r for r in source if journal.stamp(r.id)):
-                records = self._judge_group([journal.read(r.id) for r in group], comparison)
+                records = self._judge_group([_known(journal, r) for r in group], comparison)
                 speaker = judge_speaker(records) if group[0].speaker is not None else None
                 write(records, speaker)
                 tally.add(records, speaker)
@@ -258,6 +258,11 @@ class Screener:
         for name in records.keys() & comparison.accused.keys():
             records[name] = self.judge.judge_accused(records[name], comparison.accused[name])
         return list(records.values())
+
+
+def _known(journal: Journal, recording: Recording) -> MeasuredFile:
+    """Return what was measured; whose voice it is said to be may have changed since."""
+    return replace(journal.read(recording.id), speaker=recording.speaker)
 
 
 def _groups(recordings: Iterable[Recording]) -> Iterator[list[Recording]]:

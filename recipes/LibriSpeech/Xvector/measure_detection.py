@@ -19,12 +19,11 @@ from nip_audio import (
     CosineHead,
     ReadSettings,
     WaveformAdapter,
-    read_audio,
 )
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Guarded
 from nip_audio.audio.io import Audio, to_16_bits
-from nip_audio.audio.manifest import Recording, read_manifest
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
 from nip_audio.core.metrics import Interval, auroc, bootstrap, detection_rate
@@ -77,8 +76,7 @@ def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
     """Read all recordings of a manifest, the shortest spans included."""
     adapter = WaveformAdapter(ReadSettings(min_duration_s=0.2))
     return [
-        Clip(r, read_audio(r.path, adapter.settings, span=r.span))
-        for r in read_manifest(manifest, data_root=data_folder)
+        Clip(r, r.read(adapter.settings)) for r in read_recordings(manifest, data_root=data_folder)
     ]
 
 
