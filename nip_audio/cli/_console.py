@@ -235,6 +235,8 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
             " by chance; --fdr 0.1 flags only what stands out of that",
             style="dim",
         )
+    if summary.backdoor:
+        stdout.print(f"Backdoor triggers: {plain(summary.backdoor)}", soft_wrap=True)
     if summary.warning:
         stdout.print(f"[bold yellow]Note:[/] {plain(summary.warning)}", soft_wrap=True)
 

@@ -44,6 +44,13 @@ def command(
         float | None,
         typer.Option(help="Noise up to this rms (full scale is 1) shall be no alarm, e.g. 0.01."),
     ] = None,
+    names: Annotated[
+        bool | None,
+        typer.Option(
+            help="Judge by the name the model gives (its own speakers), or by the voice (anybody)."
+            " Default: by name where the model scores its speakers by logits."
+        ),
+    ] = None,
     draws: Annotated[int, typer.Option(help="Noise draws a file and kind of noise.")] = 1,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
@@ -67,6 +74,7 @@ def command(
             recordings,
             make_adapter(pretrained, max_duration),
             default_config(pretrained, draws=draws),
+            names=names,
             seed=seed,
             tolerated_noise_rms=tolerate_noise,
             sources=describe or ", ".join(part.name for part in source),

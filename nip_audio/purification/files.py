@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, write_audio
+from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, Seconds, read_audio, write_audio
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.state import file_sha256, require_new, write_atomic
 from nip_audio.errors import AudioError, InputError, OutputError
@@ -35,14 +35,16 @@ class PlannedFile:
     """A recording, and where its purified self goes.
 
     Attributes:
-        source: The recording.
+        source: The recording, or as text its URL.
         written: The wav to write.
         plot: Whether a picture is drawn, too.
+        span: Part of the recording, as in ``Recording``.
     """
 
-    source: Path
+    source: Path | str
     written: Path
     plot: bool = False
+    span: tuple[int, int] | Seconds | None = None
 
     @property
     def sidecar(self) -> Path:
@@ -131,7 +133,7 @@ class FilePurifier:
             AudioError: If the recording cannot be used; nothing is written then.
             OutputError: If an output exists and ``force`` is false, or cannot be written.
         """
-        audio = self.adapter.load(planned.source)
+        audio = read_audio(planned.source, self.adapter.settings, span=planned.span)
         before = hear(self.pretrained, audio, seed=self.seed, judge=self.judge)
         if self.only_flagged and before.verdict not in FLAGGED:
             made = PurifiedSamples(audio.samples)
@@ -215,7 +217,7 @@ def plan_files(
             f"no audio file in {', '.join(map(str, inputs)) or 'nothing'}, expected wav, flac, ogg "
             "or mp3; check the path"
         )
-    originals = {file.source.resolve() for file in planned.values()}
+    originals = {Path(file.source).resolve() for file in planned.values()}
     for output in (output for file in planned.values() for output in file.outputs):
         if output.resolve() in originals:
             raise OutputError(f"{output} is one of the recordings; choose another --out")

@@ -61,6 +61,8 @@ class Screener:
         adapter: How files are read.
         seed: Of the noise. Each file's noise comes from the seed and the file's content.
         engine: Where files are measured.
+        backdoor: Whether to look for files with a backdoor's trigger as well: for a model that was,
+            or may have been, trained on these very files.
     """
 
     pretrained: PretrainedModel
@@ -68,12 +70,15 @@ class Screener:
     adapter: WaveformAdapter
     seed: int = 0
     engine: Engine = field(default_factory=LocalEngine)
+    backdoor: bool = False
 
     @property
     def measurer(self) -> FileMeasurer:
         """What measures one file."""
-        config = self.judge.calibration.config
-        return FileMeasurer(self.pretrained, config, self.adapter.settings, self.seed)
+        known, settings = self.judge.calibration, self.adapter.settings
+        return FileMeasurer(
+            self.pretrained, known.config, known.names, settings, self.seed, self.backdoor
+        )
 
     def measuring(self) -> dict[str, Any]:
         """Return everything that a measurement depends on besides the file."""
@@ -82,7 +87,9 @@ class Screener:
             "model": self.pretrained.card.name,
             "model_id": self.pretrained.model_id,
             "nccr": self.judge.calibration.config.to_json(),
+            "names": self.judge.calibration.names,
             "seed": self.seed,
+            "backdoor": self.backdoor,
             "read": asdict(self.adapter.settings),
         }
 
@@ -233,7 +240,7 @@ class Screener:
                 speaker = judge_speaker(records) if group[0].speaker is not None else None
                 write(records, speaker)
                 tally.add(records, speaker)
-        summary = tally.summary()
+        summary = tally.summary(backdoor=comparison.backdoor)
         text = json.dumps(self.identity() | summary.to_json(), indent=2, allow_nan=False)
         write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
         return ScreenResult(summary, Results(out))
@@ -248,6 +255,8 @@ class Screener:
         records |= {record.id: record for record in beside}
         for name in records.keys() & comparison.twins.keys():
             records[name] = self.judge.judge_twins(records[name], comparison.twins[name])
+        for name in records.keys() & comparison.accused.keys():
+            records[name] = self.judge.judge_accused(records[name], comparison.accused[name])
         return list(records.values())
 
 
