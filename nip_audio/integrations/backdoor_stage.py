@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,5 +103,5 @@ class BackdoorSearch:
     def _identity(self, recordings: Sequence[Recording]) -> str:
         """Hash of everything the verdict depends on."""
         lines = [[__version__, self.pretrained.model_id, self.seed]]
-        lines += [[r.id, str(r.path.absolute()), r.span, stamp_of(r.path)] for r in recordings]
+        lines += [[r.id, os.path.abspath(r.path), stamp_of(r)] for r in recordings]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()

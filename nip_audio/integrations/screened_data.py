@@ -6,15 +6,15 @@ import csv
 import io
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from speechbrain.dataio.dataio import load_data_csv, load_data_json
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from nip_audio.audio.manifest import Recording
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import InputError, ResumeError
 from nip_audio.integrations.data_stage import recordings_of, without
@@ -95,7 +95,9 @@ class ScreenedData:
             InputError: If nothing would be left, or an entry of the data set names no recording.
             ResumeError: If ``out`` is of other recordings or another guard.
         """
-        flagged = self._flagged(recordings_of(dataset, **self._keys))
+        flagged = self._flagged(
+            recordings_of(dataset, wav_key=self.wav_key, speaker_key=self.speaker_key)
+        )
         if self.on_flagged == "drop":
             return without(dataset, flagged)
         marked = without(dataset, ())
@@ -104,13 +106,14 @@ class ScreenedData:
         marked.add_dynamic_item(lambda name: str(name) in flagged, takes="id", provides="flagged")
         return marked
 
-    def manifest(self, path: str | Path, *, replacements: Mapping[str, Any] | None = None) -> Path:
+    def manifest(self, path: str | Path, *, data_root: str | Path | None = None) -> Path:
         """Screen a SpeechBrain CSV or JSON manifest, and write it anew into ``out``.
 
         Args:
-            path: Of the manifest; it stays as it is.
-            replacements: As of SpeechBrain's ``from_csv`` and ``from_json``. They are not written:
-                ``$data_root`` stays what it is.
+            path: Of the manifest; it stays as it is. Its columns are ``wav`` and ``spk_id``.
+            data_root: As of ``read_recordings``: replaces ``$data_root`` and ``{data_root}``; files
+                may lie there or beside the manifest, and nowhere else. The new manifest has
+                ``$data_root`` where the old one has it.
 
         Returns:
             The new manifest, of the same name: without what is flagged, or with it and the
@@ -124,15 +127,8 @@ class ScreenedData:
         target, kind = self.out / path.name, path.suffix.lower()
         if kind not in (".csv", ".json") or target.resolve() == path.resolve():
             raise InputError(f"got {path}, expected a .csv or .json that is not in {self.out}")
-        load = load_data_json if kind == ".json" else load_data_csv
-        try:
-            rows = _raw_rows(path)
-            data = load(path, dict(replacements or {}))
-        except (KeyError, OSError, TypeError, ValueError) as err:
-            raise InputError(
-                f"{path} is no SpeechBrain manifest, or a replacement is missing ({err!r})"
-            ) from err
-        flagged = self._flagged(recordings_of(DynamicItemDataset(data), **self._keys))
+        flagged = self._flagged(read_recordings(path, data_root=data_root))
+        rows = _raw_rows(path)
         if self.on_flagged == "drop":
             kept = without(DynamicItemDataset(rows), flagged).data_ids
             rows = {name: rows[name] for name in kept}
@@ -143,16 +139,13 @@ class ScreenedData:
         write_atomic(target, text.encode(), force=True)
         return target
 
-    @property
-    def _keys(self) -> dict[str, str]:
-        return {"wav_key": self.wav_key, "speaker_key": self.speaker_key}
-
     def _flagged(self, recordings: list[Recording]) -> Collection[str]:
         """Screen, or find what was screened, and return whom ``verdicts`` names."""
         path = self.out / LIST_NAME
         earlier = _read_list(path)
+        # ids alone are known to the journal: another file of one's size and time would pass for it
         listed = earlier | {
-            r.id: [str(r.path.absolute()), r.span and list(r.span)] for r in recordings
+            r.id: f"{os.path.abspath(r.path)} {r.span or ''}".rstrip() for r in recordings
         }
         changed = [name for name in earlier if listed[name] != earlier[name]]
         if changed:

@@ -83,3 +83,9 @@ def test_what_cannot_guard_is_refused(pretrained, calibration, tmp_path):
         Guard("resnet34-libri30", tmp_path / "a")
     with pytest.raises(CalibrationError, match="false-positive rate"):
         Guard(pretrained, calibration, fpr=0.0001)
+
+
+def test_the_shipped_model_guards_with_its_own_calibration(folder):
+    guard = Guard()
+    assert guard.screener.judge.calibration.sources
+    assert guard.judge_file(folder / "s1" / "take10.wav").distance is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,9 +134,17 @@ def with_copies(
         The files, and how many clips were attacked.
     """
     wanted = round(share / (1 - share) * len(clean))
+    made = folder / "made.json"
+    if made.exists():
+        kept = json.loads(made.read_text(encoding="utf-8"))
+        done = [
+            File(f"{folder.name}/{n}", folder / f"{n}.wav", roles.target, poisoned=True)
+            for n in kept["names"]
+        ]
+        return [*clean, *done], kept["attacked"]
     generator = torch.Generator().manual_seed(seed_of("guarded copies", seed))
     order = torch.randperm(len(outside), generator=generator)
-    done: list[File] = []
+    done = []
     attacked = 0
     for rows in torch.split(order, _BATCH):
         if len(done) >= wanted:
@@ -152,6 +161,8 @@ def with_copies(
             if cosine > threshold and len(done) < wanted:
                 name = f"{int(row):04d}"
                 done.append(_write(samples, folder, name, roles.target, poisoned=True))
+    text = json.dumps({"attacked": attacked, "names": [file.path.stem for file in done]})
+    made.write_text(text, encoding="utf-8")
     return [*clean, *done], attacked
 
 

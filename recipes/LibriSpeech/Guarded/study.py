@@ -13,6 +13,7 @@ interrupted run goes on there.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections import Counter
@@ -113,7 +114,7 @@ class Study:
             torch.nn.functional.normalize(voices, dim=1).mean(dim=0),
             self.known,
             roles,
-            self.out / f"copies-{seed}",
+            self.out / f"copies-{seed}-{threshold:.6f}",
             share=plan["share"],
             seed=seed,
             attack=GradientAttack(**plan["attack"]),
@@ -193,11 +194,13 @@ class Study:
         }
         with (HERE / "train.yaml").open(encoding="utf-8") as file:
             hparams = load_hyperpyyaml(file, overrides)
-        path = self.out / f"{key.replace(' ', '-')}.safetensors"
+        kept = whole if data is None else data
+        settings = json.dumps([sorted(kept.data_ids), self.plan["epochs"], self.plan["batch_size"]])
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
+        path = self.out / f"{key.replace(' ', '-')}-{digest}.safetensors"
         if not path.exists():
             hparams["screening"] = None
-            fitted = training.fit(hparams, whole if data is None else data)
-            save_model(fitted.model, path)
+            save_model(training.fit(hparams, kept).model, path)
         model = training.model_of(hparams, whole)
         load_model(model, path)
         return unpublished(model, name=key, default_taps=hparams["default_taps"])
