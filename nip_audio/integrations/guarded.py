@@ -27,8 +27,9 @@ from speechbrain.inference.speaker import SpeakerRecognition
 from torch import Tensor, nn
 
 from nip_audio.audio.io import read_audio
+from nip_audio.audio.remote import is_url
 from nip_audio.core.adapter import Batch
-from nip_audio.errors import StateError
+from nip_audio.errors import AudioError, StateError
 from nip_audio.integrations.encoder_classifier import parts_for_speechbrain
 from nip_audio.integrations.guard import Guard
 from nip_audio.integrations.guided_purifier import GuidedPurifier
@@ -166,7 +167,7 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
             AudioError: If it cannot be used.
         """
         if not self._files:  # in a call on files these were read by the guard already
-            read_audio(path, self.guard.settings)
+            read_audio(_here(path), self.guard.settings)
         samples: Tensor = super().load_audio(str(Path(path).absolute()))
         return samples
 
@@ -222,7 +223,7 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         """Begin a call anew, unless it is part of another one."""
         if self._calls == 0:
             self.verdicts, self.purified = (), ()
-            self._files = deque(self.guard.judge_file(path) for path in paths)
+            self._files = deque(self.guard.judge_file(_here(path)) for path in paths)
         self._calls += 1
         try:
             yield
@@ -274,6 +275,22 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
                 f"the purifier is for model {str(made_for)[:12]}, the guard for "
                 f"{self.guard.pretrained.model_id[:12]}; make both for one model"
             )
+
+
+def _here(path: str | Path) -> Path:
+    """Return the path of a file of this machine.
+
+    Raises:
+        AudioError: If it is an address on the network.
+    """
+    if is_url(path):
+        raise AudioError(
+            path,
+            code="not_a_file",
+            found="it is an address on the network, from where nothing is fetched here",
+            remedy="fetch it, and give the file",
+        )
+    return Path(path)
 
 
 class GuardedSpeakerRecognition(GuardedEncoderClassifier, SpeakerRecognition):  # type: ignore[misc]

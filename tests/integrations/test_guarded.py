@@ -148,13 +148,24 @@ def test_bad_input_is_an_error_and_the_next_call_is_sound(guarded, folder, batch
     with pytest.raises(AudioError, match="not audio"):
         guarded.verify_files(folder / "lonely.flac", tmp_path / "a.wav")
     with pytest.raises(AudioError, match="does not exist"):
-        guarded.load_audio("https://example.org/a.wav")
+        guarded.load_audio(tmp_path / "b.wav")
     with pytest.raises(InputError, match="NaN"):
         guarded.classify_batch(torch.full((1, 16000), torch.nan))
     with pytest.raises(InputError, match="for 3 items"):
         guarded.encode_batch(batch[0], torch.ones(2))
     guarded.classify_batch(*batch)
     assert len(guarded.verdicts) == 3
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("url", ["https://example.org/a.wav", "s3://bucket/a.wav"])
+def test_audio_is_not_fetched_either(guarded, folder, url):
+    for call in (guarded.load_audio, guarded.classify_file):
+        with pytest.raises(AudioError, match="an address on the network") as caught:
+            call(url)
+        assert caught.value.code == "not_a_file"
+    with pytest.raises(AudioError, match="an address on the network"):
+        guarded.verify_files(folder / "lonely.flac", url)
 
 
 @pytest.mark.usefixtures("no_network")
