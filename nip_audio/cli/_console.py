@@ -18,7 +18,7 @@ from rich.table import Table
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
-from nip_audio.audio.manifest import Recording, read_manifest, walk_audio
+from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
 from nip_audio.errors import AudioError, CalibrationError
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
@@ -58,7 +58,15 @@ MaxDurationOption = Annotated[
     float, typer.Option("--max-duration", help="Refuse files longer than this many seconds.")
 ]
 DataRootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Replaces $data_root in a CSV manifest.")
+    str | None,
+    typer.Option(
+        "--data-root",
+        help="Folder or URL: replaces $data_root in a manifest, whose files may lie below it.",
+    ),
+]
+FollowLinksOption = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Read what links lead to outside of the source as well."),
 ]
 
 
@@ -126,18 +134,19 @@ def make_screener(
     return Screener(pretrained, judge, adapter, seed, engine or LocalEngine())
 
 
-def find_source(source: Path, data_root: Path | None) -> Source:
+def find_source(source: Path, data_root: str | None, *, follow_links: bool) -> Source:
     """Return a folder or a manifest as something to screen."""
     if source.is_dir() or not source.suffix:
-        return FolderSource(source)
-    return ManifestSource(source, read_manifest(source, data_root=data_root))
+        return FolderSource(source, follow_links)
+    recordings = read_recordings(source, data_root=data_root, follow_links=follow_links)
+    return ManifestSource(source, recordings)
 
 
-def find_recordings(source: Path, data_root: Path | None) -> list[Recording]:
-    """List a folder's recordings, or a CSV manifest's."""
-    if source.suffix.lower() == ".csv":
-        return read_manifest(source, data_root=data_root)
-    return list(walk_audio(source))
+def find_recordings(source: Path, data_root: str | None, *, follow_links: bool) -> list[Recording]:
+    """List a folder's recordings, or a manifest's."""
+    if source.is_dir() or not source.suffix:
+        return list(walk_audio(source, follow_links=follow_links))
+    return read_recordings(source, data_root=data_root, follow_links=follow_links)
 
 
 @contextmanager
@@ -226,6 +235,8 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
             " by chance; --fdr 0.1 flags only what stands out of that",
             style="dim",
         )
+    if summary.backdoor:
+        stdout.print(f"Backdoor triggers: {plain(summary.backdoor)}", soft_wrap=True)
     if summary.warning:
         stdout.print(f"[bold yellow]Note:[/] {plain(summary.warning)}", soft_wrap=True)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from nip_audio.cli._console import (
     DEFAULT_MODEL,
     CalibrationOption,
     DataRootOption,
+    FollowLinksOption,
     JsonOption,
     MaxDurationOption,
     ModelOption,
@@ -22,14 +25,29 @@ from nip_audio.cli._console import (
     exit_with,
     find_source,
     make_screener,
+    plain,
     print_json,
+    print_left_out,
     print_results,
     print_summary,
     progress_bar,
+    stderr,
 )
+from nip_audio.purification.files import FilePurifier
+from nip_audio.purification.flagged import own_purifier, purify_flagged
 from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.engines.ray import RayEngine
+from nip_audio.screening.pipeline import Screener, ScreenResult
+from nip_audio.screening.sources import Source
 
 __all__ = ["command"]
+
+
+class EngineName(StrEnum):
+    """Where files are measured."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 def command(
@@ -47,10 +65,29 @@ def command(
     workers: Annotated[
         int | None, typer.Option(help="Processes that measure; default: one a core.")
     ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Where: in processes here, or on a Ray cluster.")
+    ] = EngineName.LOCAL,
+    backdoor: Annotated[
+        bool,
+        typer.Option(
+            "--backdoor",
+            help="Look for backdoor triggers, too (the model must know"
+            " these files: see nip-audio backdoor).",
+        ),
+    ] = False,
+    purify_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--purify-flagged",
+            help="Write a purified copy of each adversarial file into this folder.",
+        ),
+    ] = None,
     watch: Annotated[
         float | None, typer.Option(help="Go on, looking for new files every so many seconds.")
     ] = None,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
     as_json: JsonOption = False,
@@ -69,9 +106,10 @@ def command(
         fdr=fdr,
         seed=seed,
         max_duration_s=max_duration,
-        engine=LocalEngine(workers),
+        engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
-    recordings = find_source(source, data_root)
+    screener = replace(screener, backdoor=backdoor)
+    recordings = find_source(source, data_root, follow_links=follow_links)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
         tick = lambda _: advance(bar)  # noqa: E731
@@ -81,12 +119,30 @@ def command(
             for result in screener.watch(recordings, out, looks=_every(watch), progress=tick):
                 print_summary(result.summary, out)
             return
+    if purify_to is not None:
+        _purify(screener, recordings, result, purify_to)
     if as_json:
         print_json(screener.identity() | result.summary.to_json())
     else:
         print_results(result)
         print_summary(result.summary, out)
     exit_with(result.summary.flagged, result.summary.failed)
+
+
+def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
+    purifier = own_purifier(screener.pretrained)
+    files = FilePurifier(
+        screener.pretrained, purifier, screener.adapter, screener.seed, screener.judge
+    )
+    adversarial = result.summary.verdicts.get("adversarial", 0)
+    with progress_bar("purifying", adversarial) as bar:
+        run = purify_flagged(result.results, source, files, out, progress=lambda: advance(bar))
+    print_left_out(run.failures)
+    stderr.print(
+        f"{len(run.done) + run.earlier} purified copies in {plain(str(out))}, each with a JSON of "
+        "what changed; listen before you use one",
+        soft_wrap=True,
+    )
 
 
 def _every(seconds: float) -> Iterator[None]:

@@ -268,7 +268,8 @@ def hear(
         heard = Heard(best.speaker, best.score, best.posterior)
     if judge is None:
         return heard
-    measurement = measure(pretrained, audio, judge.calibration.config, seed=seed)
+    known = judge.calibration
+    measurement = measure(pretrained, audio, known.config, names=known.names, seed=seed)
     record = judge.judge(MeasuredFile("", None, AGAIN, facts_of(audio), measurement))
     return replace(
         heard,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio.audio.features import LogMel
-from nip_audio.audio.io import Audio, ReadSettings, read_audio
+from nip_audio.audio.io import Audio, ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_names
@@ -21,17 +21,14 @@ from nip_audio.core.influence import input_influence, neuron_influence
 from nip_audio.errors import AudioError, CalibrationError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.audio import Heard, PurifiedAudio, hear, purify_audio
+from nip_audio.purification.flagged import PURIFIED, own_purifier
 from nip_audio.purifiers.base import Purifier
-from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["Examined", "Examiner", "Excerpt"]
-
-PURIFIED = frozenset({"adversarial", "poisoned"})
-"""Risks for which a purified copy is shown: for another voice or a torn recording it is no help."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,8 @@ class Examined:
         highest_hz: Upper end of the highest band; None if the front end does not say.
         heard: What the model makes of the whole file.
         before: Of the file.
-        after: Of its purified copy; None if it was not purified.
+        after: Of its purified copy; None if it was not purified, which mends
+            no other flaw than an attack.
         purified: What came of it; None likewise.
         evidence: Robust deviations from clean audio, (noises, rows); None without a calibration.
         noises: Names of the noises.
@@ -136,7 +134,7 @@ class Examiner:
             ReadSettings(**summary["read"]),
             summary["seed"],
             _judge_of(summary, pretrained, calibration),
-            _purifier_of(pretrained),
+            None if pretrained.card.purifier_path is None else own_purifier(pretrained),
             seconds,
         )
 
@@ -150,7 +148,7 @@ class Examiner:
         Raises:
             AudioError: If it cannot be read any more, or is not what was screened.
         """
-        audio = read_audio(recording.path, self.settings, span=recording.span)
+        audio = recording.read(self.settings)
         if audio.sha256 != record.sha256:
             raise AudioError(
                 recording.path,
@@ -159,7 +157,7 @@ class Examiner:
                 remedy="screen again",
             )
         purified, after = None, None
-        if self.purifier is not None and PURIFIED & {f.risk for f in record.findings}:
+        if self.purifier is not None and record.verdict in PURIFIED:
             purified = purify_audio(
                 self.pretrained, self.purifier, audio, seed=self.seed, judge=self.judge
             )
@@ -203,11 +201,11 @@ class Examiner:
             return (), (), None
         calibration = self.judge.calibration
         config = calibration.config
-        measured = measure(self.pretrained, audio, config, seed=self.seed)
+        measured = measure(self.pretrained, audio, config, names=calibration.names, seed=self.seed)
         deviations = calibration.detector.explain(
             calibration.rates.transform([measured.evidence])[0]
         )
-        names = [name.split(" | ") for name in evidence_names(config, head=calibration.head)]
+        names = [name.split(" | ") for name in evidence_names(config, head=calibration.names)]
         noises = tuple(dict.fromkeys(noise for noise, _ in names))
         rows = tuple(dict.fromkeys(row for _, row in names))
         table = np.full((len(noises), len(rows)), np.nan)
@@ -236,18 +234,6 @@ def _judge_of(
             f"{calibration.fingerprint[:12]}…; pass --calibration with that one, or leave it out"
         )
     return None
-
-
-def _purifier_of(pretrained: PretrainedModel) -> Purifier | None:
-    path = pretrained.card.purifier_path
-    if path is None:
-        return None
-    return make_purifier(
-        "guided",
-        model=pretrained.model,
-        model_id=pretrained.model_id,
-        settings={"path": path},
-    )
 
 
 def _highest_hz(front_end: object) -> float | None:

@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import make_pipeline
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import Audio, read_audio
+from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.decision import evidence_names
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
@@ -30,7 +31,6 @@ from nip_audio.detectors.conformal import (
     out_of_fold_distances,
 )
 from nip_audio.detectors.consistency import consistency_scores
-from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import AudioError, CalibrationError, InputError, StateError
@@ -58,10 +58,10 @@ class Calibration:
     Attributes:
         model_id: The model.
         sample_rate_hz: Of the model.
-        head: Whether the evidence holds changes of a decision.
+        names: Whether the evidence is of the name that the model gives, or of the voice.
         config: NCCR settings; screening measures with the same.
         rates: Length correction of the evidence.
-        detector: How thin clean evidence lies where a file's is.
+        detector: Distance from clean evidence.
         distances: (n,) sorted out-of-fold distances of the clean recordings, noisy copies included.
         domain: Distance of spectra.
         domain_distances: (n,) likewise.
@@ -75,10 +75,10 @@ class Calibration:
 
     model_id: str
     sample_rate_hz: int
-    head: bool
+    names: bool
     config: NccrConfig
     rates: LogRates
-    detector: CleanDensity
+    detector: CleanDistance
     distances: Array
     domain: CleanDistance
     domain_distances: Array
@@ -91,7 +91,7 @@ class Calibration:
     @property
     def fingerprint(self) -> str:
         """Hash of everything a verdict depends on."""
-        settings = f"{self.model_id}{self.config}{self.head}{self.verification_threshold}"
+        settings = f"{self.model_id}{self.config}{self.names}{self.verification_threshold}"
         digest = hashlib.sha256(settings.encode())
         arrays = [self.distances, self.domain_distances, self.consistencies]
         for fitted in (self.rates, self.detector, self.domain):
@@ -112,11 +112,13 @@ class Calibration:
         """Distances of many rows of evidence, (n,)."""
         return self.detector.distance(self.rates.transform(evidence))
 
-    def farthest(self, measured: Measurement) -> tuple[str, float]:
-        """Return the name of the evidence that is farthest off, and by how many deviations."""
+    def farthest(self, measured: Measurement) -> tuple[Noise, str, float]:
+        """Return what is farthest off under which noise, and by how many robust deviations."""
         deviations = self.detector.explain(self.rates.transform([measured.evidence])[0])
         worst = int(np.argmax(np.abs(deviations)))
-        return evidence_names(self.config, head=self.head)[worst], float(deviations[worst])
+        noise, what = evidence_names(self.config, head=self.names)[worst].split(" | ")
+        (found,) = (n for n in self.config.noises if n.name == noise)
+        return found, what, float(deviations[worst])
 
     def p_value(self, distance: float) -> float:
         """Conformal p-value of a distance: valid whatever the distribution, ≥ 1 / (n + 1)."""
@@ -155,9 +157,8 @@ class Calibration:
         tensors |= {f"domain.{k}": t for k, t in self.domain.to_tensors().items()}
         meta = {
             "sample_rate_hz": self.sample_rate_hz,
-            "head": self.head,
+            "names": self.names,
             "nccr": self.config.to_json(),
-            "neighbours": self.detector.neighbours,
             "detector_offset": self.detector.offset_,
             "domain_offset": self.domain.offset_,
             "verification_threshold": self.verification_threshold,
@@ -180,22 +181,20 @@ class Calibration:
 
         meta = state.meta
         try:
-            config, head = NccrConfig.from_json(meta["nccr"]), bool(meta["head"])
+            config, names = NccrConfig.from_json(meta["nccr"]), bool(meta["names"])
         except KeyError as err:
             raise StateError(
                 f"{path} was made by an earlier version of nip-audio; make it anew: nip-audio "
                 "calibrate CLEAN_DIR"
             ) from err
-        signed = signed_entries(config, head=head)
+        signed = signed_entries(config, head=names)
         return Calibration(
             model_id=model_id,
             sample_rate_hz=int(meta["sample_rate_hz"]),
-            head=head,
+            names=names,
             config=config,
             rates=LogRates.from_tensors(parts("rates"), signed=signed),
-            detector=CleanDensity.from_tensors(
-                parts("detector"), offset=meta["detector_offset"], neighbours=meta["neighbours"]
-            ),
+            detector=CleanDistance.from_tensors(parts("detector"), offset=meta["detector_offset"]),
             distances=state.tensors["distances"].numpy(),
             domain=CleanDistance.from_tensors(parts("domain"), offset=meta["domain_offset"]),
             domain_distances=state.tensors["domain_distances"].numpy(),
@@ -212,6 +211,7 @@ def calibrate(
     adapter: WaveformAdapter,
     config: NccrConfig,
     *,
+    names: bool | None = None,
     seed: int = 0,
     tolerated_noise_rms: float | None = None,
     sources: str = "",
@@ -225,6 +225,9 @@ def calibrate(
             consistency and verification thresholds and keep the folds apart.
         adapter: How files are read.
         config: NCCR settings.
+        names: Take the evidence from the name that the model gives: for a model that names the very
+            speakers who will be screened. Else from the voice. None takes the name where the model
+            scores its speakers by logits, the voice where it compares embeddings.
         seed: Of the noise.
         tolerated_noise_rms: Take a noisy copy of each recording for clean as well: white noise
             whose rms is drawn between 1e-4 and this. Noise of that size is then no alarm any more;
@@ -233,9 +236,17 @@ def calibrate(
         progress: Called after each recording.
 
     Raises:
-        CalibrationError: With fewer than 20 usable recordings or five speakers or files.
+        CalibrationError: With fewer than 20 usable recordings or five speakers or files, or asked
+            for names of a model that gives none.
         InputError: If the tolerated noise is not above 1e-4.
     """
+    model = pretrained.model
+    if names is None:
+        names = model.head is not None and model.output_kind == "logits"
+    if names and model.head is None:
+        raise CalibrationError(
+            f"{pretrained.card.name} names no speakers; calibrate it for voices, without names"
+        )
     if tolerated_noise_rms is not None and not _LEAST_NOISE_RMS < tolerated_noise_rms <= 1:
         raise InputError(
             f"tolerated noise is {tolerated_noise_rms} rms, expected more than {_LEAST_NOISE_RMS} "
@@ -247,7 +258,7 @@ def calibrate(
     contents: set[str] = set()
     for recording in recordings:
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
             if audio.content_sha256 in contents:
                 raise AudioError(
                     recording.path,
@@ -260,11 +271,11 @@ def calibrate(
         else:
             contents.add(audio.content_sha256)
             group = recording.speaker or recording.id
-            result = measure(pretrained, audio, config, seed=seed)
+            result = measure(pretrained, audio, config, names=names, seed=seed)
             measured.append((group, audio.content_sha256, result))
             if tolerated_noise_rms is not None:
                 copy = _noisy_copy(audio, tolerated_noise_rms, seed)
-                noisy.append((group, measure(pretrained, copy, config, seed=seed)))
+                noisy.append((group, measure(pretrained, copy, config, names=names, seed=seed)))
         progress(recording)
     if len(measured) < _MIN_FILES:
         raise CalibrationError(
@@ -277,14 +288,13 @@ def calibrate(
     owners = [*groups, *(group for group, _ in noisy)]
     spectra = np.stack([m.spectrum for _, _, m in measured])
     embeddings = np.stack([m.embedding for _, _, m in measured])
-    head = pretrained.model.head is not None
-    scale = LogRates(signed=signed_entries(config, head=head))
-    judge = make_pipeline(scale, CleanDensity()).fit(evidence)
+    scale = LogRates(signed=signed_entries(config, head=names))
+    judge = make_pipeline(scale, CleanDistance()).fit(evidence)
     domain = CleanDistance(shrinkage=None).fit(spectra)
     return Calibration(
         model_id=pretrained.model_id,
         sample_rate_hz=adapter.settings.sample_rate_hz,
-        head=head,
+        names=names,
         config=config,
         rates=judge[0],
         detector=judge[1],

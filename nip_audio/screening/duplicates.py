@@ -67,7 +67,10 @@ def find_duplicates(
     for row, digest in enumerate(hashes):
         rows_of[digest].append(row)
     for rows in rows_of.values():
-        found |= {(rows[0], row): 1.0 for row in rows[1:] if codes[row] != codes[rows[0]]}
+        for row in rows:
+            other = next((r for r in rows if codes[r] != codes[row]), None)
+            if other is not None:
+                found[min(row, other), max(row, other)] = 1.0
     exact = {row for pair in found for row in pair}
     for row, other in nearest_elsewhere(embeddings, codes, least=_LIKE):
         pair = (min(row, other), max(row, other))

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from nip_audio.audio.condition import Condition
 from nip_audio.errors import OutputError, ResumeError
-from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
+from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement, TriggerEvidence
 
-__all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "locked"]
+__all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "from_line", "locked", "to_line"]
 
 JOURNAL_NAME = "measured.jsonl"
 LOCK_NAME = "run.lock"
 
 # what the model puts out is of single precision, so nothing is lost; the length is not
 _TYPES = {"embedding": "<f4", "evidence": "<f8", "spectrum": "<f4"}
+_NEURONS = "<f4"
 
 
 @contextmanager
@@ -104,7 +105,7 @@ class Journal:
         """
         start = self._file.seek(0, 2)
         try:
-            self._file.write(_to_line(file))
+            self._file.write(to_line(file))
             self._file.flush()
         except OSError as err:
             raise OutputError(
@@ -120,7 +121,7 @@ class Journal:
             KeyError: If nothing is.
         """
         self._file.seek(self._starts[recording_id])
-        return _from_line(self._file.readline())
+        return from_line(self._file.readline())
 
     def _note(self, file: MeasuredFile, start: int) -> None:
         self._starts[file.id] = start
@@ -134,22 +135,30 @@ class Journal:
                 self._file.truncate(start)
                 return
             try:
-                self._note(_from_line(line), start)
+                self._note(from_line(line), start)
             except ResumeError as err:
                 raise ResumeError(f"{self.path}: {err}") from err
             start += len(line)
 
 
-def _to_line(file: MeasuredFile) -> bytes:
+def to_line(file: MeasuredFile) -> bytes:
+    """Return one line of JSON, its end included."""
     data = asdict(file)
     if file.measurement is not None:
         data["measurement"] = {
             name: _pack(getattr(file.measurement, name), kind) for name, kind in _TYPES.items()
         }
+    if file.trigger is not None:
+        data["trigger"]["neurons"] = _pack(file.trigger.neurons, _NEURONS)
     return json.dumps(data, ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
 
-def _from_line(line: bytes) -> MeasuredFile:
+def from_line(line: bytes) -> MeasuredFile:
+    """Read what ``to_line`` wrote.
+
+    Raises:
+        ResumeError: If the line is something else.
+    """
     try:
         data = json.loads(line)
         if (facts := data["facts"]) is not None:
@@ -160,6 +169,9 @@ def _from_line(line: bytes) -> MeasuredFile:
             data["measurement"] = Measurement(
                 **{name: _unpack(packed[name], kind) for name, kind in _TYPES.items()}
             )
+            if (trigger := data["trigger"]) is not None:
+                trigger["neurons"] = _unpack(trigger["neurons"], _NEURONS)
+                data["trigger"] = TriggerEvidence(**trigger)
         elif data["error"] is None:
             raise ValueError("neither measured nor failed")
         return MeasuredFile(**data)

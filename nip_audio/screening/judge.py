@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nip_audio.core.decision import DECISION
+from nip_audio.core.decision import DECISION, TURN
+from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.comparison import Twin
+from nip_audio.screening.comparison import Accusation, Twin
 from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
 
@@ -140,6 +141,16 @@ class Judge:
         record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
         return with_findings(record, Finding.of("duplicate", why))
 
+    def judge_accused(self, record: ScreenRecord, accusation: Accusation) -> ScreenRecord:
+        """Add that a file looks as if it carried a backdoor's trigger."""
+        why = (
+            f"under destroying noise the files that the model calls {accusation.named} fall into "
+            f"two kinds, and this is of the one that comes from many voices (probability "
+            f"{accusation.suspicion:.2f}; alarm {accusation.alarm:.0f}, limit "
+            f"{accusation.limit:.0f}): so do files with a backdoor's trigger"
+        )
+        return with_findings(record, Finding.of("poisoned", why))
+
     def _domain(self, record: ScreenRecord, facts: FileFacts) -> list[Finding]:
         found = []
         distance, limit = record.domain_distance or 0.0, record.domain_threshold or 0.0
@@ -173,13 +184,12 @@ class Judge:
             limit = f"q = {record.q_value:.2g} ≤ {by_run:g}, p = {record.p_value:.3f}"
         else:
             return []
-        name, deviation = self.calibration.farthest(measured)
-        noise, what = name.split(" | ")
-        what = f"the decision's {what!r}" if what in DECISION else f"the change of layer {what}"
+        noise, what, deviation = self.calibration.farthest(measured)
+        what = f"the {what}" if what in (*DECISION, TURN) else f"the change of layer {what}"
         direction = "above" if deviation > 0 else "below"
         why = (
-            f"reacts to noise unlike clean audio ({limit}); farthest off is {what} under {noise}, "
-            f"{abs(deviation):.1f} robust deviations {direction} the usual"
+            f"reacts to noise unlike clean audio ({limit}); farthest off is {what} under "
+            f"{_words(noise)}, {abs(deviation):.1f} robust deviations {direction} the usual"
         )
         return [Finding.of("adversarial", why)]
 
@@ -206,6 +216,12 @@ def with_findings(record: ScreenRecord, *findings: Finding) -> ScreenRecord:
     """Return a record that says these things too, with the verdict that follows."""
     every = (*record.findings, *findings)
     return replace(record, findings=every, verdict=verdict_of(every))
+
+
+def _words(noise: Noise) -> str:
+    where = "waveform" if noise.level == "raw" else "spectrogram"
+    kind = "white noise" if noise.family == "gaussian" else f"{noise.family} noise"
+    return f"{kind} of {noise.scale:g} in the {where}"
 
 
 def _damage(facts: FileFacts) -> list[Finding]:

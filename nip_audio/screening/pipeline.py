@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Screener:
         adapter: How files are read.
         seed: Of the noise. Each file's noise comes from the seed and the file's content.
         engine: Where files are measured.
+        backdoor: Whether to look for files with a backdoor's trigger as well: for a model that was,
+            or may have been, trained on these very files.
     """
 
     pretrained: PretrainedModel
@@ -68,12 +70,15 @@ class Screener:
     adapter: WaveformAdapter
     seed: int = 0
     engine: Engine = field(default_factory=LocalEngine)
+    backdoor: bool = False
 
     @property
     def measurer(self) -> FileMeasurer:
         """What measures one file."""
-        config = self.judge.calibration.config
-        return FileMeasurer(self.pretrained, config, self.adapter.settings, self.seed)
+        known, settings = self.judge.calibration, self.adapter.settings
+        return FileMeasurer(
+            self.pretrained, known.config, known.names, settings, self.seed, self.backdoor
+        )
 
     def measuring(self) -> dict[str, Any]:
         """Return everything that a measurement depends on besides the file."""
@@ -82,7 +87,9 @@ class Screener:
             "model": self.pretrained.card.name,
             "model_id": self.pretrained.model_id,
             "nccr": self.judge.calibration.config.to_json(),
+            "names": self.judge.calibration.names,
             "seed": self.seed,
+            "backdoor": self.backdoor,
             "read": asdict(self.adapter.settings),
         }
 
@@ -158,7 +165,7 @@ class Screener:
             seen: dict[str, str] = {}
             judged: dict[str, str] = {}
             for _ in looks:
-                last, seen = seen, {r.id: stamp_of(r.path) for r in source}
+                last, seen = seen, {r.id: stamp_of(r) for r in source}
                 settled = {name for name, stamp in seen.items() if last.get(name) == stamp}
                 self._measure(source, journal, progress, only=settled)
                 known = {name: stamp for name, stamp in seen.items() if journal.stamp(name)}
@@ -212,7 +219,7 @@ class Screener:
 
         def new() -> Iterator[Recording]:
             for recording in source:
-                if journal.stamp(recording.id) == stamp_of(recording.path):
+                if journal.stamp(recording.id) == stamp_of(recording):
                     progress(recording.id)
                 elif only is None or recording.id in only:
                     yield recording
@@ -224,16 +231,16 @@ class Screener:
     def _judge(self, source: Source, journal: Journal, out: Path) -> ScreenResult:
         """Judge all that is measured, and write it anew."""
         settings, calibration = self.adapter.settings, self.judge.calibration
-        files = (journal.read(r.id) for r in source if journal.stamp(r.id))
+        files = (_known(journal, r) for r in source if journal.stamp(r.id))
         comparison = compare(files, source, calibration, settings)
         tally = Tally(self.judge.false_positive_rate)
         with Results(out).writing() as write:
             for group in _groups(r for r in source if journal.stamp(r.id)):
-                records = self._judge_group([journal.read(r.id) for r in group], comparison)
+                records = self._judge_group([_known(journal, r) for r in group], comparison)
                 speaker = judge_speaker(records) if group[0].speaker is not None else None
                 write(records, speaker)
                 tally.add(records, speaker)
-        summary = tally.summary()
+        summary = tally.summary(backdoor=comparison.backdoor)
         text = json.dumps(self.identity() | summary.to_json(), indent=2, allow_nan=False)
         write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
         return ScreenResult(summary, Results(out))
@@ -248,7 +255,14 @@ class Screener:
         records |= {record.id: record for record in beside}
         for name in records.keys() & comparison.twins.keys():
             records[name] = self.judge.judge_twins(records[name], comparison.twins[name])
+        for name in records.keys() & comparison.accused.keys():
+            records[name] = self.judge.judge_accused(records[name], comparison.accused[name])
         return list(records.values())
+
+
+def _known(journal: Journal, recording: Recording) -> MeasuredFile:
+    """Return what was measured; whose voice it is said to be may have changed since."""
+    return replace(journal.read(recording.id), speaker=recording.speaker)
 
 
 def _groups(recordings: Iterable[Recording]) -> Iterator[list[Recording]]:

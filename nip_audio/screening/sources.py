@@ -37,9 +37,11 @@ class FolderSource:
 
     Attributes:
         folder: One sub-folder a speaker, or flat.
+        follow_links: Go on where links lead out of it.
     """
 
     folder: Path
+    follow_links: bool = False
 
     @property
     def name(self) -> str:
@@ -48,13 +50,14 @@ class FolderSource:
 
     def __iter__(self) -> Iterator[Recording]:
         """Walk it; see ``walk_audio``."""
-        return walk_audio(self.folder)
+        return walk_audio(self.folder, follow_links=self.follow_links)
 
     def find(self, recording_id: str) -> Recording:
         """Return the recording that has this path below the folder."""
         parts = recording_id.split("/")
         speaker = parts[0] if len(parts) > 1 else None
-        return Recording(recording_id, self.folder / recording_id, speaker)
+        root = None if self.follow_links else self.folder.resolve()
+        return Recording(recording_id, self.folder / recording_id, speaker, root=root)
 
 
 @dataclass(frozen=True)

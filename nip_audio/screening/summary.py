@@ -29,6 +29,7 @@ class ScreenSummary:
         speakers_flagged: Of whom at least one file is flagged.
         expected_by_chance: How many files would be called adversarial if all were clean and like
             the calibration's.
+        backdoor: What the search for backdoor triggers came to; None if there was none.
         warning: Said when the run as a whole is unlike the calibration's audio, so that single
             verdicts mean little; None if it is not.
     """
@@ -39,6 +40,7 @@ class ScreenSummary:
     speakers: int
     speakers_flagged: int
     expected_by_chance: float
+    backdoor: str | None
     warning: str | None
 
     @property
@@ -84,8 +86,8 @@ class Tally:
             self._speakers += 1
             self._speakers_flagged += speaker.flagged > 0
 
-    def summary(self) -> ScreenSummary:
-        """Return the counts."""
+    def summary(self, *, backdoor: str | None = None) -> ScreenSummary:
+        """Return the counts, with what the search for triggers came to."""
         return ScreenSummary(
             files=self._verdicts.total(),
             verdicts=dict(sorted(self._verdicts.items())),
@@ -93,6 +95,7 @@ class Tally:
             speakers=self._speakers,
             speakers_flagged=self._speakers_flagged,
             expected_by_chance=round(self._rate * self._judged, 2),
+            backdoor=backdoor,
             warning=self._warning(),
         )
 

@@ -9,8 +9,11 @@ import soundfile
 import soxr
 import torch
 
-from nip_audio import WaveformAdapter, read_audio
+from nip_audio import PretrainedModel, WaveformAdapter, read_audio
 from nip_audio.audio.manifest import Recording, walk_audio
+from nip_audio.core.decision import DECISION
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, save_state
 from nip_audio.errors import CalibrationError, HashMismatchError, InputError, StateError
 from nip_audio.evaluation.roles import refuse_overlap
@@ -83,7 +86,7 @@ def test_tolerates_the_noise_it_was_told_to(
     quiet = read_audio(folder / "s0/take10.wav")
     noise = torch.randn(quiet.samples.shape, generator=torch.Generator().manual_seed(0))
     hiss = replace(quiet, samples=(quiet.samples + 0.01 * noise).clamp(-1, 1))
-    measured = measure(pretrained, hiss, calibration.config, seed=0)
+    measured = measure(pretrained, hiss, calibration.config, names=False, seed=0)
     assert calibration.p_value(calibration.distance(measured)) < 0.05
     assert tolerant.p_value(tolerant.distance(measured)) > 0.05
 
@@ -98,6 +101,25 @@ def test_refuses_a_senseless_tolerance(pretrained, clean_folder, calibration, rm
             calibration.config,
             tolerated_noise_rms=rms,
         )
+
+
+def test_judges_by_the_name_where_the_model_names_its_speakers(pretrained, clean_folder):
+    config = NccrConfig(("frames.2",), (Noise("gaussian", "raw", 0.002),), draws=1)
+    recordings = list(walk_audio(clean_folder))
+    by_name = calibrate(pretrained, recordings, WaveformAdapter(), config, names=True)
+    by_voice = calibrate(pretrained, recordings, WaveformAdapter(), config)
+    assert by_name.names and not by_voice.names  # noqa: PT018
+    assert (len(by_name.rates.slopes_), len(by_voice.rates.slopes_)) == (1 + 3, 1 + 1)
+    audio = read_audio(recordings[0].path)
+    measured = measure(pretrained, audio, config, names=True, seed=0)
+    assert by_name.farthest(measured)[1] in ("frames.2", *DECISION)
+
+
+def test_no_names_of_a_model_that_gives_none(pretrained, clean_folder):
+    bare = PretrainedModel(pretrained.card, pretrained.model.without_head())
+    config = NccrConfig(("frames.2",), (Noise("gaussian", "raw", 0.002),), draws=1)
+    with pytest.raises(CalibrationError, match="names no speakers"):
+        calibrate(bare, walk_audio(clean_folder), WaveformAdapter(), config, names=True)
 
 
 def test_says_how_many_files_a_low_rate_needs(calibration):
@@ -135,9 +157,9 @@ def test_records_what_it_saw_by_content(calibration, clean_folder, tmp_path):
 
 def test_noise_comes_from_seed_and_content_alone(pretrained, clean_folder, calibration):
     audio = read_audio(clean_folder / "s0/take0.wav")
-    first = measure(pretrained, audio, calibration.config, seed=3)
-    again = measure(pretrained, audio, calibration.config, seed=3)
-    other = measure(pretrained, audio, calibration.config, seed=4)
+    first = measure(pretrained, audio, calibration.config, names=False, seed=3)
+    again = measure(pretrained, audio, calibration.config, names=False, seed=3)
+    other = measure(pretrained, audio, calibration.config, names=False, seed=4)
     np.testing.assert_array_equal(first.evidence, again.evidence)
     assert not np.array_equal(first.evidence, other.evidence)
     assert noise_generator(0, "a").initial_seed() != noise_generator(0, "b").initial_seed()

@@ -17,9 +17,12 @@ import soundfile
 import torch
 
 from nip_audio import ReadSettings, WaveformAdapter
+from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
 from nip_audio.errors import InputError, OutputError, ResumeError
+from nip_audio.screening import comparison
 from nip_audio.screening.engines.local import LocalEngine
-from nip_audio.screening.journal import locked
+from nip_audio.screening.engines.ray import RayEngine
+from nip_audio.screening.journal import Journal, locked
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource
@@ -221,6 +224,22 @@ def test_worker_processes_write_the_same(screener, folder, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own, of which there are many
+def test_ray_writes_the_same(screener, folder, tmp_path):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[scale]'")
+    (folder / "s1/broken.wav").write_text("no audio")
+    screener.screen(FolderSource(folder), tmp_path / "local")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        on_ray = replace(screener, engine=RayEngine(actors=2, batch=2, chunk=7))
+        on_ray.screen(FolderSource(folder), tmp_path / "ray")
+    finally:
+        ray.shutdown()
+    for name in (*WRITTEN, "measured.jsonl"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+
+
 def test_a_manifest_is_screened_speaker_by_speaker(screener, folder, tmp_path):
     recordings = list(FolderSource(folder))
     mixed = recordings[1::2] + recordings[::2]
@@ -257,6 +276,34 @@ def test_finds_a_recording_under_two_speakers_whatever_was_done_to_it(
     }
     copy = next(r for r in result.results.files() if r.id == "s1/copy.wav")
     assert any("the same recording as 's0/take10.wav' of s0 (1.00)" in why for why in copy.why)
+
+
+def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch):
+    looking = replace(screener, backdoor=True)
+    few = looking.screen(FolderSource(folder), tmp_path / "few")
+    assert few.summary.backdoor.startswith("not judged: ")
+    assert few.summary.verdicts.get("poisoned") is None
+    (target,) = (f for f in few.results.files() if f.id == "s1/take11.wav")
+    journal = Journal(tmp_path / "few/measured.jsonl")
+    named = journal.read(target.id).trigger.named
+    journal.__exit__()
+
+    def accuse(evidence):
+        groups = BackdoorGroups()
+        groups.findings_ = [GroupFinding(named, 12, 90.0, 40.0, 0.5, 1, True)]
+        ids = [f.id for f in few.results.files()]
+        groups.accused_ = np.array([name == target.id for name in ids])
+        groups.suspicion_ = np.where(groups.accused_, 0.9, 0.0)
+        return groups
+
+    monkeypatch.setattr(comparison, "judge_triggers", accuse)
+    result = looking.screen(FolderSource(folder), tmp_path / "few")
+    records = {record.id: record for record in result.results.files()}
+    assert records[target.id].verdict == "poisoned"
+    assert any("two kinds" in why and "0.90" in why for why in records[target.id].why)
+    assert result.summary.backdoor == "1 of 10 files accused"
+    with pytest.raises(ResumeError, match="backdoor"):
+        screener.screen(FolderSource(folder), tmp_path / "few")
 
 
 def test_says_of_each_speaker_what_is_wrong(screener, folder, tmp_path):

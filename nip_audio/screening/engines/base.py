@@ -39,15 +39,19 @@ class MeasurerRecipe:
         directory: Of the model.
         model_id: That it must have there.
         config: ``NccrConfig.to_json``.
+        names: As the measurer's.
         settings: How files are read.
         seed: Of the noise.
+        triggers: As the measurer's.
     """
 
     directory: Path
     model_id: str
     config: dict[str, Any]
+    names: bool
     settings: ReadSettings
     seed: int
+    triggers: bool
 
     @staticmethod
     def of(measurer: FileMeasurer) -> MeasurerRecipe:
@@ -57,8 +61,10 @@ class MeasurerRecipe:
             card.directory,
             card.model_id,
             measurer.config.to_json(),
+            measurer.names,
             measurer.settings,
             measurer.seed,
+            measurer.triggers,
         )
 
     def make(self) -> FileMeasurer:
@@ -74,4 +80,4 @@ class MeasurerRecipe:
                 f"{self.model_id[:12]}; put the same model on every machine"
             )
         config = NccrConfig.from_json(self.config)
-        return FileMeasurer(pretrained, config, self.settings, self.seed)
+        return FileMeasurer(pretrained, config, self.names, self.settings, self.seed, self.triggers)

@@ -22,7 +22,7 @@ from nip_audio.errors import InputError
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.measure import AGAIN, FileMeasurer, MeasuredFile
 
-__all__ = ["LocalEngine"]
+__all__ = ["LocalEngine", "measure_alone"]
 
 _FEW = 40
 """Files that are measured before another process has loaded the model."""
@@ -108,7 +108,7 @@ def _measure_in_pool(
             except BrokenProcessPool:
                 # which file did it is not known: all that were under way are measured alone
                 pool.shutdown(wait=True, cancel_futures=True)
-                yield from _one_by_one(recipe, [recording for recording, _ in under_way])
+                yield from measure_alone(recipe, [recording for recording, _ in under_way])
                 under_way.clear()
                 pool = _pool(recipe, workers)
             else:
@@ -118,7 +118,7 @@ def _measure_in_pool(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_by_one(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterator[MeasuredFile]:
+def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterator[MeasuredFile]:
     """Measure files in a process each, so that one that brings it down is known."""
     for recording in recordings:
         pool = _pool(recipe, 1)
