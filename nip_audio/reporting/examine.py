@@ -26,6 +26,7 @@ from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure
+from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["Examined", "Examiner", "Excerpt"]
@@ -101,6 +102,17 @@ class Examiner:
     seconds: float = 10.0
 
     @staticmethod
+    def of_screening(screener: Screener) -> Examiner:
+        """Make an examiner with what a screening was just made with."""
+        return Examiner(
+            screener.pretrained,
+            screener.adapter.settings,
+            screener.seed,
+            screener.judge,
+            _purifier_of(screener.pretrained),
+        )
+
+    @staticmethod
     def of_run(
         summary: Mapping[str, Any],
         pretrained: PretrainedModel,
@@ -134,7 +146,7 @@ class Examiner:
             ReadSettings(**summary["read"]),
             summary["seed"],
             _judge_of(summary, pretrained, calibration),
-            None if pretrained.card.purifier_path is None else own_purifier(pretrained),
+            _purifier_of(pretrained),
             seconds,
         )
 
@@ -185,12 +197,12 @@ class Examiner:
         samples = samples[: round(self.seconds * rate_hz)]
         model = self.pretrained.model
         with torch.no_grad():
-            batch = model.to_input(Batch(samples[None]))
+            batch = model.to_input(Batch(samples[None].to(next(model.parameters()).device)))
         return Excerpt(
             samples=samples,
-            spectrogram=batch.x[0],
-            neurons=None if layer is None else neuron_influence(model, batch, layer)[0],
-            bands=input_influence(model, batch)[0].sum(dim=1),
+            spectrogram=batch.x[0].cpu(),
+            neurons=None if layer is None else neuron_influence(model, batch, layer)[0].cpu(),
+            bands=input_influence(model, batch)[0].sum(dim=1).cpu(),
         )
 
     def _evidence(
@@ -234,6 +246,10 @@ def _judge_of(
             f"{calibration.fingerprint[:12]}…; pass --calibration with that one, or leave it out"
         )
     return None
+
+
+def _purifier_of(pretrained: PretrainedModel) -> Purifier | None:
+    return None if pretrained.card.purifier_path is None else own_purifier(pretrained)
 
 
 def _highest_hz(front_end: object) -> float | None:
