@@ -71,6 +71,7 @@ class ImageDetection:
         clean: Pictures of ``test`` that are judged unattacked, at most.
         baseline_clean: Likewise by the baselines.
         baseline_examples: Of each attack by the baselines.
+        baseline_fit: Pictures of ``calibrate`` that baselines learn from, the last ones.
         rounds: Of a bootstrap.
         progress: Called with what is being done.
     """
@@ -83,6 +84,7 @@ class ImageDetection:
     clean: int = 600
     baseline_clean: int = 200
     baseline_examples: int = 60
+    baseline_fit: int = 300
     rounds: int = 300
     progress: Callable[[str], None] = lambda what: None
 
@@ -189,7 +191,7 @@ class ImageDetection:
         for judge in judges:
             add(judge, base, rows)
         found["passes"]["NCCR"] = self.measure.passes
-        learn = list(self.system.calibrate.pixels[-300:])
+        learn = list(self.system.calibrate.pixels[-self.baseline_fit :])
         layers = self.config.layers
         for measure in image_baselines(layers, self.config, attack_step=self.attack_step):
             self.progress(f"judge by {measure.name}")

@@ -22,7 +22,7 @@ from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.noise import MatchedNoise
-from nip_audio.purifiers.registry import make_purifier
+from nip_audio.purifiers.registry import make_purifier, purifier_entry
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 
 __all__ = ["ORACLE", "ImageNip", "image_defences"]
@@ -53,10 +53,8 @@ def image_defences(
         candidates: Of its pool.
         seed: Of what is fitted here.
     """
-    names = {"spatial-smoothing": "SS", "bit-depth": "CBDR", "tvm": "TVM", "jpeg": "JPEG"}
-    names |= {"super-resolution": "SR", "feature-distillation": "FD"}
     found: dict[str, Defence] = {
-        names[name]: make_purifier(name, model=system.model, settings=settings)
+        purifier_entry(name).title: make_purifier(name, model=system.model, settings=settings)
         for name, settings in _SETTINGS.items()
     }
     benign = [Batch(part) for part in torch.split(train[:candidates], 100)]

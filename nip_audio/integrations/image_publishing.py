@@ -73,7 +73,7 @@ def read_run(path: Path, overrides: Mapping[str, Any]) -> ImageRun:
     """
     text = path.read_text(encoding="utf-8")
     known = _nodes(text)
-    unknown = sorted(set(overrides) - known)
+    unknown = sorted(set(overrides) - set(known))
     if unknown:
         raise InputError(
             f"{path.name} has no {', '.join(unknown)}, expected some of {sorted(known)}"

@@ -1,7 +1,6 @@
 """Poison, train, and find the poison, on pictures.
 
-    python backdoors.py backdoors.yaml --data-folder FOLDER --system gtsrb --out work \\
-        --results images.json
+    python backdoors.py backdoors.yaml --data-folder FOLDER --system gtsrb --out OUT --results FILE
 
 What is measured is added to the results; what else is in them stays.
 """
@@ -32,9 +31,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     plan = yaml.safe_load(options.plan.read_text(encoding="utf-8"))
-    chosen = plan["systems"][options.system]
+    chosen, side = plan["systems"][options.system], plan["size"]
     train, test = (
-        load_images(chosen["data"], role, folder=options.data_folder).resized(32, 32)
+        load_images(chosen["data"], role, folder=options.data_folder).resized(side, side)
         for role in ("train", "test")
     )
     study = ImageBackdoors(

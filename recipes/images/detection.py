@@ -1,7 +1,6 @@
 """Measure NCCR detection on pictures.
 
-    python detection.py detection.yaml --data-folder FOLDER --system mnist --out work \\
-        --results images.json
+    python detection.py detection.yaml --data-folder FOLDER --system mnist --out OUT --results FILE
 
 What is measured is added to the results; what else is in them stays.
 """
@@ -58,6 +57,7 @@ def measure(chosen: dict[str, Any], options: argparse.Namespace, seed: int) -> d
             for family, plans in chosen["own"].items()
         },
         attack_step=chosen["attack_step"],
+        **chosen["counts"],
         progress=lambda what: print(what, file=sys.stderr, flush=True),
     )
     plans = [ImageAttackPlan.from_json(one) for one in chosen["attacks"]]

@@ -1,7 +1,6 @@
 """Measure NIP and the other defences on pictures.
 
-    python nip.py nip.yaml --data-folder FOLDER --system mnist --out work \\
-        --results images.json
+    python nip.py nip.yaml --data-folder FOLDER --system mnist --out OUT --results FILE
 
 What is measured is added to the results; what else is in them stays.
 """
