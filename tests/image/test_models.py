@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from nip_audio.attacks.one_pixel import _largest_change_only
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_influence
 from nip_audio.errors import InputError, MissingDependencyError
@@ -63,3 +64,14 @@ def test_torchvision_is_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(MissingDependencyError, match="images"):
         TorchvisionNet("resnet34")
+
+
+def test_one_pixel_of_a_picture_is_changed_with_all_its_channels():
+    clean = torch.full((2, 3, 4, 4), 0.5)
+    x = clean + 0.001
+    x[0, :, 1, 2] = torch.tensor([1.0, 0.0, 0.4])
+    x[1, 0, 3, 3] = 0.9
+    kept = _largest_change_only(x, clean) != clean
+    assert kept.any(dim=1).flatten(1).sum(dim=1).tolist() == [1, 1]
+    assert kept[0, :, 1, 2].tolist() == [True, True, True]
+    assert bool(kept[1, 0, 3, 3])
