@@ -10,6 +10,7 @@ import typer
 from nip_audio.cli._console import (
     CalibrationOption,
     DataRootOption,
+    FollowLinksOption,
     JsonOption,
     advance,
     find_source,
@@ -42,6 +43,7 @@ def command(
     ] = None,
     calibration: CalibrationOption = None,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a page to look at of a screening: report.html, and results.csv beside it.
@@ -52,7 +54,7 @@ def command(
     Example: nip-audio report run/
     """
     run = ScreenedRun.open(folder)
-    source = find_source(run.source, data_root)
+    source = find_source(run.source, data_root, follow_links=follow_links)
     examiner = None
     if details:
         pretrained = load_pretrained(model or run.summary["model"])

@@ -203,11 +203,11 @@ class Examiner:
             return (), (), None
         calibration = self.judge.calibration
         config = calibration.config
-        measured = measure(self.pretrained, audio, config, seed=self.seed)
+        measured = measure(self.pretrained, audio, config, names=calibration.names, seed=self.seed)
         deviations = calibration.detector.explain(
             calibration.rates.transform([measured.evidence])[0]
         )
-        names = [name.split(" | ") for name in evidence_names(config, head=calibration.head)]
+        names = [name.split(" | ") for name in evidence_names(config, head=calibration.names)]
         noises = tuple(dict.fromkeys(noise for noise, _ in names))
         rows = tuple(dict.fromkeys(row for _, row in names))
         table = np.full((len(noises), len(rows)), np.nan)

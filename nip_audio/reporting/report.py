@@ -78,8 +78,8 @@ def write_report(
 def gravest(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
     """Return the flagged records to be looked at first, at most ``count``, with their places.
 
-    They come in the order of the verdicts' gravity, then of p-values, then of distances. All records
-    are read, whatever the count.
+    They come in the order of the verdicts' gravity, then of p-values, then of distances. All
+    records are read, whatever the count.
     """
     flagged = ((place, record) for place, record in enumerate(records) if record.flagged)
     # asked for none, nsmallest would not read the records at all

@@ -83,4 +83,6 @@ class Rows:
             path = self._source.find(record.id).path
         except KeyError:  # a manifest that has lost the file since
             return None
+        if isinstance(path, str):  # of other schemes, a browser might run one
+            return path if path.startswith(("http://", "https://")) else None
         return link_to(path.absolute(), self._folder)
