@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
 from nip_audio.errors import AudioError, CalibrationError
+from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.reporting.examine import Examiner
@@ -83,6 +85,15 @@ def make_adapter(pretrained: PretrainedModel, max_duration_s: float) -> Waveform
     """Return how files are read for this model."""
     rate = pretrained.card.sample_rate_hz
     return WaveformAdapter(ReadSettings(sample_rate_hz=rate, max_duration_s=max_duration_s))
+
+
+def make_reader(pretrained: PretrainedModel, max_duration_s: float) -> Callable[[Path], Tensor]:
+    """Return how files become raw input of this model: samples of audio, pixels of pictures."""
+    if pretrained.card.modality == "image":
+        pictures = ImageAdapter(*pretrained.card.image_shape)
+        return lambda path: pictures.load(path).pixels
+    recordings = make_adapter(pretrained, max_duration_s)
+    return lambda path: recordings.load(path).samples
 
 
 def find_calibration(pretrained: PretrainedModel, path: Path | None) -> Calibration:

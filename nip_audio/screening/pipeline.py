@@ -89,7 +89,7 @@ class Screener:
             "nccr": self.judge.calibration.config.to_json(),
             "names": self.judge.calibration.names,
             "seed": self.seed,
-            "backdoor": self.backdoor,
+            "triggers": self.backdoor,
             "read": asdict(self.adapter.settings),
         }
 

@@ -45,7 +45,10 @@ def test_writes_one_record_a_file_in_sorted_order(screener, folder, tmp_path):
     assert [json.loads(r.to_line()) for r in result.results.files()] == written
     assert result.summary.files == 10
     assert result.summary.speakers == 3
-    assert json.loads((tmp_path / "out/summary.json").read_text())["files"] == 10
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["files"] == 10
+    # what a verdict depends on and what came out share a file, and no name
+    assert not screener.identity().keys() & result.summary.to_json().keys()
 
 
 def test_documents_every_field_of_a_record():
@@ -302,7 +305,7 @@ def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch
     assert records[target.id].verdict == "poisoned"
     assert any("two kinds" in why and "0.90" in why for why in records[target.id].why)
     assert result.summary.backdoor == "1 of 10 files accused"
-    with pytest.raises(ResumeError, match="backdoor"):
+    with pytest.raises(ResumeError, match="triggers"):
         screener.screen(FolderSource(folder), tmp_path / "few")
 
 
