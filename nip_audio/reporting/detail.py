@@ -105,7 +105,7 @@ def _difference(examined: Examined, before: Excerpt, after: Excerpt, seconds: fl
         f'<audio controls preload="none" aria-label="What changed, as loud as it can be: play" '
         f'src="{sound_url(wave / loudest * 0.5, examined.sample_rate_hz)}"></audio>'
         + _figure(
-            f"Purified − before, its own scale (the player is {0.5 / loudest:.0f} times louder)",
+            f"Purified − before, its own scale (the player is {0.5 / loudest:.2g} times as loud)",
             _waveform(wave, seconds, loudest, "What changed"),
         )
         + _figure(
