@@ -16,6 +16,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.audio.remote import is_url, remote_stamp
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, measure_nccr
 from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
@@ -219,7 +220,7 @@ def measure(
 ) -> Measurement:
     """Measure one recording; equal content and seed give equal results."""
     model = pretrained.model if names else pretrained.model.without_head()
-    item = Batch(audio.samples[None].to(next(model.parameters()).device))
+    item = _item(model, audio)
     generator = noise_generator(seed, audio.sha256)
     result = measure_nccr(model, item, config, generator=generator)
     features = model.to_input(item).x[0]
@@ -249,7 +250,7 @@ def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> 
         )
     changes = measure_neuron_changes(
         model,
-        Batch(audio.samples[None].to(next(model.parameters()).device)),
+        _item(model, audio),
         layers=layers,
         noises=(DESTROYING,),
         draws=_TRIGGER_DRAWS,
@@ -259,6 +260,13 @@ def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> 
     first, second = (model.labels[int(i)] for i in scores.topk(2).indices)
     neurons = torch.cat([changes.neurons[layer][0] for layer in layers]).double().cpu()
     return TriggerEvidence(first, second, float(changes.rates[layers[0]][0]), neurons.numpy())
+
+
+def _item(model: InstrumentedModel, audio: Audio) -> Batch:
+    """Return a batch of one where the model is."""
+    weight = next(model.parameters(), None)
+    samples = audio.samples[None]
+    return Batch(samples if weight is None else samples.to(weight.device))
 
 
 def facts_of(audio: Audio) -> FileFacts:
