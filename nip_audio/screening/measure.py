@@ -38,6 +38,7 @@ __all__ = [
     "measure",
     "measure_trigger",
     "noise_generator",
+    "require_names",
     "stamp_of",
 ]
 
@@ -166,6 +167,15 @@ class FileMeasurer:
     seed: int
     triggers: bool = False
 
+    def __post_init__(self) -> None:
+        """Fail now, not at the first file.
+
+        Raises:
+            InputError: If triggers are to be looked for and the model names nobody.
+        """
+        if self.triggers:
+            require_names(self.pretrained)
+
     def __call__(self, recording: Recording) -> MeasuredFile:
         """Measure one file; one that cannot be read is a result as well."""
         stamp = stamp_of(recording)
@@ -235,6 +245,19 @@ def measure(
     )
 
 
+def require_names(pretrained: PretrainedModel) -> None:
+    """Refuse to look for a backdoor in a model without names.
+
+    Raises:
+        InputError: If the model names nobody.
+    """
+    if not pretrained.model.labels or pretrained.model.head is None:
+        raise InputError(
+            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
+            "backdoor sends files to a name"
+        )
+
+
 @torch.no_grad()
 def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> TriggerEvidence:
     """Measure what a backdoor is looked for by, at the first two taps of the model's card.
@@ -242,12 +265,8 @@ def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> 
     Raises:
         InputError: If the model names nobody.
     """
+    require_names(pretrained)
     model, layers = pretrained.model, pretrained.card.default_taps[:_TRIGGER_LAYERS]
-    if not model.labels or model.head is None:
-        raise InputError(
-            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
-            "backdoor sends files to a name"
-        )
     changes = measure_neuron_changes(
         model,
         _item(model, audio),
