@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nip_audio.audio.manifest import walk_audio
-from nip_audio.cli._console import EXIT_REFUSED
+from nip_audio.cli._console import EXIT_DEFECT, EXIT_REFUSED
 
 
 @pytest.fixture
@@ -46,3 +46,14 @@ def test_links_are_followed_only_if_asked(run, clean_folder, tmp_path):
     assert code == EXIT_REFUSED
     assert "pass --follow-links" in " ".join(err.split())
     assert run(*command, "--follow-links")[0] == 0
+
+
+def test_a_defect_does_not_exit_as_if_something_was_flagged(run, monkeypatch):
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("nip_audio.cli.models.list_pretrained", fail)
+    code, _, err = run("models")
+    assert code == EXIT_DEFECT
+    assert "RuntimeError: a bug" in err
+    assert "please report it" in err

@@ -47,15 +47,17 @@ class Cli:
 
     def __init__(self, folder: Path, calibration: Path) -> None:
         self.arguments = [str(folder), "--fpr", "0.05", "--calibration", str(calibration)]
+        self.log = calibration.with_name("stderr")
 
     def start(self, out: Path, *, workers: int = 1) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "nip_audio", "screen", *self.arguments]
-        return subprocess.Popen(
-            [*command, "--out", str(out), "--workers", str(workers)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                [*command, "--out", str(out), "--workers", str(workers)],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_survives_being_killed_at_any_moment(cli, folder, voice, tmp_path):
         assert process.poll() is None
         time.sleep(0.002)
     before = time.monotonic() - started
-    assert process.wait() in (0, 1)
+    assert process.wait() in (0, 1), cli.log.read_text()
     work = time.monotonic() - started - before
     rng, done, killed, finished = random.Random(0), 0, 0, 0
     out = tmp_path / "killed"
@@ -118,7 +120,7 @@ def test_survives_being_killed_at_any_moment(cli, folder, voice, tmp_path):
         done += 1
         if code == -signal.SIGKILL:
             continue
-        assert code in (0, 1), process.stderr.read()
+        assert code in (0, 1), cli.log.read_text()
         assert_same(out, tmp_path / "undisturbed")
         finished += 1
         shutil.rmtree(out)
@@ -137,7 +139,7 @@ def test_a_second_run_on_the_same_folder_is_refused(cli, screener, folder, tmp_p
     os.kill(first.pid, signal.SIGSTOP)  # however long the second takes to start
     second = cli.start(out)
     assert second.wait() == EXIT_REFUSED
-    assert b"another run is writing" in b" ".join(second.stderr.read().split())
+    assert b"another run is writing" in b" ".join(cli.log.read_bytes().split())
     os.kill(first.pid, signal.SIGCONT)
     assert first.wait() in (0, 1)
     screener.screen(FolderSource(folder), tmp_path / "other")
