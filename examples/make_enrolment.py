@@ -45,7 +45,8 @@ SENTENCES = (
 WHAT_WAS_DONE = (
     ("alba/alba-3.flac", "attacked with PGD, eps 0.005: no longer accepted as alba"),
     ("clara/clara-2.flac", "attacked with PGD, eps 0.005: accepted as bruno"),
-    ("dexter/dexter-4.flac", "not dexter's: edith speaking"),
+    ("dexter/dexter-4.flac", "not dexter's: a copy of edith-4"),
+    ("edith/edith-4.flac", "edith's own, which lies under dexter as well"),
 )
 STRONG = GradientAttack("pgd", eps=0.005, steps=20)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nip_audio import Batch, ReadSettings
-from nip_audio.audio.manifest import read_manifest
+from nip_audio.audio.manifest import read_recordings
 from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     accuracy,
@@ -48,7 +48,7 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> dict[str, Any
         scores = model.scores(Batch(samples[None]))[0, : len(trained.speakers)]
         return trained.speakers[int(scores.argmax())]
 
-    read = lambda role: read_manifest(run / "save" / f"{role}.csv", data_root=data_folder)  # noqa: E731
+    read = lambda role: read_recordings(run / "save" / f"{role}.csv", data_root=data_folder)  # noqa: E731
     crops = read_crops(read("calibrate"), ReadSettings(min_duration_s=0.2), crop_s=crop_s)
     fresh = new_sessions(crops, read("train"))
     chosen = [c for c, new in zip(crops, fresh, strict=True) if new]

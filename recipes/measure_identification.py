@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from nip_audio import ReadSettings, load_pretrained
-from nip_audio.audio.manifest import Recording, read_manifest
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     Crop,
@@ -66,8 +66,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     settings = ReadSettings(min_duration_s=0.2)
-    recordings = read_manifest(options.manifest, data_root=options.data_folder)
-    trained = read_manifest(options.manifest.with_name("train.csv"), data_root=options.data_folder)
+    recordings = read_recordings(options.manifest, data_root=options.data_folder)
+    trained = read_recordings(
+        options.manifest.with_name("train.csv"), data_root=options.data_folder
+    )
     crops = read_crops(recordings, settings, crop_s=options.crop_s)
     groups = by_session(crops, trained)
     results = {

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nip_audio import ReadSettings
 from nip_audio.audio.features import LogMel
-from nip_audio.audio.manifest import read_manifest
+from nip_audio.audio.manifest import read_recordings
 from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     Crop,
@@ -58,7 +58,7 @@ def main() -> None:
 
     def read(role: str, crop_s: float | None) -> list[Crop]:
         manifest = options.run / "save" / f"{role}.csv"
-        recordings = read_manifest(manifest, data_root=options.data_folder)
+        recordings = read_recordings(manifest, data_root=options.data_folder)
         return read_crops(recordings, settings, crop_s=crop_s)
 
     size = round((options.crop_s or 2.0) * settings.sample_rate_hz)

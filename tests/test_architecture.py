@@ -30,7 +30,8 @@ ALLOWED = {
     "screening": _UPPER,
     "integrations": _UPPER,
     "purification": _UPPER | {"purification"},
-    "cli": _UPPER | {"purification", "cli", ""},
+    "reporting": _UPPER | {"purification", "reporting", ""},
+    "cli": _UPPER | {"purification", "reporting", "cli", ""},
     "__main__": {"cli"},
     "": _UPPER,  # the package itself
 }

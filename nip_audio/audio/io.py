@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nip_audio.audio.remote import fetched, is_url
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import AudioError, InputError
 
@@ -26,6 +27,7 @@ __all__ = [
     "AUDIO_SUFFIXES",
     "Audio",
     "ReadSettings",
+    "Seconds",
     "read_audio",
     "samples_sha256",
     "to_16_bits",
@@ -38,7 +40,10 @@ _NOT_DECODED = ("m4a", "mp4", "aac", "wma", "amr", "webm")  # but not to be pass
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_NOT_DECODED))
 """File name endings a folder walk takes for audio; reading itself goes by content."""
 
-_BLOCK_SAMPLES = 1 << 18
+_BLOCK_VALUES = 1 << 18
+_RATES_HZ = (1000, 384_000)  # what microphones and telephones have; headers may say anything
+_MAX_VALUES_PER_S = 8 * 384_000
+_ROUNDED_S = 0.01
 _UNKNOWN_LENGTH = (1 << 63) - 1  # what libsndfile gives for a streamed file
 
 
@@ -54,6 +59,7 @@ class ReadSettings:
         max_duration_s: Longer audio is an error; decoding stops there, so memory stays bounded.
         min_rms: Quieter audio is silence, which is an error.
         max_clipped_share: A larger share of samples at full scale is an error.
+        max_bytes: A larger file is an error; nothing of it is read.
     """
 
     sample_rate_hz: int = 16000
@@ -63,6 +69,7 @@ class ReadSettings:
     max_duration_s: float = 120.0
     min_rms: float = 1e-4
     max_clipped_share: float = 0.05
+    max_bytes: int = 1 << 32
 
     def __post_init__(self) -> None:
         """Check."""
@@ -73,6 +80,44 @@ class ReadSettings:
             )
         if self.downmix not in ("mean", "first", "error"):
             raise InputError(f"downmix is {self.downmix!r}, expected mean, first or error")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A part of a recording, whatever its rate.
+
+    Attributes:
+        start: First second.
+        stop: Where it ends; None is the recording's end. One that is up to 10 ms behind it, as
+            rounding makes it, is taken for it.
+
+    Raises:
+        InputError: If it is empty, or begins before the recording.
+    """
+
+    start: float
+    stop: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if not 0 <= self.start < (float("inf") if self.stop is None else self.stop):
+            raise InputError(
+                f"the part from {self.start} s to {self.stop} s is empty or begins before the "
+                "recording; give start < end"
+            )
+
+    def to_samples(self, rate_hz: int, samples: int) -> tuple[int, int]:
+        """Return first sample and the one behind the last, of so many.
+
+        Example:
+            >>> Seconds(0.5, 1.005).to_samples(8000, 8000)
+            (4000, 8000)
+        """
+        if self.stop is None:
+            return round(self.start * rate_hz), samples
+        stop = round(self.stop * rate_hz)
+        rounded = samples < stop <= samples + _ROUNDED_S * rate_hz
+        return round(self.start * rate_hz), samples if rounded else stop
 
 
 @dataclass(frozen=True)
@@ -116,26 +161,44 @@ def samples_sha256(samples: Tensor) -> str:
 
 
 def read_audio(
-    path: str | Path, settings: ReadSettings | None = None, *, span: tuple[int, int] | None = None
+    path: str | Path,
+    settings: ReadSettings | None = None,
+    *,
+    span: tuple[int, int] | Seconds | None = None,
 ) -> Audio:
     """Read a file of any format, rate and channel count that soundfile decodes.
 
+    Time and memory are bounded by ``settings``, whatever a header says: decoding stops at the
+    longest duration, and channels are averaged as they come.
+
     Args:
-        path: The file. Its format is told from its content, not from its name.
+        path: The file, or as text its URL, which is fetched first. Its format is told from its
+            content, not from its name. Archives are not looked into.
         settings: How.
-        span: First sample and the one behind the last, at the file's own rate; None reads all.
+        span: First sample and the one behind the last, at the file's own rate, or the same in
+            ``Seconds``; None reads all.
 
     Returns:
         The recording.
 
     Raises:
-        AudioError: With a stable ``code``: ``missing``, ``unreadable``, ``not_a_file``, ``empty``,
-            ``not_audio``, ``damaged``, ``sample_rate``, ``channels``, ``too_short``, ``too_long``,
-            ``not_finite``, ``silent`` or ``clipped``.
+        AudioError: With a stable ``code``: ``missing``, ``unreadable``, ``not_a_file``,
+            ``too_large``, ``empty``, ``not_audio``, ``damaged``, ``sample_rate``, ``channels``,
+            ``too_short``, ``too_long``, ``not_finite``, ``silent`` or ``clipped``.
+        MissingDependencyError: If it is a URL, and what fetches it is not installed.
     """
-    path = Path(path)
     settings = ReadSettings() if settings is None else settings
-    sha256 = _checked_hash(path)
+    if not is_url(path):
+        return _read(Path(path), settings, span)
+    with fetched(str(path), max_bytes=settings.max_bytes) as file:
+        try:
+            return _read(file, settings, span)
+        except AudioError as err:
+            raise AudioError(path, code=err.code, found=err.found, remedy=err.remedy) from err
+
+
+def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | None) -> Audio:
+    sha256 = _checked_hash(path, settings)
     try:
         # by a handle without a name: the format is then told from the content alone
         with (
@@ -145,7 +208,7 @@ def read_audio(
             rate, channels = file.samplerate, file.channels
             encoding = f"{file.format}/{file.subtype}"
             changes = _plan(path, settings, file)
-            samples = _decode(path, file, settings, span)
+            decoded = _decode(path, file, settings, span)
     except soundfile.SoundFileError as err:
         raise AudioError(
             path,
@@ -153,16 +216,8 @@ def read_audio(
             found=f"its content is not audio that can be decoded ({_reason(err)})",
             remedy="give a wav, flac, ogg or mp3 file that plays, or remove it",
         ) from err
-    _check(path, samples, rate, settings)
-    clipped = float((np.abs(samples) >= 0.9999).mean())
-    if clipped > settings.max_clipped_share:
-        raise AudioError(
-            path,
-            code="clipped",
-            found=f"{clipped:.0%} of its samples are at full scale",
-            remedy="record again at a lower level",
-        )
-    mono = samples.mean(axis=1) if settings.downmix == "mean" else samples[:, 0]
+    _check(path, decoded, rate, settings)
+    mono = decoded.mono
     if rate != settings.sample_rate_hz:
         mono = soxr.resample(mono, rate, settings.sample_rate_hz, quality="VHQ")
     rms = float(np.sqrt(np.mean((mono - mono.mean()) ** 2)))
@@ -179,7 +234,14 @@ def read_audio(
         changes += (f"{beyond} samples beyond full scale cut to it",)
     tensor = torch.from_numpy(np.clip(mono, -1.0, 1.0).astype(np.float32))
     return Audio(
-        tensor, settings.sample_rate_hz, rate, channels, encoding, sha256, clipped, changes
+        tensor,
+        settings.sample_rate_hz,
+        rate,
+        channels,
+        encoding,
+        sha256,
+        decoded.clipped_share,
+        changes,
     )
 
 
@@ -225,10 +287,11 @@ def to_16_bits(samples: Tensor) -> Tensor:
     return ((samples.double() * 32768).round().clamp(-32768, 32767) / 32768).float()
 
 
-def _checked_hash(path: Path) -> str:
-    """Return the SHA-256 of a readable, non-empty regular file."""
+def _checked_hash(path: Path, settings: ReadSettings) -> str:
+    """Return the SHA-256 of a readable, non-empty regular file of bounded size."""
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
+        mode = status.st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
             raise AudioError(
@@ -236,6 +299,13 @@ def _checked_hash(path: Path) -> str:
                 code="not_a_file",
                 found=f"it is {kind}, not a file",
                 remedy="give the files in it, or remove it",
+            )
+        if status.st_size > settings.max_bytes:
+            raise AudioError(
+                path,
+                code="too_large",
+                found=f"it has {status.st_size} bytes, more than {settings.max_bytes}",
+                remedy="split it, or convert it to flac",
             )
         digest = hashlib.sha256()
         size = 0
@@ -246,6 +316,10 @@ def _checked_hash(path: Path) -> str:
     except FileNotFoundError as err:
         found = "it is a link to nothing" if path.is_symlink() else "it does not exist"
         raise AudioError(path, code="missing", found=found, remedy="check the path") from err
+    except ValueError as err:  # a zero byte in the name, or what no file name can hold
+        raise AudioError(
+            path, code="missing", found=f"it is no file name ({err})", remedy="check the path"
+        ) from err
     except OSError as err:
         raise AudioError(
             path,
@@ -261,6 +335,21 @@ def _checked_hash(path: Path) -> str:
 def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tuple[str, ...]:
     """Say what will be done to the audio, or refuse."""
     rate, channels = file.samplerate, file.channels
+    if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+        raise AudioError(
+            path,
+            code="sample_rate",
+            found=f"its header says a sample rate of {rate} Hz, expected {_RATES_HZ[0]}–"
+            f"{_RATES_HZ[1]} Hz",
+            remedy=f"convert it to {settings.sample_rate_hz} Hz",
+        )
+    if rate * channels > _MAX_VALUES_PER_S:
+        raise AudioError(
+            path,
+            code="channels",
+            found=f"its header says {channels} channels of {rate} Hz",
+            remedy="convert it to one channel",
+        )
     changes = []
     if re.search(r"^data : \d+ \(should be", file.extra_info, re.MULTILINE):
         changes.append("the header promises more audio than the file holds")
@@ -287,22 +376,30 @@ def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tupl
     return tuple(changes)
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """Samples (N,) of one channel, and what was seen in all of them."""
+
+    mono: NDArray[np.float32]
+    clipped_share: float
+    not_finite: int
+
+
 def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float32]]:
     """Yield (samples, channels) blocks, at most ``count`` samples in all."""
+    size = max(1, _BLOCK_VALUES // file.channels)
     while count > 0:
-        block = file.read(min(_BLOCK_SAMPLES, count), dtype="float32", always_2d=True)
+        block = file.read(min(size, count), dtype="float32", always_2d=True)
         if len(block) == 0:
             return
         count -= len(block)
         yield block
 
 
-def _decode(
-    path: Path, file: soundfile.SoundFile, settings: ReadSettings, span: tuple[int, int] | None
-) -> NDArray[np.float32]:
-    """Decode in blocks, unless it is longer than allowed: (samples, channels)."""
-    rate = file.samplerate
-    limit = int(settings.max_duration_s * rate)
+def _span(
+    path: Path, file: soundfile.SoundFile, span: tuple[int, int] | Seconds | None
+) -> tuple[int, int]:
+    """Return first sample and the one behind the last."""
     declared = file.frames
     if declared == _UNKNOWN_LENGTH:  # libsndfile cannot find the end of such a FLAC
         raise AudioError(
@@ -311,20 +408,30 @@ def _decode(
             found="its header does not say how long it is",
             remedy="convert it to a file, it was written to a stream",
         )
-    if span is not None:
-        start, stop = span
-        if not 0 <= start < stop <= declared:
-            raise AudioError(
-                path,
-                code="too_short",
-                found=f"it has {declared} samples, the span asks for {start}–{stop}",
-                remedy="correct the manifest",
-            )
-        file.seek(start)
-        wanted, limit = stop - start, min(limit, stop - start)
-    else:
-        wanted = declared
-    if wanted > limit:
+    if span is None:
+        return 0, declared
+    start, stop = span.to_samples(file.samplerate, declared) if isinstance(span, Seconds) else span
+    if not 0 <= start < stop <= declared:
+        raise AudioError(
+            path,
+            code="too_short",
+            found=f"it has {declared} samples, the span asks for {start}–{stop}",
+            remedy="correct the manifest",
+        )
+    return start, stop
+
+
+def _decode(
+    path: Path,
+    file: soundfile.SoundFile,
+    settings: ReadSettings,
+    span: tuple[int, int] | Seconds | None,
+) -> _Decoded:
+    """Decode in blocks, unless it is longer than allowed."""
+    rate = file.samplerate
+    start, stop = _span(path, file, span)
+    wanted = stop - start
+    if wanted > int(settings.max_duration_s * rate):
         raise AudioError(
             path,
             code="too_long",
@@ -332,8 +439,14 @@ def _decode(
             f"{settings.max_duration_s:g} s allowed",
             remedy="split it, or allow more with --max-duration",
         )
+    parts, clipped, bad = [], 0, 0
     try:
-        parts = list(_blocks(file, wanted))
+        if start:
+            file.seek(start)
+        for block in _blocks(file, wanted):
+            clipped += int((np.abs(block) >= 0.9999).sum())
+            bad += int((~np.isfinite(block)).sum())
+            parts.append(block.mean(axis=1) if settings.downmix == "mean" else block[:, 0].copy())
     except soundfile.SoundFileError as err:
         raise AudioError(
             path,
@@ -341,35 +454,42 @@ def _decode(
             found=f"it is audio, but decoding breaks off ({_reason(err)})",
             remedy="copy or record it again",
         ) from err
-    samples = np.concatenate(parts) if parts else np.zeros((0, file.channels), np.float32)
-    if 0 < len(samples) < wanted * 0.99 - 1:
+    mono = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if 0 < len(mono) < wanted * 0.99 - 1:
         raise AudioError(
             path,
             code="damaged",
-            found=f"its header promises {wanted} samples, only {len(samples)} could be decoded",
+            found=f"its header promises {wanted} samples, only {len(mono)} could be decoded",
             remedy="copy or record it again",
         )
-    return samples
+    return _Decoded(mono, clipped / max(1, len(mono) * file.channels), bad)
 
 
-def _check(path: Path, samples: NDArray[np.float32], rate: int, settings: ReadSettings) -> None:
-    if len(samples) == 0:
+def _check(path: Path, decoded: _Decoded, rate: int, settings: ReadSettings) -> None:
+    samples = len(decoded.mono)
+    if samples == 0:
         raise AudioError(path, code="empty", found="it holds 0 samples", remedy="record it again")
-    if not np.isfinite(samples).all():
-        bad = int((~np.isfinite(samples)).sum())
+    if decoded.not_finite:
         raise AudioError(
             path,
             code="not_finite",
-            found=f"{bad} of its samples are NaN or infinite",
+            found=f"{decoded.not_finite} of its samples are NaN or infinite",
             remedy="export it again as 16-bit wav",
         )
-    if len(samples) < settings.min_duration_s * rate:
+    if samples < settings.min_duration_s * rate:
         raise AudioError(
             path,
             code="too_short",
-            found=f"it lasts {1000 * len(samples) / rate:.0f} ms, at least "
+            found=f"it lasts {1000 * samples / rate:.0f} ms, at least "
             f"{1000 * settings.min_duration_s:.0f} ms are needed",
             remedy="record a longer passage",
+        )
+    if decoded.clipped_share > settings.max_clipped_share:
+        raise AudioError(
+            path,
+            code="clipped",
+            found=f"{decoded.clipped_share:.0%} of its samples are at full scale",
+            remedy="record again at a lower level",
         )
 
 

@@ -1,19 +1,18 @@
-"""Which recordings of which speakers: a folder walk or a SpeechBrain CSV manifest."""
+"""Which recordings of which speakers: a folder walk or a manifest."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from nip_audio.audio.io import AUDIO_SUFFIXES
-from nip_audio.errors import InputError
+from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, ReadSettings, Seconds, read_audio
+from nip_audio.audio.manifest_formats import entries_of
+from nip_audio.audio.places import Places
+from nip_audio.errors import AudioError, InputError
 
-__all__ = ["Recording", "read_manifest", "walk_audio"]
-
-_MANIFEST_COLUMNS = ("ID", "wav", "spk_id")
+__all__ = ["Recording", "read_recordings", "walk_audio"]
 
 
 @dataclass(frozen=True)
@@ -22,57 +21,101 @@ class Recording:
 
     Attributes:
         id: Stable name: the path below the folder, or the manifest's ID.
-        path: The file.
+        path: The file, or as text its URL.
         speaker: Whose voice it is said to be; None where nothing says so.
-        span: First sample and the one behind the last; None is the whole file.
+        span: What part of it; see ``read_audio``.
+        root: Folder, without links in its own path, that links must not lead out of; None lets
+            them.
     """
 
     id: str
-    path: Path
+    path: Path | str
     speaker: str | None = None
-    span: tuple[int, int] | None = None
+    span: tuple[int, int] | Seconds | None = None
+    root: Path | None = field(default=None, compare=False)
+
+    @property
+    def folder(self) -> str:
+        """What it lies in."""
+        return os.path.dirname(self.path)
+
+    @property
+    def leads_out(self) -> bool:
+        """Whether links lead out of ``root``."""
+        return self.root is not None and not _inside(os.path.realpath(self.path), self.root)
+
+    def read(self, settings: ReadSettings | None = None) -> Audio:
+        """Read it.
+
+        Raises:
+            AudioError: As ``read_audio``; ``outside`` if links lead out of ``root``.
+        """
+        if self.leads_out:
+            raise AudioError(
+                self.path,
+                code="outside",
+                found=f"it is a link to {os.path.realpath(self.path)}, outside of {self.root}",
+                remedy="put the file itself there, or pass --follow-links",
+            )
+        return read_audio(self.path, settings, span=self.span)
 
 
-def walk_audio(folder: Path) -> Iterator[Recording]:
+def walk_audio(folder: Path, *, follow_links: bool = False) -> Iterator[Recording]:
     """Walk a folder in sorted order.
 
     The first folder level names the speaker; files directly in ``folder`` have none. Linked folders
     are followed, but not back into a folder above: a loop ends where it closes. Whatever has the
     ending of audio is yielded, be it a folder, a pipe or a broken link, so that it can be
-    reported; other files are not audio's business.
+    reported, and so is a linked folder outside of ``folder``; other files are not audio's business.
 
     Args:
         folder: Root.
+        follow_links: Go on where links lead out of ``folder``.
 
     Raises:
         InputError: If ``folder`` is no folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds the recordings")
-    yield from _walk(folder, folder, {os.path.realpath(folder)})
-
-
-def _walk(root: Path, folder: Path, seen: set[str]) -> Iterator[Recording]:
-    entries = sorted(os.scandir(folder), key=lambda e: os.fsencode(e.name))
-    for entry in entries:
+    real = os.path.realpath(folder)
+    fence = None if follow_links else Path(real)
+    try:
+        waiting = [(_entries(folder), frozenset({real}))]
+    except OSError as err:
+        raise InputError(
+            f"{folder} cannot be read ({err.strerror}); check its permissions"
+        ) from err
+    while waiting:  # no recursion: folders may lie as deep as they like
+        entries, above = waiting[-1]
+        entry = next(entries, None)
+        if entry is None:
+            waiting.pop()
+            continue
         path = Path(entry.path)
-        looks_like_audio = path.suffix.lower() in AUDIO_SUFFIXES
-        is_folder = _is_folder(entry)
-        if is_folder and not looks_like_audio:
-            real = os.path.realpath(path)
-            if not os.access(path, os.R_OK | os.X_OK):
-                yield _recording(root, path)  # reading it will say what is wrong
-            elif real not in seen:
-                yield from _walk(root, path, seen | {real})
-        elif looks_like_audio:
-            yield _recording(root, path)
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            yield _recording(folder, path, fence)
+        elif _is_folder(entry) and (real := os.path.realpath(path)) not in above:
+            try:
+                if fence is not None and not _inside(real, fence):
+                    raise PermissionError(path)
+                waiting.append((_entries(path), above | {real}))
+            except OSError:
+                yield _recording(folder, path, fence)  # reading it will say what is wrong
 
 
-def _recording(root: Path, path: Path) -> Recording:
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return iter(sorted(entries, key=lambda e: os.fsencode(e.name)))
+
+
+def _inside(path: str, folder: Path) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+def _recording(root: Path, path: Path, fence: Path | None) -> Recording:
     relative = path.relative_to(root)
-    return Recording(
-        relative.as_posix(), path, relative.parts[0] if len(relative.parts) > 1 else None
-    )
+    speaker = relative.parts[0] if len(relative.parts) > 1 else None
+    return Recording(relative.as_posix(), path, speaker, root=fence)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -82,40 +125,30 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def read_manifest(path: Path, *, data_root: Path | None = None) -> list[Recording]:
-    """Read a SpeechBrain CSV manifest: columns ID, wav, spk_id and, optionally, start and stop.
+def read_recordings(
+    path: Path, *, data_root: str | Path | None = None, follow_links: bool = False
+) -> list[Recording]:
+    """Read a manifest of any kind that ``manifest_formats`` knows.
+
+    Paths are relative to the manifest's folder. It may come from a stranger, so no file may lie
+    outside of that folder, unless below ``data_root``.
 
     Args:
-        path: The CSV.
-        data_root: Replaces ``$data_root`` in the wav column.
+        path: The manifest.
+        data_root: Folder or URL; replaces ``$data_root`` (in JSON also ``{data_root}``), and files
+            may lie below it.
+        follow_links: Read files that links lead to from inside of the two to outside of them.
 
     Raises:
-        InputError: If it cannot be read, lacks a column, or needs ``data_root``.
+        InputError: If it cannot be read, is of no known kind, or an entry is wrong: says where.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as err:
-        raise InputError(f"{path} cannot be read as a CSV manifest ({err})") from err
-    missing = [c for c in _MANIFEST_COLUMNS if rows and c not in rows[0]]
-    if missing or not rows:
-        problem = f"lacks column {', '.join(missing)}" if missing else "has no rows"
-        raise InputError(
-            f"{path} {problem}; expected a SpeechBrain manifest with columns ID, wav, spk_id (and "
-            "start, stop in samples)"
-        )
+    places = Places(path.parent, data_root)
     recordings = []
-    for number, row in enumerate(rows, start=2):
-        if None in row.values():
-            raise InputError(f"{path}, line {number} has fewer columns than the header; restore it")
-        wav = row["wav"]
-        if "$data_root" in wav:
-            if data_root is None:
-                raise InputError(f"{path} names files below $data_root; pass --data-root")
-            wav = wav.replace("$data_root", str(data_root))
+    for entry in entries_of(path):
         try:
-            span = (int(row["start"]), int(row["stop"])) if row.get("stop") else None
-        except (KeyError, ValueError) as err:
-            raise InputError(f"{path}, line {number}: start and stop must be samples") from err
-        recordings.append(Recording(row["ID"], Path(wav), row["spk_id"] or None, span))
+            place, root = places.find(entry.place)
+        except ValueError as err:
+            raise InputError(f"{path}, {entry.where}: {err}") from err
+        root = None if follow_links else root
+        recordings.append(Recording(entry.id, place, entry.speaker, entry.span, root))
     return recordings

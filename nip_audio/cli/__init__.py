@@ -21,6 +21,7 @@ from nip_audio.cli import (
     identify,
     models,
     purify,
+    report,
     robustness,
     screen,
     verify,
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     *(models, identify, enroll, fit_plda, verify),
-    *(calibrate, detect, screen, backdoor),
+    *(calibrate, detect, screen, report, backdoor),
     *(fit_purifier, purify),
     *(attack, evaluate, robustness),
 )

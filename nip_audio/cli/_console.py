@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,15 +19,18 @@ from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
-from nip_audio.audio.manifest import Recording, read_manifest, walk_audio
+from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
 from nip_audio.errors import AudioError, CalibrationError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.engines.base import Engine
+from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.pipeline import Screener
+from nip_audio.screening.pipeline import Screener, ScreenResult
 from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.sources import FolderSource, ManifestSource, Source
 from nip_audio.screening.summary import ScreenSummary
 
 stderr = Console(stderr=True)
@@ -56,7 +60,15 @@ MaxDurationOption = Annotated[
     float, typer.Option("--max-duration", help="Refuse files longer than this many seconds.")
 ]
 DataRootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Replaces $data_root in a CSV manifest.")
+    str | None,
+    typer.Option(
+        "--data-root",
+        help="Folder or URL: replaces $data_root in a manifest, whose files may lie below it.",
+    ),
+]
+FollowLinksOption = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Read what links lead to outside of the source as well."),
 ]
 
 
@@ -117,19 +129,35 @@ def find_threshold(
 
 
 def make_screener(
-    model: str, calibration: Path | None, *, fpr: float, seed: int, max_duration_s: float
+    model: str,
+    calibration: Path | None,
+    *,
+    fpr: float,
+    fdr: float | None = None,
+    seed: int,
+    max_duration_s: float,
+    engine: Engine | None = None,
 ) -> Screener:
     """Put together what detect and screen judge with."""
     pretrained = load_pretrained(model)
-    judge = Judge(find_calibration(pretrained, calibration), fpr)
-    return Screener(pretrained, judge, make_adapter(pretrained, max_duration_s), seed)
+    judge = Judge(find_calibration(pretrained, calibration), fpr, fdr)
+    adapter = make_adapter(pretrained, max_duration_s)
+    return Screener(pretrained, judge, adapter, seed, engine or LocalEngine())
 
 
-def find_recordings(source: Path, data_root: Path | None) -> list[Recording]:
-    """List a folder's recordings, or a CSV manifest's."""
-    if source.suffix.lower() == ".csv":
-        return read_manifest(source, data_root=data_root)
-    return list(walk_audio(source))
+def find_source(source: Path, data_root: str | None, *, follow_links: bool) -> Source:
+    """Return a folder or a manifest as something to screen."""
+    if source.is_dir() or not source.suffix:
+        return FolderSource(source, follow_links)
+    recordings = read_recordings(source, data_root=data_root, follow_links=follow_links)
+    return ManifestSource(source, recordings)
+
+
+def find_recordings(source: Path, data_root: str | None, *, follow_links: bool) -> list[Recording]:
+    """List a folder's recordings, or a manifest's."""
+    if source.is_dir() or not source.suffix:
+        return list(walk_audio(source, follow_links=follow_links))
+    return read_recordings(source, data_root=data_root, follow_links=follow_links)
 
 
 @contextmanager
@@ -170,16 +198,25 @@ def print_left_out(failures: Sequence[AudioError]) -> None:
         stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
 
 
+def print_results(result: ScreenResult) -> None:
+    """Print the first records of a screening that need attention."""
+    attention = result.summary.flagged + result.summary.failed
+    few = result.summary.files <= _ROWS
+    shown = islice((r for r in result.results.files() if few or r.verdict != "clean"), _ROWS)
+    print_records(list(shown))
+    if not few and attention > _ROWS:
+        stdout.print(f"… and {attention - _ROWS} more that are not clean: see results.jsonl")
+
+
 def print_records(records: Sequence[ScreenRecord]) -> None:
-    """Print a table: everything in a short list, what needs attention in a long one."""
-    shown = [r for r in records if r.verdict != "clean"] if len(records) > _ROWS else list(records)
+    """Print a table, and below it what was found."""
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
     for name in ("verdict", "distance", "p", "consistency"):
         table.add_column(name, no_wrap=True)
-    for record in shown[:_ROWS]:
+    for record in records:
         numbers = (
-            (record.distance, ".1f"),
+            (record.distance, ".2f"),
             (record.p_value, ".3f"),
             (record.consistency, ".2f"),
         )
@@ -188,15 +225,13 @@ def print_records(records: Sequence[ScreenRecord]) -> None:
             f"[{_COLOURS.get(record.verdict, 'cyan')}]{record.verdict}[/]",
             *("–" if value is None else f"{value:{form}}" for value, form in numbers),
         )
-    if shown:
+    if records:
         stdout.print(table)
-    for record in shown[:_ROWS]:
-        for reason in record.reasons:
-            stdout.print(f"[bold]{plain(record.id)}[/]: {plain(reason)}", highlight=False)
+    for record in records:
+        for why in record.why:
+            stdout.print(f"[bold]{plain(record.id)}[/]: {plain(why)}", highlight=False)
     if any(record.verdict == "clean" for record in records):
         stdout.print("clean: nothing was found; that is no proof (README.md)", style="dim")
-    if len(shown) > _ROWS:
-        stdout.print(f"… and {len(shown) - _ROWS} more that are not clean: see results.jsonl")
 
 
 def print_summary(summary: ScreenSummary, out: Path) -> None:
@@ -205,6 +240,14 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
     stdout.print(
         f"{summary.files} files: {counts or 'none'}. Records: {plain(str(out))}/results.jsonl"
     )
+    if summary.verdicts.get("adversarial") and summary.expected_by_chance >= 0.5:
+        stdout.print(
+            f"If all were clean, about {summary.expected_by_chance:.0f} would be called adversarial"
+            " by chance; --fdr 0.1 flags only what stands out of that",
+            style="dim",
+        )
+    if summary.backdoor:
+        stdout.print(f"Backdoor triggers: {plain(summary.backdoor)}", soft_wrap=True)
     if summary.warning:
         stdout.print(f"[bold yellow]Note:[/] {plain(summary.warning)}", soft_wrap=True)
 
@@ -215,9 +258,9 @@ def plain(text: str) -> str:
     return escape(shown)
 
 
-def exit_with(records: Sequence[ScreenRecord]) -> None:
+def exit_with(flagged: int, failed: int) -> None:
     """End the command: 2 if files failed, 1 if any was flagged, else 0."""
-    if any(record.verdict == "error" for record in records):
+    if failed:
         raise typer.Exit(EXIT_FAILED)
-    if any(record.flagged for record in records):
+    if flagged:
         raise typer.Exit(EXIT_FLAGGED)

@@ -13,6 +13,7 @@ from nip_audio.cli._console import (
     EXIT_FAILED,
     EXIT_FLAGGED,
     DataRootOption,
+    FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -45,6 +46,7 @@ def command(
         Path | None, typer.Option("--out", "-o", help="JSON lines to write, one a file.")
     ] = None,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
     force: ForceOption = False,
@@ -60,7 +62,7 @@ def command(
     if out is not None:
         require_new(out, force=force)
     pretrained = load_pretrained(model)
-    recordings = find_recordings(source, data_root)
+    recordings = find_recordings(source, data_root, follow_links=follow_links)
     with progress_bar("looking for a backdoor", len(recordings)) as bar:
         report = look_for_backdoor(
             pretrained,

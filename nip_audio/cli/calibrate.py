@@ -11,6 +11,7 @@ from nip_audio.cli._console import (
     DEFAULT_MODEL,
     EXIT_FAILED,
     DataRootOption,
+    FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -38,12 +39,20 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Calibration file to write.")],
     model: ModelOption = DEFAULT_MODEL,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     describe: Annotated[str, typer.Option(help="What this audio is, for the record.")] = "",
     tolerate_noise: Annotated[
         float | None,
         typer.Option(help="Noise up to this rms (full scale is 1) shall be no alarm, e.g. 0.01."),
     ] = None,
-    draws: Annotated[int, typer.Option(help="Noise draws a file and kind of noise.")] = 4,
+    names: Annotated[
+        bool | None,
+        typer.Option(
+            help="Judge by the name the model gives (its own speakers), or by the voice (anybody)."
+            " Default: by name where the model scores its speakers by logits."
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Noise draws a file and kind of noise.")] = 1,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
     force: ForceOption = False,
@@ -63,13 +72,15 @@ def command(
             pretrained, source, out, draws=draws, seed=seed, force=force, as_json=as_json
         )
         return
-    recordings = [r for part in source for r in find_recordings(part, data_root)]
+    parts = (find_recordings(part, data_root, follow_links=follow_links) for part in source)
+    recordings = [recording for part in parts for recording in part]
     with progress_bar("calibrating", len(recordings)) as bar:
         result = calibrate(
             pretrained,
             recordings,
             make_adapter(pretrained, max_duration),
             default_config(pretrained, draws=draws),
+            names=names,
             seed=seed,
             tolerated_noise_rms=tolerate_noise,
             sources=describe or ", ".join(part.name for part in source),

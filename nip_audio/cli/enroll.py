@@ -11,6 +11,7 @@ from nip_audio.cli._console import (
     DEFAULT_MODEL,
     EXIT_FAILED,
     DataRootOption,
+    FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -34,6 +35,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Enrolment file to write.")],
     model: ModelOption = DEFAULT_MODEL,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     max_duration: MaxDurationOption = 120.0,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -43,7 +45,7 @@ def command(
     Example: nip-audio enroll voices/ --out voices.enrolment
     """
     pretrained = load_pretrained(model)
-    recordings = find_recordings(source, data_root)
+    recordings = find_recordings(source, data_root, follow_links=follow_links)
     adapter = make_adapter(pretrained, max_duration)
     with progress_bar("enrolling", len(recordings)) as bar:
         enrolment = enrol(pretrained, recordings, adapter, progress=lambda _: advance(bar))

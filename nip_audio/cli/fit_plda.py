@@ -11,6 +11,7 @@ from nip_audio.cli._console import (
     DEFAULT_MODEL,
     EXIT_FAILED,
     DataRootOption,
+    FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -34,6 +35,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="PLDA file to write.")],
     model: ModelOption = DEFAULT_MODEL,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     calibrate: Annotated[
         Path | None,
         typer.Option(help="Other recordings, as SOURCE, that give verify its threshold."),
@@ -61,8 +63,8 @@ def command(
     Example: nip-audio fit-plda voices/ --out my.plda --calibrate others/
     """
     pretrained = load_pretrained(model)
-    recordings = find_recordings(source, data_root)
-    trials = find_recordings(calibrate, data_root) if calibrate else []
+    recordings = find_recordings(source, data_root, follow_links=follow_links)
+    trials = find_recordings(calibrate, data_root, follow_links=follow_links) if calibrate else []
     with progress_bar("fitting", len(recordings) + len(trials)) as bar:
         plda = fit_plda_to_recordings(
             pretrained,

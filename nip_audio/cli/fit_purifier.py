@@ -13,6 +13,7 @@ from nip_audio.cli._console import (
     DEFAULT_MODEL,
     EXIT_FAILED,
     DataRootOption,
+    FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -53,6 +54,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Purifier file to write.")],
     model: ModelOption = DEFAULT_MODEL,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     method: Annotated[
         Method,
         typer.Option(
@@ -110,7 +112,8 @@ def command(
     )
     pool = PoolSettings(quorum=quorum)
     first = None if start is None else GuidedNip.load(start, model_id=pretrained.model_id)
-    recordings = [r for part in source for r in find_recordings(part, data_root)]
+    parts = (find_recordings(part, data_root, follow_links=follow_links) for part in source)
+    recordings = [recording for part in parts for recording in part]
     clips = read_clips(recordings, make_adapter(pretrained, max_duration))
     started = time.monotonic()
     if method is Method.GUIDED:

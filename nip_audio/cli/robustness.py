@@ -14,6 +14,7 @@ from rich.table import Table
 from nip_audio.cli._console import (
     EXIT_FAILED,
     DataRootOption,
+    FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -62,6 +63,7 @@ def command(
     models: Annotated[list[str], typer.Argument(help="Names, or folders with a model card.")],
     data: Annotated[Path, typer.Option(help="Folder of clean audio, or CSV manifest.")],
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     noise: Annotated[Family, typer.Option(help="mask zeroes patches; --scale is their share.")] = (
         Family.uniform
     ),
@@ -94,7 +96,7 @@ def command(
     disturbed = Noise(noise.value, level.value, scale)
     loaded = [load_pretrained(model) for model in models]
     require_comparable(loaded, [disturbed])
-    recordings = find_recordings(data, data_root)
+    recordings = find_recordings(data, data_root, follow_links=follow_links)
     with progress_bar("measuring", len(recordings)) as bar:
         result = measure_robustness(
             loaded,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nip_audio.audio.manifest import walk_audio
 from nip_audio.cli._console import (
     DEFAULT_MODEL,
     CalibrationOption,
+    DataRootOption,
+    FollowLinksOption,
     JsonOption,
     MaxDurationOption,
     ModelOption,
@@ -18,42 +23,132 @@ from nip_audio.cli._console import (
     SeedOption,
     advance,
     exit_with,
+    find_source,
     make_screener,
+    plain,
     print_json,
-    print_records,
+    print_left_out,
+    print_results,
     print_summary,
     progress_bar,
+    stderr,
 )
+from nip_audio.purification.files import FilePurifier
+from nip_audio.purification.flagged import own_purifier, purify_flagged
+from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.engines.ray import RayEngine
+from nip_audio.screening.pipeline import Screener, ScreenResult
+from nip_audio.screening.sources import Source
 
 __all__ = ["command"]
 
 
+class EngineName(StrEnum):
+    """Where files are measured."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def command(
-    folder: Annotated[Path, typer.Argument(help="One sub-folder a speaker, or flat.")],
+    source: Annotated[Path, typer.Argument(help="One sub-folder a speaker, flat, or a manifest.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     model: ModelOption = DEFAULT_MODEL,
     calibration: CalibrationOption = None,
     fpr: RateOption = 0.01,
+    fdr: Annotated[
+        float | None,
+        typer.Option(
+            help="Flag so that about this share of the flagged is clean, instead of --fpr."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that measure; default: one a core.")
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Where: in processes here, or on a Ray cluster.")
+    ] = EngineName.LOCAL,
+    backdoor: Annotated[
+        bool,
+        typer.Option(
+            "--backdoor",
+            help="Look for backdoor triggers, too (the model must know"
+            " these files: see nip-audio backdoor).",
+        ),
+    ] = False,
+    purify_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--purify-flagged",
+            help="Write a purified copy of each adversarial file into this folder.",
+        ),
+    ] = None,
+    watch: Annotated[
+        float | None, typer.Option(help="Go on, looking for new files every so many seconds.")
+    ] = None,
+    data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = 120.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Screen a folder of enrolment audio; the same command continues an interrupted run.
+    """Screen enrolment audio; the same command continues an interrupted run.
 
-    Writes results.jsonl (one record a file), summary.json and run.json into --out.
+    Writes results.jsonl (one record a file), speakers.jsonl and summary.json into --out. To judge
+    at another rate, or with files added or changed, start it again: only what is new is measured.
 
     Example: nip-audio screen enrolment/ --out report/
     """
-    screener = make_screener(model, calibration, fpr=fpr, seed=seed, max_duration_s=max_duration)
-    total = sum(1 for _ in walk_audio(folder))
+    screener = make_screener(
+        model,
+        calibration,
+        fpr=fpr,
+        fdr=fdr,
+        seed=seed,
+        max_duration_s=max_duration,
+        engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
+    )
+    screener = replace(screener, backdoor=backdoor)
+    recordings = find_source(source, data_root, follow_links=follow_links)
+    total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
-        result = screener.screen(folder, out, progress=lambda _: advance(bar))
+        tick = lambda _: advance(bar)  # noqa: E731
+        if watch is None:
+            result = screener.screen(recordings, out, progress=tick)
+        else:
+            for result in screener.watch(recordings, out, looks=_every(watch), progress=tick):
+                print_summary(result.summary, out)
+            return
+    if purify_to is not None:
+        _purify(screener, recordings, result, purify_to)
     if as_json:
         print_json(screener.identity() | result.summary.to_json())
     else:
-        print_records(result.records)
+        print_results(result)
         print_summary(result.summary, out)
-    exit_with(result.records)
+    exit_with(result.summary.flagged, result.summary.failed)
+
+
+def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
+    purifier = own_purifier(screener.pretrained)
+    files = FilePurifier(
+        screener.pretrained, purifier, screener.adapter, screener.seed, screener.judge
+    )
+    adversarial = result.summary.verdicts.get("adversarial", 0)
+    with progress_bar("purifying", adversarial) as bar:
+        run = purify_flagged(result.results, source, files, out, progress=lambda: advance(bar))
+    print_left_out(run.failures)
+    stderr.print(
+        f"{len(run.done) + run.earlier} purified copies in {plain(str(out))}, each with a JSON of "
+        "what changed; listen before you use one",
+        soft_wrap=True,
+    )
+
+
+def _every(seconds: float) -> Iterator[None]:
+    while True:
+        yield
+        time.sleep(seconds)
 
 
 command.__name__ = "screen"

@@ -1,21 +1,34 @@
 """What noise does to a decision, beside what it does to neurons.
 
 A relative change of the scores says how far they move, not where to: an adversarial item falls back
-towards the class that it came from, which a signed change shows and a norm does not.
+towards the class that it came from, which a signed change shows and a norm does not. Where items
+are compared by the angle between their embeddings, how far noise turns an embedding is what a
+decision hangs on.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult
 
-__all__ = ["DECISION", "decision_changes", "evidence_names", "evidence_vector"]
+__all__ = [
+    "DECISION",
+    "TURN",
+    "decision_changes",
+    "embedding_turns",
+    "evidence_names",
+    "evidence_vector",
+]
 
 DECISION = ("fall of the named", "rise of the next", "lead kept")
 """Signed changes of the logits, by noise."""
+
+TURN = "turn of the embedding"
+"""Of a model without a head, by noise."""
 
 
 def decision_changes(model: InstrumentedModel, result: NccrResult) -> Tensor:
@@ -44,21 +57,26 @@ def decision_changes(model: InstrumentedModel, result: NccrResult) -> Tensor:
     )
 
 
+def embedding_turns(result: NccrResult) -> Tensor:
+    """How far noise turns the embedding of an item: 1 − cosine, mean over the draws, (noises,)."""
+    clean = normalize(result.embedding, dim=-1)
+    turns: Tensor = 1 - normalize(result.draw_embeddings, dim=-1) @ clean
+    return turns.clamp_min(0).mean(dim=1)
+
+
 def evidence_vector(model: InstrumentedModel, result: NccrResult) -> Tensor:
     """Everything a detector is told of an item, in the order of ``evidence_names``.
 
     Returns:
         (F,): the NCCR vector (NCCR, Sec. 5) and, of a model with a head, the changes of the
-        decision.
+        decision; of one without, the turns of the embedding.
     """
     if model.head is None:
-        return result.vector
+        return torch.cat([result.vector, embedding_turns(result)])
     return torch.cat([result.vector, decision_changes(model, result).flatten()])
 
 
 def evidence_names(config: NccrConfig, *, head: bool) -> tuple[str, ...]:
     """Names of the entries of ``evidence_vector``, for a model with a head or without."""
-    if not head:
-        return config.names
-    changes = tuple(f"{noise.name} | {change}" for noise in config.noises for change in DECISION)
-    return (*config.names, *changes)
+    changes = DECISION if head else (TURN,)
+    return (*config.names, *(f"{n.name} | {change}" for n in config.noises for change in changes))

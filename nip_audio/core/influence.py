@@ -18,6 +18,7 @@ from nip_audio.errors import InputError
 __all__ = [
     "InfluenceOf",
     "NeuronSelection",
+    "input_influence",
     "linear_influence",
     "neuron_influence",
     "neuron_outputs",
@@ -98,6 +99,34 @@ def neuron_influence(
             gradient = gradient * mask.reshape(len(batch), *[1] * (gradient.dim() - 2), -1)
         gradient = gradient.flatten(2).sum(dim=2)
     return (gradient * neuron_outputs(activation, lengths)).detach()
+
+
+def input_influence(
+    model: InstrumentedModel,
+    batch: Batch,
+    *,
+    of: InfluenceOf = "logit",
+    target: Tensor | None = None,
+) -> Tensor:
+    """Return (∂y/∂x)∘x: NIP's Eq. 2 with the model's input in the place of a layer.
+
+    Args:
+        model: As in ``neuron_influence``.
+        batch: Model input, B items.
+        of: As in ``neuron_influence``.
+        target: As in ``neuron_influence``.
+
+    Returns:
+        Of the shape of ``batch.x``, detached.
+
+    Raises:
+        InputError: If a class or the confidence is asked of a model without a head.
+    """
+    with torch.enable_grad():
+        x = batch.x.detach().clone().requires_grad_(True)
+        y = _decision(model, model.embed_input(batch.with_x(x)), of, target)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+    return (gradient * x).detach()
 
 
 def _decision(

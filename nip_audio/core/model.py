@@ -181,6 +181,13 @@ class InstrumentedModel(nn.Module):
         parts["output_kind"], parts["scale"] = output_kind, scale
         return type(self)(self.network, **parts).train(self.training)
 
+    def without_head(self) -> Self:
+        """Return a model that shares this one's network and only embeds."""
+        parts = self.parts()
+        parts["head"], parts["labels"] = None, ()
+        parts["output_kind"], parts["scale"] = "logits", 1.0
+        return type(self)(self.network, **parts).train(self.training)
+
     def without_front_end(self) -> Self:
         """Return a model that shares this one's parts and takes model input as its raw input.
 

@@ -22,6 +22,7 @@ __all__ = [
     "files_needed_for_folder",
     "fit_tail",
     "out_of_fold_distances",
+    "q_values",
 ]
 
 Array = NDArray[np.float64]
@@ -104,6 +105,35 @@ def conformal_p_value(clean_distances: ArrayLike, distance: float) -> float:
     return float((1 + (distances >= distance).sum()) / (len(distances) + 1))
 
 
+def q_values(p_values: ArrayLike) -> Array:
+    """Return the least false-discovery rate at which each file of a folder would be flagged.
+
+    Source: Benjamini and Hochberg (1995) as adjusted p-values: of m sorted ones,
+    qᵢ = min over j ≥ i of m·pⱼ / j.
+
+    Args:
+        p_values: (m,) in (0, 1].
+
+    Returns:
+        (m,) in (0, 1].
+
+    Raises:
+        InputError: If a value is out of range.
+
+    Example:
+        >>> q_values([0.001, 0.3, 0.02, 0.9]).round(3).tolist()
+        [0.004, 0.4, 0.04, 0.9]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p > 0) & (p <= 1)).all():
+        raise InputError(f"p-values {p.shape} are not all in (0, 1]")
+    order = np.argsort(-p, kind="stable")
+    adjusted = p[order] * len(p) / np.arange(len(p), 0, -1)
+    q = np.empty(len(p))
+    q[order] = np.minimum.accumulate(adjusted)
+    return q
+
+
 def benjamini_hochberg(p_values: ArrayLike, false_discovery_rate: float) -> NDArray[np.bool_]:
     """Tell which files of a folder to flag so that few of the flagged are clean.
 
@@ -127,19 +157,12 @@ def benjamini_hochberg(p_values: ArrayLike, false_discovery_rate: float) -> NDAr
         >>> benjamini_hochberg([0.001, 0.3, 0.02, 0.9], 0.05).tolist()
         [True, False, True, False]
     """
-    p = np.asarray(p_values, dtype=np.float64)
     if not 0 < false_discovery_rate < 1:
         raise InputError(
             f"false-discovery rate is {false_discovery_rate}, expected a share in (0, 1) such as "
             "0.05"
         )
-    if p.ndim != 1 or not ((p > 0) & (p <= 1)).all():
-        raise InputError(f"p-values {p.shape} are not all in (0, 1]")
-    if len(p) == 0:
-        return np.zeros(0, dtype=bool)
-    limits = false_discovery_rate * np.arange(1, len(p) + 1) / len(p)
-    passing = np.flatnonzero(np.sort(p) <= limits)
-    return np.asarray(p <= (np.sort(p)[passing[-1]] if len(passing) else -1.0))
+    return np.asarray(q_values(p_values) <= false_discovery_rate)
 
 
 def files_needed_for_folder(files: int, false_discovery_rate: float) -> int:

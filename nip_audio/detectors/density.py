@@ -62,8 +62,8 @@ class CleanDensity(CleanDetector):
     def to_tensors(self) -> dict[str, Tensor]:
         """Return what it was fitted on."""
         check_is_fitted(self)
-        rows = self.rows_ * self.scale_ + self.center_
-        return {"rows": torch.from_numpy(np.ascontiguousarray(rows))}
+        arrays = {"rows": self.rows_, "center": self.center_, "scale": self.scale_}
+        return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
 
     @classmethod
     def from_tensors(
@@ -71,7 +71,8 @@ class CleanDensity(CleanDetector):
     ) -> CleanDensity:
         """Rebuild from what ``to_tensors`` gave, the fitted ``offset_`` and the setting."""
         detector = cls(neighbours=neighbours)
-        detector._fit(tensors["rows"].numpy())
+        detector.center_, detector.scale_ = tensors["center"].numpy(), tensors["scale"].numpy()
+        detector._learn(tensors["rows"].numpy())
         detector.offset_ = offset
         detector.n_features_in_ = detector.rows_.shape[1]
         return detector

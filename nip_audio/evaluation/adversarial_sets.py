@@ -30,7 +30,7 @@ from nip_audio.core.state import file_sha256, whole_lines, write_atomic
 from nip_audio.defended import defend
 from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.adversarial_files import read_back
-from nip_audio.evaluation.detection import Guard
+from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence

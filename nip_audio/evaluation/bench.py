@@ -11,26 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.core.metrics import (
-    auroc,
-    bootstrap,
-    top_k_consistency,
-)
+from nip_audio.core.metrics import top_k_consistency
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
+from nip_audio.evaluation.bench_detectors import BenchDetectors
 from nip_audio.evaluation.cells import Cell
 from nip_audio.evaluation.config import EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies, ask, make_defences
-from nip_audio.evaluation.detection import (
-    RATES,
-    Detector,
-    Evidence,
-    Guard,
-    evidence_of,
-    fit_detectors,
-    guard_of,
-)
+from nip_audio.evaluation.detector_judges import RATES, Judge
+from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.judged import Judged, JudgedSets
+from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
 from nip_audio.evaluation.quality import stoi, stoi_available
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
@@ -39,6 +30,7 @@ from nip_audio.screening.measure import DETECTION_NOISES
 
 __all__ = ["Bench"]
 
+Array = NDArray[np.float64]
 Hits = NDArray[np.bool_]
 
 LISTENED = 20
@@ -53,18 +45,16 @@ class Bench:
         config: Of the run.
         system: The system.
         defences: By name; no defence and plain noise always stand.
-        detectors: Fitted on the ``calibrate`` role; empty if the run has none.
-        noises: What detectors measure.
-        clean: Evidence of unattacked test clips.
-        folder: Where measured evidence is kept.
+        detectors: Fitted on the ``calibrate`` role; None if the run has none.
+        clean: Rows of unattacked test clips, by measure.
+        folder: Where what was measured is kept.
     """
 
     config: EvaluationConfig
     system: EvaluatedSystem
     defences: Mapping[str, Defence | None]
-    detectors: tuple[Detector, ...]
-    noises: NccrConfig
-    clean: Evidence | None
+    detectors: BenchDetectors | None
+    clean: Mapping[str, Array]
     folder: Path
 
     @staticmethod
@@ -79,20 +69,17 @@ class Bench:
         defences = make_defences(
             config.defences, system.pretrained, system.model, tested, system=system.name
         )
-        noises = NccrConfig(system.pretrained.card.default_taps, DETECTION_NOISES, draws=1)
         if config.detect == 0:
-            return Bench(config, system, defences, (), noises, None, folder)
-        calibration, clean = (
-            evidence_of(system, [i.samples for i in items], noises, folder, seed=config.seed)
-            for items in (system.calibrate, system.items[: 4 * config.detect])
-        )
-        detectors = fit_detectors(calibration, system.calibrate)
-        return Bench(config, system, defences, detectors, noises, clean, folder)
+            return Bench(config, system, defences, None, {}, folder)
+        noises = NccrConfig(system.pretrained.card.default_taps, DETECTION_NOISES, draws=1)
+        detectors = BenchDetectors.fit(system, noises, folder, seed=config.seed)
+        clean = detectors.rows([i.samples for i in system.items[: 4 * config.detect]])
+        return Bench(config, system, defences, detectors, clean, folder)
 
     @property
     def guard(self) -> Guard | None:
         """The detector that an adaptive attacker attacks."""
-        return guard_of(self.detectors, self.noises) if self.detectors else None
+        return None if self.detectors is None else self.detectors.guard
 
     def judge(self, cell: Cell, examples: AdversarialSet) -> dict[str, Any]:
         """Count successes of the attack on what it was made for, and what others save."""
@@ -197,39 +184,33 @@ class Bench:
     ) -> dict[str, Any] | None:
         """Detection of the first examples that fool; None if too few do, or nothing is fitted."""
         chosen = np.flatnonzero(fooled)[: self.config.detect]
-        if self.clean is None or examples.level != "raw" or len(chosen) < MIN_SUCCESSES:
+        if self.detectors is None or examples.level != "raw" or len(chosen) < MIN_SUCCESSES:
             return None
-        clips = [examples.values([i]).x[0] for i in chosen]
-        seed = self.config.seed
-        attacked = evidence_of(self.system, clips, self.noises, self.folder, seed=seed)
+        attacked = self.detectors.rows([examples.values([i]).x[0] for i in chosen])
         owners = [speakers[i] for i in chosen]
         return {
-            detector.name: {
+            judge.name: {
                 "examples": len(chosen),
-                "auroc": self._auroc(detector, attacked, self.clean, owners),
+                "auroc": self._auroc(judge, attacked[judge.measure], owners),
                 **{
-                    f"flagged_at_{rate:g}": self.share(detector.flagged(attacked, rate), owners)
+                    f"flagged_at_{rate:g}": self.share(
+                        judge.flagged(attacked[judge.measure], rate), owners
+                    )
                     for rate in RATES
                 },
             }
-            for detector in self.detectors
+            for judge in self.detectors.judges
         }
 
-    def _auroc(
-        self, detector: Detector, attacked: Evidence, clean: Evidence, owners: Sequence[str]
-    ) -> dict[str, float]:
+    def _auroc(self, judge: Judge, attacked: Array, owners: Sequence[str]) -> dict[str, float]:
         """AUROC against unattacked test clips; speakers are resampled on both sides."""
-        sides = []
-        clean_owners = [item.speaker for item in self.system.items[: len(clean)]]
-        names = sorted({*owners, *clean_owners})
-        for evidence, side in ((attacked, owners), (clean, clean_owners)):
-            scores = detector.score(evidence)
-            sides.append([scores[np.asarray(side) == name] for name in names])
-
-        def statistic(rows: NDArray[np.intp]) -> float:
-            return auroc(*(np.concatenate([side[i] for i in rows]) for side in sides))
-
-        return bootstrap(statistic, len(names), seed=self.config.seed, rounds=300).to_json()
+        clean = self.clean[judge.measure]
+        clean_owners = tuple(item.speaker for item in self.system.items[: len(clean)])
+        sides = (
+            Scored(judge.score(attacked), tuple(owners)),
+            Scored(judge.score(clean), clean_owners),
+        )
+        return mean_auroc([sides], seed=self.config.seed, rounds=300).to_json()
 
     def share(self, hits: Hits, speakers: Sequence[str]) -> dict[str, float]:
         """Return a share with its interval."""

@@ -11,7 +11,8 @@ from nip_audio.attacks.registry import attack_entry, make_attack
 from nip_audio.evaluation.adversarial_sets import Recipe
 from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies
-from nip_audio.evaluation.detection import DETECTOR, Guard
+from nip_audio.evaluation.detector_judges import CLEAN_ONLY
+from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.systems import EvaluatedSystem
 from nip_audio.purifiers.base import Defence
 
@@ -76,7 +77,7 @@ def plan_cells(
             continue
         names: Sequence[str] = [NO_DEFENCE]
         if plan.detector:
-            names = [DETECTOR]
+            names = [CLEAN_ONLY]
         elif plan.protocol == "adaptive":
             names = [n for n, d in defences.items() if d is not None and applies(d, plan.level)]
         for eps in plan.eps:

@@ -20,26 +20,26 @@ from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.rates import LogRates
-from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, fooling, made_here
 from nip_audio.evaluation.baseline_detectors import baseline_detectors
 from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.controls import CONTROLS, changed_clips
-from nip_audio.evaluation.detection import RATES, Guard
 from nip_audio.evaluation.detector_judges import (
+    CLEAN_ONLY,
+    RATES,
     Judge,
     Known,
     clean_judge,
     published_judge,
     trained_judge,
 )
+from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.measured import MeasuredRows, RowBank
 from nip_audio.evaluation.paired_auroc import Pair, Scored, mean_auroc, roc_points
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
 
 __all__ = [
-    "CLEAN_ONLY",
     "COMBINE",
     "TOLERATED",
     "Counts",
@@ -49,7 +49,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-CLEAN_ONLY = "NCCR, clean only"
 COMBINE = "NCCR, perceptron on Combine"
 
 TOLERATED = ("MP3", "white noise, 30 dB SNR", "white noise, 20 dB SNR", "10 dB quieter")
@@ -255,7 +254,7 @@ class DetectionStudy:
             for eps in plan.eps:
                 self.progress(f"adaptive to {judge.name}, {eps}")
                 attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
-                guard = self._guard(judge)
+                guard = Guard.of(judge, self.measure.config)
                 made = self._made(self.system, items, plan, attack, guard=guard, what="adaptive")
                 clips, speakers = fooling(made, len(made.examples))
                 fooled = [example.fooled for example in made.examples]
@@ -272,20 +271,6 @@ class DetectionStudy:
                     row["flagged"] = self._flagged(judge, found, speakers)
                 rows.append(row)
         return rows
-
-    def _guard(self, judge: Judge) -> Guard:
-        """A fitted NCCR judge as an attacker knows it, at the threshold for 5 %.
-
-        What weighs as much as a logit: a tenth of the threshold of an outlier factor, one of the
-        log-odds of a perceptron.
-        """
-        fitted = judge.fitted
-        if fitted is None:
-            raise InputError(f"{judge.name} was not fitted, expected an NCCR judge")
-        rates, detector = (step for _, step in fitted.steps)
-        limit = judge.thresholds[RATES[0]]
-        scale = limit / 10 if judge.name == CLEAN_ONLY else 1.0
-        return Guard(replace(self.measure.config, draws=1), rates, detector, limit, scale)
 
     def _cell(
         self,

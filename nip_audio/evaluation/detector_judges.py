@@ -15,11 +15,24 @@ from nip_audio.detectors.base import Measure
 from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
 from nip_audio.detectors.perceptron import AttackPerceptron
 from nip_audio.detectors.rates import LogRates
-from nip_audio.evaluation.detection import RATES
 
-__all__ = ["Judge", "Known", "clean_judge", "published_judge", "trained_judge"]
+__all__ = [
+    "CLEAN_ONLY",
+    "RATES",
+    "Judge",
+    "Known",
+    "clean_judge",
+    "published_judge",
+    "trained_judge",
+]
 
 Array = NDArray[np.float64]
+
+CLEAN_ONLY = "NCCR, clean only"
+"""Name of the detector that an adaptive attacker attacks together with the model."""
+
+RATES = (0.05, 0.01)
+"""False-positive rates at which thresholds are set."""
 
 _FOLDS = 5
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio.audio.crops import cut
-from nip_audio.audio.io import ReadSettings, read_audio
+from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import Interval, bootstrap
@@ -63,7 +63,7 @@ def read_crops(
     """Read recordings and cut them, dropping what is left at the end; None keeps them whole."""
     crops = []
     for recording in recordings:
-        audio = read_audio(recording.path, settings, span=recording.span)
+        audio = recording.read(settings)
         crops += [Crop(recording, c, audio.content_sha256) for c in cut(audio, crop_s)]
     return crops
 
@@ -97,8 +97,8 @@ def named_rightly(
 
 def new_sessions(crops: Iterable[Crop], trained: Iterable[Recording]) -> NDArray[np.bool_]:
     """Tell which crops are from folders (LibriSpeech: chapters) that were not trained on."""
-    known = {recording.path.parent for recording in trained}
-    return np.array([c.recording.path.parent not in known for c in crops])
+    known = {recording.folder for recording in trained}
+    return np.array([c.recording.folder not in known for c in crops])
 
 
 def hits(

@@ -25,8 +25,8 @@ from nip_audio.detectors.baselines.score_change import ScoreChange
 from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.rates import LogRates
-from nip_audio.evaluation.detection import RATES
 from nip_audio.evaluation.detector_judges import (
+    RATES,
     Judge,
     Known,
     clean_judge,

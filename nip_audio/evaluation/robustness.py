@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
@@ -195,7 +194,7 @@ def measure_robustness(
     failures: list[AudioError] = []
     for recording in recordings:
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
         except AudioError as err:
             failures.append(err)
         else:

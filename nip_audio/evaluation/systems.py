@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import ReadSettings, read_audio
+from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead, InstrumentedModel
@@ -159,7 +159,7 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
     model, identity = pretrained.model, pretrained.model_id
     if plan.enrol:
         enrolled = recordings("train")
-        contents = [read_audio(r.path, settings, span=r.span).content_sha256 for r in enrolled]
+        contents = [r.read(settings).content_sha256 for r in enrolled]
         refuse_overlap(contents, hashes, what="enrolment")
         voices = enrol(pretrained, enrolled, WaveformAdapter(settings))
         model = model.with_head(CosineHead(voices.voices), labels=voices.speakers)

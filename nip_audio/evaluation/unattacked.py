@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from nip_audio.core.metrics import equal_error_rate, min_dcf
 from nip_audio.evaluation.bench import Bench
+from nip_audio.evaluation.bench_detectors import BenchDetectors
 from nip_audio.evaluation.controls import CONTROLS, changed_clips
 from nip_audio.evaluation.defences import ask
-from nip_audio.evaluation.detection import RATES, Evidence, evidence_of
+from nip_audio.evaluation.detector_judges import RATES
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 
 __all__ = ["describe", "harmless_changes", "scores_twice", "zero_gradients"]
+
+Array = NDArray[np.float64]
 
 PROBED = 50
 """Clips by which gradients and randomness are looked at."""
@@ -27,9 +30,8 @@ def describe(bench: Bench) -> dict[str, Any]:
     """Describe the system, its accuracy behind every defence, and the detectors' false alarms."""
     system = bench.system
     plan = system.plan
-    flagged = None
-    if bench.clean is not None:
-        flagged = _flagged(bench, bench.clean, system.items[: len(bench.clean)])
+    judged = system.items[: 4 * bench.config.detect]
+    flagged = _flagged(bench.detectors, bench.clean, judged, bench) if bench.detectors else None
     return {
         "model": plan.model,
         "model_id": system.pretrained.model_id,
@@ -58,8 +60,7 @@ def harmless_changes(bench: Bench) -> list[dict[str, Any]]:
         changed = [replace(item, samples=clip) for item, clip in zip(items, clips, strict=True)]
         flagged = None
         if bench.detectors:
-            evidence = evidence_of(system, clips, bench.noises, bench.folder, seed=seed)
-            flagged = _flagged(bench, evidence, changed)
+            flagged = _flagged(bench.detectors, bench.detectors.rows(clips), changed, bench)
         rows.append(
             {
                 "system": system.name,
@@ -109,16 +110,16 @@ def _accuracy(bench: Bench, items: Sequence[Item]) -> dict[str, dict[str, float]
 
 
 def _flagged(
-    bench: Bench, evidence: Evidence, items: Iterable[Item]
+    detectors: BenchDetectors, rows: Mapping[str, Array], items: Iterable[Item], bench: Bench
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Share of clips above the thresholds, by detector and false-positive rate."""
     speakers = [item.speaker for item in items]
     return {
-        detector.name: {
-            f"at_{rate:g}": bench.share(detector.flagged(evidence, rate), speakers)
+        judge.name: {
+            f"at_{rate:g}": bench.share(judge.flagged(rows[judge.measure], rate), speakers)
             for rate in RATES
         }
-        for detector in bench.detectors
+        for judge in detectors.judges
     }
 
 

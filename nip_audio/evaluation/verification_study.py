@@ -293,7 +293,7 @@ class VerificationStudy:
         """Return what all cells have in common, as JSON values."""
         plan = self.config.systems[0]
         own = [t for t in self.trials if t.is_target]
-        chapters = [{clip.recording.path.parent for clip in (t.enrolment, t.test)} for t in own]
+        chapters = [{clip.recording.folder for clip in (t.enrolment, t.test)} for t in own]
         return {
             "title": self.config.title,
             "seed": self.config.seed,

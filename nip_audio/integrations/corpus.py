@@ -126,7 +126,7 @@ def _cuts(files: int, shares: tuple[float, float, float]) -> tuple[int, int]:
 
 
 def write_manifests(root: Path, spans: Sequence[Span], target: Path) -> None:
-    """Write ``train.csv``, ``calibrate.csv`` and ``test.csv`` for ``read_manifest`` or SpeechBrain.
+    """Write ``train.csv``, ``calibrate.csv`` and ``test.csv`` for SpeechBrain.
 
     Raises:
         FileNotFoundError: If a file of the spans is missing.
@@ -161,7 +161,7 @@ def recording_of(root: Path, span: Span) -> Recording:
 
 def _manifest_row(root: Path, span: Span) -> dict[str, object]:
     recording = recording_of(root, span)
-    start, stop = recording.span or (0, 0)
+    start, stop = recording.span if isinstance(recording.span, tuple) else (0, 0)
     return {
         "ID": recording.id,
         "duration": (stop - start) / soundfile.info(recording.path).samplerate,

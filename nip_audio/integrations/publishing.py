@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from speechbrain.utils.checkpoints import Checkpointer
 from torch import Tensor
 
-from nip_audio.audio.io import read_audio
-from nip_audio.audio.manifest import read_manifest
+from nip_audio.audio.manifest import read_recordings
 from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError
 from nip_audio.integrations.encoder_classifier import speechbrain_section
@@ -135,8 +134,8 @@ def complete(target: Path, metrics: Mapping[str, Any] | None = None) -> None:
 def seen(manifest: Path, hparams: Mapping[str, Any]) -> list[str]:
     """Return the content hash of every recording trained on, sorted."""
     settings = reading(hparams["sample_rate"])
-    recordings = read_manifest(manifest, data_root=Path(hparams["data_folder"]))
-    return sorted(read_audio(r.path, settings, span=r.span).content_sha256 for r in recordings)
+    recordings = read_recordings(manifest, data_root=Path(hparams["data_folder"]))
+    return sorted(r.read(settings).content_sha256 for r in recordings)
 
 
 def _description(training_yaml: str, classes: int) -> str:

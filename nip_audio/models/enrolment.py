@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import Audio, read_audio
+from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.state import State, load_state, save_state
@@ -125,7 +125,7 @@ def enrol(
                 "a folder of their own"
             )
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
             embeddings[recording.speaker].append(embed_audio(pretrained, audio.samples))
             files[recording.speaker].append(audio.sha256)
         except AudioError as err:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.crops import cut
-from nip_audio.audio.io import read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.enrolment import embed_audio
@@ -107,7 +106,7 @@ class _Embedded:
             progress(recording)
 
     def _embed(self, recording: Recording, crop_s: float | None) -> list[Tensor]:
-        audio = read_audio(recording.path, self.adapter.settings, span=recording.span)
+        audio = recording.read(self.adapter.settings)
         crops = cut(audio, crop_s)
         if not crops:
             raise AudioError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from nip_audio.audio.features import LogMel
 from nip_audio.audio.io import Audio, to_16_bits
-from nip_audio.audio.manifest import Recording
 from nip_audio.audio.resynthesis import ROUNDS, resynthesize
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
@@ -22,7 +20,7 @@ from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import measure, noise_generator
+from nip_audio.screening.measure import AGAIN, MeasuredFile, facts_of, measure, noise_generator
 from nip_audio.screening.records import Verdict
 
 __all__ = [
@@ -270,8 +268,9 @@ def hear(
         heard = Heard(best.speaker, best.score, best.posterior)
     if judge is None:
         return heard
-    measured = measure(pretrained, audio, judge.calibration.config, seed=seed)
-    record = judge.judge(Recording("", Path()), audio, measured)
+    known = judge.calibration
+    measurement = measure(pretrained, audio, known.config, names=known.names, seed=seed)
+    record = judge.judge(MeasuredFile("", None, AGAIN, facts_of(audio), measurement))
     return replace(
         heard,
         verdict=record.verdict,

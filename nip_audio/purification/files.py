@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, write_audio
+from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, read_audio, write_audio
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.state import file_sha256, require_new, write_atomic
 from nip_audio.errors import AudioError, InputError, OutputError
@@ -35,12 +35,12 @@ class PlannedFile:
     """A recording, and where its purified self goes.
 
     Attributes:
-        source: The recording.
+        source: The recording, as in ``Recording``.
         written: The wav to write.
         plot: Whether a picture is drawn, too.
     """
 
-    source: Path
+    source: Path | str
     written: Path
     plot: bool = False
 
@@ -125,13 +125,24 @@ class FilePurifier:
             )
 
     def purify(self, planned: PlannedFile, *, force: bool = False) -> PurifiedFile:
-        """Purify one file. The written 16-bit file is read back, and that is what is judged.
+        """Read and purify one file, see ``purify_read``.
 
         Raises:
             AudioError: If the recording cannot be used; nothing is written then.
+            OutputError: As ``purify_read``.
+        """
+        return self.purify_read(
+            planned, read_audio(planned.source, self.adapter.settings), force=force
+        )
+
+    def purify_read(
+        self, planned: PlannedFile, audio: Audio, *, force: bool = False
+    ) -> PurifiedFile:
+        """Purify what was read. The written 16-bit file is read back, and that is judged.
+
+        Raises:
             OutputError: If an output exists and ``force`` is false, or cannot be written.
         """
-        audio = self.adapter.load(planned.source)
         before = hear(self.pretrained, audio, seed=self.seed, judge=self.judge)
         if self.only_flagged and before.verdict not in FLAGGED:
             made = PurifiedSamples(audio.samples)
@@ -215,7 +226,7 @@ def plan_files(
             f"no audio file in {', '.join(map(str, inputs)) or 'nothing'}, expected wav, flac, ogg "
             "or mp3; check the path"
         )
-    originals = {file.source.resolve() for file in planned.values()}
+    originals = {Path(file.source).resolve() for file in planned.values()}
     for output in (output for file in planned.values() for output in file.outputs):
         if output.resolve() in originals:
             raise OutputError(f"{output} is one of the recordings; choose another --out")
@@ -233,9 +244,11 @@ def _sources(inputs: Sequence[Path], out: Path) -> Iterable[tuple[Path, Path]]:
             yield path, _as_wav(Path(path.name))
             continue
         earlier = out.resolve() if path.resolve() in out.resolve().parents else None
-        for recording in walk_audio(path):
-            if earlier is None or earlier not in recording.path.resolve().parents:
-                yield recording.path, _as_wav(Path(recording.id))
+        # what is named here is the user's own, wherever its links lead
+        for recording in walk_audio(path, follow_links=True):
+            source = Path(recording.path)
+            if earlier is None or earlier not in source.resolve().parents:
+                yield source, _as_wav(Path(recording.id))
 
 
 def _as_wav(name: Path) -> Path:

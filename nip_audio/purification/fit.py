@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import AudioError, InputError
@@ -77,7 +76,7 @@ def read_clips(
         if total >= most_s:
             break
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
         except AudioError as err:
             failures.append(err)
             continue

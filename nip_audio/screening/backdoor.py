@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import read_audio
 from nip_audio.audio.manifest import Recording
-from nip_audio.core.adapter import Batch
-from nip_audio.core.neuron_changes import measure_neuron_changes
-from nip_audio.core.noise import Noise
 from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measure import noise_generator
+from nip_audio.screening.measure import TriggerEvidence, measure_trigger
+from nip_audio.screening.records import error_of
 
-__all__ = ["DESTROYING", "BackdoorRecord", "BackdoorReport", "look_for_backdoor"]
-
-DESTROYING = Noise("gaussian", "input", 1.0)
-"""As wide as the range of a spectrogram in [0, 1]: nothing of it can be recognised any more."""
-
-_LAYERS = 2
-_DRAWS = 2
+__all__ = ["BackdoorRecord", "BackdoorReport", "judge_triggers", "look_for_backdoor"]
 
 
 @dataclass(frozen=True)
@@ -115,60 +105,46 @@ def look_for_backdoor(
     Raises:
         InputError: If the model names nobody, or too few names have enough files.
     """
-    model = pretrained.model
-    if not model.labels or model.head is None:
-        raise InputError(
-            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
-            "backdoor sends files to a name"
-        )
-    layers = pretrained.card.default_taps[:_LAYERS]
     records: list[BackdoorRecord] = []
-    vectors, judged, seconds = [], [], []
+    found: list[TriggerEvidence] = []
+    judged: list[int] = []
     for recording in recordings:
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
         except AudioError as err:
-            error = {"code": err.code, "found": err.found, "remedy": err.remedy}
-            records.append(BackdoorRecord(recording.id, recording.speaker, error=error))
+            records.append(BackdoorRecord(recording.id, recording.speaker, error=error_of(err)))
         else:
-            changes = measure_neuron_changes(
-                model,
-                Batch(audio.samples[None]),
-                layers=layers,
-                noises=(DESTROYING,),
-                draws=_DRAWS,
-                generator=noise_generator(seed, audio.sha256),
-            )
-            with torch.no_grad():
-                scores = model.score_embeddings(changes.embedding[None])[0]
-            first, second = (model.labels[int(i)] for i in scores.topk(2).indices)
-            seconds.append(second)
+            evidence = measure_trigger(pretrained, audio, seed=seed)
             judged.append(len(records))
-            vectors.append(torch.cat([changes.neurons[layer][0] for layer in layers]).double())
-            records.append(
-                BackdoorRecord(
-                    recording.id,
-                    recording.speaker,
-                    named=first,
-                    change=float(changes.rates[layers[0]][0]),
-                )
-            )
+            found.append(evidence)
+            record = BackdoorRecord(recording.id, recording.speaker, named=evidence.named)
+            records.append(replace(record, change=evidence.change))
         progress()
-    if len(vectors) < 2:
+    if len(found) < 2:
         raise InputError(
-            f"{len(vectors)} of {len(records)} files can be judged, expected a whole set of at "
+            f"{len(found)} of {len(records)} files can be judged, expected a whole set of at "
             "least some hundred; check the path and the files"
         )
+    detector = judge_triggers(found)
+    for place, row in enumerate(judged):
+        records[row] = replace(
+            records[row],
+            accused=bool(detector.accused_[place]),
+            suspicion=float(detector.suspicion_[place]),
+        )
+    return BackdoorReport(tuple(detector.findings_), tuple(records), detector.limit)
+
+
+def judge_triggers(evidence: Sequence[TriggerEvidence]) -> BackdoorGroups:
+    """Fit the detector to all files of a set, which are judged together.
+
+    Raises:
+        InputError: If too few names have enough files.
+    """
     detector = BackdoorGroups()
     detector.fit(
-        np.stack([v.numpy() for v in vectors]),
-        groups=[records[row].named or "" for row in judged],
-        seconds=seconds,
+        np.stack([e.neurons for e in evidence]),
+        groups=[e.named for e in evidence],
+        seconds=[e.second for e in evidence],
     )
-    for place, row in enumerate(judged):
-        known = asdict(records[row]) | {
-            "accused": bool(detector.accused_[place]),
-            "suspicion": float(detector.suspicion_[place]),
-        }
-        records[row] = BackdoorRecord(**known)
-    return BackdoorReport(tuple(detector.findings_), tuple(records), detector.limit)
+    return detector

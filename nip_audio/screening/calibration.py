@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,25 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import make_pipeline
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import Audio, read_audio
+from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.decision import evidence_names
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
+    TailFit,
     conformal_p_value,
     conformal_threshold,
+    fit_tail,
     out_of_fold_distances,
 )
 from nip_audio.detectors.consistency import consistency_scores
+from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
-from nip_audio.errors import AudioError, CalibrationError, InputError
+from nip_audio.errors import AudioError, CalibrationError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import Measurement, measure, noise_generator
 
@@ -39,6 +45,9 @@ _MIN_FILES = 20
 _FILES_A_SPEAKER = 3
 _LEAST_NOISE_RMS = 1e-4
 
+FILES_FOR_TAIL = 200
+"""Recordings from which the tail of their distances can be fitted."""
+
 Array = NDArray[np.float64]
 
 
@@ -48,9 +57,11 @@ class Calibration:
 
     Attributes:
         model_id: The model.
+        sample_rate_hz: Of the model.
+        names: Whether the evidence is of the name that the model gives, or of the voice.
         config: NCCR settings; screening measures with the same.
-        rates: Length correction of NCCR vectors.
-        detector: Distance of the corrected vectors.
+        rates: Length correction of the evidence.
+        detector: Distance from clean evidence.
         distances: (n,) sorted out-of-fold distances of the clean recordings, noisy copies included.
         domain: Distance of spectra.
         domain_distances: (n,) likewise.
@@ -63,6 +74,8 @@ class Calibration:
     """
 
     model_id: str
+    sample_rate_hz: int
+    names: bool
     config: NccrConfig
     rates: LogRates
     detector: CleanDistance
@@ -78,7 +91,7 @@ class Calibration:
     @property
     def fingerprint(self) -> str:
         """Hash of everything a verdict depends on."""
-        settings = f"{self.model_id}{self.config}{self.verification_threshold}"
+        settings = f"{self.model_id}{self.config}{self.names}{self.verification_threshold}"
         digest = hashlib.sha256(settings.encode())
         arrays = [self.distances, self.domain_distances, self.consistencies]
         for fitted in (self.rates, self.detector, self.domain):
@@ -93,19 +106,37 @@ class Calibration:
 
     def distance(self, measured: Measurement) -> float:
         """Distance of a recording from clean audio."""
-        return float(self.distances_of([measured.rates])[0])
+        return float(self.distances_of([measured.evidence])[0])
 
-    def distances_of(self, rates: ArrayLike) -> Array:
-        """Distances of many rows of change rates and length, (n,)."""
-        return self.detector.distance(self.rates.transform(rates))
+    def distances_of(self, evidence: ArrayLike) -> Array:
+        """Distances of many rows of evidence, (n,)."""
+        return self.detector.distance(self.rates.transform(evidence))
 
-    def deviations(self, measured: Measurement) -> Array:
-        """How many robust deviations each change rate is off, in the order of the names."""
-        return self.detector.explain(self.rates.transform([measured.rates])[0])
+    def farthest(self, measured: Measurement) -> tuple[Noise, str, float]:
+        """Return what is farthest off under which noise, and by how many robust deviations."""
+        deviations = self.detector.explain(self.rates.transform([measured.evidence])[0])
+        worst = int(np.argmax(np.abs(deviations)))
+        noise, what = evidence_names(self.config, head=self.names)[worst].split(" | ")
+        (found,) = (n for n in self.config.noises if n.name == noise)
+        return found, what, float(deviations[worst])
 
     def p_value(self, distance: float) -> float:
-        """Conformal p-value of a distance."""
+        """Conformal p-value of a distance: valid whatever the distribution, ≥ 1 / (n + 1)."""
         return conformal_p_value(self.distances, distance)
+
+    def tail_p_value(self, distance: float) -> float:
+        """P-value that goes on below 1 / (n + 1): beyond the clean distances' tail it is fitted.
+
+        An extrapolation, for comparing many files. With fewer than 200 recordings there is no tail
+        to fit, and this is the conformal one.
+        """
+        if self._tail is None or distance <= self._tail.limit:
+            return self.p_value(distance)
+        return self._tail.p_value(distance)
+
+    @cached_property
+    def _tail(self) -> TailFit | None:
+        return fit_tail(self.distances) if len(self.distances) >= FILES_FOR_TAIL else None
 
     @property
     def inconsistent_share(self) -> float | None:
@@ -125,6 +156,8 @@ class Calibration:
         tensors |= {f"detector.{k}": t for k, t in self.detector.to_tensors().items()}
         tensors |= {f"domain.{k}": t for k, t in self.domain.to_tensors().items()}
         meta = {
+            "sample_rate_hz": self.sample_rate_hz,
+            "names": self.names,
             "nccr": self.config.to_json(),
             "detector_offset": self.detector.offset_,
             "domain_offset": self.domain.offset_,
@@ -136,7 +169,7 @@ class Calibration:
 
     @staticmethod
     def load(path: Path, *, model_id: str) -> Calibration:
-        """Read, refusing a calibration made for another model."""
+        """Read, refusing a calibration made for another model or by an earlier version."""
         state = load_state(path, kind=_KIND, model_id=model_id)
 
         def parts(name: str) -> dict[str, torch.Tensor]:
@@ -146,21 +179,29 @@ class Calibration:
                 if k.startswith(f"{name}.")
             }
 
-        def detector(name: str) -> CleanDistance:
-            return CleanDistance.from_tensors(parts(name), offset=state.meta[f"{name}_offset"])
-
+        meta = state.meta
+        try:
+            config, names = NccrConfig.from_json(meta["nccr"]), bool(meta["names"])
+        except KeyError as err:
+            raise StateError(
+                f"{path} was made by an earlier version of nip-audio; make it anew: nip-audio "
+                "calibrate CLEAN_DIR"
+            ) from err
+        signed = signed_entries(config, head=names)
         return Calibration(
             model_id=model_id,
-            config=NccrConfig.from_json(state.meta["nccr"]),
-            rates=LogRates.from_tensors(parts("rates")),
-            detector=detector("detector"),
+            sample_rate_hz=int(meta["sample_rate_hz"]),
+            names=names,
+            config=config,
+            rates=LogRates.from_tensors(parts("rates"), signed=signed),
+            detector=CleanDistance.from_tensors(parts("detector"), offset=meta["detector_offset"]),
             distances=state.tensors["distances"].numpy(),
-            domain=detector("domain"),
+            domain=CleanDistance.from_tensors(parts("domain"), offset=meta["domain_offset"]),
             domain_distances=state.tensors["domain_distances"].numpy(),
             consistencies=state.tensors["consistencies"].numpy(),
-            verification_threshold=state.meta["verification_threshold"],
-            seen=tuple(state.meta["seen"]),
-            sources=str(state.meta["sources"]),
+            verification_threshold=meta["verification_threshold"],
+            seen=tuple(meta["seen"]),
+            sources=str(meta["sources"]),
         )
 
 
@@ -170,6 +211,7 @@ def calibrate(
     adapter: WaveformAdapter,
     config: NccrConfig,
     *,
+    names: bool | None = None,
     seed: int = 0,
     tolerated_noise_rms: float | None = None,
     sources: str = "",
@@ -183,6 +225,9 @@ def calibrate(
             consistency and verification thresholds and keep the folds apart.
         adapter: How files are read.
         config: NCCR settings.
+        names: Take the evidence from the name that the model gives: for a model that names the very
+            speakers who will be screened. Else from the voice. None takes the name where the model
+            scores its speakers by logits, the voice where it compares embeddings.
         seed: Of the noise.
         tolerated_noise_rms: Take a noisy copy of each recording for clean as well: white noise
             whose rms is drawn between 1e-4 and this. Noise of that size is then no alarm any more;
@@ -191,9 +236,17 @@ def calibrate(
         progress: Called after each recording.
 
     Raises:
-        CalibrationError: With fewer than 20 usable recordings or five speakers or files.
+        CalibrationError: With fewer than 20 usable recordings or five speakers or files, or asked
+            for names of a model that gives none.
         InputError: If the tolerated noise is not above 1e-4.
     """
+    model = pretrained.model
+    if names is None:
+        names = model.head is not None and model.output_kind == "logits"
+    if names and model.head is None:
+        raise CalibrationError(
+            f"{pretrained.card.name} names no speakers; calibrate it for voices, without names"
+        )
     if tolerated_noise_rms is not None and not _LEAST_NOISE_RMS < tolerated_noise_rms <= 1:
         raise InputError(
             f"tolerated noise is {tolerated_noise_rms} rms, expected more than {_LEAST_NOISE_RMS} "
@@ -205,7 +258,7 @@ def calibrate(
     contents: set[str] = set()
     for recording in recordings:
         try:
-            audio = read_audio(recording.path, adapter.settings, span=recording.span)
+            audio = recording.read(adapter.settings)
             if audio.content_sha256 in contents:
                 raise AudioError(
                     recording.path,
@@ -218,11 +271,11 @@ def calibrate(
         else:
             contents.add(audio.content_sha256)
             group = recording.speaker or recording.id
-            result = measure(pretrained, audio, config, seed=seed)
+            result = measure(pretrained, audio, config, names=names, seed=seed)
             measured.append((group, audio.content_sha256, result))
             if tolerated_noise_rms is not None:
                 copy = _noisy_copy(audio, tolerated_noise_rms, seed)
-                noisy.append((group, measure(pretrained, copy, config, seed=seed)))
+                noisy.append((group, measure(pretrained, copy, config, names=names, seed=seed)))
         progress(recording)
     if len(measured) < _MIN_FILES:
         raise CalibrationError(
@@ -230,18 +283,22 @@ def calibrate(
             f"{_MIN_FILES}; 99 or more allow a false-positive rate of 1 %"
         )
     groups = [group for group, _, _ in measured]
-    vectors = np.stack([*(m.rates for _, _, m in measured), *(m.rates for _, m in noisy)])
+    every = [*(m for _, _, m in measured), *(m for _, m in noisy)]
+    evidence = np.stack([m.evidence for m in every])
     owners = [*groups, *(group for group, _ in noisy)]
     spectra = np.stack([m.spectrum for _, _, m in measured])
     embeddings = np.stack([m.embedding for _, _, m in measured])
-    judge = make_pipeline(LogRates(), CleanDistance(shrinkage=None)).fit(vectors)
+    scale = LogRates(signed=signed_entries(config, head=names))
+    judge = make_pipeline(scale, CleanDistance()).fit(evidence)
     domain = CleanDistance(shrinkage=None).fit(spectra)
     return Calibration(
         model_id=pretrained.model_id,
+        sample_rate_hz=adapter.settings.sample_rate_hz,
+        names=names,
         config=config,
         rates=judge[0],
         detector=judge[1],
-        distances=np.sort(out_of_fold_distances(judge, vectors, owners, folds=_FOLDS)),
+        distances=np.sort(out_of_fold_distances(judge, evidence, owners, folds=_FOLDS)),
         domain=domain,
         domain_distances=np.sort(out_of_fold_distances(domain, spectra, groups, folds=_FOLDS)),
         consistencies=np.sort(_consistencies(groups, embeddings)),

@@ -7,78 +7,95 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nip_audio.audio.io import Audio
-from nip_audio.audio.manifest import Recording
+from nip_audio.core.decision import DECISION, TURN
+from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.measure import Measurement
-from nip_audio.screening.records import ScreenRecord, file_facts
+from nip_audio.screening.comparison import Accusation, Twin
+from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
+from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "judge_speaker", "with_findings"]
+
+DOMAIN_MARGIN = 1.5
+"""Out of domain is farther than this many times the farthest calibration recording."""
+
+LEAST_BANDWIDTH = 0.6
+"""Of half the model's sample rate: audio that reaches less far went through a telephone or such.
+Clean LibriSpeech reaches all of it, even 10 dB quieter 84 %, coded as MP3 of low bit rate 72 %;
+through 8 kHz and back it reaches 53 %."""
+
+_NAMED = 3
+
+CLIPPED_SHARE, DROPPED_SHARE, DROPOUTS = 0.005, 0.01, 2
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A calibration at a stated false-positive rate.
+    """A calibration at a stated rate of mistakes.
 
     Attributes:
         calibration: What clean audio looks like.
         false_positive_rate: Of the check for adversarial audio, on clean audio like the
             calibration's. A file is inconsistent if its folder's core would not verify it.
+        false_discovery_rate: Flag instead, in a run over many files, so that of the flagged about
+            this share is clean; None goes by each file alone.
     """
 
     calibration: Calibration
     false_positive_rate: float = 0.01
+    false_discovery_rate: float | None = None
 
     def __post_init__(self) -> None:
         """Fail now, not at the first file, if the calibration cannot give this rate.
 
         Raises:
             CalibrationError: The text says how many files are needed.
+            InputError: If a rate is not a share.
         """
         self.calibration.threshold(self.false_positive_rate)
+        rate = self.false_discovery_rate
+        if rate is not None and not 0 < rate < 1:
+            raise InputError(
+                f"false-discovery rate is {rate}, expected a share in (0, 1) such as 0.05"
+            )
 
-    def judge(self, recording: Recording, audio: Audio, measured: Measurement) -> ScreenRecord:
-        """Judge one file by itself."""
+    def judge(self, file: MeasuredFile, *, q_value: float | None = None) -> ScreenRecord:
+        """Judge one file by itself, and, where a q-value says so, among all of its run."""
+        if file.facts is None or file.measurement is None:
+            return ScreenRecord(file.id, file.speaker, "error", error=file.error)
         calibration = self.calibration
         threshold = calibration.threshold(self.false_positive_rate)
-        distance = calibration.distance(measured)
-        domain_threshold = float(calibration.domain_distances[-1]) * DOMAIN_MARGIN
-        domain_distance = float(calibration.domain.distance([measured.spectrum])[0])
-        p_value = calibration.p_value(distance)
-        reasons = []
-        outside = domain_distance > domain_threshold
-        if outside:
-            reasons.append(
-                f"its spectrum is {domain_distance:.1f} from the calibration's audio, farther than "
-                f"{domain_threshold:.1f}: the detector is not calibrated for such audio"
-            )
-        if audio.source_rate_hz < audio.sample_rate_hz:
-            outside = True
-            reasons.append(
-                f"recorded at {audio.source_rate_hz} Hz for a model of {audio.sample_rate_hz} Hz: "
-                f"nothing above {audio.source_rate_hz / 2000:g} kHz, which neither detector nor "
-                "voice comparison is made for; record at the model's rate"
-            )
-        adversarial = distance > threshold
-        if adversarial:
-            reasons.append(self._explain(measured, distance, threshold, p_value))
-        return ScreenRecord(
-            id=recording.id,
-            speaker=recording.speaker,
-            verdict="out_of_domain" if outside else "adversarial" if adversarial else "clean",
-            reasons=tuple(reasons),
+        distance = calibration.distance(file.measurement)
+        domain_distance = float(calibration.domain.distance([file.measurement.spectrum])[0])
+        record = ScreenRecord(
+            file.id,
+            file.speaker,
+            "clean",
             distance=distance,
             distance_threshold=threshold,
-            p_value=p_value,
+            p_value=calibration.p_value(distance),
+            q_value=q_value,
             domain_distance=domain_distance,
-            domain_threshold=domain_threshold,
-            **file_facts(audio),
+            domain_threshold=float(calibration.domain_distances[-1]) * DOMAIN_MARGIN,
+            duration_s=file.facts.duration_s,
+            sample_rate_hz=file.facts.sample_rate_hz,
+            channels=file.facts.channels,
+            encoding=file.facts.encoding,
+            bandwidth_hz=file.facts.condition.bandwidth_hz,
+            changes=file.facts.changes,
+            sha256=file.facts.sha256,
+        )
+        return with_findings(
+            record,
+            *self._domain(record, file.facts),
+            *self._adversarial(record, file.measurement),
+            *_damage(file.facts),
         )
 
-    def judge_folder(
-        self, records: Sequence[ScreenRecord], measured: Sequence[Measurement]
+    def judge_beside(
+        self, records: Sequence[ScreenRecord], measured: Sequence[MeasuredFile]
     ) -> list[ScreenRecord]:
         """Add how each file of one speaker sounds beside the others.
 
@@ -91,18 +108,18 @@ class Judge:
         """
         if len(records) != len(measured):
             raise InputError(f"got {len(records)} records for {len(measured)} measurements")
-        if len(records) < 2:
+        voices = [file.measurement.embedding for file in measured if file.measurement is not None]
+        if len(voices) != len(records) or len(voices) < 2:
             return list(records)
         # no conformal threshold here: one at 1 % takes 99 recordings of repeated speakers, and one
         # mislabelled recording among them would set it
         threshold = self.calibration.verification_threshold
-        scores = consistency_scores(np.stack([m.embedding for m in measured]))
         judged = []
-        for record, score in zip(records, scores.tolist(), strict=True):
-            record = replace(record, consistency=score, consistency_threshold=threshold)
+        for record, score in zip(records, consistency_scores(np.stack(voices)), strict=True):
+            record = replace(record, consistency=float(score), consistency_threshold=threshold)
             if threshold is not None and score < threshold:
                 why = (
-                    "the two files of this folder do not sound like one speaker (cosine "
+                    "the two files of this speaker do not sound like one voice (cosine "
                     f"{score:.2f}, expected at least {threshold:.2f}); which one is wrong cannot "
                     "be told"
                     if len(records) == 2
@@ -110,26 +127,116 @@ class Judge:
                     f"{len(records) // 2 + 1} files that agree best, expected at least "
                     f"{threshold:.2f})"
                 )
-                verdict = "inconsistent" if record.verdict == "clean" else record.verdict
-                record = replace(record, verdict=verdict, reasons=(*record.reasons, why))
+                record = with_findings(record, Finding.of("inconsistent", why))
             judged.append(record)
         return judged
 
-    def _explain(
-        self, measured: Measurement, distance: float, threshold: float, p_value: float
-    ) -> str:
-        config = self.calibration.config
-        deviations = self.calibration.deviations(measured)
-        worst = int(np.argmax(np.abs(deviations)))
-        direction = "more" if deviations[worst] > 0 else "less"
-        noise = config.noises[worst // len(config.layers)].name
-        layer = config.layers[worst % len(config.layers)]
-        return (
-            f"reacts to noise unlike clean audio (distance {distance:.1f} > {threshold:.1f}, p = "
-            f"{p_value:.3f}); most of all layer {layer} changes {direction} than usual under "
-            f"{noise} ({deviations[worst]:+.1f} robust deviations)"
+    def judge_twins(self, record: ScreenRecord, twins: Sequence[Twin]) -> ScreenRecord:
+        """Add that the same recording lies under other speakers."""
+        named = [f"{t.id!r} of {t.speaker or 'nobody'} ({t.correlation:.2f})" for t in twins]
+        some = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        why = (
+            f"the same recording as {', '.join(named[:_NAMED])}{some} (correlation of the samples)"
         )
+        record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
+        return with_findings(record, Finding.of("duplicate", why))
+
+    def judge_accused(self, record: ScreenRecord, accusation: Accusation) -> ScreenRecord:
+        """Add that a file looks as if it carried a backdoor's trigger."""
+        why = (
+            f"under destroying noise the files that the model calls {accusation.named} fall into "
+            f"two kinds, and this is of the one that comes from many voices (probability "
+            f"{accusation.suspicion:.2f}; alarm {accusation.alarm:.0f}, limit "
+            f"{accusation.limit:.0f}): so do files with a backdoor's trigger"
+        )
+        return with_findings(record, Finding.of("poisoned", why))
+
+    def _domain(self, record: ScreenRecord, facts: FileFacts) -> list[Finding]:
+        found = []
+        distance, limit = record.domain_distance or 0.0, record.domain_threshold or 0.0
+        if distance > limit:
+            why = (
+                f"its spectrum is {distance:.1f} from the calibration's audio, farther than "
+                f"{limit:.1f}: the detector is not calibrated for such audio"
+            )
+            found.append(Finding.of("out_of_domain", why))
+        rate = self.calibration.sample_rate_hz
+        reach = min(facts.condition.bandwidth_hz, facts.sample_rate_hz / 2)
+        if reach < LEAST_BANDWIDTH * rate / 2 or facts.sample_rate_hz < rate:
+            how = (
+                f"recorded at {facts.sample_rate_hz} Hz for a model of {rate} Hz"
+                if facts.sample_rate_hz < rate
+                else f"stored at {facts.sample_rate_hz} Hz, but it went through something narrower"
+            )
+            why = (
+                f"{how}: nothing above {reach / 1000:g} kHz, which neither detector nor voice "
+                "comparison is made for"
+            )
+            found.append(Finding("out_of_domain", why, "record at the model's rate"))
+        return found
+
+    def _adversarial(self, record: ScreenRecord, measured: Measurement) -> list[Finding]:
+        distance, threshold = record.distance or 0.0, record.distance_threshold or 0.0
+        by_run = self.false_discovery_rate
+        if by_run is None and distance > threshold:
+            limit = f"distance {distance:.2f} > {threshold:.2f}, p = {record.p_value:.3f}"
+        elif by_run is not None and record.q_value is not None and record.q_value <= by_run:
+            limit = f"q = {record.q_value:.2g} ≤ {by_run:g}, p = {record.p_value:.3f}"
+        else:
+            return []
+        noise, what, deviation = self.calibration.farthest(measured)
+        what = f"the {what}" if what in (*DECISION, TURN) else f"the change of layer {what}"
+        direction = "above" if deviation > 0 else "below"
+        why = (
+            f"reacts to noise unlike clean audio ({limit}); farthest off is {what} under "
+            f"{_words(noise)}, {abs(deviation):.1f} robust deviations {direction} the usual"
+        )
+        return [Finding.of("adversarial", why)]
 
 
-DOMAIN_MARGIN = 1.5
-"""Out of domain is farther than this many times the farthest calibration recording."""
+def judge_speaker(records: Sequence[ScreenRecord]) -> SpeakerRecord:
+    """Put together what is known of one speaker, whose files' records these are."""
+    readable = [record for record in records if record.verdict != "error"]
+    every = tuple(finding for record in readable for finding in record.findings)
+    findings = []
+    if len(readable) == 1:
+        why = f"one of {len(records)} files could be judged: its voice was compared with nothing"
+        findings.append(Finding.of("lonely", why))
+    return SpeakerRecord(
+        speaker=records[0].speaker or "",
+        verdict=verdict_of(every) if readable else "error",
+        files=len(records),
+        flagged=sum(record.flagged for record in records),
+        failed=len(records) - len(readable),
+        findings=tuple(findings),
+    )
+
+
+def with_findings(record: ScreenRecord, *findings: Finding) -> ScreenRecord:
+    """Return a record that says these things too, with the verdict that follows."""
+    every = (*record.findings, *findings)
+    return replace(record, findings=every, verdict=verdict_of(every))
+
+
+def _words(noise: Noise) -> str:
+    where = "waveform" if noise.level == "raw" else "spectrogram"
+    kind = "white noise" if noise.family == "gaussian" else f"{noise.family} noise"
+    return f"{kind} of {noise.scale:g} in the {where}"
+
+
+def _damage(facts: FileFacts) -> list[Finding]:
+    found = []
+    if facts.clipped_share > CLIPPED_SHARE:
+        why = (
+            f"{facts.clipped_share:.1%} of its samples are at full scale: it was recorded too loud"
+        )
+        found.append(Finding.of("damaged", why))
+    condition = facts.condition
+    if condition.dropouts >= DROPOUTS or condition.dropped_share > DROPPED_SHARE:
+        times = "once" if condition.dropouts == 1 else f"{condition.dropouts} times"
+        why = (
+            f"the signal breaks off to exact silence {times} ({condition.dropped_share:.1%} of "
+            "it), as lost packets or a cut leave it"
+        )
+        found.append(Finding.of("damaged", why))
+    return found

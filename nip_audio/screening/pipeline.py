@@ -1,39 +1,54 @@
-"""Screen a folder: sorted walk, one record a file, flushed; interrupted runs continue."""
+"""The screening loop: measure what is new, then judge everything together."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
 from nip_audio import __version__
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import Audio, read_audio
-from nip_audio.audio.manifest import Recording, walk_audio
-from nip_audio.core.state import whole_lines, write_atomic
-from nip_audio.errors import AudioError, InputError, OutputError, ResumeError
+from nip_audio.audio.manifest import Recording
+from nip_audio.core.state import write_atomic
+from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import Measurement, measure
-from nip_audio.screening.records import ScreenRecord, error_record
-from nip_audio.screening.summary import ScreenSummary, summarize
+from nip_audio.screening.comparison import Comparison, compare
+from nip_audio.screening.engines.base import Engine
+from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
+from nip_audio.screening.judge import Judge, judge_speaker
+from nip_audio.screening.measure import FileMeasurer, MeasuredFile, stamp_of
+from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.results import RESULTS_NAME, SPEAKERS_NAME, Results
+from nip_audio.screening.sources import Source
+from nip_audio.screening.summary import ScreenSummary, Tally
 
-__all__ = ["Screener", "ScreenResult"]
+__all__ = ["SUMMARY_NAME", "ScreenResult", "Screener"]
 
-RUN_NAME, RESULTS_NAME, SUMMARY_NAME = "run.json", "results.jsonl", "summary.json"
+RUN_NAME = "run.json"
+SUMMARY_NAME = "summary.json"
 
-Progress = Callable[[ScreenRecord], None]
+_OWN = frozenset({RUN_NAME, SUMMARY_NAME, RESULTS_NAME, SPEAKERS_NAME, JOURNAL_NAME, LOCK_NAME})
+
+Progress = Callable[[str], None]
+"""Called with the id of each file that is done."""
 
 
 @dataclass(frozen=True)
 class ScreenResult:
-    """All records of a run and what they amount to."""
+    """What a run amounts to.
 
-    records: list[ScreenRecord]
+    Attributes:
+        summary: Counts.
+        results: Where the records of files and speakers lie; they are read one by one.
+    """
+
     summary: ScreenSummary
+    results: Results
 
 
 @dataclass(frozen=True)
@@ -42,138 +57,216 @@ class Screener:
 
     Attributes:
         pretrained: Model.
-        judge: Calibration and false-positive rate.
+        judge: Calibration and rate.
         adapter: How files are read.
         seed: Of the noise. Each file's noise comes from the seed and the file's content.
+        engine: Where files are measured.
+        backdoor: Whether to look for files with a backdoor's trigger as well: for a model that was,
+            or may have been, trained on these very files.
     """
 
     pretrained: PretrainedModel
     judge: Judge
     adapter: WaveformAdapter
     seed: int = 0
+    engine: Engine = field(default_factory=LocalEngine)
+    backdoor: bool = False
 
-    def identity(self) -> dict[str, Any]:
-        """Return everything that a record depends on besides the file."""
+    @property
+    def measurer(self) -> FileMeasurer:
+        """What measures one file."""
+        known, settings = self.judge.calibration, self.adapter.settings
+        return FileMeasurer(
+            self.pretrained, known.config, known.names, settings, self.seed, self.backdoor
+        )
+
+    def measuring(self) -> dict[str, Any]:
+        """Return everything that a measurement depends on besides the file."""
         return {
             "nip_audio": __version__,
             "model": self.pretrained.card.name,
             "model_id": self.pretrained.model_id,
-            "calibration": self.judge.calibration.fingerprint,
-            "false_positive_rate": self.judge.false_positive_rate,
+            "nccr": self.judge.calibration.config.to_json(),
+            "names": self.judge.calibration.names,
             "seed": self.seed,
+            "triggers": self.backdoor,
             "read": asdict(self.adapter.settings),
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that a verdict depends on besides the files."""
+        return self.measuring() | {
+            "calibration": self.judge.calibration.fingerprint,
+            "calibration_sources": self.judge.calibration.sources,
+            "false_positive_rate": self.judge.false_positive_rate,
+            "false_discovery_rate": self.judge.false_discovery_rate,
         }
 
     def judge_files(self, recordings: Iterable[Recording]) -> Iterator[ScreenRecord]:
         """Judge files one by one, without comparing them to each other."""
         for recording in recordings:
-            yield self._measure(recording)[0]
-
-    def judge_group(self, recordings: Iterable[Recording]) -> list[ScreenRecord]:
-        """Judge the files of one speaker, each by itself and beside the others."""
-        records: dict[str, ScreenRecord] = {}
-        measured: dict[str, Measurement] = {}
-        for recording in recordings:
-            record, measurement = self._measure(recording)
-            records[record.id] = record
-            if measurement is not None:
-                measured[record.id] = measurement
-        readable = [records[name] for name in measured]
-        for record in self.judge.judge_folder(readable, list(measured.values())):
-            records[record.id] = record
-        return list(records.values())
+            yield self.judge.judge(self.measurer(recording))
 
     def screen(
-        self, folder: Path, out: Path, *, progress: Progress = lambda record: None
+        self, source: Source, out: Path, *, progress: Progress = lambda recording: None
     ) -> ScreenResult:
-        """Screen a folder into ``out``: results.jsonl, summary.json and run.json.
+        """Screen files into ``out``: results.jsonl, speakers.jsonl and summary.json.
 
-        A speaker's files are judged together and their records written one by one, each flushed.
-        Started again after an interruption at any point, it writes what is missing; the result is
-        that of an undisturbed run.
+        Each file's measurement is written to measured.jsonl and flushed before the next; run.json
+        says what it depends on. Started again, after an interruption at any point, with files added
+        or changed, or to judge at another rate, only what is new is measured; the results are
+        those of one undisturbed run.
 
         Args:
-            folder: One sub-folder a speaker, or flat.
+            source: A folder or a manifest.
             out: Folder for the results; created when missing.
-            progress: Called for every record, those of an earlier run included.
+            progress: Called for every file, those of an earlier run included.
 
         Raises:
-            ResumeError: If ``out`` holds a run with another model, calibration, rate or seed.
-            OutputError: If ``out`` cannot be written.
-            InputError: If there is no audio file: an empty screening must not look like a clean
-                one.
+            ResumeError: If ``out`` holds measurements of another model, seed or source.
+            OutputError: If ``out`` cannot be written, or another run is writing there.
+            InputError: If there is no file: an empty screening must not look like a clean one.
         """
-        if next(walk_audio(folder), None) is None:
+        if next(iter(source), None) is None:
             raise InputError(
-                f"no audio file below {folder}, expected wav, flac, ogg or mp3; check the path"
+                f"no audio file in {source.name}, expected wav, flac, ogg or mp3; check the path"
             )
-        self._claim(folder, out)
-        done = {record.id: record for record in _read_results(out / RESULTS_NAME)}
-        for record in done.values():
-            progress(record)
-        records: list[ScreenRecord] = []
-        with (out / RESULTS_NAME).open("a", encoding="ascii") as results:
-            for group in _groups(walk_audio(folder)):
-                missing = [r for r in group if r.id not in done]
-                # the whole group is measured again: consistency needs all of it
-                judged = self.judge_group(group) if missing else [done[r.id] for r in group]
-                for record in judged:
-                    if record.id not in done:
-                        results.write(record.to_line() + "\n")
-                        results.flush()
-                        progress(record)
-                    records.append(done.get(record.id, record))
-        summary = summarize(records)
-        text = json.dumps(self.identity() | summary.to_json(), indent=2, allow_nan=False)
-        write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
-        return ScreenResult(records, summary)
+        with self._opened(source, out) as journal:
+            self._measure(source, journal, progress)
+            return self._judge(source, journal, out)
 
-    def _measure(self, recording: Recording) -> tuple[ScreenRecord, Measurement | None]:
-        try:
-            audio: Audio = read_audio(recording.path, self.adapter.settings, span=recording.span)
-        except AudioError as err:
-            return error_record(recording, err), None
-        config = self.judge.calibration.config
-        measured = measure(self.pretrained, audio, config, seed=self.seed)
-        return self.judge.judge(recording, audio, measured), measured
+    def watch(
+        self,
+        source: Source,
+        out: Path,
+        *,
+        looks: Iterable[None],
+        progress: Progress = lambda recording: None,
+    ) -> Iterator[ScreenResult]:
+        """Screen a folder that keeps filling.
 
-    def _claim(self, folder: Path, out: Path) -> None:
-        """Make ``out`` this run's own, or find that it already is."""
-        identity = {"folder": str(folder.resolve()), **self.identity()}
-        path = out / RUN_NAME
+        A file is measured once it has not changed from one look to the next: one that is still
+        being copied is left alone, and no clock has to be right for that.
+
+        Args:
+            source: The folder; it may still be empty.
+            out: As for ``screen``.
+            looks: One item a look; whoever makes them waits in between, and ends.
+            progress: Called for every file that is measured.
+
+        Yields:
+            The results, whenever they were written anew.
+
+        Raises:
+            ResumeError: As ``screen``.
+            OutputError: As ``screen``.
+        """
+        with self._opened(source, out) as journal:
+            seen: dict[str, str] = {}
+            judged: dict[str, str] = {}
+            for _ in looks:
+                last, seen = seen, {r.id: stamp_of(r) for r in source}
+                settled = {name for name, stamp in seen.items() if last.get(name) == stamp}
+                self._measure(source, journal, progress, only=settled)
+                known = {name: stamp for name, stamp in seen.items() if journal.stamp(name)}
+                if known and known != judged:
+                    yield self._judge(source, journal, out)
+                judged = known
+
+    @contextmanager
+    def _opened(self, source: Source, out: Path) -> Iterator[Journal]:
+        """Make ``out`` this run's own, or find that it already is; nobody else may write there."""
         try:
             out.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                earlier = json.loads(path.read_text(encoding="utf-8"))
-                changed = sorted(k for k in identity if earlier.get(k) != identity[k])
-                if changed:
-                    details = ", ".join(
-                        f"{k} ({earlier.get(k)}, now {identity[k]})" for k in changed
-                    )
-                    raise ResumeError(
-                        f"{out} holds a run with another {details}; use another --out, or the "
-                        "settings of that run"
-                    )
-            elif any(out.iterdir()):
-                raise OutputError(f"{out} is not empty and holds no run; use another --out")
-            else:
-                write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
         except OSError as err:
             raise OutputError(
                 f"{out} cannot be written ({err.strerror}); use another --out"
             ) from err
-        except ValueError as err:
+        strange = sorted(entry.name for entry in out.iterdir() if entry.name not in _OWN)
+        if strange and not (out / RUN_NAME).exists():
+            raise OutputError(f"{out} is not empty and holds no run; use another --out")
+        with locked(out):
+            self._claim(source, out / RUN_NAME)
+            with Journal(out / JOURNAL_NAME) as journal:
+                yield journal
+
+    def _claim(self, source: Source, path: Path) -> None:
+        identity = {"source": source.name, **self.measuring()}
+        if not path.exists():
+            write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
+            return
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            changed = sorted(k for k in identity if earlier.get(k) != identity[k])
+        except (AttributeError, OSError, ValueError) as err:
             raise ResumeError(f"{path} is damaged ({err}); use another --out") from err
+        if changed:
+            details = ", ".join(f"{k} ({earlier.get(k)}, now {identity[k]})" for k in changed)
+            raise ResumeError(
+                f"{path.parent} holds a run with another {details}; use another --out, or the "
+                "settings of that run"
+            )
+
+    def _measure(
+        self,
+        source: Source,
+        journal: Journal,
+        progress: Progress,
+        *,
+        only: Container[str] | None = None,
+    ) -> None:
+        """Measure what is new or has changed, of all files or of some."""
+
+        def new() -> Iterator[Recording]:
+            for recording in source:
+                if journal.stamp(recording.id) == stamp_of(recording):
+                    progress(recording.id)
+                elif only is None or recording.id in only:
+                    yield recording
+
+        for file in self.engine.measure(self.measurer, new()):
+            journal.append(file)
+            progress(file.id)
+
+    def _judge(self, source: Source, journal: Journal, out: Path) -> ScreenResult:
+        """Judge all that is measured, and write it anew."""
+        settings, calibration = self.adapter.settings, self.judge.calibration
+        files = (_known(journal, r) for r in source if journal.stamp(r.id))
+        comparison = compare(files, source, calibration, settings)
+        tally = Tally(self.judge.false_positive_rate)
+        with Results(out).writing() as write:
+            for group in _groups(r for r in source if journal.stamp(r.id)):
+                records = self._judge_group([_known(journal, r) for r in group], comparison)
+                speaker = judge_speaker(records) if group[0].speaker is not None else None
+                write(records, speaker)
+                tally.add(records, speaker)
+        summary = tally.summary(backdoor=comparison.backdoor)
+        text = json.dumps(self.identity() | summary.to_json(), indent=2, allow_nan=False)
+        write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
+        return ScreenResult(summary, Results(out))
+
+    def _judge_group(
+        self, files: Sequence[MeasuredFile], comparison: Comparison
+    ) -> list[ScreenRecord]:
+        """Judge the files of one speaker, each by itself and beside the others."""
+        records = {f.id: self.judge.judge(f, q_value=comparison.q_values.get(f.id)) for f in files}
+        readable = [file for file in files if file.measurement is not None]
+        beside = self.judge.judge_beside([records[file.id] for file in readable], readable)
+        records |= {record.id: record for record in beside}
+        for name in records.keys() & comparison.twins.keys():
+            records[name] = self.judge.judge_twins(records[name], comparison.twins[name])
+        for name in records.keys() & comparison.accused.keys():
+            records[name] = self.judge.judge_accused(records[name], comparison.accused[name])
+        return list(records.values())
+
+
+def _known(journal: Journal, recording: Recording) -> MeasuredFile:
+    """Return what was measured; whose voice it is said to be may have changed since."""
+    return replace(journal.read(recording.id), speaker=recording.speaker)
 
 
 def _groups(recordings: Iterable[Recording]) -> Iterator[list[Recording]]:
-    """Cut the sorted walk into speakers; a file without a speaker is a group of its own."""
+    """Cut the sorted recordings into speakers; a file without a speaker is a group of its own."""
     alone = count()
     for _, group in groupby(recordings, key=lambda r: r.speaker or next(alone)):
         yield list(group)
-
-
-def _read_results(path: Path) -> Iterator[ScreenRecord]:
-    """Read an earlier run's records."""
-    for line in whole_lines(path, mend=True):
-        yield ScreenRecord.from_line(line.decode("ascii", errors="replace"))

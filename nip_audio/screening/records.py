@@ -1,4 +1,4 @@
-"""One record a file: what was measured, the verdict, and why."""
+"""One record a file and one a speaker: what was measured, the verdict, why, and what to do."""
 
 from __future__ import annotations
 
@@ -6,16 +6,80 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from nip_audio.audio.io import Audio
-from nip_audio.audio.manifest import Recording
 from nip_audio.errors import AudioError, ResumeError
 
-__all__ = ["FLAGGED", "ScreenRecord", "Verdict", "error_record"]
+__all__ = [
+    "FLAGGED",
+    "RISKS",
+    "Finding",
+    "Risk",
+    "ScreenRecord",
+    "SpeakerRecord",
+    "Verdict",
+    "error_of",
+    "verdict_of",
+]
 
-Verdict = Literal["clean", "adversarial", "inconsistent", "out_of_domain", "error"]
+Risk = Literal[
+    "out_of_domain", "adversarial", "poisoned", "duplicate", "inconsistent", "damaged", "lonely"
+]
+"""What can be wrong with a file or a speaker, short of not being readable."""
 
-FLAGGED: tuple[Verdict, ...] = ("adversarial", "inconsistent", "out_of_domain")
+Verdict = Literal[
+    "clean",
+    "adversarial",
+    "poisoned",
+    "duplicate",
+    "inconsistent",
+    "damaged",
+    "out_of_domain",
+    "error",
+]
+
+RISKS: dict[Risk, str] = {
+    "out_of_domain": "calibrate on clean audio of your own: nip-audio calibrate CLEAN_DIR",
+    "adversarial": "do not enrol it; listen, and record it again; to look closer: nip-audio purify",
+    "poisoned": "keep it out of training and enrolment; listen, and ask where it came from",
+    "duplicate": "enrol it under one speaker only; ask whose voice it is",
+    "inconsistent": "listen, and ask who spoke; do not enrol it until that is known",
+    "damaged": "record it again, or fetch the original",
+    "lonely": "record more of this speaker: with one file nothing can be compared",
+}
+"""What to do, by risk; the gravest first where a file has several."""
+
+FLAGGED: tuple[Verdict, ...] = tuple(risk for risk in RISKS if risk != "lonely")
 """Verdicts that ask for a person's attention, short of a file that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        risk: Which.
+        why: In words and numbers.
+        remedy: What to do.
+    """
+
+    risk: Risk
+    why: str
+    remedy: str
+
+    @staticmethod
+    def of(risk: Risk, why: str) -> Finding:
+        """Return a finding with the remedy of its risk."""
+        return Finding(risk, why, RISKS[risk])
+
+
+def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
+    """Return the gravest finding's risk, or ``clean``.
+
+    Example:
+        >>> verdict_of((Finding.of("inconsistent", "…"), Finding.of("adversarial", "…")))
+        'adversarial'
+    """
+    found = {finding.risk for finding in findings}
+    return next((verdict for verdict in FLAGGED if verdict in found), "clean")
 
 
 @dataclass(frozen=True)
@@ -23,25 +87,33 @@ class ScreenRecord:
     """Result for one file.
 
     Attributes:
-        id: Path below the screened folder.
-        speaker: Folder it lies in; None where flat.
+        id: Path below the screened folder, or the manifest's ID.
+        speaker: Folder it lies in, or whom the manifest names; None where neither does.
         verdict: ``error``: could not be judged. ``out_of_domain``: unlike the calibration's audio,
             so the detector's word means nothing. ``adversarial``: behaves under noise as clean
-            audio of the calibration's kind does not. ``inconsistent``: does not sound like the
-            rest of its folder. ``clean``: none of these; it is no proof of innocence.
-        reasons: Why, in words and numbers; everything that was found, not only the verdict's own.
-        distance: From clean NCCR vectors.
+            audio of the calibration's kind does not. ``poisoned``: reacts to destroying noise as
+            files with a backdoor's trigger do. ``duplicate``: the same recording lies under another
+            speaker. ``inconsistent``: does not sound like its speaker's other files. ``damaged``:
+            something is missing from it. ``clean``: none of these; it is no proof of innocence.
+        findings: Everything that was found, not only the verdict's own.
+        distance: From clean evidence.
         distance_threshold: Flagged above it.
         p_value: Share of clean audio that is as far off, conformal.
+        q_value: Share of clean files expected among those as far off as this one in this run
+            (Benjamini–Hochberg; below 1 / (n + 1) from the fitted tail, an extrapolation). None
+            where there was nothing to compare with.
         domain_distance: From clean spectra.
         domain_threshold: Out of domain above it.
-        consistency: Mean cosine to the folder's core; None if the folder has fewer than two.
+        consistency: Mean cosine to the core of its speaker's files; None if there are fewer than
+            two.
         consistency_threshold: Flagged below it: the cosine of the equal error rate; None if the
             calibration knows no speaker twice.
+        duplicate_of: Ids of other files with the same recording.
         duration_s: Seconds.
         sample_rate_hz: Of the file.
         channels: Of the file.
         encoding: Of the file.
+        bandwidth_hz: Above it there is nothing.
         changes: What reading it changed.
         sha256: Of the file's bytes.
         error: ``code``, ``found`` and ``remedy`` where the verdict is ``error``.
@@ -50,18 +122,21 @@ class ScreenRecord:
     id: str
     speaker: str | None
     verdict: Verdict
-    reasons: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     distance: float | None = None
     distance_threshold: float | None = None
     p_value: float | None = None
+    q_value: float | None = None
     domain_distance: float | None = None
     domain_threshold: float | None = None
     consistency: float | None = None
     consistency_threshold: float | None = None
+    duplicate_of: tuple[str, ...] = ()
     duration_s: float | None = None
     sample_rate_hz: int | None = None
     channels: int | None = None
     encoding: str | None = None
+    bandwidth_hz: float | None = None
     changes: tuple[str, ...] = ()
     sha256: str | None = None
     error: dict[str, str] | None = None
@@ -71,12 +146,16 @@ class ScreenRecord:
         """Whether a person should look."""
         return self.verdict in FLAGGED
 
+    @property
+    def why(self) -> tuple[str, ...]:
+        """What was found or failed, in words, one sentence each."""
+        if self.error is not None:
+            return (f"{self.error['found']}; {self.error['remedy']}",)
+        return tuple(f"{finding.why}; {finding.remedy}" for finding in self.findings)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; numbers rounded to six decimals."""
-        return {
-            name: round(value, 6) if isinstance(value, float) else value
-            for name, value in asdict(self).items()
-        }
+        return _rounded(asdict(self))
 
     def to_line(self) -> str:
         """Return one line of JSON."""
@@ -89,36 +168,67 @@ class ScreenRecord:
         Raises:
             ResumeError: If the line is something else.
         """
-        try:
-            data = json.loads(line)
-            if set(data) != {f.name for f in fields(ScreenRecord)}:
-                raise ValueError("other fields")
-        except (TypeError, ValueError) as err:
-            raise ResumeError(
-                f"a line is no screen record ({err}): {line[:60]!r}; use another --out"
-            ) from err
-        data["reasons"], data["changes"] = tuple(data["reasons"]), tuple(data["changes"])
+        data = _read(line, ScreenRecord)
+        data["changes"], data["duplicate_of"] = tuple(data["changes"]), tuple(data["duplicate_of"])
         return ScreenRecord(**data)
 
 
-def error_record(recording: Recording, err: AudioError) -> ScreenRecord:
-    """Return the record of a file that could not be judged."""
-    return ScreenRecord(
-        id=recording.id,
-        speaker=recording.speaker,
-        verdict="error",
-        reasons=(f"{err.found}; {err.remedy}",),
-        error={"code": err.code, "found": err.found, "remedy": err.remedy},
-    )
+@dataclass(frozen=True)
+class SpeakerRecord:
+    """Result for one speaker.
+
+    Attributes:
+        speaker: Whose files.
+        verdict: The gravest of the files' verdicts, or ``clean``; ``error`` if no file could be
+            judged.
+        files: How many.
+        flagged: How many of them are flagged.
+        failed: How many could not be judged.
+        findings: What concerns the speaker rather than one file.
+    """
+
+    speaker: str
+    verdict: Verdict
+    files: int
+    flagged: int
+    failed: int
+    findings: tuple[Finding, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def to_line(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps(self.to_json(), ensure_ascii=True, allow_nan=False)
+
+    @staticmethod
+    def from_line(line: str) -> SpeakerRecord:
+        """Read what ``to_line`` wrote.
+
+        Raises:
+            ResumeError: If the line is something else.
+        """
+        return SpeakerRecord(**_read(line, SpeakerRecord))
 
 
-def file_facts(audio: Audio) -> dict[str, Any]:
-    """Return a record's facts about the file itself."""
-    return {
-        "duration_s": audio.duration_s,
-        "sample_rate_hz": audio.source_rate_hz,
-        "channels": audio.source_channels,
-        "encoding": audio.encoding,
-        "changes": audio.changes,
-        "sha256": audio.sha256,
-    }
+def error_of(err: AudioError) -> dict[str, str]:
+    """Return what a record says of a file that could not be judged."""
+    return {"code": err.code, "found": err.found, "remedy": err.remedy}
+
+
+def _read(line: str, kind: type[ScreenRecord | SpeakerRecord]) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(line)
+        if set(data) != {f.name for f in fields(kind)}:
+            raise ValueError("other fields")
+        data["findings"] = tuple(Finding(**finding) for finding in data["findings"])
+    except (TypeError, ValueError) as err:
+        raise ResumeError(
+            f"a line is no {kind.__name__} ({err}): {line[:60]!r}; screen into another --out"
+        ) from err
+    return data
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}

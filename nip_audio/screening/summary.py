@@ -9,9 +9,9 @@ from typing import Any
 
 from scipy.stats import binom
 
-from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.records import ScreenRecord, SpeakerRecord
 
-__all__ = ["ScreenSummary", "summarize"]
+__all__ = ["ScreenSummary", "Tally"]
 
 _TAIL = 0.05
 _SURPRISE = 1e-3
@@ -25,7 +25,11 @@ class ScreenSummary:
         files: Number of files.
         verdicts: Files by verdict.
         errors: Unreadable files by error code.
-        speakers: Number of speaker folders.
+        speakers: Number of speakers.
+        speakers_flagged: Of whom at least one file is flagged.
+        expected_by_chance: How many files would be called adversarial if all were clean and like
+            the calibration's.
+        backdoor: What the search for backdoor triggers came to; None if there was none.
         warning: Said when the run as a whole is unlike the calibration's audio, so that single
             verdicts mean little; None if it is not.
     """
@@ -34,6 +38,9 @@ class ScreenSummary:
     verdicts: dict[str, int]
     errors: dict[str, int]
     speakers: int
+    speakers_flagged: int
+    expected_by_chance: float
+    backdoor: str | None
     warning: str | None
 
     @property
@@ -51,35 +58,63 @@ class ScreenSummary:
         return asdict(self) | {"flagged": self.flagged, "failed": self.failed}
 
 
-def summarize(records: Sequence[ScreenRecord]) -> ScreenSummary:
-    """Count, and ask whether the calibration fits this run at all.
+class Tally:
+    """Counts records as they come, speaker by speaker.
 
-    Clean audio like the calibration's has p-values below 5 % in 5 % of the files. Far more of them
-    mean other audio (another language, microphone or codec, synthetic voices) or a mass attack.
+    Args:
+        false_positive_rate: At which files are called adversarial.
     """
-    verdicts = Counter(record.verdict for record in records)
-    return ScreenSummary(
-        files=len(records),
-        verdicts={name: verdicts[name] for name in sorted(verdicts)},
-        errors=dict(sorted(Counter(r.error["code"] for r in records if r.error).items())),
-        speakers=len({r.speaker for r in records if r.speaker is not None}),
-        warning=_warning(records),
-    )
 
+    def __init__(self, false_positive_rate: float) -> None:
+        """Count from zero."""
+        self._rate = false_positive_rate
+        self._verdicts: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._speakers = self._speakers_flagged = 0
+        self._judged = self._unusual = 0
 
-def _warning(records: Sequence[ScreenRecord]) -> str | None:
-    judged = [r for r in records if r.p_value is not None]
-    outside = sum(r.verdict == "out_of_domain" for r in judged)
-    unusual = sum(r.p_value is not None and r.p_value <= _TAIL for r in judged)
-    surprising = bool(judged) and binom.sf(unusual - 1, len(judged), _TAIL) < _SURPRISE
-    if not judged or (
-        outside * 2 < len(judged) and not (surprising and unusual * 5 >= len(judged))
-    ):
-        return None
-    return (
-        f"this audio is unlike the calibration's: {outside} of {len(judged)} files are out of "
-        f"domain and {unusual} react to noise as at most 5 % of clean audio does. Either most "
-        "files are attacked, or the audio is of another kind (microphone, codec, language, "
-        "synthetic voices). Calibrate on clean audio of your own: nip-audio calibrate CLEAN_DIR "
-        "--out my.calibration, then screen with --calibration my.calibration"
-    )
+    def add(self, records: Sequence[ScreenRecord], speaker: SpeakerRecord | None) -> None:
+        """Count the records of one speaker, or of a file that has none."""
+        for record in records:
+            self._verdicts[record.verdict] += 1
+            if record.error is not None:
+                self._errors[record.error["code"]] += 1
+            if record.p_value is not None:
+                self._judged += 1
+                self._unusual += record.p_value <= _TAIL
+        if speaker is not None:
+            self._speakers += 1
+            self._speakers_flagged += speaker.flagged > 0
+
+    def summary(self, *, backdoor: str | None = None) -> ScreenSummary:
+        """Return the counts, with what the search for triggers came to."""
+        return ScreenSummary(
+            files=self._verdicts.total(),
+            verdicts=dict(sorted(self._verdicts.items())),
+            errors=dict(sorted(self._errors.items())),
+            speakers=self._speakers,
+            speakers_flagged=self._speakers_flagged,
+            expected_by_chance=round(self._rate * self._judged, 2),
+            backdoor=backdoor,
+            warning=self._warning(),
+        )
+
+    def _warning(self) -> str | None:
+        """Ask whether the calibration fits this run at all.
+
+        Clean audio like the calibration's has p-values below 5 % in 5 % of the files. Far more of
+        them mean other audio (another language, microphone or codec, synthetic voices) or a mass
+        attack.
+        """
+        judged, unusual = self._judged, self._unusual
+        outside = self._verdicts["out_of_domain"]
+        surprising = judged > 0 and binom.sf(unusual - 1, judged, _TAIL) < _SURPRISE
+        if judged == 0 or (outside * 2 < judged and not (surprising and unusual * 5 >= judged)):
+            return None
+        return (
+            f"this audio is unlike the calibration's: {outside} of {judged} files are out of "
+            f"domain and {unusual} react to noise as at most 5 % of clean audio does. Either most "
+            "files are attacked, or the audio is of another kind (microphone, codec, language, "
+            "synthetic voices). Calibrate on clean audio of your own: nip-audio calibrate "
+            "CLEAN_DIR --out my.calibration, then screen with --calibration my.calibration"
+        )

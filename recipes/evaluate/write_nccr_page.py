@@ -13,7 +13,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nip_audio.evaluation.detection_study import CLEAN_ONLY, COMBINE
+from nip_audio.evaluation.detection_study import COMBINE
+from nip_audio.evaluation.detector_judges import CLEAN_ONLY
 from nip_audio.evaluation.paired_auroc import ROC_RATES
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
 

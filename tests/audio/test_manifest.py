@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nip_audio.audio.manifest import Recording, read_manifest, walk_audio
-from nip_audio.errors import InputError
+from nip_audio.audio.io import read_audio
+from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
+from nip_audio.errors import AudioError, InputError
 
 
 def touch(root: Path, *names: str) -> None:
@@ -34,10 +35,17 @@ def test_walk_is_sorted_and_takes_the_speaker_from_the_first_level(tmp_path):
 
 def test_unreadable_folder_is_yielded_to_be_reported(tmp_path, monkeypatch):
     touch(tmp_path, "ann/a.wav", "shut/b.wav")
-    access = os.access
-    # by hand, because root may read everything
-    monkeypatch.setattr(os, "access", lambda p, mode: Path(p).name != "shut" and access(p, mode))
+    scandir = os.scandir
+
+    def shut(path):  # by hand, because root may read everything
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", shut)
     assert [r.id for r in walk_audio(tmp_path)] == ["ann/a.wav", "shut"]
+    with pytest.raises(InputError, match="shut cannot be read"):
+        list(walk_audio(tmp_path / "shut"))
 
 
 def test_link_loops_end_where_they_close(tmp_path):
@@ -48,10 +56,46 @@ def test_link_loops_end_where_they_close(tmp_path):
     assert [r.id for r in walk_audio(tmp_path)] == ["ann/a.wav", "bob/a.wav"]
 
 
-def test_linked_folder_outside_is_followed(tmp_path):
-    touch(tmp_path, "elsewhere/ann/a.wav", "root/x.txt")
-    (tmp_path / "root" / "ann").symlink_to(tmp_path / "elsewhere" / "ann")
-    assert [r.id for r in walk_audio(tmp_path / "root")] == ["ann/a.wav"]
+def test_links_out_of_the_folder_are_reported_and_followed_only_if_asked(tmp_path, write_sound):
+    inside, outside = write_sound("root/ann/a.wav"), write_sound("elsewhere/bob/b.wav")
+    root = tmp_path / "root"
+    (root / "bob").symlink_to(outside.parent)
+    (root / "ann" / "b.wav").symlink_to(outside)
+    (root / "ann" / "same.wav").symlink_to("a.wav")
+    (root / "up").symlink_to(tmp_path)
+    got = {r.id: r for r in walk_audio(root)}
+    assert list(got) == ["ann/a.wav", "ann/b.wav", "ann/same.wav", "bob", "up"]
+    assert got["ann/same.wav"].read().content_sha256 == read_audio(inside).content_sha256
+    for name in ("ann/b.wav", "bob", "up"):
+        with pytest.raises(AudioError, match=r"is a link to .*; put the file itself there") as err:
+            got[name].read()
+        assert err.value.code == "outside"
+    followed = {r.id: r for r in walk_audio(root, follow_links=True)}
+    assert "up/elsewhere/bob/b.wav" in followed
+    assert followed["bob/b.wav"].speaker == "bob"
+    assert followed["ann/b.wav"].read().duration_s == 1.0
+
+
+def test_a_folder_named_by_a_link_is_no_link_out_of_it(tmp_path, write_sound):
+    write_sound("real/a.wav")
+    (tmp_path / "link").symlink_to("real")
+    (recording,) = walk_audio(tmp_path / "link")
+    assert recording.read().duration_s == 1.0
+
+
+def test_folders_as_deep_as_a_system_allows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1500):  # by hand: a path of that length could not be made at once
+        os.mkdir("d")
+        os.chdir("d")
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.wav")
+    assert [r.id for r in walk_audio(tmp_path)] == ["a.wav"]
+    for _ in range(1500):
+        os.chdir("d")
+    for _ in range(1500):  # what cleans up after tests may not be able to
+        os.chdir("..")
+        os.rmdir("d")
 
 
 def test_what_only_looks_like_audio_is_yielded_to_be_reported(tmp_path):
@@ -86,23 +130,23 @@ def test_manifest_is_read_in_its_own_order(tmp_path):
         tmp_path,
         "ID,duration,wav,start,stop,spk_id\n"
         "u2,1.0,$data_root/b.flac,16,32,ann\n"
-        "u1,1.0,/abs/a.flac,,,\n",
+        "u1,1.0,sub/../a.flac,,,\n",
     )
-    assert read_manifest(path, data_root=tmp_path) == [
+    assert read_recordings(path, data_root=tmp_path) == [
         Recording("u2", tmp_path / "b.flac", "ann", (16, 32)),
-        Recording("u1", Path("/abs/a.flac"), None, None),
+        Recording("u1", tmp_path / "a.flac", None, None),
     ]
 
 
 def test_manifest_without_spans(tmp_path):
     path = write(tmp_path, "ID,wav,spk_id\nu,a.wav,ann\n")
-    assert read_manifest(path) == [Recording("u", Path("a.wav"), "ann")]
+    assert read_recordings(path) == [Recording("u", tmp_path / "a.wav", "ann")]
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("ID,wav\nu,a.wav\n", "lacks column spk_id; expected a SpeechBrain manifest"),
+        ("ID,wav\nu,a.wav\n", "lacks column spk_id; expected SpeechBrain's columns"),
         ("x,y\n1,2\n", "lacks column ID, wav, spk_id"),
         ("", "has no rows"),
         ("ID,wav,spk_id\n", "has no rows"),
@@ -113,14 +157,17 @@ def test_manifest_without_spans(tmp_path):
         ),
         ("ID,wav,spk_id,start,stop\nu,a.wav,ann,,9\n", "line 2: start and stop must be samples"),
         ("ID,wav,spk_id,stop\nu,a.wav,ann,9\n", "line 2: start and stop must be samples"),
-        ("ID,wav,spk_id\nu,a.wav,ann\nv\n", "line 3 has fewer columns than the header"),
-        ("ID,spk_id,wav\nu,ann\n", "line 2 has fewer columns than the header"),
-        ("ID,wav,spk_id,stop,start\nu,a.wav,ann,9\n", "line 2 has fewer columns than the header"),
+        ("ID,wav,spk_id\nu,a.wav,ann\nv\n", "line 3: it has fewer columns than the header"),
+        ("ID,spk_id,wav\nu,ann\n", "line 2: it has fewer columns than the header"),
+        (
+            "ID,wav,spk_id,stop,start\nu,a.wav,ann,9\n",
+            "line 2: it has fewer columns than the header",
+        ),
     ],
 )
 def test_bad_manifest_is_an_error(tmp_path, text, match):
     with pytest.raises(InputError, match=match):
-        read_manifest(write(tmp_path, text))
+        read_recordings(write(tmp_path, text))
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00a", None])
@@ -128,5 +175,5 @@ def test_unreadable_manifest_is_an_error(tmp_path, data):
     path = tmp_path / "m.csv"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(InputError, match="cannot be read as a CSV manifest"):
-        read_manifest(path)
+    with pytest.raises(InputError, match="cannot be read as a manifest"):
+        read_recordings(path)

@@ -5,7 +5,12 @@ import torch
 from torch import nn
 
 from nip_audio.core.adapter import Batch, Bounds
-from nip_audio.core.decision import decision_changes, evidence_names, evidence_vector
+from nip_audio.core.decision import (
+    decision_changes,
+    embedding_turns,
+    evidence_names,
+    evidence_vector,
+)
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult, measure_nccr
 from nip_audio.core.noise import Noise
@@ -56,9 +61,19 @@ def test_no_noise_no_change_and_the_whole_lead_is_kept(same):
 def test_a_bare_embedding_model_has_no_decision(embedding_model, generator):
     item = torch.rand(1, 8000, generator=generator) - 0.5
     measured = measure_nccr(embedding_model, Batch(item), CONFIG, generator=generator)
-    assert torch.equal(evidence_vector(embedding_model, measured), measured.vector)
+    vector = evidence_vector(embedding_model, measured)
+    assert torch.equal(vector[: -len(CONFIG.noises)], measured.vector)
+    assert torch.equal(vector[-len(CONFIG.noises) :], embedding_turns(measured))
     with pytest.raises(InputError, match="only embeds"):
         decision_changes(embedding_model, measured)
+
+
+def test_turns_by_hand():
+    """Draws turn the embedding by 60° and by 90°, and by nothing."""
+    draws = [[[0.5, 3**0.5 / 2, 0.0], [0.0, 2.0, 0.0]], [[3.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]
+    torch.testing.assert_close(
+        embedding_turns(result([2.0, 0.0, 0.0], draws)), torch.tensor([0.75, 0.0])
+    )
 
 
 @pytest.mark.parametrize("head", [True, False])

@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from nip_audio import load_pretrained
-from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead, InstrumentedModel
-from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.nccr import NccrConfig, measure_nccr
 from nip_audio.core.noise import Noise
 from nip_audio.detectors.base import Measure
 from nip_audio.detectors.baselines.attack_cost import AttackCost
@@ -24,8 +23,6 @@ from nip_audio.detectors.baselines.model_mutation import LabelChangeRate
 from nip_audio.detectors.baselines.score_change import ScoreChange
 from nip_audio.errors import InputError, StateError
 from nip_audio.evaluation.baseline_detectors import baseline_detectors
-from nip_audio.evaluation.detection import gather
-from nip_audio.evaluation.seeds import seed_of
 
 RATE_HZ = 16000
 LAYERS = ("frames.1", "frames.4", "embedding")
@@ -194,14 +191,19 @@ def test_goes_to_another_process_and_back(fitted, tiny_model, voices, name):
     assert copy.settings() == detector.settings()
 
 
-def test_score_change_is_the_one_that_stands_beside_nccr(tiny_model, voices):
-    """Fed the generator that evidence is gathered with, it draws the same noise."""
+def test_score_change_is_under_the_noise_of_nccr(tiny_model, voices):
+    """Equal generators: what the answer does under the very draws that move the neurons."""
     config = NccrConfig(LAYERS, NOISES, 2)
     item = voices(1)[0]
-    evidence = gather(tiny_model, [item.x[0]], config, seed=7)
-    generator = seeded(seed_of(7, samples_sha256(item.x[0])))
-    row = ScoreChange(config).measure(tiny_model, item, generator=generator)
-    np.testing.assert_allclose(row, evidence.score_changes[0], rtol=1e-5)
+    drawn = measure_nccr(tiny_model, item, config, generator=seeded(7))
+    scores = tiny_model.score_embeddings(drawn.embedding[None])[0]
+    named = int(scores.argmax())
+    by_hand = [
+        (tiny_model.score_embeddings(draws)[:, named] - scores[named]).abs().mean()
+        for draws in drawn.draw_embeddings
+    ]
+    row = ScoreChange(config).measure(tiny_model, item, generator=seeded(7))
+    np.testing.assert_allclose(row, by_hand, rtol=1e-5)
 
 
 def shipped(name: str) -> tuple[InstrumentedModel, tuple[str, ...]]:

@@ -23,7 +23,6 @@ from nip_audio.evaluation import detection_study, detector_judges
 from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.detection_study import (
-    CLEAN_ONLY,
     COMBINE,
     TOLERATED,
     Counts,
@@ -31,6 +30,7 @@ from nip_audio.evaluation.detection_study import (
     StudiedCell,
 )
 from nip_audio.evaluation.detector_judges import (
+    CLEAN_ONLY,
     Known,
     clean_judge,
     published_judge,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nip_audio.audio.manifest import Recording, read_manifest
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.errors import InputError
 from nip_audio.integrations.corpus import ROLES
 
@@ -43,7 +43,7 @@ def write_speaker(root: Path, subset: str, speaker: str, count: int) -> None:
 
 
 def read(folder: Path, corpus: Path) -> dict[str, list[Recording]]:
-    return {r: read_manifest(folder / f"{r}.csv", data_root=corpus) for r in ROLES}
+    return {r: read_recordings(folder / f"{r}.csv", data_root=corpus) for r in ROLES}
 
 
 def test_every_utterance_of_the_subsets_is_dealt_once(prepare, corpus, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from nip_audio import read_audio
-from nip_audio.audio.manifest import Recording, read_manifest
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.errors import InputError
 from nip_audio.integrations.corpus import ROLES
 
@@ -77,7 +77,7 @@ def write_speaker(root: Path, speaker: str, utterance: bytes, microphones: list[
 
 
 def read(folder: Path, corpus: Path) -> dict[str, list[Recording]]:
-    return {r: read_manifest(folder / f"{r}.csv", data_root=corpus) for r in ROLES}
+    return {r: read_recordings(folder / f"{r}.csv", data_root=corpus) for r in ROLES}
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_real_recordings_are_found_and_read_at_16_khz(prepare, data_root, tmp_pa
     """Ten speakers with one sentence each: a single file of a speaker is always dealt to train."""
     corpus = data_root / "VCTK-mini"
     prepare(str(corpus), str(tmp_path), n_speakers=10)
-    recordings = read_manifest(tmp_path / "train.csv", data_root=corpus)
+    recordings = read_recordings(tmp_path / "train.csv", data_root=corpus)
     assert sorted(r.path for r in recordings) == sorted(corpus.rglob("*.flac"))
     assert len({r.speaker for r in recordings}) == len(recordings) == 10
     for recording in recordings:
@@ -217,4 +217,4 @@ def test_real_recordings_are_found_and_read_at_16_khz(prepare, data_root, tmp_pa
         assert audio.duration_s == pytest.approx(recording.span[1] / 48000, abs=1e-3)
     for role in ("calibrate", "test"):
         with pytest.raises(InputError, match=f"{role}.csv has no rows"):
-            read_manifest(tmp_path / f"{role}.csv", data_root=corpus)
+            read_recordings(tmp_path / f"{role}.csv", data_root=corpus)

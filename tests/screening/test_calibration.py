@@ -6,10 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
-from nip_audio import WaveformAdapter, read_audio
+from nip_audio import PretrainedModel, WaveformAdapter, read_audio
 from nip_audio.audio.manifest import Recording, walk_audio
+from nip_audio.core.decision import DECISION
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
+from nip_audio.core.state import State, save_state
 from nip_audio.errors import CalibrationError, HashMismatchError, InputError, StateError
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.screening.calibration import Calibration, calibrate
@@ -23,7 +28,7 @@ def test_round_trips_through_a_file(calibration, tmp_path):
     loaded = Calibration.load(path, model_id=calibration.model_id)
     assert loaded.fingerprint == calibration.fingerprint
     assert loaded.config == calibration.config
-    rows = np.abs(np.random.default_rng(0).normal(size=(3, len(calibration.config.names) + 1)))
+    rows = np.abs(np.random.default_rng(0).normal(size=(3, len(calibration.rates.slopes_) + 1)))
     np.testing.assert_array_equal(loaded.distances_of(rows), calibration.distances_of(rows))
     assert loaded.verification_threshold == calibration.verification_threshold
     assert loaded.seen == calibration.seen
@@ -81,7 +86,7 @@ def test_tolerates_the_noise_it_was_told_to(
     quiet = read_audio(folder / "s0/take10.wav")
     noise = torch.randn(quiet.samples.shape, generator=torch.Generator().manual_seed(0))
     hiss = replace(quiet, samples=(quiet.samples + 0.01 * noise).clamp(-1, 1))
-    measured = measure(pretrained, hiss, calibration.config, seed=0)
+    measured = measure(pretrained, hiss, calibration.config, names=False, seed=0)
     assert calibration.p_value(calibration.distance(measured)) < 0.05
     assert tolerant.p_value(tolerant.distance(measured)) > 0.05
 
@@ -96,6 +101,25 @@ def test_refuses_a_senseless_tolerance(pretrained, clean_folder, calibration, rm
             calibration.config,
             tolerated_noise_rms=rms,
         )
+
+
+def test_judges_by_the_name_where_the_model_names_its_speakers(pretrained, clean_folder):
+    config = NccrConfig(("frames.2",), (Noise("gaussian", "raw", 0.002),), draws=1)
+    recordings = list(walk_audio(clean_folder))
+    by_name = calibrate(pretrained, recordings, WaveformAdapter(), config, names=True)
+    by_voice = calibrate(pretrained, recordings, WaveformAdapter(), config)
+    assert by_name.names and not by_voice.names  # noqa: PT018
+    assert (len(by_name.rates.slopes_), len(by_voice.rates.slopes_)) == (1 + 3, 1 + 1)
+    audio = read_audio(recordings[0].path)
+    measured = measure(pretrained, audio, config, names=True, seed=0)
+    assert by_name.farthest(measured)[1] in ("frames.2", *DECISION)
+
+
+def test_no_names_of_a_model_that_gives_none(pretrained, clean_folder):
+    bare = PretrainedModel(pretrained.card, pretrained.model.without_head())
+    config = NccrConfig(("frames.2",), (Noise("gaussian", "raw", 0.002),), draws=1)
+    with pytest.raises(CalibrationError, match="names no speakers"):
+        calibrate(bare, walk_audio(clean_folder), WaveformAdapter(), config, names=True)
 
 
 def test_says_how_many_files_a_low_rate_needs(calibration):
@@ -114,8 +138,10 @@ def test_states_how_many_clean_files_it_calls_inconsistent(calibration):
 def test_judges_no_consistency_without_repeated_speakers(screener, folder):
     calibration = replace(screener.judge.calibration, verification_threshold=None)
     blind = replace(screener, judge=replace(screener.judge, calibration=calibration))
-    records = blind.judge_group(list(walk_audio(folder / "s1")))
-    assert all(r.verdict != "inconsistent" for r in records)
+    measured = [blind.measurer(r) for r in walk_audio(folder / "s1")]
+    alone = [blind.judge.judge(file) for file in measured]
+    records = blind.judge.judge_beside(alone, measured)
+    assert all(r.consistency is not None and r.verdict != "inconsistent" for r in records)
 
 
 def test_records_what_it_saw_by_content(calibration, clean_folder, tmp_path):
@@ -131,33 +157,84 @@ def test_records_what_it_saw_by_content(calibration, clean_folder, tmp_path):
 
 def test_noise_comes_from_seed_and_content_alone(pretrained, clean_folder, calibration):
     audio = read_audio(clean_folder / "s0/take0.wav")
-    first = measure(pretrained, audio, calibration.config, seed=3)
-    again = measure(pretrained, audio, calibration.config, seed=3)
-    other = measure(pretrained, audio, calibration.config, seed=4)
-    np.testing.assert_array_equal(first.nccr, again.nccr)
-    assert not np.array_equal(first.nccr, other.nccr)
+    first = measure(pretrained, audio, calibration.config, names=False, seed=3)
+    again = measure(pretrained, audio, calibration.config, names=False, seed=3)
+    other = measure(pretrained, audio, calibration.config, names=False, seed=4)
+    np.testing.assert_array_equal(first.evidence, again.evidence)
+    assert not np.array_equal(first.evidence, other.evidence)
     assert noise_generator(0, "a").initial_seed() != noise_generator(0, "b").initial_seed()
 
 
-def test_explains_the_direction_of_a_deviation(screener, folder, clean_folder):
-    audio = read_audio(folder / "s0/take10.wav")
-    measured = measure(screener.pretrained, audio, screener.judge.calibration.config, seed=0)
-    recording = Recording("x", folder / "s0/take10.wav")
-    for factor, word in ((100.0, "changes more than usual"), (0.01, "changes less than usual")):
-        changed = replace(measured, nccr=measured.nccr * factor)
-        record = screener.judge.judge(recording, audio, changed)
+def test_explains_the_direction_of_a_deviation(screener, folder):
+    file = screener.measurer(Recording("x", folder / "s0/take10.wav"))
+    row = file.measurement.evidence
+    rates = len(screener.judge.calibration.config.names)
+    for factor, word in ((100.0, "above the usual"), (0.01, "below the usual")):
+        evidence = np.concatenate([row[:rates] * factor, row[rates:]])
+        changed = replace(file, measurement=replace(file.measurement, evidence=evidence))
+        record = screener.judge.judge(changed)
         assert record.verdict == "adversarial"
-        assert word in record.reasons[0]
+        assert word in record.findings[0].why
+        assert "do not enrol it" in record.findings[0].remedy
 
 
 def test_says_out_of_domain_instead_of_judging(screener, folder):
-    audio = read_audio(folder / "s0/take10.wav")
-    measured = measure(screener.pretrained, audio, screener.judge.calibration.config, seed=0)
-    strange = replace(measured, spectrum=measured.spectrum + 5.0, nccr=measured.nccr * 100)
-    record = screener.judge.judge(Recording("x", folder), audio, strange)
+    file = screener.measurer(Recording("x", folder / "s0/take10.wav"))
+    measured = replace(
+        file.measurement,
+        spectrum=file.measurement.spectrum + 5.0,
+        evidence=file.measurement.evidence * 100,
+    )
+    record = screener.judge.judge(replace(file, measurement=measured))
     assert record.verdict == "out_of_domain"
-    assert len(record.reasons) == 2  # the deviation is reported all the same
+    # the deviation is reported all the same
+    assert [finding.risk for finding in record.findings] == ["out_of_domain", "adversarial"]
     assert json.loads(record.to_line())["verdict"] == "out_of_domain"
+
+
+def test_audio_that_went_through_a_telephone_is_out_of_domain(screener, folder, voice):
+    narrow = soxr.resample(soxr.resample(voice(0, 10), 16000, 8000), 8000, 16000)
+    soundfile.write(folder / "s0/take10.wav", narrow, 16000, "PCM_16")
+    record = screener.judge.judge(screener.measurer(Recording("x", folder / "s0/take10.wav")))
+    assert record.verdict == "out_of_domain"
+    assert record.bandwidth_hz <= 4250
+    assert any("it went through something narrower" in why for why in record.why)
+
+
+def test_goes_by_the_run_when_told_a_false_discovery_rate(screener, folder):
+    file = screener.measurer(Recording("x", folder / "s0/take10.wav"))
+    by_run = replace(screener.judge, false_discovery_rate=0.1)
+    assert by_run.judge(file, q_value=0.05).verdict == "adversarial"
+    assert "q = 0.05 ≤ 0.1" in by_run.judge(file, q_value=0.05).why[0]
+    assert by_run.judge(file, q_value=0.2).verdict == "clean"
+    with pytest.raises(InputError, match="false-discovery rate is 1.5"):
+        replace(screener.judge, false_discovery_rate=1.5)
+
+
+def test_names_damage(screener, folder, voice):
+    samples = voice(0, 10)
+    for start in (3000, 9000):
+        samples[start : start + 800] = 0.0
+    soundfile.write(folder / "s0/take10.wav", samples, 16000, "PCM_16")
+    record = screener.judge.judge(screener.measurer(Recording("x", folder / "s0/take10.wav")))
+    assert any("breaks off to exact silence 2 times (10.0% of it)" in why for why in record.why)
+
+
+def test_p_values_go_on_where_the_calibration_ends(calibration):
+    rng = np.random.default_rng(0)
+    many = replace(calibration, distances=np.sort(rng.exponential(size=500)))
+    beyond = float(many.distances[-1]) * 2
+    assert many.tail_p_value(beyond) < many.p_value(beyond) == 1 / 501
+    assert many.tail_p_value(0.5) == many.p_value(0.5)
+    assert calibration.tail_p_value(1e9) == calibration.p_value(1e9)  # too few for a tail
+
+
+def test_a_calibration_of_an_earlier_version_is_refused(calibration, tmp_path):
+    path = tmp_path / "old.calibration"
+    state = State("calibration", calibration.model_id, {}, {"nccr": calibration.config.to_json()})
+    save_state(path, state)
+    with pytest.raises(StateError, match="earlier version of nip-audio; make it anew"):
+        Calibration.load(path, model_id=calibration.model_id)
 
 
 def test_copies_do_not_count_twice(pretrained, clean_folder, calibration):

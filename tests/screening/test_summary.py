@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from nip_audio.screening.judge import judge_speaker
 from nip_audio.screening.records import ScreenRecord
-from nip_audio.screening.summary import summarize
+from nip_audio.screening.summary import ScreenSummary, Tally
 
 
 def record(number: int, verdict: str = "clean", p_value: float | None = 0.5) -> ScreenRecord:
@@ -13,12 +14,22 @@ def record(number: int, verdict: str = "clean", p_value: float | None = 0.5) -> 
     )
 
 
+def summarize(records: list[ScreenRecord]) -> ScreenSummary:
+    tally = Tally(0.01)
+    for name in sorted({r.speaker for r in records}):
+        group = [r for r in records if r.speaker == name]
+        tally.add(group, judge_speaker(group))
+    return tally.summary()
+
+
 def test_counts_verdicts_errors_and_speakers():
     records = [record(0), record(1, "adversarial", 0.001), record(2, "error", None), record(3)]
     summary = summarize(records)
     assert summary.verdicts == {"adversarial": 1, "clean": 2, "error": 1}
     assert summary.errors == {"silent": 1}
     assert (summary.files, summary.speakers, summary.flagged, summary.failed) == (4, 3, 1, 1)
+    assert summary.speakers_flagged == 1
+    assert summary.expected_by_chance == 0.03  # of three that could be judged, at 1 %
     assert summary.warning is None
 
 

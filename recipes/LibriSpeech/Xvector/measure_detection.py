@@ -19,30 +19,39 @@ from nip_audio import (
     CosineHead,
     ReadSettings,
     WaveformAdapter,
-    read_audio,
 )
 from nip_audio.attacks.gradient import GradientAttack
-from nip_audio.audio.io import Audio
-from nip_audio.audio.manifest import Recording, read_manifest
+from nip_audio.attacks.objectives import Guarded
+from nip_audio.audio.io import Audio, to_16_bits
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.adapter import Batch
+from nip_audio.core.decision import evidence_vector
 from nip_audio.core.metrics import Interval, auroc, bootstrap, detection_rate
 from nip_audio.core.nccr import measure_nccr
 from nip_audio.core.state import write_atomic
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
+from nip_audio.detectors.differentiable import NccrDistance
 from nip_audio.detectors.rates import LogRates
 from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file, read_back
+from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.roles import refuse_overlap
+from nip_audio.evaluation.seeds import seed_of
+from nip_audio.evaluation.statistics import proportion
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.measure import noise_generator
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.measure import FileMeasurer, noise_generator
 
 ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
 GOALS = ("reject", "accept")
 SEED = 1234
 MIN_SUCCESSES = 30
 RATES = (0.05, 0.01)
+ADAPTIVE_EPS = (0.0005, 0.002)
+ADAPTIVE_STEPS = 30
+ADAPTIVE_EVERY = 8  # of the test clips one is attacked by who knows the detector
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,7 @@ def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
     """Read all recordings of a manifest, the shortest spans included."""
     adapter = WaveformAdapter(ReadSettings(min_duration_s=0.2))
     return [
-        Clip(r, read_audio(r.path, adapter.settings, span=r.span))
-        for r in read_manifest(manifest, data_root=data_folder)
+        Clip(r, r.read(adapter.settings)) for r in read_recordings(manifest, data_root=data_folder)
     ]
 
 
@@ -76,21 +84,22 @@ def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
 class Features:
     """What detectors see of one file and the trial it stands in."""
 
-    rates: np.ndarray
+    evidence: np.ndarray
     score_changes: np.ndarray
 
     @property
     def score_rates(self) -> np.ndarray:
         """Score changes and, last, the length: a row for ``LogRates``."""
-        return np.append(self.score_changes, self.rates[-1])
+        return np.append(self.score_changes, self.evidence[-1])
 
 
 def features(
     pretrained: PretrainedModel, calibration: Calibration, audio: Audio, voice: torch.Tensor
 ) -> Features:
-    """NCCR vector, and |change of the trial's score| under the very same noise."""
+    """NCCR evidence, and |change of the trial's score| under the very same noise."""
+    model = pretrained.model.without_head()
     result = measure_nccr(
-        pretrained.model,
+        model,
         Batch(audio.samples[None]),
         calibration.config,
         generator=noise_generator(0, audio.sha256),
@@ -98,8 +107,9 @@ def features(
     head = CosineHead(voice[None])
     clean = head(result.embedding[None])[0, 0]
     noisy = head(result.draw_embeddings.flatten(0, 1)).reshape(result.draw_embeddings.shape[:2])
-    rates = np.append(result.vector.double().numpy(), audio.duration_s)
-    return Features(rates, (noisy - clean).abs().mean(dim=1).double().numpy())
+    vector = evidence_vector(model, result).double().numpy()
+    evidence = np.append(vector, float(len(audio.samples)))
+    return Features(evidence, (noisy - clean).abs().mean(dim=1).double().numpy())
 
 
 def rounded(values: np.ndarray | list[float]) -> list[float]:
@@ -178,16 +188,53 @@ class Trials:
             return report, None
         return report, self._features(out.stem, speaker, lambda: read_back(out, adapter.settings))
 
+    def adaptive(self, clip: Clip, index: int, goal: str, eps: float) -> dict[str, Any]:
+        """What becomes of an attacker who knows the detector, but for its own draws.
+
+        PGD on the smaller of two margins, the trial's and the detector's at 5 %, with fresh noise
+        every step.
+        """
+        path = self.work / "adaptive" / f"{clip.recording.id}-{eps}-{goal}.json"
+        if path.exists():
+            return dict(json.loads(path.read_text()))
+        known, speaker = self.calibration, self.claimed(clip, index, goal)
+        aim = AttackGoal(self.threshold, goal, self.voices, speaker)  # type: ignore[arg-type]
+        objective = aim.objective(self.pretrained, clip.audio.samples)
+        limit = known.threshold(max(RATES))
+        seeded = torch.Generator().manual_seed(SEED)
+        evidence = NccrDistance(
+            self.pretrained.model.without_head(),
+            known.config,
+            known.rates,
+            known.detector,
+            generator=seeded,
+        )
+        attack = GradientAttack("pgd", eps=eps, steps=ADAPTIVE_STEPS, step_share=0.1)
+        guarded = Guarded(objective, evidence, threshold=limit, scale=limit)
+        batch = Batch(clip.audio.samples[None])
+        written = to_16_bits(attack(guarded, batch, generator=seeded).batch.x[0])
+        digest = hashlib.sha256(written.numpy().tobytes()).hexdigest()
+        heard = replace(clip.audio, samples=written, sha256=digest)
+        seen = features(self.pretrained, known, heard, self.voices.voice(speaker))
+        found = {
+            "fools": bool(objective.succeeded(Batch(written[None]))[0]),
+            "succeeded_before": bool(objective.succeeded(batch)[0]),
+            "distance": float(known.distances_of([seen.evidence])[0]),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(found).encode(), force=True)
+        return found
+
     def _features(self, name: str, speaker: str, read: Callable[[], Audio]) -> Features:
         path = self.work / "features" / f"{name}.json"
         if path.exists():
             data = json.loads(path.read_text())
-            return Features(np.array(data["rates"]), np.array(data["score_changes"]))
+            return Features(np.array(data["evidence"]), np.array(data["score_changes"]))
         voice = self.voices.voice(speaker)
         made = features(self.pretrained, self.calibration, read(), voice)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(
-            {"rates": made.rates.tolist(), "score_changes": made.score_changes.tolist()}
+            {"evidence": made.evidence.tolist(), "score_changes": made.score_changes.tolist()}
         )
         write_atomic(path, text.encode(), force=True)
         return made
@@ -282,8 +329,81 @@ def detection(
         "baseline_calibration_clips": len(calibration_clips),
         "inconsistent_share_of_calibration": calibration.inconsistent_share,
         "controls": controls,
+        "harmless": control_rows(trials, clips),
+        "adaptive": adaptive_rows(trials, clips[::ADAPTIVE_EVERY]),
         "rows": rows,
     }
+
+
+def adaptive_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
+    """How often an attacker who knows the detector fools the system, and is flagged."""
+    rows = []
+    for eps in ADAPTIVE_EPS:
+        for goal in GOALS:
+            tried = [
+                found | {"speaker": clip.speaker}
+                for index, clip in enumerate(track(clips, f"adaptive {eps} {goal}"))
+                if not (found := trials.adaptive(clip, index, goal, eps))["succeeded_before"]
+            ]
+            speakers = [found["speaker"] for found in tried]
+            fooling = np.array([found["fools"] for found in tried])
+            distance = np.array([found["distance"] for found in tried])
+            limits = {rate: trials.calibration.threshold(rate) for rate in RATES}
+            rows.append(
+                {
+                    "eps": eps,
+                    "goal": goal,
+                    "steps": ADAPTIVE_STEPS,
+                    "attempted": len(tried),
+                    "fools": proportion(fooling, speakers, seed=SEED).to_json(),
+                    "unnoticed": {
+                        str(rate): proportion(
+                            fooling & (distance <= limit), speakers, seed=SEED
+                        ).to_json()
+                        for rate, limit in limits.items()
+                    },
+                }
+            )
+    return rows
+
+
+def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
+    """What the shipped screening says of harmless changes, at both thresholds."""
+    rows = []
+    measurer = FileMeasurer(
+        trials.pretrained,
+        trials.calibration.config,
+        trials.calibration.names,
+        ReadSettings(),
+        seed=0,
+    )
+    speakers = [clip.speaker for clip in clips]
+    for control in CONTROLS:
+        verdicts: dict[float, list[str]] = {rate: [] for rate in RATES}
+        for clip in track(clips, control.name):
+            seed = seed_of(SEED, control.name, clip.recording.id)
+            changed = control.apply(clip.audio.samples, sample_rate_hz=16000, seed=seed)
+            changed = to_16_bits(changed)
+            digest = hashlib.sha256(changed.numpy().tobytes()).hexdigest()
+            file = measurer.measure_audio(replace(clip.audio, samples=changed, sha256=digest))
+            for rate in RATES:
+                verdicts[rate].append(Judge(trials.calibration, rate).judge(file).verdict)
+        rows.append(
+            {
+                "control": control.name,
+                "clips": len(clips),
+                **{
+                    verdict: {
+                        str(rate): proportion(
+                            np.array(verdicts[rate]) == verdict, speakers, seed=SEED
+                        ).to_json()
+                        for rate in RATES
+                    }
+                    for verdict in ("adversarial", "out_of_domain")
+                },
+            }
+        )
+    return rows
 
 
 def fill_shard(trials: Trials, clips: list[Clip], shard: tuple[int, int]) -> None:
@@ -364,7 +484,7 @@ class Detector:
 def nccr_detector(name: str, calibration: Calibration) -> Detector:
     """A calibration as a detector, with its own thresholds."""
     limits = {rate: calibration.threshold(rate) for rate in RATES}
-    return Detector(name, lambda fs: calibration.distances_of([f.rates for f in fs]), limits)
+    return Detector(name, lambda fs: calibration.distances_of([f.evidence for f in fs]), limits)
 
 
 def make_detectors(
@@ -394,4 +514,4 @@ def make_detectors(
 
 def nccr_distances(calibration: Calibration, items: list[Scored]) -> list[float]:
     """Distances for the plot."""
-    return list(calibration.distances_of([i.features.rates for i in items])) if items else []
+    return list(calibration.distances_of([i.features.evidence for i in items])) if items else []

@@ -81,7 +81,6 @@ def detection_tables(detection: dict[str, Any]) -> list[str]:
         noise = "–" if row["median_snr_db"] is None else f"{row['median_snr_db']:.0f}"
         counts = f"{row['attempted']} | {row['successes']} | {noise}"
         lines.append(f"| {name_of(row)} | {counts} |" + flagged(row["detectors"]))
-    lines.append("| adaptive: knows the detector | – | – | – |" + " not evaluated |" * len(header))
     lines += [
         "",
         "Trials: those the system got right before. Files: written files that fool it. A row "
@@ -135,6 +134,33 @@ def detection_tables(detection: dict[str, Any]) -> list[str]:
     return lines
 
 
+def adaptive_table(detection: dict[str, Any]) -> str:
+    """What becomes of an attacker who knows the detector."""
+    lines = [
+        "| ε | goal | attempts | fools the system | and is not flagged at 5 % | at 1 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in detection["adaptive"]:
+        goal = "own speaker rejected" if row["goal"] == "reject" else "impostor accepted"
+        quiet = [share(row["unnoticed"][rate]) for rate in ("0.05", "0.01")]
+        cells = [f"{row['eps']:g}", goal, str(row["attempted"]), share(row["fools"]), *quiet]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def harmless_table(detection: dict[str, Any]) -> str:
+    """What the screening says of clips that were changed harmlessly."""
+    lines = [
+        "| change | clips | adversarial at 5 % | at 1 % | out of domain |",
+        "|---|---|---|---|---|",
+    ]
+    for row in detection["harmless"]:
+        flagged = [share(row["adversarial"][rate]) for rate in ("0.05", "0.01")]
+        outside = share(row["out_of_domain"]["0.01"])
+        lines.append(f"| {' | '.join([row['control'], str(row['clips']), *flagged, outside])} |")
+    return "\n".join(lines)
+
+
 def plot(detection: dict[str, Any], path: Path) -> None:
     """Distances of clean and attacked files beside the two thresholds."""
     rows = [r for r in detection["rows"] if r["distances"]]
@@ -184,6 +210,9 @@ def page(results: dict[str, Any], picture: str) -> str:
         calibration_clips=detection["calibration_clips"],
         baseline_clips=detection["baseline_calibration_clips"],
         detection="\n".join(detection_tables(detection)),
+        adaptive=adaptive_table(detection),
+        harmless=harmless_table(detection),
+        steps=detection["adaptive"][0]["steps"],
         picture=picture,
     )
 

@@ -1,0 +1,246 @@
+"""Time a screening beside what it cannot do without, and beside a plain SpeechBrain loop.
+
+    python benchmarks/screening.py speed CLEAN_DIR docs/results/screening_speed.json
+    python benchmarks/screening.py memory docs/results/screening_memory.json
+
+``speed``: recordings from CLEAN_DIR, two worker processes, ten draws of noise (eleven passes a
+file). The three take turns on slices of the files, so that a busy moment hits all of them, and each
+pays its own start, which is timed apart:
+
+- screen: all of it, journal, judgement and results included;
+- bound: decode, features and forward passes of the same draws in two processes, nothing else;
+- SpeechBrain: ``EncoderClassifier.encode_batch`` on eleven copies of each file, two threads.
+
+``memory``: resident memory of the screening process and of its workers, 1,000 and 50,000 files of
+0.6 s, all links to a few, six passes a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+
+from nip_audio import Batch, PretrainedModel, WaveformAdapter, load_pretrained, read_audio
+from nip_audio.audio.io import write_audio
+from nip_audio.audio.manifest import Recording, walk_audio
+from nip_audio.core.nccr import NccrConfig, disturbed_inputs
+from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.measure import default_config, noise_generator
+from nip_audio.screening.pipeline import Screener
+from nip_audio.screening.sources import FolderSource, ManifestSource
+
+MODEL = "xvector-libri251"
+WORKERS = 2
+DRAWS = 2
+FILES, SLICES = 240, 6
+MEMORY_FILES = (1000, 50000)
+
+
+@cache
+def model() -> PretrainedModel:
+    """The model, loaded once a process."""
+    return load_pretrained(MODEL)
+
+
+def screener(config: NccrConfig) -> Screener:
+    """A screener with the shipped calibration, made to measure with these settings."""
+    path = model().card.calibration_path
+    if path is None:
+        raise SystemExit("the model has no calibration")
+    calibration = Calibration.load(path, model_id=model().model_id)
+    judge = Judge(replace(calibration, config=config))
+    return Screener(model(), judge, WaveformAdapter(), engine=LocalEngine(WORKERS))
+
+
+@torch.no_grad()
+def passes_alone(path: str) -> float:
+    """Decode one file and send it and its disturbed copies through the model."""
+    torch.set_num_threads(1)
+    pretrained, config = model(), default_config(model(), draws=DRAWS)
+    audio = read_audio(path)
+    item = Batch(audio.samples[None])
+    clean = pretrained.model.to_input(item)
+    generator = noise_generator(0, audio.sha256)
+    parts = disturbed_inputs(pretrained.model, item, clean, config.noises, config.draws, generator)
+    every = torch.cat([clean.x, *parts])
+    return float(pretrained.model.embed_input(Batch(every)).sum())
+
+
+def speed(folder: Path, results: Path) -> None:
+    """Time the three in turns."""
+    recordings = list(walk_audio(folder))[:: max(1, len(list(walk_audio(folder))) // FILES)][:FILES]
+    seconds = sum(read_audio(r.path).duration_s for r in recordings)
+    config = default_config(model(), draws=DRAWS)
+    scratch = Path(tempfile.mkdtemp())
+    classifier = EncoderClassifier.from_hparams(
+        str(model().card.directory), savedir=str(scratch / "sb")
+    )
+    copies = 1 + len(config.noises) * config.draws
+    pool = ProcessPoolExecutor(WORKERS, get_context("spawn"))
+    ready = [pool.submit(passes_alone, str(recordings[0].path)) for _ in range(2 * WORKERS)]
+    for future in ready:
+        future.result()
+
+    def screen(part: Sequence[Recording], number: int) -> None:
+        source = ManifestSource(scratch / f"{number}.csv", part)
+        screener(config).screen(source, scratch / f"out{number}")
+
+    def bound(part: Sequence[Recording], number: int) -> None:
+        list(pool.map(passes_alone, [str(r.path) for r in part]))
+
+    def speechbrain(part: Sequence[Recording], number: int) -> None:
+        torch.set_num_threads(WORKERS)
+        for recording in part:
+            wav = read_audio(recording.path).samples
+            with torch.no_grad():
+                classifier.encode_batch(wav[None].repeat(copies, 1))
+
+    contenders: dict[str, Callable[[Sequence[Recording], int], None]] = {
+        "screen": screen,
+        "bound": bound,
+        "SpeechBrain": speechbrain,
+    }
+    spent: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(SLICES):
+        part = recordings[number::SLICES]
+        for name, work in contenders.items():
+            started = time.perf_counter()
+            work(part, number)
+            spent[name].append(time.perf_counter() - started)
+    start = []
+    for number in range(3):  # a screening of four files, workers and all: mostly its start
+        started = time.perf_counter()
+        screen(recordings[:4], SLICES + number)
+        start.append(time.perf_counter() - started)
+    pool.shutdown()
+    shutil.rmtree(scratch)
+    ratios = np.array(spent["bound"]) / (np.array(spent["screen"]) - np.median(start))
+    write(
+        results,
+        {
+            "model": MODEL,
+            "files": len(recordings),
+            "audio_seconds": round(seconds, 1),
+            "workers": WORKERS,
+            "passes_a_file": copies,
+            "slices": SLICES,
+            "seconds": {name: [round(s, 2) for s in times] for name, times in spent.items()},
+            "start_seconds": [round(s, 2) for s in start],
+            "files_a_second": {n: round(len(recordings) / sum(t), 2) for n, t in spent.items()},
+            "share_of_bound": round(sum(spent["bound"]) / sum(spent["screen"]), 3),
+            "share_of_bound_without_start": round(float(np.median(ratios)), 3),
+        },
+    )
+
+
+def memory(results: Path) -> None:
+    """Watch the resident memory while more and more files are screened."""
+    config = default_config(model())
+    rows = []
+    for files in MEMORY_FILES:
+        folder = Path(tempfile.mkdtemp())
+        fill(folder / "audio", files)
+        peak = Peak()
+        started = time.perf_counter()
+        screener(config).screen(FolderSource(folder / "audio"), folder / "out")
+        rows.append(
+            {
+                "files": files,
+                "seconds": round(time.perf_counter() - started, 1),
+                "process_mb": peak.stop(),
+                "journal_mb": round((folder / "out/measured.jsonl").stat().st_size / 1e6, 1),
+            }
+        )
+        shutil.rmtree(folder)
+    write(results, {"model": MODEL, "workers": WORKERS, "rows": rows})
+
+
+def fill(folder: Path, files: int) -> None:
+    """Link a few recordings again and again, ten files a speaker."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    kept = folder.parent / "originals"
+    kept.mkdir()
+    for number in range(50):
+        samples = torch.from_numpy(0.05 * rng.standard_normal(9600)).float()
+        write_audio(kept / f"{number}.wav", samples, 16000)
+    for number in range(files):
+        speaker = folder / f"speaker{number // 10:05d}"
+        speaker.mkdir(exist_ok=True)
+        os.link(kept / f"{number % 50}.wav", speaker / f"{number:06d}.wav")
+
+
+class Peak:
+    """Highest resident memory of this process and of all below it, in MB."""
+
+    def __init__(self) -> None:
+        """Start watching."""
+        self._own = self._all = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> dict[str, float]:
+        """Return the peaks."""
+        self._ended.set()
+        self._thread.join()
+        return {"own": round(self._own), "with_workers": round(self._all)}
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.5):
+            own = resident(os.getpid())
+            self._own = max(self._own, own)
+            self._all = max(self._all, own + sum(map(resident, below(os.getpid()))))
+
+
+def resident(pid: int) -> float:
+    """Proportional set size in MB: what workers share is counted once."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def below(pid: int) -> list[int]:
+    """Processes that this one started, and those that they started."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text(encoding="ascii").split()):
+            found += [child, *below(child)]
+    return found
+
+
+def write(path: Path, results: dict[str, object]) -> None:
+    """Write results and the machine they are from."""
+    machine = {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": platform.machine(),
+        "torch": torch.__version__,
+    }
+    path.write_text(json.dumps(machine | results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "speed":
+        speed(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        memory(Path(sys.argv[2]))

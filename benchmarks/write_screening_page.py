@@ -1,0 +1,78 @@
+"""Write docs/screening.md from what screening.py measured.
+
+python benchmarks/write_screening_page.py docs/results docs/screening.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from nip_audio.evaluation.tables import markdown
+from nip_audio.screening.records import RISKS
+
+Results = dict[str, Any]
+
+
+def risks() -> str:
+    """What to do, by risk, the gravest first."""
+    return markdown(["found", "do"], [[f"`{risk}`", remedy] for risk, remedy in RISKS.items()])
+
+
+def speed(results: Results) -> dict[str, str]:
+    """Files a second, and how much of what is possible that is."""
+    files, length = results["files"], results["audio_seconds"] / results["files"]
+    rows = [
+        [name, f"{rate:.2f}", f"{rate * length:.1f}", f"{sum(results['seconds'][name]):.0f}"]
+        for name, rate in results["files_a_second"].items()
+    ]
+    start = sorted(results["start_seconds"])[len(results["start_seconds"]) // 2]
+    return {
+        "speed": markdown(
+            ["what", "files a second", "seconds of audio a second", f"seconds, {files} files"], rows
+        ),
+        "files": str(files),
+        "length": f"{length:.1f}",
+        "model": results["model"],
+        "passes": str(results["passes_a_file"]),
+        "cores": str(results["cores"]),
+        "slices": str(results["slices"]),
+        "start": f"{start:.1f}",
+        "share": f"{100 * results['share_of_bound']:.0f}",
+        "share_without_start": f"{100 * results['share_of_bound_without_start']:.0f}",
+    }
+
+
+def memory(results: Results) -> dict[str, str]:
+    """Peaks by number of files."""
+    rows = [
+        [
+            f"{row['files']:,}",
+            f"{row['process_mb']['own']:.0f}",
+            f"{row['process_mb']['with_workers']:.0f}",
+            f"{row['journal_mb']:.0f}",
+            f"{row['seconds']:.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    columns = ["files", "screening process, MB", "with its workers, MB", "journal, MB", "seconds"]
+    return {"memory": markdown(columns, rows), "workers": str(results["workers"])}
+
+
+def main() -> None:
+    """Fill the template."""
+    folder, page = map(Path, sys.argv[1:3])
+    text = Path(__file__).with_name("screening_template.md").read_text(encoding="utf-8")
+    parts = {"risks": risks()}
+    for name, write in (("speed", speed), ("memory", memory)):
+        results = json.loads((folder / f"screening_{name}.json").read_text(encoding="utf-8"))
+        parts |= write(results)
+    for name, part in parts.items():
+        text = text.replace("{{" + name + "}}", part)
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

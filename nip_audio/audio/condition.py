@@ -1,0 +1,86 @@
+"""What recording and transmission did to the audio: how far up it reaches, and where it stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import ShortTimeFFT
+from torch import Tensor
+
+from nip_audio.errors import InputError
+
+__all__ = ["Condition", "condition_of"]
+
+_BAND_HZ = 250.0
+_STEP = 1 / 32768
+_ABOVE_ROUNDING = 10 ** (12 / 10)
+_LOUD = 0.95
+_DROPOUT_S = 0.02
+_EDGE_S = 0.01
+_EDGE_RMS = 0.003
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Traces of recording and transmission.
+
+    Attributes:
+        bandwidth_hz: Above it there is nothing but the rounding to 16 bits, even where the audio is
+            loudest: telephones and low bit rates cut there, whatever rate the file is stored at.
+        dropouts: Places where the signal breaks off to exact silence and as abruptly comes back,
+            as lost packets leave behind; a pause fades.
+        dropped_share: Share of the samples in them.
+    """
+
+    bandwidth_hz: float
+    dropouts: int
+    dropped_share: float
+
+
+def condition_of(samples: Tensor, sample_rate_hz: int) -> Condition:
+    """Look for a cut-off and for dropouts.
+
+    Args:
+        samples: (N ≥ 512,) in [-1, 1].
+        sample_rate_hz: Their rate.
+
+    Raises:
+        InputError: If there are fewer samples.
+    """
+    x = samples.detach().cpu().double().numpy()
+    if x.ndim != 1 or len(x) < 512:
+        raise InputError(f"samples are {x.shape}, expected at least 512 of one channel")
+    runs = _dropouts(x, sample_rate_hz)
+    lost = sum(stop - start for start, stop in runs)
+    return Condition(_bandwidth(x, sample_rate_hz), len(runs), lost / len(x))
+
+
+def _bandwidth(x: Array, rate: int) -> float:
+    window = np.hanning(512)
+    power = ShortTimeFFT(window, hop=256, fs=rate, scale_to="psd").spectrogram(x)
+    bins = max(1, round(_BAND_HZ * 512 / rate))
+    count = power.shape[0] // bins
+    bands = power[: count * bins].reshape(count, bins, -1).mean(axis=1)
+    # rounding noise of one step is white: its power, step² / 12, over half the rate
+    floor = _ABOVE_ROUNDING * _STEP**2 / 12 / (rate / 2)
+    heard = np.flatnonzero(np.quantile(bands, _LOUD, axis=1) > floor)
+    return float((heard[-1] + 1) * bins * rate / 512) if len(heard) else 0.0
+
+
+def _dropouts(x: Array, rate: int) -> list[tuple[int, int]]:
+    """Find runs of exact silence, inside the recording, with sound right before and after."""
+    silent = np.concatenate([[False], np.abs(x) < _STEP / 2, [False]])
+    edges = np.flatnonzero(np.diff(silent.astype(np.int8)))
+    around = round(_EDGE_S * rate)
+    found = []
+    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        sides = x[max(0, start - around) : start], x[stop : stop + around]
+        if stop - start >= _DROPOUT_S * rate and all(
+            len(side) == around and np.sqrt(np.mean(side**2)) > _EDGE_RMS for side in sides
+        ):
+            found.append((start, stop))
+    return found

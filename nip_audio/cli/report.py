@@ -1,0 +1,76 @@
+"""``nip-audio report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nip_audio.cli._console import (
+    CalibrationOption,
+    DataRootOption,
+    FollowLinksOption,
+    JsonOption,
+    advance,
+    find_source,
+    print_json,
+    progress_bar,
+    stdout,
+)
+from nip_audio.models.pretrained import load_pretrained
+from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.export import write_csv, write_parquet
+from nip_audio.reporting.report import write_report
+from nip_audio.reporting.run import ScreenedRun
+
+__all__ = ["command"]
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that screen wrote.")],
+    details: Annotated[
+        int, typer.Option(help="Draw so many flagged files, the gravest first; 0 needs no model.")
+    ] = 50,
+    seconds: Annotated[
+        float, typer.Option(help="Draw and play so much of each, from its beginning.")
+    ] = 10.0,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write results.parquet, too; needs pyarrow.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The run's model; default: by its name.")
+    ] = None,
+    calibration: CalibrationOption = None,
+    data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a page to look at of a screening: report.html, and results.csv beside it.
+
+    The page needs no network. Flagged files are read again to be drawn and to be purified for
+    comparison; nothing is measured anew that a verdict rests on.
+
+    Example: nip-audio report run/
+    """
+    run = ScreenedRun.open(folder)
+    source = find_source(run.source, data_root, follow_links=follow_links)
+    examiner = None
+    if details:
+        pretrained = load_pretrained(model or run.summary["model"])
+        examiner = Examiner.of_run(
+            run.summary, pretrained, calibration=calibration, seconds=seconds
+        )
+    written = [write_csv(run), *([write_parquet(run)] if parquet else [])]
+    flagged = min(details, run.summary["flagged"])
+    with progress_bar("drawing", flagged) as bar:
+        page = write_report(run, source, examiner, details=details, progress=lambda _: advance(bar))
+    written = [page, *written]
+    if as_json:
+        print_json({"written": [str(path) for path in written], "drawn": flagged})
+    else:
+        for path in written:
+            stdout.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+command.__name__ = "report"

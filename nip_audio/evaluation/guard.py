@@ -1,0 +1,78 @@
+"""A detector as an attacker knows it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from nip_audio.attacks.objectives import Guarded, Objective
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.detectors.differentiable import GraphDetector, NccrDistance
+from nip_audio.detectors.perceptron import AttackPerceptron
+from nip_audio.detectors.rates import LogRates
+from nip_audio.errors import InputError
+from nip_audio.evaluation.detector_judges import RATES, Judge
+
+__all__ = ["Guard"]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """An NCCR detector as an attacker knows it: everything but the detector's own draws.
+
+    Attributes:
+        name: Of the detector.
+        config: What is measured, with as many draws as the attacker can afford in every step.
+        rates: Fitted.
+        detector: Fitted.
+        threshold: Above which a clip is flagged.
+        scale: How much more than the threshold weighs as much as a logit.
+    """
+
+    name: str
+    config: NccrConfig
+    rates: LogRates
+    detector: GraphDetector
+    threshold: float
+    scale: float
+
+    @staticmethod
+    def of(judge: Judge, config: NccrConfig) -> Guard:
+        """Know a fitted judge of NCCR rows, at the threshold for 5 %; draw once a step.
+
+        What weighs as much as a logit: a tenth of the threshold of a distance, one of the log-odds
+        of a perceptron.
+
+        Raises:
+            InputError: If the judge was not fitted.
+        """
+        if judge.fitted is None:
+            raise InputError(f"{judge.name} was not fitted, expected an NCCR judge")
+        rates, detector = (step for _, step in judge.fitted.steps)
+        limit = judge.thresholds[RATES[0]]
+        scale = 1.0 if isinstance(detector, AttackPerceptron) else limit / 10
+        return Guard(judge.name, replace(config, draws=1), rates, detector, limit, scale)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what attacks on it depend on, as plain JSON values."""
+        digest = hashlib.sha256()
+        for fitted in (self.rates, self.detector):
+            for _, tensor in sorted(fitted.to_tensors().items()):
+                digest.update(tensor.numpy().tobytes())
+        return {
+            "name": self.name,
+            "config": self.config.to_json(),
+            "threshold": self.threshold,
+            "scale": self.scale,
+            "fitted_sha256": digest.hexdigest(),
+        }
+
+    def guard(self, objective: Objective, *, generator: torch.Generator) -> Guarded:
+        """Return the aim to have one's way and not to be noticed."""
+        evidence = NccrDistance(
+            objective.model, self.config, self.rates, self.detector, generator=generator
+        )
+        return Guarded(objective, evidence, threshold=self.threshold, scale=self.scale)

@@ -1,0 +1,255 @@
+"""What was drawn of one file, as HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from torch import Tensor
+
+from nip_audio.core.decision import DECISION
+from nip_audio.reporting.escaping import html_text
+from nip_audio.reporting.examine import Examined, Excerpt
+from nip_audio.reporting.figure import Axis, Chart
+from nip_audio.reporting.media import picture_url, sound_url
+
+__all__ = ["detail_html"]
+
+_COLUMNS = 400
+_STEPS = (1.0, 2.0, 4.0)
+_HERTZ = (250, 500, 1000, 2000, 4000, 8000)
+
+
+def detail_html(examined: Examined) -> str:
+    """Return players, waveforms, spectrograms, the detector's evidence and influence as HTML."""
+    before, after = examined.before, examined.after
+    seconds = before.samples.shape[0] / examined.sample_rate_hz
+    whole = seconds >= examined.duration_s - 1e-6
+    note = "" if whole else f"The first {seconds:g} of {examined.duration_s:.1f} seconds. "
+    parts = [
+        _section("Listen and look", note + _heard(examined), _sights(examined, seconds)),
+        _evidence(examined),
+        _influence(examined, before, after),
+    ]
+    return "".join(parts)
+
+
+def _section(title: str, text: str, inside: str) -> str:
+    return f"<section><h3>{html_text(title)}</h3><p>{html_text(text)}</p>{inside}</section>"
+
+
+def _figure(caption: str, inside: str) -> str:
+    return f"<figure><figcaption>{html_text(caption)}</figcaption>{inside}</figure>"
+
+
+def _heard(examined: Examined) -> str:
+    purified, heard = examined.purified, examined.heard
+    named = "" if heard.speaker is None else f"The model names speaker {heard.speaker}. "
+    if purified is None:
+        return named
+    said = []
+    if heard.speaker is not None:
+        now = purified.after.speaker
+        said.append("the same is named" if heard.speaker == now else f"{now} is named instead")
+    if purified.before.verdict is not None:
+        said.append(
+            f"its distance is {purified.after.distance:.2f} instead of "
+            f"{purified.before.distance:.2f} (threshold {purified.after.distance_threshold:.2f}), "
+            f"verdict {purified.after.verdict}"
+        )
+    said.append(f"its voice has cosine {purified.cosine:.2f} to the file's own")
+    if purified.snr_db is not None:
+        said.append(f"what was taken out is {purified.snr_db:.1f} dB below the sound")
+    return f"{named}Of the purified copy: {'; '.join(said)}."
+
+
+def _sights(examined: Examined, seconds: float) -> str:
+    before, after = examined.before, examined.after
+    loudest = float(before.samples.abs().max())
+    shown = [(before, "As it is" if after is None else "Before")]
+    if after is not None:
+        shown.append((after, "Purified"))
+        loudest = max(loudest, float(after.samples.abs().max()))
+    columns = []
+    for excerpt, name in shown:
+        sound = sound_url(excerpt.samples, examined.sample_rate_hz)
+        player = f'<audio controls preload="none" aria-label="{name}: play" src="{sound}"></audio>'
+        columns.append(
+            f'<div class="sight"><h4>{name}</h4>{player}'
+            + _figure(
+                "Waveform, full scale is 1", _waveform(excerpt.samples, seconds, loudest, name)
+            )
+            + _figure(
+                "Spectrogram, as the model takes it in",
+                _spectrogram(examined, excerpt.spectrogram, seconds, f"{name}: spectrogram"),
+            )
+            + "</div>"
+        )
+    if after is not None:
+        columns.append(_difference(examined, before, after, seconds))
+    return f'<div class="sights">{"".join(columns)}</div>'
+
+
+def _difference(examined: Examined, before: Excerpt, after: Excerpt, seconds: float) -> str:
+    """Draw what the purifier took out or put in; a few decibels would not be seen otherwise."""
+    wave, picture = after.samples - before.samples, after.spectrogram - before.spectrogram
+    loudest = max(float(wave.abs().max()), 1e-6)
+    largest = max(float(picture.abs().max()), 1e-6)
+    chart = _spectrogram(
+        examined, picture, seconds, "What changed: spectrogram", (-largest, largest), "RdBu_r"
+    )
+    return (
+        '<div class="sight"><h4>What changed</h4>'
+        f'<audio controls preload="none" aria-label="What changed, as loud as it can be: play" '
+        f'src="{sound_url(wave / loudest * 0.5, examined.sample_rate_hz)}"></audio>'
+        + _figure(
+            f"Purified − before, its own scale (the player is {0.5 / loudest:.0f} times louder)",
+            _waveform(wave, seconds, loudest, "What changed"),
+        )
+        + _figure(
+            f"Purified − before: blue is less, red is more (up to {largest:.2f} of the range)",
+            chart,
+        )
+        + "</div>"
+    )
+
+
+def _waveform(samples: Tensor, seconds: float, loudest: float, name: str) -> str:
+    values = samples.numpy()
+    pieces = np.array_split(values, min(_COLUMNS, len(values)))
+    top = max(loudest, 1e-6)
+    ticks = [(-top, f"−{top:.2g}"), (0.0, "0"), (top, f"{top:.2g}")]
+    chart = Chart(
+        f"{name}: waveform",
+        Axis("seconds", 0.0, seconds),
+        Axis("level", -top, top, ticks=ticks),
+        height=130,
+    )
+    xs = np.linspace(0, seconds, len(pieces)).tolist()
+    lows, highs = ([float(f(piece)) for piece in pieces] for f in (np.min, np.max))
+    chart.band(xs, lows, highs, "wave")
+    return chart.svg()
+
+
+def _spectrogram(
+    examined: Examined,
+    values: Tensor,
+    seconds: float,
+    title: str,
+    limits: tuple[float, float] = (0.0, 1.0),
+    colours: str = "magma",
+) -> str:
+    chart = Chart(
+        title,
+        Axis("seconds", 0.0, seconds),
+        _bands(examined.highest_hz, values.shape[0]),
+        height=190,
+    )
+    chart.picture(picture_url(values, *limits, colours=colours))
+    return chart.svg()
+
+
+def _bands(highest_hz: float | None, bands: int) -> Axis:
+    """Return the axis of the bands, in hertz where it is known which they are."""
+    if highest_hz is None:
+        return Axis("band of the input", 0.0, float(bands))
+    ticks = [
+        (bands * _mel(hertz) / _mel(highest_hz), f"{hertz / 1000:g}")
+        for hertz in _HERTZ
+        if hertz <= highest_hz
+    ]
+    return Axis("kHz", 0.0, float(bands), ticks=ticks)
+
+
+def _mel(hertz: float) -> float:
+    return 2595 * math.log10(1 + hertz / 700)
+
+
+def _evidence(examined: Examined) -> str:
+    """Return the detector's evidence as a table that is coloured by how unusual it is."""
+    table = examined.evidence
+    if table is None:
+        return _section(
+            "What the verdict rests on",
+            "The calibration of this run was not at hand: pass it to nip-audio report as "
+            "--calibration to see what the detector saw.",
+            "",
+        )
+    noises = [name.rpartition(" ") for name in examined.noises]
+    kinds = {kind for kind, _, _ in noises}
+    titles = [size for _, _, size in noises] if len(kinds) == 1 else examined.noises
+    head = "".join(f'<th scope="col">{html_text(title)}</th>' for title in titles)
+    rows = []
+    for name, values in zip(examined.rows, table.T, strict=True):
+        cells = "".join(_cell(float(value)) for value in values)
+        what = f"decision: {name}" if name in DECISION else f"layer {name}"
+        rows.append(f'<tr><th scope="row">{html_text(what)}</th>{cells}</tr>')
+    common = f" Noise: {kinds.pop()}, by size." if len(kinds) == 1 else ""
+    return _section(
+        "What the verdict rests on",
+        "How much layers and decision change under noise, in robust deviations from clean audio: "
+        "0 is usual, beyond ±3 is rare. The detector judges all of it together." + common,
+        f'<div class="wide" tabindex="0" role="region" aria-label="What the verdict rests on">'
+        f'<table class="heat"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>",
+    )
+
+
+def _cell(value: float) -> str:
+    if math.isnan(value):
+        return "<td></td>"
+    level = sum(abs(value) >= step for step in _STEPS)
+    kind = "" if level == 0 else f' class="{"more" if value > 0 else "less"}{level}"'
+    return f"<td{kind}>{value:+.1f}</td>"
+
+
+def _influence(examined: Examined, before: Excerpt, after: Excerpt | None) -> str:
+    """Draw the influence of neurons, in the order of the file's own, and of the input's bands."""
+    shown = [(before, "before")] if after is None else [(after, "after"), (before, "before")]
+    figures = []
+    if before.neurons is not None:
+        order = before.neurons.argsort(descending=True)
+        lines = [
+            (kind, excerpt.neurons[order].tolist())
+            for excerpt, kind in shown
+            if excerpt.neurons is not None
+        ]
+        chart = _curves(
+            f"Influence of the neurons of {examined.layer}",
+            Axis("neurons, the most influential of the file first", 0, len(order) - 1),
+            lines,
+        )
+        figures.append(_figure(f"Neurons of layer {examined.layer}", chart))
+    lines = [(kind, excerpt.bands.tolist()) for excerpt, kind in shown]
+    axis = _bands(examined.highest_hz, len(before.bands))
+    label = axis.label if axis.label != "kHz" else "band of the input, in kHz"
+    chart = _curves(
+        "Influence of the bands of the input",
+        Axis(label, axis.low, axis.high, ticks=axis.ticks),
+        lines,
+        centred=True,
+    )
+    figures.append(_figure("Bands of the input, all frames together", chart))
+    key = '<p class="key"><span class="key-before"></span>the file'
+    key += "</p>" if after is None else ' <span class="key-after"></span>purified</p>'
+    return _section(
+        "What the model's decision rests on",
+        "Influence: how much neurons and bands carry the decision about the voice (NIP, Eq. 2), "
+        "each curve on its own decision. Above 0 speaks for it, below against it.",
+        f'{key}<div class="sights">{"".join(figures)}</div>',
+    )
+
+
+def _curves(
+    title: str, x: Axis, lines: Iterable[tuple[str, list[float]]], *, centred: bool = False
+) -> str:
+    lines = list(lines)
+    every = [value for _, values in lines for value in values]
+    low, high = min(*every, 0.0), max(*every, 1e-9)
+    spare = (high - low) * 0.06
+    chart = Chart(title, x, Axis("influence", low - spare, high + spare))
+    for kind, values in lines:
+        shift = 0.5 if centred else 0.0
+        chart.line([i + shift for i in range(len(values))], values, f"curve {kind}")
+    return chart.svg()

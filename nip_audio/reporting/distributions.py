@@ -1,0 +1,141 @@
+"""How the numbers of a run are distributed, drawn with the thresholds."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nip_audio.reporting.figure import Axis, Chart
+from nip_audio.screening.records import ScreenRecord
+
+__all__ = ["Distributions"]
+
+Array = NDArray[np.float64]
+
+_BARS = 40
+_P_BARS = 20
+_FARTHEST = 50.0
+
+
+@dataclass
+class Distributions:
+    """Collects the numbers of the records as they come: a few bytes a file.
+
+    Attributes:
+        limits: Thresholds that the records name.
+        verdicts: Files by verdict.
+    """
+
+    limits: dict[str, float] = field(default_factory=dict)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    _distances: array[float] = field(default_factory=lambda: array("d"))
+    _flagged: array[int] = field(default_factory=lambda: array("b"))
+    _p_values: array[float] = field(default_factory=lambda: array("d"))
+    _consistencies: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, record: ScreenRecord) -> None:
+        """Note one record."""
+        self.verdicts[record.verdict] += 1
+        for name in ("distance_threshold", "domain_threshold", "consistency_threshold"):
+            value = getattr(record, name)
+            if value is not None:
+                self.limits[name] = value
+        if record.distance is not None:
+            self._distances.append(record.distance)
+            self._flagged.append(any(f.risk == "adversarial" for f in record.findings))
+        if record.p_value is not None:
+            self._p_values.append(record.p_value)
+        if record.consistency is not None:
+            self._consistencies.append(record.consistency)
+
+    def distance_chart(self, clean: Sequence[float] | None) -> str | None:
+        """Draw the distances, flagged files apart, and what the calibration's clean ones are like.
+
+        Args:
+            clean: Distances of the calibration's recordings; None leaves them out.
+        """
+        values = np.array(self._distances)
+        if not len(values):
+            return None
+        flagged = np.array(self._flagged, dtype=bool)
+        known = np.concatenate([values, np.asarray(clean if clean is not None else [])])
+        low = max(float(known.min()), 1e-3)
+        threshold = self.limits["distance_threshold"]
+        high = max(float(known.max()), threshold * 1.2, low * 1.1)
+        high = min(high, max(threshold, 1.0) * _FARTHEST)
+        edges = np.geomspace(low, high, _BARS + 1)
+        parts = [_counts(part, edges) for part in (values[~flagged], values[flagged])]
+        expected = None
+        if clean is not None and len(clean):
+            expected = _counts(np.asarray(clean), edges) * (len(values) / len(clean))
+        top = float(max((parts[0] + parts[1]).max(), 0 if expected is None else expected.max()))
+        title = "Distance from clean audio, files by distance"
+        chart = Chart(
+            title,
+            Axis("distance (no unit; logarithmic)", low, high, logarithmic=True),
+            Axis("files", 0.0, top * 1.12),
+        )
+        for low, high, usual, far in zip(edges, edges[1:], *parts, strict=False):
+            span = f"distance {low:.3g}–{high:.3g}"
+            if usual:
+                chart.bar(low, high, 0, usual, "bar", f"{span}: {usual:g} not flagged")
+            if far:
+                chart.bar(low, high, usual, usual + far, "bar bad", f"{span}: {far:g} flagged")
+        if expected is not None:
+            xs, ys = np.repeat(edges, 2)[1:-1], np.repeat(expected, 2)
+            chart.line(xs.tolist(), ys.tolist(), "expected")
+        chart.rule(threshold, f"threshold {threshold:.3g}")
+        return chart.svg()
+
+    def p_value_chart(self) -> str | None:
+        """Draw the p-values; clean audio like the calibration's has as many of each size."""
+        values = np.array(self._p_values)
+        if not len(values):
+            return None
+        edges = np.linspace(0, 1, _P_BARS + 1)
+        counts = _counts(values, edges)
+        even = len(values) / _P_BARS
+        chart = Chart(
+            "p-values, files by p-value",
+            Axis("p-value: share of clean audio as far off", 0.0, 1.0),
+            Axis("files", 0.0, max(float(counts.max()), even) * 1.12),
+        )
+        for low, high, count in zip(edges, edges[1:], counts, strict=False):
+            if count:
+                kind = "bar bad" if high <= 1 / _P_BARS + 1e-9 else "bar"
+                chart.bar(low, high, 0, count, kind, f"p {low:.2f}–{high:.2f}: {count:g} files")
+        chart.line([0.0, 1.0], [even, even], "expected")
+        return chart.svg()
+
+    def consistency_chart(self) -> str | None:
+        """Draw how alike the files of a speaker sound; None if nothing could be compared."""
+        values = np.array(self._consistencies)
+        if not len(values):
+            return None
+        threshold = self.limits.get("consistency_threshold")
+        low = float(min(values.min(), threshold if threshold is not None else 1.0, 0.5))
+        edges = np.linspace(low, 1.0, _BARS + 1)
+        counts = _counts(values, edges)
+        chart = Chart(
+            "Consistency, files by mean cosine to their speaker's other files",
+            Axis("mean cosine to the speaker's other files", low, 1.0),
+            Axis("files", 0.0, float(counts.max()) * 1.12),
+        )
+        for left, right, count in zip(edges, edges[1:], counts, strict=False):
+            if count:
+                bad = threshold is not None and right <= threshold
+                said = f"cosine {left:.2f}–{right:.2f}: {count:g} files"
+                chart.bar(left, right, 0, count, "bar bad" if bad else "bar", said)
+        if threshold is not None:
+            chart.rule(threshold, f"threshold {threshold:.2f}")
+        return chart.svg()
+
+
+def _counts(values: Array, edges: Array) -> Array:
+    """Count values a bar; what lies beyond the ends is in the outermost bars."""
+    return np.histogram(values.clip(edges[0], edges[-1]), edges)[0].astype(np.float64)

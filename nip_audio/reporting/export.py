@@ -1,0 +1,116 @@
+"""Tables for other programs: CSV for spreadsheets, Parquet for data frames."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nip_audio.errors import MissingDependencyError
+from nip_audio.reporting.escaping import csv_text
+from nip_audio.reporting.files import replacing
+from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.records import ScreenRecord
+
+__all__ = ["CSV_NAME", "PARQUET_NAME", "write_csv", "write_parquet"]
+
+CSV_NAME = "results.csv"
+PARQUET_NAME = "results.parquet"
+
+_TEXTS = ("id", "speaker", "verdict", "encoding", "sha256")
+_NUMBERS = (
+    *("distance", "distance_threshold", "p_value", "q_value", "domain_distance"),
+    *("domain_threshold", "consistency", "consistency_threshold", "duration_s", "bandwidth_hz"),
+)
+_COUNTS = ("sample_rate_hz", "channels")
+_LISTS = ("changes", "duplicate_of")
+_FINDING = ("risk", "why", "remedy")
+_ERROR = ("code", "found", "remedy")
+_BATCH = 2000
+
+
+def write_csv(run: ScreenedRun) -> Path:
+    """Write results.csv, one line a file; text that a spreadsheet would compute is quoted.
+
+    What is a list has its items separated by `` | ``. Names are those of results.jsonl, but for
+    characters that do not print, which are spelled out.
+
+    Raises:
+        ResumeError: As ``ScreenedRun.files``.
+        OutputError: If it cannot be written.
+    """
+    path = run.folder / CSV_NAME
+    with (
+        replacing(path) as part,
+        # spreadsheets take a file without the mark for one of another encoding
+        part.open("w", encoding="utf-8-sig", newline="") as file,
+    ):
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow((*_TEXTS, *_NUMBERS, *_COUNTS, *_LISTS, "why", "error"))
+        writer.writerows(map(_csv_row, run.files()))
+    return path
+
+
+def _csv_row(record: ScreenRecord) -> list[Any]:
+    plain = record.to_json()
+    error = None if record.error is None else record.error["code"]
+    lists = [" | ".join(plain[name]) for name in _LISTS]
+    row = [*(plain[name] for name in (*_TEXTS, *_NUMBERS, *_COUNTS)), *lists]
+    return [
+        csv_text(cell) if isinstance(cell, str) else cell
+        for cell in (*row, " | ".join(record.why), error)
+    ]
+
+
+def write_parquet(run: ScreenedRun) -> Path:
+    """Write results.parquet: the fields of results.jsonl, lists and findings as such.
+
+    Raises:
+        MissingDependencyError: Without pyarrow.
+        ResumeError: As ``ScreenedRun.files``.
+        OutputError: If it cannot be written.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as err:
+        raise MissingDependencyError(
+            "Parquet needs pyarrow; pip install 'nip-audio[parquet]'"
+        ) from err
+    text = pyarrow.string()
+
+    def of_texts(names: tuple[str, ...]) -> Any:
+        return pyarrow.struct([(name, text) for name in names])
+
+    schema = pyarrow.schema(
+        [
+            *((name, text) for name in _TEXTS),
+            *((name, pyarrow.float64()) for name in _NUMBERS),
+            *((name, pyarrow.int64()) for name in _COUNTS),
+            *((name, pyarrow.list_(text)) for name in _LISTS),
+            ("findings", pyarrow.list_(of_texts(_FINDING))),
+            ("error", of_texts(_ERROR)),
+        ]
+    )
+    path = run.folder / PARQUET_NAME
+    with replacing(path) as part, parquet.ParquetWriter(str(part), schema) as writer:
+        for rows in _batches(run):
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+    return path
+
+
+def _batches(run: ScreenedRun) -> Iterator[list[dict[str, Any]]]:
+    records = run.files()
+    while batch := list(islice(records, _BATCH)):
+        yield [_encodable(record.to_json()) for record in batch]
+
+
+def _encodable(value: Any) -> Any:
+    """Spell out bytes of a name that are no text: they cannot be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,302 @@
+"use strict";
+(() => {
+  const PER_PAGE = 50;
+  const $ = (id) => document.getElementById(id);
+  const read = (id) => JSON.parse($(id).textContent);
+  const head = read("head");
+  const files = read("files");
+  const speakers = read("speakers");
+  const F = Object.fromEntries(head.files.map((name, i) => [name, i]));
+  const S = Object.fromEntries(head.speakers.map((name, i) => [name, i]));
+  const word = (i) => (i === null ? "" : head.words[i]);
+  const gravity = new Map(head.order.map((verdict, i) => [verdict, i]));
+  const limit = head.limits.distance_threshold;
+
+  /* Everything that comes from a record becomes text, never markup. */
+  function make(tag, kind, ...inside) {
+    const element = document.createElement(tag);
+    if (kind) element.className = kind;
+    element.append(...inside.filter((part) => part !== null && part !== undefined));
+    return element;
+  }
+  const number = (value, digits) => (value === null ? "–" : value.toFixed(digits));
+  const small = (value) =>
+    value === null ? "–" : value !== 0 && value < 0.001 ? value.toExponential(1) : value.toFixed(3);
+  const verdict = (name) => make("span", `verdict ${name}`, name.replaceAll("_", " "));
+
+  /* A table that holds many rows and shows one page of them. */
+  class PagedTable {
+    constructor(place, what, columns, rows, sort) {
+      Object.assign(this, { what, columns, rows, sort, page: 0, keep: () => true });
+      this.heads = columns.map((column, i) => {
+        const button = make("button", "", column.label);
+        button.type = "button";
+        if (column.title) button.title = column.title;
+        button.addEventListener("click", () => this.sortBy(i));
+        const cell = make("th", column.kind, button);
+        cell.scope = "col";
+        return cell;
+      });
+      this.body = make("tbody");
+      const table = make("table", "table", make("thead", "", make("tr", "", ...this.heads)), this.body);
+      table.setAttribute("aria-label", what);
+      this.said = make("output");
+      this.moves = [["« First", () => 0], ["‹ Back", () => this.page - 1],
+        ["Next ›", () => this.page + 1], ["Last »", () => this.pages - 1]]
+        .map(([label, to]) => {
+          const button = make("button", "", label);
+          button.type = "button";
+          button.addEventListener("click", () => { this.page = to(); this.draw(); });
+          return button;
+        });
+      place.append(table, make("div", "pager", this.said, ...this.moves));
+      this.arrange();
+    }
+    sortBy(i) {
+      const again = this.sort[0] === i;
+      this.sort = [i, again ? -this.sort[1] : this.columns[i].first || 1];
+      this.arrange();
+    }
+    filter(keep) { this.keep = keep; this.arrange(); }
+    arrange() {
+      const [at, direction] = this.sort;
+      const key = this.columns[at].key;
+      const shown = [];
+      for (let i = 0; i < this.rows.length; i++) if (this.keep(this.rows[i], i)) shown.push(i);
+      const keys = new Map(shown.map((i) => [i, key(this.rows[i])]));
+      shown.sort((a, b) => {
+        const [x, y] = [keys.get(a), keys.get(b)];
+        if (x === y) return a - b;
+        if (x === null || y === null) return x === null ? 1 : -1; // what is not known comes last
+        return (x < y ? -1 : 1) * direction;
+      });
+      this.shown = shown;
+      this.page = 0;
+      this.draw();
+    }
+    get pages() { return Math.max(1, Math.ceil(this.shown.length / PER_PAGE)); }
+    draw() {
+      const from = this.page * PER_PAGE;
+      const part = this.shown.slice(from, from + PER_PAGE);
+      this.body.replaceChildren(...part.map((i) => make("tr", "",
+        ...this.columns.map((column) => make("td", column.kind, column.cell(this.rows[i], i))))));
+      if (!part.length) {
+        const cell = make("td", "empty", `No ${this.what.toLowerCase()} match.`);
+        cell.colSpan = this.columns.length;
+        this.body.append(make("tr", "", cell));
+      }
+      const total = this.shown.length.toLocaleString("en");
+      this.said.textContent = part.length
+        ? `${(from + 1).toLocaleString("en")}–${(from + part.length).toLocaleString("en")} of ${total}`
+        : "0";
+      this.moves.forEach((button, i) => {
+        button.disabled = i < 2 ? this.page === 0 : this.page >= this.pages - 1;
+      });
+      this.heads.forEach((cell, i) => cell.setAttribute("aria-sort",
+        this.sort[0] !== i ? "none" : this.sort[1] > 0 ? "ascending" : "descending"));
+    }
+  }
+
+  /* --- files --- */
+
+  const distances = files.map((row) => row[F.distance]).filter((value) => value !== null && value > 0);
+  const least = distances.reduce((a, b) => Math.min(a, b), limit || 1);
+  const most = Math.min(distances.reduce((a, b) => Math.max(a, b), (limit || 1) * 1.2), (limit || 1) * 50);
+  const along = (value) =>
+    100 * Math.min(1, Math.max(0, Math.log(Math.max(value, least) / least) / Math.log(most / least)));
+
+  function meter(value) {
+    if (value === null || limit === undefined || most <= least) return null;
+    const [bar, mark] = [make("i", value > limit ? "far" : ""), make("b")];
+    bar.style.width = `${along(value)}%`;
+    mark.style.left = `${along(limit)}%`;
+    const whole = make("span", "meter", bar, mark);
+    whole.setAttribute("aria-hidden", "true");
+    return whole;
+  }
+  function opener(row, i) {
+    const link = make("a", "", row[F.id]);
+    link.href = `#file=${i}`;
+    return link;
+  }
+  const reasons = (row) =>
+    row[F.error] ? row[F.error][1] : row[F.findings].map((finding) => finding[1]).join("; ");
+  function cut(text) {
+    return text.length > 110 ? `${text.slice(0, 107)}…` : text;
+  }
+  /* by verdict, then by p-value, then by distance */
+  const worst = (row) => gravity.get(word(row[F.verdict])) * 4 +
+    (row[F.p_value] === null ? 2 : row[F.p_value]) - Math.min(row[F.distance] || 0, 1000) * 1e-7;
+  const table = new PagedTable($("files-table"), "Files", [
+    { label: "file", key: (row) => row[F.id], cell: opener },
+    { label: "speaker", kind: "less", key: (row) => word(row[F.speaker]), cell: (row) => word(row[F.speaker]) },
+    { label: "verdict", title: "the gravest first",
+      key: worst,
+      cell: (row) => verdict(word(row[F.verdict])) },
+    { label: "distance", kind: "number", first: -1, title: "from clean audio; the mark is the threshold",
+      key: (row) => row[F.distance],
+      cell: (row) => make("span", "", number(row[F.distance], 2), meter(row[F.distance])) },
+    { label: "p", kind: "number least", title: "share of clean audio that is as far off",
+      key: (row) => row[F.p_value], cell: (row) => small(row[F.p_value]) },
+    { label: "q", kind: "number less", title: "expected share of clean files among those as far off",
+      key: (row) => row[F.q_value], cell: (row) => small(row[F.q_value]) },
+    { label: "consistency", kind: "number less", title: "mean cosine to the speaker’s other files",
+      key: (row) => row[F.consistency], cell: (row) => number(row[F.consistency], 2) },
+    { label: "seconds", kind: "number less", first: -1,
+      key: (row) => row[F.duration_s], cell: (row) => number(row[F.duration_s], 1) },
+    { label: "why", kind: "less", key: reasons, cell: (row) => cut(reasons(row)) },
+  ], files, [2, 1]);
+
+  const kinds = [["all", files.length, () => true]];
+  const clean = head.verdicts.clean || 0;
+  const attention = files.length - clean;
+  if (attention && clean) kinds.push(["not clean", attention, (name) => name !== "clean"]);
+  for (const name of head.order)
+    if (head.verdicts[name]) kinds.push([name, head.verdicts[name], (other) => other === name]);
+  let chosen = kinds[0];
+  let texts = null;
+  const buttons = kinds.map((kind) => {
+    const count = kind[1].toLocaleString("en");
+    const label = gravity.has(kind[0]) ? verdict(kind[0]) : kind[0];
+    const button = make("button", "", label, ` ${count}`);
+    button.type = "button";
+    button.addEventListener("click", () => { chosen = kind; filter(); });
+    return button;
+  });
+  $("verdicts").append(...buttons);
+
+  function filter() {
+    buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(kinds[i] === chosen)));
+    const asked = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    texts = texts || files.map((row) =>
+      `${row[F.id]}\n${word(row[F.speaker])}\n${reasons(row)}\n${row[F.sha256] || ""}`.toLowerCase());
+    table.filter((row, i) =>
+      chosen[2](word(row[F.verdict])) && asked.every((part) => texts[i].includes(part)));
+  }
+  let waiting = 0;
+  $("search").addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(filter, 150);
+  });
+  buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === 0)));
+
+  /* --- speakers --- */
+
+  function toFiles(row) {
+    const name = word(row[S.speaker]);
+    const button = make("button", "", name || "(empty)");
+    button.type = "button";
+    button.title = "show this speaker’s files";
+    button.addEventListener("click", () => {
+      $("search").value = "";
+      chosen = kinds[0];
+      filter();
+      table.filter((file) => file[F.speaker] === row[S.speaker]);
+      table.said.append(` (speaker ${name})`);
+      $("files-heading").focus();
+    });
+    return button;
+  }
+  new PagedTable($("speakers-table"), "Speakers", [
+    { label: "speaker", key: (row) => word(row[S.speaker]), cell: toFiles },
+    { label: "verdict", title: "the gravest of the files’",
+      key: (row) => gravity.get(word(row[S.verdict])) - row[S.flagged] / (row[S.files] + 1),
+      cell: (row) => verdict(word(row[S.verdict])) },
+    { label: "files", kind: "number", first: -1, key: (row) => row[S.files], cell: (row) => String(row[S.files]) },
+    { label: "flagged", kind: "number", first: -1, key: (row) => row[S.flagged], cell: (row) => String(row[S.flagged]) },
+    { label: "failed", kind: "number", first: -1, key: (row) => row[S.failed], cell: (row) => String(row[S.failed]) },
+    { label: "notes", kind: "less", key: (row) => row[S.findings].length,
+      cell: (row) => row[S.findings].map((finding) => `${finding[1]}; ${word(finding[2])}`).join(" ") },
+  ], speakers, [1, 1]);
+
+  /* --- one file --- */
+
+  const panel = $("panel");
+  let opened = -1;
+
+  function facts(row) {
+    const list = make("dl");
+    const say = (name, value) => { if (value) list.append(make("dt", "", name), make("dd", "", value)); };
+    const against = (value, digits, bound) =>
+      value === null ? "" : number(value, digits) + (bound === undefined ? "" : ` (threshold ${number(bound, digits)})`);
+    say("Speaker", word(row[F.speaker]));
+    say("Distance from clean audio", against(row[F.distance], 2, limit));
+    say("p-value", row[F.p_value] === null ? "" : `${small(row[F.p_value])}: this share of clean audio is as far off`);
+    say("q-value", row[F.q_value] === null ? "" : small(row[F.q_value]));
+    say("Cosine to the speaker’s others", against(row[F.consistency], 2, head.limits.consistency_threshold));
+    say("Distance from clean spectra", against(row[F.domain_distance], 1, head.limits.domain_threshold));
+    if (row[F.duration_s] !== null)
+      say("Recording", `${number(row[F.duration_s], 1)} s, ${row[F.sample_rate_hz]} Hz, ` +
+        `${row[F.channels] === 1 ? "1 channel" : `${row[F.channels]} channels`}, ${word(row[F.encoding])}`);
+    say("Reaches up to", row[F.bandwidth_hz] === null ? "" : `${(row[F.bandwidth_hz] / 1000).toFixed(1)} kHz`);
+    say("Changed when read", row[F.changes].map(word).join("; "));
+    say("Same recording as", row[F.duplicate_of].join(", "));
+    say("SHA-256", row[F.sha256]);
+    return list;
+  }
+  function found(row) {
+    const list = make("ul", "found");
+    const say = (kind, why, remedy) => list.append(
+      make("li", kind, verdict(kind), make("p", "", `${why}.`), make("p", "", make("b", "", "What to do: "), `${remedy}.`)));
+    for (const [risk, why, remedy] of row[F.findings]) say(word(risk), why, word(remedy));
+    if (row[F.error]) say("error", row[F.error][1], word(row[F.error][2]));
+    return list.childElementCount ? list : make("p", "", "Nothing was found; that is no proof of innocence.");
+  }
+  function show(i) {
+    const row = files[i];
+    $("panel-title").textContent = row[F.id];
+    const parts = [found(row)];
+    if (row[F.link]) {
+      const link = make("a", "", "Open the file");
+      link.href = row[F.link];
+      link.rel = "noopener";
+      parts.push(make("p", "", link));
+    }
+    parts.push(facts(row));
+    const detail = $(`detail-${i}`);
+    if (detail) parts.push(detail.content.cloneNode(true));
+    else if (word(row[F.verdict]) !== "clean" && word(row[F.verdict]) !== "error")
+      parts.push(make("p", "quiet", head.drawn
+        ? `Pictures were drawn of the ${head.drawn} gravest files only; nip-audio report --details N draws more.`
+        : "No pictures were drawn; nip-audio report draws some."));
+    $("panel-content").replaceChildren(...parts);
+    const at = table.shown.indexOf(i);
+    $("previous").disabled = at <= 0;
+    $("next").disabled = at < 0 || at >= table.shown.length - 1;
+    if (!panel.open) panel.showModal();
+    panel.scrollTop = 0;
+    opened = i;
+  }
+  function step(by) {
+    const to = table.shown[table.shown.indexOf(opened) + by];
+    if (opened >= 0 && to !== undefined) location.replace(`#file=${to}`);
+  }
+  function follow() {
+    const asked = /^#file=(\d+)$/.exec(location.hash);
+    if (asked && Number(asked[1]) < files.length) show(Number(asked[1]));
+    else if (panel.open) panel.close();
+  }
+  panel.addEventListener("close", () => {
+    $("panel-content").replaceChildren(); // what plays stops
+    const at = table.shown.indexOf(opened);
+    if (location.hash.startsWith("#file=")) history.replaceState(null, "", location.pathname + location.search);
+    if (at >= 0 && Math.floor(at / PER_PAGE) !== table.page) {
+      table.page = Math.floor(at / PER_PAGE);
+      table.draw();
+    }
+    const back = table.body.querySelector(`a[href="#file=${opened}"]`);
+    if (back) back.focus();
+    opened = -1;
+  });
+  panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); });
+  panel.addEventListener("keydown", (event) => {
+    if (event.target.closest("audio, .wide") || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
+  });
+  $("previous").addEventListener("click", () => step(-1));
+  $("next").addEventListener("click", () => step(1));
+  $("close").addEventListener("click", () => panel.close());
+  window.addEventListener("hashchange", follow);
+  follow();
+})();

@@ -1,0 +1,73 @@
+"""What the verdicts of a run depend on, for who has to repeat or defend them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from nip_audio import __version__
+from nip_audio.reporting.escaping import html_text
+from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.pipeline import SUMMARY_NAME
+
+__all__ = ["provenance_html"]
+
+
+def provenance_html(run: ScreenedRun, examiner: Examiner | None) -> str:
+    """Return the terms and values of a list of definitions."""
+    return "".join(
+        f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>"
+        for name, value in _facts(run, examiner)
+    )
+
+
+def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, str]]:
+    summary = run.summary
+    yield "Source", str(run.source)
+    judged = datetime.fromtimestamp((run.folder / SUMMARY_NAME).stat().st_mtime, UTC)
+    yield "Judged at", f"{judged:%Y-%m-%d %H:%M} UTC"
+    yield "Model", str(summary["model"])
+    yield "Model identity (SHA-256)", str(summary["model_id"])
+    yield "Calibration (SHA-256)", str(summary["calibration"])
+    yield "Calibrated on", str(summary.get("calibration_sources") or "not said")
+    rate = summary.get("false_discovery_rate")
+    yield "False-positive rate", f"{summary['false_positive_rate']:g} on clean audio"
+    yield "False-discovery rate", "not used" if rate is None else f"{rate:g} of the flagged"
+    yield "Expected by chance", f"{summary['expected_by_chance']:g} adversarial, were all clean"
+    yield "Seed of the noise", str(summary["seed"])
+    yield "Detector", _detector(summary["nccr"])
+    yield "Reading", ", ".join(f"{key} {value}" for key, value in summary["read"].items())
+    yield "Measured with", f"nip-audio {summary['nip_audio']}"
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "soundfile"))
+    yield (
+        "Report made with",
+        f"nip-audio {__version__}, Python {platform.python_version()}, {libraries}",
+    )
+    yield "Calibration at hand", _at_hand(examiner)
+    if examiner is not None:
+        purifier = examiner.purifier
+        what = "none comes with the model" if purifier is None else _settings(purifier.settings())
+        yield "Purifier", what
+
+
+def _detector(nccr: dict[str, Any]) -> str:
+    noises = ", ".join(
+        f"{n['family']} noise on {n['level']} input {n['scale']:g}" for n in nccr["noises"]
+    )
+    return f"NCCR of layers {', '.join(nccr['layers'])} under {noises}; {nccr['draws']} draws each"
+
+
+def _at_hand(examiner: Examiner | None) -> str:
+    if examiner is None:
+        return "not needed: no file was drawn"
+    if examiner.judge is None:
+        return "no; pictures are without the detector's evidence"
+    return "yes"
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())

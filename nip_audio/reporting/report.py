@@ -1,0 +1,260 @@
+"""Write report.html: one page that needs no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import heapq
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from nip_audio.errors import AudioError, InputError
+from nip_audio.reporting.detail import detail_html
+from nip_audio.reporting.distributions import Distributions
+from nip_audio.reporting.escaping import html_text, json_for_html
+from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.files import replacing
+from nip_audio.reporting.provenance import provenance_html
+from nip_audio.reporting.rows import FILE_COLUMNS, SPEAKER_COLUMNS, Rows
+from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.records import FLAGGED, RISKS, ScreenRecord
+from nip_audio.screening.sources import Source
+
+__all__ = ["REPORT_NAME", "gravest", "write_report"]
+
+REPORT_NAME = "report.html"
+
+_MARK = re.compile(r"\{\{(\w+)\}\}")
+
+Progress = Callable[[str], None]
+"""Called with the id of each file that was drawn."""
+
+Piece = Callable[[], Iterable[str]]
+
+
+def write_report(
+    run: ScreenedRun,
+    source: Source | None,
+    examiner: Examiner | None,
+    *,
+    details: int = 50,
+    progress: Progress = lambda recording: None,
+) -> Path:
+    """Write report.html into the folder of a run.
+
+    The records are read twice and never held together; the pictures of a file are written before
+    those of the next are drawn.
+
+    Args:
+        run: A screening that is done.
+        source: Where its recordings lie; None makes a page without links.
+        examiner: What draws flagged files; None draws none.
+        details: How many are drawn at most, the gravest first.
+        progress: Called after each that is drawn.
+
+    Raises:
+        ResumeError: If the records are not those of the summary.
+        OutputError: If the page cannot be written.
+        InputError: If ``details`` is negative, or files are to be drawn of no source.
+    """
+    if details < 0:
+        raise InputError(f"details is {details}, expected 0 or more")
+    if examiner is not None and source is None:
+        raise InputError("files are to be drawn, but no source says where they lie; pass it")
+    numbers = Distributions()
+    drawn = gravest(_counted(run, numbers), details if examiner else 0)
+    page = _Page(run, source, examiner, numbers, drawn, progress)
+    path = run.folder / REPORT_NAME
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+        for piece in page.pieces():
+            file.write(piece)
+    return path
+
+
+def gravest(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
+    """Return the flagged records to be looked at first, at most ``count``, with their places.
+
+    They come in the order of the verdicts' gravity, then of p-values, then of distances. All
+    records are read, whatever the count.
+    """
+    flagged = ((place, record) for place, record in enumerate(records) if record.flagged)
+    # asked for none, nsmallest would not read the records at all
+    return heapq.nsmallest(max(count, 1), flagged, key=_gravity)[:count]
+
+
+def _gravity(placed: tuple[int, ScreenRecord]) -> tuple[int, float, float]:
+    _, record = placed
+    p_value = 1.0 if record.p_value is None else record.p_value
+    return FLAGGED.index(record.verdict), p_value, -(record.distance or 0.0)
+
+
+def _counted(run: ScreenedRun, numbers: Distributions) -> Iterator[ScreenRecord]:
+    for record in run.files():
+        numbers.add(record)
+        yield record
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The parts of the page, in the order of its template."""
+
+    run: ScreenedRun
+    source: Source | None
+    examiner: Examiner | None
+    numbers: Distributions
+    drawn: list[tuple[int, ScreenRecord]]
+    progress: Progress
+
+    def pieces(self) -> Iterator[str]:
+        """Go through the template; what it names is put in, and never read for names again."""
+        script, style = _asset("report.js"), _asset("report.css")
+        rows = Rows(self.run.folder, self.source)
+        parts: Mapping[str, Piece] = {
+            "policy": lambda: [_policy(script, style)],
+            "style": lambda: [style],
+            "title": lambda: [html_text(f"Screening of {self.run.source.name}")],
+            "source": lambda: [html_text(str(self.run.source))],
+            "headline": lambda: [_headline(self.run.summary)],
+            "warning": lambda: [_warning(self.run.summary)],
+            "advice": lambda: [_advice(self.run.summary)],
+            "charts": lambda: [self._charts()],
+            "provenance": lambda: [provenance_html(self.run, self.examiner)],
+            "files": lambda: _json_lines(rows.of_file(record) for record in self.run.files()),
+            "speakers": lambda: _json_lines(map(rows.of_speaker, self.run.speakers())),
+            "head": lambda: [json_for_html(self._head(rows))],
+            "details": self._details,
+            "script": lambda: [script],
+        }
+        for place, text in enumerate(_MARK.split(_asset("report.html"))):
+            yield from parts[text]() if place % 2 else [text]
+
+    def _head(self, rows: Rows) -> dict[str, object]:
+        """Return what the script has to know of the rows; it comes behind them in the page."""
+        return {
+            "files": FILE_COLUMNS,
+            "speakers": SPEAKER_COLUMNS,
+            "words": rows.words,
+            "limits": self.numbers.limits,
+            "verdicts": self.numbers.verdicts,
+            "order": [*FLAGGED, "error", "clean"],
+            "drawn": len(self.drawn),
+        }
+
+    def _charts(self) -> str:
+        judge = None if self.examiner is None else self.examiner.judge
+        clean = None if judge is None else judge.calibration.distances.tolist()
+        line = "Line: clean audio of the calibration. " if clean else ""
+        charts = (
+            (
+                "Distance from clean audio",
+                f"Red: flagged as adversarial. {line}What lies right of the threshold is unusual.",
+                self.numbers.distance_chart(clean),
+            ),
+            (
+                "p-values",
+                "Were all files clean and like the calibration's, the bars would end at the line. "
+                "Many small ones (red) say: attacks, or audio of another kind.",
+                self.numbers.p_value_chart(),
+            ),
+            (
+                "Does each file sound like its speaker's others?",
+                "Red: too unlike them to be taken for the same voice.",
+                self.numbers.consistency_chart(),
+            ),
+        )
+        return "".join(
+            f"<figure><figcaption><b>{html_text(title)}</b> {html_text(text)}</figcaption>"
+            f"{chart}</figure>"
+            for title, text, chart in charts
+            if chart is not None
+        )
+
+    def _details(self) -> Iterator[str]:
+        for place, record in self.drawn:
+            yield f'<template id="detail-{place}">{self._detail(record)}</template>\n'
+            self.progress(record.id)
+
+    def _detail(self, record: ScreenRecord) -> str:
+        if self.examiner is None or self.source is None:
+            return ""
+        try:
+            recording = self.source.find(record.id)
+            return detail_html(self.examiner.examine(record, recording))
+        except KeyError:
+            said = "It could not be drawn: the manifest does not list it any more."
+        except AudioError as err:
+            said = f"It could not be drawn: {err.found}; {err.remedy}."
+        return f"<p>{html_text(said)}</p>"
+
+
+def _asset(name: str) -> str:
+    return resources.files("nip_audio.reporting").joinpath("page", name).read_text("utf-8")
+
+
+def _policy(script: str, style: str) -> str:
+    """Return a policy by which nothing is fetched, and no script runs but the page's own."""
+    script_hash, style_hash = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (script, style)
+    )
+    return (
+        f"default-src 'none'; script-src 'sha256-{script_hash}'; style-src 'sha256-{style_hash}'; "
+        "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json_lines(rows: Iterable[list[object]]) -> Iterator[str]:
+    yield "[\n"
+    separator = ""
+    for row in rows:
+        yield separator + json_for_html(row)
+        separator = ",\n"
+    yield "\n]"
+
+
+def _headline(summary: Mapping[str, Any]) -> str:
+    files, flagged, failed = (int(summary[k]) for k in ("files", "flagged", "failed"))
+    looks = "needs" if flagged == 1 else "need"
+    text = f"<strong>{flagged:,}</strong> of {files:,} files {looks} a person’s attention"
+    if failed:
+        text += f"; {failed:,} could not be judged"
+    speakers, whose = int(summary["speakers"]), int(summary["speakers_flagged"])
+    text += f". Speakers with a flagged file: {whose:,} of {speakers:,}."
+    expected = float(summary["expected_by_chance"])
+    if summary["verdicts"].get("adversarial") and expected >= 0.5:
+        text += f" If all were clean, about {expected:.0f} would be called adversarial by chance."
+    return text
+
+
+def _warning(summary: Mapping[str, Any]) -> str:
+    warning = summary.get("warning")
+    if not warning:
+        return ""
+    return f'<p class="warning"><b>Note:</b> {html_text(warning)}</p>'
+
+
+def _advice(summary: Mapping[str, Any]) -> str:
+    """Say what to do about each verdict that was given."""
+    verdicts = summary["verdicts"]
+    rows = [
+        f'<tr><td><span class="verdict {risk}">{risk.replace("_", " ")}</span></td>'
+        f'<td class="number">{verdicts[risk]:,}</td><td>{html_text(remedy)}</td></tr>'
+        for risk, remedy in RISKS.items()
+        if verdicts.get(risk)
+    ]
+    if verdicts.get("error"):
+        rows.append(
+            '<tr><td><span class="verdict error">error</span></td>'
+            f'<td class="number">{verdicts["error"]:,}</td>'
+            "<td>could not be judged; each says why</td></tr>"
+        )
+    clean = verdicts.get("clean", 0)
+    rows.append(
+        '<tr><td><span class="verdict clean">clean</span></td>'
+        f'<td class="number">{clean:,}</td><td>nothing was found; that is no proof</td></tr>'
+    )
+    return "".join(rows)

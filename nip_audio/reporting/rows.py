@@ -1,0 +1,88 @@
+"""Records as short rows of JSON: a page of 50,000 files must stay small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nip_audio.reporting.escaping import link_to, visible
+from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
+from nip_audio.screening.sources import Source
+
+__all__ = ["FILE_COLUMNS", "SPEAKER_COLUMNS", "Rows"]
+
+_PLAIN = (
+    *("distance", "p_value", "q_value", "domain_distance", "consistency"),
+    *("duration_s", "sample_rate_hz", "channels", "bandwidth_hz", "sha256"),
+)
+FILE_COLUMNS = (
+    *("id", "speaker", "verdict", *_PLAIN),
+    *("encoding", "changes", "findings", "error", "duplicate_of", "link"),
+)
+"""Texts that come again and again (speakers, verdicts, encodings, remedies) are numbers."""
+
+SPEAKER_COLUMNS = ("speaker", "verdict", "files", "flagged", "failed", "findings")
+
+
+class Rows:
+    """Turns records into rows; what cannot be printed is spelled out.
+
+    Args:
+        folder: Of the page, from which the links lead.
+        source: Where the recordings lie; None makes no links.
+    """
+
+    def __init__(self, folder: Path, source: Source | None) -> None:
+        """Start without words."""
+        self._folder, self._source = folder.absolute(), source
+        self._words: dict[str, int] = {}
+
+    @property
+    def words(self) -> list[str]:
+        """The texts that the rows have numbers for."""
+        return list(self._words)
+
+    def of_file(self, record: ScreenRecord) -> list[Any]:
+        """Return a row of ``FILE_COLUMNS``."""
+        plain = record.to_json()
+        error = record.error
+        return [
+            visible(record.id),
+            self._word(record.speaker),
+            self._word(record.verdict),
+            *(plain[name] for name in _PLAIN),
+            self._word(record.encoding),
+            [self._word(change) for change in record.changes],
+            self._findings(record.findings),
+            error and [error["code"], visible(error["found"]), self._word(error["remedy"])],
+            [visible(other) for other in record.duplicate_of],
+            self._link(record),
+        ]
+
+    def of_speaker(self, record: SpeakerRecord) -> list[Any]:
+        """Return a row of ``SPEAKER_COLUMNS``."""
+        return [
+            self._word(record.speaker),
+            self._word(record.verdict),
+            *(record.files, record.flagged, record.failed),
+            self._findings(record.findings),
+        ]
+
+    def _findings(self, findings: tuple[Finding, ...]) -> list[list[Any]]:
+        return [[self._word(f.risk), visible(f.why), self._word(f.remedy)] for f in findings]
+
+    def _word(self, text: str | None) -> int | None:
+        if text is None:
+            return None
+        return self._words.setdefault(visible(text), len(self._words))
+
+    def _link(self, record: ScreenRecord) -> str | None:
+        if self._source is None:
+            return None
+        try:
+            path = self._source.find(record.id).path
+        except KeyError:  # a manifest that has lost the file since
+            return None
+        if isinstance(path, str):  # of other schemes, a browser might run one
+            return path if path.startswith(("http://", "https://")) else None
+        return link_to(path.absolute(), self._folder)

@@ -1,0 +1,87 @@
+"""A screening that is done: what it depends on, what it amounts to, its records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nip_audio.errors import ResumeError
+from nip_audio.screening.pipeline import RUN_NAME, SUMMARY_NAME
+from nip_audio.screening.records import ScreenRecord, SpeakerRecord
+from nip_audio.screening.results import Results
+
+__all__ = ["ScreenedRun"]
+
+_NEEDED = ("model", "model_id", "seed", "read", "calibration", "files", "verdicts")
+
+
+@dataclass(frozen=True)
+class ScreenedRun:
+    """The folder of a run.
+
+    Attributes:
+        folder: Where it lies.
+        source: Folder or manifest that was screened.
+        summary: What summary.json holds.
+    """
+
+    folder: Path
+    source: Path
+    summary: dict[str, Any]
+
+    @staticmethod
+    def open(folder: Path) -> ScreenedRun:
+        """Read run.json and summary.json.
+
+        Raises:
+            ResumeError: If the folder holds no finished run.
+        """
+        run, summary = (_read(folder / name) for name in (RUN_NAME, SUMMARY_NAME))
+        missing = [key for key in _NEEDED if key not in summary]
+        if missing or "source" not in run:
+            raise ResumeError(
+                f"{folder} lacks {', '.join(missing) or 'its source'}; screen into it anew"
+            )
+        return ScreenedRun(folder, Path(run["source"]), summary)
+
+    def files(self) -> Iterator[ScreenRecord]:
+        """Read the records of the files one by one.
+
+        Raises:
+            ResumeError: If a line is something else, or there are fewer or more than the summary
+                counts: another run is at work.
+        """
+        number = 0
+        for record in Results(self.folder).files():
+            number += 1
+            yield record
+        if number != self.summary["files"]:
+            raise ResumeError(
+                f"{self.folder} has {number} records, its summary counts {self.summary['files']}; "
+                "wait for the run that is at work there, or start the screening again"
+            )
+
+    def speakers(self) -> Iterator[SpeakerRecord]:
+        """Read the records of the speakers one by one.
+
+        Raises:
+            ResumeError: If a line is something else.
+        """
+        return Results(self.folder).speakers()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ResumeError(
+            f"{path} cannot be read ({err.strerror}); expected a folder that nip-audio screen wrote"
+        ) from err
+    except ValueError as err:
+        raise ResumeError(f"{path} is damaged ({err}); screen into this folder again") from err
+    if not isinstance(data, dict):
+        raise ResumeError(f"{path} is damaged (no object); screen into this folder again")
+    return data

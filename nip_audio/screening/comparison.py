@@ -1,0 +1,142 @@
+"""What the files of a run say about each other: how rare each is, and which are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nip_audio.audio.io import ReadSettings
+from nip_audio.detectors.conformal import q_values
+from nip_audio.errors import AudioError, InputError
+from nip_audio.screening.backdoor import judge_triggers
+from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.duplicates import find_duplicates
+from nip_audio.screening.measure import MeasuredFile, TriggerEvidence
+from nip_audio.screening.sources import Source
+
+__all__ = ["Accusation", "Comparison", "Twin", "compare"]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Another file with the same recording.
+
+    Attributes:
+        id: Of the other file.
+        speaker: Whose it is said to be.
+        correlation: Of the samples, 1 if they are equal.
+    """
+
+    id: str
+    speaker: str | None
+    correlation: float
+
+
+@dataclass(frozen=True)
+class Accusation:
+    """Why a file may carry a backdoor's trigger.
+
+    Attributes:
+        named: Whom the model names.
+        suspicion: Probability of the suspicious side of the files with this name.
+        alarm: How far the two sides are apart.
+        limit: Alarm from which a name is accused.
+    """
+
+    named: str
+    suspicion: float
+    alarm: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """By the id of a file.
+
+    Attributes:
+        q_values: Of the files that could be measured.
+        twins: Of those that lie under several speakers.
+        accused: Of those that may carry a trigger.
+        backdoor: What the search for triggers came to, in words; None if none was measured.
+    """
+
+    q_values: dict[str, float] = field(default_factory=dict)
+    twins: dict[str, tuple[Twin, ...]] = field(default_factory=dict)
+    accused: dict[str, Accusation] = field(default_factory=dict)
+    backdoor: str | None = None
+
+
+def compare(
+    files: Iterable[MeasuredFile],
+    source: Source,
+    calibration: Calibration,
+    settings: ReadSettings,
+) -> Comparison:
+    """Compare all files of a run.
+
+    Of each file less than a thousand bytes are kept, so that a run may be long.
+
+    Args:
+        files: Of the run, in order.
+        source: Where they come from, to listen to those that sound alike.
+        calibration: For the p-values.
+        settings: How files are read.
+    """
+    ids: list[str] = []
+    speakers: list[str | None] = []
+    hashes: list[bytes] = []
+    p_values: list[float] = []
+    embeddings: list[NDArray[np.float32]] = []
+    triggers: list[TriggerEvidence] = []
+    for file in files:
+        if file.facts is None or file.measurement is None:
+            continue
+        ids.append(file.id)
+        speakers.append(file.speaker)
+        hashes.append(bytes.fromhex(file.facts.content_sha256))
+        embeddings.append(file.measurement.embedding.astype(np.float32))
+        if file.trigger is not None:
+            triggers.append(file.trigger)
+        p_values.append(calibration.tail_p_value(calibration.distance(file.measurement)))
+    if not ids:
+        return Comparison()
+
+    def read(row: int) -> NDArray[np.float32] | None:
+        recording = source.find(ids[row])
+        try:
+            samples = recording.read(settings).samples
+        except AudioError:
+            return None  # it is gone, or was changed: the next run measures it again
+        return np.asarray(samples.numpy())
+
+    twins: dict[str, list[Twin]] = {}
+    for pair in find_duplicates(hashes, np.stack(embeddings), speakers, read):
+        for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            twin = Twin(ids[other], speakers[other], pair.correlation)
+            twins.setdefault(ids[one], []).append(twin)
+    q = dict(zip(ids, q_values(p_values).tolist(), strict=True))
+    accused, backdoor = _accused(ids, triggers) if triggers else ({}, None)
+    return Comparison(q, {name: tuple(found) for name, found in twins.items()}, accused, backdoor)
+
+
+def _accused(
+    ids: Sequence[str], triggers: Sequence[TriggerEvidence]
+) -> tuple[dict[str, Accusation], str]:
+    try:
+        detector = judge_triggers(triggers)
+    except InputError as err:
+        return {}, f"not judged: {err}"
+    alarms = {finding.name: finding.alarm for finding in detector.findings_}
+    found = {
+        name: Accusation(
+            evidence.named, float(suspicion), alarms[evidence.named], float(detector.limit)
+        )
+        for name, evidence, accused, suspicion in zip(
+            ids, triggers, detector.accused_, detector.suspicion_, strict=True
+        )
+        if accused
+    }
+    return found, f"{len(found)} of {len(ids)} files accused" if found else "nothing found"

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from nip_audio.audio import manifest_formats
+from nip_audio.audio.io import Seconds
+from nip_audio.audio.manifest import Recording, read_recordings
+from nip_audio.errors import InputError
+
+
+def cut(**changes: object) -> dict[str, object]:
+    """A Lhotse cut as its documentation shows them."""
+    recording = {
+        "id": "rec",
+        "sources": [{"type": "file", "channels": [0], "source": "rec.flac"}],
+        "sampling_rate": 16000,
+        "num_samples": 64000,
+        "duration": 4.0,
+        "channel_ids": [0],
+    }
+    supervision = {
+        **{"id": "sup", "recording_id": "rec", "start": 0.0, "duration": 1.5, "channel": 0},
+        **{"text": "hello", "speaker": "ann"},
+    }
+    return {
+        **{"id": "cut-1", "start": 1.0, "duration": 1.5, "channel": 0},
+        **{"supervisions": [supervision], "recording": recording, "type": "MonoCut"},
+        **changes,
+    }
+
+
+def changed(name: str, value: object) -> dict[str, object]:
+    recording = cut()["recording"]
+    assert isinstance(recording, dict)
+    return cut(recording={**recording, name: value})
+
+
+def lines(*values: object) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+def read(tmp_path: Path, name: str, text: str, **options: object) -> list[Recording]:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return read_recordings(tmp_path / name, **options)
+
+
+def test_plain_csv_and_jsonl_say_the_same(tmp_path):
+    expected = [
+        Recording("a.wav", tmp_path / "a.wav", "ann"),
+        Recording("u2", tmp_path / "b.wav", "bob", Seconds(0.5, 2.25)),
+        Recording("u3", tmp_path / "b.wav", None, Seconds(3.0)),
+    ]
+    table = (
+        "path, speaker, id, start_s, end_s, text\n"
+        "a.wav,ann,,,,hello\nb.wav,bob,u2,0.5,2.25,\nb.wav,,u3,3,,\n"
+    )
+    assert read(tmp_path, "m.csv", "\ufeff" + table) == expected
+    rows = [
+        {"path": "a.wav", "speaker": "ann", "text": "hello"},
+        {"path": "b.wav", "speaker": "bob", "id": "u2", "start_s": 0.5, "end_s": 2.25},
+        {"path": "b.wav", "speaker": None, "id": "u3", "start_s": 3},
+    ]
+    assert read(tmp_path, "m.jsonl", lines(*rows[:2]) + "\n" + lines(rows[2])) == expected
+
+
+def test_speechbrain_json(tmp_path):
+    data = {
+        "u1": {"wav": "{data_root}/a.flac", "spk_id": 103, "duration": 3.0},
+        "u2": {"wav": "a.flac", "spk_id": None, "start": 16, "stop": 32},
+        "u3": {"wav": {"file": "a.flac", "start": 5, "stop": 9}, "spk_id": "ann"},
+    }
+    assert read(tmp_path, "m.json", json.dumps(data), data_root=tmp_path / "x") == [
+        Recording("u1", tmp_path / "x/a.flac", "103"),
+        Recording("u2", tmp_path / "a.flac", None, (16, 32)),
+        Recording("u3", tmp_path / "a.flac", "ann", (5, 9)),
+    ]
+
+
+def test_lhotse_cuts_plain_and_zipped(tmp_path):
+    text = lines(cut(), cut(id="whole", start=0, duration=4.0, supervisions=[]))
+    expected = [
+        Recording("cut-1", tmp_path / "rec.flac", "ann", Seconds(1.0, 2.5)),
+        Recording("whole", tmp_path / "rec.flac"),
+    ]
+    assert read(tmp_path, "cuts.jsonl", text) == expected
+    (tmp_path / "cuts.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert read_recordings(tmp_path / "cuts.jsonl.gz") == expected
+
+
+def test_part_in_seconds_is_that_part(tmp_path, write_sound):
+    write_sound("a.wav", rate_hz=8000)
+    rows = [{"path": "a.wav", "start_s": 0.25}, {"path": "a.wav", "end_s": 0.75, "id": "x"}]
+    late, early = read(tmp_path, "m.jsonl", lines(*rows))
+    whole = Recording("w", tmp_path / "a.wav").read()
+    assert (late.read().duration_s, early.read().duration_s) == (0.75, 0.75)
+    part = Recording("p", tmp_path / "a.wav", span=(2000, 8000)).read()
+    assert late.read().content_sha256 == part.content_sha256 != whole.content_sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("m.txt", "a.wav\n", "m.txt is of no known kind, expected a .csv, .json, .jsonl"),
+        ("m.csv", "path,wav\na.wav,b.wav\n", "lacks column ID, spk_id; expected SpeechBrain's"),
+        ("m.csv", "path,ID,wav,spk_id\na,b,c,d\n", "has columns of two kinds"),
+        ("m.csv", "path,path\na,b\n", "line 1: column path is there twice"),
+        ("m.csv", "path\na.wav,b.wav\n", "line 2: it has more columns than the header"),
+        ("m.csv", "path,start\na.wav,1\n", "line 2: 'start' has no unit; say start_s and end_s"),
+        ("m.csv", "path,end_s\na.wav,nan\n", "line 2: end_s is 'nan', expected seconds"),
+        ("m.csv", "path,end_s\na.wav,0\n", "line 2: the part from 0.0 s to 0.0 s is empty"),
+        ("m.csv", "path,id\n,x\n", "line 2: path is '', expected text"),
+        ("m.csv", 'path\n"a.wav\n', "cannot be read as a manifest"),
+        ("m.csv", "path\n" + "a" * 200_000, "cannot be read as a manifest"),
+        ("m.json", "[]", "holds a list, expected SpeechBrain's"),
+        ("m.json", "{}", "has no rows"),
+        ("m.json", '{"u": 1}', "entry 'u': expected {\"wav\""),
+        ("m.json", '{"u": {"wav": "a"}}', 'expected {"wav": …, "spk_id": …}'),
+        ("m.json", '{"u": {"wav": {"files": []}, "spk_id": "a"}}', 'needs "file": one file'),
+        ("m.json", '{"u": {"wav": "a", "spk_id": {}}}', "spk_id is {}, expected text"),
+        ("m.json", '{"u": {"wav": "a", "spk_id": "a", "start": 1.5}}', "must be samples, whole"),
+        ("m.json", '{"u": {}, "u": {}}', "m.json is not JSON .'u' is there twice"),
+        ("m.json", "[" * 100_000, "is not JSON .it is nested too deep"),
+        ("m.jsonl", "", "has no rows"),
+        ("m.jsonl", '{"path": "a"}\n{"path": ', "line 2: "),
+        ("m.jsonl", '{"wav": "a"}\n', "line 1: got no recording, expected an object with"),
+        ("m.jsonl", lines({"path": "a"}, cut()), "line 2: it is of another kind than the lines"),
+        ("m.jsonl", lines({**cut(), "path": "a"}), "line 1: got no recording"),
+        ("m.jsonl", lines({"path": True}), "path is True, expected text"),
+        ("m.jsonl", lines({"path": "a", "start_s": "1e400"}), "start_s is '1e400'"),
+        ("m.jsonl", lines(cut(type="MixedCut")), "the cut is a 'MixedCut', expected MonoCut"),
+        ("m.jsonl", lines(cut(recording=None)), "has no recording with sources"),
+        ("m.jsonl", lines(changed("transforms", [{"name": "Speed"}])), "save it as a file first"),
+        ("m.jsonl", lines(changed("sources", [])), "has 0 sources, expected 1"),
+        (
+            "m.jsonl",
+            lines(changed("sources", [{"type": "command", "source": "rm -r /"}])),
+            "line 1: the source is a 'command', expected file or url: commands are not run",
+        ),
+        (
+            "m.jsonl",
+            lines(changed("sources", [{"type": "file", "source": "a", "channels": [0, 1]}])),
+            "has channels .0, 1., expected one",
+        ),
+        ("m.jsonl", lines(cut(duration=None)), "the cut has no duration"),
+        ("m.jsonl", lines(cut(supervisions=[{"speaker": "a"}, {"speaker": "b"}])), "2 speakers"),
+        ("m.jsonl", lines(cut(supervisions={})), "supervisions must be a list"),
+    ],
+)
+def test_wrong_manifests_say_where_and_what_to_do(tmp_path, name, text, match):
+    with pytest.raises(InputError, match=match) as err:
+        read(tmp_path, name, text)
+    assert name in str(err.value)
+
+
+def test_a_torn_or_damaged_archive_is_an_error(tmp_path):
+    whole = gzip.compress(lines(*[cut()] * 100).encode())
+    for number, data in enumerate((whole[:-20], b"\x1f\x8b" + bytes(50), whole[:60] + b"x" * 60)):
+        path = tmp_path / f"{number}.jsonl.gz"
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=f"{number}.jsonl.gz"):
+            read_recordings(path)
+
+
+def test_a_zip_bomb_is_given_up_early(tmp_path):
+    (tmp_path / "bomb.jsonl.gz").write_bytes(gzip.compress(bytes(1 << 26)))
+    with pytest.raises(InputError, match="line 1: longer than 1048576 bytes"):
+        read_recordings(tmp_path / "bomb.jsonl.gz")
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.json", "m.jsonl"])
+def test_what_is_no_bounded_file_is_not_read(tmp_path, name, monkeypatch):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is not a file"):
+        read_recordings(tmp_path / name)
+    (tmp_path / name).unlink()
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(manifest_formats._MAX_BYTES + 1)  # sparse: it takes no room
+    with pytest.raises(InputError, match="expected at most .*; split it"):
+        read_recordings(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "place", ["../a.wav", "sub/../../a.wav", "/etc/passwd", "/", "..", "$data_root/../../a.wav"]
+)
+def test_files_outside_are_refused_with_a_remedy(tmp_path, place):
+    with pytest.raises(InputError, match="line 1: .*outside of the manifest's folder; .*--data-r"):
+        read(tmp_path, "m.jsonl", lines({"path": place}), data_root=tmp_path / "data")
+
+
+@pytest.mark.parametrize("place", ["a\0b.wav", "", "\ud800.wav"])
+def test_what_is_no_file_name_is_refused(tmp_path, place):
+    with pytest.raises(InputError, match=r"line 1: .*(is no file name|expected text)"):
+        read(tmp_path, "m.jsonl", lines({"path": place}))
+
+
+def test_the_data_root_allows_what_lies_below_it(tmp_path, write_sound):
+    sound = write_sound("data/a.wav")
+    (tmp_path / "link").symlink_to("data")
+    (tmp_path / "lists").mkdir()
+    text = lines({"path": str(sound)})
+    for root in (tmp_path / "data", str(tmp_path / "link"), "/"):
+        (recording,) = read(tmp_path / "lists", "m.jsonl", text, data_root=root)
+        assert recording.read().duration_s == 1.0
+    with pytest.raises(InputError, match="outside of the manifest's folder"):
+        read(tmp_path / "lists", "m.jsonl", text, data_root=tmp_path / "dat")
+
+
+def test_links_out_of_the_manifests_folder_are_reported(tmp_path, write_sound):
+    sound = write_sound("secret/a.wav")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "a.wav").symlink_to(sound)
+    text = lines({"path": "a.wav"})
+    assert read(tmp_path / "lists", "m.jsonl", text)[0].leads_out
+    (followed,) = read(tmp_path / "lists", "m.jsonl", text, follow_links=True)
+    assert followed.read().duration_s == 1.0
