@@ -28,7 +28,7 @@ ALLOWED = {
     "defended": _DEFENCES | {"defended"},
     "evaluation": _UPPER,
     "screening": _UPPER,
-    "integrations": _UPPER,
+    "integrations": _UPPER | {"purification"},
     "purification": _UPPER | {"purification"},
     "reporting": _UPPER | {"purification", "reporting", ""},
     "cli": _UPPER | {"purification", "reporting", "cli", ""},

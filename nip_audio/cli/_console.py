@@ -24,6 +24,10 @@ from nip_audio.errors import AudioError, CalibrationError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.export import write_csv
+from nip_audio.reporting.report import write_report
+from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
@@ -186,6 +190,16 @@ def evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
 def advance(bar: Progress) -> None:
     """Advance a bar's one task by one."""
     bar.advance(bar.task_ids[0])
+
+
+def make_report(
+    run: ScreenedRun, source: Source, examiner: Examiner | None, *, details: int = 50
+) -> list[Path]:
+    """Write the page of a run and its table; return where they lie."""
+    flagged = min(details, run.summary["flagged"])
+    with progress_bar("drawing", flagged) as bar:
+        page = write_report(run, source, examiner, details=details, progress=lambda _: advance(bar))
+    return [page, write_csv(run)]
 
 
 _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "error": "yellow"}

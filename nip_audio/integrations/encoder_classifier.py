@@ -39,6 +39,7 @@ __all__ = [
     "as_encoder_classifier",
     "load_labels",
     "load_safetensors",
+    "parts_for_speechbrain",
     "speechbrain_section",
 ]
 
@@ -258,6 +259,15 @@ def as_encoder_classifier(pretrained: PretrainedModel) -> SpeakerRecognition:
     Raises:
         InputError: If the model does not take waveforms.
     """
+    modules, hparams = parts_for_speechbrain(pretrained)
+    device = next(pretrained.model.parameters()).device
+    return SpeakerRecognition(modules=modules, hparams=hparams, run_opts={"device": str(device)})
+
+
+def parts_for_speechbrain(
+    pretrained: PretrainedModel,
+) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """Return modules and hparams for SpeechBrain's interfaces; see ``as_encoder_classifier``."""
     model = pretrained.model
     if model.front_end is None:
         raise InputError("the model has no front end, but SpeechBrain gives waveforms; add one")
@@ -271,5 +281,4 @@ def as_encoder_classifier(pretrained: PretrainedModel) -> SpeakerRecognition:
         modules["classifier"] = Scores(model.head)
         hparams["label_encoder"] = CategoricalEncoder()
         _add_labels(hparams["label_encoder"], model.labels)
-    device = next(model.parameters()).device
-    return SpeakerRecognition(modules=modules, hparams=hparams, run_opts={"device": str(device)})
+    return modules, hparams

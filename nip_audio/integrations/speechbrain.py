@@ -1,4 +1,7 @@
-"""What a SpeechBrain recipe's YAML can name."""
+"""What a SpeechBrain recipe's YAML, or a script, can name; docs/speechbrain.md shows how.
+
+Recipes and published YAMLs name what is here: names and arguments cannot change.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,31 @@ import torch
 from torch import Tensor
 
 from nip_audio.errors import InputError
+from nip_audio.integrations.backdoor_stage import BackdoorSearch
+from nip_audio.integrations.cached_verification import EmbeddingCache, verify_batch
+from nip_audio.integrations.guard import Guard
+from nip_audio.integrations.guarded import GuardedEncoderClassifier, GuardedSpeakerRecognition
+from nip_audio.integrations.guided_purifier import GuidedPurifier
+from nip_audio.integrations.local_model import load_trusted, write_card
+from nip_audio.integrations.screened_data import ScreenedData
+from nip_audio.integrations.screened_training import ScreenedTraining
+from nip_audio.integrations.unpublished import unpublished
 
-__all__ = ["babble_like"]
+__all__ = [
+    "BackdoorSearch",
+    "EmbeddingCache",
+    "Guard",
+    "GuardedEncoderClassifier",
+    "GuardedSpeakerRecognition",
+    "GuidedPurifier",
+    "ScreenedData",
+    "ScreenedTraining",
+    "babble_like",
+    "load_trusted",
+    "unpublished",
+    "verify_batch",
+    "write_card",
+]
 
 
 def babble_like(waveforms: Tensor, speaker_count: int = 3) -> Tensor:

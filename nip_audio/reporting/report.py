@@ -119,7 +119,7 @@ class _Page:
             "title": lambda: [html_text(f"Screening of {self.run.source.name}")],
             "source": lambda: [html_text(str(self.run.source))],
             "headline": lambda: [_headline(self.run.summary)],
-            "warning": lambda: [_warning(self.run.summary)],
+            "notes": lambda: [_notes(self.run.summary)],
             "advice": lambda: [_advice(self.run.summary)],
             "charts": lambda: [self._charts()],
             "provenance": lambda: [provenance_html(self.run, self.examiner)],
@@ -230,11 +230,13 @@ def _headline(summary: Mapping[str, Any]) -> str:
     return text
 
 
-def _warning(summary: Mapping[str, Any]) -> str:
-    warning = summary.get("warning")
-    if not warning:
-        return ""
-    return f'<p class="warning"><b>Note:</b> {html_text(warning)}</p>'
+def _notes(summary: Mapping[str, Any]) -> str:
+    notes = ""
+    if summary.get("backdoor"):
+        notes += f"<p>Backdoor triggers: {html_text(summary['backdoor'])}</p>"
+    if summary.get("warning"):
+        notes += f'<p class="warning"><b>Note:</b> {html_text(summary["warning"])}</p>'
+    return notes
 
 
 def _advice(summary: Mapping[str, Any]) -> str:

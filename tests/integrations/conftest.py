@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch
+from nip_audio.integrations.guard import Guard
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.calibration import Calibration
 
 BANDS = 24
 
@@ -102,3 +106,18 @@ def waveforms() -> Callable[..., Tensor]:
 @pytest.fixture
 def padded() -> Batch:
     return Batch.collate([tones(1, samples)[0] for samples in (8000, 5217, 6543, 2601)])
+
+
+@pytest.fixture
+def guard(pretrained: PretrainedModel, calibration: Calibration) -> Guard:
+    """The shipped model and the small world's calibration, measured in this process."""
+    return Guard(pretrained, calibration, fpr=0.05, workers=1)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the network was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -1,0 +1,71 @@
+"""What the stages of a data pipeline share: recordings of a data set, and the set without some."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from speechbrain.dataio.dataset import DynamicItemDataset, FilteredSortedDynamicItemDataset
+
+from nip_audio.audio.manifest import Recording
+from nip_audio.errors import InputError
+
+__all__ = ["recordings_of", "without"]
+
+
+def recordings_of(
+    dataset: DynamicItemDataset, *, wav_key: str = "wav", speaker_key: str = "spk_id"
+) -> list[Recording]:
+    """List what a SpeechBrain data set will read.
+
+    Spans are taken from ``start`` and ``stop`` in samples, beside the path as SpeechBrain's CSVs
+    have them, or with the path in a mapping (``file``, ``start``, ``stop``) as its JSONs do.
+
+    Args:
+        dataset: Made by ``from_csv`` or ``from_json``, filtered or not.
+        wav_key: Where the path stands.
+        speaker_key: Where the speaker's name stands; data without it have no speakers.
+
+    Raises:
+        InputError: If an entry has no path, or its span is no two numbers.
+    """
+    return [
+        _recording(str(name), dataset.data[name], wav_key, speaker_key) for name in dataset.data_ids
+    ]
+
+
+def _recording(name: str, row: Mapping[str, Any], wav_key: str, speaker_key: str) -> Recording:
+    if wav_key not in row:
+        raise InputError(
+            f"{name!r} has no {wav_key!r}, only {', '.join(map(repr, row))}; pass wav_key"
+        )
+    entry = row[wav_key]
+    place: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {**row, "file": entry}
+    file = place.get("file")
+    if not isinstance(file, str | Path):
+        raise InputError(f"{name!r} is read from {entry!r}, expected one path; pass wav_key")
+    start, stop = place.get("start"), place.get("stop")
+    try:
+        span = None if start in (None, "") and stop in (None, "") else (int(start), int(stop))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as err:
+        raise InputError(
+            f"{name!r}: start {start!r} and stop {stop!r} must both be samples, or be left out"
+        ) from err
+    speaker = row.get(speaker_key)
+    return Recording(name, Path(file), None if speaker in (None, "") else str(speaker), span)
+
+
+def without(dataset: DynamicItemDataset, ids: Collection[str]) -> FilteredSortedDynamicItemDataset:
+    """Return the data set without some of its items, in the same order; itself it stays as it is.
+
+    Raises:
+        InputError: If nothing would be left.
+    """
+    kept = [name for name in dataset.data_ids if str(name) not in ids]
+    if not kept:
+        raise InputError(
+            f"none of {len(dataset.data_ids)} recordings would be left; see why they are flagged "
+            "(audio unlike the calibration's is: calibrate on audio of your own)"
+        )
+    return FilteredSortedDynamicItemDataset(dataset, kept)

@@ -1,0 +1,105 @@
+"""Waveforms in memory, as SpeechBrain passes them, taken for recordings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nip_audio.audio.io import Audio, ReadSettings, samples_sha256
+from nip_audio.errors import AudioError, InputError
+
+__all__ = ["audio_of", "split_batch"]
+
+_FULL_SCALE = 0.9999
+_LARGEST = 4.0  # peaks of a resampled recording; 16-bit integers and other scales are far above
+
+
+def split_batch(wavs: Tensor, wav_lens: Tensor | None = None) -> list[Tensor]:
+    """Cut a padded batch into its items.
+
+    Args:
+        wavs: (B, N) or (N,) floating, full scale 1.
+        wav_lens: (B,) lengths relative to N, as SpeechBrain has them; None: all are whole.
+
+    Returns:
+        B tensors (n,), float32 on the CPU.
+
+    Raises:
+        InputError: If the two are not such; the text says what is wrong.
+
+    Example:
+        >>> [len(w) for w in split_batch(torch.zeros(2, 10), torch.tensor([1.0, 0.5]))]
+        [10, 5]
+    """
+    if not torch.is_tensor(wavs) or not wavs.is_floating_point() or wavs.dim() not in (1, 2):
+        what = f"{tuple(wavs.shape)} of {wavs.dtype}" if torch.is_tensor(wavs) else type(wavs)
+        raise InputError(f"wavs are {what}, expected floating (batch, samples) or (samples,)")
+    wavs = (wavs[None] if wavs.dim() == 1 else wavs).detach().float().cpu()
+    count, size = wavs.shape
+    if count == 0 or size == 0:
+        raise InputError(f"wavs are {tuple(wavs.shape)}, expected at least one item and one sample")
+    if not bool(wavs.isfinite().all()):
+        raise InputError("wavs hold NaN or infinity; look at what made them")
+    largest = float(wavs.abs().max())
+    if largest > _LARGEST:
+        raise InputError(f"wavs reach {largest:g}, expected full scale 1; divide by their scale")
+    if wav_lens is None:
+        return list(wavs)
+    relative = wav_lens.detach().double().cpu()
+    if relative.shape != (count,) or not bool(((relative > 0) & (relative <= 1 + 1e-6)).all()):
+        raise InputError(
+            f"wav_lens are {wav_lens.tolist()} for {count} items, expected one in (0, 1] for each: "
+            "its samples / the most samples"
+        )
+    samples = (relative * size).round().long().clamp(1, size)
+    return [wav[: int(n)] for wav, n in zip(wavs, samples, strict=True)]
+
+
+def audio_of(wav: Tensor, settings: ReadSettings, *, name: str = "waveform") -> Audio:
+    """Take (n,) samples at the settings' rate for a recording.
+
+    Its hash is that of the samples, since there is no file.
+
+    Raises:
+        AudioError: ``too_short``, ``too_long``, ``silent`` or ``clipped``, as ``read_audio``.
+    """
+    seconds = wav.shape[0] / settings.sample_rate_hz
+    if seconds < settings.min_duration_s or seconds > settings.max_duration_s:
+        short = seconds < settings.min_duration_s
+        bound = settings.min_duration_s if short else settings.max_duration_s
+        raise AudioError(
+            name,
+            code="too_short" if short else "too_long",
+            found=f"it lasts {seconds:.2f} s, {'at least' if short else 'at most'} {bound:g} s are "
+            "expected",
+            remedy="record longer" if short else "cut it",
+        )
+    rms = float((wav - wav.mean()).square().mean().sqrt())
+    if rms < settings.min_rms:
+        raise AudioError(
+            name,
+            code="silent",
+            found=f"it is silent or constant (rms {rms:.1e}, at least {settings.min_rms:g} is "
+            "needed)",
+            remedy="check the microphone and record again",
+        )
+    clipped = float((wav.abs() >= _FULL_SCALE).double().mean())
+    if clipped > settings.max_clipped_share:
+        raise AudioError(
+            name,
+            code="clipped",
+            found=f"{clipped:.0%} of its samples are at full scale",
+            remedy="record again at a lower level",
+        )
+    beyond = int((wav.abs() > 1.0).sum())
+    samples = wav.clamp(-1.0, 1.0).contiguous()
+    return Audio(
+        samples,
+        settings.sample_rate_hz,
+        settings.sample_rate_hz,
+        1,
+        "memory/FLOAT",
+        samples_sha256(samples),
+        clipped,
+        (f"{beyond} samples beyond full scale cut to it",) if beyond else (),
+    )
