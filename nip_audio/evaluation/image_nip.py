@@ -94,8 +94,17 @@ class ImageNip:
     benign: int = 500
     progress: Callable[[str], None] = lambda what: None
 
-    def results(self, plans: Sequence[ImageAttackPlan]) -> dict[str, Any]:
-        """Measure benign accuracy, and attack by attack what is named rightly again."""
+    def results(
+        self,
+        plans: Sequence[ImageAttackPlan],
+        keep: Callable[[dict[str, Any]], None] = lambda so_far: None,
+    ) -> dict[str, Any]:
+        """Measure benign accuracy, and attack by attack what is named rightly again.
+
+        Args:
+            plans: Attacks.
+            keep: Called after each with all that is known so far.
+        """
         test, seed = self.system.test, self.system.seed
         tested, labels = test.pixels[: self.benign], test.labels[: self.benign]
         owners = tuple(map(str, range(len(tested))))
@@ -107,7 +116,14 @@ class ImageNip:
             hits = self._right(tested, labels, defence)
             seconds[name] = (time.process_time() - started) / len(tested)
             benign[name] = proportion(hits, owners, seed=seed).to_json()
-        cells = []
+        cells: list[dict[str, Any]] = []
+        found = {
+            "benign": len(tested),
+            "undefended": proportion(plain, owners, seed=seed).to_json(),
+            "benign_accuracy": benign,
+            "seconds": seconds,
+            "cells": cells,
+        }
         for plan in plans:
             for name, attack in plan.attacks():
                 self.progress(name)
@@ -123,13 +139,8 @@ class ImageNip:
                 if len(fooling):
                     cell["dsr"] = self._saved(fooling)
                 cells.append(cell)
-        return {
-            "benign": len(tested),
-            "undefended": proportion(plain, owners, seed=seed).to_json(),
-            "benign_accuracy": benign,
-            "seconds": seconds,
-            "cells": cells,
-        }
+                keep(found)
+        return found
 
     def _saved(self, attacked: AttackedPictures) -> dict[str, Any]:
         labels = self.system.test.labels[attacked.rows]

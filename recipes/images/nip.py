@@ -51,10 +51,9 @@ def main() -> None:
         system, defences, layer, progress=lambda what: print(what, file=sys.stderr, flush=True)
     )
     plans = [ImageAttackPlan.from_json(one) for one in chosen["attacks"]]
-    found = study.results(plans)
-    add_result(
-        options.results, ["nip", options.system], {"model": card.name, "seed": seed, **found}
-    )
+    facts = {"model": card.name, "seed": seed}
+    keys = ["nip", options.system]
+    study.results(plans, lambda found: add_result(options.results, keys, {**facts, **found}))
 
 
 if __name__ == "__main__":

@@ -182,7 +182,11 @@ def test_names_its_own_speakers(name, rows, data_root):
     assert np.mean(right) >= IDENTIFICATION_FLOORS[name]
 
 
-IMAGE_FLOORS = {"lenet5-mnist": ("mnist", 0.98), "vgg-cifar10": ("cifar10_subset", 0.7)}
+IMAGE_FLOORS = {
+    "lenet5-mnist": ("mnist", 0.98),
+    "resnet8-gtsrb": ("gtsrb_subset", 0.8),
+    "vgg-cifar10": ("cifar10_subset", 0.7),
+}
 
 
 @pytest.mark.parametrize("name", sorted(IMAGE_FLOORS))
