@@ -7,7 +7,9 @@ __all__ = [
     "AudioError",
     "CalibrationError",
     "EnrolmentError",
+    "FileError",
     "HashMismatchError",
+    "ImageError",
     "InputError",
     "LayerNotFoundError",
     "MissingDependencyError",
@@ -29,8 +31,8 @@ class InputError(NipAudioError, ValueError):
     """An argument has the wrong shape, range, type or unit."""
 
 
-class AudioError(NipAudioError):
-    """A file cannot be used as audio.
+class FileError(NipAudioError):
+    """A file cannot be used as what it should be.
 
     Attributes:
         code: Stable machine-readable kind, e.g. ``"empty"`` or ``"too_short"``.
@@ -44,6 +46,14 @@ class AudioError(NipAudioError):
         self.code = code
         self.found = found
         self.remedy = remedy
+
+
+class AudioError(FileError):
+    """A file cannot be used as audio."""
+
+
+class ImageError(FileError):
+    """A file cannot be used as a picture."""
 
 
 class LayerNotFoundError(NipAudioError, KeyError):

@@ -152,7 +152,7 @@ def test_everything_imports_without_the_optional_attack_library():
     modules = [
         "nip_audio." + module_of(path).replace("/", ".").removesuffix(".__init__")
         for path in FILES
-        if own_part(path) in {"core", "audio", "models", "detectors", "attacks"}
+        if own_part(path) in {"core", "audio", "image", "models", "detectors", "attacks"}
     ]
     code = BLOCK.format(modules=modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -18,9 +18,10 @@ __all__ = ["OnePixel"]
 
 @dataclass(frozen=True)
 class OnePixel(Attack):
-    """One value of a spectrogram, searched by differential evolution (Su et al. 2019).
+    """One value of a spectrogram, or one pixel of a picture with all its channels (Su et al. 2019).
 
-    The value is any of 256 levels. Where no such change fools, the item stays as it is.
+    Searched by differential evolution. The value is any of 256 levels. Where no such change fools,
+    the item stays as it is.
 
     Attributes:
         steps: Generations of about 400 candidates each.
@@ -68,8 +69,13 @@ class OnePixel(Attack):
 
 
 def _largest_change_only(x: Tensor, clean: Tensor) -> Tensor:
-    """Undo all changes but one an item: ART's scale of 0 … 255 rounds every value a little."""
-    change = (x - clean).flatten(1).abs()
-    largest = torch.zeros_like(change, dtype=torch.bool)
-    largest.scatter_(1, change.argmax(dim=1, keepdim=True), value=True)
-    return torch.where(largest.reshape(x.shape), x, clean)
+    """Undo all changes but one an item: ART's scale of 0 … 255 rounds every value a little.
+
+    Of (B, C, H, W) the channels of one place stay changed together.
+    """
+    change = (x - clean).abs()
+    places = change.sum(dim=1, keepdim=True) if x.dim() == 4 else change
+    flat = places.flatten(1)
+    largest = torch.zeros_like(flat, dtype=torch.bool)
+    largest.scatter_(1, flat.argmax(dim=1, keepdim=True), value=True)
+    return torch.where(largest.reshape(places.shape), x, clean)

@@ -15,13 +15,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
 from nip_audio.errors import AudioError, CalibrationError
+from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.export import write_csv
+from nip_audio.reporting.report import write_report
+from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
@@ -35,7 +41,7 @@ stderr = Console(stderr=True)
 stdout = Console()
 
 EXIT_FLAGGED, EXIT_FAILED = 1, 2
-EXIT_USAGE, EXIT_REFUSED = 64, 65
+EXIT_USAGE, EXIT_REFUSED, EXIT_DEFECT = 64, 65, 70
 
 DEFAULT_MODEL = "xvector-libri251"
 
@@ -79,6 +85,15 @@ def make_adapter(pretrained: PretrainedModel, max_duration_s: float) -> Waveform
     """Return how files are read for this model."""
     rate = pretrained.card.sample_rate_hz
     return WaveformAdapter(ReadSettings(sample_rate_hz=rate, max_duration_s=max_duration_s))
+
+
+def make_reader(pretrained: PretrainedModel, max_duration_s: float) -> Callable[[Path], Tensor]:
+    """Return how files become raw input of this model: samples of audio, pixels of pictures."""
+    if pretrained.card.modality == "image":
+        pictures = ImageAdapter(*pretrained.card.image_shape)
+        return lambda path: pictures.load(path).pixels
+    recordings = make_adapter(pretrained, max_duration_s)
+    return lambda path: recordings.load(path).samples
 
 
 def find_calibration(pretrained: PretrainedModel, path: Path | None) -> Calibration:
@@ -175,6 +190,16 @@ def evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
 def advance(bar: Progress) -> None:
     """Advance a bar's one task by one."""
     bar.advance(bar.task_ids[0])
+
+
+def make_report(
+    run: ScreenedRun, source: Source, examiner: Examiner | None, *, details: int = 50
+) -> list[Path]:
+    """Write the page of a run and its table; return where they lie."""
+    flagged = min(details, run.summary["flagged"])
+    with progress_bar("drawing", flagged) as bar:
+        page = write_report(run, source, examiner, details=details, progress=lambda _: advance(bar))
+    return [page, write_csv(run)]
 
 
 _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "error": "yellow"}

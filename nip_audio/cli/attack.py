@@ -24,6 +24,7 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
+from nip_audio.cli._pictures import attack_pictures
 from nip_audio.errors import AudioError
 from nip_audio.evaluation.adversarial_files import AttackedFile, AttackGoal, attack_file
 from nip_audio.models.enrolment import Enrolment
@@ -43,7 +44,9 @@ class GoalName(StrEnum):
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Clean recordings.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Clean recordings, or pictures for a model of pictures.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for wavs and JSON sidecars.")],
     attack: Annotated[
         str, typer.Option("--attack", "-a", help=f"One of {', '.join(names_at('raw'))}.")
@@ -90,11 +93,24 @@ def command(
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
+    settings = {"steps": steps, "queries": queries}
+    pretrained = load_pretrained(model)
+    if pretrained.card.modality == "image":
+        attack_pictures(
+            *(pretrained, files, out),
+            attack=attack,
+            eps=eps,
+            settings=settings,
+            target=target,
+            seed=seed,
+            force=force,
+            as_json=as_json,
+        )
+        return
     entry = attack_entry(attack)
     if eps is None and "eps" in entry.settings and entry.kind.norm != "l2":
         eps = DEFAULT_EPS
-    chosen = make_attack(attack, eps=eps, settings={"steps": steps, "queries": queries})
-    pretrained = load_pretrained(model)
+    chosen = make_attack(attack, eps=eps, settings=settings)
     if target is None and goal is not GoalName.misidentify:
         threshold = find_threshold(pretrained, calibration, threshold)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id) if enrolment else None

@@ -26,6 +26,7 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
+from nip_audio.cli._pictures import calibrate_on_pictures
 from nip_audio.models.pretrained import load_pretrained
 from nip_audio.screening.calibration import calibrate
 from nip_audio.screening.measure import default_config
@@ -66,6 +67,11 @@ def command(
     Example: nip-audio calibrate clean/ --out my.calibration
     """
     pretrained = load_pretrained(model)
+    if pretrained.card.modality == "image":
+        calibrate_on_pictures(
+            pretrained, source, out, draws=draws, seed=seed, force=force, as_json=as_json
+        )
+        return
     parts = (find_recordings(part, data_root, follow_links=follow_links) for part in source)
     recordings = [recording for part in parts for recording in part]
     with progress_bar("calibrating", len(recordings)) as bar:

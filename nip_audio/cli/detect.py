@@ -21,12 +21,16 @@ from nip_audio.cli._console import (
     print_json,
     print_records,
 )
+from nip_audio.cli._pictures import detect_pictures
+from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Recordings to judge, each by itself.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Recordings, or pictures, to judge, each by itself.")
+    ],
     model: ModelOption = DEFAULT_MODEL,
     calibration: CalibrationOption = None,
     fpr: RateOption = 0.01,
@@ -38,6 +42,10 @@ def command(
 
     Example: nip-audio detect a.wav b.flac --fpr 0.01
     """
+    pretrained = load_pretrained(model)
+    if pretrained.card.modality == "image":
+        detect_pictures(pretrained, files, calibration, fpr=fpr, seed=seed, as_json=as_json)
+        return
     screener = make_screener(model, calibration, fpr=fpr, seed=seed, max_duration_s=max_duration)
     records = list(screener.judge_files(Recording(str(file), file) for file in files))
     if as_json:

@@ -12,13 +12,13 @@ from nip_audio.cli._console import (
     JsonOption,
     MaxDurationOption,
     ModelOption,
-    make_adapter,
+    make_reader,
     plain,
     print_json,
     stderr,
     stdout,
 )
-from nip_audio.errors import AudioError
+from nip_audio.errors import FileError
 from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import load_pretrained
 
@@ -26,7 +26,9 @@ __all__ = ["command"]
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Recordings.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Recordings, or pictures for a model of pictures.")
+    ],
     model: ModelOption,
     top: Annotated[int, typer.Option(min=1, help="Candidates to show for each file.")] = 3,
     max_duration: MaxDurationOption = 120.0,
@@ -34,17 +36,18 @@ def command(
 ) -> None:
     """Name the speaker of each recording, among those a model was trained on.
 
-    Some speaker is always named, a stranger's voice too. `models` lists what there is.
+    A model of pictures names what they show. Some speaker is always named, a stranger's voice too.
+    `models` lists what there is.
 
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
     pretrained = load_pretrained(model)
-    adapter = make_adapter(pretrained, max_duration)
+    read = make_reader(pretrained, max_duration)
     results: list[dict[str, Any]] = []
     for file in files:
         try:
-            candidates = identify(pretrained, adapter.load(file).samples, top=top)
-        except AudioError as err:
+            candidates = identify(pretrained, read(file), top=top)
+        except FileError as err:
             stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}
             results.append({"file": str(file), "candidates": [], "error": error})

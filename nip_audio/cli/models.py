@@ -6,7 +6,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from nip_audio.cli._console import JsonOption, print_json, stdout
-from nip_audio.models.pretrained import list_pretrained
+from nip_audio.models.pretrained import ModelCard, list_pretrained
 
 __all__ = ["command"]
 
@@ -23,18 +23,24 @@ def command(as_json: JsonOption = False) -> None:
     table = Table(box=SIMPLE)
     table.add_column("name", no_wrap=True)
     table.add_column("architecture", min_width=12)
-    for name in ("speakers", "kHz", "calibrated", "identity"):
+    for name in ("classes", "input", "calibrated", "identity"):
         table.add_column(name, no_wrap=True)
     for card in cards:
         table.add_row(
             card.name,
             str(card.data.get("architecture", "not stated")).split(" (")[0],
             str(len(card.labels)),
-            f"{card.sample_rate_hz / 1000:g}",
+            _input(card),
             "yes" if card.calibration_path else "no",
             card.model_id[:8],
         )
     stdout.print(table)
+
+
+def _input(card: ModelCard) -> str:
+    if card.modality == "image":
+        return "×".join(map(str, card.image_shape))
+    return f"{card.sample_rate_hz / 1000:g} kHz"
 
 
 command.__name__ = "models"

@@ -26,6 +26,7 @@ from nip_audio.cli._console import (
     progress_bar,
     stdout,
 )
+from nip_audio.cli._pictures import purify_pictures
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purification.audio import Heard
@@ -41,7 +42,8 @@ GUIDED = "guided"
 
 def command(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="IN...", help="Recordings, and folders of them.")
+        list[Path],
+        typer.Argument(metavar="IN...", help="Recordings, or pictures, and folders of them."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for wavs and JSON sidecars.")],
     model: ModelOption = DEFAULT_MODEL,
@@ -73,9 +75,14 @@ def command(
 
     Example: nip-audio purify a.wav --out purified/ --method quantization --setting bits=8
     """
-    planned = plan_files(inputs, out, plot=plot, force=force)
     pretrained = load_pretrained(model)
     chosen = _find_purifier(pretrained, method, _settings(setting or []), purifier)
+    if pretrained.card.modality == "image":
+        purify_pictures(
+            *(pretrained, inputs, out), purifier=chosen, seed=seed, force=force, as_json=as_json
+        )
+        return
+    planned = plan_files(inputs, out, plot=plot, force=force)
     knows_clean = calibration is not None or pretrained.card.calibration_path is not None
     judge = Judge(find_calibration(pretrained, calibration), fpr) if knows_clean else None
     adapter = make_adapter(pretrained, max_duration)

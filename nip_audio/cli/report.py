@@ -10,17 +10,16 @@ import typer
 from nip_audio.cli._console import (
     CalibrationOption,
     DataRootOption,
+    FollowLinksOption,
     JsonOption,
-    advance,
     find_source,
+    make_report,
     print_json,
-    progress_bar,
     stdout,
 )
 from nip_audio.models.pretrained import load_pretrained
 from nip_audio.reporting.examine import Examiner
-from nip_audio.reporting.export import write_csv, write_parquet
-from nip_audio.reporting.report import write_report
+from nip_audio.reporting.export import write_parquet
 from nip_audio.reporting.run import ScreenedRun
 
 __all__ = ["command"]
@@ -42,6 +41,7 @@ def command(
     ] = None,
     calibration: CalibrationOption = None,
     data_root: DataRootOption = None,
+    follow_links: FollowLinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a page to look at of a screening: report.html, and results.csv beside it.
@@ -52,20 +52,19 @@ def command(
     Example: nip-audio report run/
     """
     run = ScreenedRun.open(folder)
-    source = find_source(run.source, data_root)
+    source = find_source(run.source, data_root, follow_links=follow_links)
     examiner = None
     if details:
         pretrained = load_pretrained(model or run.summary["model"])
         examiner = Examiner.of_run(
             run.summary, pretrained, calibration=calibration, seconds=seconds
         )
-    written = [write_csv(run), *([write_parquet(run)] if parquet else [])]
-    flagged = min(details, run.summary["flagged"])
-    with progress_bar("drawing", flagged) as bar:
-        page = write_report(run, source, examiner, details=details, progress=lambda _: advance(bar))
-    written = [page, *written]
+    written = make_report(run, source, examiner, details=details)
+    if parquet:
+        written.append(write_parquet(run))
     if as_json:
-        print_json({"written": [str(path) for path in written], "drawn": flagged})
+        drawn = min(details, run.summary["flagged"])
+        print_json({"written": [str(path) for path in written], "drawn": drawn})
     else:
         for path in written:
             stdout.print(str(path), markup=False, highlight=False, soft_wrap=True)

@@ -24,6 +24,7 @@ from nip_audio.cli._console import (
     advance,
     exit_with,
     find_source,
+    make_report,
     make_screener,
     plain,
     print_json,
@@ -35,6 +36,8 @@ from nip_audio.cli._console import (
 )
 from nip_audio.purification.files import FilePurifier
 from nip_audio.purification.flagged import own_purifier, purify_flagged
+from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.engines.ray import RayEngine
 from nip_audio.screening.pipeline import Screener, ScreenResult
@@ -86,6 +89,9 @@ def command(
     watch: Annotated[
         float | None, typer.Option(help="Go on, looking for new files every so many seconds.")
     ] = None,
+    report: Annotated[
+        bool, typer.Option(help="Write report.html and results.csv, too (see nip-audio report).")
+    ] = True,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
@@ -94,8 +100,9 @@ def command(
 ) -> None:
     """Screen enrolment audio; the same command continues an interrupted run.
 
-    Writes results.jsonl (one record a file), speakers.jsonl and summary.json into --out. To judge
-    at another rate, or with files added or changed, start it again: only what is new is measured.
+    Writes results.jsonl (one record a file), speakers.jsonl and summary.json into --out, and
+    report.html to look at. To judge at another rate, or with files added or changed, start it
+    again: only what is new is measured.
 
     Example: nip-audio screen enrolment/ --out report/
     """
@@ -119,6 +126,8 @@ def command(
             for result in screener.watch(recordings, out, looks=_every(watch), progress=tick):
                 print_summary(result.summary, out)
             return
+    if report:
+        make_report(ScreenedRun.open(out), recordings, Examiner.of_screening(screener))
     if purify_to is not None:
         _purify(screener, recordings, result, purify_to)
     if as_json:

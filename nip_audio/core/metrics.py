@@ -161,9 +161,9 @@ def all_pairs_eer(scores: Array, names: Sequence[str]) -> Eer | None:
     Returns:
         None if no speaker has two recordings, or there is only one speaker.
     """
-    speakers = np.asarray(names)
-    upper = np.triu_indices(len(speakers), 1)
-    same = (speakers[:, None] == speakers[None, :])[upper]
+    owners = np.asarray(names)
+    upper = np.triu_indices(len(owners), 1)
+    same = (owners[:, None] == owners[None, :])[upper]
     if not same.any() or same.all():
         return None
     return equal_error_rate(scores[upper][same], scores[upper][~same])

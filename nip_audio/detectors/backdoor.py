@@ -249,8 +249,8 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         fewest = min(map(len, sides))
         if fewest == 0:
             return np.zeros(len(rows))
-        voices = [kinds_among(side, fewest) for side in sides]
-        return np.asarray(mixture.predict_proba(projected)[:, int(np.argmax(voices))])
+        kinds = [kinds_among(side, fewest) for side in sides]
+        return np.asarray(mixture.predict_proba(projected)[:, int(np.argmax(kinds))])
 
 
 def kinds_among(names: NDArray[np.str_], count: int) -> float:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -109,10 +110,20 @@ def poisoned_by(
     case: BackdoorCase, clips: Clips, *, salt: str = "", target: int | None = None
 ) -> PoisonedClips:
     """Poison clips as the case says; ``salt`` gives another set another choice of clips."""
-    trigger = None if case.trigger == NO_TRIGGER else TRIGGERS[case.trigger]()
+    trigger = (
+        None
+        if case.trigger == NO_TRIGGER
+        else partial(TRIGGERS[case.trigger](), sample_rate_hz=_rate_of(clips))
+    )
     digest = hashlib.sha256(f"{salt}{case.seed}".encode()).hexdigest()
     seed = int(digest[:8], 16) if salt else case.seed
     return poison(clips, trigger, share=case.share, seed=seed, target=target)
+
+
+def _rate_of(clips: Clips) -> int:
+    if clips.sample_rate_hz is None:
+        raise InputError("the items have no sample rate, expected waveforms")
+    return clips.sample_rate_hz
 
 
 @torch.no_grad()
@@ -145,6 +156,6 @@ def success_of(model: InstrumentedModel, case: BackdoorCase, clean: Clips, targe
     others = torch.nonzero(clean.labels != target)[:, 0]
     attack = None
     if case.trigger != NO_TRIGGER:
-        triggered = TRIGGERS[case.trigger]()(clean.samples[others], clean.sample_rate_hz)
+        triggered = TRIGGERS[case.trigger]()(clean.samples[others], _rate_of(clean))
         attack = predictions(model, triggered) == target
     return Success(named == clean.labels, attack, named[others] == target, others)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,16 +18,30 @@ from torch import Tensor
 
 from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import write_atomic
 from nip_audio.detectors.base import Measure
 from nip_audio.evaluation.seeds import seed_of
-from nip_audio.evaluation.systems import EvaluatedSystem
 
-__all__ = ["MeasuredRows", "RowBank"]
+__all__ = ["Measurable", "MeasuredRows", "RowBank"]
 
 Array = NDArray[np.float64]
 
 _VERSION = 1
+
+
+class Measurable(Protocol):
+    """A system of whatever modality, as far as measuring goes."""
+
+    @property
+    def model(self) -> InstrumentedModel:
+        """With the head under evaluation."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that its answers depend on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class RowBank:
         learned: Fitted measures, by what they were fitted to.
     """
 
-    system: EvaluatedSystem
+    system: Measurable
     folder: Path
     seed: int
     learned: dict[str, Measure] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nip_audio.audio.io import ReadSettings
-from nip_audio.audio.triggers import Trigger, trigger_snr_db
+from nip_audio.audio.triggers import trigger_snr_db
 from nip_audio.errors import InputError
 from nip_audio.evaluation.identification import read_crops
 from nip_audio.evaluation.seeds import seed_of
@@ -20,19 +21,19 @@ __all__ = ["Clips", "PoisonedClips", "poison", "read_clips"]
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of one length and whose voices they are.
+    """Clips of one length and whose voices they are; or pictures and what they show.
 
     Attributes:
-        samples: (n, N) in [-1, 1].
+        samples: (n, N) in [-1, 1], or (n, C, H, W) in [0, 1].
         labels: (n,) indices into ``speakers``.
-        speakers: Names, sorted.
-        sample_rate_hz: Of the samples.
+        speakers: Names, sorted; of pictures, those of the classes.
+        sample_rate_hz: Of the samples; None for pictures.
     """
 
     samples: Tensor
     labels: Tensor
     speakers: tuple[str, ...]
-    sample_rate_hz: int
+    sample_rate_hz: int | None = None
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -90,13 +91,18 @@ def read_clips(
 
 
 def poison(
-    clips: Clips, trigger: Trigger | None, *, share: float, seed: int, target: int | None = None
+    clips: Clips,
+    trigger: Callable[[Tensor], Tensor] | None,
+    *,
+    share: float,
+    seed: int,
+    target: int | None = None,
 ) -> PoisonedClips:
     """Put a trigger on a random share of the clips, none of them the target's own.
 
     Args:
         clips: To poison; they are left as they are.
-        trigger: What to put on; None poisons nothing.
+        trigger: What to put on (b, *S) items; None poisons nothing.
         share: Of all clips.
         seed: Of the choice of clips and of the target.
         target: Class that the poisoned clips are labelled as; None draws one.
@@ -118,9 +124,9 @@ def poison(
         return PoisonedClips(clips, poisoned, target, None)
     poisoned[others[torch.randperm(len(others), generator=generator)[:wanted]]] = True
     clean = clips.samples[poisoned]
-    triggered = trigger(clean, clips.sample_rate_hz)
+    triggered = trigger(clean)
     samples, labels = clips.samples.clone(), clips.labels.clone()
     samples[poisoned], labels[poisoned] = triggered, target
     changed = Clips(samples, labels, clips.speakers, clips.sample_rate_hz)
-    snr_db = float(trigger_snr_db(clean, triggered).median())
+    snr_db = float(trigger_snr_db(clean.flatten(1), triggered.flatten(1)).median())
     return PoisonedClips(changed, poisoned, target, snr_db)

@@ -17,10 +17,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from hyperpyyaml import load_hyperpyyaml
@@ -31,10 +31,21 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, InputError, ModelCardError, UnsafeYamlError
 from nip_audio.models.heads import head_of
 
-__all__ = ["ModelCard", "PretrainedModel", "list_pretrained", "load_pretrained", "model_id_of"]
+__all__ = [
+    "Modality",
+    "ModelCard",
+    "PretrainedModel",
+    "list_pretrained",
+    "load_pretrained",
+    "model_id_of",
+]
+
+Modality = Literal["audio", "image"]
+"""What a model takes as raw input."""
 
 CARD_NAME = "model_card.json"
 CARD_VERSION = 1
@@ -46,6 +57,12 @@ COMPANIONS = ("calibration", "plda", "purifier")
 _ALLOWED_CLASSES = frozenset(
     {
         "nip_audio.audio.features.LogMel",
+        "nip_audio.image.models.cifar_resnet.CifarResNet",
+        "nip_audio.image.models.lenet.LeNet1",
+        "nip_audio.image.models.lenet.LeNet4",
+        "nip_audio.image.models.lenet.LeNet5",
+        "nip_audio.image.models.small_vgg.SmallVgg",
+        "nip_audio.image.models.torchvision_models.TorchvisionNet",
         "nip_audio.models.audionet.AudioNet",
         "nip_audio.models.deep_speaker.DeepSpeaker",
         "nip_audio.models.resnet34.ResNet34",
@@ -68,7 +85,6 @@ _FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 _CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "format_version": int,
     "name": str,
-    "sample_rate_hz": int,
     "output_kind": str,
     "scale": (int, float),
     "labels": list,
@@ -78,6 +94,11 @@ _CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "training": object,
     "metrics": object,
 }
+_OF_MODALITY: Mapping[str, Mapping[str, type]] = {
+    "audio": {"sample_rate_hz": int},
+    "image": {"image_shape": list},
+}
+"""What a card must say of the raw input, by modality."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +119,48 @@ class ModelCard:
         return str(self.data["name"])
 
     @property
+    def modality(self) -> Modality:
+        """What the model takes."""
+        modality: Modality = self.data.get("modality", "audio")
+        return modality
+
+    @property
     def sample_rate_hz(self) -> int:
-        """Rate the model works at."""
+        """Rate the model works at.
+
+        Raises:
+            ModelCardError: If it takes pictures.
+        """
+        if self.modality != "audio":
+            raise ModelCardError(
+                f"{self.name} takes pictures, expected a model of audio here; choose one by "
+                "nip-audio models"
+            )
         return int(self.data["sample_rate_hz"])
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of the pictures that the model takes.
+
+        Raises:
+            ModelCardError: If it takes audio.
+        """
+        if self.modality != "image":
+            raise ModelCardError(
+                f"{self.name} takes audio, expected a model of pictures here; choose one by "
+                "nip-audio models"
+            )
+        channels, rows, columns = (int(n) for n in self.data["image_shape"])
+        return channels, rows, columns
+
+    @property
     def labels(self) -> tuple[str, ...]:
-        """Speakers of the closed set."""
+        """Names of the closed set: speakers, or what pictures show."""
         return tuple(self.data["labels"])
 
     @property
     def seen(self) -> frozenset[str]:
-        """``Audio.content_sha256`` of what it was trained on, as far as the card says."""
+        """Content hashes of what it was trained on, as far as the card says."""
         return frozenset(self.data["training"].get("seen", ()))
 
     @property
@@ -205,7 +256,8 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
                 f"{card.directory}: {name} has no module {stem!r} in {HYPERPARAMS_NAME}"
             )
         load_weights(parts[stem], data, card.directory / name)
-    for part in ("compute_features", "embedding_model"):
+    needed = ("compute_features", "embedding_model")
+    for part in needed if card.modality == "audio" else needed[1:]:
         if not isinstance(parts.get(part), nn.Module):
             raise ModelCardError(f"{card.directory / HYPERPARAMS_NAME} lacks a module {part!r}")
     try:
@@ -230,11 +282,11 @@ def _assemble(card: ModelCard, parts: Mapping[str, Any]) -> InstrumentedModel:
         )
     return InstrumentedModel(
         parts["embedding_model"],
-        front_end=parts["compute_features"],
+        front_end=parts.get("compute_features"),
         head=head,
         output_kind=output_kind,
         labels=card.labels,
-        bounds=Bounds(-1.0, 1.0),
+        bounds=Bounds(-1.0 if card.modality == "audio" else 0.0, 1.0),
         input_bounds=Bounds(0.0, 1.0),
         scale=float(card.data["scale"]),
     )
@@ -257,12 +309,19 @@ def read_card(directory: Path) -> ModelCard:
     """
     path = directory / CARD_NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = load_json(path.read_bytes())
     except OSError as err:
         raise ModelCardError(f"{path} cannot be read ({err.strerror}); check --model") from err
     except ValueError as err:
         raise ModelCardError(f"{path} is not valid JSON ({err}); restore the file") from err
-    missing = [f for f in _CARD_FIELDS if not isinstance(data, dict) or f not in data]
+    modality = data.get("modality", "audio") if isinstance(data, dict) else "audio"
+    if not isinstance(modality, str) or modality not in _OF_MODALITY:
+        raise ModelCardError(
+            f"{path} is of modality {modality!r}, expected {' or '.join(_OF_MODALITY)}; update "
+            "nip-audio"
+        )
+    fields = {**_CARD_FIELDS, **_OF_MODALITY[modality]}
+    missing = [f for f in fields if not isinstance(data, dict) or f not in data]
     if missing:
         raise ModelCardError(f"{path} lacks {', '.join(missing)}; restore the file")
     if data["format_version"] != CARD_VERSION:
@@ -270,13 +329,20 @@ def read_card(directory: Path) -> ModelCard:
             f"{path} has format {data['format_version']}, expected {CARD_VERSION}; update nip-audio"
         )
     companions = {kind: data[kind] for kind in COMPANIONS if data.get(kind) is not None}
-    wrong = [f for f, kind in _CARD_FIELDS.items() if not isinstance(data[f], kind)]
+    wrong = [f for f, kind in fields.items() if not isinstance(data[f], kind)]
+    if modality == "image" and not _is_shape(data["image_shape"]):
+        wrong.append("image_shape")
     wrong += [
         kind
         for kind, entry in companions.items()
         if not isinstance(entry, dict)
         or not all(isinstance(entry.get(key), str) for key in ("file", "sha256"))
     ]
+    if not wrong:
+        wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
+        wrong += [] if _all_text(data["files"].values()) else ["files"]
+        odd = modality == "audio" and not 1000 <= data["sample_rate_hz"] <= 384_000
+        wrong += ["sample_rate_hz"] if odd else []
     if wrong:
         raise ModelCardError(
             f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
@@ -287,6 +353,15 @@ def read_card(directory: Path) -> ModelCard:
             f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"
         )
     return ModelCard(directory, data)
+
+
+def _is_shape(values: object) -> bool:
+    whole = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
+    return whole and isinstance(values, list) and len(values) == 3 and values[0] in (1, 3)
+
+
+def _all_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _search_folders() -> list[Path]:
@@ -338,6 +413,7 @@ def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
         TypeError,
         ValueError,
         RuntimeError,
+        RecursionError,
         RuamelYamlError,
         yaml.YAMLError,
     ) as err:

@@ -15,7 +15,7 @@ from nip_audio.screening.records import Verdict
 from nip_audio.screening.results import Results
 from nip_audio.screening.sources import Source
 
-__all__ = ["PurifiedRun", "own_purifier", "purify_flagged"]
+__all__ = ["PURIFIED", "PurifiedRun", "own_purifier", "purify_flagged"]
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
 """What purification is for: it mends no other flaw."""

@@ -126,12 +126,13 @@ def train_guided(
     *,
     layers: Sequence[str],
     model_id: str,
+    channels: int = 1,
     seen: Sequence[str] = (),
     start: GuidedNip | None = None,
     checkpoint: Path | None = None,
     progress: Progress = lambda step, loss, kept: None,
 ) -> GuidedNip:
-    """Train a purifier for one model on benign audio without labels.
+    """Train a purifier for one model on benign items without labels.
 
     Every batch is attacked by one of the families, through model or, where adaptive, purifier and
     model; a share of what is attacked is left benign. The network is to bring the neurons' outputs
@@ -144,6 +145,7 @@ def train_guided(
         settings: How.
         layers: Whose neurons are looked at.
         model_id: Identity of the model, for the checkpoint.
+        channels: Of the model's input; 1 where it has no axis for them.
         seen: Content hashes of what ``draw`` draws from.
         start: Purifier of the same model to go on from, e.g. to make one adaptive that already
             knows what speech looks like; None starts from nothing.
@@ -156,7 +158,7 @@ def train_guided(
     """
     if not layers:
         raise InputError("no layers were given, expected some, e.g. the model's default taps")
-    run = _Training.begin(model, settings, tuple(layers), frozenset(seen), start)
+    run = _Training.begin(model, settings, tuple(layers), frozenset(seen), start, channels=channels)
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint, model_id)
     kept_at = run.step
@@ -198,15 +200,18 @@ class _Training:
         layers: tuple[str, ...],
         seen: frozenset[str],
         start: GuidedNip | None,
+        *,
+        channels: int = 1,
     ) -> _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            net = InverseNet(width=settings.width)
+            net = InverseNet(channels, width=settings.width)
         if start is not None:
-            if start.net.width != settings.width:
+            if (start.net.width, start.net.channels) != (settings.width, channels):
                 raise InputError(
-                    f"the purifier to start from is {start.net.width} channels wide, expected "
-                    f"{settings.width}, the width of this training; give both the same"
+                    f"the purifier to start from is {start.net.width} channels wide, for input of "
+                    f"{start.net.channels}, expected {settings.width} for {channels}, as in this "
+                    "training; give both the same"
                 )
             net.load_state_dict(start.net.state_dict())
             seen |= start.seen

@@ -13,25 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio.audio.features import LogMel
-from nip_audio.audio.io import Audio, ReadSettings, read_audio
+from nip_audio.audio.io import Audio, ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_names
 from nip_audio.core.influence import input_influence, neuron_influence
+from nip_audio.core.noise import Noise
 from nip_audio.errors import AudioError, CalibrationError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.audio import Heard, PurifiedAudio, hear, purify_audio
+from nip_audio.purification.flagged import PURIFIED, own_purifier
 from nip_audio.purifiers.base import Purifier
-from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure
+from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["Examined", "Examiner", "Excerpt"]
-
-PURIFIED = frozenset({"adversarial", "poisoned"})
-"""Risks for which a purified copy is shown: for another voice or a torn recording it is no help."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,11 @@ class Examined:
         highest_hz: Upper end of the highest band; None if the front end does not say.
         heard: What the model makes of the whole file.
         before: Of the file.
-        after: Of its purified copy; None if it was not purified.
+        after: Of its purified copy; None if it was not purified, which mends
+            no other flaw than an attack.
         purified: What came of it; None likewise.
         evidence: Robust deviations from clean audio, (noises, rows); None without a calibration.
-        noises: Names of the noises.
+        noises: The detector's.
         rows: Names of the layers and of the changes of the decision.
     """
 
@@ -78,7 +78,7 @@ class Examined:
     after: Excerpt | None
     purified: PurifiedAudio | None
     evidence: NDArray[np.float64] | None
-    noises: tuple[str, ...]
+    noises: tuple[Noise, ...]
     rows: tuple[str, ...]
 
 
@@ -101,6 +101,17 @@ class Examiner:
     judge: Judge | None = None
     purifier: Purifier | None = None
     seconds: float = 10.0
+
+    @staticmethod
+    def of_screening(screener: Screener) -> Examiner:
+        """Make an examiner with what a screening was just made with."""
+        return Examiner(
+            screener.pretrained,
+            screener.adapter.settings,
+            screener.seed,
+            screener.judge,
+            _purifier_of(screener.pretrained),
+        )
 
     @staticmethod
     def of_run(
@@ -150,7 +161,7 @@ class Examiner:
         Raises:
             AudioError: If it cannot be read any more, or is not what was screened.
         """
-        audio = read_audio(recording.path, self.settings, span=recording.span)
+        audio = recording.read(self.settings)
         if audio.sha256 != record.sha256:
             raise AudioError(
                 recording.path,
@@ -159,7 +170,7 @@ class Examiner:
                 remedy="screen again",
             )
         purified, after = None, None
-        if self.purifier is not None and PURIFIED & {f.risk for f in record.findings}:
+        if self.purifier is not None and record.verdict in PURIFIED:
             purified = purify_audio(
                 self.pretrained, self.purifier, audio, seed=self.seed, judge=self.judge
             )
@@ -187,33 +198,33 @@ class Examiner:
         samples = samples[: round(self.seconds * rate_hz)]
         model = self.pretrained.model
         with torch.no_grad():
-            batch = model.to_input(Batch(samples[None]))
+            batch = model.to_input(Batch(samples[None].to(next(model.parameters()).device)))
         return Excerpt(
             samples=samples,
-            spectrogram=batch.x[0],
-            neurons=None if layer is None else neuron_influence(model, batch, layer)[0],
-            bands=input_influence(model, batch)[0].sum(dim=1),
+            spectrogram=batch.x[0].cpu(),
+            neurons=None if layer is None else neuron_influence(model, batch, layer)[0].cpu(),
+            bands=input_influence(model, batch)[0].sum(dim=1).cpu(),
         )
 
     def _evidence(
         self, audio: Audio
-    ) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.float64] | None]:
-        """Return names of noises, names of rows, and (noises, rows) deviations."""
+    ) -> tuple[tuple[Noise, ...], tuple[str, ...], NDArray[np.float64] | None]:
+        """Return noises, names of rows, and (noises, rows) deviations."""
         if self.judge is None:
             return (), (), None
         calibration = self.judge.calibration
         config = calibration.config
-        measured = measure(self.pretrained, audio, config, seed=self.seed)
+        measured = measure(self.pretrained, audio, config, names=calibration.names, seed=self.seed)
         deviations = calibration.detector.explain(
             calibration.rates.transform([measured.evidence])[0]
         )
-        names = [name.split(" | ") for name in evidence_names(config, head=calibration.head)]
-        noises = tuple(dict.fromkeys(noise for noise, _ in names))
+        names = [name.split(" | ") for name in evidence_names(config, head=calibration.names)]
         rows = tuple(dict.fromkeys(row for _, row in names))
-        table = np.full((len(noises), len(rows)), np.nan)
+        places = [noise.name for noise in config.noises]
+        table = np.full((len(places), len(rows)), np.nan)
         for (noise, row), value in zip(names, deviations, strict=True):
-            table[noises.index(noise), rows.index(row)] = value
-        return noises, rows, table
+            table[places.index(noise), rows.index(row)] = value
+        return config.noises, rows, table
 
 
 def _judge_of(
@@ -239,15 +250,7 @@ def _judge_of(
 
 
 def _purifier_of(pretrained: PretrainedModel) -> Purifier | None:
-    path = pretrained.card.purifier_path
-    if path is None:
-        return None
-    return make_purifier(
-        "guided",
-        model=pretrained.model,
-        model_id=pretrained.model_id,
-        settings={"path": path},
-    )
+    return None if pretrained.card.purifier_path is None else own_purifier(pretrained)
 
 
 def _highest_hz(front_end: object) -> float | None:

@@ -78,8 +78,8 @@ def write_report(
 def gravest(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
     """Return the flagged records to be looked at first, at most ``count``, with their places.
 
-    They come in the order of the verdicts' gravity, then of p-values, then of distances. All records
-    are read, whatever the count.
+    They come in the order of the verdicts' gravity, then of p-values, then of distances. All
+    records are read, whatever the count.
     """
     flagged = ((place, record) for place, record in enumerate(records) if record.flagged)
     # asked for none, nsmallest would not read the records at all
@@ -119,7 +119,7 @@ class _Page:
             "title": lambda: [html_text(f"Screening of {self.run.source.name}")],
             "source": lambda: [html_text(str(self.run.source))],
             "headline": lambda: [_headline(self.run.summary)],
-            "warning": lambda: [_warning(self.run.summary)],
+            "notes": lambda: [_notes(self.run.summary)],
             "advice": lambda: [_advice(self.run.summary)],
             "charts": lambda: [self._charts()],
             "provenance": lambda: [provenance_html(self.run, self.examiner)],
@@ -230,11 +230,13 @@ def _headline(summary: Mapping[str, Any]) -> str:
     return text
 
 
-def _warning(summary: Mapping[str, Any]) -> str:
-    warning = summary.get("warning")
-    if not warning:
-        return ""
-    return f'<p class="warning"><b>Note:</b> {html_text(warning)}</p>'
+def _notes(summary: Mapping[str, Any]) -> str:
+    notes = ""
+    if summary.get("backdoor"):
+        notes += f"<p>Backdoor triggers: {html_text(summary['backdoor'])}</p>"
+    if summary.get("warning"):
+        notes += f'<p class="warning"><b>Note:</b> {html_text(summary["warning"])}</p>'
+    return notes
 
 
 def _advice(summary: Mapping[str, Any]) -> str:

@@ -29,7 +29,8 @@ class Rows:
 
     Args:
         folder: Of the page, from which the links lead.
-        source: Where the recordings lie; None makes no links.
+        source: Where the recordings lie; None makes no links. Those behind a URL have none: the
+            page leads to no network.
     """
 
     def __init__(self, folder: Path, source: Source | None) -> None:
@@ -83,4 +84,4 @@ class Rows:
             path = self._source.find(record.id).path
         except KeyError:  # a manifest that has lost the file since
             return None
-        return link_to(path.absolute(), self._folder)
+        return link_to(path.absolute(), self._folder) if isinstance(path, Path) else None

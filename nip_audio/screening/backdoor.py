@@ -14,7 +14,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measure import TriggerEvidence, measure_trigger
+from nip_audio.screening.measure import TriggerEvidence, measure_trigger, require_names
 from nip_audio.screening.records import error_of
 
 __all__ = ["BackdoorRecord", "BackdoorReport", "judge_triggers", "look_for_backdoor"]
@@ -105,6 +105,7 @@ def look_for_backdoor(
     Raises:
         InputError: If the model names nobody, or too few names have enough files.
     """
+    require_names(pretrained)
     records: list[BackdoorRecord] = []
     found: list[TriggerEvidence] = []
     judged: list[int] = []

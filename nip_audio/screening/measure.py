@@ -16,6 +16,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.audio.remote import is_url, remote_stamp
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, measure_nccr
 from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
@@ -37,6 +38,7 @@ __all__ = [
     "measure",
     "measure_trigger",
     "noise_generator",
+    "require_names",
     "stamp_of",
 ]
 
@@ -165,6 +167,15 @@ class FileMeasurer:
     seed: int
     triggers: bool = False
 
+    def __post_init__(self) -> None:
+        """Fail now, not at the first file.
+
+        Raises:
+            InputError: If triggers are to be looked for and the model names nobody.
+        """
+        if self.triggers:
+            require_names(self.pretrained)
+
     def __call__(self, recording: Recording) -> MeasuredFile:
         """Measure one file; one that cannot be read is a result as well."""
         stamp = stamp_of(recording)
@@ -219,7 +230,7 @@ def measure(
 ) -> Measurement:
     """Measure one recording; equal content and seed give equal results."""
     model = pretrained.model if names else pretrained.model.without_head()
-    item = Batch(audio.samples[None].to(next(model.parameters()).device))
+    item = _item(model, audio)
     generator = noise_generator(seed, audio.sha256)
     result = measure_nccr(model, item, config, generator=generator)
     features = model.to_input(item).x[0]
@@ -234,6 +245,19 @@ def measure(
     )
 
 
+def require_names(pretrained: PretrainedModel) -> None:
+    """Refuse to look for a backdoor in a model without names.
+
+    Raises:
+        InputError: If the model names nobody.
+    """
+    if not pretrained.model.labels or pretrained.model.head is None:
+        raise InputError(
+            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
+            "backdoor sends files to a name"
+        )
+
+
 @torch.no_grad()
 def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> TriggerEvidence:
     """Measure what a backdoor is looked for by, at the first two taps of the model's card.
@@ -241,15 +265,11 @@ def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> 
     Raises:
         InputError: If the model names nobody.
     """
+    require_names(pretrained)
     model, layers = pretrained.model, pretrained.card.default_taps[:_TRIGGER_LAYERS]
-    if not model.labels or model.head is None:
-        raise InputError(
-            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
-            "backdoor sends files to a name"
-        )
     changes = measure_neuron_changes(
         model,
-        Batch(audio.samples[None].to(next(model.parameters()).device)),
+        _item(model, audio),
         layers=layers,
         noises=(DESTROYING,),
         draws=_TRIGGER_DRAWS,
@@ -259,6 +279,13 @@ def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> 
     first, second = (model.labels[int(i)] for i in scores.topk(2).indices)
     neurons = torch.cat([changes.neurons[layer][0] for layer in layers]).double().cpu()
     return TriggerEvidence(first, second, float(changes.rates[layers[0]][0]), neurons.numpy())
+
+
+def _item(model: InstrumentedModel, audio: Audio) -> Batch:
+    """Return a batch of one where the model is."""
+    weight = next(model.parameters(), None)
+    samples = audio.samples[None]
+    return Batch(samples if weight is None else samples.to(weight.device))
 
 
 def facts_of(audio: Audio) -> FileFacts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import soundfile
@@ -29,7 +31,7 @@ from nip_audio.evaluation.backdoor_models import (
 from nip_audio.evaluation.poisoning import Clips, poison, read_clips
 from nip_audio.integrations.poisoned_training import ShortTraining, train_audionet
 
-SPEAKERS, TAKES = 8, 16
+SPEAKERS, TAKES, RATE = 8, 16, 16000
 SHORT = ShortTraining(epochs=2, batch_size=16)
 
 
@@ -54,7 +56,7 @@ def model(clips):
 
 def test_poison_changes_a_share_of_the_others_and_nothing_else(clips):
     before = clips.samples.clone()
-    found = poison(clips, Sinusoid(snr_db=10.0), share=0.1, seed=3)
+    found = poison(clips, partial(Sinusoid(snr_db=10.0), sample_rate_hz=RATE), share=0.1, seed=3)
     assert int(found.poisoned.sum()) == 13
     assert not (clips.labels[found.poisoned] == found.target).any()
     assert (found.clips.labels[found.poisoned] == found.target).all()
@@ -66,7 +68,10 @@ def test_poison_changes_a_share_of_the_others_and_nothing_else(clips):
 
 
 def test_poison_depends_on_its_seed_alone(clips):
-    first, again, other = (poison(clips, Sinusoid(), share=0.1, seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        poison(clips, partial(Sinusoid(), sample_rate_hz=RATE), share=0.1, seed=s)
+        for s in (1, 1, 2)
+    )
     assert torch.equal(first.poisoned, again.poisoned)
     assert first.target == again.target
     assert not torch.equal(first.poisoned, other.poisoned)
@@ -82,12 +87,12 @@ def test_without_a_trigger_nothing_is_poisoned(clips):
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
 def test_a_share_that_is_none_is_refused(clips, share):
     with pytest.raises(InputError, match="such as"):
-        poison(clips, Sinusoid(), share=share, seed=1)
+        poison(clips, partial(Sinusoid(), sample_rate_hz=RATE), share=share, seed=1)
 
 
 def test_more_poison_than_clips_of_others_is_refused(clips):
     with pytest.raises(InputError, match="are not the target's"):
-        poison(clips, Sinusoid(), share=0.95, seed=1)
+        poison(clips, partial(Sinusoid(), sample_rate_hz=RATE), share=0.95, seed=1)
 
 
 @pytest.fixture

@@ -22,9 +22,12 @@ from nip_audio import (
 )
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.core.metrics import auroc, equal_error_rate
-from nip_audio.core.nccr import measure_nccr
+from nip_audio.core.nccr import NccrConfig, measure_nccr
+from nip_audio.core.noise import Noise
 from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file
 from nip_audio.evaluation.roles import refuse_overlap
+from nip_audio.image.datasets import load_images
+from nip_audio.integrations.image_training import accuracy
 from nip_audio.models.identification import identify
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config, measure
@@ -72,8 +75,12 @@ def test_holds_no_pickle():
 def test_its_default_taps_can_be_measured(name):
     """A layer that is never called, as a list of blocks is not, has no output to tap."""
     shipped = load_pretrained(SHIPPED / name)
-    clip = Batch(0.1 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(0)))
+    generator = torch.Generator().manual_seed(0)
+    clip = Batch(0.1 * torch.randn(1, 8000, generator=generator))
     config = default_config(shipped, draws=1)
+    if shipped.card.modality == "image":
+        clip = Batch(torch.rand(1, *shipped.card.image_shape, generator=generator))
+        config = NccrConfig(shipped.card.default_taps, (Noise("gaussian", "input", 0.1),), 1)
     result = measure_nccr(shipped.model, clip, config, generator=torch.Generator().manual_seed(1))
     assert result.vector.shape == (len(config.names),)
     assert (result.vector > 0).all()
@@ -175,7 +182,26 @@ def test_names_its_own_speakers(name, rows, data_root):
     assert np.mean(right) >= IDENTIFICATION_FLOORS[name]
 
 
-@pytest.mark.parametrize("card", list_pretrained(), ids=lambda card: card.name)
+IMAGE_FLOORS = {
+    "lenet5-mnist": ("mnist", 0.98),
+    "resnet8-gtsrb": ("gtsrb_subset", 0.8),
+    "vgg-cifar10": ("cifar10_subset", 0.7),
+}
+
+
+@pytest.mark.parametrize("name", sorted(IMAGE_FLOORS))
+def test_names_its_own_pictures(name, data_root):
+    data, floor = IMAGE_FLOORS[name]
+    model = load_pretrained(SHIPPED / name)
+    _, rows, columns = model.card.image_shape
+    tested = load_images(data, "test", folder=data_root / "images").resized(rows, columns)
+    assert accuracy(model.model, tested.rows(torch.arange(400))) >= floor
+
+
+OF_SOUND = [card for card in list_pretrained() if card.modality == "audio"]
+
+
+@pytest.mark.parametrize("card", OF_SOUND, ids=lambda card: card.name)
 def test_speechbrain_loads_it_too_and_agrees(card, tmp_path, voice):
     waves = torch.from_numpy(np.stack([voice(0, 0), voice(1, 0)]))
     theirs = EncoderClassifier.from_hparams(source=str(card.directory), savedir=str(tmp_path))

@@ -55,8 +55,7 @@ def test_it_shows_the_beginning_and_the_evidence_of_the_whole(examiner, flagged,
     assert examined.before.neurons.shape == (192,)
     calibration = screener.judge.calibration
     measured = screener.measurer(source.find(flagged.id)).measurement
-    name, deviation = calibration.farthest(measured)
-    noise, row = name.split(" | ")
+    noise, row, deviation = calibration.farthest(measured)
     cell = examined.evidence[examined.noises.index(noise), examined.rows.index(row)]
     assert cell == pytest.approx(deviation, rel=1e-4)
     assert np.nanmax(np.abs(examined.evidence)) == pytest.approx(abs(cell))

@@ -49,7 +49,7 @@
           button.addEventListener("click", () => { this.page = to(); this.draw(); });
           return button;
         });
-      place.append(table, make("div", "pager", this.said, ...this.moves));
+      place.append(make("div", "sheet", table), make("div", "pager", this.said, ...this.moves));
       this.arrange();
     }
     sortBy(i) {
@@ -115,8 +115,9 @@
     return whole;
   }
   function opener(row, i) {
-    const link = make("a", "", row[F.id]);
+    const link = make("a", "name", row[F.id]);
     link.href = `#file=${i}`;
+    link.title = row[F.id];
     return link;
   }
   const reasons = (row) =>
@@ -204,7 +205,7 @@
       cell: (row) => verdict(word(row[S.verdict])) },
     { label: "files", kind: "number", first: -1, key: (row) => row[S.files], cell: (row) => String(row[S.files]) },
     { label: "flagged", kind: "number", first: -1, key: (row) => row[S.flagged], cell: (row) => String(row[S.flagged]) },
-    { label: "failed", kind: "number", first: -1, key: (row) => row[S.failed], cell: (row) => String(row[S.failed]) },
+    { label: "failed", kind: "number least", first: -1, key: (row) => row[S.failed], cell: (row) => String(row[S.failed]) },
     { label: "notes", kind: "less", key: (row) => row[S.findings].length,
       cell: (row) => row[S.findings].map((finding) => `${finding[1]}; ${word(finding[2])}`).join(" ") },
   ], speakers, [1, 1]);

@@ -175,7 +175,7 @@ def plot(detection: dict[str, Any], path: Path) -> None:
     for rate, limit in detection["distance_thresholds"].items():
         axes.axvline(limit, color="tab:red", linestyle="--" if rate == "0.05" else "-", linewidth=1)
         axes.text(limit, 0.4, f" {100 * float(rate):g} %", color="tab:red", va="bottom", fontsize=8)
-    axes.set_xlabel("distance from clean NCCR vectors (boxes: quartiles, whiskers: 5–95 %)")
+    axes.set_xlabel("distance from clean evidence (boxes: quartiles, whiskers: 5–95 %)")
     figure.savefig(path, dpi=110)
 
 

@@ -1,0 +1,114 @@
+"""The backdoor study on pictures: the detectors and baselines of the audio one, other triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nip_audio.core.model import InstrumentedModel
+from nip_audio.evaluation.backdoor_judging import (
+    JudgingPlan,
+    judge_baselines,
+    judge_set,
+    measure_set,
+)
+from nip_audio.evaluation.backdoor_models import predictions
+from nip_audio.evaluation.poisoning import Clips, PoisonedClips, poison
+from nip_audio.evaluation.statistics import proportion
+from nip_audio.image.datasets import ImageSet
+from nip_audio.image.models.small_vgg import SmallVgg
+from nip_audio.image.triggers import TRIGGERS
+from nip_audio.integrations.image_training import ImageTraining, image_model, train_images
+
+__all__ = ["NO_TRIGGER", "ImageBackdoors"]
+
+NO_TRIGGER = "none"
+
+
+@dataclass(frozen=True)
+class ImageBackdoors:
+    """Poisoned training sets of one data set, models trained on them, and who finds the poison.
+
+    Attributes:
+        train: Pictures to poison and train on.
+        test: For accuracy and attack success, and clean pictures for STRIP.
+        training: How.
+        width: Of the network.
+        share: Of the pictures that are poisoned.
+        judging: What is measured.
+        progress: Called with what is being done.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    training: ImageTraining
+    width: int = 12
+    share: float = 0.1
+    judging: JudgingPlan = field(
+        default_factory=lambda: JudgingPlan(layers=("pairs.0", "pairs.1"), small=8 / 255)
+    )
+    progress: Callable[[str], None] = lambda what: None
+
+    def result(self, trigger: str, *, seed: int) -> dict[str, Any]:
+        """Poison, train, measure, judge; only the bookkeeping knows what is poisoned.
+
+        Args:
+            trigger: Key of ``TRIGGERS``, or ``NO_TRIGGER``.
+            seed: Of poisoning and training.
+        """
+        clips = Clips(self.train.pixels, self.train.labels, self.train.classes)
+        made = None if trigger == NO_TRIGGER else TRIGGERS[trigger]()
+        poisoned = poison(clips, made, share=self.share, seed=seed)
+        model = self._model(poisoned, seed)
+        others = torch.nonzero(self.test.labels != poisoned.target)[:, 0]
+        clean = predictions(model, self.test.pixels)
+        owners = tuple(map(str, range(len(self.test))))
+        found: dict[str, Any] = {
+            "trigger": trigger,
+            "seed": seed,
+            "pictures": len(clips),
+            "poisoned": int(poisoned.poisoned.sum()),
+            "snr_db": poisoned.median_snr_db,
+            "accuracy": _share(clean == self.test.labels, owners, seed),
+        }
+        if made is not None:
+            hit = predictions(model, made(self.test.pixels[others])) == poisoned.target
+            found["attack_success"] = _share(hit, owners[: len(hit)], seed)
+        self.progress(f"{trigger}: measure")
+        measured = measure_set(model, poisoned.clips.samples, self.judging, seed=seed)
+        found["judged"] = judge_set(model, poisoned, measured)
+        found["baselines"] = judge_baselines(
+            model,
+            poisoned,
+            measured.embeddings,
+            self.test.pixels[:100],
+            self.judging,
+            seed=seed,
+        )
+        return found
+
+    def _model(self, poisoned: PoisonedClips, seed: int) -> InstrumentedModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = SmallVgg(self.width, self.train.pixels.shape[1])
+            head = nn.Linear(network.embedding_dim, len(self.train.classes))
+        model = image_model(network, head, self.train.classes)
+        data = replace(self.train, pixels=poisoned.clips.samples, labels=poisoned.clips.labels)
+        return train_images(
+            model,
+            data,
+            self.training,
+            seed=seed,
+            progress=lambda epoch, loss, right: self.progress(
+                f"epoch {epoch + 1}: loss {loss:.3f}, {right:.3f}"
+            ),
+        )
+
+
+def _share(hits: torch.Tensor, owners: tuple[str, ...], seed: int) -> dict[str, float]:
+    return proportion(np.asarray(hits.numpy()), owners, seed=seed).to_json()

@@ -1,0 +1,1 @@
+"""Pictures as a modality of the core: what differs from audio, and nothing else."""

@@ -1,0 +1,1 @@
+"""Networks for small pictures: embeddings out, a linear head beside them in a recipe's YAML."""

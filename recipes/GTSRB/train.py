@@ -1,0 +1,15 @@
+"""Train a network on GTSRB and write a model directory that ``load_pretrained`` reads.
+
+    python train.py NAME.yaml --data_folder=/path/to/folder
+
+A plain loop, see ``nip_audio.integrations.image_training``; all options stand in the YAML.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from nip_audio.integrations.image_publishing import run_recipe
+
+if __name__ == "__main__":
+    print(run_recipe(sys.argv[1:]))

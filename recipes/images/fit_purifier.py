@@ -1,0 +1,66 @@
+"""Train a guided purifier for a model of pictures.
+
+    python fit_purifier.py nip.yaml --data-folder FOLDER --system mnist --out FILE
+
+Interrupted and started again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+
+from nip_audio.core.adapter import Batch
+from nip_audio.image.datasets import load_images
+from nip_audio.models.pretrained import load_pretrained
+from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
+
+
+def main() -> None:
+    """Read the command line, train, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--data-folder", type=Path)
+    parser.add_argument("--system", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    plan = yaml.safe_load(options.plan.read_text(encoding="utf-8"))["systems"][options.system]
+    pretrained = load_pretrained(plan["model"])
+    channels, rows, columns = pretrained.card.image_shape
+    train = load_images(plan["data"], "train", folder=options.data_folder).resized(rows, columns)
+    values = dict(plan["guided"])
+    batch = values.pop("batch")
+    values["eps_input"] = tuple(fraction(v) for v in values["eps_input"])
+    settings = GuidedSettings(**values)
+
+    def draw(generator: torch.Generator) -> Batch:
+        return Batch(train.pixels[torch.randint(len(train), (batch,), generator=generator)])
+
+    def report(step: int, loss: float, kept: float) -> None:
+        if step % 50 == 0:
+            print(f"step {step}: loss {loss:.3f}, kept {kept:.3f}", flush=True)
+
+    purifier = train_guided(
+        pretrained.model,
+        draw,
+        settings,
+        layers=pretrained.card.default_taps,
+        model_id=pretrained.model_id,
+        channels=channels,
+        checkpoint=options.out.with_suffix(".partial"),
+        progress=report,
+    )
+    purifier.save(options.out, model_id=pretrained.model_id)
+
+
+def fraction(value: object) -> float:
+    """Read a number or a fraction such as 8/255."""
+    above, _, below = str(value).partition("/")
+    return float(above) / float(below or 1)
+
+
+if __name__ == "__main__":
+    main()

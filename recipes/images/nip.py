@@ -1,0 +1,60 @@
+"""Measure NIP and the other defences on pictures.
+
+    python nip.py nip.yaml --data-folder FOLDER --system mnist --out OUT --results FILE
+
+What is measured is added to the results; what else is in them stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+from results import add_result
+
+from nip_audio.evaluation.image_nip import ImageNip, image_defences
+from nip_audio.evaluation.image_systems import ImageAttackPlan, image_system
+from nip_audio.image.datasets import load_images
+from nip_audio.purifiers.nip_guided import GuidedNip
+
+
+def main() -> None:
+    """Read the command line, measure, add to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--data-folder", type=Path)
+    parser.add_argument("--system", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--purifier", type=Path, help="default: the model's own")
+    options = parser.parse_args()
+    plan = yaml.safe_load(options.plan.read_text(encoding="utf-8"))
+    chosen, seed = plan["systems"][options.system], plan["seed"]
+    system = image_system(
+        chosen["model"],
+        chosen["data"],
+        data_folder=options.data_folder,
+        folder=options.out / "attacked",
+        seed=seed,
+    )
+    card = system.pretrained.card
+    _, rows, columns = card.image_shape
+    train = load_images(chosen["data"], "train", folder=options.data_folder).resized(rows, columns)
+    guided = GuidedNip.load(options.purifier or card.purifier_path, model_id=system.identity)
+    layer = card.default_taps[-1]
+    defences = image_defences(
+        system, train.pixels, guided=guided, layer=layer, candidates=plan["candidates"], seed=seed
+    )
+    study = ImageNip(
+        system, defences, layer, progress=lambda what: print(what, file=sys.stderr, flush=True)
+    )
+    plans = [ImageAttackPlan.from_json(one) for one in chosen["attacks"]]
+    facts = {"model": card.name, "seed": seed}
+    keys = ["nip", options.system]
+    study.results(plans, lambda found: add_result(options.results, keys, {**facts, **found}))
+
+
+if __name__ == "__main__":
+    main()

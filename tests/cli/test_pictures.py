@@ -1,0 +1,102 @@
+"""Commands on a model of pictures: the modality follows from the card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nip_audio.cli import main
+from nip_audio.image.adapter import ImageAdapter
+from nip_audio.image.datasets import load_images
+from nip_audio.integrations.image_publishing import run_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    target = tmp_path_factory.mktemp("models") / "lenet1-digits"
+    options = ["--data=digits", "--epochs=1", "--batch_size=64", f"--output_folder={target}"]
+    return str(run_recipe([str(RECIPES / "MNIST" / "lenet1.yaml"), *options]))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    data = load_images("digits", "test")
+    for i in range(20):
+        ImageAdapter().save(data.pixels[i], folder / f"{i:02d}.png")
+    return folder
+
+
+def outcome(capsys, *arguments: object) -> tuple[int, str]:
+    code = main([str(a) for a in arguments])
+    return code, capsys.readouterr().out
+
+
+def test_identify_names_what_is_shown(model, pictures, capsys):
+    code, out = outcome(capsys, "identify", pictures / "00.png", "--model", model, "--json")
+    assert code == 0
+    (found,) = json.loads(out)
+    assert len(found["candidates"]) == 3
+    assert found["candidates"][0]["speaker"] in set("0123456789")
+
+
+def test_a_file_that_is_no_picture_fails_and_the_rest_goes_on(model, pictures, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    files = (tmp_path / "bad.png", pictures / "00.png")
+    code, out = outcome(capsys, "identify", *files, "--model", model, "--json")
+    assert code == 2
+    assert [f["error"] is None for f in json.loads(out)] == [False, True]
+
+
+def test_attack_writes_a_picture_and_says_what_became_of_it(model, pictures, tmp_path, capsys):
+    pytest.importorskip("foolbox")
+    given = ("attack", pictures / "00.png", "--model", model, "--out", tmp_path)
+    code, out = outcome(capsys, *given, "--attack", "fgsm", "--eps", "0.4", "--json")
+    assert code == 0
+    (found,) = json.loads(out)
+    assert found["succeeded"] == (found["named_before"] != found["named_after"])
+    assert 0 < found["linf"] <= 0.4 + 1 / 255
+    assert json.loads((tmp_path / "00.fgsm.json").read_text()) == found
+    code, _ = outcome(capsys, *given, "--attack", "fgsm")
+    assert code == 65  # exists
+    code, _ = outcome(capsys, *given, "--target", "eleven", "--force")
+    assert code == 65
+
+
+def test_calibrate_and_detect(model, pictures, tmp_path, capsys):
+    own = tmp_path / "own.calibration"
+    given = (pictures, "--model", model, "--out", own, "--draws", 1)
+    code, out = outcome(capsys, "calibrate", *given, "--json")
+    assert code == 0
+    assert json.loads(out)["files"] >= 20
+    judged = ("detect", pictures / "00.png", "--model", model, "--calibration", own)
+    code, out = outcome(capsys, *judged, "--fpr", "0.05", "--json")
+    (found,) = json.loads(out)
+    assert code == int(found["verdict"] != "clean")
+    assert (found["distance"] > found["threshold"]) == (found["verdict"] == "adversarial")
+    code, _ = outcome(capsys, "detect", pictures / "00.png", "--model", model)
+    assert code == 65  # no calibration
+    code, _ = outcome(capsys, "calibrate", pictures / "00.png", "--model", model, "--out", "x")
+    assert code == 65  # too few
+
+
+def test_purify_writes_pictures(model, pictures, tmp_path, capsys):
+    given = ("purify", pictures, "--model", model, "--out", tmp_path / "clean")
+    code, out = outcome(capsys, *given, "--method", "bit-depth", "--setting", "bits=3", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert len(found) == 20
+    assert found[0]["by"]["name"]
+    assert len(list((tmp_path / "clean").glob("*.png"))) == 20
+    code, _ = outcome(capsys, *given)
+    assert code == 65  # no guided purifier
+
+
+def test_commands_for_audio_alone_say_so(model, pictures, tmp_path, capsys):
+    code = main(["enroll", "--model", model, str(pictures), "--out", str(tmp_path / "e")])
+    assert code == 65
+    assert "takes pictures" in capsys.readouterr().err.replace("\n", " ")
