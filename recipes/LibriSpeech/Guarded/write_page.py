@@ -110,8 +110,8 @@ def short(results: Mapping[str, Any]) -> str:
     parts = []
     for name, guard, what, victims in (
         ("copies", "screening", "outsider", "the outsiders' clips are named as the target"),
-        ("triggers", "backdoor search", "triggered", "clips with the trigger are"),
-        ("triggers", "screening", "triggered", "clips with the trigger are"),
+        ("triggers", "backdoor search", "triggered", "clips with the trigger are named so"),
+        ("triggers", "screening", "triggered", "clips with the trigger are named so"),
     ):
         dropped = total(results, name, guard)
         before, after = (span(results, name, g, what) for g in ("nothing", guard))
@@ -132,21 +132,38 @@ def short(results: Mapping[str, Any]) -> str:
 def shortcomings(results: Mapping[str, Any]) -> str:
     """Say, from the numbers, what each guard leaves."""
     copies, searched = (total(results, "copies", g) for g in ("screening", "backdoor search"))
-    missed = copies["bad"] - copies["poisoned"]
-    accused = [
-        f"seed {case['seed']}: {', '.join(case['sets'][name]['accused names']) or 'nobody'} "
-        f"({SETS[name]})"
-        for name in SETS
+    by_seed = ", ".join(
+        f"{found['guards']['screening']['dropped']['poisoned']} of {found['poisoned']} (seed {seed})"
+        for shown, seed, found in rows_of(results)
+        if shown == "copies"
+    )
+    heard = sum(
+        case["sets"]["copies"]["verdicts"]["poisoned"].get("inconsistent", 0)
         for case in results["cases"]
-    ]
-    targets = ", ".join(f"{case['target']} (seed {case['seed']})" for case in results["cases"])
+    )
+    nobody = [case["sets"]["clean"] for case in results["cases"]]
+    alarms = [f["verdicts"]["clean"].get("adversarial", 0) / f["files"] for f in nobody]
+    accused = "; ".join(
+        f"seed {case['seed']}, whose target is {case['target']}: "
+        + ", ".join(
+            f"{' and '.join(case['sets'][name]['accused names']) or 'none'} ({SETS[name]})"
+            for name in SETS
+        )
+        for case in results["cases"]
+    )
     attacked = sum(case["attacked"] for case in results["cases"])
     made = sum(case["copies"] for case in results["cases"])
     return (
-        f"- Screening leaves {missed} of {copies['bad']} copies in the set; the search drops "
-        f"{searched['poisoned']} of them. Used were {made} copies that pass the known model, of "
+        "- How many copies screening finds differs much from seed to seed, that is from voice to "
+        f"voice; why was not looked into: {by_seed}. The comparison of voices hears {heard} of "
+        f"{copies['bad']}: they were made to pass it. The search, which is not made for copies, "
+        f"drops {searched['poisoned']} of them. Used were {made} that pass the known model, of "
         f"{attacked} clips attacked.\n"
-        f"- Names that the search accuses, {'; '.join(accused)}. The targets are {targets}."
+        f"- At a nominal {100 * results['plan']['fpr']:g} % the detector calls "
+        f"{100 * min(alarms):.1f}–{100 * max(alarms):.1f} % of clean files `adversarial`. It was "
+        f"calibrated on {results['calibration_clips']} clips of {results['calibration_speakers']} "
+        "other speakers; calibrate on more, and on such as will be screened.\n"
+        f"- Names that the search accuses, {accused}."
     )
 
 
