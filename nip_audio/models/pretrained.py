@@ -342,7 +342,8 @@ def read_card(directory: Path) -> ModelCard:
     if not wrong:
         wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
         wrong += [] if _all_text(data["files"].values()) else ["files"]
-        wrong += [] if 1000 <= data["sample_rate_hz"] <= 384_000 else ["sample_rate_hz"]
+        rate = data.get("sample_rate_hz", 16000)  # of pictures there is none
+        wrong += [] if 1000 <= rate <= 384_000 else ["sample_rate_hz"]
     if wrong:
         raise ModelCardError(
             f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
