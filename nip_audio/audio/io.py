@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import stat
 from collections.abc import Iterator
@@ -197,14 +196,26 @@ def read_audio(
             raise AudioError(path, code=err.code, found=err.found, remedy=err.remedy) from err
 
 
+class _Nameless:
+    """A file for libsndfile: without a name, so that the format is told from the content alone."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.readinto = file.readinto
+        self.tell = file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go somewhere; a place that a header made up, outside of any file, is not gone to."""
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError):
+            return self.tell()
+
+
 def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | None) -> Audio:
     sha256 = _checked_hash(path, settings)
     try:
-        # by a handle without a name: the format is then told from the content alone
-        with (
-            os.fdopen(os.open(path, os.O_RDONLY), "rb") as raw,
-            soundfile.SoundFile(raw) as file,
-        ):
+        with path.open("rb") as raw, soundfile.SoundFile(_Nameless(raw)) as file:
             rate, channels = file.samplerate, file.channels
             encoding = f"{file.format}/{file.subtype}"
             changes = _plan(path, settings, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, ReadSettings, Seconds, read_audio
@@ -100,7 +100,9 @@ def walk_audio(folder: Path, *, follow_links: bool = False) -> Iterator[Recordin
                     raise PermissionError(path)
                 waiting.append((_entries(path), above | {real}))
             except OSError:
-                yield _recording(folder, path, fence)  # reading it will say what is wrong
+                # a speaker's, however little is known of it; reading it will say what is wrong
+                recording = _recording(folder, path, fence)
+                yield replace(recording, speaker=recording.id.split("/")[0])
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

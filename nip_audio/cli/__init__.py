@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -26,7 +27,7 @@ from nip_audio.cli import (
     screen,
     verify,
 )
-from nip_audio.cli._console import EXIT_REFUSED, EXIT_USAGE, plain, stderr
+from nip_audio.cli._console import EXIT_DEFECT, EXIT_REFUSED, EXIT_USAGE, plain, stderr
 from nip_audio.errors import NipAudioError
 
 __all__ = ["app", "main"]
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Keep speaker recognition trustworthy: detect and screen adversarial audio.\n\n"
     "Exit codes: 0 clean, 1 something was flagged, 2 some files failed, 64 wrong usage, 65 the "
-    "command could not run.",
+    "command could not run, 70 a defect of nip-audio.",
 )
 COMMANDS = (
     *(models, identify, enroll, fit_plda, verify),
@@ -76,4 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _UsageProblem as err:
         err.show(file=sys.stderr)  # type: ignore[attr-defined]
         return EXIT_USAGE
+    except Exception:  # noqa: BLE001 - Python's own code for it, 1, would say "flagged"
+        traceback.print_exc()
+        stderr.print("[bold red]error:[/] this is a defect of nip-audio; please report it")
+        return EXIT_DEFECT
     return code if isinstance(code, int) else 0

@@ -41,7 +41,7 @@ stderr = Console(stderr=True)
 stdout = Console()
 
 EXIT_FLAGGED, EXIT_FAILED = 1, 2
-EXIT_USAGE, EXIT_REFUSED = 64, 65
+EXIT_USAGE, EXIT_REFUSED, EXIT_DEFECT = 64, 65, 70
 
 DEFAULT_MODEL = "xvector-libri251"
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nip_audio.errors import HashMismatchError, OutputError, StateError
+from nip_audio.core.strict_json import load_json
+from nip_audio.errors import HashMismatchError, NipAudioError, OutputError, StateError
 
 __all__ = [
     "State",
     "file_sha256",
     "load_state",
+    "reading_state",
     "require_new",
     "save_state",
     "whole_lines",
@@ -107,6 +110,11 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
         os.replace(name, path)
+    except OSError as err:
+        Path(name).unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written ({err.strerror or err}); make room there"
+        ) from err
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -145,6 +153,25 @@ def save_state(path: Path, state: State, *, force: bool = False) -> None:
     write_atomic(path, save(tensors, metadata=header), force=force)
 
 
+@contextmanager
+def reading_state(path: Path) -> Iterator[None]:
+    """Put together what a state holds: whatever does not fit means that the file is damaged.
+
+    Its hash tells of accidents, not of malice: who writes a file can hash it, too.
+
+    Raises:
+        StateError: Instead of the errors of what is missing, or of another type or shape.
+    """
+    try:
+        yield
+    except NipAudioError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
+        raise StateError(f"{path} does not hold what it should ({err!r}); make it anew") from err
+    except RuntimeError as err:  # torch's
+        raise StateError(f"{path} does not hold what it should ({err}); make it anew") from err
+
+
 def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
     """Read a state.
 
@@ -168,10 +195,13 @@ def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = header["state"]
-        content = json.loads(description)
+        content = load_json(description)
+        kinds = {"format_version": int, "kind": str, "model_id": str, "meta": dict}
+        if not all(isinstance(content[name], wanted) for name, wanted in kinds.items()):
+            raise ValueError("a description of something else")
     except OSError as err:
         raise StateError(f"{path} cannot be read ({err.strerror}); check the path") from err
-    except (SafetensorError, KeyError, ValueError) as err:
+    except (SafetensorError, KeyError, TypeError, ValueError) as err:
         raise StateError(f"{path} is not a nip-audio {kind} file; check the path") from err
     if header.get("sha256") != _content_sha256(tensors, description):
         raise HashMismatchError(f"{path} was changed after it was written; make it anew")

@@ -16,7 +16,7 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
-from nip_audio.core.state import State, load_state, save_state
+from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.errors import AudioError, EnrolmentError, StateError
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
@@ -85,9 +85,10 @@ class Enrolment:
             raise StateError(
                 f"{path} holds mean voices only, as earlier versions wrote them; enrol again"
             )
-        speakers, files = tuple(state.meta["speakers"]), state.meta["files"]
-        embeddings = torch.split(state.tensors["embeddings"], [len(files[s]) for s in speakers])
-        return Enrolment(model_id, speakers, embeddings, files)
+        with reading_state(path):
+            speakers, files = tuple(state.meta["speakers"]), state.meta["files"]
+            embeddings = torch.split(state.tensors["embeddings"], [len(files[s]) for s in speakers])
+            return Enrolment(model_id, speakers, embeddings, files)
 
 
 @torch.no_grad()

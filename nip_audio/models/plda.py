@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.core.metrics import all_pairs_eer
-from nip_audio.core.state import State, load_state, save_state
+from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.errors import AudioError, InputError
 
 __all__ = ["Plda", "PldaHead", "prepare"]
@@ -150,19 +150,20 @@ class Plda:
     def load(path: Path, *, model_id: str) -> Plda:
         """Read, refusing a back end fitted for another model."""
         state = load_state(path, kind=_KIND, model_id=model_id)
-        tensors, meta = state.tensors, dict(state.meta)
-        return Plda(
-            model_id=model_id,
-            centre=tensors["centre"],
-            lda=tensors.get("lda"),
-            mean=tensors["mean"],
-            loading=tensors["loading"],
-            residual=tensors["residual"],
-            n_speakers=meta["n_speakers"],
-            n_embeddings=meta["n_embeddings"],
-            threshold=meta["threshold"],
-            provenance=tuple(meta["provenance"]),
-        )
+        with reading_state(path):
+            tensors, meta = state.tensors, dict(state.meta)
+            return Plda(
+                model_id=model_id,
+                centre=tensors["centre"],
+                lda=tensors.get("lda"),
+                mean=tensors["mean"],
+                loading=tensors["loading"],
+                residual=tensors["residual"],
+                n_speakers=meta["n_speakers"],
+                n_embeddings=meta["n_embeddings"],
+                threshold=meta["threshold"],
+                provenance=tuple(meta["provenance"]),
+            )
 
 
 class PldaHead(nn.Module):

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, InputError, ModelCardError, UnsafeYamlError
 from nip_audio.models.heads import head_of
 
@@ -308,7 +309,7 @@ def read_card(directory: Path) -> ModelCard:
     """
     path = directory / CARD_NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = load_json(path.read_bytes())
     except OSError as err:
         raise ModelCardError(f"{path} cannot be read ({err.strerror}); check --model") from err
     except ValueError as err:
@@ -337,6 +338,11 @@ def read_card(directory: Path) -> ModelCard:
         if not isinstance(entry, dict)
         or not all(isinstance(entry.get(key), str) for key in ("file", "sha256"))
     ]
+    if not wrong:
+        wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
+        wrong += [] if _all_text(data["files"].values()) else ["files"]
+        odd = modality == "audio" and not 1000 <= data["sample_rate_hz"] <= 384_000
+        wrong += ["sample_rate_hz"] if odd else []
     if wrong:
         raise ModelCardError(
             f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
@@ -352,6 +358,10 @@ def read_card(directory: Path) -> ModelCard:
 def _is_shape(values: object) -> bool:
     whole = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
     return whole and isinstance(values, list) and len(values) == 3 and values[0] in (1, 3)
+
+
+def _all_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _search_folders() -> list[Path]:
@@ -403,6 +413,7 @@ def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
         TypeError,
         ValueError,
         RuntimeError,
+        RecursionError,
         RuamelYamlError,
         yaml.YAMLError,
     ) as err:

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor
 
-from nip_audio.core.decision import DECISION
+from nip_audio.core.decision import DECISION, TURN
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.examine import Examined, Excerpt
 from nip_audio.reporting.figure import Axis, Chart
 from nip_audio.reporting.media import picture_url, sound_url
+from nip_audio.screening.judge import noise_words
 
 __all__ = ["detail_html"]
 
@@ -104,7 +105,7 @@ def _difference(examined: Examined, before: Excerpt, after: Excerpt, seconds: fl
         f'<audio controls preload="none" aria-label="What changed, as loud as it can be: play" '
         f'src="{sound_url(wave / loudest * 0.5, examined.sample_rate_hz)}"></audio>'
         + _figure(
-            f"Purified − before, its own scale (the player is {0.5 / loudest:.0f} times louder)",
+            f"Purified − before, its own scale (the player is {0.5 / loudest:.2g} times as loud)",
             _waveform(wave, seconds, loudest, "What changed"),
         )
         + _figure(
@@ -176,20 +177,17 @@ def _evidence(examined: Examined) -> str:
             "--calibration to see what the detector saw.",
             "",
         )
-    noises = [name.rpartition(" ") for name in examined.noises]
-    kinds = {kind for kind, _, _ in noises}
-    titles = [size for _, _, size in noises] if len(kinds) == 1 else examined.noises
-    head = "".join(f'<th scope="col">{html_text(title)}</th>' for title in titles)
+    words = [noise_words(noise) for noise in examined.noises]
+    head = "".join(f'<th scope="col">{html_text(title)}</th>' for title in words)
     rows = []
     for name, values in zip(examined.rows, table.T, strict=True):
         cells = "".join(_cell(float(value)) for value in values)
-        what = f"decision: {name}" if name in DECISION else f"layer {name}"
+        what = name if name in (*DECISION, TURN) else f"layer {name}"
         rows.append(f'<tr><th scope="row">{html_text(what)}</th>{cells}</tr>')
-    common = f" Noise: {kinds.pop()}, by size." if len(kinds) == 1 else ""
     return _section(
         "What the verdict rests on",
         "How much layers and decision change under noise, in robust deviations from clean audio: "
-        "0 is usual, beyond ±3 is rare. The detector judges all of it together." + common,
+        "0 is usual, beyond ±3 is rare. The detector judges all of it together.",
         f'<div class="wide" tabindex="0" role="region" aria-label="What the verdict rests on">'
         f'<table class="heat"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>",

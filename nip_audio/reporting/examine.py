@@ -18,6 +18,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_names
 from nip_audio.core.influence import input_influence, neuron_influence
+from nip_audio.core.noise import Noise
 from nip_audio.errors import AudioError, CalibrationError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.audio import Heard, PurifiedAudio, hear, purify_audio
@@ -64,7 +65,7 @@ class Examined:
             no other flaw than an attack.
         purified: What came of it; None likewise.
         evidence: Robust deviations from clean audio, (noises, rows); None without a calibration.
-        noises: Names of the noises.
+        noises: The detector's.
         rows: Names of the layers and of the changes of the decision.
     """
 
@@ -77,7 +78,7 @@ class Examined:
     after: Excerpt | None
     purified: PurifiedAudio | None
     evidence: NDArray[np.float64] | None
-    noises: tuple[str, ...]
+    noises: tuple[Noise, ...]
     rows: tuple[str, ...]
 
 
@@ -207,8 +208,8 @@ class Examiner:
 
     def _evidence(
         self, audio: Audio
-    ) -> tuple[tuple[str, ...], tuple[str, ...], NDArray[np.float64] | None]:
-        """Return names of noises, names of rows, and (noises, rows) deviations."""
+    ) -> tuple[tuple[Noise, ...], tuple[str, ...], NDArray[np.float64] | None]:
+        """Return noises, names of rows, and (noises, rows) deviations."""
         if self.judge is None:
             return (), (), None
         calibration = self.judge.calibration
@@ -218,12 +219,12 @@ class Examiner:
             calibration.rates.transform([measured.evidence])[0]
         )
         names = [name.split(" | ") for name in evidence_names(config, head=calibration.names)]
-        noises = tuple(dict.fromkeys(noise for noise, _ in names))
         rows = tuple(dict.fromkeys(row for _, row in names))
-        table = np.full((len(noises), len(rows)), np.nan)
+        places = [noise.name for noise in config.noises]
+        table = np.full((len(places), len(rows)), np.nan)
         for (noise, row), value in zip(names, deviations, strict=True):
-            table[noises.index(noise), rows.index(row)] = value
-        return noises, rows, table
+            table[places.index(noise), rows.index(row)] = value
+        return config.noises, rows, table
 
 
 def _judge_of(

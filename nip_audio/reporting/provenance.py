@@ -9,9 +9,11 @@ from importlib.metadata import version
 from typing import Any
 
 from nip_audio import __version__
+from nip_audio.core.noise import Noise
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.judge import noise_words
 from nip_audio.screening.pipeline import SUMMARY_NAME
 
 __all__ = ["provenance_html"]
@@ -55,10 +57,8 @@ def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, s
 
 
 def _detector(nccr: dict[str, Any]) -> str:
-    noises = ", ".join(
-        f"{n['family']} noise on {n['level']} input {n['scale']:g}" for n in nccr["noises"]
-    )
-    return f"NCCR of layers {', '.join(nccr['layers'])} under {noises}; {nccr['draws']} draws each"
+    noises = ", ".join(noise_words(Noise(**noise)) for noise in nccr["noises"])
+    return f"layers {', '.join(nccr['layers'])} under {noises}; draws of each: {nccr['draws']}"
 
 
 def _at_hand(examiner: Examiner | None) -> str:
@@ -70,4 +70,5 @@ def _at_hand(examiner: Examiner | None) -> str:
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+    """Say what a purifier is; how it was trained stands in its file."""
+    return ", ".join(f"{k} {v}" for k, v in settings.items() if not isinstance(v, dict))

@@ -21,7 +21,7 @@ from nip_audio.core.decision import evidence_names
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
-from nip_audio.core.state import State, load_state, save_state
+from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
     TailFit,
@@ -180,29 +180,31 @@ class Calibration:
             }
 
         meta = state.meta
-        try:
-            config, names = NccrConfig.from_json(meta["nccr"]), bool(meta["names"])
-        except KeyError as err:
+        if "names" not in meta:
             raise StateError(
                 f"{path} was made by an earlier version of nip-audio; make it anew: nip-audio "
                 "calibrate CLEAN_DIR"
-            ) from err
-        signed = signed_entries(config, head=names)
-        return Calibration(
-            model_id=model_id,
-            sample_rate_hz=int(meta["sample_rate_hz"]),
-            names=names,
-            config=config,
-            rates=LogRates.from_tensors(parts("rates"), signed=signed),
-            detector=CleanDistance.from_tensors(parts("detector"), offset=meta["detector_offset"]),
-            distances=state.tensors["distances"].numpy(),
-            domain=CleanDistance.from_tensors(parts("domain"), offset=meta["domain_offset"]),
-            domain_distances=state.tensors["domain_distances"].numpy(),
-            consistencies=state.tensors["consistencies"].numpy(),
-            verification_threshold=meta["verification_threshold"],
-            seen=tuple(meta["seen"]),
-            sources=str(meta["sources"]),
-        )
+            )
+        with reading_state(path):
+            config, names = NccrConfig.from_json(meta["nccr"]), bool(meta["names"])
+            signed = signed_entries(config, head=names)
+            return Calibration(
+                model_id=model_id,
+                sample_rate_hz=int(meta["sample_rate_hz"]),
+                names=names,
+                config=config,
+                rates=LogRates.from_tensors(parts("rates"), signed=signed),
+                detector=CleanDistance.from_tensors(
+                    parts("detector"), offset=meta["detector_offset"]
+                ),
+                distances=state.tensors["distances"].numpy(),
+                domain=CleanDistance.from_tensors(parts("domain"), offset=meta["domain_offset"]),
+                domain_distances=state.tensors["domain_distances"].numpy(),
+                consistencies=state.tensors["consistencies"].numpy(),
+                verification_threshold=meta["verification_threshold"],
+                seen=tuple(meta["seen"]),
+                sources=str(meta["sources"]),
+            )
 
 
 def calibrate(

@@ -8,15 +8,17 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.audio.condition import Condition
+from nip_audio.core.strict_json import load_json, made_of
 from nip_audio.errors import OutputError, ResumeError
-from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement, TriggerEvidence
+from nip_audio.screening.measure import MeasuredFile
+from nip_audio.screening.records import check_error
 
 __all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "from_line", "locked", "to_line"]
 
@@ -72,13 +74,15 @@ class Journal:
         self._starts: dict[str, int] = {}
         self._stamps: dict[str, str] = {}
         try:
-            self._file: BinaryIO = path.open("a+b")
+            # not buffered: what could not be written must not be tried again when it is closed
+            self._end: FileIO = path.open("ab", buffering=0)
+            self._file: BinaryIO = path.open("rb")
         except OSError as err:
             raise OutputError(f"{path} cannot be written ({err.strerror})") from err
         try:
             self._read()
         except BaseException:
-            self._file.close()
+            self.__exit__()
             raise
 
     def __enter__(self) -> Journal:
@@ -88,6 +92,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._file.close()
+        self._end.close()
 
     def __len__(self) -> int:
         """Return how many files it knows."""
@@ -103,10 +108,11 @@ class Journal:
         Raises:
             OutputError: If it cannot be written, as on a full disk; the next run cuts it off.
         """
-        start = self._file.seek(0, 2)
+        start = self._end.seek(0, 2)
+        left = memoryview(to_line(file))
         try:
-            self._file.write(to_line(file))
-            self._file.flush()
+            while left:
+                left = left[self._end.write(left) :]
         except OSError as err:
             raise OutputError(
                 f"{self.path} cannot be written ({err.strerror}); make room and start the same "
@@ -132,7 +138,7 @@ class Journal:
         start = 0
         while line := self._file.readline():
             if not line.endswith(b"\n"):
-                self._file.truncate(start)
+                self._end.truncate(start)
                 return
             try:
                 self._note(from_line(line), start)
@@ -160,21 +166,18 @@ def from_line(line: bytes) -> MeasuredFile:
         ResumeError: If the line is something else.
     """
     try:
-        data = json.loads(line)
-        if (facts := data["facts"]) is not None:
-            facts["condition"] = Condition(**facts["condition"])
-            facts["changes"] = tuple(facts["changes"])
-            data["facts"] = FileFacts(**facts)
-            packed = data["measurement"]
-            data["measurement"] = Measurement(
-                **{name: _unpack(packed[name], kind) for name, kind in _TYPES.items()}
-            )
-            if (trigger := data["trigger"]) is not None:
-                trigger["neurons"] = _unpack(trigger["neurons"], _NEURONS)
-                data["trigger"] = TriggerEvidence(**trigger)
-        elif data["error"] is None:
+        data = load_json(line)
+        if (packed := data["measurement"]) is not None:
+            data["measurement"] = {n: _unpack(packed[n], kind) for n, kind in _TYPES.items()}
+        if (trigger := data["trigger"]) is not None:
+            trigger["neurons"] = _unpack(trigger["neurons"], _NEURONS)
+        file = made_of(MeasuredFile, data)
+        if (file.error is None) != (file.facts is not None and file.measurement is not None):
             raise ValueError("neither measured nor failed")
-        return MeasuredFile(**data)
+        check_error(file.error)
+        if file.facts is not None:
+            bytes.fromhex(file.facts.content_sha256)
+        return file
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise ResumeError(
             f"a line is no record of a measured file ({err}): {line[:60]!r}; use another --out"

@@ -16,7 +16,7 @@ from nip_audio.screening.comparison import Accusation, Twin
 from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
 
-__all__ = ["Judge", "judge_speaker", "with_findings"]
+__all__ = ["Judge", "judge_speaker", "noise_words", "with_findings"]
 
 DOMAIN_MARGIN = 1.5
 """Out of domain is farther than this many times the farthest calibration recording."""
@@ -189,7 +189,7 @@ class Judge:
         direction = "above" if deviation > 0 else "below"
         why = (
             f"reacts to noise unlike clean audio ({limit}); farthest off is {what} under "
-            f"{_words(noise)}, {abs(deviation):.1f} robust deviations {direction} the usual"
+            f"{noise_words(noise)}, {abs(deviation):.1f} robust deviations {direction} the usual"
         )
         return [Finding.of("adversarial", why)]
 
@@ -218,7 +218,8 @@ def with_findings(record: ScreenRecord, *findings: Finding) -> ScreenRecord:
     return replace(record, findings=every, verdict=verdict_of(every))
 
 
-def _words(noise: Noise) -> str:
+def noise_words(noise: Noise) -> str:
+    """Say in words what a noise is."""
     where = "waveform" if noise.level == "raw" else "spectrogram"
     kind = "white noise" if noise.family == "gaussian" else f"{noise.family} noise"
     return f"{kind} of {noise.scale:g} in the {where}"

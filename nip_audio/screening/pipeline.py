@@ -14,6 +14,7 @@ from nip_audio import __version__
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.state import write_atomic
+from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.comparison import Comparison, compare
@@ -196,7 +197,7 @@ class Screener:
             write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
             return
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
+            earlier = load_json(path.read_bytes())
             changed = sorted(k for k in identity if earlier.get(k) != identity[k])
         except (AttributeError, OSError, ValueError) as err:
             raise ResumeError(f"{path} is damaged ({err}); use another --out") from err

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
 
+from nip_audio.core.strict_json import load_json, made_of
 from nip_audio.errors import AudioError, ResumeError
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "ScreenRecord",
     "SpeakerRecord",
     "Verdict",
+    "check_error",
     "error_of",
     "verdict_of",
 ]
@@ -24,6 +27,8 @@ Risk = Literal[
     "out_of_domain", "adversarial", "poisoned", "duplicate", "inconsistent", "damaged", "lonely"
 ]
 """What can be wrong with a file or a speaker, short of not being readable."""
+
+R = TypeVar("R", "ScreenRecord", "SpeakerRecord")
 
 Verdict = Literal[
     "clean",
@@ -168,9 +173,7 @@ class ScreenRecord:
         Raises:
             ResumeError: If the line is something else.
         """
-        data = _read(line, ScreenRecord)
-        data["changes"], data["duplicate_of"] = tuple(data["changes"]), tuple(data["duplicate_of"])
-        return ScreenRecord(**data)
+        return _read(line, ScreenRecord)
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ class SpeakerRecord:
         Raises:
             ResumeError: If the line is something else.
         """
-        return SpeakerRecord(**_read(line, SpeakerRecord))
+        return _read(line, SpeakerRecord)
 
 
 def error_of(err: AudioError) -> dict[str, str]:
@@ -217,17 +220,25 @@ def error_of(err: AudioError) -> dict[str, str]:
     return {"code": err.code, "found": err.found, "remedy": err.remedy}
 
 
-def _read(line: str, kind: type[ScreenRecord | SpeakerRecord]) -> dict[str, Any]:
+def check_error(error: Mapping[str, str] | None) -> None:
+    """Check what ``error_of`` gave, read back.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if error is not None and error.keys() != {"code", "found", "remedy"}:
+        raise ValueError("an error without code, found and remedy")
+
+
+def _read(line: str, kind: type[R]) -> R:
     try:
-        data: dict[str, Any] = json.loads(line)
-        if set(data) != {f.name for f in fields(kind)}:
-            raise ValueError("other fields")
-        data["findings"] = tuple(Finding(**finding) for finding in data["findings"])
-    except (TypeError, ValueError) as err:
+        record = made_of(kind, load_json(line))
+        check_error(getattr(record, "error", None))
+        return record
+    except ValueError as err:
         raise ResumeError(
             f"a line is no {kind.__name__} ({err}): {line[:60]!r}; screen into another --out"
         ) from err
-    return data
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,10 @@ def test_unreadable_folder_is_yielded_to_be_reported(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", shut)
-    assert [r.id for r in walk_audio(tmp_path)] == ["ann/a.wav", "shut"]
+    assert [(r.id, r.speaker) for r in walk_audio(tmp_path)] == [
+        ("ann/a.wav", "ann"),
+        ("shut", "shut"),
+    ]
     with pytest.raises(InputError, match="shut cannot be read"):
         list(walk_audio(tmp_path / "shut"))
 

@@ -102,7 +102,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         write_atomic(path, b"new", force=True)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

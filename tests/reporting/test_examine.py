@@ -56,7 +56,7 @@ def test_it_shows_the_beginning_and_the_evidence_of_the_whole(examiner, flagged,
     calibration = screener.judge.calibration
     measured = screener.measurer(source.find(flagged.id)).measurement
     noise, row, deviation = calibration.farthest(measured)
-    cell = examined.evidence[examined.noises.index(noise.name), examined.rows.index(row)]
+    cell = examined.evidence[examined.noises.index(noise), examined.rows.index(row)]
     assert cell == pytest.approx(deviation, rel=1e-4)
     assert np.nanmax(np.abs(examined.evidence)) == pytest.approx(abs(cell))
 

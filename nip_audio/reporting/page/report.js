@@ -115,8 +115,9 @@
     return whole;
   }
   function opener(row, i) {
-    const link = make("a", "", row[F.id]);
+    const link = make("a", "name", row[F.id]);
     link.href = `#file=${i}`;
+    link.title = row[F.id];
     return link;
   }
   const reasons = (row) =>
