@@ -141,6 +141,11 @@ class Study:
             for kind, bad in (("poisoned", True), ("clean", False))
         }
         found["verdicts"] = {kind: dict(sorted(c.items())) for kind, c in verdicts.items()}
+        # the same measurements, judged at another rate; nothing is trained on that
+        loose = Guard(self.known, self.calibration, fpr=self.plan["looser_fpr"], workers=1)
+        data = self.dataset(base)
+        dropped = set(data.data_ids) - set(ScreenedData(loose, screening.out)(data).data_ids)
+        found["looser"] = {"poisoned": len(dropped & poisoned), "clean": len(dropped - poisoned)}
         search = BackdoorSearch(
             self.model(base, f"{name}-{seed}-{NOBODY}"), self.out / f"search-{name}-{seed}"
         )

@@ -38,9 +38,19 @@ def dropped_table(results: Mapping[str, Any]) -> str:
                 f"{dropped['poisoned']} of {found['poisoned']}" if found["poisoned"] else "–"
             )
             row.append(f"{dropped['clean']} of {clean}")
+        loose, bad = found["looser"], found["poisoned"]
+        row.append(f"{loose['poisoned']} of {bad}" if bad else "–")
+        row.append(f"{loose['clean']} of {clean}")
         rows.append(row)
-    columns = ["poison", "seed", "poisoned", "screening: poisoned", "screening: clean"]
-    return markdown([*columns, "search: poisoned", "search: clean"], rows)
+    plan = results["plan"]
+    columns = ["poison", "seed", "poisoned"]
+    for guard in (
+        f"screening at {plan['fpr']:g}",
+        "search",
+        f"screening at {plan['looser_fpr']:g}",
+    ):
+        columns += [f"{guard}: poisoned", "clean"]
+    return markdown(columns, rows)
 
 
 def verdict_table(results: Mapping[str, Any]) -> str:
