@@ -96,10 +96,10 @@ def test_survives_being_killed_at_any_moment(cli, folder, voice, tmp_path):
     assert cli.start(tmp_path / "undisturbed").wait() in (0, 1), cli.log.read_text()
     duration = time.monotonic() - started
     whole = (tmp_path / "undisturbed" / JOURNAL_NAME).stat().st_size
-    rng, killed, finished = random.Random(0), 0, 0
+    rng, killed, finished, code = random.Random(0), 0, 0, None
     out = tmp_path / "killed"
     journal = out / JOURNAL_NAME
-    while killed < KILLS or finished == 0:
+    while killed < KILLS or code == -signal.SIGKILL:
         process = cli.start(out, workers=rng.choice((1, 2)))
         if killed < KILLS:
             if rng.random() < 0.8:  # while it measures or judges: starting takes most of the time
