@@ -23,6 +23,9 @@ LIBRARIES = {
 }
 
 
+PROJECT = {"NipAudioError", "nip_audio"}  # the project's own name is no modality of its code
+
+
 def identifiers(tree: ast.AST) -> Iterator[str]:
     """Every name that the code binds, reads, passes or defines; texts and comments are none."""
     for node in ast.walk(tree):
@@ -64,7 +67,8 @@ def test_there_is_something_to_read():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_no_identifier_is_of_a_modality(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert not {w for name in identifiers(tree) for w in words(name)} & OF_A_MODALITY
+    names = set(identifiers(tree)) - PROJECT
+    assert not {w for name in names for w in words(name)} & OF_A_MODALITY
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -23,6 +23,7 @@ from typing import (
 __all__ = ["load_json", "made_of"]
 
 T = TypeVar("T")
+Make = Callable[[str, Any], Any]
 
 
 def load_json(text: str | bytes) -> Any:
@@ -62,47 +63,61 @@ def made_of(kind: type[T], value: Any) -> T:
         ...
         ValueError: x is a str
     """
-    hints = _hints(cast("Any", kind))
-    if not isinstance(value, dict) or value.keys() != hints.keys():
-        raise ValueError(f"expected exactly {', '.join(hints)}")
-    return kind(**{name: _made(name, hint, value[name]) for name, hint in hints.items()})
+    makers = _makers(cast("Any", kind))
+    if not isinstance(value, dict) or value.keys() != makers.keys():
+        raise ValueError(f"expected exactly {', '.join(makers)}")
+    return kind(**{name: make(name, value[name]) for name, make in makers.items()})
 
 
 @lru_cache(maxsize=64)
-def _hints(kind: Any) -> Mapping[str, Any]:
+def _makers(kind: Any) -> Mapping[str, Make]:
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return {field.name: _maker(hints[field.name]) for field in fields(kind)}
 
 
-def _made(name: str, hint: Any, value: Any) -> Any:
-    origin = get_origin(hint)
+def _maker(hint: Any) -> Make:
+    """Return what makes a value of a type, or says that it is of another."""
+    origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return _one_of(name, get_args(hint), value)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return made_of(hint, value)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_made(name, get_args(hint)[0], part) for part in value)
-    if origin is dict and isinstance(value, dict):
-        return {key: _made(name, get_args(hint)[1], part) for key, part in value.items()}
-    if origin is Literal and isinstance(value, str) and value in get_args(hint):
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return _finite(name, value)
-    if origin is None and type(value) is hint:
-        return value
-    if origin not in (None, tuple, dict, Literal) and isinstance(value, origin):
-        return value
+        (kind,) = (part for part in parts if part is not NoneType)
+        inner = _maker(kind)
+        return lambda name, value: None if value is None else inner(name, value)
+    if is_dataclass(hint):
+        return lambda name, value: made_of(cast("type[Any]", hint), value)
+    if origin is tuple:
+        return _each(
+            list | tuple,
+            _maker(parts[0]),
+            lambda name, value, make: tuple(make(name, part) for part in value),
+        )
+    if origin is dict:
+        return _each(
+            dict,
+            _maker(parts[1]),
+            lambda name, value, make: {key: make(name, part) for key, part in value.items()},
+        )
+    if origin is Literal:
+        return lambda name, value: value if value in parts else _refuse(name, value)
+    if hint is float:
+        return _finite
+    if origin is not None:
+        return lambda name, value: value if isinstance(value, origin) else _refuse(name, value)
+    return lambda name, value: value if type(value) is hint else _refuse(name, value)
+
+
+def _each(kind: Any, inner: Make, make: Callable[[str, Any, Make], Any]) -> Make:
+    return lambda name, value: (
+        make(name, value, inner) if isinstance(value, kind) else _refuse(name, value)
+    )
+
+
+def _refuse(name: str, value: Any) -> NoReturn:
     raise ValueError(f"{name} is a {type(value).__name__}")
 
 
-def _one_of(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
-    if value is None and NoneType in kinds:
-        return None
-    (kind,) = (kind for kind in kinds if kind is not NoneType)
-    return _made(name, kind, value)
-
-
-def _finite(name: str, value: float) -> float:
+def _finite(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        _refuse(name, value)
     try:
         if math.isfinite(value):
             return float(value)

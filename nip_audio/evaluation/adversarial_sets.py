@@ -328,9 +328,9 @@ def _read_manifest(path: Path, *, mend: bool) -> dict[str, Example]:
     """Read what has been made so far, by clip."""
     try:
         examples = [Example(**json.loads(line)) for line in whole_lines(path, mend=mend)]
+        return {example.id: example for example in examples}
     except (RecursionError, TypeError, ValueError) as err:
         raise OutputError(f"{path} is damaged ({err}); use another folder") from err
-    return {example.id: example for example in examples}
 
 
 @contextmanager

@@ -81,6 +81,7 @@ _PLAIN_TAGS = frozenset(
 # code, and a reference may compute. Names and numbers are all that a model description needs.
 _PLAIN_TEXT = re.compile(r"[\w .+~-]*", re.ASCII)
 _REFERENCE = re.compile(r"<\w+>", re.ASCII)
+_MAX_YAML_BYTES, _MAX_YAML_BRACKETS = 1 << 16, 200
 _FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 _CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "format_version": int,
@@ -341,8 +342,8 @@ def read_card(directory: Path) -> ModelCard:
     if not wrong:
         wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
         wrong += [] if _all_text(data["files"].values()) else ["files"]
-        odd = modality == "audio" and not 1000 <= data["sample_rate_hz"] <= 384_000
-        wrong += ["sample_rate_hz"] if odd else []
+        rate = data.get("sample_rate_hz", 16000)  # of pictures there is none
+        wrong += [] if 1000 <= rate <= 384_000 else ["sample_rate_hz"]
     if wrong:
         raise ModelCardError(
             f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
@@ -427,6 +428,11 @@ def _checked_yaml(data: bytes, path: Path) -> str:
     Returns the checked nodes written out anew, not the text: two YAML parsers may read one text
     differently, and HyperPyYAML uses another one than this check.
     """
+    if len(data) > _MAX_YAML_BYTES or data.count(b"[") + data.count(b"{") > _MAX_YAML_BRACKETS:
+        raise UnsafeYamlError(
+            f"{path} has {len(data)} bytes, expected at most {_MAX_YAML_BYTES} with at most "
+            f"{_MAX_YAML_BRACKETS} brackets: parsing more could take hours"
+        )
     root = yaml.compose(data, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         raise ModelCardError(f"{path} is not a YAML mapping; restore the file")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nip_audio.core.strict_json import load_json
 from nip_audio.errors import ResumeError
 from nip_audio.screening.pipeline import RUN_NAME, SUMMARY_NAME
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
@@ -75,7 +75,7 @@ class ScreenedRun:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = load_json(path.read_bytes())
     except OSError as err:
         raise ResumeError(
             f"{path} cannot be read ({err.strerror}); expected a folder that nip-audio screen wrote"

@@ -17,7 +17,7 @@ import numpy as np
 
 from nip_audio.evaluation.image_detection import CLEAN_ONLY, COMBINE
 from nip_audio.evaluation.image_nip import ORACLE
-from nip_audio.evaluation.statistics import proportion
+from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown
 from nip_audio.models.pretrained import list_pretrained
 
@@ -269,7 +269,12 @@ def nip(results: Results) -> str:
         if study is None:
             tables.append(f"{SETS[name]}: {NOT_EVALUATED}")
             continue
-        cells = [cell for cell in study["cells"] if cell["examples"] > 0]
+        cells = [cell for cell in study["cells"] if cell["examples"] >= MIN_SUCCESSES]
+        few = [
+            f"{cell['name']} ({cell['examples']} of {cell['attempts']})"
+            for cell in study["cells"]
+            if cell not in cells
+        ]
         counts = [f"{cell['name']} ({cell['examples']})" for cell in cells]
         rows = []
         for defence in (*study["benign_accuracy"], ORACLE):
@@ -286,7 +291,8 @@ def nip(results: Results) -> str:
         undefended = percent(study["undefended"])
         head = f"{SETS[name]}, {study['model']}; {study['benign']} benign pictures, undefended "
         table = markdown(["defence", "benign, %", "mean DSR, %", *counts], rows)
-        tables.append(f"{head}{undefended} % named rightly:\n\n{table}")
+        left_out = f"\nToo few fool for a rate: {', '.join(few)}.\n" if few else ""
+        tables.append(f"{head}{undefended} % named rightly:\n\n{table}{left_out}")
     return "\n\n".join(tables)
 
 

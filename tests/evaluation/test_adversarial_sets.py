@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -10,7 +10,14 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import HashMismatchError, OutputError
-from nip_audio.evaluation.adversarial_sets import Recipe, _locked, finished_set, make_set
+from nip_audio.evaluation.adversarial_sets import (
+    Example,
+    Recipe,
+    _locked,
+    _read_manifest,
+    finished_set,
+    make_set,
+)
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.purifiers.noise import GaussianNoise
 
@@ -152,3 +159,12 @@ def test_attacker_and_defender_draw_apart(recipe, tmp_path):
 def test_description_is_the_whole_recipe(recipe, tmp_path):
     make_set(recipe, tmp_path / "s")
     assert json.loads((tmp_path / "s" / "set.json").read_text()) == recipe.describe()
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", '{"id": 1}', "no json", "[" * 100_000, "UNHASHABLE"])
+def test_a_damaged_line_of_a_set_is_an_error_of_ours(tmp_path, line):
+    names = {field.name: 0 for field in fields(Example)}
+    line = json.dumps({**names, "id": []}) if line == "UNHASHABLE" else line
+    (tmp_path / "manifest.jsonl").write_text(line + "\n")
+    with pytest.raises(OutputError, match=r"manifest.jsonl is damaged .*use another folder"):
+        _read_manifest(tmp_path / "manifest.jsonl", mend=False)

@@ -5,6 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nip_audio.evaluation.image_systems import ImageAttackPlan
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 RESULTS = {
     "robustness": {
@@ -45,3 +53,12 @@ def test_results_of_other_studies_stay(load_script, tmp_path):
     results.add_result(path, ["detection", "cifar10"], [0.123456789])
     found = json.loads(path.read_text())
     assert found == {"detection": {"mnist": {"a": 0.33333}, "cifar10": [0.12346]}}
+
+
+@pytest.mark.parametrize("name", ["detection", "nip"])
+def test_every_planned_attack_can_be_made(name):
+    plan = yaml.safe_load((RECIPES / "images" / f"{name}.yaml").read_text(encoding="utf-8"))
+    for system in plan["systems"].values():
+        own = [one for plans in system.get("own", {}).values() for one in plans]
+        for one in (*system["attacks"], *own):
+            assert ImageAttackPlan.from_json(one).attacks()

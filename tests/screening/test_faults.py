@@ -79,7 +79,8 @@ def in_session(session: int) -> list[int]:
     return found
 
 
-def wait_until_gone(session: int, seconds: float = 30.0) -> None:
+def wait_until_gone(session: int, seconds: float = 180.0) -> None:
+    # a worker looks for its parent once it has started; importing may take long on a busy machine
     deadline = time.monotonic() + seconds
     while left := in_session(session):
         assert time.monotonic() < deadline, f"still running: {left}"
@@ -92,40 +93,37 @@ def test_survives_being_killed_at_any_moment(cli, folder, voice, tmp_path):
     for take in range(20, 20 + min(KILLS, 50) // 2):
         soundfile.write(folder / f"s{take % 3}/take{take}.wav", voice(take % 3, take), 16000)
     started = time.monotonic()
-    process = cli.start(tmp_path / "undisturbed")
-    while not (tmp_path / "undisturbed/run.json").exists():
-        assert process.poll() is None
-        time.sleep(0.002)
-    before = time.monotonic() - started
-    assert process.wait() in (0, 1), cli.log.read_text()
-    work = time.monotonic() - started - before
-    rng, done, killed, finished = random.Random(0), 0, 0, 0
+    assert cli.start(tmp_path / "undisturbed").wait() in (0, 1), cli.log.read_text()
+    duration = time.monotonic() - started
+    whole = (tmp_path / "undisturbed" / JOURNAL_NAME).stat().st_size
+    rng, killed, finished, code = random.Random(0), 0, 0, None
     out = tmp_path / "killed"
-    while killed < KILLS or finished == 0:
-        workers = rng.choice((1, 2))
-        process = cli.start(out, workers=workers)
+    journal = out / JOURNAL_NAME
+    while killed < KILLS or code == -signal.SIGKILL:
+        process = cli.start(out, workers=rng.choice((1, 2)))
         if killed < KILLS:
-            if rng.random() < 0.8:
-                while not (out / "run.json").exists() and process.poll() is None:
-                    time.sleep(0.002)
-                if done:  # an earlier start left it there: the model has to be loaded first
-                    time.sleep(0.9 * before)
-                time.sleep(rng.uniform(0, 1.5 * work))
+            if rng.random() < 0.8:  # while it measures or judges: starting takes most of the time
+                size = journal.stat().st_size if journal.exists() else 0
+                size += rng.uniform(0, 1.2) * (whole - size)
+                while process.poll() is None and not (
+                    journal.exists() and journal.stat().st_size >= min(size, whole)
+                ):
+                    time.sleep(0.001)
+                time.sleep(rng.uniform(0, 0.2))
             else:
-                time.sleep(rng.uniform(0, before))
+                time.sleep(rng.uniform(0, duration))
             killed += process.poll() is None
             process.kill()
         code = process.wait()
         wait_until_gone(process.pid)
-        done += 1
+        sys.stdout.write(f"{killed} kills, {finished} runs finished; exit {code}\n")
+        sys.stdout.flush()
         if code == -signal.SIGKILL:
             continue
         assert code in (0, 1), cli.log.read_text()
         assert_same(out, tmp_path / "undisturbed")
         finished += 1
         shutil.rmtree(out)
-        done = 0
-    sys.stdout.write(f"{killed} kills, {finished} runs finished, all of them identical\n")
 
 
 @LINUX
@@ -276,8 +274,10 @@ def test_a_worker_that_is_killed_loses_nothing(screener, folder, tmp_path):
         if len(killed) < 2:
             server = multiprocessing.forkserver._forkserver._forkserver_pid
             workers = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-            os.kill(int(workers[-1]), signal.SIGKILL)
-            killed.append(workers[-1])
+            # one that was killed may still be listed
+            for worker in [w for w in workers if w not in killed][-1:]:
+                os.kill(int(worker), signal.SIGKILL)
+                killed.append(worker)
 
     many = replace(screener, engine=LocalEngine(2))
     many.screen(FolderSource(folder), tmp_path / "out", progress=kill_a_worker)
