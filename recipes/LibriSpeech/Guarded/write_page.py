@@ -133,7 +133,8 @@ def shortcomings(results: Mapping[str, Any]) -> str:
     """Say, from the numbers, what each guard leaves."""
     copies, searched = (total(results, "copies", g) for g in ("screening", "backdoor search"))
     by_seed = ", ".join(
-        f"{found['guards']['screening']['dropped']['poisoned']} of {found['poisoned']} (seed {seed})"
+        f"{found['guards']['screening']['dropped']['poisoned']} of {found['poisoned']} "
+        f"(seed {seed})"
         for shown, seed, found in rows_of(results)
         if shown == "copies"
     )
