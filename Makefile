@@ -12,7 +12,7 @@ demo: $(STAMP)
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	echo; echo "What was really done to these files:"; cat examples/what_was_done.tsv; \
 	echo; echo "Exit code $$code: 0 would be clean, 1 says that something was flagged."; \
-	echo "Next: $(BIN)/nip-audio screen YOUR_FOLDER --out report"
+	echo "To look at: demo-report/report.html. Next: $(BIN)/nip-audio screen YOUR_FOLDER --out report"
 
 test: lint types unit
 
