@@ -40,7 +40,7 @@ from nip_audio import Batch, PretrainedModel, WaveformAdapter, load_pretrained, 
 from nip_audio.audio.io import write_audio
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.core.nccr import NccrConfig, disturbed_inputs
-from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import default_config, noise_generator
@@ -62,9 +62,7 @@ def model() -> PretrainedModel:
 
 def screener(config: NccrConfig) -> Screener:
     """A screener with the shipped calibration, made to measure with these settings."""
-    path = model().card.calibration_path
-    if path is None:
-        raise SystemExit("the model has no calibration")
+    path = choose_calibration(model(), None)
     calibration = Calibration.load(path, model_id=model().model_id)
     judge = Judge(replace(calibration, config=config))
     return Screener(model(), judge, WaveformAdapter(), engine=LocalEngine(WORKERS))
@@ -86,7 +84,8 @@ def passes_alone(path: str) -> float:
 
 def speed(folder: Path, results: Path) -> None:
     """Time the three in turns."""
-    recordings = list(walk_audio(folder))[:: max(1, len(list(walk_audio(folder))) // FILES)][:FILES]
+    found = list(walk_audio(folder))
+    recordings = found[:: max(1, len(found) // FILES)][:FILES]
     seconds = sum(read_audio(r.path).duration_s for r in recordings)
     config = default_config(model(), draws=DRAWS)
     scratch = Path(tempfile.mkdtemp())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nip_audio.audio._files import checked_hash
 from nip_audio.audio.remote import fetched, is_url
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import AudioError, InputError
@@ -213,7 +213,7 @@ class _Nameless:
 
 
 def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | None) -> Audio:
-    sha256 = _checked_hash(path, settings)
+    sha256 = checked_hash(path, max_bytes=settings.max_bytes)
     try:
         with path.open("rb") as raw, soundfile.SoundFile(_Nameless(raw)) as file:
             rate, channels = file.samplerate, file.channels
@@ -296,51 +296,6 @@ def to_16_bits(samples: Tensor) -> Tensor:
         [32767.0, -32768.0, 9830.0]
     """
     return ((samples.double() * 32768).round().clamp(-32768, 32767) / 32768).float()
-
-
-def _checked_hash(path: Path, settings: ReadSettings) -> str:
-    """Return the SHA-256 of a readable, non-empty regular file of bounded size."""
-    try:
-        status = path.stat()
-        mode = status.st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
-            raise AudioError(
-                path,
-                code="not_a_file",
-                found=f"it is {kind}, not a file",
-                remedy="give the files in it, or remove it",
-            )
-        if status.st_size > settings.max_bytes:
-            raise AudioError(
-                path,
-                code="too_large",
-                found=f"it has {status.st_size} bytes, more than {settings.max_bytes}",
-                remedy="split it, or convert it to flac",
-            )
-        digest = hashlib.sha256()
-        size = 0
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-                size += len(piece)
-    except FileNotFoundError as err:
-        found = "it is a link to nothing" if path.is_symlink() else "it does not exist"
-        raise AudioError(path, code="missing", found=found, remedy="check the path") from err
-    except ValueError as err:  # a zero byte in the name, or what no file name can hold
-        raise AudioError(
-            path, code="missing", found=f"it is no file name ({err})", remedy="check the path"
-        ) from err
-    except OSError as err:
-        raise AudioError(
-            path,
-            code="unreadable",
-            found=f"it cannot be read ({err.strerror or err})",
-            remedy="check its permissions and the link it may be",
-        ) from err
-    if size == 0:
-        raise AudioError(path, code="empty", found="the file has 0 bytes", remedy="record it again")
-    return digest.hexdigest()
 
 
 def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tuple[str, ...]:

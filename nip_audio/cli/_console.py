@@ -28,7 +28,7 @@ from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.export import write_csv
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
-from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
@@ -98,12 +98,7 @@ def make_reader(pretrained: PretrainedModel, max_duration_s: float) -> Callable[
 
 def find_calibration(pretrained: PretrainedModel, path: Path | None) -> Calibration:
     """Load the calibration asked for, or the one that came with the model."""
-    chosen = path or pretrained.card.calibration_path
-    if chosen is None:
-        raise CalibrationError(
-            f"model {pretrained.card.name} comes without a calibration; make one with: nip-audio "
-            "calibrate CLEAN_DIR --out my.calibration, and pass --calibration my.calibration"
-        )
+    chosen = choose_calibration(pretrained, path)
     return Calibration.load(chosen, model_id=pretrained.model_id)
 
 

@@ -19,10 +19,11 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
-from nip_audio.errors import CalibrationError, ImageError, InputError
+from nip_audio.errors import ImageError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.pictures import ChangedPicture, attack_picture, purify_picture
 from nip_audio.purifiers.base import Purifier
+from nip_audio.screening.calibration import choose_calibration
 from nip_audio.screening.picture_calibration import (
     PictureCalibration,
     calibrate_pictures,
@@ -164,13 +165,7 @@ def detect_pictures(
     as_json: bool,
 ) -> None:
     """Judge pictures."""
-    chosen = calibration or pretrained.card.calibration_path
-    if chosen is None:
-        raise CalibrationError(
-            f"model {pretrained.card.name} comes without a calibration; make one with: nip-audio "
-            f"calibrate CLEAN_DIR --model {pretrained.card.name} --out my.calibration, and pass "
-            "--calibration my.calibration"
-        )
+    chosen = choose_calibration(pretrained, calibration)
     known = PictureCalibration.load(chosen, model_id=pretrained.model_id)
     judged, failed = [], False
     for path in files:

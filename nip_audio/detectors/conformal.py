@@ -14,6 +14,7 @@ from sklearn.model_selection import GroupKFold
 from nip_audio.errors import CalibrationError, InputError
 
 __all__ = [
+    "FILES_FOR_TAIL",
     "TailFit",
     "benjamini_hochberg",
     "conformal_p_value",
@@ -202,6 +203,9 @@ class TailFit:
 _TAIL_SHARE = 0.1
 _LEAST_TAIL = 20
 
+FILES_FOR_TAIL = round(_LEAST_TAIL / _TAIL_SHARE)
+"""Clean files from which the tail of their distances can be fitted."""
+
 
 def fit_tail(clean_distances: ArrayLike) -> TailFit:
     """Fit the tail of clean distances, for p-values below those that counting can give.
@@ -221,7 +225,7 @@ def fit_tail(clean_distances: ArrayLike) -> TailFit:
     if count < _LEAST_TAIL:
         raise CalibrationError(
             f"{len(distances)} clean files are too few for the tail of their distances, expected "
-            f"at least {round(_LEAST_TAIL / _TAIL_SHARE)}; add files, or use conformal p-values"
+            f"at least {FILES_FOR_TAIL}; add files, or use conformal p-values"
         )
     limit = float(distances[-count - 1])
     shape, _, scale = genpareto.fit(distances[-count:] - limit, floc=0.0)

@@ -13,7 +13,7 @@ from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.errors import AudioError, CalibrationError, InputError
 from nip_audio.integrations.waveforms import audio_of, split_batch
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
-from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import AGAIN, MeasuredFile
@@ -63,7 +63,8 @@ class Guard:
         """See the class."""
         pretrained = model if isinstance(model, PretrainedModel) else load_pretrained(model)
         if not isinstance(calibration, Calibration):
-            calibration = _load_calibration(pretrained, calibration)
+            chosen = choose_calibration(pretrained, Path(calibration) if calibration else None)
+            calibration = Calibration.load(chosen, model_id=pretrained.model_id)
         elif calibration.model_id != pretrained.model_id:
             raise CalibrationError(
                 f"the calibration is of model {calibration.model_id[:12]}, the guard's model is "
@@ -126,13 +127,3 @@ class Guard:
             return self.screener.judge.judge(MeasuredFile(name, None, AGAIN, error=error_of(err)))
         measured = self.screener.measurer.measure_audio(audio)
         return self.screener.judge.judge(replace(measured, id=name))
-
-
-def _load_calibration(pretrained: PretrainedModel, path: str | Path | None) -> Calibration:
-    chosen = pretrained.card.calibration_path if path is None else Path(path)
-    if chosen is None:
-        raise CalibrationError(
-            f"model {pretrained.card.name} comes without a calibration; make one with: nip-audio "
-            "calibrate CLEAN_DIR --out my.calibration, and give calibration: my.calibration"
-        )
-    return Calibration.load(chosen, model_id=pretrained.model_id)

@@ -24,6 +24,7 @@ from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
+    FILES_FOR_TAIL,
     TailFit,
     conformal_p_value,
     conformal_threshold,
@@ -37,16 +38,13 @@ from nip_audio.errors import AudioError, CalibrationError, InputError, StateErro
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import Measurement, measure, noise_generator
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "calibrate", "choose_calibration"]
 
 _KIND = "calibration"
 _FOLDS = 5
 _MIN_FILES = 20
 _FILES_A_SPEAKER = 3
 _LEAST_NOISE_RMS = 1e-4
-
-FILES_FOR_TAIL = 200
-"""Recordings from which the tail of their distances can be fitted."""
 
 Array = NDArray[np.float64]
 
@@ -205,6 +203,22 @@ class Calibration:
                 seen=tuple(meta["seen"]),
                 sources=str(meta["sources"]),
             )
+
+
+def choose_calibration(pretrained: PretrainedModel, path: Path | None) -> Path:
+    """Return the calibration file asked for, or the one that came with the model.
+
+    Raises:
+        CalibrationError: If there is neither.
+    """
+    chosen = path or pretrained.card.calibration_path
+    if chosen is None:
+        raise CalibrationError(
+            f"model {pretrained.card.name} comes without a calibration; make one with: nip-audio "
+            f"calibrate CLEAN_DIR --model {pretrained.card.name} --out my.calibration, and pass "
+            "--calibration my.calibration (from Python, calibration='my.calibration')"
+        )
+    return chosen
 
 
 def calibrate(

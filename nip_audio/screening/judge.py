@@ -16,7 +16,7 @@ from nip_audio.screening.comparison import Accusation, Twin
 from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
 
-__all__ = ["Judge", "judge_speaker", "noise_words", "with_findings"]
+__all__ = ["Judge", "judge_accused", "judge_speaker", "judge_twins", "noise_words", "with_findings"]
 
 DOMAIN_MARGIN = 1.5
 """Out of domain is farther than this many times the farthest calibration recording."""
@@ -131,26 +131,6 @@ class Judge:
             judged.append(record)
         return judged
 
-    def judge_twins(self, record: ScreenRecord, twins: Sequence[Twin]) -> ScreenRecord:
-        """Add that the same recording lies under other speakers."""
-        named = [f"{t.id!r} of {t.speaker or 'nobody'} ({t.correlation:.2f})" for t in twins]
-        some = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        why = (
-            f"the same recording as {', '.join(named[:_NAMED])}{some} (correlation of the samples)"
-        )
-        record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
-        return with_findings(record, Finding.of("duplicate", why))
-
-    def judge_accused(self, record: ScreenRecord, accusation: Accusation) -> ScreenRecord:
-        """Add that a file looks as if it carried a backdoor's trigger."""
-        why = (
-            f"under destroying noise the files that the model calls {accusation.named} fall into "
-            f"two kinds, and this is of the one that comes from many voices (probability "
-            f"{accusation.suspicion:.2f}; alarm {accusation.alarm:.0f}, limit "
-            f"{accusation.limit:.0f}): so do files with a backdoor's trigger"
-        )
-        return with_findings(record, Finding.of("poisoned", why))
-
     def _domain(self, record: ScreenRecord, facts: FileFacts) -> list[Finding]:
         found = []
         distance, limit = record.domain_distance or 0.0, record.domain_threshold or 0.0
@@ -192,6 +172,26 @@ class Judge:
             f"{noise_words(noise)}, {abs(deviation):.1f} robust deviations {direction} the usual"
         )
         return [Finding.of("adversarial", why)]
+
+
+def judge_twins(record: ScreenRecord, twins: Sequence[Twin]) -> ScreenRecord:
+    """Add that the same recording lies under other speakers."""
+    named = [f"{t.id!r} of {t.speaker or 'nobody'} ({t.correlation:.2f})" for t in twins]
+    some = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    why = f"the same recording as {', '.join(named[:_NAMED])}{some} (correlation of the samples)"
+    record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
+    return with_findings(record, Finding.of("duplicate", why))
+
+
+def judge_accused(record: ScreenRecord, accusation: Accusation) -> ScreenRecord:
+    """Add that a file looks as if it carried a backdoor's trigger."""
+    why = (
+        f"under destroying noise the files that the model calls {accusation.named} fall into "
+        f"two kinds, and this is of the one that comes from many voices (probability "
+        f"{accusation.suspicion:.2f}; alarm {accusation.alarm:.0f}, limit "
+        f"{accusation.limit:.0f}): so do files with a backdoor's trigger"
+    )
+    return with_findings(record, Finding.of("poisoned", why))
 
 
 def judge_speaker(records: Sequence[ScreenRecord]) -> SpeakerRecord:

@@ -21,7 +21,7 @@ from nip_audio.screening.comparison import Comparison, compare
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
-from nip_audio.screening.judge import Judge, judge_speaker
+from nip_audio.screening.judge import Judge, judge_accused, judge_speaker, judge_twins
 from nip_audio.screening.measure import FileMeasurer, MeasuredFile, stamp_of
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.results import RESULTS_NAME, SPEAKERS_NAME, Results
@@ -255,9 +255,9 @@ class Screener:
         beside = self.judge.judge_beside([records[file.id] for file in readable], readable)
         records |= {record.id: record for record in beside}
         for name in records.keys() & comparison.twins.keys():
-            records[name] = self.judge.judge_twins(records[name], comparison.twins[name])
+            records[name] = judge_twins(records[name], comparison.twins[name])
         for name in records.keys() & comparison.accused.keys():
-            records[name] = self.judge.judge_accused(records[name], comparison.accused[name])
+            records[name] = judge_accused(records[name], comparison.accused[name])
         return list(records.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
 from nip_audio.core.strict_json import load_json, made_of
 from nip_audio.errors import AudioError, ResumeError
@@ -28,7 +28,6 @@ Risk = Literal[
 ]
 """What can be wrong with a file or a speaker, short of not being readable."""
 
-R = TypeVar("R", "ScreenRecord", "SpeakerRecord")
 
 Verdict = Literal[
     "clean",
@@ -88,7 +87,37 @@ def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
 
 
 @dataclass(frozen=True)
-class ScreenRecord:
+class _Record:
+    """What records share: how they are written, one JSON a line, and read."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; numbers rounded to six decimals."""
+        values = asdict(self)
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+
+    def to_line(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps(self.to_json(), ensure_ascii=True, allow_nan=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """Read what ``to_line`` wrote.
+
+        Raises:
+            ResumeError: If the line is something else.
+        """
+        try:
+            record = made_of(cls, load_json(line))
+            check_error(getattr(record, "error", None))
+        except ValueError as err:
+            raise ResumeError(
+                f"a line is no {cls.__name__} ({err}): {line[:60]!r}; screen into another --out"
+            ) from err
+        return record
+
+
+@dataclass(frozen=True)
+class ScreenRecord(_Record):
     """Result for one file.
 
     Attributes:
@@ -158,26 +187,9 @@ class ScreenRecord:
             return (f"{self.error['found']}; {self.error['remedy']}",)
         return tuple(f"{finding.why}; {finding.remedy}" for finding in self.findings)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; numbers rounded to six decimals."""
-        return _rounded(asdict(self))
-
-    def to_line(self) -> str:
-        """Return one line of JSON."""
-        return json.dumps(self.to_json(), ensure_ascii=True, allow_nan=False)
-
-    @staticmethod
-    def from_line(line: str) -> ScreenRecord:
-        """Read what ``to_line`` wrote.
-
-        Raises:
-            ResumeError: If the line is something else.
-        """
-        return _read(line, ScreenRecord)
-
 
 @dataclass(frozen=True)
-class SpeakerRecord:
+class SpeakerRecord(_Record):
     """Result for one speaker.
 
     Attributes:
@@ -197,23 +209,6 @@ class SpeakerRecord:
     failed: int
     findings: tuple[Finding, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-    def to_line(self) -> str:
-        """Return one line of JSON."""
-        return json.dumps(self.to_json(), ensure_ascii=True, allow_nan=False)
-
-    @staticmethod
-    def from_line(line: str) -> SpeakerRecord:
-        """Read what ``to_line`` wrote.
-
-        Raises:
-            ResumeError: If the line is something else.
-        """
-        return _read(line, SpeakerRecord)
-
 
 def error_of(err: AudioError) -> dict[str, str]:
     """Return what a record says of a file that could not be judged."""
@@ -228,18 +223,3 @@ def check_error(error: Mapping[str, str] | None) -> None:
     """
     if error is not None and error.keys() != {"code", "found", "remedy"}:
         raise ValueError("an error without code, found and remedy")
-
-
-def _read(line: str, kind: type[R]) -> R:
-    try:
-        record = made_of(kind, load_json(line))
-        check_error(getattr(record, "error", None))
-        return record
-    except ValueError as err:
-        raise ResumeError(
-            f"a line is no {kind.__name__} ({err}): {line[:60]!r}; screen into another --out"
-        ) from err
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}

@@ -7,12 +7,9 @@ What is measured is added to the results; what else is in them stays.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from pathlib import Path
 
-import yaml
+from options import read_plan, study_parser, tell
 from results import add_result
 
 from nip_audio.evaluation.image_backdoors import NO_TRIGGER, ImageBackdoors
@@ -23,14 +20,8 @@ from nip_audio.integrations.image_training import ImageTraining
 
 def main() -> None:
     """Read the command line, measure, add to the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--data-folder", type=Path)
-    parser.add_argument("--system", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    options = parser.parse_args()
-    plan = yaml.safe_load(options.plan.read_text(encoding="utf-8"))
+    options = study_parser(__doc__).parse_args()
+    plan = read_plan(options)
     chosen, side = plan["systems"][options.system], plan["size"]
     train, test = (
         load_images(chosen["data"], role, folder=options.data_folder).resized(side, side)
@@ -42,7 +33,7 @@ def main() -> None:
         ImageTraining.from_hparams(chosen["training"]),
         width=chosen["width"],
         share=plan["share"],
-        progress=lambda what: print(what, file=sys.stderr, flush=True),
+        progress=tell,
     )
     found = []
     for seed in plan["seeds"]:

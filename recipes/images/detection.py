@@ -8,11 +8,9 @@ What is measured is added to the results; what else is in them stays.
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any
 
-import yaml
+from options import read_plan, study_parser, tell
 from results import add_result
 
 from nip_audio.core.nccr import NccrConfig
@@ -24,14 +22,8 @@ from nip_audio.evaluation.measured import RowBank
 
 def main() -> None:
     """Read the command line, measure, add to the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--data-folder", type=Path)
-    parser.add_argument("--system", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    options = parser.parse_args()
-    plan = yaml.safe_load(options.plan.read_text(encoding="utf-8"))
+    options = study_parser(__doc__).parse_args()
+    plan = read_plan(options)
     chosen, seed = plan["systems"][options.system], plan["seed"]
     found = measure(chosen, options, seed)
     add_result(options.results, ["detection", options.system], found)
@@ -58,7 +50,7 @@ def measure(chosen: dict[str, Any], options: argparse.Namespace, seed: int) -> d
         },
         attack_step=chosen["attack_step"],
         **chosen["counts"],
-        progress=lambda what: print(what, file=sys.stderr, flush=True),
+        progress=tell,
     )
     plans = [ImageAttackPlan.from_json(one) for one in chosen["attacks"]]
     card = system.pretrained.card

@@ -7,11 +7,10 @@ Interrupted and started again, it goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
-import yaml
+from options import plan_parser, read_plan
 
 from nip_audio.core.adapter import Batch
 from nip_audio.image.datasets import load_images
@@ -21,13 +20,11 @@ from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
 
 def main() -> None:
     """Read the command line, train, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--data-folder", type=Path)
+    parser = plan_parser(__doc__)
     parser.add_argument("--system", required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    plan = yaml.safe_load(options.plan.read_text(encoding="utf-8"))["systems"][options.system]
+    plan = read_plan(options)["systems"][options.system]
     pretrained = load_pretrained(plan["model"])
     channels, rows, columns = pretrained.card.image_shape
     train = load_images(plan["data"], "train", folder=options.data_folder).resized(rows, columns)

@@ -7,11 +7,9 @@ What is measured is added to the results; what else is in them stays.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-import yaml
+from options import read_plan, study_parser, tell
 from results import add_result
 
 from nip_audio.evaluation.image_nip import ImageNip, image_defences
@@ -22,15 +20,10 @@ from nip_audio.purifiers.nip_guided import GuidedNip
 
 def main() -> None:
     """Read the command line, measure, add to the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--data-folder", type=Path)
-    parser.add_argument("--system", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
+    parser = study_parser(__doc__)
     parser.add_argument("--purifier", type=Path, help="default: the model's own")
     options = parser.parse_args()
-    plan = yaml.safe_load(options.plan.read_text(encoding="utf-8"))
+    plan = read_plan(options)
     chosen, seed = plan["systems"][options.system], plan["seed"]
     system = image_system(
         chosen["model"],
@@ -47,9 +40,7 @@ def main() -> None:
     defences = image_defences(
         system, train.pixels, guided=guided, layer=layer, candidates=plan["candidates"], seed=seed
     )
-    study = ImageNip(
-        system, defences, layer, progress=lambda what: print(what, file=sys.stderr, flush=True)
-    )
+    study = ImageNip(system, defences, layer, progress=tell)
     plans = [ImageAttackPlan.from_json(one) for one in chosen["attacks"]]
     facts = {"model": card.name, "seed": seed}
     keys = ["nip", options.system]

@@ -7,13 +7,12 @@ The models lie in folders below --models, by the names in the YAML.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
+from options import plan_parser, read_plan
 from results import add_result
 
 from nip_audio.attacks.objectives import Identification
@@ -32,13 +31,11 @@ from nip_audio.screening.measure import noise_generator
 
 def main() -> None:
     """Read the command line, measure, add to the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--data-folder", type=Path)
+    parser = plan_parser(__doc__)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
-    plan = yaml.safe_load(options.plan.read_text(encoding="utf-8"))
+    plan = read_plan(options)
     tested = load_images(plan["data"], "test", folder=options.data_folder)
     tested = tested.rows(torch.arange(plan["pictures"]))
     rates, accuracy = {}, {}

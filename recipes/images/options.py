@@ -1,0 +1,38 @@
+"""What the command lines of the studies of pictures share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def plan_parser(description: str | None) -> argparse.ArgumentParser:
+    """Take a plan, and where the pictures lie."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--data-folder", type=Path)
+    return parser
+
+
+def study_parser(description: str | None) -> argparse.ArgumentParser:
+    """Take also one of the plan's systems, a folder to work in, and the results to add to."""
+    parser = plan_parser(description)
+    parser.add_argument("--system", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    return parser
+
+
+def read_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the plan."""
+    plan: dict[str, Any] = yaml.safe_load(options.plan.read_text(encoding="utf-8"))
+    return plan
+
+
+def tell(what: str) -> None:
+    """Say on standard error what is being done."""
+    print(what, file=sys.stderr, flush=True)
