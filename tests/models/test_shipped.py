@@ -150,7 +150,13 @@ def test_detects_attacked_files_among_clean_ones(
         for kind, path in (("clean", source), ("attacked", out)):
             if kind == "clean" or result.fools:
                 audio = read_audio(path)
-                measured = measure(pretrained, audio, shipped_calibration.config, seed=0)
+                measured = measure(
+                    pretrained,
+                    audio,
+                    shipped_calibration.config,
+                    names=shipped_calibration.names,
+                    seed=0,
+                )
                 distances[kind].append(shipped_calibration.distance(measured))
     assert len(distances["attacked"]) >= 12
     assert auroc(np.array(distances["attacked"]), np.array(distances["clean"])) >= 0.95
