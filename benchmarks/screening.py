@@ -50,7 +50,7 @@ from nip_audio.screening.sources import FolderSource, ManifestSource
 MODEL = "xvector-libri251"
 WORKERS = 2
 DRAWS = 2
-FILES, SLICES = 240, 6
+FILES, SLICES = 600, 3
 MEMORY_FILES = (1000, 50000)
 
 

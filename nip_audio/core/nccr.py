@@ -98,11 +98,13 @@ class NccrResult:
         changes: (noises, draws, layers) relative l2 changes; the draws that were made.
         embedding: (D,) embedding of the undisturbed item.
         draw_embeddings: (noises, draws, D) embeddings of the disturbed ones.
+        model_input: (*S) the undisturbed item as the model takes it.
     """
 
     changes: Tensor
     embedding: Tensor
     draw_embeddings: Tensor
+    model_input: Tensor
 
     @property
     def vector(self) -> Tensor:
@@ -211,7 +213,7 @@ def _measure(
             if stop_early and _tight(measured, config.tolerance or 0.0):
                 break
     draws = _by_noise(embeddings, config.noises, rounds)
-    return NccrResult(measured, clean_embedding[0], draws)
+    return NccrResult(measured, clean_embedding[0], draws, clean_input.x[0])
 
 
 def disturbed_inputs(

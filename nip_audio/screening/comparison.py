@@ -77,7 +77,8 @@ def compare(
 ) -> Comparison:
     """Compare all files of a run.
 
-    Of each file less than a thousand bytes are kept, so that a run may be long.
+    Of each file some two bytes a number of its embedding are kept and little else, so that a run
+    may be long.
 
     Args:
         files: Of the run, in order.
@@ -89,7 +90,8 @@ def compare(
     speakers: list[str | None] = []
     hashes: list[bytes] = []
     p_values: list[float] = []
-    embeddings: list[NDArray[np.float32]] = []
+    # half precision and no copy: what a file costs here is what limits how long a run may be
+    embeddings = bytearray()
     triggers: list[TriggerEvidence] = []
     for file in files:
         if file.facts is None or file.measurement is None:
@@ -97,7 +99,7 @@ def compare(
         ids.append(file.id)
         speakers.append(file.speaker)
         hashes.append(bytes.fromhex(file.facts.content_sha256))
-        embeddings.append(file.measurement.embedding.astype(np.float32))
+        embeddings += file.measurement.embedding.astype(np.float16).tobytes()
         if file.trigger is not None:
             triggers.append(file.trigger)
         p_values.append(calibration.tail_p_value(calibration.distance(file.measurement)))
@@ -113,7 +115,8 @@ def compare(
         return np.asarray(samples.numpy())
 
     twins: dict[str, list[Twin]] = {}
-    for pair in find_duplicates(hashes, np.stack(embeddings), speakers, read):
+    rows = np.frombuffer(embeddings, np.float16).reshape(len(ids), -1)
+    for pair in find_duplicates(hashes, rows, speakers, read):
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             twin = Twin(ids[other], speakers[other], pair.correlation)
             twins.setdefault(ids[one], []).append(twin)

@@ -16,7 +16,7 @@ __all__ = ["Duplicate", "correlation_peak", "find_duplicates", "nearest_elsewher
 
 Array = NDArray[np.floating]
 
-_BLOCK = 512
+_BLOCK = 2048
 _LIKE = 0.85
 _CORRELATED = 0.5
 _LEAST_OVERLAP = 0.5
@@ -97,11 +97,18 @@ def nearest_elsewhere(
     """
     pairs = []
     for start in range(0, len(embeddings), _BLOCK):
-        cosines = embeddings[start : start + _BLOCK] @ embeddings.T
-        cosines[codes[start : start + _BLOCK, None] == codes[None]] = -np.inf
-        best = cosines.argmax(axis=1)
-        alike = np.flatnonzero(cosines[np.arange(len(best)), best] >= least)
-        pairs += [(start + int(row), int(best[row])) for row in alike]
+        rows = slice(start, start + _BLOCK)
+        here = embeddings[rows].astype(np.float32)
+        best, highest = np.zeros(len(here), int), np.full(len(here), -np.inf, np.float32)
+        for left in range(0, len(embeddings), _BLOCK):
+            columns = slice(left, left + _BLOCK)
+            cosines = here @ embeddings[columns].astype(np.float32).T
+            cosines[codes[rows, None] == codes[None, columns]] = -np.inf
+            nearest = cosines.max(axis=1)
+            nearer = nearest > highest  # of equals the first, as everywhere
+            best[nearer] = left + cosines[nearer].argmax(axis=1)
+            highest[nearer] = nearest[nearer]
+        pairs += [(start + int(r), int(best[r])) for r in np.flatnonzero(highest >= least)]
     return pairs
 
 

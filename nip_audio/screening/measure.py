@@ -233,8 +233,7 @@ def measure(
     item = _item(model, audio)
     generator = noise_generator(seed, audio.sha256)
     result = measure_nccr(model, item, config, generator=generator)
-    features = model.to_input(item).x[0]
-    features = features - features.mean()
+    features = result.model_input - result.model_input.mean()
     spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
     embedding = torch.nn.functional.normalize(result.embedding, dim=0).cpu()
     evidence = evidence_vector(model, result).cpu()
