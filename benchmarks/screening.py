@@ -2,6 +2,7 @@
 
     python benchmarks/screening.py speed CLEAN_DIR docs/results/screening_speed.json
     python benchmarks/screening.py memory docs/results/screening_memory.json
+    python benchmarks/screening.py comparison docs/results/screening_comparison.json
 
 ``speed``: recordings from CLEAN_DIR, two worker processes, ten draws of noise (eleven passes a
 file). The three take turns on slices of the files, so that a busy moment hits all of them, and each
@@ -13,6 +14,9 @@ pays its own start, which is timed apart:
 
 ``memory``: resident memory of the screening process and of its workers, 1,000 and 50,000 files of
 0.6 s, all links to a few, six passes a file.
+
+``comparison``: of that, what comparing 50,000 files with each other takes, whose embeddings are
+made up so that all of them differ.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -41,9 +45,10 @@ from nip_audio.audio.io import write_audio
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.core.nccr import NccrConfig, disturbed_inputs
 from nip_audio.screening.calibration import Calibration, choose_calibration
+from nip_audio.screening.comparison import compare
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import default_config, noise_generator
+from nip_audio.screening.measure import MeasuredFile, default_config, noise_generator
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.sources import FolderSource, ManifestSource
 
@@ -172,6 +177,50 @@ def memory(results: Path) -> None:
     write(results, {"model": MODEL, "workers": WORKERS, "rows": rows})
 
 
+def comparison(results: Path) -> None:
+    """Watch the resident memory while made-up files are compared with each other."""
+    files = MEMORY_FILES[-1]
+    folder = Path(tempfile.mkdtemp())
+    fill(folder / "audio", 1)
+    source = FolderSource(folder / "audio")
+    chosen = screener(default_config(model()))
+    original = chosen.measurer(next(iter(source)))
+    before, peak, started = resident(os.getpid()), Peak(), time.perf_counter()
+    calibration, settings = chosen.judge.calibration, chosen.adapter.settings
+    compare(made_up(original, files), source, calibration, settings)
+    seconds, most = time.perf_counter() - started, peak.stop()["own"]
+    shutil.rmtree(folder)
+    write(
+        results,
+        {
+            "model": MODEL,
+            "files": files,
+            "seconds": round(seconds, 1),
+            "before_mb": round(before),
+            "peak_mb": most,
+        },
+    )
+
+
+def made_up(original: MeasuredFile, files: int) -> Iterator[MeasuredFile]:
+    """Repeat a measured file under other names, ten a speaker, each with its own embedding."""
+    rng = np.random.default_rng(0)
+    if original.facts is None or original.measurement is None:
+        raise RuntimeError(f"the file to start from was not measured: {original.error}")
+    for number in range(files):
+        embedding = rng.standard_normal(len(original.measurement.embedding))
+        speaker = f"speaker{number // 10:05d}"
+        yield replace(
+            original,
+            id=f"{speaker}/{number:06d}.wav",
+            speaker=speaker,
+            facts=replace(original.facts, content_sha256=f"{number:064x}"),
+            measurement=replace(
+                original.measurement, embedding=embedding / np.linalg.norm(embedding)
+            ),
+        )
+
+
 def fill(folder: Path, files: int) -> None:
     """Link a few recordings again and again, ten files a speaker."""
     rng = np.random.default_rng(0)
@@ -242,4 +291,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "speed":
         speed(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
-        memory(Path(sys.argv[2]))
+        {"memory": memory, "comparison": comparison}[sys.argv[1]](Path(sys.argv[2]))

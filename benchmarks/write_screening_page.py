@@ -24,9 +24,10 @@ def risks() -> str:
 def speed(results: Results) -> dict[str, str]:
     """Files a second, and how much of what is possible that is."""
     files, length = results["files"], results["audio_seconds"] / results["files"]
+    rates = results["files_a_second"]
     rows = [
         [name, f"{rate:.2f}", f"{rate * length:.1f}", f"{sum(results['seconds'][name]):.0f}"]
-        for name, rate in results["files_a_second"].items()
+        for name, rate in rates.items()
     ]
     start = sorted(results["start_seconds"])[len(results["start_seconds"]) // 2]
     return {
@@ -40,6 +41,7 @@ def speed(results: Results) -> dict[str, str]:
         "cores": str(results["cores"]),
         "slices": str(results["slices"]),
         "start": f"{start:.1f}",
+        "beside": f"{100 * rates['screen'] / rates['SpeechBrain']:.0f}",
         "share": f"{100 * results['share_of_bound']:.0f}",
         "share_without_start": f"{100 * results['share_of_bound_without_start']:.0f}",
     }
@@ -61,12 +63,20 @@ def memory(results: Results) -> dict[str, str]:
     return {"memory": markdown(columns, rows), "workers": str(results["workers"])}
 
 
+def comparison(results: Results) -> dict[str, str]:
+    """What comparing the files adds to the process."""
+    return {
+        "compared": f"{results['files']:,}",
+        "added": f"{results['peak_mb'] - results['before_mb']:.0f}",
+    }
+
+
 def main() -> None:
     """Fill the template."""
     folder, page = map(Path, sys.argv[1:3])
     text = Path(__file__).with_name("screening_template.md").read_text(encoding="utf-8")
     parts = {"risks": risks()}
-    for name, write in (("speed", speed), ("memory", memory)):
+    for name, write in (("speed", speed), ("memory", memory), ("comparison", comparison)):
         results = json.loads((folder / f"screening_{name}.json").read_text(encoding="utf-8"))
         parts |= write(results)
     for name, part in parts.items():

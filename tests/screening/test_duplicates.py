@@ -60,6 +60,17 @@ def test_a_file_that_is_gone_is_not_compared():
     assert find_duplicates([b"a", b"b"], unit(0, 0), ["x", "y"], lambda row: None) == []
 
 
+@pytest.mark.parametrize("block", [512, 4096])
+def test_nearest_of_another_speaker_in_blocks(monkeypatch, block):
+    monkeypatch.setattr("nip_audio.screening.duplicates._BLOCK", block)
+    angles = np.linspace(0, 3, 1200)
+    codes = np.arange(1200) // 2
+    pairs = dict(nearest_elsewhere(unit(*angles), codes, least=0.9))
+    assert pairs[0] == 2
+    assert all(codes[row] != codes[other] for row, other in pairs.items())
+    assert len(pairs) == 1200
+
+
 @pytest.mark.parametrize("block", [7, 500, 4096])
 def test_nearest_of_another_speaker_whatever_the_blocks(monkeypatch, block):
     monkeypatch.setattr("nip_audio.screening.duplicates._BLOCK", block)
