@@ -42,7 +42,7 @@ def speed(results: Results) -> dict[str, str]:
         "slices": str(results["slices"]),
         "start": f"{start:.1f}",
         "beside": f"{100 * rates['screen'] / rates['SpeechBrain']:.0f}",
-        "share": f"{100 * results['share_of_bound']:.0f}",
+        "share": f"{100 * results['share_of_bound']:.1f}",
         "share_without_start": f"{100 * results['share_of_bound_without_start']:.0f}",
     }
 
