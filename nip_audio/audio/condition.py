@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.signal import ShortTimeFFT
 from torch import Tensor
 
 from nip_audio.errors import InputError
@@ -60,8 +60,11 @@ def condition_of(samples: Tensor, sample_rate_hz: int) -> Condition:
 
 
 def _bandwidth(x: Array, rate: int) -> float:
-    window = np.hanning(512)
-    power = ShortTimeFFT(window, hop=256, fs=rate, scale_to="psd").spectrogram(x)
+    window = torch.hann_window(512, periodic=False, dtype=torch.float64)
+    frames = torch.stft(
+        torch.from_numpy(x), 512, 256, window=window, pad_mode="constant", return_complex=True
+    )
+    power = (frames.abs().square() / (rate * window.square().sum())).numpy()
     bins = max(1, round(_BAND_HZ * 512 / rate))
     count = power.shape[0] // bins
     bands = power[: count * bins].reshape(count, bins, -1).mean(axis=1)

@@ -31,19 +31,18 @@ def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Average all axes behind the second over the valid positions.
 
     Args:
-        x: (B, C, *S); when ``lengths`` is given the last axis is the padded one.
+        x: (B, C, *S), or (B, C) without ``lengths``; with them the last axis is the padded one.
         lengths: (B,) valid positions of the last axis, at least 1; None means all.
 
     Returns:
         (B, C).
     """
-    flat = (
-        x.flatten(2, -2) if x.dim() > 3 else x[:, :, None] if x.dim() == 3 else x[:, :, None, None]
-    )
     if lengths is None:
-        return flat.mean(dim=(2, 3))
-    mask = length_mask(lengths, x.shape[-1])[:, None, None, :]
-    return (flat * mask).sum(dim=(2, 3)) / (lengths[:, None] * flat.shape[2])
+        return x.flatten(2).mean(dim=2) if x.dim() > 2 else x
+    rows = x.flatten(2, -2).sum(dim=2) if x.dim() > 3 else x
+    # a product with the mask, not a masked copy: maps are by far the largest tensors here
+    mask = length_mask(lengths, x.shape[-1]).to(x.dtype)
+    return (rows @ mask[:, :, None])[:, :, 0] / (lengths[:, None] * x.shape[2:-1].numel())
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class StatisticsPool(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Pool."""
         mean = masked_mean(x, lengths)
-        variance = masked_mean((x - mean[:, :, None]) ** 2, lengths)
+        variance = masked_mean((x - mean[:, :, None]).square(), lengths)
         return torch.cat([mean, torch.sqrt(variance + self.eps)], dim=1)
 
 
