@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
-from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
-from nip_audio.errors import AudioError, CalibrationError
-from nip_audio.image.adapter import ImageAdapter
+from nip_audio.audio.manifest import Recording, read_recordings, walk_audio, walk_files
+from nip_audio.errors import CalibrationError, FileError, InputError
+from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.reporting.examine import Examiner
@@ -61,7 +61,10 @@ CalibrationOption = Annotated[
     typer.Option("--calibration", "-c", help="Calibration file; default: the model's own."),
 ]
 MaxDurationOption = Annotated[
-    float, typer.Option("--max-duration", help="Refuse files longer than this many seconds.")
+    float | None,
+    typer.Option(
+        "--max-duration", help="Refuse recordings longer than this many seconds; default: 120."
+    ),
 ]
 DataRootOption = Annotated[
     str | None,
@@ -81,19 +84,40 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
 
 
-def make_adapter(pretrained: PretrainedModel, max_duration_s: float) -> WaveformAdapter:
-    """Return how files are read for this model."""
+def make_adapter(pretrained: PretrainedModel, max_duration_s: float | None) -> WaveformAdapter:
+    """Return how recordings are read for this model."""
     rate = pretrained.card.sample_rate_hz
-    return WaveformAdapter(ReadSettings(sample_rate_hz=rate, max_duration_s=max_duration_s))
+    settings = ReadSettings(sample_rate_hz=rate)
+    if max_duration_s is not None:
+        settings = replace(settings, max_duration_s=max_duration_s)
+    return WaveformAdapter(settings)
 
 
-def make_reader(pretrained: PretrainedModel, max_duration_s: float) -> Callable[[Path], Tensor]:
-    """Return how files become raw input of this model: samples of audio, pixels of pictures."""
+def make_reader(
+    pretrained: PretrainedModel, max_duration_s: float | None
+) -> WaveformAdapter | ImageAdapter:
+    """Return how files of the kind that this model takes are read."""
     if pretrained.card.modality == "image":
-        pictures = ImageAdapter(*pretrained.card.image_shape)
-        return lambda path: pictures.load(path).pixels
-    recordings = make_adapter(pretrained, max_duration_s)
-    return lambda path: recordings.load(path).samples
+        return ImageAdapter(*pretrained.card.image_shape)
+    return make_adapter(pretrained, max_duration_s)
+
+
+def refuse_of_audio(pretrained: PretrainedModel, given: Mapping[str, object]) -> None:
+    """Refuse options that say nothing of pictures, where the model takes pictures.
+
+    Args:
+        pretrained: The model.
+        given: By the option's name its value; None and False are those not given.
+
+    Raises:
+        InputError: If one is given.
+    """
+    named = [name for name, value in given.items() if value is not None and value is not False]
+    if named and pretrained.card.modality == "image":
+        raise InputError(
+            f"{pretrained.card.name} takes pictures and got {', '.join(named)}, expected no option "
+            "that is for audio alone; leave it out"
+        )
 
 
 def find_calibration(pretrained: PretrainedModel, path: Path | None) -> Calibration:
@@ -134,7 +158,7 @@ def make_screener(
     fpr: float,
     fdr: float | None = None,
     seed: int,
-    max_duration_s: float,
+    max_duration_s: float | None,
     engine: Engine | None = None,
 ) -> Screener:
     """Put together what detect and screen judge with."""
@@ -157,6 +181,21 @@ def find_recordings(source: Path, data_root: str | None, *, follow_links: bool) 
     if source.is_dir() or not source.suffix:
         return list(walk_audio(source, follow_links=follow_links))
     return read_recordings(source, data_root=data_root, follow_links=follow_links)
+
+
+def find_files(
+    pretrained: PretrainedModel, source: Path, data_root: str | None, *, follow_links: bool
+) -> list[Recording]:
+    """List the files of the kind that a model takes: a folder's, or a manifest's recordings.
+
+    Raises:
+        InputError: If pictures do not come as a folder, or recordings neither as that nor as a
+            manifest.
+    """
+    if pretrained.card.modality == "image":
+        refuse_of_audio(pretrained, {"--data-root": data_root})
+        return list(walk_files(source, IMAGE_SUFFIXES, follow_links=follow_links))
+    return find_recordings(source, data_root, follow_links=follow_links)
 
 
 @contextmanager
@@ -201,7 +240,7 @@ _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "
 _ROWS = 40
 
 
-def print_left_out(failures: Sequence[AudioError]) -> None:
+def print_left_out(failures: Sequence[FileError]) -> None:
     """Name the files that could not be used, and why."""
     for failure in failures:
         stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)

@@ -81,7 +81,7 @@ def command(
     model: ModelOption = DEFAULT_MODEL,
     calibration: CalibrationOption = None,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:

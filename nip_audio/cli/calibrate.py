@@ -54,7 +54,7 @@ def command(
     ] = None,
     draws: Annotated[int, typer.Option(help="Noise draws a file and kind of noise.")] = 1,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:

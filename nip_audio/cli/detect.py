@@ -35,7 +35,7 @@ def command(
     calibration: CalibrationOption = None,
     fpr: RateOption = 0.01,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell which recordings react to noise as clean audio does not.

@@ -15,6 +15,7 @@ from nip_audio.cli._console import (
     make_reader,
     plain,
     print_json,
+    refuse_of_audio,
     stderr,
     stdout,
 )
@@ -31,7 +32,7 @@ def command(
     ],
     model: ModelOption,
     top: Annotated[int, typer.Option(min=1, help="Candidates to show for each file.")] = 3,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Name the speaker of each recording, among those a model was trained on.
@@ -42,11 +43,12 @@ def command(
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
     pretrained = load_pretrained(model)
-    read = make_reader(pretrained, max_duration)
+    refuse_of_audio(pretrained, {"--max-duration": max_duration})
+    reader = make_reader(pretrained, max_duration)
     results: list[dict[str, Any]] = []
     for file in files:
         try:
-            candidates = identify(pretrained, read(file), top=top)
+            candidates = identify(pretrained, reader.load(file).raw, top=top)
         except FileError as err:
             stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}

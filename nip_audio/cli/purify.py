@@ -64,7 +64,7 @@ def command(
     seed: Annotated[
         int, typer.Option(help="Seed of the noise; who knows it can foresee a random method.")
     ] = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -95,7 +95,7 @@ def command(
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Screen enrolment audio; the same command continues an interrupted run.

@@ -13,7 +13,7 @@ from PIL import Image as pillow
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.adapter import Batch, Bounds, SourceFile
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import ImageError, InputError
 
@@ -45,6 +45,16 @@ class Image:
     content_sha256: str
     original_size: tuple[int, int]
     changes: tuple[str, ...] = ()
+
+    @property
+    def raw(self) -> Tensor:
+        """What a model takes of it: the pixels."""
+        return self.pixels
+
+    @property
+    def noise_key(self) -> str:
+        """What the noise of a measurement is seeded with: the hash of the pixels."""
+        return self.content_sha256
 
 
 def pixels_sha256(pixels: Tensor) -> str:
@@ -94,6 +104,26 @@ class ImageAdapter:
                 f"pictures are {self.channels} × {self.height} × {self.width}, expected 1 or 3 "
                 "channels and at least one row and column"
             )
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """File name endings that a folder walk takes for pictures."""
+        return IMAGE_SUFFIXES
+
+    def read(self, file: SourceFile) -> Image:
+        """Read one file; see ``load``.
+
+        Raises:
+            ImageError: As ``load``; ``outside`` if links lead out of the file's root.
+        """
+        if file.leads_out:
+            raise ImageError(
+                file.path,
+                code="outside",
+                found=f"it is a link that leads out of {file.root}",
+                remedy="put the file itself there, or pass --follow-links",
+            )
+        return self.load(Path(file.path))
 
     def load(self, path: Path) -> Image:
         """Read one file.

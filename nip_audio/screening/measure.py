@@ -22,6 +22,7 @@ from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.reading import Item
 from nip_audio.screening.records import error_of
 
 __all__ = [
@@ -230,9 +231,8 @@ def measure(
 ) -> Measurement:
     """Measure one recording; equal content and seed give equal results."""
     model = pretrained.model if names else pretrained.model.without_head()
-    item = _item(model, audio)
-    generator = noise_generator(seed, audio.sha256)
-    result = measure_nccr(model, item, config, generator=generator)
+    generator = noise_generator(seed, audio.noise_key)
+    result = measure_nccr(model, _batch_of(model, audio), config, generator=generator)
     features = result.model_input - result.model_input.mean()
     spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
     embedding = torch.nn.functional.normalize(result.embedding, dim=0).cpu()
@@ -252,13 +252,13 @@ def require_names(pretrained: PretrainedModel) -> None:
     """
     if not pretrained.model.labels or pretrained.model.head is None:
         raise InputError(
-            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
+            f"{pretrained.card.name} names nobody, expected a model with a classifier: a "
             "backdoor sends files to a name"
         )
 
 
 @torch.no_grad()
-def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> TriggerEvidence:
+def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> TriggerEvidence:
     """Measure what a backdoor is looked for by, at the first two taps of the model's card.
 
     Raises:
@@ -268,11 +268,11 @@ def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> 
     model, layers = pretrained.model, pretrained.card.default_taps[:_TRIGGER_LAYERS]
     changes = measure_neuron_changes(
         model,
-        _item(model, audio),
+        _batch_of(model, item),
         layers=layers,
         noises=(DESTROYING,),
         draws=_TRIGGER_DRAWS,
-        generator=noise_generator(seed, audio.sha256),
+        generator=noise_generator(seed, item.noise_key),
     )
     scores = model.score_embeddings(changes.embedding[None])[0]
     first, second = (model.labels[int(i)] for i in scores.topk(2).indices)
@@ -280,11 +280,11 @@ def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> 
     return TriggerEvidence(first, second, float(changes.rates[layers[0]][0]), neurons.numpy())
 
 
-def _item(model: InstrumentedModel, audio: Audio) -> Batch:
+def _batch_of(model: InstrumentedModel, item: Item) -> Batch:
     """Return a batch of one where the model is."""
     weight = next(model.parameters(), None)
-    samples = audio.samples[None]
-    return Batch(samples if weight is None else samples.to(weight.device))
+    raw = item.raw[None]
+    return Batch(raw if weight is None else raw.to(weight.device))
 
 
 def facts_of(audio: Audio) -> FileFacts:

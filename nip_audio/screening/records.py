@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from nip_audio.core.strict_json import load_json, made_of
-from nip_audio.errors import AudioError, ResumeError
+from nip_audio.errors import FileError, ResumeError
 
 __all__ = [
     "FLAGGED",
@@ -210,7 +210,7 @@ class SpeakerRecord(_Record):
     findings: tuple[Finding, ...] = ()
 
 
-def error_of(err: AudioError) -> dict[str, str]:
+def error_of(err: FileError) -> dict[str, str]:
     """Return what a record says of a file that could not be judged."""
     return {"code": err.code, "found": err.found, "remedy": err.remedy}
 

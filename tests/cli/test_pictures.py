@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from nip_audio.cli import main
-from nip_audio.image.adapter import ImageAdapter
-from nip_audio.image.datasets import load_images
-from nip_audio.integrations.image_publishing import run_recipe
-
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    target = tmp_path_factory.mktemp("models") / "lenet1-digits"
-    options = ["--data=digits", "--epochs=1", "--batch_size=64", f"--output_folder={target}"]
-    return str(run_recipe([str(RECIPES / "MNIST" / "lenet1.yaml"), *options]))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    data = load_images("digits", "test")
-    for i in range(20):
-        ImageAdapter().save(data.pixels[i], folder / f"{i:02d}.png")
-    return folder
+@pytest.fixture
+def model(picture_model) -> str:
+    return picture_model
 
 
 def outcome(capsys, *arguments: object) -> tuple[int, str]:
@@ -94,6 +77,13 @@ def test_purify_writes_pictures(model, pictures, tmp_path, capsys):
     assert len(list((tmp_path / "clean").glob("*.png"))) == 20
     code, _ = outcome(capsys, *given)
     assert code == 65  # no guided purifier
+
+
+def test_an_option_of_audio_is_refused(model, pictures, capsys):
+    code = main(["identify", "--model", model, str(pictures / "00.png"), "--max-duration", "9"])
+    assert code == 65
+    err = capsys.readouterr().err.replace("\n", " ")
+    assert "lenet1-digits takes pictures and got --max-duration" in err
 
 
 def test_commands_for_audio_alone_say_so(model, pictures, tmp_path, capsys):
