@@ -26,14 +26,17 @@ from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.export import write_csv
+from nip_audio.reporting.picture_examine import PictureExaminer
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
+from nip_audio.screening.kinds import Pictures
 from nip_audio.screening.pipeline import Screener, ScreenResult
-from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.reading import Kind
+from nip_audio.screening.records import PictureRecord, ScreenRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource, Source
 from nip_audio.screening.summary import ScreenSummary
 
@@ -107,12 +110,12 @@ def refuse_of_audio(pretrained: PretrainedModel, given: Mapping[str, object]) ->
 
     Args:
         pretrained: The model.
-        given: By the option's name its value; None and False are those not given.
+        given: By the option's name its value; None are those not given.
 
     Raises:
         InputError: If one is given.
     """
-    named = [name for name, value in given.items() if value is not None and value is not False]
+    named = [name for name, value in given.items() if value is not None]
     if named and pretrained.card.modality == "image":
         raise InputError(
             f"{pretrained.card.name} takes pictures and got {', '.join(named)}, expected no option "
@@ -163,15 +166,25 @@ def make_screener(
 ) -> Screener:
     """Put together what detect and screen judge with."""
     pretrained = load_pretrained(model)
+    refuse_of_audio(pretrained, {"--max-duration": max_duration_s})
     judge = Judge(find_calibration(pretrained, calibration), fpr, fdr)
-    adapter = make_adapter(pretrained, max_duration_s)
+    adapter = make_reader(pretrained, max_duration_s)
     return Screener(pretrained, judge, adapter, seed, engine or LocalEngine())
 
 
-def find_source(source: Path, data_root: str | None, *, follow_links: bool) -> Source:
-    """Return a folder or a manifest as something to screen."""
+def find_source(kind: Kind, source: Path, data_root: str | None, *, follow_links: bool) -> Source:
+    """Return a folder, or a manifest of recordings, as something to screen.
+
+    Raises:
+        InputError: If pictures do not come as a folder.
+    """
+    if isinstance(kind, Pictures) and (data_root is not None or not source.is_dir()):
+        raise InputError(
+            f"pictures are screened as a folder, got {source}"
+            f"{'' if data_root is None else ' and --data-root'}; give the folder that holds them"
+        )
     if source.is_dir() or not source.suffix:
-        return FolderSource(source, follow_links)
+        return FolderSource(source, follow_links, kind.suffixes)
     recordings = read_recordings(source, data_root=data_root, follow_links=follow_links)
     return ManifestSource(source, recordings)
 
@@ -227,7 +240,11 @@ def advance(bar: Progress) -> None:
 
 
 def make_report(
-    run: ScreenedRun, source: Source, examiner: Examiner | None, *, details: int = 50
+    run: ScreenedRun,
+    source: Source,
+    examiner: Examiner | PictureExaminer | None,
+    *,
+    details: int = 50,
 ) -> list[Path]:
     """Write the page of a run and its table; return where they lie."""
     flagged = min(details, run.summary["flagged"])
@@ -258,20 +275,23 @@ def print_results(result: ScreenResult) -> None:
 
 def print_records(records: Sequence[ScreenRecord]) -> None:
     """Print a table, and below it what was found."""
+    of_pictures = any(isinstance(record, PictureRecord) for record in records)
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
-    for name in ("verdict", "distance", "p", "consistency"):
+    for name in ("verdict", "distance", "p", "named" if of_pictures else "consistency"):
         table.add_column(name, no_wrap=True)
     for record in records:
-        numbers = (
-            (record.distance, ".2f"),
-            (record.p_value, ".3f"),
-            (record.consistency, ".2f"),
+        last = (
+            record.named or "–"
+            if isinstance(record, PictureRecord)
+            else _number(record.consistency, ".2f")
         )
         table.add_row(
             plain(record.id),
             f"[{_COLOURS.get(record.verdict, 'cyan')}]{record.verdict}[/]",
-            *("–" if value is None else f"{value:{form}}" for value, form in numbers),
+            _number(record.distance, ".2f"),
+            _number(record.p_value, ".3f"),
+            plain(last),
         )
     if records:
         stdout.print(table)
@@ -280,6 +300,10 @@ def print_records(records: Sequence[ScreenRecord]) -> None:
             stdout.print(f"[bold]{plain(record.id)}[/]: {plain(why)}", highlight=False)
     if any(record.verdict == "clean" for record in records):
         stdout.print("clean: nothing was found; that is no proof (README.md)", style="dim")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
 
 
 def print_summary(summary: ScreenSummary, out: Path) -> None:

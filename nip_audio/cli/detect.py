@@ -21,8 +21,6 @@ from nip_audio.cli._console import (
     print_json,
     print_records,
 )
-from nip_audio.cli._pictures import detect_pictures
-from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
 
@@ -38,14 +36,10 @@ def command(
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which recordings react to noise as clean audio does not.
+    """Tell which recordings, or pictures, react to noise as clean ones do not.
 
     Example: nip-audio detect a.wav b.flac --fpr 0.01
     """
-    pretrained = load_pretrained(model)
-    if pretrained.card.modality == "image":
-        detect_pictures(pretrained, files, calibration, fpr=fpr, seed=seed, as_json=as_json)
-        return
     screener = make_screener(model, calibration, fpr=fpr, seed=seed, max_duration_s=max_duration)
     records = list(screener.judge_files(Recording(str(file), file) for file in files))
     if as_json:

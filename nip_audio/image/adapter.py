@@ -37,6 +37,7 @@ class Image:
         sha256: Of the file.
         content_sha256: Of the pixels.
         original_size: (height, width) of the file, before any resizing.
+        encoding: Format and pixels of the file, e.g. ``PNG/RGB``.
         changes: What was done to it, in words.
     """
 
@@ -44,6 +45,7 @@ class Image:
     sha256: str
     content_sha256: str
     original_size: tuple[int, int]
+    encoding: str
     changes: tuple[str, ...] = ()
 
     @property
@@ -137,6 +139,7 @@ class ImageAdapter:
                 self._check(path, opened)
                 opened.load()
                 size = (opened.height, opened.width)
+                encoding = f"{opened.format}/{opened.mode}"
                 picture, changes = self._fitted(opened)
         except UnidentifiedImageError as err:
             raise ImageError(
@@ -152,7 +155,7 @@ class ImageAdapter:
         values = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
         pixels = values[None] if self.channels == 1 else values.permute(2, 0, 1).contiguous()
         digest = hashlib.sha256(data).hexdigest()
-        return Image(pixels, digest, pixels_sha256(pixels), size, changes)
+        return Image(pixels, digest, pixels_sha256(pixels), size, encoding, changes)
 
     def collate(self, items: list[Image]) -> Batch:
         """Stack pictures to (B, C, H, W); ids are their files' hashes."""

@@ -13,7 +13,8 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
 from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measure import TriggerEvidence, measure_trigger, require_names
+from nip_audio.screening.measure import measure_trigger, require_names
+from nip_audio.screening.measured import TriggerEvidence
 from nip_audio.screening.reading import Reader
 from nip_audio.screening.records import error_of
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from nip_audio.cli import main
+from nip_audio.screening.calibration import Calibration
 
 
 @pytest.fixture
@@ -60,11 +62,42 @@ def test_calibrate_and_detect(model, pictures, tmp_path, capsys):
     code, out = outcome(capsys, *judged, "--fpr", "0.05", "--json")
     (found,) = json.loads(out)
     assert code == int(found["verdict"] != "clean")
-    assert (found["distance"] > found["threshold"]) == (found["verdict"] == "adversarial")
+    assert (found["distance"] > found["distance_threshold"]) == (found["verdict"] == "adversarial")
+    assert found["named"] in set("0123456789")
+    assert (found["height"], found["width"]) == (28, 28)
+    assert "duration_s" not in found  # no picture has one
     code, _ = outcome(capsys, "detect", pictures / "00.png", "--model", model)
     assert code == 65  # no calibration
     code, _ = outcome(capsys, "calibrate", pictures / "00.png", "--model", model, "--out", "x")
     assert code == 65  # too few
+
+
+def test_detect_with_the_calibration_that_came_with_a_model(pictures, capsys):
+    files = (pictures / "00.png", pictures / "01.png")
+    code, out = outcome(capsys, "detect", *files, "--model", "lenet5-mnist")
+    assert code in (0, 1)
+    assert "named" in out
+    assert "00.png" in out
+
+
+@pytest.mark.parametrize("option", ["--max-duration", "--tolerate-noise"])
+def test_calibrate_refuses_options_of_audio(model, pictures, tmp_path, capsys, option):
+    given = ["calibrate", str(pictures), "--model", model, "--out", str(tmp_path / "c"), option]
+    assert main([*given, "0.1"]) == 65
+    assert f"got {option}" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_copies_calibrate_once(model, pictures, tmp_path, capsys):
+    for name in ("a", "b"):
+        shutil.copytree(pictures, tmp_path / name)
+    given = ("calibrate", tmp_path / "a", tmp_path / "b", "--model", model, "--draws", 1)
+    code, out = outcome(capsys, *given, "--out", tmp_path / "c", "--describe", "digits", "--json")
+    assert code == 2  # the copies are named
+    found = json.loads(out)
+    assert (found["files"], len(found["failed"])) == (20, 20)
+    assert "already in the calibration" in found["failed"][0]
+    kept = Calibration.load(tmp_path / "c", model_id=found["model_id"])
+    assert (kept.sources, len(kept.seen), kept.scale) == ("digits", 20, 1.0)
 
 
 def test_purify_writes_pictures(model, pictures, tmp_path, capsys):
