@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,9 +48,34 @@ EXIT_FLAGGED, EXIT_FAILED = 1, 2
 EXIT_USAGE, EXIT_REFUSED, EXIT_DEFECT = 64, 65, 70
 
 DEFAULT_MODEL = "xvector-libri251"
+DEFAULT_PICTURE_MODEL = "lenet5-mnist"
+
+
+class Modality(StrEnum):
+    """What a model takes."""
+
+    audio = "audio"
+    image = "image"
+
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Model name, or a folder with a model card.")
+]
+EitherModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"Model name, or a folder with a model card; default: {DEFAULT_MODEL}, with "
+        f"--modality image {DEFAULT_PICTURE_MODEL}.",
+    ),
+]
+ModalityOption = Annotated[
+    Modality | None,
+    typer.Option(
+        "--modality",
+        help="Refuse a model that takes anything else; default: whatever the model takes.",
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON (docs/json.md) instead of a table.")
@@ -85,6 +111,32 @@ FollowLinksOption = Annotated[
 def print_json(value: Any) -> None:
     """Print one JSON value on standard output."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def load_model(model: str | None, modality: Modality | None) -> PretrainedModel:
+    """Load the model asked for, or the default one of a modality.
+
+    Raises:
+        InputError: As ``require_modality``.
+    """
+    default = DEFAULT_PICTURE_MODEL if modality is Modality.image else DEFAULT_MODEL
+    pretrained = load_pretrained(default if model is None else model)
+    require_modality(pretrained, modality)
+    return pretrained
+
+
+def require_modality(pretrained: PretrainedModel, modality: Modality | None) -> None:
+    """Refuse a model of another modality than the one asked for.
+
+    Raises:
+        InputError: If it is one.
+    """
+    takes = pretrained.card.modality
+    if modality is not None and takes != modality.value:
+        raise InputError(
+            f"{pretrained.card.name} is of modality {takes}, asked for was {modality.value}; "
+            "choose another --model (nip-audio models lists them)"
+        )
 
 
 def make_adapter(pretrained: PretrainedModel, max_duration_s: float | None) -> WaveformAdapter:
@@ -155,7 +207,7 @@ def find_threshold(
 
 
 def make_screener(
-    model: str,
+    pretrained: PretrainedModel,
     calibration: Path | None,
     *,
     fpr: float,
@@ -165,7 +217,6 @@ def make_screener(
     engine: Engine | None = None,
 ) -> Screener:
     """Put together what detect and screen judge with."""
-    pretrained = load_pretrained(model)
     refuse_of_audio(pretrained, {"--max-duration": max_duration_s})
     judge = Judge(find_calibration(pretrained, calibration), fpr, fdr)
     adapter = make_reader(pretrained, max_duration_s)

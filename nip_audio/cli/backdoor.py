@@ -17,6 +17,7 @@ from nip_audio.cli._console import (
     ForceOption,
     JsonOption,
     MaxDurationOption,
+    ModalityOption,
     SeedOption,
     advance,
     find_files,
@@ -25,6 +26,7 @@ from nip_audio.cli._console import (
     print_json,
     progress_bar,
     refuse_of_audio,
+    require_modality,
     stderr,
     stdout,
 )
@@ -50,6 +52,7 @@ def command(
             help="The suspected model: it must name speakers, or what pictures show.",
         ),
     ],
+    modality: ModalityOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON lines to write, one a file.")
     ] = None,
@@ -70,6 +73,7 @@ def command(
     if out is not None:
         require_new(out, force=force)
     pretrained = load_pretrained(model)
+    require_modality(pretrained, modality)
     refuse_of_audio(pretrained, {"--max-duration": max_duration})
     files = find_files(pretrained, source, data_root, follow_links=follow_links)
     with progress_bar("looking for a backdoor", len(files)) as bar:

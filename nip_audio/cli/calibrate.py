@@ -8,17 +8,18 @@ from typing import Annotated
 import typer
 
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     EXIT_FAILED,
     DataRootOption,
+    EitherModelOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
+    ModalityOption,
     SeedOption,
     advance,
     find_files,
+    load_model,
     make_adapter,
     print_json,
     print_left_out,
@@ -27,7 +28,6 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
-from nip_audio.models.pretrained import load_pretrained
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.measure import default_config
 from nip_audio.screening.picture_calibration import calibrate_pictures
@@ -41,7 +41,8 @@ def command(
         typer.Argument(help="Folders of clean audio or pictures, or CSV manifests of audio."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Calibration file to write.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     describe: Annotated[str, typer.Option(help="What these files are, for the record.")] = "",
@@ -72,7 +73,7 @@ def command(
 
     Example: nip-audio calibrate clean/ --out my.calibration
     """
-    pretrained = load_pretrained(model)
+    pretrained = load_model(model, modality)
     of_audio = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
     refuse_of_audio(pretrained, of_audio | {"--names or --no-names": names})
     parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)

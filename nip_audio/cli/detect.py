@@ -9,14 +9,15 @@ import typer
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     CalibrationOption,
+    EitherModelOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
+    ModalityOption,
     RateOption,
     SeedOption,
     exit_with,
+    load_model,
     make_screener,
     print_json,
     print_records,
@@ -29,7 +30,8 @@ def command(
     files: Annotated[
         list[Path], typer.Argument(help="Recordings, or pictures, to judge, each by itself.")
     ],
-    model: ModelOption = DEFAULT_MODEL,
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     calibration: CalibrationOption = None,
     fpr: RateOption = 0.01,
     seed: SeedOption = 0,
@@ -40,7 +42,13 @@ def command(
 
     Example: nip-audio detect a.wav b.flac --fpr 0.01
     """
-    screener = make_screener(model, calibration, fpr=fpr, seed=seed, max_duration_s=max_duration)
+    screener = make_screener(
+        load_model(model, modality),
+        calibration,
+        fpr=fpr,
+        seed=seed,
+        max_duration_s=max_duration,
+    )
     records = list(screener.judge_files(Recording(str(file), file) for file in files))
     if as_json:
         print_json([record.to_json() for record in records])

@@ -13,15 +13,16 @@ import typer
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     EXIT_FAILED,
     DataRootOption,
+    EitherModelOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
+    ModalityOption,
     find_files,
+    load_model,
     make_adapter,
     print_json,
     print_left_out,
@@ -31,7 +32,7 @@ from nip_audio.cli._console import (
 )
 from nip_audio.core.state import require_new
 from nip_audio.image.adapter import ImageAdapter
-from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.benign import Benign, read_clips, read_pictures
 from nip_audio.purification.fit import GUIDED_ON_PICTURES, fit_guided, fit_neurons, fit_pool
 from nip_audio.purifiers.guided_training import GuidedSettings
@@ -57,7 +58,8 @@ def command(
         typer.Argument(help="Folders of clean audio or pictures, or CSV manifests of audio."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Purifier file to write.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     method: Annotated[
@@ -124,7 +126,7 @@ def command(
     Example: nip-audio fit-purifier clean/ --model resnet34-libri30 --out my.purifier
     """
     require_new(out, force=force)
-    pretrained = load_pretrained(model)
+    pretrained = load_model(model, modality)
     of_audio = {"--snr-db": snr_db, "--crop-s": crop_s, "--max-duration": max_duration}
     refuse_of_audio(pretrained, of_audio)
     guided = _guided_settings(pretrained, eps, input_weight, snr_db, adaptive)
@@ -158,7 +160,7 @@ def command(
         print_json(facts | {"failed": failed, "model_id": pretrained.model_id})
     else:
         stdout.print(
-            f"{method.value} purifier for {model}, fitted to {files} files in "
+            f"{method.value} purifier for {pretrained.card.name}, fitted to {files} files in "
             f"{time.monotonic() - started:.0f} s: {out}",
             markup=False,
             soft_wrap=True,

@@ -11,11 +11,13 @@ from nip_audio.cli._console import (
     EXIT_FAILED,
     JsonOption,
     MaxDurationOption,
+    ModalityOption,
     ModelOption,
     make_reader,
     plain,
     print_json,
     refuse_of_audio,
+    require_modality,
     stderr,
     stdout,
 )
@@ -31,6 +33,7 @@ def command(
         list[Path], typer.Argument(help="Recordings, or pictures for a model of pictures.")
     ],
     model: ModelOption,
+    modality: ModalityOption = None,
     top: Annotated[int, typer.Option(min=1, help="Candidates to show for each file.")] = 3,
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
@@ -43,6 +46,7 @@ def command(
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
     pretrained = load_pretrained(model)
+    require_modality(pretrained, modality)
     refuse_of_audio(pretrained, {"--max-duration": max_duration})
     reader = make_reader(pretrained, max_duration)
     results: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ from nip_audio.cli._console import (
     ForceOption,
     JsonOption,
     MaxDurationOption,
+    ModalityOption,
     SeedOption,
     advance,
     find_files,
@@ -28,6 +29,7 @@ from nip_audio.cli._console import (
     print_left_out,
     progress_bar,
     refuse_of_audio,
+    require_modality,
     stderr,
     stdout,
 )
@@ -66,6 +68,7 @@ def command(
     data: Annotated[
         Path, typer.Option(help="Folder of clean audio or pictures, or CSV manifest of audio.")
     ],
+    modality: ModalityOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     noise: Annotated[Family, typer.Option(help="mask zeroes patches; --scale is their share.")] = (
@@ -103,6 +106,8 @@ def command(
         require_new(plot, force=force)
     disturbed = Noise(noise.value, level.value, scale)
     loaded = [load_pretrained(model) for model in models]
+    for pretrained in loaded:
+        require_modality(pretrained, modality)
     require_comparable(loaded, [disturbed])
     refuse_of_audio(loaded[0], {"--max-duration": max_duration})
     files = find_files(loaded[0], data, data_root, follow_links=follow_links)

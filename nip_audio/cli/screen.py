@@ -12,18 +12,19 @@ from typing import Annotated
 import typer
 
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     CalibrationOption,
     DataRootOption,
+    EitherModelOption,
     FollowLinksOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
+    ModalityOption,
     RateOption,
     SeedOption,
     advance,
     exit_with,
     find_source,
+    load_model,
     make_report,
     make_screener,
     plain,
@@ -66,7 +67,8 @@ def command(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     calibration: CalibrationOption = None,
     fpr: RateOption = 0.01,
     fdr: Annotated[
@@ -117,7 +119,7 @@ def command(
     Example: nip-audio screen enrolment/ --out report/
     """
     screener = make_screener(
-        model,
+        load_model(model, modality),
         calibration,
         fpr=fpr,
         fdr=fdr,

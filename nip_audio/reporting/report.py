@@ -68,9 +68,10 @@ def write_report(
         raise InputError(f"details is {details}, expected 0 or more")
     if examiner is not None and source is None:
         raise InputError("files are to be drawn, but no source says where they lie; pass it")
-    numbers = Distributions()
+    words = run.kind.words
+    numbers = Distributions(words.clean)
     drawn = gravest(_counted(run, numbers), details if examiner else 0)
-    page = _Page(run, source, examiner, run.kind.words, numbers, drawn, progress)
+    page = _Page(run, source, examiner, words, numbers, drawn, progress)
     path = run.folder / REPORT_NAME
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         for piece in page.pieces():

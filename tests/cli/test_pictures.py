@@ -119,6 +119,55 @@ def test_an_option_of_audio_is_refused(model, pictures, capsys):
     assert "lenet1-digits takes pictures and got --max-duration" in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["attack", "--goal", "accept"],
+        ["attack", "--threshold", "0.5"],
+        ["attack", "--speaker", "ann"],
+        ["purify", "--plot"],
+        ["purify", "--fpr", "0.01"],
+        ["purify", "--only-flagged"],
+    ],
+)
+def test_attack_and_purify_refuse_options_of_audio(model, pictures, tmp_path, capsys, arguments):
+    command, *options = arguments
+    given = [command, str(pictures / "00.png"), "--model", model, "--out", str(tmp_path / "out")]
+    assert main([*given, *options]) == 65
+    assert f"takes pictures and got {options[0]}" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_modality_chooses_the_default_model(pictures, capsys):
+    given = ("detect", pictures / "00.png", "--modality", "image", "--json")
+    code, out = outcome(capsys, *given)
+    assert code in (0, 1)
+    assert "named" in json.loads(out)[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["detect", "P", "--model", "M", "--modality", "audio"],
+        ["detect", "P", "--model", "xvector-libri251", "--modality", "image"],
+        ["identify", "P", "--model", "M", "--modality", "audio"],
+        ["backdoor", "F", "--model", "M", "--modality", "audio"],
+        ["robustness", "M", "--data", "F", "--modality", "audio"],
+        ["fit-purifier", "F", "--model", "M", "--modality", "audio", "--out", "O"],
+        ["calibrate", "F", "--model", "M", "--modality", "audio", "--out", "O"],
+        ["screen", "F", "--model", "M", "--modality", "audio", "--out", "O"],
+        ["attack", "P", "--model", "M", "--modality", "audio", "--out", "O"],
+        ["purify", "P", "--model", "M", "--modality", "audio", "--out", "O"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_model_of_another_modality_is_refused(model, pictures, tmp_path, capsys, arguments):
+    places = {"P": pictures / "00.png", "F": pictures, "M": model, "O": tmp_path / "out"}
+    assert main([str(places.get(a, a)) for a in arguments]) == 65
+    assert "asked for was" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_commands_for_audio_alone_say_so(model, pictures, tmp_path, capsys):
     code = main(["enroll", "--model", model, str(pictures), "--out", str(tmp_path / "e")])
     assert code == 65
