@@ -63,9 +63,9 @@ def mixed(
     write(folder / "in", "attacked", system.test.rows(fooling.rows), fooling.pixels)
     counts: dict[str, Any] = {"attack": name, "clean": len(clean), "attacked": len(fooling)}
     for key, fdr in (("by_rate", None), ("by_discoveries", plan["discoveries"])):
-        started = time.perf_counter()
+        started = time.process_time()  # the machine is shared
         records = screen(system, folder, plan, fdr=fdr)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         if fdr is None:  # the second run measures nothing
             counts["pictures_a_second"] = len(records) / seconds
         accused = [r.id for r in records if any(f.risk == "adversarial" for f in r.findings)]

@@ -169,6 +169,11 @@ def test_a_calibration_of_small_pictures_takes_small_ones(lenet, files, tmp_path
         assert any(f.risk == "out_of_domain" for f in record.findings) == expected
 
 
+def test_a_calibration_of_large_pictures_takes_those_of_the_models_size(screener, measured):
+    large = replace(screener.judge, calibration=replace(screener.judge.calibration, scale=8.0))
+    assert not any(f.risk == "out_of_domain" for f in large.judge(measured).findings)
+
+
 # --- calibrations ---
 
 
