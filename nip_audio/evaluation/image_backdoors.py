@@ -50,7 +50,7 @@ class ImageBackdoors:
     width: int = 12
     share: float = 0.1
     judging: JudgingPlan = field(
-        default_factory=lambda: JudgingPlan(layers=("pairs.0", "pairs.1"), small=8 / 255)
+        default_factory=lambda: JudgingPlan(layers=("pairs.1", "pairs.2"), small=8 / 255)
     )
     progress: Callable[[str], None] = lambda what: None
 
