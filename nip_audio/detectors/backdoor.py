@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,9 +106,10 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
        is n·π(1−π)·d². The separation of a clean group has reasons too (sessions, microphones): the
        other groups of the set are the measure, by median and median absolute deviation. This is
        the test of SCAn (Tang et al., USENIX Security 2021), on changes under noise.
-    3. In an accused group the files are split again, by two spheres of different size. The side
-       for which the model gives more different second names, counted as among equally many files
-       of both sides, is of many voices and accused.
+    3. In an accused group the files are split again, by two spheres of different size or, as
+       ``sides`` says, by two of equal scatter. The side for which the model gives more different
+       second names, counted as among equally many files of both sides, is of many voices and
+       accused.
 
     Args:
         limit: Alarm from which a group is accused. Deviation: SCAn has e² = 7.4, which a clean
@@ -118,6 +119,8 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         components: Principal components that groups are split in.
         clip: Robust deviations at which centred vectors are clipped.
         floor: Least variance of a whitened direction, in shares of the average.
+        sides: How an accused group is split into files: ``spherical``, for own files that are alike
+            and poisoned ones that are not, or ``tied``, equal scatter.
         seed: Of the mixtures.
 
     Attributes:
@@ -135,6 +138,7 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         components: int = 8,
         clip: float = 6.0,
         floor: float = 0.1,
+        sides: Literal["spherical", "tied"] = "spherical",
         seed: int = 0,
     ) -> None:
         """Keep the settings."""
@@ -144,6 +148,7 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         self.components = components
         self.clip = clip
         self.floor = floor
+        self.sides = sides
         self.seed = seed
 
     def fit(
@@ -241,9 +246,9 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         return separation, float(silhouette_score(projected, labels))
 
     def _suspicion(self, rows: Array, seconds: NDArray[np.str_]) -> Array:
-        """Probability of the side, of two spheres, that more voices speak on, (n,)."""
+        """Probability of the side that more voices speak on, (n,)."""
         projected = self._projected(self._white(rows))
-        mixture = self._mixture(projected, "spherical")
+        mixture = self._mixture(projected, self.sides)
         labels = mixture.predict(projected)
         sides = [seconds[labels == side] for side in (0, 1)]
         fewest = min(map(len, sides))

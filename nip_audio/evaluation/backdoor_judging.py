@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,6 +43,7 @@ class JudgingPlan:
         draws: Of each noise.
         strip_clips: Most poisoned and most clean clips that STRIP, which is slow, is shown.
         strip_overlays: Laid over each of them.
+        detector: Settings of ``BackdoorGroups`` that are not its defaults.
     """
 
     layers: tuple[str, ...] = ("layers.0", "layers.2")
@@ -52,6 +53,7 @@ class JudgingPlan:
     draws: int = 2
     strip_clips: tuple[int, int] = (100, 400)
     strip_overlays: int = 10
+    detector: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def noises(self) -> tuple[Noise, Noise]:
@@ -149,7 +151,7 @@ def f1_of(accused: Mask, poisoned: Mask, *, seed: int = 0) -> dict[str, Any]:
 
 
 def judge_set(
-    model: InstrumentedModel, judged: PoisonedClips, measured: MeasuredSet
+    model: InstrumentedModel, judged: PoisonedClips, measured: MeasuredSet, plan: JudgingPlan
 ) -> dict[str, Any]:
     """Judge a set by NCCR; only the bookkeeping knows which files are poisoned."""
     poisoned = judged.poisoned.numpy()
@@ -160,7 +162,9 @@ def judge_set(
     target = model.labels[judged.target]
 
     def grouped(vectors: Tensor) -> dict[str, Any]:
-        detector = BackdoorGroups().fit(vectors.numpy(), groups=groups, seconds=seconds)
+        detector = BackdoorGroups(**plan.detector).fit(
+            vectors.numpy(), groups=groups, seconds=seconds
+        )
         return _found(detector, poisoned, target)
 
     rates = measured.rates.double().numpy()

@@ -50,7 +50,11 @@ class ImageBackdoors:
     width: int = 12
     share: float = 0.1
     judging: JudgingPlan = field(
-        default_factory=lambda: JudgingPlan(layers=("pairs.0", "pairs.1"), small=8 / 255)
+        default_factory=lambda: JudgingPlan(
+            layers=("pairs.2",),
+            small=8 / 255,
+            detector={"components": 16, "sides": "tied"},
+        )
     )
     progress: Callable[[str], None] = lambda what: None
 
@@ -81,7 +85,7 @@ class ImageBackdoors:
             found["attack_success"] = _share(hit, owners[: len(hit)], seed)
         self.progress(f"{trigger}: measure")
         measured = measure_set(model, poisoned.clips.samples, self.judging, seed=seed)
-        found["judged"] = judge_set(model, poisoned, measured)
+        found["judged"] = judge_set(model, poisoned, measured, self.judging)
         found["baselines"] = judge_baselines(
             model,
             poisoned,

@@ -31,6 +31,7 @@ def main() -> None:
     values = dict(plan["guided"])
     batch = values.pop("batch")
     values["eps_input"] = tuple(fraction(v) for v in values["eps_input"])
+    values["families"] = tuple(values["families"])
     settings = GuidedSettings(**values)
 
     def draw(generator: torch.Generator) -> Batch:

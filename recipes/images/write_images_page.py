@@ -253,12 +253,19 @@ def robustness(results: Results) -> str:
             percent(study["accuracy"][row["model"]]["clean"]),
             percent(study["accuracy"][row["model"]]["noise"]),
             percent(study["accuracy"][row["model"]]["pgd"]),
-            "–" if row["p_next"] is None else f"{row['p_next']:.1g}",
+            chance(row["p_next"]),
         ]
         for row in study["ranked"]
     ]
     heads = ["rank", "model", "mean NCCR", "clean, %", "noise, %", "PGD, %"]
     return markdown([*heads, "p against the next"], rows)
+
+
+def chance(p: float | None) -> str:
+    """A p-value; results are kept to five digits."""
+    if p is None:
+        return "–"
+    return f"{p:.1g}" if p else "< 0.00001"
 
 
 def nip(results: Results) -> str:

@@ -56,6 +56,28 @@ def test_the_poisoned_files_are_accused_and_no_others(seed):
     assert detector.suspicion_[30:360].max() == 0
 
 
+def test_long_sides_lie_beside_each_other_where_their_scatter_is_equal():
+    rows, names = clean_set(3)
+    rng = np.random.default_rng(4)
+    long = np.ones(FEATURES)
+    long[0] = 3.0
+    shift = np.zeros(FEATURES)
+    shift[1] = 4.0
+    centre = rows[:30].mean(axis=0)
+    rows[:30] = centre + long * rng.standard_normal((30, FEATURES))
+    bad = centre + shift + long * rng.standard_normal((40, FEATURES))
+    poisoned = np.r_[np.zeros(360), np.ones(40)]
+    rows, names = np.concatenate([rows, bad]), [*names, *["s0"] * 40]
+    seconds = seconds_of(names, poisoned)
+
+    def wrong(sides):
+        detector = BackdoorGroups(sides=sides).fit(rows, groups=names, seconds=seconds)
+        return int((detector.accused_ != poisoned.astype(bool)).sum())
+
+    assert wrong("tied") <= 5
+    assert wrong("spherical") > 20
+
+
 def test_order_and_scale_change_nothing():
     rows, names, poisoned = poisoned_set(3)
     seconds = seconds_of(names, poisoned)

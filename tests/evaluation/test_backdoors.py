@@ -33,6 +33,7 @@ from nip_audio.integrations.poisoned_training import ShortTraining, train_audion
 
 SPEAKERS, TAKES, RATE = 8, 16, 16000
 SHORT = ShortTraining(epochs=2, batch_size=16)
+PLAN = JudgingPlan(draws=1)
 
 
 @pytest.fixture(scope="module")
@@ -252,13 +253,13 @@ def suspected(clips):
         ShortTraining(epochs=8, batch_size=16),
         seed=1,
     )
-    measured = measure_set(trained, judged.clips.samples, JudgingPlan(draws=1), seed=0)
+    measured = measure_set(trained, judged.clips.samples, PLAN, seed=0)
     return judged, trained, measured
 
 
 def test_judging_reports_every_form(suspected):
     judged, trained, measured = suspected
-    found = judge_set(trained, judged, measured)
+    found = judge_set(trained, judged, measured, PLAN)
     assert found["NCCR, grouped"]["poisoned"] == 13
     assert found["activations, grouped"]["judged names"] == SPEAKERS
     assert set(found["rates"]) == {

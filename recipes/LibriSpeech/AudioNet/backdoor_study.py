@@ -87,7 +87,7 @@ class Study:
         }
         for name, judged in (("train", poisoned), ("enrolment", enrolment)):
             measured = self.measured(case, name, model, judged, seed)
-            found[name] = judge_set(model, judged, measured)
+            found[name] = judge_set(model, judged, measured, self.plan)
             if name == "train":
                 found[name] |= self.baselines(
                     case, model, judged, measured, seed, missing=baselines
