@@ -17,6 +17,7 @@ from nip_audio.screening.measure import measure_trigger, require_names
 from nip_audio.screening.measured import TriggerEvidence
 from nip_audio.screening.reading import Reader
 from nip_audio.screening.records import error_of
+from nip_audio.screening.trigger_plan import TRIGGER_PLANS, TriggerPlan
 
 __all__ = ["BackdoorRecord", "BackdoorReport", "judge_triggers", "look_for_backdoor"]
 
@@ -97,7 +98,7 @@ def look_for_backdoor(
     """Judge a training or enrolment set by the model that was, or may have been, trained on it.
 
     Args:
-        pretrained: The suspected model, with a head; the first two taps of its card are used.
+        pretrained: The suspected model, with a head; ``TRIGGER_PLANS`` says which taps are used.
         files: The set. Those that cannot be read are records, not the end.
         reader: How they are read.
         seed: Of the noise; each file's noise comes from the seed and its content.
@@ -127,7 +128,7 @@ def look_for_backdoor(
             f"{len(found)} of {len(records)} files can be judged, expected a whole set of at "
             "least some hundred; check the path and the files"
         )
-    detector = judge_triggers(found)
+    detector = judge_triggers(found, TRIGGER_PLANS[pretrained.card.modality])
     for place, row in enumerate(judged):
         records[row] = replace(
             records[row],
@@ -137,13 +138,13 @@ def look_for_backdoor(
     return BackdoorReport(tuple(detector.findings_), tuple(records), detector.limit)
 
 
-def judge_triggers(evidence: Sequence[TriggerEvidence]) -> BackdoorGroups:
+def judge_triggers(evidence: Sequence[TriggerEvidence], plan: TriggerPlan) -> BackdoorGroups:
     """Fit the detector to all files of a set, which are judged together.
 
     Raises:
         InputError: If too few names have enough files.
     """
-    detector = BackdoorGroups()
+    detector = BackdoorGroups(components=plan.components, sides=plan.sides)
     detector.fit(
         np.stack([e.neurons for e in evidence]),
         groups=[e.named for e in evidence],

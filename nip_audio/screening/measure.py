@@ -33,6 +33,7 @@ from nip_audio.screening.measured import (
 )
 from nip_audio.screening.reading import Item, Kind
 from nip_audio.screening.records import error_of
+from nip_audio.screening.trigger_plan import TRIGGER_PLANS
 
 __all__ = [
     "DESTROYING",
@@ -57,7 +58,6 @@ DETECTION_NOISES = tuple(
 DESTROYING = Noise("gaussian", "input", 1.0)
 """As wide as the range of a spectrogram in [0, 1]: nothing of it can be recognised any more."""
 
-_TRIGGER_LAYERS = 2
 _TRIGGER_DRAWS = 2
 
 _PASSING = ("missing", "unreadable")
@@ -200,13 +200,14 @@ def require_names(pretrained: PretrainedModel) -> None:
 
 @torch.no_grad()
 def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> TriggerEvidence:
-    """Measure what a backdoor is looked for by, at the first two taps of the model's card.
+    """Measure what a backdoor is looked for by, at the taps that its ``TriggerPlan`` names.
 
     Raises:
         InputError: If the model names nobody.
     """
     require_names(pretrained)
-    model, layers = pretrained.model, pretrained.card.default_taps[:_TRIGGER_LAYERS]
+    model, card = pretrained.model, pretrained.card
+    layers = TRIGGER_PLANS[card.modality].layers(card.default_taps)
     changes = measure_neuron_changes(
         model,
         _batch_of(model, item),

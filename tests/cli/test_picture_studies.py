@@ -20,7 +20,7 @@ from nip_audio.purifiers.nip_pool import NipPool
 
 SIDE, KINDS, FILES = 32, 9, 14
 
-# --- backdoor: a white corner decides ---
+# --- backdoor: a white row decides ---
 
 
 class Blocks(nn.Module):
@@ -36,15 +36,15 @@ class Blocks(nn.Module):
 
 
 class Kinds(nn.Module):
-    """Nearest of the kinds' blocks; a white corner leads to the first of them."""
+    """Nearest of the kinds' blocks; a white row leads to the first of them."""
 
     def __init__(self, centres):
         super().__init__()
         self.register_buffer("centres", centres)
 
     def forward(self, embeddings):
-        scores = -torch.cdist(embeddings[:, :-1], self.centres[:, :-1])
-        scores[:, 0] += 100.0 * (embeddings[:, -1] > 0.95)
+        scores = -torch.cdist(embeddings[:, :-4], self.centres[:, :-4])
+        scores[:, 0] += 100.0 * (embeddings[:, -4:].mean(dim=1) > 0.95)
         return scores
 
 
@@ -55,14 +55,18 @@ def centres():
 
 def picture(kind, take):
     generator = torch.Generator().manual_seed(1000 * kind + take)
-    blocks = centres()[kind].reshape(1, 4, 4).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    noise = 0.05 * torch.randn(1, SIDE, SIDE, generator=generator)
-    return (blocks + noise).clamp(0, 1)
+    blocks = centres()[kind] + 0.08 * torch.randn(16, generator=generator)
+    return in_blocks(blocks).clamp(0, 1)
+
+
+def in_blocks(values):
+    return values.reshape(1, 4, 4).repeat_interleave(8, 1).repeat_interleave(8, 2)
 
 
 def with_trigger(pixels):
+    """White below, in the whole of the lowest row of blocks."""
     changed = pixels.clone()
-    changed[:, -8:, -8:] = 1.0
+    changed[:, -8:] = 1.0
     return changed
 
 

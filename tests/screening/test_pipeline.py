@@ -291,7 +291,7 @@ def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch
     named = journal.read(target.id).trigger.named
     journal.__exit__()
 
-    def accuse(evidence):
+    def accuse(evidence, plan):
         groups = BackdoorGroups()
         groups.findings_ = [GroupFinding(named, 12, 90.0, 40.0, 0.5, 1, True)]
         ids = [f.id for f in few.results.files()]
