@@ -50,7 +50,7 @@ from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import _checked_yaml, load_pretrained, read_card
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.journal import Journal, to_line
-from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement, TriggerEvidence
+from nip_audio.screening.measured import FileFacts, MeasuredFile, Measurement, TriggerEvidence
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
 
 MODEL = "xvector-libri251"

@@ -48,7 +48,8 @@ from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.comparison import compare
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import MeasuredFile, default_config, noise_generator
+from nip_audio.screening.measure import default_config, noise_generator
+from nip_audio.screening.measured import MeasuredFile
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.sources import FolderSource, ManifestSource
 
@@ -186,8 +187,7 @@ def comparison(results: Path) -> None:
     chosen = screener(default_config(model()))
     original = chosen.measurer(next(iter(source)))
     before, peak, started = resident(os.getpid()), Peak(), time.perf_counter()
-    calibration, settings = chosen.judge.calibration, chosen.adapter.settings
-    compare(made_up(original, files), source, calibration, settings)
+    compare(made_up(original, files), source, chosen.judge.calibration, chosen.kind)
     seconds, most = time.perf_counter() - started, peak.stop()["own"]
     shutil.rmtree(folder)
     write(

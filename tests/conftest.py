@@ -22,7 +22,8 @@ from nip_audio.core.noise import Noise
 from nip_audio.models.plda import Plda
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.xvector import Xvector
-from nip_audio.screening.calibration import Calibration, calibrate
+from nip_audio.screening.calibrating import calibrate
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.pipeline import Screener
 

@@ -23,7 +23,7 @@ from nip_audio.errors import AudioError, NipAudioError, ResumeError, StateError
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import read_card
 from nip_audio.screening.journal import Journal, from_line, to_line
-from nip_audio.screening.measure import MeasuredFile
+from nip_audio.screening.measured import MeasuredFile
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
 
 # one folder for all examples is what is wanted: each writes its own file anew

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nip_audio.audio.io import Audio, ReadSettings, read_audio, write_audio
+from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, ReadSettings, read_audio, write_audio
+from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch, Bounds
 
 __all__ = ["WaveformAdapter"]
@@ -29,6 +30,15 @@ class WaveformAdapter:
     def load(self, path: Path) -> Audio:
         """Read one file; see ``read_audio``."""
         return read_audio(path, self.settings)
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """File name endings that a folder walk takes for audio."""
+        return AUDIO_SUFFIXES
+
+    def read(self, file: Recording) -> Audio:
+        """Read one recording; see ``Recording.read``."""
+        return file.read(self.settings)
 
     def collate(self, items: list[Audio]) -> Batch:
         """Pad recordings to (B, N); ids are their content hashes."""

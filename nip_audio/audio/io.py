@@ -149,6 +149,16 @@ class Audio:
         return self.samples.shape[0] / self.sample_rate_hz
 
     @property
+    def raw(self) -> Tensor:
+        """What a model takes of it: the samples."""
+        return self.samples
+
+    @property
+    def noise_key(self) -> str:
+        """What the noise of a measurement is seeded with: the hash of the file."""
+        return self.sha256
+
+    @property
     def content_sha256(self) -> str:
         """Hash of the decoded samples: a copy of another name or container has the same."""
         return samples_sha256(self.samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from nip_audio.audio.manifest_formats import entries_of
 from nip_audio.audio.places import Places
 from nip_audio.errors import AudioError, InputError
 
-__all__ = ["Recording", "read_recordings", "walk_audio"]
+__all__ = ["Recording", "read_recordings", "walk_audio", "walk_files"]
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,30 @@ class Recording:
 
 
 def walk_audio(folder: Path, *, follow_links: bool = False) -> Iterator[Recording]:
+    """Walk a folder's audio; see ``walk_files``."""
+    return walk_files(folder, AUDIO_SUFFIXES, follow_links=follow_links)
+
+
+def walk_files(
+    folder: Path, suffixes: Container[str], *, follow_links: bool = False
+) -> Iterator[Recording]:
     """Walk a folder in sorted order.
 
     The first folder level names the speaker; files directly in ``folder`` have none. Linked folders
-    are followed, but not back into a folder above: a loop ends where it closes. Whatever has the
-    ending of audio is yielded, be it a folder, a pipe or a broken link, so that it can be
-    reported, and so is a linked folder outside of ``folder``; other files are not audio's business.
+    are followed, but not back into a folder above: a loop ends where it closes. Whatever has one of
+    the endings is yielded, be it a folder, a pipe or a broken link, so that it can be reported, and
+    so is a linked folder outside of ``folder``; other files are nobody's business.
 
     Args:
         folder: Root.
+        suffixes: Endings in lower case, with their dot.
         follow_links: Go on where links lead out of ``folder``.
 
     Raises:
         InputError: If ``folder`` is no folder.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give the folder that holds the recordings")
+        raise InputError(f"{folder} is not a folder; give the folder that holds the files")
     real = os.path.realpath(folder)
     fence = None if follow_links else Path(real)
     try:
@@ -92,7 +100,7 @@ def walk_audio(folder: Path, *, follow_links: bool = False) -> Iterator[Recordin
             waiting.pop()
             continue
         path = Path(entry.path)
-        if path.suffix.lower() in AUDIO_SUFFIXES:
+        if path.suffix.lower() in suffixes:
             yield _recording(folder, path, fence)
         elif _is_folder(entry) and (real := os.path.realpath(path)) not in above:
             try:

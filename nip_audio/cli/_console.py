@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,25 +17,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
-from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
-from nip_audio.errors import AudioError, CalibrationError
-from nip_audio.image.adapter import ImageAdapter
+from nip_audio.audio.manifest import Recording, read_recordings, walk_audio, walk_files
+from nip_audio.errors import CalibrationError, FileError, InputError
+from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.export import write_csv
+from nip_audio.reporting.picture_examine import PictureExaminer
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
+from nip_audio.screening.kinds import Pictures
 from nip_audio.screening.pipeline import Screener, ScreenResult
-from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.reading import Kind
+from nip_audio.screening.records import PictureRecord, ScreenRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource, Source
 from nip_audio.screening.summary import ScreenSummary
 
@@ -44,9 +48,34 @@ EXIT_FLAGGED, EXIT_FAILED = 1, 2
 EXIT_USAGE, EXIT_REFUSED, EXIT_DEFECT = 64, 65, 70
 
 DEFAULT_MODEL = "xvector-libri251"
+DEFAULT_PICTURE_MODEL = "lenet5-mnist"
+
+
+class Modality(StrEnum):
+    """What a model takes."""
+
+    audio = "audio"
+    image = "image"
+
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Model name, or a folder with a model card.")
+]
+EitherModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"Model name, or a folder with a model card; default: {DEFAULT_MODEL}, with "
+        f"--modality image {DEFAULT_PICTURE_MODEL}.",
+    ),
+]
+ModalityOption = Annotated[
+    Modality | None,
+    typer.Option(
+        "--modality",
+        help="Refuse a model that takes anything else; default: whatever the model takes.",
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON (docs/json.md) instead of a table.")
@@ -61,7 +90,10 @@ CalibrationOption = Annotated[
     typer.Option("--calibration", "-c", help="Calibration file; default: the model's own."),
 ]
 MaxDurationOption = Annotated[
-    float, typer.Option("--max-duration", help="Refuse files longer than this many seconds.")
+    float | None,
+    typer.Option(
+        "--max-duration", help="Refuse recordings longer than this many seconds; default: 120."
+    ),
 ]
 DataRootOption = Annotated[
     str | None,
@@ -81,19 +113,66 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
 
 
-def make_adapter(pretrained: PretrainedModel, max_duration_s: float) -> WaveformAdapter:
-    """Return how files are read for this model."""
+def load_model(model: str | None, modality: Modality | None) -> PretrainedModel:
+    """Load the model asked for, or the default one of a modality.
+
+    Raises:
+        InputError: As ``require_modality``.
+    """
+    default = DEFAULT_PICTURE_MODEL if modality is Modality.image else DEFAULT_MODEL
+    pretrained = load_pretrained(default if model is None else model)
+    require_modality(pretrained, modality)
+    return pretrained
+
+
+def require_modality(pretrained: PretrainedModel, modality: Modality | None) -> None:
+    """Refuse a model of another modality than the one asked for.
+
+    Raises:
+        InputError: If it is one.
+    """
+    takes = pretrained.card.modality
+    if modality is not None and takes != modality.value:
+        raise InputError(
+            f"{pretrained.card.name} is of modality {takes}, asked for was {modality.value}; "
+            "choose another --model (nip-audio models lists them)"
+        )
+
+
+def make_adapter(pretrained: PretrainedModel, max_duration_s: float | None) -> WaveformAdapter:
+    """Return how recordings are read for this model."""
     rate = pretrained.card.sample_rate_hz
-    return WaveformAdapter(ReadSettings(sample_rate_hz=rate, max_duration_s=max_duration_s))
+    settings = ReadSettings(sample_rate_hz=rate)
+    if max_duration_s is not None:
+        settings = replace(settings, max_duration_s=max_duration_s)
+    return WaveformAdapter(settings)
 
 
-def make_reader(pretrained: PretrainedModel, max_duration_s: float) -> Callable[[Path], Tensor]:
-    """Return how files become raw input of this model: samples of audio, pixels of pictures."""
+def make_reader(
+    pretrained: PretrainedModel, max_duration_s: float | None
+) -> WaveformAdapter | ImageAdapter:
+    """Return how files of the kind that this model takes are read."""
     if pretrained.card.modality == "image":
-        pictures = ImageAdapter(*pretrained.card.image_shape)
-        return lambda path: pictures.load(path).pixels
-    recordings = make_adapter(pretrained, max_duration_s)
-    return lambda path: recordings.load(path).samples
+        return ImageAdapter(*pretrained.card.image_shape)
+    return make_adapter(pretrained, max_duration_s)
+
+
+def refuse_of_audio(pretrained: PretrainedModel, given: Mapping[str, object]) -> None:
+    """Refuse options that say nothing of pictures, where the model takes pictures.
+
+    Args:
+        pretrained: The model.
+        given: By the option's name its value; None are those not given.
+
+    Raises:
+        InputError: If one is given.
+    """
+    named = [name for name, value in given.items() if value is not None]
+    if named and pretrained.card.modality == "image":
+        raise InputError(
+            f"{pretrained.card.name} takes pictures and got {', '.join(named)}, expected no option "
+            "that is for audio alone; leave it out"
+        )
 
 
 def find_calibration(pretrained: PretrainedModel, path: Path | None) -> Calibration:
@@ -128,26 +207,35 @@ def find_threshold(
 
 
 def make_screener(
-    model: str,
+    pretrained: PretrainedModel,
     calibration: Path | None,
     *,
     fpr: float,
     fdr: float | None = None,
     seed: int,
-    max_duration_s: float,
+    max_duration_s: float | None,
     engine: Engine | None = None,
 ) -> Screener:
     """Put together what detect and screen judge with."""
-    pretrained = load_pretrained(model)
+    refuse_of_audio(pretrained, {"--max-duration": max_duration_s})
     judge = Judge(find_calibration(pretrained, calibration), fpr, fdr)
-    adapter = make_adapter(pretrained, max_duration_s)
+    adapter = make_reader(pretrained, max_duration_s)
     return Screener(pretrained, judge, adapter, seed, engine or LocalEngine())
 
 
-def find_source(source: Path, data_root: str | None, *, follow_links: bool) -> Source:
-    """Return a folder or a manifest as something to screen."""
+def find_source(kind: Kind, source: Path, data_root: str | None, *, follow_links: bool) -> Source:
+    """Return a folder, or a manifest of recordings, as something to screen.
+
+    Raises:
+        InputError: If pictures do not come as a folder.
+    """
+    if isinstance(kind, Pictures) and (data_root is not None or not source.is_dir()):
+        raise InputError(
+            f"pictures are screened as a folder, got {source}"
+            f"{'' if data_root is None else ' and --data-root'}; give the folder that holds them"
+        )
     if source.is_dir() or not source.suffix:
-        return FolderSource(source, follow_links)
+        return FolderSource(source, follow_links, kind.suffixes)
     recordings = read_recordings(source, data_root=data_root, follow_links=follow_links)
     return ManifestSource(source, recordings)
 
@@ -157,6 +245,21 @@ def find_recordings(source: Path, data_root: str | None, *, follow_links: bool) 
     if source.is_dir() or not source.suffix:
         return list(walk_audio(source, follow_links=follow_links))
     return read_recordings(source, data_root=data_root, follow_links=follow_links)
+
+
+def find_files(
+    pretrained: PretrainedModel, source: Path, data_root: str | None, *, follow_links: bool
+) -> list[Recording]:
+    """List the files of the kind that a model takes: a folder's, or a manifest's recordings.
+
+    Raises:
+        InputError: If pictures do not come as a folder, or recordings neither as that nor as a
+            manifest.
+    """
+    if pretrained.card.modality == "image":
+        refuse_of_audio(pretrained, {"--data-root": data_root})
+        return list(walk_files(source, IMAGE_SUFFIXES, follow_links=follow_links))
+    return find_recordings(source, data_root, follow_links=follow_links)
 
 
 @contextmanager
@@ -188,7 +291,11 @@ def advance(bar: Progress) -> None:
 
 
 def make_report(
-    run: ScreenedRun, source: Source, examiner: Examiner | None, *, details: int = 50
+    run: ScreenedRun,
+    source: Source,
+    examiner: Examiner | PictureExaminer | None,
+    *,
+    details: int = 50,
 ) -> list[Path]:
     """Write the page of a run and its table; return where they lie."""
     flagged = min(details, run.summary["flagged"])
@@ -201,7 +308,7 @@ _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "
 _ROWS = 40
 
 
-def print_left_out(failures: Sequence[AudioError]) -> None:
+def print_left_out(failures: Sequence[FileError]) -> None:
     """Name the files that could not be used, and why."""
     for failure in failures:
         stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
@@ -219,20 +326,23 @@ def print_results(result: ScreenResult) -> None:
 
 def print_records(records: Sequence[ScreenRecord]) -> None:
     """Print a table, and below it what was found."""
+    of_pictures = any(isinstance(record, PictureRecord) for record in records)
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
-    for name in ("verdict", "distance", "p", "consistency"):
+    for name in ("verdict", "distance", "p", "named" if of_pictures else "consistency"):
         table.add_column(name, no_wrap=True)
     for record in records:
-        numbers = (
-            (record.distance, ".2f"),
-            (record.p_value, ".3f"),
-            (record.consistency, ".2f"),
+        last = (
+            record.named or "–"
+            if isinstance(record, PictureRecord)
+            else _number(record.consistency, ".2f")
         )
         table.add_row(
             plain(record.id),
             f"[{_COLOURS.get(record.verdict, 'cyan')}]{record.verdict}[/]",
-            *("–" if value is None else f"{value:{form}}" for value, form in numbers),
+            _number(record.distance, ".2f"),
+            _number(record.p_value, ".3f"),
+            plain(last),
         )
     if records:
         stdout.print(table)
@@ -241,6 +351,10 @@ def print_records(records: Sequence[ScreenRecord]) -> None:
             stdout.print(f"[bold]{plain(record.id)}[/]: {plain(why)}", highlight=False)
     if any(record.verdict == "clean" for record in records):
         stdout.print("clean: nothing was found; that is no proof (README.md)", style="dim")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
 
 
 def print_summary(summary: ScreenSummary, out: Path) -> None:

@@ -9,27 +9,16 @@ from typing import Any
 import typer
 
 from nip_audio.attacks.registry import attack_entry, make_attack
-from nip_audio.cli._console import (
-    EXIT_FAILED,
-    EXIT_FLAGGED,
-    advance,
-    plain,
-    print_json,
-    progress_bar,
-    stderr,
-    stdout,
-)
+from nip_audio.cli._console import EXIT_FAILED, print_json, stderr, stdout
 from nip_audio.errors import ImageError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.pictures import ChangedPicture, attack_picture, purify_picture
-from nip_audio.purifiers.base import Purifier
-from nip_audio.screening.calibration import choose_calibration
-from nip_audio.screening.picture_calibration import (
-    PictureCalibration,
-    calibrate_pictures,
-    judge_picture,
+from nip_audio.purification.pictures import (
+    ChangedPicture,
+    attack_picture,
+    purify_picture,
     walk_pictures,
 )
+from nip_audio.purifiers.base import Purifier
 
 DEFAULT_EPS = 8 / 255
 
@@ -119,73 +108,3 @@ def _line(done: ChangedPicture) -> str:
         f"{done.written}: {done.named_before} → {done.named_after} (largest change {done.linf:.4f}"
         f"{verdict})"
     )
-
-
-def calibrate_on_pictures(
-    pretrained: PretrainedModel,
-    source: Sequence[Path],
-    out: Path,
-    *,
-    draws: int,
-    seed: int,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Learn what clean pictures look like, and write a calibration."""
-    paths = walk_pictures(source)
-    with progress_bar("calibrating", len(paths)) as bar:
-        result = calibrate_pictures(
-            pretrained, paths, draws=draws, seed=seed, progress=lambda _: advance(bar)
-        )
-    result.save(out, force=force)
-    failed = [str(failure) for failure in result.failures]
-    for failure in failed:
-        stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
-    used = len(result.distances)
-    if as_json:
-        facts = {"out": str(out), "files": used, "failed": failed}
-        print_json(facts | {"model_id": result.model_id})
-    else:
-        stdout.print(
-            f"{used} pictures, allowing a false-positive rate of {1 / (used + 1):.2%}: {out}",
-            markup=False,
-            soft_wrap=True,
-        )
-    if failed:
-        raise typer.Exit(EXIT_FAILED)
-
-
-def detect_pictures(
-    pretrained: PretrainedModel,
-    files: Sequence[Path],
-    calibration: Path | None,
-    *,
-    fpr: float,
-    seed: int,
-    as_json: bool,
-) -> None:
-    """Judge pictures."""
-    chosen = choose_calibration(pretrained, calibration)
-    known = PictureCalibration.load(chosen, model_id=pretrained.model_id)
-    judged, failed = [], False
-    for path in files:
-        try:
-            found = judge_picture(pretrained, path, known, false_positive_rate=fpr, seed=seed)
-        except ImageError as err:
-            stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
-            failed = True
-            continue
-        judged.append(found)
-        if not as_json:
-            stdout.print(
-                f"{plain(str(path))}: {found.verdict}, named {plain(found.named)} (distance "
-                f"{found.distance:.2f}, limit {found.threshold:.2f}, p {found.p_value:.3f})",
-                highlight=False,
-                soft_wrap=True,
-            )
-    if as_json:
-        print_json([one.to_json() for one in judged])
-    if failed:
-        raise typer.Exit(EXIT_FAILED)
-    if any(one.verdict != "clean" for one in judged):
-        raise typer.Exit(EXIT_FLAGGED)

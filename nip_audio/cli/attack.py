@@ -10,17 +10,19 @@ import typer
 
 from nip_audio.attacks.registry import attack_entry, make_attack, names_at
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     EXIT_FAILED,
     CalibrationOption,
+    EitherModelOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
+    ModalityOption,
     SeedOption,
     find_threshold,
+    load_model,
     make_adapter,
     print_json,
+    refuse_of_audio,
     stderr,
     stdout,
 )
@@ -28,7 +30,6 @@ from nip_audio.cli._pictures import attack_pictures
 from nip_audio.errors import AudioError
 from nip_audio.evaluation.adversarial_files import AttackedFile, AttackGoal, attack_file
 from nip_audio.models.enrolment import Enrolment
-from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
 
@@ -47,15 +48,18 @@ def command(
     files: Annotated[
         list[Path], typer.Argument(help="Clean recordings, or pictures for a model of pictures.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for wavs and JSON sidecars.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for wavs, or PNGs, and JSON sidecars.")
+    ],
     attack: Annotated[
         str, typer.Option("--attack", "-a", help=f"One of {', '.join(names_at('raw'))}.")
     ] = "pgd",
     eps: Annotated[
         float | None,
         typer.Option(
-            help=f"Largest change of a sample, full scale being 1; default: {DEFAULT_EPS}, where "
-            "the attack takes one. For pgd-l2, the Euclidean norm of the whole change; no default."
+            help=f"Largest change of a sample, full scale being 1; default: {DEFAULT_EPS}, of a "
+            "pixel 8/255, where the attack takes one. For pgd-l2, the Euclidean norm of the whole "
+            "change; no default."
         ),
     ] = None,
     steps: Annotated[
@@ -69,23 +73,27 @@ def command(
         str | None, typer.Option("--speaker", "-s", help="Enrolled speaker concerned.")
     ] = None,
     goal: Annotated[
-        GoalName,
-        typer.Option(help="accept or reject: of --speaker; misidentify: be named as anybody else."),
-    ] = GoalName.reject,
+        GoalName | None,
+        typer.Option(
+            help="Of audio: accept or reject: of --speaker, the default; misidentify: be named as "
+            "anybody else."
+        ),
+    ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Be identified as this speaker of the closed set.")
+        str | None, typer.Option(help="Be identified as this of the names that the model gives.")
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Cosine the system accepts from; default: calibrated.")
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     calibration: CalibrationOption = None,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make adversarial copies of recordings of your own, to test a defence.
+    """Make adversarial copies of recordings, or pictures, of your own, to test a defence.
 
     Exit code 0 says that the copies were written, whether they fool the model or not. Rounding to
     16 bits can add 1.5e-5 to eps. Without --speaker, --target and --goal misidentify the aim is not
@@ -94,7 +102,10 @@ def command(
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
     settings = {"steps": steps, "queries": queries}
-    pretrained = load_pretrained(model)
+    pretrained = load_model(model, modality)
+    of_audio = {"--enrolment": enrolment, "--speaker": speaker, "--threshold": threshold}
+    of_audio |= {"--goal": goal, "--calibration": calibration, "--max-duration": max_duration}
+    refuse_of_audio(pretrained, of_audio)
     if pretrained.card.modality == "image":
         attack_pictures(
             *(pretrained, files, out),
@@ -107,6 +118,7 @@ def command(
             as_json=as_json,
         )
         return
+    goal = goal or GoalName.reject
     entry = attack_entry(attack)
     if eps is None and "eps" in entry.settings and entry.kind.norm != "l2":
         eps = DEFAULT_EPS

@@ -17,13 +17,16 @@ from nip_audio.cli._console import (
     ForceOption,
     JsonOption,
     MaxDurationOption,
+    ModalityOption,
     SeedOption,
     advance,
-    find_recordings,
-    make_adapter,
+    find_files,
+    make_reader,
     plain,
     print_json,
     progress_bar,
+    refuse_of_audio,
+    require_modality,
     stderr,
     stdout,
 )
@@ -37,37 +40,47 @@ _ROWS = 40
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="Folder of the suspected set, or CSV manifest.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of the suspected set, or, of audio, a CSV manifest."),
+    ],
     model: Annotated[
         str,
-        typer.Option("--model", "-m", help="The suspected model: it must name speakers."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="The suspected model: it must name speakers, or what pictures show.",
+        ),
     ],
+    modality: ModalityOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON lines to write, one a file.")
     ] = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tell whether a training or enrolment set hides files with a backdoor's trigger, and which.
 
-    No poisoned example and no clean set is needed, but a set: at least eight speakers with a dozen
-    files each. Nothing found is no proof (docs/backdoors.md).
+    No poisoned example and no clean set is needed, but a set: at least eight speakers, or kinds of
+    pictures, with a dozen files each. Nothing found is no proof (docs/backdoors.md).
 
     Example: nip-audio backdoor training/ --model audionet-libri251
     """
     if out is not None:
         require_new(out, force=force)
     pretrained = load_pretrained(model)
-    recordings = find_recordings(source, data_root, follow_links=follow_links)
-    with progress_bar("looking for a backdoor", len(recordings)) as bar:
+    require_modality(pretrained, modality)
+    refuse_of_audio(pretrained, {"--max-duration": max_duration})
+    files = find_files(pretrained, source, data_root, follow_links=follow_links)
+    with progress_bar("looking for a backdoor", len(files)) as bar:
         report = look_for_backdoor(
             pretrained,
-            recordings,
-            make_adapter(pretrained, max_duration),
+            files,
+            make_reader(pretrained, max_duration),
             seed=seed,
             progress=lambda: advance(bar),
         )

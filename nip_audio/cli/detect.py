@@ -9,20 +9,19 @@ import typer
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     CalibrationOption,
+    EitherModelOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
+    ModalityOption,
     RateOption,
     SeedOption,
     exit_with,
+    load_model,
     make_screener,
     print_json,
     print_records,
 )
-from nip_audio.cli._pictures import detect_pictures
-from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
 
@@ -31,22 +30,25 @@ def command(
     files: Annotated[
         list[Path], typer.Argument(help="Recordings, or pictures, to judge, each by itself.")
     ],
-    model: ModelOption = DEFAULT_MODEL,
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     calibration: CalibrationOption = None,
     fpr: RateOption = 0.01,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which recordings react to noise as clean audio does not.
+    """Tell which recordings, or pictures, react to noise as clean ones do not.
 
     Example: nip-audio detect a.wav b.flac --fpr 0.01
     """
-    pretrained = load_pretrained(model)
-    if pretrained.card.modality == "image":
-        detect_pictures(pretrained, files, calibration, fpr=fpr, seed=seed, as_json=as_json)
-        return
-    screener = make_screener(model, calibration, fpr=fpr, seed=seed, max_duration_s=max_duration)
+    screener = make_screener(
+        load_model(model, modality),
+        calibration,
+        fpr=fpr,
+        seed=seed,
+        max_duration_s=max_duration,
+    )
     records = list(screener.judge_files(Recording(str(file), file) for file in files))
     if as_json:
         print_json([record.to_json() for record in records])

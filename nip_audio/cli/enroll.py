@@ -36,7 +36,7 @@ def command(
     model: ModelOption = DEFAULT_MODEL,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -50,7 +50,7 @@ def command(
         int | None, typer.Option(help="Directions in which speakers differ; default: all.")
     ] = None,
     iterations: Annotated[int, typer.Option(help="Of expectation maximisation.")] = 10,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from nip_audio.audio.manifest import Recording
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     EXIT_FAILED,
     DataRootOption,
+    EitherModelOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
-    find_recordings,
+    ModalityOption,
+    find_files,
+    load_model,
     make_adapter,
     print_json,
     print_left_out,
     progress_bar,
+    refuse_of_audio,
     stdout,
 )
 from nip_audio.core.state import require_new
-from nip_audio.models.pretrained import PretrainedModel, load_pretrained
-from nip_audio.purification.fit import (
-    CleanClips,
-    fit_guided,
-    fit_neurons,
-    fit_pool,
-    read_clips,
-)
+from nip_audio.image.adapter import ImageAdapter
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.purification.benign import Benign, read_clips, read_pictures
+from nip_audio.purification.fit import GUIDED_ON_PICTURES, fit_guided, fit_neurons, fit_pool
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import PoolSettings
 
 __all__ = ["Method", "command"]
+
+CROP_S = 2.0
 
 
 class Method(StrEnum):
@@ -50,16 +53,20 @@ class Method(StrEnum):
 
 
 def command(
-    source: Annotated[list[Path], typer.Argument(help="Folders of clean audio, or CSV manifests.")],
+    source: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of clean audio or pictures, or CSV manifests of audio."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Purifier file to write.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     method: Annotated[
         Method,
         typer.Option(
             help="guided works; pool, the published NIP, and ns, neuron selecting, are there for "
-            "comparison; ns is no purifier of sound, only evaluations take it."
+            "comparison; ns changes no input, only evaluations take it."
         ),
     ] = Method.GUIDED,
     start: Annotated[
@@ -70,7 +77,8 @@ def command(
         bool, typer.Option(help="Guided: train against attackers who know the purifier, too.")
     ] = False,
     noise: Annotated[
-        float, typer.Option(help="Guided: white noise before it, rms in units of the spectrogram.")
+        float,
+        typer.Option(help="Guided: white noise before it, rms in units of the model's input."),
     ] = 0.0,
     snr_db: Annotated[
         float | None,
@@ -79,85 +87,126 @@ def command(
             "does; 10 to 20 dB cost an attacker who knows it most."
         ),
     ] = None,
+    eps: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Guided: weakest and strongest attack on the model's input, in 0 to 1, that it "
+            "learns from; default: 2/255 and 20/255, of pictures 1/255 and 12/255."
+        ),
+    ] = None,
+    input_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Guided: weight of how little it changes; default: 20, of pictures 10; less "
+            "for stronger attacks."
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Guided: training steps.")] = GuidedSettings.steps,
     candidates: Annotated[int, typer.Option(help="Pool: inverse perturbations.")] = 256,
     quorum: Annotated[
-        float, typer.Option(help="Pool: share of the clean crops that a template neuron is in.")
+        float, typer.Option(help="Pool: share of the clean items that a template neuron is in.")
     ] = 0.9,
     share: Annotated[
-        float, typer.Option(help="NS: share of a layer's neurons that each speaker keeps.")
+        float, typer.Option(help="NS: share of a layer's neurons that each class keeps.")
     ] = 0.9,
-    crop_s: Annotated[float, typer.Option(help="Seconds of the crops.")] = 2.0,
-    batch_size: Annotated[int, typer.Option(help="Crops at a time.")] = 32,
+    crop_s: Annotated[
+        float | None, typer.Option(help="Seconds of the crops of audio; default: 2.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Crops or pictures at a time.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a purifier to a model on clean audio of your own; no labels are needed.
+    """Fit a purifier to a model on clean audio, or pictures, of your own; no labels are needed.
 
     A guided one takes some minutes; interrupted and started again, it goes on where it stopped.
+    Whether audio or pictures are read follows from the model.
 
     Example: nip-audio fit-purifier clean/ --model resnet34-libri30 --out my.purifier
     """
     require_new(out, force=force)
-    pretrained = load_pretrained(model)
-    guided = GuidedSettings(
-        steps=steps,
-        raw_share=GuidedSettings.raw_share if snr_db is None else 1.0,
-        noise=noise,
-        snr_db=snr_db,
-        seed=seed,
-        **(_ADAPTIVE if adaptive else {}),
-    )
+    pretrained = load_model(model, modality)
+    of_audio = {"--snr-db": snr_db, "--crop-s": crop_s, "--max-duration": max_duration}
+    refuse_of_audio(pretrained, of_audio)
+    guided = _guided_settings(pretrained, eps, input_weight, snr_db, adaptive)
+    guided = replace(guided, steps=steps, noise=noise, seed=seed)
     pool = PoolSettings(quorum=quorum)
     first = None if start is None else GuidedNip.load(start, model_id=pretrained.model_id)
-    parts = (find_recordings(part, data_root, follow_links=follow_links) for part in source)
-    recordings = [recording for part in parts for recording in part]
-    clips = read_clips(recordings, make_adapter(pretrained, max_duration))
+    parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)
+    benign = _read(pretrained, [file for part in parts for file in part], max_duration, crop_s)
     started = time.monotonic()
     if method is Method.GUIDED:
-        _fit_guided(pretrained, clips, guided, first, out, crop_s, batch_size, force)
+        _fit_guided(pretrained, benign, guided, first, out, batch_size, force)
     elif method is Method.NS:
-        neurons = fit_neurons(
-            pretrained, clips, share=share, crop_s=crop_s, batch_size=batch_size, seed=seed
-        )
+        neurons = fit_neurons(pretrained, benign, share=share, batch_size=batch_size, seed=seed)
         neurons.save(out, model_id=pretrained.model_id, force=force)
     else:
         with progress_bar("fitting", candidates) as bar:
             fit_pool(
                 pretrained,
-                clips,
+                benign,
                 pool,
                 candidates=candidates,
-                crop_s=crop_s,
                 batch_size=batch_size,
                 seed=seed,
                 progress=lambda done: bar.update(bar.task_ids[0], completed=done),
             ).save(out, force=force)
-    print_left_out(clips.failures)
+    print_left_out(benign.failures)
+    files = len(benign.contents)
     if as_json:
-        failed = [str(failure) for failure in clips.failures]
-        facts = {"out": str(out), "method": method.value, "files": len(clips.samples)}
+        failed = [str(failure) for failure in benign.failures]
+        facts = {"out": str(out), "method": method.value, "files": files}
         print_json(facts | {"failed": failed, "model_id": pretrained.model_id})
     else:
         stdout.print(
-            f"{method.value} purifier for {model}, fitted to {len(clips.samples)} files in "
+            f"{method.value} purifier for {pretrained.card.name}, fitted to {files} files in "
             f"{time.monotonic() - started:.0f} s: {out}",
             markup=False,
             soft_wrap=True,
         )
-    if clips.failures:
+    if benign.failures:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _read(
+    pretrained: PretrainedModel,
+    files: Sequence[Recording],
+    max_duration_s: float | None,
+    crop_s: float | None,
+) -> Benign:
+    """Read what is fitted to, into memory."""
+    card = pretrained.card
+    if card.modality == "image":
+        return read_pictures(files, ImageAdapter(*card.image_shape))
+    crop_samples = round((CROP_S if crop_s is None else crop_s) * card.sample_rate_hz)
+    return read_clips(files, make_adapter(pretrained, max_duration_s)).cropped(crop_samples)
+
+
+def _guided_settings(
+    pretrained: PretrainedModel,
+    eps: tuple[float, float] | None,
+    input_weight: float | None,
+    snr_db: float | None,
+    adaptive: bool,
+) -> GuidedSettings:
+    """Return what is trained against, and what is asked of the purifier."""
+    settings = GUIDED_ON_PICTURES if pretrained.card.modality == "image" else GuidedSettings()
+    if snr_db is not None:
+        settings = replace(settings, raw_share=1.0, snr_db=snr_db)
+    if eps is not None:
+        settings = replace(settings, eps_input=eps)
+    if input_weight is not None:
+        settings = replace(settings, input_weight=input_weight)
+    return replace(settings, **_ADAPTIVE) if adaptive else settings
 
 
 def _fit_guided(
     pretrained: PretrainedModel,
-    clips: CleanClips,
+    benign: Benign,
     settings: GuidedSettings,
     start: GuidedNip | None,
     out: Path,
-    crop_s: float,
     batch_size: int,
     force: bool,
 ) -> None:
@@ -165,9 +214,8 @@ def _fit_guided(
     with progress_bar("training", settings.steps) as bar:
         purifier = fit_guided(
             pretrained,
-            clips,
+            benign,
             settings,
-            crop_s=crop_s,
             batch_size=batch_size,
             start=start,
             checkpoint=partial,

@@ -11,10 +11,13 @@ from nip_audio.cli._console import (
     EXIT_FAILED,
     JsonOption,
     MaxDurationOption,
+    ModalityOption,
     ModelOption,
     make_reader,
     plain,
     print_json,
+    refuse_of_audio,
+    require_modality,
     stderr,
     stdout,
 )
@@ -30,8 +33,9 @@ def command(
         list[Path], typer.Argument(help="Recordings, or pictures for a model of pictures.")
     ],
     model: ModelOption,
+    modality: ModalityOption = None,
     top: Annotated[int, typer.Option(min=1, help="Candidates to show for each file.")] = 3,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Name the speaker of each recording, among those a model was trained on.
@@ -42,11 +46,13 @@ def command(
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
     pretrained = load_pretrained(model)
-    read = make_reader(pretrained, max_duration)
+    require_modality(pretrained, modality)
+    refuse_of_audio(pretrained, {"--max-duration": max_duration})
+    reader = make_reader(pretrained, max_duration)
     results: list[dict[str, Any]] = []
     for file in files:
         try:
-            candidates = identify(pretrained, read(file), top=top)
+            candidates = identify(pretrained, reader.load(file).raw, top=top)
         except FileError as err:
             stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}

@@ -10,25 +10,26 @@ from typing import Annotated, Any
 import typer
 
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     EXIT_FAILED,
     CalibrationOption,
+    EitherModelOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
-    RateOption,
+    ModalityOption,
     advance,
     find_calibration,
+    load_model,
     make_adapter,
     print_json,
     print_left_out,
     progress_bar,
+    refuse_of_audio,
     stdout,
 )
 from nip_audio.cli._pictures import purify_pictures
 from nip_audio.errors import InputError
-from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.audio import Heard
 from nip_audio.purification.files import FilePurifier, PurifiedFile, plan_files
 from nip_audio.purifiers.base import Purifier
@@ -38,6 +39,7 @@ from nip_audio.screening.judge import Judge
 __all__ = ["command"]
 
 GUIDED = "guided"
+DEFAULT_FPR = 0.01
 
 
 def command(
@@ -45,8 +47,11 @@ def command(
         list[Path],
         typer.Argument(metavar="IN...", help="Recordings, or pictures, and folders of them."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for wavs and JSON sidecars.")],
-    model: ModelOption = DEFAULT_MODEL,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for wavs, or PNGs, and JSON sidecars.")
+    ],
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(PURIFIERS)}.")] = GUIDED,
     setting: Annotated[
         list[str] | None, typer.Option(help="Setting of the method, as bits=6; repeatable.")
@@ -56,7 +61,10 @@ def command(
         typer.Option("--purifier", "-p", help="Fitted purifier; default: the model's own."),
     ] = None,
     calibration: CalibrationOption = None,
-    fpr: RateOption = 0.01,
+    fpr: Annotated[
+        float | None,
+        typer.Option(help="Of the detector, on clean audio; default: 0.01."),
+    ] = None,
     only_flagged: Annotated[
         bool, typer.Option("--only-flagged", help="Purify what the detector flags, and no other.")
     ] = False,
@@ -64,18 +72,22 @@ def command(
     seed: Annotated[
         int, typer.Option(help="Seed of the noise; who knows it can foresee a random method.")
     ] = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take out of recordings what an attacker put in; writes wavs, and leaves yours alone.
+    """Take out of recordings, or pictures, what an attacker put in; leaves yours alone.
 
-    Files are 16-bit, mono and at the model's rate; those of a folder keep their sub-folders. Exit
-    code 0 says that they were written, whatever the detector and the model make of them.
+    Sound is written as 16-bit, mono wavs at the model's rate, and those of a folder keep their
+    sub-folders; pictures as PNGs of the model's size, side by side. Exit code 0 says that they were
+    written, whatever the detector and the model make of them.
 
     Example: nip-audio purify a.wav --out purified/ --method quantization --setting bits=8
     """
-    pretrained = load_pretrained(model)
+    pretrained = load_model(model, modality)
+    of_audio: dict[str, object] = {"--calibration": calibration, "--max-duration": max_duration}
+    of_audio |= {"--fpr": fpr, "--only-flagged": only_flagged or None, "--plot": plot or None}
+    refuse_of_audio(pretrained, of_audio)
     chosen = _find_purifier(pretrained, method, _settings(setting or []), purifier)
     if pretrained.card.modality == "image":
         purify_pictures(
@@ -84,7 +96,8 @@ def command(
         return
     planned = plan_files(inputs, out, plot=plot, force=force)
     knows_clean = calibration is not None or pretrained.card.calibration_path is not None
-    judge = Judge(find_calibration(pretrained, calibration), fpr) if knows_clean else None
+    rate = DEFAULT_FPR if fpr is None else fpr
+    judge = Judge(find_calibration(pretrained, calibration), rate) if knows_clean else None
     adapter = make_adapter(pretrained, max_duration)
     worker = FilePurifier(pretrained, chosen, adapter, seed, judge, only_flagged)
     with progress_bar("purifying", len(planned)) as bar:

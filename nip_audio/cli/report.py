@@ -15,10 +15,11 @@ from nip_audio.cli._console import (
     find_source,
     make_report,
     print_json,
+    refuse_of_audio,
     stdout,
 )
 from nip_audio.models.pretrained import load_pretrained
-from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.examiners import examiner_of_run
 from nip_audio.reporting.export import write_parquet
 from nip_audio.reporting.run import ScreenedRun
 
@@ -31,8 +32,9 @@ def command(
         int, typer.Option(help="Draw so many flagged files, the gravest first; 0 needs no model.")
     ] = 50,
     seconds: Annotated[
-        float, typer.Option(help="Draw and play so much of each, from its beginning.")
-    ] = 10.0,
+        float | None,
+        typer.Option(help="Of audio: draw and play so much, from its beginning; default: 10."),
+    ] = None,
     parquet: Annotated[
         bool, typer.Option("--parquet", help="Write results.parquet, too; needs pyarrow.")
     ] = False,
@@ -52,11 +54,12 @@ def command(
     Example: nip-audio report run/
     """
     run = ScreenedRun.open(folder)
-    source = find_source(run.source, data_root, follow_links=follow_links)
+    source = find_source(run.kind, run.source, data_root, follow_links=follow_links)
     examiner = None
     if details:
         pretrained = load_pretrained(model or run.summary["model"])
-        examiner = Examiner.of_run(
+        refuse_of_audio(pretrained, {"--seconds": seconds})
+        examiner = examiner_of_run(
             run.summary, pretrained, calibration=calibration, seconds=seconds
         )
     written = make_report(run, source, examiner, details=details)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,14 +19,17 @@ from nip_audio.cli._console import (
     ForceOption,
     JsonOption,
     MaxDurationOption,
+    ModalityOption,
     SeedOption,
     advance,
-    find_recordings,
-    make_adapter,
+    find_files,
+    make_reader,
     plain,
     print_json,
     print_left_out,
     progress_bar,
+    refuse_of_audio,
+    require_modality,
     stderr,
     stdout,
 )
@@ -61,14 +65,21 @@ class Level(StrEnum):
 
 def command(
     models: Annotated[list[str], typer.Argument(help="Names, or folders with a model card.")],
-    data: Annotated[Path, typer.Option(help="Folder of clean audio, or CSV manifest.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of clean audio or pictures, or CSV manifest of audio.")
+    ],
+    modality: ModalityOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     noise: Annotated[Family, typer.Option(help="mask zeroes patches; --scale is their share.")] = (
         Family.uniform
     ),
     level: Annotated[
-        Level, typer.Option(help="input: the model's own, a spectrogram; raw: the waveform.")
+        Level,
+        typer.Option(
+            help="input: the model's own, a spectrogram; raw: the waveform. Of pictures both are "
+            "the pixels."
+        ),
     ] = Level.input,
     scale: Annotated[
         float, typer.Option(help="Largest magnitude, or standard deviation of gaussian noise.")
@@ -79,7 +90,7 @@ def command(
     ] = None,
     draws: Annotated[int, typer.Option(help="Noise draws a file.")] = 10,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of box plots to write.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -87,7 +98,7 @@ def command(
     """Rank models by NCCR: how much the same noise changes what their neurons put out.
 
     The first has the least. That it is the most robust to attacks too is a claim, and does not
-    always hold: docs/robustness.md.
+    always hold: docs/robustness.md. Models of pictures are compared on pictures, of one shape.
 
     Example: nip-audio robustness my-model/ my-trained-model/ --data clean/ --plot boxes.png
     """
@@ -95,13 +106,19 @@ def command(
         require_new(plot, force=force)
     disturbed = Noise(noise.value, level.value, scale)
     loaded = [load_pretrained(model) for model in models]
+    for pretrained in loaded:
+        require_modality(pretrained, modality)
     require_comparable(loaded, [disturbed])
-    recordings = find_recordings(data, data_root, follow_links=follow_links)
-    with progress_bar("measuring", len(recordings)) as bar:
+    refuse_of_audio(loaded[0], {"--max-duration": max_duration})
+    files = find_files(loaded[0], data, data_root, follow_links=follow_links)
+    if loaded[0].card.modality == "image":
+        # a folder holds what pictures show, which makes them no less independent of each other
+        files = [replace(file, speaker=None) for file in files]
+    with progress_bar("measuring", len(files)) as bar:
         result = measure_robustness(
             loaded,
-            recordings,
-            make_adapter(loaded[0], max_duration),
+            files,
+            make_reader(loaded[0], max_duration),
             noise=disturbed,
             layers=tuple(layer or DEFAULT_LAYERS),
             draws=draws,

@@ -12,18 +12,19 @@ from typing import Annotated
 import typer
 
 from nip_audio.cli._console import (
-    DEFAULT_MODEL,
     CalibrationOption,
     DataRootOption,
+    EitherModelOption,
     FollowLinksOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
+    ModalityOption,
     RateOption,
     SeedOption,
     advance,
     exit_with,
     find_source,
+    load_model,
     make_report,
     make_screener,
     plain,
@@ -34,9 +35,14 @@ from nip_audio.cli._console import (
     progress_bar,
     stderr,
 )
+from nip_audio.image.adapter import ImageAdapter
 from nip_audio.purification.files import FilePurifier
-from nip_audio.purification.flagged import own_purifier, purify_flagged
-from nip_audio.reporting.examine import Examiner
+from nip_audio.purification.flagged import (
+    own_purifier,
+    purify_flagged,
+    purify_flagged_pictures,
+)
+from nip_audio.reporting.examiners import examiner_of_screening
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.engines.ray import RayEngine
@@ -54,9 +60,15 @@ class EngineName(StrEnum):
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="One sub-folder a speaker, flat, or a manifest.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="One sub-folder a speaker (of pictures: a kind), flat, or a manifest of audio."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: EitherModelOption = None,
+    modality: ModalityOption = None,
     calibration: CalibrationOption = None,
     fpr: RateOption = 0.01,
     fdr: Annotated[
@@ -95,19 +107,19 @@ def command(
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Screen enrolment audio; the same command continues an interrupted run.
+    """Screen enrolment audio, or pictures; the same command continues an interrupted run.
 
     Writes results.jsonl (one record a file), speakers.jsonl and summary.json into --out, and
     report.html to look at. To judge at another rate, or with files added or changed, start it
-    again: only what is new is measured.
+    again: only what is new is measured. Whether audio or pictures are read follows from the model.
 
     Example: nip-audio screen enrolment/ --out report/
     """
     screener = make_screener(
-        model,
+        load_model(model, modality),
         calibration,
         fpr=fpr,
         fdr=fdr,
@@ -116,7 +128,7 @@ def command(
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
     screener = replace(screener, backdoor=backdoor)
-    recordings = find_source(source, data_root, follow_links=follow_links)
+    recordings = find_source(screener.kind, source, data_root, follow_links=follow_links)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
         tick = lambda _: advance(bar)  # noqa: E731
@@ -127,7 +139,7 @@ def command(
                 print_summary(result.summary, out)
             return
     if report:
-        make_report(ScreenedRun.open(out), recordings, Examiner.of_screening(screener))
+        make_report(ScreenedRun.open(out), recordings, examiner_of_screening(screener))
     if purify_to is not None:
         _purify(screener, recordings, result, purify_to)
     if as_json:
@@ -139,17 +151,22 @@ def command(
 
 
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
-    purifier = own_purifier(screener.pretrained)
-    files = FilePurifier(
-        screener.pretrained, purifier, screener.adapter, screener.seed, screener.judge
-    )
+    pretrained, adapter, seed = screener.pretrained, screener.adapter, screener.seed
+    purifier = own_purifier(pretrained)
     adversarial = result.summary.verdicts.get("adversarial", 0)
     with progress_bar("purifying", adversarial) as bar:
-        run = purify_flagged(result.results, source, files, out, progress=lambda: advance(bar))
+        tick = lambda: advance(bar)  # noqa: E731
+        if isinstance(adapter, ImageAdapter):
+            run = purify_flagged_pictures(
+                result.results, source, pretrained, purifier, out, seed=seed, progress=tick
+            )
+        else:
+            files = FilePurifier(pretrained, purifier, adapter, seed, screener.judge)
+            run = purify_flagged(result.results, source, files, out, progress=tick)
     print_left_out(run.failures)
     stderr.print(
         f"{len(run.done) + run.earlier} purified copies in {plain(str(out))}, each with a JSON of "
-        "what changed; listen before you use one",
+        "what changed; examine one before you use it",
         soft_wrap=True,
     )
 

@@ -40,7 +40,7 @@ def command(
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     calibration: CalibrationOption = None,
-    max_duration: MaxDurationOption = 120.0,
+    max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify that a recording is a speaker's. Exit code 0 accepts, 1 rejects.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nip_audio.errors import InputError
 
-__all__ = ["Batch", "Bounds", "ModalityAdapter", "length_mask", "masked_mean"]
+__all__ = ["Batch", "Bounds", "ModalityAdapter", "SourceFile", "length_mask", "masked_mean"]
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
@@ -132,6 +132,22 @@ class Batch:
         for row, item in zip(x, items, strict=True):
             row[..., : item.shape[-1]] = item
         return Batch(x, lengths, ids)
+
+
+class SourceFile(Protocol):
+    """One file to read: where it lies, and how far links may lead."""
+
+    @property
+    def path(self) -> Path | str:
+        """The file, or its URL."""
+
+    @property
+    def root(self) -> Path | None:
+        """Folder that links must not lead out of; None lets them."""
+
+    @property
+    def leads_out(self) -> bool:
+        """Whether they do."""
 
 
 class ModalityAdapter(Protocol):

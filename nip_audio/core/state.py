@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +172,7 @@ def reading_state(path: Path) -> Iterator[None]:
         raise StateError(f"{path} does not hold what it should ({err}); make it anew") from err
 
 
-def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
+def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = None) -> State:
     """Read a state.
 
     Its tensors are mapped from the file: read once for the check, then kept in memory only as long
@@ -181,13 +181,15 @@ def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
 
     Args:
         path: File that ``save_state`` wrote.
-        kind: The kind expected.
+        kind: The kind expected, or several of which it may be any.
         model_id: The model it will be used with; None skips the comparison.
 
     Raises:
         StateError: If the file is missing, is no state, or is of another kind, version or model.
         HashMismatchError: If its content was changed.
     """
+    expected = (kind,) if isinstance(kind, str) else tuple(kind)
+    what = " or ".join(expected)
     try:
         with path.open("rb"):  # says why not, which the mapping does not
             pass
@@ -202,17 +204,17 @@ def load_state(path: Path, *, kind: str, model_id: str | None = None) -> State:
     except OSError as err:
         raise StateError(f"{path} cannot be read ({err.strerror}); check the path") from err
     except (SafetensorError, KeyError, TypeError, ValueError) as err:
-        raise StateError(f"{path} is not a nip-audio {kind} file; check the path") from err
+        raise StateError(f"{path} is not a nip-audio {what} file; check the path") from err
     if header.get("sha256") != _content_sha256(tensors, description):
         raise HashMismatchError(f"{path} was changed after it was written; make it anew")
-    if content["kind"] != kind or content["format_version"] != FORMAT_VERSION:
+    if content["kind"] not in expected or content["format_version"] != FORMAT_VERSION:
         raise StateError(
             f"{path} is a {content['kind']} of format {content['format_version']}, expected a "
-            f"{kind} of format {FORMAT_VERSION}"
+            f"{what} of format {FORMAT_VERSION}"
         )
     if model_id is not None and content["model_id"] != model_id:
         raise StateError(
             f"{path} was made for model {content['model_id'][:12]}, this model is {model_id[:12]}; "
-            f"make a new {kind} for this model, or pass the model it was made for"
+            f"make a new {what} for this model, or pass the model it was made for"
         )
-    return State(kind, content["model_id"], tensors, content["meta"])
+    return State(content["kind"], content["model_id"], tensors, content["meta"])

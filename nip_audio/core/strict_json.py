@@ -47,8 +47,8 @@ def load_json(text: str | bytes) -> Any:
 def made_of(kind: type[T], value: Any) -> T:
     """Make a dataclass out of a JSON object that has exactly its fields, each of its type.
 
-    Inner objects become inner dataclasses, lists tuples; numbers are finite. Arrays are for the
-    caller to put in place beforehand.
+    Inner objects become inner dataclasses, of several possible ones that with the same fields;
+    lists become tuples; numbers are finite. Arrays are for the caller to put in place beforehand.
 
     Raises:
         ValueError: If something is missing, too much, or of another type.
@@ -79,8 +79,7 @@ def _maker(hint: Any) -> Make:
     """Return what makes a value of a type, or says that it is of another."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        (kind,) = (part for part in parts if part is not NoneType)
-        inner = _maker(kind)
+        inner = _maker_of_any([part for part in parts if part is not NoneType])
         return lambda name, value: None if value is None else inner(name, value)
     if is_dataclass(hint):
         return lambda name, value: made_of(cast("type[Any]", hint), value)
@@ -103,6 +102,21 @@ def _maker(hint: Any) -> Make:
     if origin is not None:
         return lambda name, value: value if isinstance(value, origin) else _refuse(name, value)
     return lambda name, value: value if type(value) is hint else _refuse(name, value)
+
+
+def _maker_of_any(kinds: list[Any]) -> Make:
+    """Return what makes the one of some dataclasses whose fields a value has."""
+    if len(kinds) == 1:
+        return _maker(kinds[0])
+    fitting = [(_makers(kind).keys(), _maker(kind)) for kind in kinds]
+
+    def make(name: str, value: Any) -> Any:
+        for names, inner in fitting:
+            if isinstance(value, dict) and value.keys() == names:
+                return inner(name, value)
+        return _refuse(name, value)
+
+    return make
 
 
 def _each(kind: Any, inner: Make, make: Callable[[str, Any, Make], Any]) -> Make:

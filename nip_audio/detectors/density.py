@@ -69,10 +69,16 @@ class CleanDensity(CleanDetector):
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], *, offset: float, neighbours: int
     ) -> CleanDensity:
-        """Rebuild from what ``to_tensors`` gave, the fitted ``offset_`` and the setting."""
+        """Rebuild from what ``to_tensors`` gave, the fitted ``offset_`` and the setting.
+
+        It once gave the rows unscaled, and nothing else: from them the rest follows.
+        """
         detector = cls(neighbours=neighbours)
-        detector.center_, detector.scale_ = tensors["center"].numpy(), tensors["scale"].numpy()
-        detector._learn(tensors["rows"].numpy())
+        if tensors.keys() == {"rows"}:
+            detector._fit(tensors["rows"].numpy())
+        else:
+            detector.center_, detector.scale_ = tensors["center"].numpy(), tensors["scale"].numpy()
+            detector._learn(tensors["rows"].numpy())
         detector.offset_ = offset
         detector.n_features_in_ = detector.rows_.shape[1]
         return detector

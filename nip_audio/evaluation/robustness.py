@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult, change_rate, measure_nccr
 from nip_audio.core.noise import Noise
-from nip_audio.errors import AudioError, InputError
+from nip_audio.errors import FileError, InputError
 from nip_audio.evaluation.nccr_ranks import Ranked, rank_models
-from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.models.pretrained import ModelCard, PretrainedModel
 from nip_audio.screening.measure import noise_generator
+from nip_audio.screening.reading import Reader
 
 __all__ = [
     "DEFAULT_LAYERS",
@@ -53,16 +53,16 @@ inside that range and gives no deviation; here it is uniform."""
 
 @dataclass(frozen=True)
 class RobustnessResult:
-    """NCCR of the same recordings on several models.
+    """NCCR of the same files on several models.
 
     Attributes:
         noise: The noise.
-        draws: Of it, for each recording.
-        files: Ids of the recordings that could be measured.
-        speakers: Whose they are; recordings without a speaker stand for themselves.
+        draws: Of it, for each file.
+        files: Ids of those that could be measured.
+        speakers: Whose recordings they are; a file without a speaker stands for itself.
         rates: By layer as asked for and by model name, (files,).
         tapped: By layer and model name, what that layer is called in the model.
-        failures: Of recordings that could not be read.
+        failures: Of files that could not be read.
     """
 
     noise: Noise
@@ -71,7 +71,7 @@ class RobustnessResult:
     speakers: tuple[str, ...]
     rates: Mapping[str, Mapping[str, Array]]
     tapped: Mapping[str, Mapping[str, str]]
-    failures: tuple[AudioError, ...]
+    failures: tuple[FileError, ...]
 
     def ranking(self, layer: str, *, seed: int) -> list[Ranked]:
         """Rank the models by what this layer shows; see ``rank_models``."""
@@ -104,16 +104,25 @@ def require_comparable(models: Sequence[PretrainedModel], noises: Iterable[Noise
 
     Rates are relative, so layers of different width may be compared; noise must be the same. In
     the waveform it is for all models of one sample rate, in the model's own input only for those
-    that share the front end, whose units it is in.
+    that share the front end, whose units it is in; in pictures it is for all of one shape.
 
     Raises:
-        InputError: If there is none, one is given twice, or front ends or sample rates differ.
+        InputError: If there is none, one is given twice, or what they take differs: its kind, front
+            end or sample rate, or the shape of pictures.
     """
     names = [model.card.name for model in models]
     if not models or len(set(names)) != len(names):
         raise InputError(f"got the models {names}, expected at least one and none twice")
     first = models[0].card
     for card in (model.card for model in models[1:]):
+        if card.modality != first.modality:
+            raise InputError(
+                f"{first.name} takes {first.modality}, {card.name} takes {card.modality}; compare "
+                "models of one kind"
+            )
+        if first.modality == "image":
+            _require_one_shape(first, card)
+            continue
         if card.sample_rate_hz != first.sample_rate_hz:
             raise InputError(
                 f"{first.name} works at {first.sample_rate_hz} Hz, {card.name} at "
@@ -127,6 +136,15 @@ def require_comparable(models: Sequence[PretrainedModel], noises: Iterable[Noise
                 "one size in their inputs is not the same noise; compare models of one front end, "
                 "or use noise of level 'raw', in the waveform"
             )
+
+
+def _require_one_shape(first: ModelCard, card: ModelCard) -> None:
+    if card.image_shape != first.image_shape:
+        own, other = (" × ".join(map(str, c.image_shape)) for c in (first, card))
+        raise InputError(
+            f"{first.name} takes pictures of {own}, {card.name} of {other}: they do not see the "
+            "same noise; compare models of one shape"
+        )
 
 
 def layer_rates(
@@ -160,30 +178,30 @@ def layer_rates(
 
 def measure_robustness(
     models: Sequence[PretrainedModel],
-    recordings: Iterable[Recording],
-    adapter: WaveformAdapter,
+    files: Iterable[Recording],
+    reader: Reader,
     *,
     noise: Noise = DEFAULT_NOISE,
     layers: Sequence[str] = DEFAULT_LAYERS,
     draws: int = 10,
     seed: int,
-    progress: Callable[[Recording], None] = lambda recording: None,
+    progress: Callable[[Recording], None] = lambda file: None,
 ) -> RobustnessResult:
-    """Measure the NCCR of every recording on every model, each time under the same noise.
+    """Measure the NCCR of every file on every model, each time under the same noise.
 
     Args:
         models: To be compared.
-        recordings: Clean audio, whole.
-        adapter: How files are read.
+        files: Clean, whole. Those of one speaker are not taken for independent of each other.
+        reader: How they are read.
         noise: The noise.
         layers: Module names that all models have, ``LAST_TAP`` or ``LOGITS``.
-        draws: Of the noise, for each recording.
-        seed: With a recording's content, of its noise.
-        progress: Called after each recording.
+        draws: Of the noise, for each file.
+        seed: With a file's content, of its noise.
+        progress: Called after each file.
 
     Raises:
         InputError: If the models cannot be compared (``require_comparable``), or fewer than two
-            recordings can be read.
+            files can be read.
         LayerNotFoundError: If a model has no such layer.
     """
     require_comparable(models, [noise])
@@ -191,31 +209,31 @@ def measure_robustness(
         layer: {model.card.name: [] for model in models} for layer in layers
     }
     measured: list[Recording] = []
-    failures: list[AudioError] = []
-    for recording in recordings:
+    failures: list[FileError] = []
+    for file in files:
         try:
-            audio = recording.read(adapter.settings)
-        except AudioError as err:
+            item = reader.read(file)
+        except FileError as err:
             failures.append(err)
         else:
-            item = Batch(audio.samples[None])
+            batch, content = Batch(item.raw[None]), item.content_sha256
             for model in models:
-                generator = noise_generator(seed, audio.content_sha256)
-                found = _measure(model, item, noise, layers, draws, generator)
+                generator = noise_generator(seed, content)
+                found = _measure(model, batch, noise, layers, draws, generator)
                 for layer, rate in found.items():
                     rates[layer][model.card.name].append(rate)
-            measured.append(recording)
-        progress(recording)
+            measured.append(file)
+        progress(file)
     if len(measured) < 2:
         raise InputError(
-            f"{len(measured)} recordings could be measured, {len(failures)} failed; a distribution "
+            f"{len(measured)} files could be measured, {len(failures)} failed; a distribution "
             "needs at least two"
         )
     return RobustnessResult(
         noise=noise,
         draws=draws,
-        files=tuple(recording.id for recording in measured),
-        speakers=tuple(recording.speaker or recording.id for recording in measured),
+        files=tuple(file.id for file in measured),
+        speakers=tuple(file.speaker or file.id for file in measured),
         rates={
             layer: {name: np.asarray(values) for name, values in by_model.items()}
             for layer, by_model in rates.items()

@@ -13,7 +13,7 @@ from PIL import Image as pillow
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.adapter import Batch, Bounds, SourceFile
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import ImageError, InputError
 
@@ -37,6 +37,7 @@ class Image:
         sha256: Of the file.
         content_sha256: Of the pixels.
         original_size: (height, width) of the file, before any resizing.
+        encoding: Format and pixels of the file, e.g. ``PNG/RGB``.
         changes: What was done to it, in words.
     """
 
@@ -44,7 +45,18 @@ class Image:
     sha256: str
     content_sha256: str
     original_size: tuple[int, int]
+    encoding: str
     changes: tuple[str, ...] = ()
+
+    @property
+    def raw(self) -> Tensor:
+        """What a model takes of it: the pixels."""
+        return self.pixels
+
+    @property
+    def noise_key(self) -> str:
+        """What the noise of a measurement is seeded with: the hash of the pixels."""
+        return self.content_sha256
 
 
 def pixels_sha256(pixels: Tensor) -> str:
@@ -95,6 +107,26 @@ class ImageAdapter:
                 "channels and at least one row and column"
             )
 
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """File name endings that a folder walk takes for pictures."""
+        return IMAGE_SUFFIXES
+
+    def read(self, file: SourceFile) -> Image:
+        """Read one file; see ``load``.
+
+        Raises:
+            ImageError: As ``load``; ``outside`` if links lead out of the file's root.
+        """
+        if file.leads_out:
+            raise ImageError(
+                file.path,
+                code="outside",
+                found=f"it is a link that leads out of {file.root}",
+                remedy="put the file itself there, or pass --follow-links",
+            )
+        return self.load(Path(file.path))
+
     def load(self, path: Path) -> Image:
         """Read one file.
 
@@ -107,6 +139,7 @@ class ImageAdapter:
                 self._check(path, opened)
                 opened.load()
                 size = (opened.height, opened.width)
+                encoding = f"{opened.format}/{opened.mode}"
                 picture, changes = self._fitted(opened)
         except UnidentifiedImageError as err:
             raise ImageError(
@@ -122,7 +155,7 @@ class ImageAdapter:
         values = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
         pixels = values[None] if self.channels == 1 else values.permute(2, 0, 1).contiguous()
         digest = hashlib.sha256(data).hexdigest()
-        return Image(pixels, digest, pixels_sha256(pixels), size, changes)
+        return Image(pixels, digest, pixels_sha256(pixels), size, encoding, changes)
 
     def collate(self, items: list[Image]) -> Batch:
         """Stack pictures to (B, C, H, W); ids are their files' hashes."""

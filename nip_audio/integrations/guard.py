@@ -16,7 +16,7 @@ from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import AGAIN, MeasuredFile
+from nip_audio.screening.measured import AGAIN, MeasuredFile
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord, error_of
 
@@ -71,6 +71,7 @@ class Guard:
                 f"{pretrained.model_id[:12]} ({pretrained.card.name}); calibrate that one"
             )
         settings = ReadSettings(pretrained.card.sample_rate_hz, max_duration_s=max_duration_s)
+        self._settings = settings
         self.screener = Screener(
             pretrained,
             Judge(calibration, fpr),
@@ -87,7 +88,7 @@ class Guard:
     @property
     def settings(self) -> ReadSettings:
         """How recordings are read."""
-        return self.screener.adapter.settings
+        return self._settings
 
     def judge_file(self, path: str | Path, *, span: tuple[int, int] | None = None) -> ScreenRecord:
         """Judge one file by itself.
@@ -95,7 +96,7 @@ class Guard:
         Raises:
             AudioError: If it cannot be used.
         """
-        measured = self.screener.measurer.measure_audio(read_audio(path, self.settings, span=span))
+        measured = self.screener.measurer.measure_item(read_audio(path, self.settings, span=span))
         return self.screener.judge.judge(replace(measured, id=str(path)))
 
     def judge_waveforms(
@@ -125,5 +126,5 @@ class Guard:
             audio = audio_of(wav, self.settings, name=name)
         except AudioError as err:
             return self.screener.judge.judge(MeasuredFile(name, None, AGAIN, error=error_of(err)))
-        measured = self.screener.measurer.measure_audio(audio)
+        measured = self.screener.measurer.measure_item(audio)
         return self.screener.judge.judge(replace(measured, id=name))

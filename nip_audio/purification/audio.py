@@ -20,7 +20,8 @@ from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import AGAIN, MeasuredFile, facts_of, measure, noise_generator
+from nip_audio.screening.measure import facts_of, measure, noise_generator
+from nip_audio.screening.measured import AGAIN, MeasuredFile
 from nip_audio.screening.records import Verdict
 
 __all__ = [

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nip_audio.errors import AudioError, InputError
+from nip_audio.errors import AudioError, FileError, ImageError, InputError
+from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.files import FilePurifier, PlannedFile, PurifiedFile
+from nip_audio.purification.pictures import ChangedPicture, purify_picture
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.records import Verdict
 from nip_audio.screening.results import Results
 from nip_audio.screening.sources import Source
 
-__all__ = ["PURIFIED", "PurifiedRun", "own_purifier", "purify_flagged"]
+__all__ = [
+    "PURIFIED",
+    "PurifiedRun",
+    "own_purifier",
+    "purify_flagged",
+    "purify_flagged_pictures",
+]
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
 """What purification is for: it mends no other flaw."""
@@ -31,9 +39,9 @@ class PurifiedRun:
         failures: Files that could not be read any more.
     """
 
-    done: list[PurifiedFile] = field(default_factory=list)
+    done: Sequence[PurifiedFile | ChangedPicture] = ()
     earlier: int = 0
-    failures: list[AudioError] = field(default_factory=list)
+    failures: Sequence[FileError] = ()
 
 
 def own_purifier(pretrained: PretrainedModel) -> Purifier:
@@ -75,25 +83,73 @@ def purify_flagged(
         InputError: If a manifest's id is no name for a file below ``out``.
         OutputError: If something cannot be written.
     """
-    run, earlier = PurifiedRun(), 0
+    done, failures, earlier = [], [], 0
     for record in results.files():
         if record.verdict not in PURIFIED:
             continue
         recording = source.find(record.id)
-        planned = PlannedFile(recording.path, out / _below(record.id))
+        planned = PlannedFile(recording.path, out / _below(record.id, ".wav"))
         if planned.sidecar.exists():
             earlier += 1
         else:
             try:
                 audio = recording.read(purifier.adapter.settings)
-                run.done.append(purifier.purify_read(planned, audio, force=True))
+                done.append(purifier.purify_read(planned, audio, force=True))
             except AudioError as err:
-                run.failures.append(err)
+                failures.append(err)
         progress()
-    return PurifiedRun(run.done, earlier, run.failures)
+    return PurifiedRun(done, earlier, failures)
 
 
-def _below(recording_id: str) -> Path:
+def purify_flagged_pictures(
+    results: Results,
+    source: Source,
+    pretrained: PretrainedModel,
+    purifier: Purifier,
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> PurifiedRun:
+    """Write a purified copy of each picture that a screening called adversarial.
+
+    Started again it goes on: what lies in ``out`` is not made anew.
+
+    Args:
+        results: Of the screening.
+        source: What was screened.
+        pretrained: The model.
+        purifier: Its defence.
+        out: Folder for PNGs and sidecars, each below the path that its record has.
+        seed: With a picture's content, seeds a random purifier.
+        progress: Called after each picture.
+
+    Raises:
+        OutputError: If something cannot be written.
+    """
+    adapter = ImageAdapter(*pretrained.card.image_shape)
+    done, failures, earlier = [], [], 0
+    for record in results.files():
+        if record.verdict not in PURIFIED:
+            continue
+        file, written = source.find(record.id), out / _below(record.id, ".png")
+        if written.with_suffix(".json").exists():
+            earlier += 1
+        else:
+            try:
+                adapter.read(file)  # refuses what has become a link to elsewhere
+                written.parent.mkdir(parents=True, exist_ok=True)
+                path = Path(file.path)
+                done.append(
+                    purify_picture(pretrained, path, written, purifier, seed=seed, force=True)
+                )
+            except ImageError as err:
+                failures.append(err)
+        progress()
+    return PurifiedRun(done, earlier, failures)
+
+
+def _below(recording_id: str, ending: str) -> Path:
     """Return an id as a relative path; a manifest's must not lead elsewhere."""
     path = PurePosixPath(recording_id)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in recording_id:
@@ -102,4 +158,4 @@ def _below(recording_id: str) -> Path:
             "it in the manifest"
         )
     # the ending stays in the name: take.flac and take.ogg are two files
-    return Path(path if path.suffix == ".wav" else f"{path}.wav")
+    return Path(path if path.suffix == ending else f"{path}{ending}")

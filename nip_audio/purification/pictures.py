@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from nip_audio.attacks.objectives import Identification
 from nip_audio.core.adapter import Batch
 from nip_audio.core.state import file_sha256, write_atomic
 from nip_audio.errors import AttackError, OutputError
-from nip_audio.image.adapter import Image, ImageAdapter, to_8_bits
+from nip_audio.image.adapter import IMAGE_SUFFIXES, Image, ImageAdapter, to_8_bits
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.measure import noise_generator
 
-__all__ = ["ChangedPicture", "attack_picture", "purify_picture"]
+__all__ = ["ChangedPicture", "attack_picture", "purify_picture", "walk_pictures"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,15 @@ class ChangedPicture:
         """Return rounded plain values."""
         values = {**vars(self), "changes": list(self.changes)}
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def walk_pictures(sources: Sequence[Path]) -> list[Path]:
+    """List pictures: files as they are given, folders with all below them, sorted."""
+    found: list[Path] = []
+    for source in sources:
+        inside = (p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        found += sorted(inside) if source.is_dir() else [source]
+    return found
 
 
 def attack_picture(

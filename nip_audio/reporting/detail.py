@@ -8,17 +8,15 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor
 
-from nip_audio.core.decision import DECISION, TURN
-from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.examine import Examined, Excerpt
 from nip_audio.reporting.figure import Axis, Chart
 from nip_audio.reporting.media import picture_url, sound_url
-from nip_audio.screening.judge import noise_words
+from nip_audio.reporting.sections import evidence_html, figure, section
+from nip_audio.screening.words import RECORDINGS
 
 __all__ = ["detail_html"]
 
 _COLUMNS = 400
-_STEPS = (1.0, 2.0, 4.0)
 _HERTZ = (250, 500, 1000, 2000, 4000, 8000)
 
 
@@ -29,19 +27,11 @@ def detail_html(examined: Examined) -> str:
     whole = seconds >= examined.duration_s - 1e-6
     note = "" if whole else f"The first {seconds:g} of {examined.duration_s:.1f} seconds. "
     parts = [
-        _section("Listen and look", note + _heard(examined), _sights(examined, seconds)),
-        _evidence(examined),
+        section("Listen and look", note + _heard(examined), _sights(examined, seconds)),
+        evidence_html(examined.evidence, RECORDINGS),
         _influence(examined, before, after),
     ]
     return "".join(parts)
-
-
-def _section(title: str, text: str, inside: str) -> str:
-    return f"<section><h3>{html_text(title)}</h3><p>{html_text(text)}</p>{inside}</section>"
-
-
-def _figure(caption: str, inside: str) -> str:
-    return f"<figure><figcaption>{html_text(caption)}</figcaption>{inside}</figure>"
 
 
 def _heard(examined: Examined) -> str:
@@ -78,10 +68,10 @@ def _sights(examined: Examined, seconds: float) -> str:
         player = f'<audio controls preload="none" aria-label="{name}: play" src="{sound}"></audio>'
         columns.append(
             f'<div class="sight"><h4>{name}</h4>{player}'
-            + _figure(
+            + figure(
                 "Waveform, full scale is 1", _waveform(excerpt.samples, seconds, loudest, name)
             )
-            + _figure(
+            + figure(
                 "Spectrogram, as the model takes it in",
                 _spectrogram(examined, excerpt.spectrogram, seconds, f"{name}: spectrogram"),
             )
@@ -104,11 +94,11 @@ def _difference(examined: Examined, before: Excerpt, after: Excerpt, seconds: fl
         '<div class="sight"><h4>What changed</h4>'
         f'<audio controls preload="none" aria-label="What changed, as loud as it can be: play" '
         f'src="{sound_url(wave / loudest * 0.5, examined.sample_rate_hz)}"></audio>'
-        + _figure(
+        + figure(
             f"Purified − before, its own scale (the player is {0.5 / loudest:.2g} times as loud)",
             _waveform(wave, seconds, loudest, "What changed"),
         )
-        + _figure(
+        + figure(
             f"Purified − before: blue is less, red is more (up to {largest:.2f} of the range)",
             chart,
         )
@@ -167,41 +157,6 @@ def _mel(hertz: float) -> float:
     return 2595 * math.log10(1 + hertz / 700)
 
 
-def _evidence(examined: Examined) -> str:
-    """Return the detector's evidence as a table that is coloured by how unusual it is."""
-    table = examined.evidence
-    if table is None:
-        return _section(
-            "What the verdict rests on",
-            "The calibration of this run was not at hand: pass it to nip-audio report as "
-            "--calibration to see what the detector saw.",
-            "",
-        )
-    words = [noise_words(noise) for noise in examined.noises]
-    head = "".join(f'<th scope="col">{html_text(title)}</th>' for title in words)
-    rows = []
-    for name, values in zip(examined.rows, table.T, strict=True):
-        cells = "".join(_cell(float(value)) for value in values)
-        what = name if name in (*DECISION, TURN) else f"layer {name}"
-        rows.append(f'<tr><th scope="row">{html_text(what)}</th>{cells}</tr>')
-    return _section(
-        "What the verdict rests on",
-        "How much layers and decision change under noise, in robust deviations from clean audio: "
-        "0 is usual, beyond ±3 is rare. The detector judges all of it together.",
-        f'<div class="wide" tabindex="0" role="region" aria-label="What the verdict rests on">'
-        f'<table class="heat"><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>",
-    )
-
-
-def _cell(value: float) -> str:
-    if math.isnan(value):
-        return "<td></td>"
-    level = sum(abs(value) >= step for step in _STEPS)
-    kind = "" if level == 0 else f' class="{"more" if value > 0 else "less"}{level}"'
-    return f"<td{kind}>{value:+.1f}</td>"
-
-
 def _influence(examined: Examined, before: Excerpt, after: Excerpt | None) -> str:
     """Draw the influence of neurons, in the order of the file's own, and of the input's bands."""
     shown = [(before, "before")] if after is None else [(after, "after"), (before, "before")]
@@ -218,7 +173,7 @@ def _influence(examined: Examined, before: Excerpt, after: Excerpt | None) -> st
             Axis("neurons, the most influential of the file first", 0, len(order) - 1),
             lines,
         )
-        figures.append(_figure(f"Neurons of layer {examined.layer}", chart))
+        figures.append(figure(f"Neurons of layer {examined.layer}", chart))
     lines = [(kind, excerpt.bands.tolist()) for excerpt, kind in shown]
     axis = _bands(examined.highest_hz, len(before.bands))
     label = axis.label if axis.label != "kHz" else "band of the input, in kHz"
@@ -228,10 +183,10 @@ def _influence(examined: Examined, before: Excerpt, after: Excerpt | None) -> st
         lines,
         centred=True,
     )
-    figures.append(_figure("Bands of the input, all frames together", chart))
+    figures.append(figure("Bands of the input, all frames together", chart))
     key = '<p class="key"><span class="key-before"></span>the file'
     key += "</p>" if after is None else ' <span class="key-after"></span>purified</p>'
-    return _section(
+    return section(
         "What the model's decision rests on",
         "Influence: how much neurons and bands carry the decision about the voice (NIP, Eq. 2), "
         "each curve on its own decision. Above 0 speaks for it, below against it.",

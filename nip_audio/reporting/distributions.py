@@ -27,10 +27,12 @@ class Distributions:
     """Collects the numbers of the records as they come: a few bytes a file.
 
     Attributes:
+        what: What the files are called, such as audio.
         limits: Thresholds that the records name.
         verdicts: Files by verdict.
     """
 
+    what: str = "audio"
     limits: dict[str, float] = field(default_factory=dict)
     verdicts: Counter[str] = field(default_factory=Counter)
     _distances: array[float] = field(default_factory=lambda: array("d"))
@@ -57,7 +59,7 @@ class Distributions:
         """Draw the distances, flagged files apart, and what the calibration's clean ones are like.
 
         Args:
-            clean: Distances of the calibration's recordings; None leaves them out.
+            clean: Distances of the calibration's files; None leaves them out.
         """
         values = np.array(self._distances)
         if not len(values):
@@ -74,7 +76,7 @@ class Distributions:
         if clean is not None and len(clean):
             expected = _counts(np.asarray(clean), edges) * (len(values) / len(clean))
         top = float(max((parts[0] + parts[1]).max(), 0 if expected is None else expected.max()))
-        title = "Distance from clean audio, files by distance"
+        title = f"Distance from clean {self.what}, files by distance"
         chart = Chart(
             title,
             Axis("distance (no unit; logarithmic)", low, high, logarithmic=True),
@@ -93,7 +95,7 @@ class Distributions:
         return chart.svg()
 
     def p_value_chart(self) -> str | None:
-        """Draw the p-values; clean audio like the calibration's has as many of each size."""
+        """Draw the p-values; clean files like the calibration's have as many of each size."""
         values = np.array(self._p_values)
         if not len(values):
             return None
@@ -102,7 +104,7 @@ class Distributions:
         even = len(values) / _P_BARS
         chart = Chart(
             "p-values, files by p-value",
-            Axis("p-value: share of clean audio as far off", 0.0, 1.0),
+            Axis(f"p-value: share of clean {self.what} as far off", 0.0, 1.0),
             Axis("files", 0.0, max(float(counts.max()), even) * 1.12),
         )
         for low, high, count in zip(edges, edges[1:], counts, strict=False):

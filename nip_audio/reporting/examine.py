@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio.audio.features import LogMel
 from nip_audio.audio.io import Audio, ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
-from nip_audio.core.decision import evidence_names
 from nip_audio.core.influence import input_influence, neuron_influence
-from nip_audio.core.noise import Noise
-from nip_audio.errors import AudioError, CalibrationError, InputError, StateError
+from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.audio import Heard, PurifiedAudio, hear, purify_audio
-from nip_audio.purification.flagged import PURIFIED, own_purifier
+from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
-from nip_audio.screening.calibration import Calibration
+from nip_audio.reporting.evidence import Evidence
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure
-from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["Examined", "Examiner", "Excerpt"]
@@ -64,9 +56,7 @@ class Examined:
         after: Of its purified copy; None if it was not purified, which mends
             no other flaw than an attack.
         purified: What came of it; None likewise.
-        evidence: Robust deviations from clean audio, (noises, rows); None without a calibration.
-        noises: The detector's.
-        rows: Names of the layers and of the changes of the decision.
+        evidence: What the verdict rests on.
     """
 
     duration_s: float
@@ -77,9 +67,7 @@ class Examined:
     before: Excerpt
     after: Excerpt | None
     purified: PurifiedAudio | None
-    evidence: NDArray[np.float64] | None
-    noises: tuple[Noise, ...]
-    rows: tuple[str, ...]
+    evidence: Evidence
 
 
 @dataclass(frozen=True)
@@ -102,54 +90,14 @@ class Examiner:
     purifier: Purifier | None = None
     seconds: float = 10.0
 
-    @staticmethod
-    def of_screening(screener: Screener) -> Examiner:
-        """Make an examiner with what a screening was just made with."""
-        return Examiner(
-            screener.pretrained,
-            screener.adapter.settings,
-            screener.seed,
-            screener.judge,
-            _purifier_of(screener.pretrained),
-        )
-
-    @staticmethod
-    def of_run(
-        summary: Mapping[str, Any],
-        pretrained: PretrainedModel,
-        *,
-        calibration: Path | None = None,
-        seconds: float = 10.0,
-    ) -> Examiner:
-        """Make an examiner with the settings of a run.
-
-        Args:
-            summary: The run's.
-            pretrained: The run's model.
-            calibration: The run's calibration; None takes the model's own if it is that one, and
-                otherwise does without.
-            seconds: How much of a file is drawn and played, from its beginning.
+    def __post_init__(self) -> None:
+        """Check.
 
         Raises:
-            StateError: If the model is another, or a calibration that was given cannot be read.
-            CalibrationError: If a calibration that was given is another.
             InputError: If nothing is to be drawn.
         """
-        if not seconds > 0:
-            raise InputError(f"seconds is {seconds}, expected more than 0; 10 are the default")
-        if pretrained.model_id != summary["model_id"]:
-            raise StateError(
-                f"the run was made with model {summary['model']} {summary['model_id'][:12]}…, got "
-                f"{pretrained.model_id[:12]}…; pass --model with that one, or --details 0"
-            )
-        return Examiner(
-            pretrained,
-            ReadSettings(**summary["read"]),
-            summary["seed"],
-            _judge_of(summary, pretrained, calibration),
-            _purifier_of(pretrained),
-            seconds,
-        )
+        if not self.seconds > 0:
+            raise InputError(f"seconds is {self.seconds}, expected more than 0; 10 are the default")
 
     def examine(self, record: ScreenRecord, recording: Recording) -> Examined:
         """Read one file again and look at it.
@@ -179,7 +127,7 @@ class Examiner:
         if purified is not None:
             after = self._excerpt(purified.samples, purified.sample_rate_hz, layer)
         heard = purified.before if purified else hear(self.pretrained, audio, seed=self.seed)
-        noises, rows, evidence = self._evidence(audio)
+        evidence = self._evidence(audio)
         return Examined(
             duration_s=audio.duration_s,
             sample_rate_hz=audio.sample_rate_hz,
@@ -190,8 +138,6 @@ class Examiner:
             after=after,
             purified=purified,
             evidence=evidence,
-            noises=noises,
-            rows=rows,
         )
 
     def _excerpt(self, samples: Tensor, rate_hz: int, layer: str | None) -> Excerpt:
@@ -206,51 +152,12 @@ class Examiner:
             bands=input_influence(model, batch)[0].sum(dim=1).cpu(),
         )
 
-    def _evidence(
-        self, audio: Audio
-    ) -> tuple[tuple[Noise, ...], tuple[str, ...], NDArray[np.float64] | None]:
-        """Return noises, names of rows, and (noises, rows) deviations."""
+    def _evidence(self, audio: Audio) -> Evidence:
         if self.judge is None:
-            return (), (), None
-        calibration = self.judge.calibration
-        config = calibration.config
-        measured = measure(self.pretrained, audio, config, names=calibration.names, seed=self.seed)
-        deviations = calibration.detector.explain(
-            calibration.rates.transform([measured.evidence])[0]
-        )
-        names = [name.split(" | ") for name in evidence_names(config, head=calibration.names)]
-        rows = tuple(dict.fromkeys(row for _, row in names))
-        places = [noise.name for noise in config.noises]
-        table = np.full((len(places), len(rows)), np.nan)
-        for (noise, row), value in zip(names, deviations, strict=True):
-            table[places.index(noise), rows.index(row)] = value
-        return config.noises, rows, table
-
-
-def _judge_of(
-    summary: Mapping[str, Any], pretrained: PretrainedModel, given: Path | None
-) -> Judge | None:
-    path = given or pretrained.card.calibration_path
-    if path is None:
-        return None
-    try:
-        calibration = Calibration.load(path, model_id=pretrained.model_id)
-    except StateError:
-        if given is not None:
-            raise
-        return None  # the model's own is of an earlier version, so not this run's
-    if calibration.fingerprint == summary["calibration"]:
-        return Judge(calibration, summary["false_positive_rate"])
-    if given is not None:
-        raise CalibrationError(
-            f"the run was judged with calibration {summary['calibration'][:12]}…, {given} is "
-            f"{calibration.fingerprint[:12]}…; pass --calibration with that one, or leave it out"
-        )
-    return None
-
-
-def _purifier_of(pretrained: PretrainedModel) -> Purifier | None:
-    return None if pretrained.card.purifier_path is None else own_purifier(pretrained)
+            return Evidence()
+        known = self.judge.calibration
+        measured = measure(self.pretrained, audio, known.config, names=known.names, seed=self.seed)
+        return Evidence.of(known, measured)
 
 
 def _highest_hz(front_end: object) -> float | None:

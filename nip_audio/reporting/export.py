@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ _NUMBERS = (
     *("domain_threshold", "consistency", "consistency_threshold", "duration_s", "bandwidth_hz"),
 )
 _COUNTS = ("sample_rate_hz", "channels")
+_TEXTS_OF_PICTURES = (*_TEXTS, "named")
+_NUMBERS_OF_PICTURES = ("distance", "distance_threshold", "p_value", "q_value")
+_COUNTS_OF_PICTURES = ("height", "width")
 _LISTS = ("changes", "duplicate_of")
 _FINDING = ("risk", "why", "remedy")
 _ERROR = ("code", "found", "remedy")
@@ -47,17 +50,26 @@ def write_csv(run: ScreenedRun) -> Path:
         # spreadsheets take a file without the mark for one of another encoding
         part.open("w", encoding="utf-8-sig", newline="") as file,
     ):
+        texts, numbers, counts = _columns(run)
+        plain = (*texts, *numbers, *counts)
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow((*_TEXTS, *_NUMBERS, *_COUNTS, *_LISTS, "why", "error"))
-        writer.writerows(map(_csv_row, run.files()))
+        writer.writerow((*plain, *_LISTS, "why", "error"))
+        writer.writerows(_csv_row(record, plain) for record in run.files())
     return path
 
 
-def _csv_row(record: ScreenRecord) -> list[Any]:
+def _columns(run: ScreenedRun) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Names of the texts, numbers and counts that the records of a run have."""
+    if run.of_pictures:
+        return _TEXTS_OF_PICTURES, _NUMBERS_OF_PICTURES, _COUNTS_OF_PICTURES
+    return _TEXTS, _NUMBERS, _COUNTS
+
+
+def _csv_row(record: ScreenRecord, names: Sequence[str]) -> list[Any]:
     plain = record.to_json()
     error = None if record.error is None else record.error["code"]
     lists = [" | ".join(plain[name]) for name in _LISTS]
-    row = [*(plain[name] for name in (*_TEXTS, *_NUMBERS, *_COUNTS)), *lists]
+    row = [*(plain[name] for name in names), *lists]
     return [
         csv_text(cell) if isinstance(cell, str) else cell
         for cell in (*row, " | ".join(record.why), error)
@@ -84,11 +96,12 @@ def write_parquet(run: ScreenedRun) -> Path:
     def of_texts(names: tuple[str, ...]) -> Any:
         return pyarrow.struct([(name, text) for name in names])
 
+    texts, numbers, counts = _columns(run)
     schema = pyarrow.schema(
         [
-            *((name, text) for name in _TEXTS),
-            *((name, pyarrow.float64()) for name in _NUMBERS),
-            *((name, pyarrow.int64()) for name in _COUNTS),
+            *((name, text) for name in texts),
+            *((name, pyarrow.float64()) for name in numbers),
+            *((name, pyarrow.int64()) for name in counts),
             *((name, pyarrow.list_(text)) for name in _LISTS),
             ("findings", pyarrow.list_(of_texts(_FINDING))),
             ("error", of_texts(_ERROR)),

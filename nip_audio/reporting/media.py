@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["picture_url", "sound_url"]
+__all__ = ["picture_url", "pixels_url", "sound_url"]
 
 
 def sound_url(samples: Tensor, sample_rate_hz: int) -> str:
@@ -40,6 +40,19 @@ def picture_url(values: Tensor, low: float, high: float, *, colours: str) -> str
     table = matplotlib.colormaps[colours](np.arange(256), bytes=True)[:, :3]
     image = image.convert("P")
     image.putpalette(table.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return _url("image/png", buffer.getvalue())
+
+
+def pixels_url(pixels: Tensor) -> str:
+    """Return a picture as PNG of 8 bits.
+
+    Args:
+        pixels: (1 or 3, H, W) in [0, 1].
+    """
+    levels = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return _url("image/png", buffer.getvalue())

@@ -12,14 +12,16 @@ from nip_audio import __version__
 from nip_audio.core.noise import Noise
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.picture_examine import PictureExaminer
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.judge import noise_words
 from nip_audio.screening.pipeline import SUMMARY_NAME
+from nip_audio.screening.words import Words
 
 __all__ = ["provenance_html"]
 
 
-def provenance_html(run: ScreenedRun, examiner: Examiner | None) -> str:
+def provenance_html(run: ScreenedRun, examiner: Examiner | PictureExaminer | None) -> str:
     """Return the terms and values of a list of definitions."""
     return "".join(
         f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>"
@@ -27,7 +29,9 @@ def provenance_html(run: ScreenedRun, examiner: Examiner | None) -> str:
     )
 
 
-def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, str]]:
+def _facts(
+    run: ScreenedRun, examiner: Examiner | PictureExaminer | None
+) -> Iterator[tuple[str, str]]:
     summary = run.summary
     yield "Source", str(run.source)
     judged = datetime.fromtimestamp((run.folder / SUMMARY_NAME).stat().st_mtime, UTC)
@@ -37,11 +41,15 @@ def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, s
     yield "Calibration (SHA-256)", str(summary["calibration"])
     yield "Calibrated on", str(summary.get("calibration_sources") or "not said")
     rate = summary.get("false_discovery_rate")
-    yield "False-positive rate", f"{summary['false_positive_rate']:g} on clean audio"
+    words = run.kind.words
+    yield (
+        "False-positive rate",
+        f"{summary['false_positive_rate']:g} on clean {words.clean}",
+    )
     yield "False-discovery rate", "not used" if rate is None else f"{rate:g} of the flagged"
     yield "Expected by chance", f"{summary['expected_by_chance']:g} adversarial, were all clean"
     yield "Seed of the noise", str(summary["seed"])
-    yield "Detector", _detector(summary["nccr"])
+    yield "Detector", _detector(summary["nccr"], words)
     yield "Reading", ", ".join(f"{key} {value}" for key, value in summary["read"].items())
     yield "Measured with", f"nip-audio {summary['nip_audio']}"
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "soundfile"))
@@ -56,12 +64,12 @@ def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, s
         yield "Purifier", what
 
 
-def _detector(nccr: dict[str, Any]) -> str:
-    noises = ", ".join(noise_words(Noise(**noise)) for noise in nccr["noises"])
+def _detector(nccr: dict[str, Any], words: Words) -> str:
+    noises = ", ".join(noise_words(Noise(**noise), words) for noise in nccr["noises"])
     return f"layers {', '.join(nccr['layers'])} under {noises}; draws of each: {nccr['draws']}"
 
 
-def _at_hand(examiner: Examiner | None) -> str:
+def _at_hand(examiner: Examiner | PictureExaminer | None) -> str:
     if examiner is None:
         return "not needed: no file was drawn"
     if examiner.judge is None:

@@ -12,17 +12,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nip_audio.errors import AudioError, InputError
+from nip_audio.errors import FileError, InputError
 from nip_audio.reporting.detail import detail_html
 from nip_audio.reporting.distributions import Distributions
 from nip_audio.reporting.escaping import html_text, json_for_html
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.files import replacing
+from nip_audio.reporting.picture_detail import picture_detail_html
+from nip_audio.reporting.picture_examine import ExaminedPicture, PictureExaminer
 from nip_audio.reporting.provenance import provenance_html
-from nip_audio.reporting.rows import FILE_COLUMNS, SPEAKER_COLUMNS, Rows
+from nip_audio.reporting.rows import FILE_COLUMNS, PICTURE_COLUMNS, SPEAKER_COLUMNS, Rows
 from nip_audio.reporting.run import ScreenedRun
-from nip_audio.screening.records import FLAGGED, RISKS, ScreenRecord
+from nip_audio.screening.records import FLAGGED, ScreenRecord
 from nip_audio.screening.sources import Source
+from nip_audio.screening.words import Words
 
 __all__ = ["REPORT_NAME", "gravest", "write_report"]
 
@@ -39,7 +42,7 @@ Piece = Callable[[], Iterable[str]]
 def write_report(
     run: ScreenedRun,
     source: Source | None,
-    examiner: Examiner | None,
+    examiner: Examiner | PictureExaminer | None,
     *,
     details: int = 50,
     progress: Progress = lambda recording: None,
@@ -65,9 +68,10 @@ def write_report(
         raise InputError(f"details is {details}, expected 0 or more")
     if examiner is not None and source is None:
         raise InputError("files are to be drawn, but no source says where they lie; pass it")
-    numbers = Distributions()
+    words = run.kind.words
+    numbers = Distributions(words.clean)
     drawn = gravest(_counted(run, numbers), details if examiner else 0)
-    page = _Page(run, source, examiner, numbers, drawn, progress)
+    page = _Page(run, source, examiner, words, numbers, drawn, progress)
     path = run.folder / REPORT_NAME
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         for piece in page.pieces():
@@ -104,7 +108,8 @@ class _Page:
 
     run: ScreenedRun
     source: Source | None
-    examiner: Examiner | None
+    examiner: Examiner | PictureExaminer | None
+    words: Words
     numbers: Distributions
     drawn: list[tuple[int, ScreenRecord]]
     progress: Progress
@@ -112,16 +117,18 @@ class _Page:
     def pieces(self) -> Iterator[str]:
         """Go through the template; what it names is put in, and never read for names again."""
         script, style = _asset("report.js"), _asset("report.css")
-        rows = Rows(self.run.folder, self.source)
+        rows = Rows(self.run.folder, self.source, of_pictures=self.run.of_pictures)
         parts: Mapping[str, Piece] = {
             "policy": lambda: [_policy(script, style)],
             "style": lambda: [style],
             "title": lambda: [html_text(f"Screening of {self.run.source.name}")],
             "source": lambda: [html_text(str(self.run.source))],
-            "headline": lambda: [_headline(self.run.summary)],
+            "headline": lambda: [_headline(self.run.summary, self.words)],
             "notes": lambda: [_notes(self.run.summary)],
-            "advice": lambda: [_advice(self.run.summary)],
+            "advice": lambda: [_advice(self.run.summary, self.words)],
             "charts": lambda: [self._charts()],
+            "group": lambda: [html_text(self.words.group)],
+            "groups": lambda: [html_text(self.words.groups.capitalize())],
             "provenance": lambda: [provenance_html(self.run, self.examiner)],
             "files": lambda: _json_lines(rows.of_file(record) for record in self.run.files()),
             "speakers": lambda: _json_lines(map(rows.of_speaker, self.run.speakers())),
@@ -135,29 +142,36 @@ class _Page:
     def _head(self, rows: Rows) -> dict[str, object]:
         """Return what the script has to know of the rows; it comes behind them in the page."""
         return {
-            "files": FILE_COLUMNS,
+            "files": PICTURE_COLUMNS if self.run.of_pictures else FILE_COLUMNS,
             "speakers": SPEAKER_COLUMNS,
             "words": rows.words,
             "limits": self.numbers.limits,
             "verdicts": self.numbers.verdicts,
             "order": [*FLAGGED, "error", "clean"],
             "drawn": len(self.drawn),
+            "terms": {
+                "clean": self.words.clean,
+                "group": self.words.group,
+                "groups": self.words.groups.capitalize(),
+                "same": self.words.same.removeprefix("the "),
+            },
         }
 
     def _charts(self) -> str:
         judge = None if self.examiner is None else self.examiner.judge
         clean = None if judge is None else judge.calibration.distances.tolist()
-        line = "Line: clean audio of the calibration. " if clean else ""
+        what = self.words.clean
+        line = f"Line: clean {what} of the calibration. " if clean else ""
         charts = (
             (
-                "Distance from clean audio",
+                f"Distance from clean {what}",
                 f"Red: flagged as adversarial. {line}What lies right of the threshold is unusual.",
                 self.numbers.distance_chart(clean),
             ),
             (
                 "p-values",
                 "Were all files clean and like the calibration's, the bars would end at the line. "
-                "Many small ones (red) say: attacks, or audio of another kind.",
+                f"Many small ones (red) say: attacks, or {what} of another kind.",
                 self.numbers.p_value_chart(),
             ),
             (
@@ -183,10 +197,13 @@ class _Page:
             return ""
         try:
             recording = self.source.find(record.id)
-            return detail_html(self.examiner.examine(record, recording))
+            examined = self.examiner.examine(record, recording)
+            if isinstance(examined, ExaminedPicture):
+                return picture_detail_html(examined)
+            return detail_html(examined)
         except KeyError:
             said = "It could not be drawn: the manifest does not list it any more."
-        except AudioError as err:
+        except FileError as err:
             said = f"It could not be drawn: {err.found}; {err.remedy}."
         return f"<p>{html_text(said)}</p>"
 
@@ -216,14 +233,14 @@ def _json_lines(rows: Iterable[list[object]]) -> Iterator[str]:
     yield "\n]"
 
 
-def _headline(summary: Mapping[str, Any]) -> str:
+def _headline(summary: Mapping[str, Any], words: Words) -> str:
     files, flagged, failed = (int(summary[k]) for k in ("files", "flagged", "failed"))
     looks = "needs" if flagged == 1 else "need"
     text = f"<strong>{flagged:,}</strong> of {files:,} files {looks} a person’s attention"
     if failed:
         text += f"; {failed:,} could not be judged"
     speakers, whose = int(summary["speakers"]), int(summary["speakers_flagged"])
-    text += f". Speakers with a flagged file: {whose:,} of {speakers:,}."
+    text += f". {words.groups.capitalize()} with a flagged file: {whose:,} of {speakers:,}."
     expected = float(summary["expected_by_chance"])
     if summary["verdicts"].get("adversarial") and expected >= 0.5:
         text += f" If all were clean, about {expected:.0f} would be called adversarial by chance."
@@ -239,13 +256,13 @@ def _notes(summary: Mapping[str, Any]) -> str:
     return notes
 
 
-def _advice(summary: Mapping[str, Any]) -> str:
+def _advice(summary: Mapping[str, Any], words: Words) -> str:
     """Say what to do about each verdict that was given."""
     verdicts = summary["verdicts"]
     rows = [
         f'<tr><td><span class="verdict {risk}">{risk.replace("_", " ")}</span></td>'
         f'<td class="number">{verdicts[risk]:,}</td><td>{html_text(remedy)}</td></tr>'
-        for risk, remedy in RISKS.items()
+        for risk, remedy in words.remedies.items()
         if verdicts.get(risk)
     ]
     if verdicts.get("error"):

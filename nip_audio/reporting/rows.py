@@ -9,17 +9,20 @@ from nip_audio.reporting.escaping import link_to, visible
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
 from nip_audio.screening.sources import Source
 
-__all__ = ["FILE_COLUMNS", "SPEAKER_COLUMNS", "Rows"]
+__all__ = ["FILE_COLUMNS", "PICTURE_COLUMNS", "SPEAKER_COLUMNS", "Rows"]
 
 _PLAIN = (
     *("distance", "p_value", "q_value", "domain_distance", "consistency"),
     *("duration_s", "sample_rate_hz", "channels", "bandwidth_hz", "sha256"),
 )
-FILE_COLUMNS = (
-    *("id", "speaker", "verdict", *_PLAIN),
-    *("encoding", "changes", "findings", "error", "duplicate_of", "link"),
-)
+_PLAIN_OF_PICTURES = ("distance", "p_value", "q_value", "height", "width", "sha256", "named")
+_FIRST = ("id", "speaker", "verdict")
+_LAST = ("encoding", "changes", "findings", "error", "duplicate_of", "link")
+FILE_COLUMNS = (*_FIRST, *_PLAIN, *_LAST)
 """Texts that come again and again (speakers, verdicts, encodings, remedies) are numbers."""
+
+PICTURE_COLUMNS = (*_FIRST, *_PLAIN_OF_PICTURES, *_LAST)
+"""Those of a run over pictures."""
 
 SPEAKER_COLUMNS = ("speaker", "verdict", "files", "flagged", "failed", "findings")
 
@@ -31,10 +34,12 @@ class Rows:
         folder: Of the page, from which the links lead.
         source: Where the recordings lie; None makes no links. Those behind a URL have none: the
             page leads to no network.
+        of_pictures: Whether the rows are of ``PICTURE_COLUMNS``.
     """
 
-    def __init__(self, folder: Path, source: Source | None) -> None:
+    def __init__(self, folder: Path, source: Source | None, *, of_pictures: bool = False) -> None:
         """Start without words."""
+        self._plain = _PLAIN_OF_PICTURES if of_pictures else _PLAIN
         self._folder, self._source = folder.absolute(), source
         self._words: dict[str, int] = {}
 
@@ -44,14 +49,14 @@ class Rows:
         return list(self._words)
 
     def of_file(self, record: ScreenRecord) -> list[Any]:
-        """Return a row of ``FILE_COLUMNS``."""
+        """Return a row of ``FILE_COLUMNS`` or ``PICTURE_COLUMNS``."""
         plain = record.to_json()
         error = record.error
         return [
             visible(record.id),
             self._word(record.speaker),
             self._word(record.verdict),
-            *(plain[name] for name in _PLAIN),
+            *(_shown(plain[name]) for name in self._plain),
             self._word(record.encoding),
             [self._word(change) for change in record.changes],
             self._findings(record.findings),
@@ -85,3 +90,7 @@ class Rows:
         except KeyError:  # a manifest that has lost the file since
             return None
         return link_to(path.absolute(), self._folder) if isinstance(path, Path) else None
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) else value

@@ -9,7 +9,9 @@ from typing import Any
 
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import ResumeError
+from nip_audio.screening.kinds import Pictures, adapter_of_json, kind_of
 from nip_audio.screening.pipeline import RUN_NAME, SUMMARY_NAME
+from nip_audio.screening.reading import Kind
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
 from nip_audio.screening.results import Results
 
@@ -46,6 +48,25 @@ class ScreenedRun:
                 f"{folder} lacks {', '.join(missing) or 'its source'}; screen into it anew"
             )
         return ScreenedRun(folder, Path(run["source"]), summary)
+
+    @property
+    def kind(self) -> Kind:
+        """Of the files that were screened.
+
+        Raises:
+            ResumeError: If summary.json does not say how they were read.
+        """
+        try:
+            return kind_of(adapter_of_json(self.summary["read"]))
+        except TypeError as err:
+            raise ResumeError(
+                f"{self.folder} does not say how its files were read ({err}); screen into it anew"
+            ) from err
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether pictures were screened, not recordings."""
+        return isinstance(self.kind, Pictures)
 
     def files(self) -> Iterator[ScreenRecord]:
         """Read the records of the files one by one.

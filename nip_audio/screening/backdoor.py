@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
 from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
-from nip_audio.errors import AudioError, InputError
+from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measure import TriggerEvidence, measure_trigger, require_names
+from nip_audio.screening.measure import measure_trigger, require_names
+from nip_audio.screening.measured import TriggerEvidence
+from nip_audio.screening.reading import Reader
 from nip_audio.screening.records import error_of
+from nip_audio.screening.trigger_plan import TRIGGER_PLANS, TriggerPlan
 
 __all__ = ["BackdoorRecord", "BackdoorReport", "judge_triggers", "look_for_backdoor"]
 
@@ -26,8 +28,8 @@ class BackdoorRecord:
 
     Attributes:
         id: Path below the folder, or the manifest's ID.
-        speaker: Whose voice it is said to be.
-        named: Whom the model names; None if the file could not be read.
+        speaker: Whose voice it is said to be, or what a picture is said to show.
+        named: Whom or what the model names; None if the file could not be read.
         accused: Whether it is on the suspicious side of an accused name.
         suspicion: Probability of the suspicious side of an accused name; 0 where the name is not
             accused. None if the file could not be read.
@@ -87,8 +89,8 @@ class BackdoorReport:
 
 def look_for_backdoor(
     pretrained: PretrainedModel,
-    recordings: Iterable[Recording],
-    adapter: WaveformAdapter,
+    files: Iterable[Recording],
+    reader: Reader,
     *,
     seed: int = 0,
     progress: Callable[[], None] = lambda: None,
@@ -96,9 +98,9 @@ def look_for_backdoor(
     """Judge a training or enrolment set by the model that was, or may have been, trained on it.
 
     Args:
-        pretrained: The suspected model, with a head; the first two taps of its card are used.
-        recordings: The set. Files that cannot be read are records, not the end.
-        adapter: How files are read.
+        pretrained: The suspected model, with a head; ``TRIGGER_PLANS`` says which taps are used.
+        files: The set. Those that cannot be read are records, not the end.
+        reader: How they are read.
         seed: Of the noise; each file's noise comes from the seed and its content.
         progress: Called after each file.
 
@@ -109,16 +111,16 @@ def look_for_backdoor(
     records: list[BackdoorRecord] = []
     found: list[TriggerEvidence] = []
     judged: list[int] = []
-    for recording in recordings:
+    for file in files:
         try:
-            audio = recording.read(adapter.settings)
-        except AudioError as err:
-            records.append(BackdoorRecord(recording.id, recording.speaker, error=error_of(err)))
+            item = reader.read(file)
+        except FileError as err:
+            records.append(BackdoorRecord(file.id, file.speaker, error=error_of(err)))
         else:
-            evidence = measure_trigger(pretrained, audio, seed=seed)
+            evidence = measure_trigger(pretrained, item, seed=seed)
             judged.append(len(records))
             found.append(evidence)
-            record = BackdoorRecord(recording.id, recording.speaker, named=evidence.named)
+            record = BackdoorRecord(file.id, file.speaker, named=evidence.named)
             records.append(replace(record, change=evidence.change))
         progress()
     if len(found) < 2:
@@ -126,7 +128,7 @@ def look_for_backdoor(
             f"{len(found)} of {len(records)} files can be judged, expected a whole set of at "
             "least some hundred; check the path and the files"
         )
-    detector = judge_triggers(found)
+    detector = judge_triggers(found, TRIGGER_PLANS[pretrained.card.modality])
     for place, row in enumerate(judged):
         records[row] = replace(
             records[row],
@@ -136,13 +138,13 @@ def look_for_backdoor(
     return BackdoorReport(tuple(detector.findings_), tuple(records), detector.limit)
 
 
-def judge_triggers(evidence: Sequence[TriggerEvidence]) -> BackdoorGroups:
+def judge_triggers(evidence: Sequence[TriggerEvidence], plan: TriggerPlan) -> BackdoorGroups:
     """Fit the detector to all files of a set, which are judged together.
 
     Raises:
         InputError: If too few names have enough files.
     """
-    detector = BackdoorGroups()
+    detector = BackdoorGroups(components=plan.components, sides=plan.sides)
     detector.fit(
         np.stack([e.neurons for e in evidence]),
         groups=[e.named for e in evidence],

@@ -8,26 +8,27 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.audio.io import ReadSettings
 from nip_audio.detectors.conformal import q_values
-from nip_audio.errors import AudioError, InputError
+from nip_audio.errors import FileError, InputError
 from nip_audio.screening.backdoor import judge_triggers
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.duplicates import find_duplicates
-from nip_audio.screening.measure import MeasuredFile, TriggerEvidence
+from nip_audio.screening.measured import MeasuredFile, Measurement, TriggerEvidence
+from nip_audio.screening.reading import Kind
 from nip_audio.screening.sources import Source
+from nip_audio.screening.trigger_plan import TriggerPlan
 
 __all__ = ["Accusation", "Comparison", "Twin", "compare"]
 
 
 @dataclass(frozen=True)
 class Twin:
-    """Another file with the same recording.
+    """Another file with the same recording, or picture.
 
     Attributes:
         id: Of the other file.
-        speaker: Whose it is said to be.
-        correlation: Of the samples, 1 if they are equal.
+        speaker: Whose it is said to be, or what it is said to show.
+        correlation: Of the samples or pixels, 1 if they are equal.
     """
 
     id: str
@@ -73,7 +74,7 @@ def compare(
     files: Iterable[MeasuredFile],
     source: Source,
     calibration: Calibration,
-    settings: ReadSettings,
+    kind: Kind,
 ) -> Comparison:
     """Compare all files of a run.
 
@@ -84,7 +85,7 @@ def compare(
         files: Of the run, in order.
         source: Where they come from, to listen to those that sound alike.
         calibration: For the p-values.
-        settings: How files are read.
+        kind: Of the files.
     """
     ids: list[str] = []
     speakers: list[str | None] = []
@@ -99,7 +100,8 @@ def compare(
         ids.append(file.id)
         speakers.append(file.speaker)
         hashes.append(bytes.fromhex(file.facts.content_sha256))
-        embeddings += file.measurement.embedding.astype(np.float16).tobytes()
+        if isinstance(file.measurement, Measurement):
+            embeddings += file.measurement.embedding.astype(np.float16).tobytes()
         if file.trigger is not None:
             triggers.append(file.trigger)
         p_values.append(calibration.tail_p_value(calibration.distance(file.measurement)))
@@ -107,29 +109,28 @@ def compare(
         return Comparison()
 
     def read(row: int) -> NDArray[np.float32] | None:
-        recording = source.find(ids[row])
         try:
-            samples = recording.read(settings).samples
-        except AudioError:
+            raw = kind.read(source.find(ids[row])).raw
+        except FileError:
             return None  # it is gone, or was changed: the next run measures it again
-        return np.asarray(samples.numpy())
+        return np.asarray(raw.numpy())
 
     twins: dict[str, list[Twin]] = {}
     rows = np.frombuffer(embeddings, np.float16).reshape(len(ids), -1)
-    for pair in find_duplicates(hashes, rows, speakers, read):
+    for pair in find_duplicates(hashes, rows, speakers, read if kind.likenesses else None):
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             twin = Twin(ids[other], speakers[other], pair.correlation)
             twins.setdefault(ids[one], []).append(twin)
     q = dict(zip(ids, q_values(p_values).tolist(), strict=True))
-    accused, backdoor = _accused(ids, triggers) if triggers else ({}, None)
+    accused, backdoor = _accused(ids, triggers, kind.triggers) if triggers else ({}, None)
     return Comparison(q, {name: tuple(found) for name, found in twins.items()}, accused, backdoor)
 
 
 def _accused(
-    ids: Sequence[str], triggers: Sequence[TriggerEvidence]
+    ids: Sequence[str], triggers: Sequence[TriggerEvidence], plan: TriggerPlan
 ) -> tuple[dict[str, Accusation], str]:
     try:
-        detector = judge_triggers(triggers)
+        detector = judge_triggers(triggers, plan)
     except InputError as err:
         return {}, f"not judged: {err}"
     alarms = {finding.name: finding.alarm for finding in detector.findings_}

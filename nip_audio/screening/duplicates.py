@@ -41,7 +41,7 @@ def find_duplicates(
     hashes: Sequence[bytes],
     embeddings: Array,
     speakers: Sequence[str | None],
-    read: Callable[[int], Array | None],
+    read: Callable[[int], Array | None] | None,
 ) -> list[Duplicate]:
     """Find recordings that lie under more than one speaker.
 
@@ -55,7 +55,7 @@ def find_duplicates(
         embeddings: (n, D) of unit length.
         speakers: Of each file; files of nobody are taken for different ones.
         read: Returns a row's samples, (N,), for the few that are listened to; None if the file can
-            no longer be read.
+            no longer be read. Without it only equal samples are found.
 
     Returns:
         Pairs of different speakers, in order.
@@ -72,6 +72,8 @@ def find_duplicates(
             if other is not None:
                 found[min(row, other), max(row, other)] = 1.0
     exact = {row for pair in found for row in pair}
+    if read is None:
+        return [Duplicate(*pair, correlation) for pair, correlation in sorted(found.items())]
     for row, other in nearest_elsewhere(embeddings, codes, least=_LIKE):
         pair = (min(row, other), max(row, other))
         if pair in found or {row, other} <= exact:

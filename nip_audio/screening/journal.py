@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nip_audio.core.strict_json import load_json, made_of
 from nip_audio.errors import OutputError, ResumeError
-from nip_audio.screening.measure import MeasuredFile
+from nip_audio.screening.measured import FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.records import check_error
 
 __all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "from_line", "locked", "to_line"]
@@ -27,6 +27,7 @@ LOCK_NAME = "run.lock"
 
 # what the model puts out is of single precision, so nothing is lost; the length is not
 _TYPES = {"embedding": "<f4", "evidence": "<f8", "spectrum": "<f4"}
+_NAME = "named"  # of a picture, whose other values are of the types above
 _NEURONS = "<f4"
 
 
@@ -152,7 +153,8 @@ def to_line(file: MeasuredFile) -> bytes:
     data = asdict(file)
     if file.measurement is not None:
         data["measurement"] = {
-            name: _pack(getattr(file.measurement, name), kind) for name, kind in _TYPES.items()
+            name: value if name == _NAME else _pack(value, _TYPES[name])
+            for name, value in vars(file.measurement).items()
         }
     if file.trigger is not None:
         data["trigger"]["neurons"] = _pack(file.trigger.neurons, _NEURONS)
@@ -168,12 +170,17 @@ def from_line(line: bytes) -> MeasuredFile:
     try:
         data = load_json(line)
         if (packed := data["measurement"]) is not None:
-            data["measurement"] = {n: _unpack(packed[n], kind) for n, kind in _TYPES.items()}
+            data["measurement"] = {
+                name: value if name == _NAME else _unpack(value, _TYPES[name])
+                for name, value in packed.items()
+            }
         if (trigger := data["trigger"]) is not None:
             trigger["neurons"] = _unpack(trigger["neurons"], _NEURONS)
         file = made_of(MeasuredFile, data)
         if (file.error is None) != (file.facts is not None and file.measurement is not None):
             raise ValueError("neither measured nor failed")
+        if isinstance(file.facts, FileFacts) != isinstance(file.measurement, Measurement):
+            raise ValueError("measured as another kind of file than it is")
         check_error(file.error)
         if file.facts is not None:
             bytes.fromhex(file.facts.content_sha256)

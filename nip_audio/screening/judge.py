@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,8 +14,22 @@ from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import Accusation, Twin
-from nip_audio.screening.measure import FileFacts, MeasuredFile, Measurement
-from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
+from nip_audio.screening.measured import (
+    FileFacts,
+    MeasuredFile,
+    Measurement,
+    PictureFacts,
+    PictureMeasurement,
+)
+from nip_audio.screening.records import (
+    Finding,
+    PictureRecord,
+    Risk,
+    ScreenRecord,
+    SpeakerRecord,
+    verdict_of,
+)
+from nip_audio.screening.words import RECORDINGS, Words
 
 __all__ = ["Judge", "judge_accused", "judge_speaker", "judge_twins", "noise_words", "with_findings"]
 
@@ -28,7 +43,17 @@ through 8 kHz and back it reaches 53 %."""
 
 _NAMED = 3
 
+R = TypeVar("R", bound=ScreenRecord)
+
 CLIPPED_SHARE, DROPPED_SHARE, DROPOUTS = 0.005, 0.01, 2
+
+LEAST_SCALE = 0.6
+"""Of the model's input, or of the calibration's smallest picture where that is smaller: what is
+less was enlarged so much that the finest detail is missing. Clean ones of .6 and more are called
+adversarial no more often than others, of .4 in a tenth of the cases (docs/images.md)."""
+
+MOST_STRETCH = 2.0
+"""Pictures that were scaled this much more in one direction than in the other are distorted."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +62,8 @@ class Judge:
 
     Attributes:
         calibration: What clean audio looks like.
-        false_positive_rate: Of the check for adversarial audio, on clean audio like the
-            calibration's. A file is inconsistent if its folder's core would not verify it.
+        false_positive_rate: Of the check for adversarial files, on clean ones like the
+            calibration's. A recording is inconsistent if its folder's core would not verify it.
         false_discovery_rate: Flag instead, in a run over many files, so that of the flagged about
             this share is clean; None goes by each file alone.
     """
@@ -62,37 +87,78 @@ class Judge:
             )
 
     def judge(self, file: MeasuredFile, *, q_value: float | None = None) -> ScreenRecord:
-        """Judge one file by itself, and, where a q-value says so, among all of its run."""
-        if file.facts is None or file.measurement is None:
-            return ScreenRecord(file.id, file.speaker, "error", error=file.error)
+        """Judge one file by itself, and, where a q-value says so, among all of its run.
+
+        Raises:
+            InputError: If it is a recording, and the calibration of pictures.
+        """
+        match file.facts, file.measurement:
+            case FileFacts() as facts, Measurement() as measured:
+                return self._judge_recording(file, facts, measured, q_value)
+            case PictureFacts() as facts, PictureMeasurement() as measured:
+                return self._judge_picture(file, facts, measured, q_value)
+        kind = PictureRecord if self.calibration.of_pictures else ScreenRecord
+        return kind(file.id, file.speaker, "error", error=file.error)
+
+    def _judge_recording(
+        self, file: MeasuredFile, facts: FileFacts, measured: Measurement, q_value: float | None
+    ) -> ScreenRecord:
         calibration = self.calibration
-        threshold = calibration.threshold(self.false_positive_rate)
-        distance = calibration.distance(file.measurement)
-        domain_distance = float(calibration.domain.distance([file.measurement.spectrum])[0])
+        if calibration.domain is None:
+            raise InputError(
+                f"{file.id!r} is a recording, and the calibration was made of pictures; pass one "
+                "that was made of audio"
+            )
+        distance = calibration.distance(measured)
         record = ScreenRecord(
             file.id,
             file.speaker,
             "clean",
             distance=distance,
-            distance_threshold=threshold,
+            distance_threshold=calibration.threshold(self.false_positive_rate),
             p_value=calibration.p_value(distance),
             q_value=q_value,
-            domain_distance=domain_distance,
+            domain_distance=float(calibration.domain.distance([measured.spectrum])[0]),
             domain_threshold=float(calibration.domain_distances[-1]) * DOMAIN_MARGIN,
-            duration_s=file.facts.duration_s,
-            sample_rate_hz=file.facts.sample_rate_hz,
-            channels=file.facts.channels,
-            encoding=file.facts.encoding,
-            bandwidth_hz=file.facts.condition.bandwidth_hz,
-            changes=file.facts.changes,
-            sha256=file.facts.sha256,
+            duration_s=facts.duration_s,
+            sample_rate_hz=facts.sample_rate_hz,
+            channels=facts.channels,
+            encoding=facts.encoding,
+            bandwidth_hz=facts.condition.bandwidth_hz,
+            changes=facts.changes,
+            sha256=facts.sha256,
         )
         return with_findings(
             record,
-            *self._domain(record, file.facts),
-            *self._adversarial(record, file.measurement),
-            *_damage(file.facts),
+            *self._domain(record, facts),
+            *self._adversarial(record, measured),
+            *_damage(facts),
         )
+
+    def _judge_picture(
+        self,
+        file: MeasuredFile,
+        facts: PictureFacts,
+        measured: PictureMeasurement,
+        q_value: float | None,
+    ) -> PictureRecord:
+        distance = self.calibration.distance(measured)
+        record = PictureRecord(
+            file.id,
+            file.speaker,
+            "clean",
+            distance=distance,
+            distance_threshold=self.calibration.threshold(self.false_positive_rate),
+            p_value=self.calibration.p_value(distance),
+            q_value=q_value,
+            encoding=facts.encoding,
+            changes=facts.changes,
+            sha256=facts.sha256,
+            named=measured.named,
+            height=facts.height,
+            width=facts.width,
+        )
+        return with_findings(record, *self._size(facts), *self._adversarial(record, measured))
 
     def judge_beside(
         self, records: Sequence[ScreenRecord], measured: Sequence[MeasuredFile]
@@ -108,9 +174,13 @@ class Judge:
         """
         if len(records) != len(measured):
             raise InputError(f"got {len(records)} records for {len(measured)} measurements")
-        voices = [file.measurement.embedding for file in measured if file.measurement is not None]
+        voices = [
+            file.measurement.embedding
+            for file in measured
+            if isinstance(file.measurement, Measurement)
+        ]
         if len(voices) != len(records) or len(voices) < 2:
-            return list(records)
+            return list(records)  # pictures have no voice
         # no conformal threshold here: one at 1 % takes 99 recordings of repeated speakers, and one
         # mislabelled recording among them would set it
         threshold = self.calibration.verification_threshold
@@ -140,7 +210,7 @@ class Judge:
                 f"{limit:.1f}: the detector is not calibrated for such audio"
             )
             found.append(Finding.of("out_of_domain", why))
-        rate = self.calibration.sample_rate_hz
+        rate = self.calibration.sample_rate_hz or 0
         reach = min(facts.condition.bandwidth_hz, facts.sample_rate_hz / 2)
         if reach < LEAST_BANDWIDTH * rate / 2 or facts.sample_rate_hz < rate:
             how = (
@@ -155,7 +225,26 @@ class Judge:
             found.append(Finding("out_of_domain", why, "record at the model's rate"))
         return found
 
-    def _adversarial(self, record: ScreenRecord, measured: Measurement) -> list[Finding]:
+    def _size(self, facts: PictureFacts) -> list[Finding]:
+        size, found = f"{facts.width} × {facts.height} pixels", []
+        if facts.scale < LEAST_SCALE * min(1.0, self.calibration.scale):
+            found.append(
+                f"it has {size}, which were enlarged {1 / facts.scale:.1f} times for the model: "
+                "the detector is not calibrated for pictures without detail"
+            )
+        if facts.stretch > MOST_STRETCH:
+            found.append(
+                f"it has {size}, which were distorted for the model: one direction was scaled "
+                f"{facts.stretch:.1f} times as much as the other"
+            )
+        return [self._finding("out_of_domain", why) for why in found]
+
+    def _finding(self, risk: Risk, why: str) -> Finding:
+        return Finding.of(risk, why, self.calibration.words.remedies)
+
+    def _adversarial(
+        self, record: ScreenRecord, measured: Measurement | PictureMeasurement
+    ) -> list[Finding]:
         distance, threshold = record.distance or 0.0, record.distance_threshold or 0.0
         by_run = self.false_discovery_rate
         if by_run is None and distance > threshold:
@@ -164,42 +253,48 @@ class Judge:
             limit = f"q = {record.q_value:.2g} ≤ {by_run:g}, p = {record.p_value:.3f}"
         else:
             return []
+        words = self.calibration.words
         noise, what, deviation = self.calibration.farthest(measured)
         what = f"the {what}" if what in (*DECISION, TURN) else f"the change of layer {what}"
         direction = "above" if deviation > 0 else "below"
         why = (
-            f"reacts to noise unlike clean audio ({limit}); farthest off is {what} under "
-            f"{noise_words(noise)}, {abs(deviation):.1f} robust deviations {direction} the usual"
+            f"reacts to noise unlike clean {words.clean} ({limit}); farthest off is {what} under "
+            f"{noise_words(noise, words)}, {abs(deviation):.1f} robust deviations {direction} "
+            "the usual"
         )
-        return [Finding.of("adversarial", why)]
+        return [self._finding("adversarial", why)]
 
 
-def judge_twins(record: ScreenRecord, twins: Sequence[Twin]) -> ScreenRecord:
-    """Add that the same recording lies under other speakers."""
+def judge_twins(
+    record: ScreenRecord, twins: Sequence[Twin], words: Words = RECORDINGS
+) -> ScreenRecord:
+    """Add that the same recording, or picture, lies under other speakers."""
     named = [f"{t.id!r} of {t.speaker or 'nobody'} ({t.correlation:.2f})" for t in twins]
     some = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    why = f"the same recording as {', '.join(named[:_NAMED])}{some} (correlation of the samples)"
+    why = f"{words.same} {', '.join(named[:_NAMED])}{some} ({words.same_by})"
     record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
-    return with_findings(record, Finding.of("duplicate", why))
+    return with_findings(record, Finding.of("duplicate", why, words.remedies))
 
 
-def judge_accused(record: ScreenRecord, accusation: Accusation) -> ScreenRecord:
+def judge_accused(
+    record: ScreenRecord, accusation: Accusation, words: Words = RECORDINGS
+) -> ScreenRecord:
     """Add that a file looks as if it carried a backdoor's trigger."""
     why = (
         f"under destroying noise the files that the model calls {accusation.named} fall into "
-        f"two kinds, and this is of the one that comes from many voices (probability "
+        f"two kinds, and this is of the one that comes from {words.many} (probability "
         f"{accusation.suspicion:.2f}; alarm {accusation.alarm:.0f}, limit "
         f"{accusation.limit:.0f}): so do files with a backdoor's trigger"
     )
-    return with_findings(record, Finding.of("poisoned", why))
+    return with_findings(record, Finding.of("poisoned", why, words.remedies))
 
 
-def judge_speaker(records: Sequence[ScreenRecord]) -> SpeakerRecord:
-    """Put together what is known of one speaker, whose files' records these are."""
+def judge_speaker(records: Sequence[ScreenRecord], words: Words = RECORDINGS) -> SpeakerRecord:
+    """Put together what is known of one speaker, or folder, whose files' records these are."""
     readable = [record for record in records if record.verdict != "error"]
     every = tuple(finding for record in readable for finding in record.findings)
     findings = []
-    if len(readable) == 1:
+    if len(readable) == 1 and "lonely" in words.remedies:
         why = f"one of {len(records)} files could be judged: its voice was compared with nothing"
         findings.append(Finding.of("lonely", why))
     return SpeakerRecord(
@@ -212,15 +307,15 @@ def judge_speaker(records: Sequence[ScreenRecord]) -> SpeakerRecord:
     )
 
 
-def with_findings(record: ScreenRecord, *findings: Finding) -> ScreenRecord:
+def with_findings(record: R, *findings: Finding) -> R:
     """Return a record that says these things too, with the verdict that follows."""
     every = (*record.findings, *findings)
     return replace(record, findings=every, verdict=verdict_of(every))
 
 
-def noise_words(noise: Noise) -> str:
+def noise_words(noise: Noise, words: Words = RECORDINGS) -> str:
     """Say in words what a noise is."""
-    where = "waveform" if noise.level == "raw" else "spectrogram"
+    where = words.raw if noise.level == "raw" else words.input
     kind = "white noise" if noise.family == "gaussian" else f"{noise.family} noise"
     return f"{kind} of {noise.scale:g} in the {where}"
 

@@ -1,4 +1,4 @@
-"""Everything the screening measures of one recording, in one pass over it."""
+"""Everything the screening measures of one file, in one pass over it."""
 
 from __future__ import annotations
 
@@ -10,39 +10,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nip_audio.audio.condition import Condition, condition_of
-from nip_audio.audio.io import Audio, ReadSettings
+from nip_audio.audio.condition import condition_of
+from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.remote import is_url, remote_stamp
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.nccr import NccrConfig, measure_nccr
+from nip_audio.core.nccr import NccrConfig, NccrResult, measure_nccr
 from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
-from nip_audio.errors import AudioError, InputError
+from nip_audio.errors import FileError, InputError
+from nip_audio.image.adapter import Image
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.measured import (
+    AGAIN,
+    FileFacts,
+    MeasuredFile,
+    Measurement,
+    PictureMeasurement,
+    TriggerEvidence,
+)
+from nip_audio.screening.reading import Item, Kind
 from nip_audio.screening.records import error_of
+from nip_audio.screening.trigger_plan import TRIGGER_PLANS
 
 __all__ = [
-    "AGAIN",
     "DESTROYING",
     "DETECTION_NOISES",
-    "FileFacts",
     "FileMeasurer",
-    "MeasuredFile",
-    "Measurement",
-    "TriggerEvidence",
     "default_config",
     "facts_of",
     "measure",
+    "measure_picture",
     "measure_trigger",
     "noise_generator",
     "require_names",
     "stamp_of",
 ]
-
-Array = NDArray[np.float64]
 
 DETECTION_NOISES = tuple(
     Noise("gaussian", "raw", rms) for rms in (0.0005, 0.001, 0.002, 0.004, 0.008)
@@ -53,97 +58,9 @@ DETECTION_NOISES = tuple(
 DESTROYING = Noise("gaussian", "input", 1.0)
 """As wide as the range of a spectrogram in [0, 1]: nothing of it can be recognised any more."""
 
-_TRIGGER_LAYERS = 2
 _TRIGGER_DRAWS = 2
 
-AGAIN = "again"
-"""Stamp of a file that may be readable next time though nothing about it has changed."""
-
 _PASSING = ("missing", "unreadable")
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What is known of one recording, without any judgement.
-
-    Attributes:
-        embedding: (D,) of unit length.
-        evidence: (F + 1,) change rates, what the noise does to the name or to the voice, and, last,
-            the number of samples: a row for ``LogRates``, as ``NccrMeasure``'s are.
-        spectrum: (2B,) mean and standard deviation over time of each band of the model input, after
-            the overall level is removed: what kind of audio it is.
-    """
-
-    embedding: Array
-    evidence: Array
-    spectrum: Array
-
-
-@dataclass(frozen=True)
-class TriggerEvidence:
-    """What destroying noise does to a file: what is left is what a trigger may hide in.
-
-    Attributes:
-        named: Whom the model names.
-        second: Whom it would name next.
-        change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first layer: the scalar NCCR.
-        neurons: (N,) signed changes of the neurons of the first layers.
-    """
-
-    named: str
-    second: str
-    change: float
-    neurons: Array
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """What is known of one file, without the model.
-
-    Attributes:
-        duration_s: Seconds.
-        sample_rate_hz: Of the file.
-        channels: Of the file.
-        encoding: Of the file.
-        sha256: Of the file's bytes.
-        content_sha256: Of the decoded samples.
-        clipped_share: Share of samples at full scale.
-        changes: What reading it changed.
-        condition: Traces of recording and transmission.
-    """
-
-    duration_s: float
-    sample_rate_hz: int
-    channels: int
-    encoding: str
-    sha256: str
-    content_sha256: str
-    clipped_share: float
-    changes: tuple[str, ...]
-    condition: Condition
-
-
-@dataclass(frozen=True)
-class MeasuredFile:
-    """One file as the journal of a run keeps it: measured, or why it could not be.
-
-    Attributes:
-        id: Of the recording.
-        speaker: Of the recording.
-        stamp: Size and time of change: whoever finds another one measures again.
-        facts: None if it could not be read.
-        measurement: Likewise.
-        trigger: What a backdoor is looked for by; None where none is.
-        error: ``code``, ``found`` and ``remedy`` if it could not be read.
-    """
-
-    id: str
-    speaker: str | None
-    stamp: str
-    facts: FileFacts | None = None
-    measurement: Measurement | None = None
-    trigger: TriggerEvidence | None = None
-    error: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +72,7 @@ class FileMeasurer:
         config: What is measured under noise.
         names: Whether the evidence says what becomes of the name that the model gives; else what
             becomes of the voice, for voices that the model has not been trained on.
-        settings: How files are read.
+        kind: Of the files: how they are read and measured.
         seed: Of the noise; each file's noise comes from the seed and the file's bytes.
         triggers: Whether to measure what a backdoor is looked for by, too: four passes more.
     """
@@ -163,7 +80,7 @@ class FileMeasurer:
     pretrained: PretrainedModel
     config: NccrConfig
     names: bool
-    settings: ReadSettings
+    kind: Kind
     seed: int
     triggers: bool = False
 
@@ -180,19 +97,21 @@ class FileMeasurer:
         """Measure one file; one that cannot be read is a result as well."""
         stamp = stamp_of(recording)
         try:
-            audio = recording.read(self.settings)
-        except AudioError as err:
+            item = self.kind.read(recording)
+        except FileError as err:
             stamp = AGAIN if err.code in _PASSING else stamp
             return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
         return replace(
-            self.measure_audio(audio), id=recording.id, speaker=recording.speaker, stamp=stamp
+            self.measure_item(item), id=recording.id, speaker=recording.speaker, stamp=stamp
         )
 
-    def measure_audio(self, audio: Audio) -> MeasuredFile:
+    def measure_item(self, item: Item) -> MeasuredFile:
         """Measure what was read already; the file it comes from stays unnamed."""
-        measurement = measure(self.pretrained, audio, self.config, names=self.names, seed=self.seed)
-        trigger = measure_trigger(self.pretrained, audio, seed=self.seed) if self.triggers else None
-        return MeasuredFile("", None, AGAIN, facts_of(audio), measurement, trigger)
+        measurement = self.kind.measure(
+            self.pretrained, item, self.config, names=self.names, seed=self.seed
+        )
+        trigger = measure_trigger(self.pretrained, item, seed=self.seed) if self.triggers else None
+        return MeasuredFile("", None, AGAIN, self.kind.facts(item), measurement, trigger)
 
 
 def stamp_of(recording: Recording) -> str:
@@ -230,49 +149,72 @@ def measure(
 ) -> Measurement:
     """Measure one recording; equal content and seed give equal results."""
     model = pretrained.model if names else pretrained.model.without_head()
-    item = _item(model, audio)
-    generator = noise_generator(seed, audio.sha256)
-    result = measure_nccr(model, item, config, generator=generator)
+    result, evidence = _measure_evidence(model, audio, config, seed)
     features = result.model_input - result.model_input.mean()
     spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
     embedding = torch.nn.functional.normalize(result.embedding, dim=0).cpu()
-    evidence = evidence_vector(model, result).cpu()
     return Measurement(
         embedding=embedding.double().numpy(),
-        evidence=np.append(evidence.double().numpy(), float(audio.samples.shape[-1])),
+        evidence=evidence,
         spectrum=spectrum.double().cpu().numpy(),
     )
 
 
+@torch.no_grad()
+def measure_picture(
+    pretrained: PretrainedModel, picture: Image, config: NccrConfig, *, seed: int
+) -> PictureMeasurement:
+    """Measure one picture; equal content and seed give equal results.
+
+    Raises:
+        InputError: If the model names nothing.
+    """
+    require_names(pretrained)
+    model = pretrained.model
+    result, evidence = _measure_evidence(model, picture, config, seed)
+    named = int(model.score_embeddings(result.embedding[None])[0].argmax())
+    return PictureMeasurement(evidence, model.labels[named])
+
+
+def _measure_evidence(
+    model: InstrumentedModel, item: Item, config: NccrConfig, seed: int
+) -> tuple[NccrResult, NDArray[np.float64]]:
+    generator = noise_generator(seed, item.noise_key)
+    result = measure_nccr(model, _batch_of(model, item), config, generator=generator)
+    evidence = evidence_vector(model, result).cpu().double().numpy()
+    return result, np.append(evidence, float(item.raw.shape[-1]))
+
+
 def require_names(pretrained: PretrainedModel) -> None:
-    """Refuse to look for a backdoor in a model without names.
+    """Refuse a model without names where a name is what is looked at.
 
     Raises:
         InputError: If the model names nobody.
     """
     if not pretrained.model.labels or pretrained.model.head is None:
         raise InputError(
-            f"{pretrained.card.name} names no speakers, expected a model with a classifier: a "
-            "backdoor sends files to a name"
+            f"{pretrained.card.name} names nobody, expected a model with a classifier: what "
+            "is asked is what becomes of the name that it gives"
         )
 
 
 @torch.no_grad()
-def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> TriggerEvidence:
-    """Measure what a backdoor is looked for by, at the first two taps of the model's card.
+def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> TriggerEvidence:
+    """Measure what a backdoor is looked for by, at the taps that its ``TriggerPlan`` names.
 
     Raises:
         InputError: If the model names nobody.
     """
     require_names(pretrained)
-    model, layers = pretrained.model, pretrained.card.default_taps[:_TRIGGER_LAYERS]
+    model, card = pretrained.model, pretrained.card
+    layers = TRIGGER_PLANS[card.modality].layers(card.default_taps)
     changes = measure_neuron_changes(
         model,
-        _item(model, audio),
+        _batch_of(model, item),
         layers=layers,
         noises=(DESTROYING,),
         draws=_TRIGGER_DRAWS,
-        generator=noise_generator(seed, audio.sha256),
+        generator=noise_generator(seed, item.noise_key),
     )
     scores = model.score_embeddings(changes.embedding[None])[0]
     first, second = (model.labels[int(i)] for i in scores.topk(2).indices)
@@ -280,11 +222,11 @@ def measure_trigger(pretrained: PretrainedModel, audio: Audio, *, seed: int) -> 
     return TriggerEvidence(first, second, float(changes.rates[layers[0]][0]), neurons.numpy())
 
 
-def _item(model: InstrumentedModel, audio: Audio) -> Batch:
+def _batch_of(model: InstrumentedModel, item: Item) -> Batch:
     """Return a batch of one where the model is."""
     weight = next(model.parameters(), None)
-    samples = audio.samples[None]
-    return Batch(samples if weight is None else samples.to(weight.device))
+    raw = item.raw[None]
+    return Batch(raw if weight is None else raw.to(weight.device))
 
 
 def facts_of(audio: Audio) -> FileFacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,17 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.state import write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
+from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.comparison import Comparison, compare
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
 from nip_audio.screening.judge import Judge, judge_accused, judge_speaker, judge_twins
-from nip_audio.screening.measure import FileMeasurer, MeasuredFile, stamp_of
+from nip_audio.screening.kinds import kind_of
+from nip_audio.screening.measure import FileMeasurer, stamp_of
+from nip_audio.screening.measured import MeasuredFile
+from nip_audio.screening.reading import Kind
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.results import RESULTS_NAME, SPEAKERS_NAME, Results
 from nip_audio.screening.sources import Source
@@ -59,7 +63,7 @@ class Screener:
     Attributes:
         pretrained: Model.
         judge: Calibration and rate.
-        adapter: How files are read.
+        adapter: How files are read, and with it of which kind they are.
         seed: Of the noise. Each file's noise comes from the seed and the file's content.
         engine: Where files are measured.
         backdoor: Whether to look for files with a backdoor's trigger as well: for a model that was,
@@ -68,17 +72,22 @@ class Screener:
 
     pretrained: PretrainedModel
     judge: Judge
-    adapter: WaveformAdapter
+    adapter: WaveformAdapter | ImageAdapter
     seed: int = 0
     engine: Engine = field(default_factory=LocalEngine)
     backdoor: bool = False
 
     @property
+    def kind(self) -> Kind:
+        """Of the files."""
+        return kind_of(self.adapter)
+
+    @property
     def measurer(self) -> FileMeasurer:
         """What measures one file."""
-        known, settings = self.judge.calibration, self.adapter.settings
+        known = self.judge.calibration
         return FileMeasurer(
-            self.pretrained, known.config, known.names, settings, self.seed, self.backdoor
+            self.pretrained, known.config, known.names, self.kind, self.seed, self.backdoor
         )
 
     def measuring(self) -> dict[str, Any]:
@@ -91,7 +100,7 @@ class Screener:
             "names": self.judge.calibration.names,
             "seed": self.seed,
             "triggers": self.backdoor,
-            "read": asdict(self.adapter.settings),
+            "read": self.kind.to_json(),
         }
 
     def identity(self) -> dict[str, Any]:
@@ -129,9 +138,7 @@ class Screener:
             InputError: If there is no file: an empty screening must not look like a clean one.
         """
         if next(iter(source), None) is None:
-            raise InputError(
-                f"no audio file in {source.name}, expected wav, flac, ogg or mp3; check the path"
-            )
+            raise InputError(f"{self.kind.words.none_found.format(source.name)}; check the path")
         with self._opened(source, out) as journal:
             self._measure(source, journal, progress)
             return self._judge(source, journal, out)
@@ -231,14 +238,15 @@ class Screener:
 
     def _judge(self, source: Source, journal: Journal, out: Path) -> ScreenResult:
         """Judge all that is measured, and write it anew."""
-        settings, calibration = self.adapter.settings, self.judge.calibration
+        calibration, words = self.judge.calibration, self.kind.words
         files = (_known(journal, r) for r in source if journal.stamp(r.id))
-        comparison = compare(files, source, calibration, settings)
-        tally = Tally(self.judge.false_positive_rate)
+        comparison = compare(files, source, calibration, self.kind)
+        tally = Tally(self.judge.false_positive_rate, words)
         with Results(out).writing() as write:
             for group in _groups(r for r in source if journal.stamp(r.id)):
                 records = self._judge_group([_known(journal, r) for r in group], comparison)
-                speaker = judge_speaker(records) if group[0].speaker is not None else None
+                named = group[0].speaker is not None
+                speaker = judge_speaker(records, words) if named else None
                 write(records, speaker)
                 tally.add(records, speaker)
         summary = tally.summary(backdoor=comparison.backdoor)
@@ -250,14 +258,15 @@ class Screener:
         self, files: Sequence[MeasuredFile], comparison: Comparison
     ) -> list[ScreenRecord]:
         """Judge the files of one speaker, each by itself and beside the others."""
+        words = self.kind.words
         records = {f.id: self.judge.judge(f, q_value=comparison.q_values.get(f.id)) for f in files}
         readable = [file for file in files if file.measurement is not None]
         beside = self.judge.judge_beside([records[file.id] for file in readable], readable)
         records |= {record.id: record for record in beside}
         for name in records.keys() & comparison.twins.keys():
-            records[name] = judge_twins(records[name], comparison.twins[name])
+            records[name] = judge_twins(records[name], comparison.twins[name], words)
         for name in records.keys() & comparison.accused.keys():
-            records[name] = judge_accused(records[name], comparison.accused[name])
+            records[name] = judge_accused(records[name], comparison.accused[name], words)
         return list(records.values())
 
 

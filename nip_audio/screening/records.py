@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from nip_audio.core.strict_json import load_json, made_of
-from nip_audio.errors import AudioError, ResumeError
+from nip_audio.errors import FileError, ResumeError
 
 __all__ = [
     "FLAGGED",
     "RISKS",
     "Finding",
+    "PictureRecord",
     "Risk",
     "ScreenRecord",
     "SpeakerRecord",
     "Verdict",
     "check_error",
     "error_of",
+    "read_record",
     "verdict_of",
 ]
 
@@ -70,9 +72,9 @@ class Finding:
     remedy: str
 
     @staticmethod
-    def of(risk: Risk, why: str) -> Finding:
+    def of(risk: Risk, why: str, remedies: Mapping[Risk, str] = RISKS) -> Finding:
         """Return a finding with the remedy of its risk."""
-        return Finding(risk, why, RISKS[risk])
+        return Finding(risk, why, remedies[risk])
 
 
 def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
@@ -84,6 +86,9 @@ def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
     """
     found = {finding.risk for finding in findings}
     return next((verdict for verdict in FLAGGED if verdict in found), "clean")
+
+
+R = TypeVar("R", bound="_Record")
 
 
 @dataclass(frozen=True)
@@ -106,14 +111,11 @@ class _Record:
         Raises:
             ResumeError: If the line is something else.
         """
-        try:
-            record = made_of(cls, load_json(line))
-            check_error(getattr(record, "error", None))
-        except ValueError as err:
-            raise ResumeError(
-                f"a line is no {cls.__name__} ({err}): {line[:60]!r}; screen into another --out"
-            ) from err
-        return record
+        return _read(line, cls.__name__, lambda data: cls)
+
+    @classmethod
+    def _of_json(cls, data: Any) -> Self:
+        return made_of(cls, data)
 
 
 @dataclass(frozen=True)
@@ -188,9 +190,66 @@ class ScreenRecord(_Record):
         return tuple(f"{finding.why}; {finding.remedy}" for finding in self.findings)
 
 
+_OF_RECORDINGS = (
+    *("domain_distance", "domain_threshold", "consistency", "consistency_threshold"),
+    *("duration_s", "sample_rate_hz", "channels", "bandwidth_hz"),
+)
+
+
+@dataclass(frozen=True)
+class PictureRecord(ScreenRecord):
+    """Result for one picture: what only recordings have is None, and is not written.
+
+    Attributes:
+        named: What the model names it; None if it could not be judged.
+        height: Rows of the file.
+        width: Columns of the file.
+    """
+
+    named: str | None = None
+    height: int | None = None
+    width: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, without those that no picture has."""
+        return {k: v for k, v in super().to_json().items() if k not in _OF_RECORDINGS}
+
+    @classmethod
+    def _of_json(cls, data: Any) -> Self:
+        if not isinstance(data, dict) or data.keys() & set(_OF_RECORDINGS):
+            raise ValueError("no record of a picture")
+        return made_of(cls, data | dict.fromkeys(_OF_RECORDINGS))
+
+
+def read_record(line: str) -> ScreenRecord:
+    """Read what ``to_line`` wrote of a file, whatever its kind.
+
+    Raises:
+        ResumeError: If the line is something else.
+    """
+    return _read(line, ScreenRecord.__name__, _kind_of)
+
+
+def _kind_of(data: Any) -> type[ScreenRecord]:
+    return PictureRecord if isinstance(data, dict) and "named" in data else ScreenRecord
+
+
+def _read(line: str, what: str, kind_of: Callable[[Any], type[R]]) -> R:
+    """Read a line as a record of the kind that its values are of."""
+    try:
+        data = load_json(line)
+        record = kind_of(data)._of_json(data)
+        check_error(getattr(record, "error", None))
+    except ValueError as err:
+        raise ResumeError(
+            f"a line is no {what} ({err}): {line[:60]!r}; screen into another --out"
+        ) from err
+    return record
+
+
 @dataclass(frozen=True)
 class SpeakerRecord(_Record):
-    """Result for one speaker.
+    """Result for one speaker, or, of pictures, for one folder.
 
     Attributes:
         speaker: Whose files.
@@ -210,7 +269,7 @@ class SpeakerRecord(_Record):
     findings: tuple[Finding, ...] = ()
 
 
-def error_of(err: AudioError) -> dict[str, str]:
+def error_of(err: FileError) -> dict[str, str]:
     """Return what a record says of a file that could not be judged."""
     return {"code": err.code, "found": err.found, "remedy": err.remedy}
 

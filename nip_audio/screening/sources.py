@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from nip_audio.audio.manifest import Recording, walk_audio
+from nip_audio.audio.io import AUDIO_SUFFIXES
+from nip_audio.audio.manifest import Recording, walk_files
 from nip_audio.errors import InputError
 
 __all__ = ["FolderSource", "ManifestSource", "Source"]
@@ -38,10 +39,12 @@ class FolderSource:
     Attributes:
         folder: One sub-folder a speaker, or flat.
         follow_links: Go on where links lead out of it.
+        suffixes: Endings of the files that are meant.
     """
 
     folder: Path
     follow_links: bool = False
+    suffixes: frozenset[str] = AUDIO_SUFFIXES
 
     @property
     def name(self) -> str:
@@ -49,8 +52,8 @@ class FolderSource:
         return str(self.folder.resolve())
 
     def __iter__(self) -> Iterator[Recording]:
-        """Walk it; see ``walk_audio``."""
-        return walk_audio(self.folder, follow_links=self.follow_links)
+        """Walk it; see ``walk_files``."""
+        return walk_files(self.folder, self.suffixes, follow_links=self.follow_links)
 
     def find(self, recording_id: str) -> Recording:
         """Return the recording that has this path below the folder."""

@@ -10,6 +10,7 @@ from typing import Any
 from scipy.stats import binom
 
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
+from nip_audio.screening.words import RECORDINGS, Words
 
 __all__ = ["ScreenSummary", "Tally"]
 
@@ -63,11 +64,13 @@ class Tally:
 
     Args:
         false_positive_rate: At which files are called adversarial.
+        words: What files of this kind are called.
     """
 
-    def __init__(self, false_positive_rate: float) -> None:
+    def __init__(self, false_positive_rate: float, words: Words = RECORDINGS) -> None:
         """Count from zero."""
         self._rate = false_positive_rate
+        self._words = words
         self._verdicts: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._speakers = self._speakers_flagged = 0
@@ -111,10 +114,4 @@ class Tally:
         surprising = judged > 0 and binom.sf(unusual - 1, judged, _TAIL) < _SURPRISE
         if judged == 0 or (outside * 2 < judged and not (surprising and unusual * 5 >= judged)):
             return None
-        return (
-            f"this audio is unlike the calibration's: {outside} of {judged} files are out of "
-            f"domain and {unusual} react to noise as at most 5 % of clean audio does. Either most "
-            "files are attacked, or the audio is of another kind (microphone, codec, language, "
-            "synthetic voices). Calibrate on clean audio of your own: nip-audio calibrate "
-            "CLEAN_DIR --out my.calibration, then screen with --calibration my.calibration"
-        )
+        return self._words.warning.format(outside=outside, judged=judged, unusual=unusual)

@@ -34,7 +34,7 @@ from nip_audio.evaluation.systems import (
     build_system,
     role_recordings,
 )
-from nip_audio.purification.fit import read_clips
+from nip_audio.purification.benign import read_clips
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings, Sign
 

@@ -11,11 +11,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from nip_audio.image.adapter import ImageAdapter
+from nip_audio.audio.manifest import walk_files
+from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter
 from nip_audio.image.datasets import load_images
 from nip_audio.integrations.publishing import complete
 from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.picture_calibration import calibrate_pictures, walk_pictures
+from nip_audio.screening.picture_calibration import calibrate_pictures
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, picture in enumerate(pixels):
             adapter.save(picture, Path(folder) / f"{number:04d}.png")
-        made = calibrate_pictures(pretrained, walk_pictures([Path(folder)]))
+        made = calibrate_pictures(pretrained, walk_files(Path(folder), IMAGE_SUFFIXES))
     made.save(options.model / "calibration.safetensors", force=True)
     complete(options.model)
 

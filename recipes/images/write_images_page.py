@@ -303,6 +303,45 @@ def nip(results: Results) -> str:
     return "\n\n".join(tables)
 
 
+def screening(results: Results) -> str:
+    """What was flagged in folders with clean and attacked pictures."""
+    rows = []
+    for name, study in results.get("screening", {}).items():
+        mixed = study["mixed"]
+        for key, how in (
+            ("by_rate", f"--fpr {study['rate']:g}"),
+            ("by_discoveries", f"--fdr {study['discoveries']:g}"),
+        ):
+            found = mixed[key]
+            rows.append(
+                [
+                    f"{SETS[name]}, {mixed['attack']}",
+                    f"`{how}`",
+                    f"{found['attacked']} of {mixed['attacked']}",
+                    f"{found['clean']} of {mixed['clean']}",
+                    f"{mixed['pictures_a_second']:.0f}",
+                ]
+            )
+    heads = ["folder", "judged by", "attacked flagged", "clean flagged", "pictures a second"]
+    return markdown(heads, rows) if rows else NOT_EVALUATED
+
+
+def shrunk(results: Results) -> str:
+    """What was flagged of clean pictures that were made smaller."""
+    rows = [
+        [
+            SETS[name],
+            f"{row['side']} × {row['side']}",
+            f"{row['adversarial']} of {row['pictures']}",
+            f"{row['out_of_domain']} of {row['pictures']}",
+        ]
+        for name, study in results.get("screening", {}).items()
+        for row in study["shrunk"]
+    ]
+    heads = ["set", "size", "`adversarial`", "`out_of_domain`"]
+    return markdown(heads, rows) if rows else NOT_EVALUATED
+
+
 def main() -> None:
     """Fill the template."""
     source, target = map(Path, sys.argv[1:])
@@ -320,6 +359,8 @@ def main() -> None:
         "inversion": inversion(results),
         "robustness": robustness(results),
         "nip": nip(results),
+        "screening": screening(results),
+        "shrunk": shrunk(results),
     }
     for name, text in parts.items():
         template = template.replace(f"{{{name}}}", text)

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 from nip_audio.cli import main
+from nip_audio.image.adapter import ImageAdapter
+from nip_audio.image.datasets import load_images
+from nip_audio.integrations.image_publishing import run_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.fixture
@@ -27,3 +32,21 @@ def enrolment(run: Callable[..., tuple[int, str, str]], clean_folder: Path, tmp_
     path = tmp_path / "voices.enrolment"
     assert run("enroll", clean_folder, "--out", path)[0] == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def picture_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a LeNet-1 that has seen scikit-learn's digits once."""
+    target = tmp_path_factory.mktemp("models") / "lenet1-digits"
+    options = ["--data=digits", "--epochs=1", "--batch_size=64", f"--output_folder={target}"]
+    return str(run_recipe([str(RECIPES / "MNIST" / "lenet1.yaml"), *options]))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty digits, flat; only to be read."""
+    folder = tmp_path_factory.mktemp("pictures")
+    data = load_images("digits", "test")
+    for i in range(20):
+        ImageAdapter().save(data.pixels[i], folder / f"{i:02d}.png")
+    return folder

@@ -85,7 +85,12 @@ def suspected(pretrained, tiny_model, monkeypatch):
         card = type(
             "Card",
             (),
-            {"name": "tiny", "sample_rate_hz": RATE, "default_taps": ("first", "second")},
+            {
+                "name": "tiny",
+                "modality": "audio",
+                "sample_rate_hz": RATE,
+                "default_taps": ("first", "second"),
+            },
         )
 
     loaded = Loaded()
@@ -184,5 +189,5 @@ def test_the_model_must_be_named(run, tmp_path):
 
 def test_a_model_that_names_nobody_is_refused(suspected, embedding_model):
     suspected.model = embedding_model
-    with pytest.raises(InputError, match="names no speakers"):
-        backdoor.look_for_backdoor(suspected, [], adapter=None)
+    with pytest.raises(InputError, match="names nobody"):
+        backdoor.look_for_backdoor(suspected, [], reader=None)

@@ -84,7 +84,11 @@ def test_bad_files_are_named_and_the_exit_says_so(run, clean_folder, tmp_path, w
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [(("--steps", 0), "steps is 0"), (("--noise", 8), "noise is 8"), (("--crop-s", 0), "crop_s")],
+    [
+        (("--steps", 0), "steps is 0"),
+        (("--noise", 8), "noise is 8"),
+        (("--crop-s", 0), "crop has 0"),
+    ],
 )
 def test_senseless_options_are_refused(run, clean_folder, tmp_path, options, text):
     out = tmp_path / "my.purifier"

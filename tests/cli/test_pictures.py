@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import shutil
 
 import pytest
 
 from nip_audio.cli import main
-from nip_audio.image.adapter import ImageAdapter
-from nip_audio.image.datasets import load_images
-from nip_audio.integrations.image_publishing import run_recipe
-
-RECIPES = Path(__file__).parents[2] / "recipes"
+from nip_audio.screening.calibration import Calibration
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    target = tmp_path_factory.mktemp("models") / "lenet1-digits"
-    options = ["--data=digits", "--epochs=1", "--batch_size=64", f"--output_folder={target}"]
-    return str(run_recipe([str(RECIPES / "MNIST" / "lenet1.yaml"), *options]))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    data = load_images("digits", "test")
-    for i in range(20):
-        ImageAdapter().save(data.pixels[i], folder / f"{i:02d}.png")
-    return folder
+@pytest.fixture
+def model(picture_model) -> str:
+    return picture_model
 
 
 def outcome(capsys, *arguments: object) -> tuple[int, str]:
@@ -77,11 +62,42 @@ def test_calibrate_and_detect(model, pictures, tmp_path, capsys):
     code, out = outcome(capsys, *judged, "--fpr", "0.05", "--json")
     (found,) = json.loads(out)
     assert code == int(found["verdict"] != "clean")
-    assert (found["distance"] > found["threshold"]) == (found["verdict"] == "adversarial")
+    assert (found["distance"] > found["distance_threshold"]) == (found["verdict"] == "adversarial")
+    assert found["named"] in set("0123456789")
+    assert (found["height"], found["width"]) == (28, 28)
+    assert "duration_s" not in found  # no picture has one
     code, _ = outcome(capsys, "detect", pictures / "00.png", "--model", model)
     assert code == 65  # no calibration
     code, _ = outcome(capsys, "calibrate", pictures / "00.png", "--model", model, "--out", "x")
     assert code == 65  # too few
+
+
+def test_detect_with_the_calibration_that_came_with_a_model(pictures, capsys):
+    files = (pictures / "00.png", pictures / "01.png")
+    code, out = outcome(capsys, "detect", *files, "--model", "lenet5-mnist")
+    assert code in (0, 1)
+    assert "named" in out
+    assert "00.png" in out
+
+
+@pytest.mark.parametrize("option", ["--max-duration", "--tolerate-noise"])
+def test_calibrate_refuses_options_of_audio(model, pictures, tmp_path, capsys, option):
+    given = ["calibrate", str(pictures), "--model", model, "--out", str(tmp_path / "c"), option]
+    assert main([*given, "0.1"]) == 65
+    assert f"got {option}" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_copies_calibrate_once(model, pictures, tmp_path, capsys):
+    for name in ("a", "b"):
+        shutil.copytree(pictures, tmp_path / name)
+    given = ("calibrate", tmp_path / "a", tmp_path / "b", "--model", model, "--draws", 1)
+    code, out = outcome(capsys, *given, "--out", tmp_path / "c", "--describe", "digits", "--json")
+    assert code == 2  # the copies are named
+    found = json.loads(out)
+    assert (found["files"], len(found["failed"])) == (20, 20)
+    assert "already in the calibration" in found["failed"][0]
+    kept = Calibration.load(tmp_path / "c", model_id=found["model_id"])
+    assert (kept.sources, len(kept.seen), kept.scale) == ("digits", 20, 1.0)
 
 
 def test_purify_writes_pictures(model, pictures, tmp_path, capsys):
@@ -94,6 +110,62 @@ def test_purify_writes_pictures(model, pictures, tmp_path, capsys):
     assert len(list((tmp_path / "clean").glob("*.png"))) == 20
     code, _ = outcome(capsys, *given)
     assert code == 65  # no guided purifier
+
+
+def test_an_option_of_audio_is_refused(model, pictures, capsys):
+    code = main(["identify", "--model", model, str(pictures / "00.png"), "--max-duration", "9"])
+    assert code == 65
+    err = capsys.readouterr().err.replace("\n", " ")
+    assert "lenet1-digits takes pictures and got --max-duration" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["attack", "--goal", "accept"],
+        ["attack", "--threshold", "0.5"],
+        ["attack", "--speaker", "ann"],
+        ["purify", "--plot"],
+        ["purify", "--fpr", "0.01"],
+        ["purify", "--only-flagged"],
+    ],
+)
+def test_attack_and_purify_refuse_options_of_audio(model, pictures, tmp_path, capsys, arguments):
+    command, *options = arguments
+    given = [command, str(pictures / "00.png"), "--model", model, "--out", str(tmp_path / "out")]
+    assert main([*given, *options]) == 65
+    assert f"takes pictures and got {options[0]}" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_modality_chooses_the_default_model(pictures, capsys):
+    given = ("detect", pictures / "00.png", "--modality", "image", "--json")
+    code, out = outcome(capsys, *given)
+    assert code in (0, 1)
+    assert "named" in json.loads(out)[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["detect", "P", "--model", "M", "--modality", "audio"],
+        ["detect", "P", "--model", "xvector-libri251", "--modality", "image"],
+        ["identify", "P", "--model", "M", "--modality", "audio"],
+        ["backdoor", "F", "--model", "M", "--modality", "audio"],
+        ["robustness", "M", "--data", "F", "--modality", "audio"],
+        ["fit-purifier", "F", "--model", "M", "--modality", "audio", "--out", "O"],
+        ["calibrate", "F", "--model", "M", "--modality", "audio", "--out", "O"],
+        ["screen", "F", "--model", "M", "--modality", "audio", "--out", "O"],
+        ["attack", "P", "--model", "M", "--modality", "audio", "--out", "O"],
+        ["purify", "P", "--model", "M", "--modality", "audio", "--out", "O"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_model_of_another_modality_is_refused(model, pictures, tmp_path, capsys, arguments):
+    places = {"P": pictures / "00.png", "F": pictures, "M": model, "O": tmp_path / "out"}
+    assert main([str(places.get(a, a)) for a in arguments]) == 65
+    assert "asked for was" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_commands_for_audio_alone_say_so(model, pictures, tmp_path, capsys):

@@ -75,7 +75,7 @@ def test_what_cannot_be_compared_exits_with_65(run, few, arguments, text):
 def test_no_audio_exits_with_65(run, tmp_path):
     code, _, err = run("robustness", "resnet34-libri30", "--data", tmp_path)
     assert code == 65
-    assert "0 recordings could be measured" in err
+    assert "0 files could be measured" in err
 
 
 @pytest.mark.parametrize(

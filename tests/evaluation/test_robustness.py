@@ -100,7 +100,7 @@ def test_a_bad_file_is_a_failure_and_not_the_end(resnet, folder):
 
 
 def test_a_distribution_needs_two_files(resnet, folder):
-    with pytest.raises(InputError, match="1 recordings could be measured, 0 failed"):
+    with pytest.raises(InputError, match="1 files could be measured, 0 failed"):
         measure_robustness(
             [resnet], list(walk_audio(folder))[:1], WaveformAdapter(), noise=NOISE, seed=0
         )

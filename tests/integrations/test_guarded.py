@@ -26,7 +26,7 @@ from nip_audio.integrations.guided_purifier import GuidedPurifier
 from nip_audio.integrations.instrument import instrument
 from nip_audio.integrations.unpublished import unpublished
 from nip_audio.integrations.waveforms import split_batch
-from nip_audio.screening.calibration import calibrate
+from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.measure import default_config
 
 MODEL = "xvector-libri251"

@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from nip_audio import WaveformAdapter
-from nip_audio.audio.manifest import walk_audio
+from nip_audio.audio.manifest import walk_audio, walk_files
 from nip_audio.errors import InputError
-from nip_audio.purification.fit import CleanClips, fit_guided, read_clips
+from nip_audio.image.adapter import ImageAdapter
+from nip_audio.purification.benign import CleanClips, CleanPictures, read_clips, read_pictures
+from nip_audio.purification.fit import fit_guided, fit_neurons, fit_pool
 from nip_audio.purifiers.guided_training import GuidedSettings
+from nip_audio.purifiers.nip_pool import PoolSettings
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -46,17 +49,54 @@ def test_crops_are_pieces_of_the_clips():
     assert torch.equal(longer[:, :150], longer[:, 100:])
 
 
-@pytest.mark.parametrize("options", [{"crop_s": 0.0}, {"batch_size": 1}])
-def test_senseless_crops_are_refused(pretrained, options):
+def test_senseless_numbers_are_refused(pretrained):
     clips = CleanClips((torch.zeros(100, dtype=torch.int16),) * 8, tuple("abcdefgh"))
-    with pytest.raises(InputError, match="expected > 0 and ≥ 2"):
-        fit_guided(pretrained, clips, GuidedSettings(steps=1), **options)
+    with pytest.raises(InputError, match="0 samples, expected at least 1"):
+        clips.cropped(0)
+    crops = clips.cropped(50)
+    with pytest.raises(InputError, match="batch_size is 1, expected ≥ 2"):
+        fit_guided(pretrained, crops, GuidedSettings(steps=1), batch_size=1)
+    with pytest.raises(InputError, match="number of items 0, expected at least 1"):
+        fit_pool(pretrained, crops, PoolSettings(), candidates=0)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        fit_neurons(pretrained, crops, batch_size=0)
 
 
 def test_what_was_seen_is_kept(pretrained, clean_folder):
     clips = read_clips(walk_audio(clean_folder), WaveformAdapter())
     purifier = fit_guided(
-        pretrained, clips, GuidedSettings(steps=1, width=4), crop_s=0.5, batch_size=2
+        pretrained, clips.cropped(8000), GuidedSettings(steps=1, width=4), batch_size=2
     )
     assert purifier.seen == set(clips.contents)
     assert purifier.training["layers"] == list(pretrained.card.default_taps)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Nine pictures of two kinds, one of them a copy of another, and one that is none."""
+    adapter = ImageAdapter(1, 4, 4)
+    for i in range(9):
+        path = tmp_path / "pictures" / str(i % 2) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        adapter.save(torch.full((1, 4, 4), min(i, 7) / 255), path)
+    (tmp_path / "pictures" / "0" / "bad.png").write_bytes(b"no picture")
+    return list(walk_files(tmp_path / "pictures", adapter.suffixes))
+
+
+def test_pictures_are_read_once_each_and_drawn_as_they_are(pictures):
+    read = read_pictures(pictures, ImageAdapter(1, 4, 4))
+    assert sorted(read.levels[:, 0, 0, 0].tolist()) == list(range(8))
+    assert len(set(read.contents)) == 8
+    assert [failure.code for failure in read.failures] == ["not_a_picture"]
+    batch = read.draw(seeded(), items=50)
+    assert batch.x.shape == (50, 1, 4, 4)
+    assert set((batch.x * 255).flatten().tolist()) == set(range(8))
+    assert torch.equal(batch.x, read.draw(seeded(), items=50).x)
+
+
+def test_too_few_pictures_are_refused_and_too_many_left_unread(pictures):
+    with pytest.raises(InputError, match=r"7 usable pictures \(1 failed\)"):
+        read_pictures(pictures, ImageAdapter(1, 4, 4), most=7)
+    with pytest.raises(InputError, match="5 usable pictures"):
+        read_pictures(pictures[:5], ImageAdapter(1, 4, 4))
+    assert isinstance(read_pictures(pictures, ImageAdapter(1, 4, 4), most=8), CleanPictures)

@@ -17,6 +17,7 @@ from nip_audio.core.influence import input_influence
 from nip_audio.errors import AudioError, CalibrationError, InputError, StateError
 from nip_audio.reporting.detail import detail_html
 from nip_audio.reporting.examine import Examiner
+from nip_audio.reporting.examiners import examiner_of_run
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.judge import with_findings
@@ -56,9 +57,11 @@ def test_it_shows_the_beginning_and_the_evidence_of_the_whole(examiner, flagged,
     calibration = screener.judge.calibration
     measured = screener.measurer(source.find(flagged.id)).measurement
     noise, row, deviation = calibration.farthest(measured)
-    cell = examined.evidence[examined.noises.index(noise), examined.rows.index(row)]
+    cell = examined.evidence.table[
+        examined.evidence.noises.index(noise), examined.evidence.rows.index(row)
+    ]
     assert cell == pytest.approx(deviation, rel=1e-4)
-    assert np.nanmax(np.abs(examined.evidence)) == pytest.approx(abs(cell))
+    assert np.nanmax(np.abs(examined.evidence.table)) == pytest.approx(abs(cell))
 
 
 def test_its_html_plays_exactly_the_excerpt(examiner, flagged, source):
@@ -73,7 +76,7 @@ def test_its_html_plays_exactly_the_excerpt(examiner, flagged, source):
 
 
 def test_a_purified_copy_is_beside_an_attacked_file_only(examiner, flagged, source, pretrained):
-    whole = Examiner.of_run(
+    whole = examiner_of_run(
         {"model_id": pretrained.model_id, "model": "x", "read": {}, "seed": 0, "calibration": "no"},
         pretrained,
         seconds=0.5,
@@ -98,17 +101,17 @@ def test_model_and_calibration_must_be_the_runs(screener, calibration, pretraine
     path = tmp_path / "my.calibration"
     calibration.save(path)
     summary = summary_of(screener)
-    found = Examiner.of_run(summary, pretrained, calibration=path)
+    found = examiner_of_run(summary, pretrained, calibration=path)
     assert found.judge.calibration.fingerprint == calibration.fingerprint
     assert found.judge.false_positive_rate == screener.judge.false_positive_rate
     with pytest.raises(StateError, match="pass --model"):
-        Examiner.of_run(summary | {"model_id": "0" * 64}, pretrained)
+        examiner_of_run(summary | {"model_id": "0" * 64}, pretrained)
     with pytest.raises(CalibrationError, match="pass --calibration"):
-        Examiner.of_run(summary | {"calibration": "0" * 64}, pretrained, calibration=path)
+        examiner_of_run(summary | {"calibration": "0" * 64}, pretrained, calibration=path)
     with pytest.raises(StateError):
-        Examiner.of_run(summary, pretrained, calibration=tmp_path / "none")
+        examiner_of_run(summary, pretrained, calibration=tmp_path / "none")
     with pytest.raises(InputError, match="more than 0"):
-        Examiner.of_run(summary, pretrained, seconds=0)
+        examiner_of_run(summary, pretrained, seconds=0)
 
 
 def test_details_are_bounded_and_a_lost_file_is_named(write_run, examiner, flagged, source, folder):

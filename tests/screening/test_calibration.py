@@ -17,7 +17,8 @@ from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, save_state
 from nip_audio.errors import CalibrationError, HashMismatchError, InputError, StateError
 from nip_audio.evaluation.roles import refuse_overlap
-from nip_audio.screening.calibration import Calibration, calibrate
+from nip_audio.screening.calibrating import calibrate
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure, noise_generator
 

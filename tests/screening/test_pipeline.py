@@ -24,7 +24,7 @@ from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.engines.ray import RayEngine
 from nip_audio.screening.journal import Journal, locked
 from nip_audio.screening.measure import FileMeasurer
-from nip_audio.screening.records import ScreenRecord, SpeakerRecord
+from nip_audio.screening.records import PictureRecord, SpeakerRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource
 
 WRITTEN = ("results.jsonl", "speakers.jsonl", "summary.json")
@@ -53,7 +53,7 @@ def test_writes_one_record_a_file_in_sorted_order(screener, folder, tmp_path):
 
 def test_documents_every_field_of_a_record():
     documented = set(re.findall(r"`(\w+)`", DOCS.read_text()))
-    assert {f.name for f in fields(ScreenRecord)} <= documented
+    assert {f.name for f in fields(PictureRecord)} <= documented  # it has those of a recording too
 
 
 def test_judges_a_file_the_same_alone_and_in_a_folder(screener, folder, tmp_path):
@@ -291,7 +291,7 @@ def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch
     named = journal.read(target.id).trigger.named
     journal.__exit__()
 
-    def accuse(evidence):
+    def accuse(evidence, plan):
         groups = BackdoorGroups()
         groups.findings_ = [GroupFinding(named, 12, 90.0, 40.0, 0.5, 1, True)]
         ids = [f.id for f in few.results.files()]

@@ -11,6 +11,7 @@
   const word = (i) => (i === null ? "" : head.words[i]);
   const gravity = new Map(head.order.map((verdict, i) => [verdict, i]));
   const limit = head.limits.distance_threshold;
+  const { clean: kind, group, groups, same } = head.terms;
 
   /* Everything that comes from a record becomes text, never markup. */
   function make(tag, kind, ...inside) {
@@ -130,23 +131,25 @@
     (row[F.p_value] === null ? 2 : row[F.p_value]) - Math.min(row[F.distance] || 0, 1000) * 1e-7;
   const table = new PagedTable($("files-table"), "Files", [
     { label: "file", key: (row) => row[F.id], cell: opener },
-    { label: "speaker", kind: "less", key: (row) => word(row[F.speaker]), cell: (row) => word(row[F.speaker]) },
+    { label: group, kind: "less", key: (row) => word(row[F.speaker]), cell: (row) => word(row[F.speaker]) },
     { label: "verdict", title: "the gravest first",
       key: worst,
       cell: (row) => verdict(word(row[F.verdict])) },
-    { label: "distance", kind: "number", first: -1, title: "from clean audio; the mark is the threshold",
+    { label: "distance", kind: "number", first: -1, title: `from clean ${kind}; the mark is the threshold`,
       key: (row) => row[F.distance],
       cell: (row) => make("span", "", number(row[F.distance], 2), meter(row[F.distance])) },
-    { label: "p", kind: "number least", title: "share of clean audio that is as far off",
+    { label: "p", kind: "number least", title: `share of clean ${kind} that is as far off`,
       key: (row) => row[F.p_value], cell: (row) => small(row[F.p_value]) },
     { label: "q", kind: "number less", title: "expected share of clean files among those as far off",
       key: (row) => row[F.q_value], cell: (row) => small(row[F.q_value]) },
-    { label: "consistency", kind: "number less", title: "mean cosine to the speaker’s other files",
+    { label: "named", kind: "less", of: F.named, title: "what the model names it",
+      key: (row) => row[F.named] || "", cell: (row) => row[F.named] || "" },
+    { label: "consistency", of: F.consistency, kind: "number less", title: "mean cosine to the speaker’s other files",
       key: (row) => row[F.consistency], cell: (row) => number(row[F.consistency], 2) },
-    { label: "seconds", kind: "number less", first: -1,
+    { label: "seconds", of: F.duration_s, kind: "number less", first: -1,
       key: (row) => row[F.duration_s], cell: (row) => number(row[F.duration_s], 1) },
     { label: "why", kind: "less", key: reasons, cell: (row) => cut(reasons(row)) },
-  ], files, [2, 1]);
+  ].filter((column) => !("of" in column) || column.of !== undefined), files, [2, 1]);
 
   const kinds = [["all", files.length, () => true]];
   const clean = head.verdicts.clean || 0;
@@ -187,19 +190,19 @@
     const name = word(row[S.speaker]);
     const button = make("button", "", name || "(empty)");
     button.type = "button";
-    button.title = "show this speaker’s files";
+    button.title = `show this ${group}’s files`;
     button.addEventListener("click", () => {
       $("search").value = "";
       chosen = kinds[0];
       filter();
       table.filter((file) => file[F.speaker] === row[S.speaker]);
-      table.said.append(` (speaker ${name})`);
+      table.said.append(` (${group} ${name})`);
       $("files-heading").focus();
     });
     return button;
   }
-  new PagedTable($("speakers-table"), "Speakers", [
-    { label: "speaker", key: (row) => word(row[S.speaker]), cell: toFiles },
+  new PagedTable($("speakers-table"), groups, [
+    { label: group, key: (row) => word(row[S.speaker]), cell: toFiles },
     { label: "verdict", title: "the gravest of the files’",
       key: (row) => gravity.get(word(row[S.verdict])) - row[S.flagged] / (row[S.files] + 1),
       cell: (row) => verdict(word(row[S.verdict])) },
@@ -220,20 +223,27 @@
     const say = (name, value) => { if (value) list.append(make("dt", "", name), make("dd", "", value)); };
     const against = (value, digits, bound) =>
       value === null ? "" : number(value, digits) + (bound === undefined ? "" : ` (threshold ${number(bound, digits)})`);
-    say("Speaker", word(row[F.speaker]));
-    say("Distance from clean audio", against(row[F.distance], 2, limit));
-    say("p-value", row[F.p_value] === null ? "" : `${small(row[F.p_value])}: this share of clean audio is as far off`);
+    const capital = (text) => text[0].toUpperCase() + text.slice(1);
+    say(capital(group), word(row[F.speaker]));
+    if (F.named !== undefined) say("Named", row[F.named]);
+    say(`Distance from clean ${kind}`, against(row[F.distance], 2, limit));
+    say("p-value", row[F.p_value] === null ? "" : `${small(row[F.p_value])}: this share of clean ${kind} is as far off`);
     say("q-value", row[F.q_value] === null ? "" : small(row[F.q_value]));
+    if (F.duration_s !== undefined) sound(row, say, against);
+    if (F.height !== undefined && row[F.height] !== null)
+      say("Picture", `${row[F.width]} × ${row[F.height]} pixels, ${word(row[F.encoding])}`);
+    say("Changed when read", row[F.changes].map(word).join("; "));
+    say(capital(same), row[F.duplicate_of].join(", "));
+    say("SHA-256", row[F.sha256]);
+    return list;
+  }
+  function sound(row, say, against) {
     say("Cosine to the speaker’s others", against(row[F.consistency], 2, head.limits.consistency_threshold));
     say("Distance from clean spectra", against(row[F.domain_distance], 1, head.limits.domain_threshold));
     if (row[F.duration_s] !== null)
       say("Recording", `${number(row[F.duration_s], 1)} s, ${row[F.sample_rate_hz]} Hz, ` +
         `${row[F.channels] === 1 ? "1 channel" : `${row[F.channels]} channels`}, ${word(row[F.encoding])}`);
     say("Reaches up to", row[F.bandwidth_hz] === null ? "" : `${(row[F.bandwidth_hz] / 1000).toFixed(1)} kHz`);
-    say("Changed when read", row[F.changes].map(word).join("; "));
-    say("Same recording as", row[F.duplicate_of].join(", "));
-    say("SHA-256", row[F.sha256]);
-    return list;
   }
   function found(row) {
     const list = make("ul", "found");

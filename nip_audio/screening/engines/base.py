@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.errors import StateError
 from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.measure import FileMeasurer, MeasuredFile
+from nip_audio.screening.measure import FileMeasurer
+from nip_audio.screening.measured import MeasuredFile
+from nip_audio.screening.reading import Kind
 
 __all__ = ["Engine", "MeasurerRecipe"]
 
@@ -40,7 +41,7 @@ class MeasurerRecipe:
         model_id: That it must have there.
         config: ``NccrConfig.to_json``.
         names: As the measurer's.
-        settings: How files are read.
+        kind: Of the files.
         seed: Of the noise.
         triggers: As the measurer's.
     """
@@ -49,7 +50,7 @@ class MeasurerRecipe:
     model_id: str
     config: dict[str, Any]
     names: bool
-    settings: ReadSettings
+    kind: Kind
     seed: int
     triggers: bool
 
@@ -62,7 +63,7 @@ class MeasurerRecipe:
             card.model_id,
             measurer.config.to_json(),
             measurer.names,
-            measurer.settings,
+            measurer.kind,
             measurer.seed,
             measurer.triggers,
         )
@@ -80,4 +81,4 @@ class MeasurerRecipe:
                 f"{self.model_id[:12]}; put the same model on every machine"
             )
         config = NccrConfig.from_json(self.config)
-        return FileMeasurer(pretrained, config, self.names, self.settings, self.seed, self.triggers)
+        return FileMeasurer(pretrained, config, self.names, self.kind, self.seed, self.triggers)

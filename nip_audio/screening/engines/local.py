@@ -20,7 +20,8 @@ import torch
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError
 from nip_audio.screening.engines.base import MeasurerRecipe
-from nip_audio.screening.measure import AGAIN, FileMeasurer, MeasuredFile
+from nip_audio.screening.measure import FileMeasurer
+from nip_audio.screening.measured import AGAIN, MeasuredFile
 
 __all__ = ["LocalEngine", "measure_alone"]
 

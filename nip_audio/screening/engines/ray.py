@@ -20,7 +20,8 @@ from nip_audio.errors import InputError, MissingDependencyError
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.engines.local import measure_alone
 from nip_audio.screening.journal import from_line, to_line
-from nip_audio.screening.measure import FileMeasurer, MeasuredFile
+from nip_audio.screening.measure import FileMeasurer
+from nip_audio.screening.measured import MeasuredFile
 
 __all__ = ["RayEngine"]
 

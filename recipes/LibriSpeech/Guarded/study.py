@@ -40,7 +40,8 @@ from nip_audio.evaluation.poisoning import Clips, read_clips
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.integrations.speechbrain import BackdoorSearch, Guard, ScreenedData, unpublished
-from nip_audio.screening.calibration import Calibration, calibrate
+from nip_audio.screening.calibrating import calibrate
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config
 
 HERE = Path(__file__).resolve().parent

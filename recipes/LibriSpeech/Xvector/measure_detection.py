@@ -42,6 +42,7 @@ from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
+from nip_audio.screening.kinds import Recordings
 from nip_audio.screening.measure import FileMeasurer, noise_generator
 
 ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
@@ -374,7 +375,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
         trials.pretrained,
         trials.calibration.config,
         trials.calibration.names,
-        ReadSettings(),
+        Recordings(ReadSettings()),
         seed=0,
     )
     speakers = [clip.speaker for clip in clips]
@@ -385,7 +386,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
             changed = control.apply(clip.audio.samples, sample_rate_hz=16000, seed=seed)
             changed = to_16_bits(changed)
             digest = hashlib.sha256(changed.numpy().tobytes()).hexdigest()
-            file = measurer.measure_audio(replace(clip.audio, samples=changed, sha256=digest))
+            file = measurer.measure_item(replace(clip.audio, samples=changed, sha256=digest))
             for rate in RATES:
                 verdicts[rate].append(Judge(trials.calibration, rate).judge(file).verdict)
         rows.append(

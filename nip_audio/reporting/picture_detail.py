@@ -1,0 +1,46 @@
+"""What was drawn of one picture, as HTML."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nip_audio.reporting.escaping import html_text
+from nip_audio.reporting.media import pixels_url
+from nip_audio.reporting.picture_examine import ExaminedPicture
+from nip_audio.reporting.sections import evidence_html, section
+from nip_audio.screening.words import PICTURES
+
+__all__ = ["picture_detail_html"]
+
+_TINY = 1e-6
+
+
+def picture_detail_html(examined: ExaminedPicture) -> str:
+    """Return the picture, its purified copy, and the detector's evidence as HTML."""
+    text = f"As the model takes it in. The model names it {examined.named}. "
+    if examined.after is not None:
+        same = examined.named_after == examined.named
+        text += f"Purified: {'the same is named' if same else f'{examined.named_after} is named'}."
+    return section("Look", text, _sights(examined)) + evidence_html(examined.evidence, PICTURES)
+
+
+def _sights(examined: ExaminedPicture) -> str:
+    after = examined.after
+    if after is None:
+        return f'<div class="sights">{_sight("As it is", examined.before)}</div>'
+    change = after - examined.before
+    largest = max(float(change.abs().max()), _TINY)
+    shown = (
+        ("Before", examined.before),
+        ("Purified", after),
+        (f"What changed: grey is nothing, the most is {largest:.3f}", 0.5 + 0.5 * change / largest),
+    )
+    return f'<div class="sights">{"".join(_sight(name, pixels) for name, pixels in shown)}</div>'
+
+
+def _sight(name: str, pixels: Tensor) -> str:
+    said = html_text(name)
+    return (
+        f'<div class="sight"><h4>{said}</h4>'
+        f'<img class="pixels" src="{pixels_url(pixels)}" alt="{said}"></div>'
+    )
