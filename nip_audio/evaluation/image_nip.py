@@ -91,7 +91,7 @@ class ImageNip:
     system: ImageSystem
     defences: Mapping[str, Defence]
     layer: str
-    benign: int = 500
+    benign: int = 5000
     progress: Callable[[str], None] = lambda what: None
 
     def results(
