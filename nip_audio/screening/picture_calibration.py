@@ -24,7 +24,7 @@ from nip_audio.detectors.conformal import (
 from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.rates import LogRates
-from nip_audio.errors import CalibrationError, ImageError
+from nip_audio.errors import CalibrationError, ImageError, StateError
 from nip_audio.image.adapter import IMAGE_SUFFIXES, Image, ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import noise_generator
@@ -70,6 +70,14 @@ class PictureCalibration:
     distances: Array
     failures: tuple[ImageError, ...] = ()
 
+    def threshold(self, false_positive_rate: float) -> float:
+        """Return the distance above which a picture is flagged.
+
+        Raises:
+            CalibrationError: If there are too few pictures for the rate.
+        """
+        return conformal_threshold(self.distances, false_positive_rate)
+
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write atomically."""
         tensors = {"distances": torch.from_numpy(self.distances)}
@@ -85,7 +93,11 @@ class PictureCalibration:
 
     @staticmethod
     def load(path: Path, *, model_id: str) -> PictureCalibration:
-        """Read, refusing a calibration made for another model."""
+        """Read, refusing a calibration made for another model, or by another version.
+
+        Raises:
+            StateError: With the remedy.
+        """
         state = load_state(path, kind=_KIND, model_id=model_id)
 
         def parts(name: str) -> dict[str, torch.Tensor]:
@@ -95,15 +107,21 @@ class PictureCalibration:
             }
 
         meta = state.meta
-        return PictureCalibration(
-            model_id,
-            NccrConfig.from_json(meta["nccr"]),
-            LogRates.from_tensors(parts("rates"), signed=meta["signed"]),
-            CleanDensity.from_tensors(
-                parts("detector"), offset=meta["offset"], neighbours=meta["neighbours"]
-            ),
-            state.tensors["distances"].numpy(),
-        )
+        try:
+            return PictureCalibration(
+                model_id,
+                NccrConfig.from_json(meta["nccr"]),
+                LogRates.from_tensors(parts("rates"), signed=meta["signed"]),
+                CleanDensity.from_tensors(
+                    parts("detector"), offset=meta["offset"], neighbours=meta["neighbours"]
+                ),
+                state.tensors["distances"].numpy(),
+            )
+        except KeyError as err:
+            raise StateError(
+                f"{path} lacks {err}, expected a calibration of this version; make it anew by "
+                "nip-audio calibrate"
+            ) from err
 
 
 @dataclass(frozen=True)
@@ -208,7 +226,7 @@ def judge_picture(
         ImageError: If the file cannot be used.
         CalibrationError: If the calibration has too few pictures for the rate.
     """
-    threshold = conformal_threshold(calibration.distances, false_positive_rate)
+    threshold = calibration.threshold(false_positive_rate)
     picture = ImageAdapter(*pretrained.card.image_shape).load(path)
     row = _measured(pretrained, picture, calibration.config, seed)
     scaled = calibration.rates.transform([row])

@@ -31,6 +31,7 @@ from nip_audio.integrations.image_training import accuracy
 from nip_audio.models.identification import identify
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config, measure
+from nip_audio.screening.picture_calibration import PictureCalibration
 
 # a little under what docs/xvector.md measures on all clips: these are samples of them
 ACCURACY_FLOOR = 0.7
@@ -215,3 +216,12 @@ def test_speechbrain_loads_it_too_and_agrees(card, tmp_path, voice):
     ours = load_pretrained(card.directory).model.scores(Batch(waves))
     torch.testing.assert_close(scores, ours, atol=1e-5, rtol=1e-5)
     assert names == [card.labels[int(i)] for i in index]
+
+
+@pytest.mark.parametrize("name", ["lenet5-mnist", "vgg-cifar10"])
+def test_shipped_calibrations_of_pictures_are_of_this_version(name):
+    pretrained = load_pretrained(SHIPPED / name)
+    known = PictureCalibration.load(
+        pretrained.card.calibration_path, model_id=pretrained.card.model_id
+    )
+    assert known.threshold(0.01) > known.threshold(0.05)

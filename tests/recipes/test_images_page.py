@@ -55,10 +55,11 @@ def test_results_of_other_studies_stay(load_script, tmp_path):
     assert found == {"detection": {"mnist": {"a": 0.33333}, "cifar10": [0.12346]}}
 
 
-@pytest.mark.parametrize("name", ["detection", "nip"])
+@pytest.mark.parametrize("name", ["detection", "nip", "limits"])
 def test_every_planned_attack_can_be_made(name):
     plan = yaml.safe_load((RECIPES / "images" / f"{name}.yaml").read_text(encoding="utf-8"))
     for system in plan["systems"].values():
         own = [one for plans in system.get("own", {}).values() for one in plans]
-        for one in (*system["attacks"], *own):
+        parts = ("attacks", "spatial", "elasticity")
+        for one in (*own, *(one for part in parts for one in system.get(part, ()))):
             assert ImageAttackPlan.from_json(one).attacks()
