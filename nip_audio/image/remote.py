@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
+from pathlib import Path
 from typing import IO, Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -39,7 +40,8 @@ from torch import Tensor
 from nip_audio.core.adapter import Batch
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, RemoteError
-from nip_audio.image.adapter import png_bytes
+from nip_audio.image.adapter import pixels_sha256, png_bytes
+from nip_audio.image.kept_answers import KeptAnswers
 
 __all__ = ["RemoteClassifier", "RemoteSettings"]
 
@@ -98,14 +100,16 @@ class RemoteClassifier:
         labels: Names of the classes, in the order of their indices.
         settings: How.
         headers: Sent with every request, e.g. ``{"Authorization": "Bearer …"}``; never shown.
+        kept: File of answers; what is in it is not asked again, and answers are added to it.
         sleep: Waits so many seconds.
 
     Attributes:
-        queries: Pictures that an answer was got for.
+        queries: Pictures that an answer was asked for and got.
         requests: Requests sent, those that failed included.
 
     Raises:
         InputError: If the URL is of another kind, or there are no two different labels.
+        StateError: If the file is of another classifier.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class RemoteClassifier:
         *,
         settings: RemoteSettings | None = None,
         headers: Mapping[str, str] | None = None,
+        kept: Path | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """See the class."""
@@ -139,6 +144,7 @@ class RemoteClassifier:
                 )
         self._sleep = sleep
         self._opener = build_opener(_StayHere)
+        self._kept = None if kept is None else KeptAnswers(kept, self.shown, self.labels)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Name pictures (B, C, H, W) in [0, 1], sent as the 8 bits of a PNG: (B,) int64.
@@ -146,19 +152,29 @@ class RemoteClassifier:
         Raises:
             RemoteError: If there is no answer, another than agreed, or no query left.
         """
-        pictures = [png_bytes(picture) for picture in batch.x]
+        keys = [pixels_sha256(picture) for picture in batch.x]
+        known = {key: self._known(key) for key in keys}
+        wanted = [row for row, key in enumerate(keys) if known[key] is None]
         most = self.settings.most_queries
-        if most is not None and self.queries + len(pictures) > most:
+        if most is not None and self.queries + len(wanted) > most:
             raise RemoteError(
-                f"{self.shown} was asked {self.queries} times, and {len(pictures)} more would be "
+                f"{self.shown} was asked {self.queries} times, and {len(wanted)} more would be "
                 f"over the limit of {most}; allow more, or use fewer pictures"
             )
-        size, named = self.settings.pictures_a_request, []
-        for start in range(0, len(pictures), size):
-            part = pictures[start : start + size]
-            named += self._name(part)
-            self.queries += len(part)
+        size, named = self.settings.pictures_a_request, [known[key] for key in keys]
+        for start in range(0, len(wanted), size):
+            rows = wanted[start : start + size]
+            for row, label in zip(
+                rows, self._name([png_bytes(batch.x[r]) for r in rows]), strict=True
+            ):
+                named[row] = label
+                if self._kept is not None:
+                    self._kept.add(keys[row], label)
+            self.queries += len(rows)
         return torch.tensor(named, dtype=torch.long)
+
+    def _known(self, key: str) -> int | None:
+        return None if self._kept is None else self._kept.get(key)
 
     def _name(self, pictures: Sequence[bytes]) -> list[int]:
         if self.settings.pictures_a_request == 1:

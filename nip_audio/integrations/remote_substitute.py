@@ -86,7 +86,7 @@ def fit_to_remote(
 
     Returns:
         The substitute; the metrics of its card are ``agreement`` on pictures held out, and
-        ``queries``.
+        ``queries``, the answers it learned from.
 
     Raises:
         InputError: If pictures and recipe do not fit, or the remote classifier has other classes.
@@ -103,11 +103,11 @@ def fit_to_remote(
         raise OutputError(f"{target} exists; give another directory, or delete it")
     substitute = image_model(run.network, run.classifier, remote.labels)
     generator = torch.Generator().manual_seed(plan.seed)
-    asked_before, answers = remote.queries, []
+    answers: list[Tensor] = []
 
     def answer(batch: Batch) -> Tensor:
         answers.append(remote(batch))
-        progress(f"{remote.queries - asked_before} answers")
+        progress(f"{sum(map(len, answers))} answers")
         return answers[-1]
 
     agreement = train_substitute(
@@ -122,12 +122,11 @@ def fit_to_remote(
         progress=lambda epoch, loss: progress(f"substitute, epoch {epoch}: loss {loss:.3f}"),
     )
     substitute.requires_grad_(False)
-    queries = remote.queries - asked_before
     shown = ImageSet(pixels, torch.cat(answers), remote.labels, "answers of a remote classifier")
     publish_images(
         *(substitute, run, target),
         train=shown,
-        metrics={"agreement": agreement, "queries": queries, "held_out": plan.holdout},
+        metrics={"agreement": agreement, "queries": len(shown), "held_out": plan.holdout},
         training=_facts(remote, plan),
     )
     pretrained = load_pretrained(target)

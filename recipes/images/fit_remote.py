@@ -80,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=300, help="of the purifier's training")
     made.add_argument("--pictures-a-request", type=int, default=1)
     made.add_argument("--timeout-s", type=float, default=10.0)
+    made.add_argument(
+        "--answers", type=Path, help="file that keeps answers, so that none is asked for twice"
+    )
     made.add_argument("--token-from", help="environment variable with a bearer token")
     made.add_argument("--seed", type=int, default=0)
     return made
@@ -101,6 +104,7 @@ def client(options: argparse.Namespace) -> RemoteClassifier:
             pictures_a_request=options.pictures_a_request, timeout_s=options.timeout_s
         ),
         headers=headers,
+        kept=options.answers,
     )
 
 

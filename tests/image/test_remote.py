@@ -17,8 +17,9 @@ import torch
 from PIL import Image as pillow
 
 from nip_audio.core.adapter import Batch
-from nip_audio.errors import InputError, RemoteError
+from nip_audio.errors import InputError, RemoteError, StateError
 from nip_audio.image.adapter import to_8_bits
+from nip_audio.image.kept_answers import KeptAnswers
 from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 
 LABELS = ("cat", "dog", "eel")
@@ -294,3 +295,58 @@ def test_there_are_classes_and_none_twice(labels):
 def test_senseless_settings_are_errors(settings, match):
     with pytest.raises(InputError, match=match):
         RemoteSettings(**settings)
+
+
+def test_what_was_answered_is_not_asked_again(server, tmp_path):
+    path = tmp_path / "answers.jsonl"
+
+    def again(**settings) -> RemoteClassifier:
+        return RemoteClassifier(
+            server.url, LABELS, settings=RemoteSettings(**settings), kept=path, sleep=lambda s: None
+        )
+
+    server.answers = [says({"label": "dog"}), says({"label": "eel"}), says({}, 404)]
+    batch = pictures(3)
+    with pytest.raises(RemoteError, match="404"):
+        again()(batch)  # two answers are on disk when the third fails
+    server.answers = [says({"labels": ["cat"]})]
+    remote = again(pictures_a_request=10, most_queries=1)
+    assert remote(batch).tolist() == [1, 2, 0]
+    assert remote(batch).tolist() == [1, 2, 0]
+    assert (remote.queries, remote.requests) == (1, 1)
+    assert "secret" not in path.read_text()
+
+
+def test_a_line_that_broke_off_is_asked_again(server, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    server.answers = [says({"label": "dog"})]
+    RemoteClassifier(server.url, LABELS, kept=path)(pictures(2))
+    path.write_bytes(path.read_bytes()[:-5])
+    kept = KeptAnswers(path, RemoteClassifier(server.url, LABELS).shown, LABELS)
+    assert len(kept) == 1
+    kept.add("x", 2)
+    assert KeptAnswers(path, server.url.split("?")[0], LABELS).get("x") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ('{"source": "other", "labels": ["a", "b"]}\n', "answers of something else"),
+        ('{"source": "here", "labels": ["a", "c"]}\n', "answers of something else"),
+        ("[" * 5000 + "\n", "damaged"),
+        ('{"source": "here", "labels": ["a", "b"]}\n{"picture": "x"}\n', "damaged"),
+        ('{"source": "here", "labels": ["a", "b"]}\n{"picture": "x", "label": 2}\n', "damaged"),
+        ('{"source": "here", "labels": ["a", "b"]}\n3\n', "damaged"),
+        ("no line at all", "answers of something else"),
+    ],
+)
+def test_other_answers_are_refused(tmp_path, text, match):
+    path = tmp_path / "answers.jsonl"
+    path.write_text(text)
+    with pytest.raises(StateError, match=match):
+        KeptAnswers(path, "here", ("a", "b"))
+
+
+def test_a_place_where_nothing_can_be_kept_is_an_error(tmp_path):
+    with pytest.raises(StateError, match="cannot be used"):
+        KeptAnswers(tmp_path / "none" / "answers.jsonl", "here", ("a", "b"))

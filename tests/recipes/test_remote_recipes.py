@@ -171,6 +171,7 @@ def test_a_user_gives_a_url_pictures_and_labels(
         "eps": 0.3,
         "pictures-a-request": 20,
         "token-from": "PLATFORM_TOKEN",
+        "answers": tmp_path / "answers.jsonl",
     }
     line = [str(a) for name, value in arguments.items() for a in (f"--{name}", value)]
     monkeypatch.setattr(sys, "argv", ["fit_remote.py", str(LENET1), *line])
@@ -181,6 +182,8 @@ def test_a_user_gives_a_url_pictures_and_labels(
     assert found["benign"]["undefended"]["value"] == 1.0  # by its own answers
     assert set(found["attacks"]) == {"fgsm 0.3", "pgd 0.3"}
     assert platform.answered == 100 + found["queries_measuring"]
+    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + platform.answered
     assert "left out" in err
     assert "hidden" not in out + err
 
