@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fit_purifier import fraction
 from label_server import LabelServer, serving
 from options import read_plan, study_parser, tell
 from results import add_result
@@ -39,7 +40,9 @@ OWN = "guided NIP of the served model itself"
 
 def main() -> None:
     """Read the command line, measure, add to the results."""
-    options = study_parser(__doc__).parse_args()
+    parser = study_parser(__doc__)
+    parser.add_argument("--substitute", help="one of the plan's names; default: all of them")
+    options = parser.parse_args()
     plan = read_plan(options)
     chosen, seed = plan["systems"][options.system], plan["seed"]
     # the server is on this machine: no proxy is to be asked for it
@@ -51,13 +54,13 @@ def main() -> None:
         seed=seed,
     )
     card = system.pretrained.card
-    found: dict[str, Any] = {"served": card.name, "seed": seed, "substitutes": []}
+    names = [options.substitute] if options.substitute else list(chosen["substitutes"])
     with serving(LabelServer(system.model, card.labels, card.image_shape)) as server:
-        for one in chosen["substitutes"]:
-            tell(f"substitute {one}")
-            study = Study(system, server, chosen, one, plan["candidates"], options)
-            found["substitutes"].append(study.result())
-            add_result(options.results, ["remote", options.system], found)
+        for name in names:
+            tell(f"substitute {name}")
+            study = Study(system, server, chosen, name, plan["candidates"], options)
+            found = {"served": card.name, "seed": seed, **study.result()}
+            add_result(options.results, ["remote", options.system, name], found)
 
 
 class Study:
@@ -68,29 +71,30 @@ class Study:
         system: ImageSystem,
         server: LabelServer,
         chosen: dict[str, Any],
-        one: dict[str, Any],
+        name: str,
         candidates: int,
         options: argparse.Namespace,
     ) -> None:
         """See the class."""
-        self.system, self.chosen, self.one, self.options = system, chosen, one, options
+        self.system, self.chosen, self.options = system, chosen, options
+        self.one = one = chosen["substitutes"][name]
         self.candidates = candidates
         self.remote = RemoteClassifier(
             server.url,
             system.pretrained.card.labels,
             settings=RemoteSettings(pictures_a_request=50),
         )
-        name = f"{Path(one['recipe']).stem}-{one['queries']}"
         self.folder = options.out / "substitutes" / name
         _, rows, columns = system.pretrained.card.image_shape
-        train = load_images(chosen["data"], "train", folder=options.data_folder)
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(system.seed))
-        self.pixels = train.rows(order[: one["queries"]]).resized(rows, columns).pixels
+        split = int(system.pretrained.card.data["training"]["split_seed"])
+        known = load_images(chosen["data"], chosen["role"], folder=options.data_folder, seed=split)
+        order = torch.randperm(len(known), generator=torch.Generator().manual_seed(system.seed))
+        self.pixels = known.rows(order[: one["queries"]]).resized(rows, columns).pixels
 
     def result(self) -> dict[str, Any]:
         """Fit and measure."""
         values = dict(self.chosen["guided"])
-        values["eps_input"] = tuple(values["eps_input"])
+        values["eps_input"] = tuple(fraction(v) for v in values["eps_input"])
         guided = GuidedSettings(**values)
         plan = RemotePlan(**self.chosen["fit"], guided=guided, seed=self.system.seed)
         run = read_run(RECIPES / self.one["recipe"], {})

@@ -391,7 +391,7 @@ def remote(results: Results) -> str:
         return NOT_EVALUATED
     parts = []
     for name, study in studies.items():
-        ones = sorted(study["substitutes"], key=lambda one: one["queries"])
+        ones = sorted(study.values(), key=lambda one: one["queries"])
         rows = [
             [
                 one["network"],
@@ -410,7 +410,7 @@ def remote(results: Results) -> str:
         heads = ["substitute", "queries", "requests", f"agreement, % of {pictures}"]
         heads += ["substitute right, %", "served model right, %", "benign undefended, %"]
         heads += ["benign behind guided NIP, %", "queries to measure"]
-        parts.append(f"{SETS[name]}, {study['served']} served:\n\n{markdown(heads, rows)}")
+        parts.append(f"{SETS[name]}, {ones[0]['served']} served:\n\n{markdown(heads, rows)}")
         parts += [remote_attacks(one) for one in ones]
     return "\n\n".join(parts)
 

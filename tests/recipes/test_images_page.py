@@ -81,17 +81,15 @@ LIMITS = {
     },
     "remote": {
         "mnist": {
-            "served": "lenet5-mnist",
-            "substitutes": [
-                {
-                    **{"network": "LeNet-4", "queries": 500, "requests": 10},
-                    **{"agreement": 0.95, "agreement_pictures": 1000, "queries_measuring": 9000},
-                    **{"substitute_right": 0.94, "remote_right": 0.99},
-                    "benign": {"undefended": share(0.99), "behind": {GUIDED: share(0.98)}},
-                    "white_box": [cell("pgd 0.2", 90, 80)],
-                    "transferred": [cell("fgsm 0.2", 90, 10)],
-                }
-            ],
+            "own": {
+                "served": "lenet5-mnist",
+                **{"network": "LeNet-4", "queries": 500, "requests": 10},
+                **{"agreement": 0.95, "agreement_pictures": 1000, "queries_measuring": 9000},
+                **{"substitute_right": 0.94, "remote_right": 0.99},
+                "benign": {"undefended": share(0.99), "behind": {GUIDED: share(0.98)}},
+                "white_box": [cell("pgd 0.2", 90, 80)],
+                "transferred": [cell("fgsm 0.2", 90, 10)],
+            }
         }
     },
 }

@@ -201,9 +201,10 @@ def test_the_study_measures_what_it_plans(served, recipes, tmp_path, monkeypatch
             "digits": {
                 "served": str(served),
                 "data": "digits",
+                "role": "calibrate",
                 "benign": 30,
                 "agreement": 60,
-                "substitutes": [{"recipe": "MNIST/lenet1.yaml", "queries": 200}],
+                "substitutes": {"own": {"recipe": "MNIST/lenet1.yaml", "queries": 200}},
                 "fit": {"batch": 50, "epochs": 5, "lr": 0.005, "guided_batch": 16},
                 "guided": {"steps": 4, "width": 4, "raw_share": 0.0, "eps_input": [0.05, 0.3]},
                 "attacks": [{"attack": "fgsm", "eps": [0.3], "items": 30, "batch": 30}],
@@ -216,7 +217,7 @@ def test_the_study_measures_what_it_plans(served, recipes, tmp_path, monkeypatch
     line = ["--system", "digits", "--out", str(tmp_path / "o"), "--results", str(results)]
     monkeypatch.setattr(sys, "argv", ["remote.py", str(path), *line])
     load_script("images/remote.py").main()
-    (found,) = json.loads(results.read_text())["remote"]["digits"]["substitutes"]
+    found = json.loads(results.read_text())["remote"]["digits"]["own"]
     assert found["queries"] == 200
     assert 0 <= found["agreement"] <= 1
     assert found["agreement_pictures"] == 60
