@@ -296,6 +296,11 @@ def nip(results: Results) -> str:
     return "\n\n".join(tables)
 
 
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without the line end behind it."""
+    return markdown(heads, rows).rstrip("\n")
+
+
 def few(examples: int) -> bool:
     """Whether they give no rate."""
     return examples < MIN_SUCCESSES
@@ -309,7 +314,7 @@ def dsr_table(study: Results, cells: Sequence[tuple[str, Results]], heads: Seque
         benign = study["benign_accuracy"].get(defence)
         found = [percent(cell["dsr"][defence]) for _, cell in cells]
         rows.append([defence, percent(benign) if benign else "–", *found])
-    return markdown(["defence", "benign, %", *heads], rows)
+    return table(["defence", "benign, %", *heads], rows)
 
 
 def spatial(results: Results) -> str:
@@ -348,7 +353,7 @@ def spatial_detection(results: Results) -> str:
             flagged = [percent(found[f"at_{r}"]) for r in ("0.05", "0.01")]
             rows.append([SETS[name], kind, *counts, number(found["auroc"]), *flagged, false])
     heads = ["set", "pictures", "count", "clean", "AUROC", "flagged at 5 %, %", "at 1 %, %"]
-    return markdown([*heads, "clean flagged at 5 / 1 %, %"], rows)
+    return table([*heads, "clean flagged at 5 / 1 %, %"], rows)
 
 
 def elasticity(results: Results) -> str:
@@ -380,7 +385,7 @@ def elasticity(results: Results) -> str:
             left = f"\n\nToo few fool for a rate at: {', '.join(weak)}." if weak else ""
             steps = found[0]["attack"]["steps"]
             head = f"{SETS[name]}, {study['model']}, {title}, {steps} steps, DSR in %:\n\n"
-            tables.append(f"{head}{markdown(['defence', *heads], rows)}{left}")
+            tables.append(f"{head}{table(['defence', *heads], rows)}{left}")
     return "\n\n".join(tables)
 
 
@@ -410,7 +415,7 @@ def remote(results: Results) -> str:
         heads = ["substitute", "queries", "requests", f"agreement, % of {pictures}"]
         heads += ["substitute right, %", "served model right, %", "benign undefended, %"]
         heads += ["benign behind guided NIP, %", "queries to measure"]
-        parts.append(f"{SETS[name]}, {ones[0]['served']} served:\n\n{markdown(heads, rows)}")
+        parts.append(f"{SETS[name]}, {ones[0]['served']} served:\n\n{table(heads, rows)}")
         parts += [remote_attacks(one) for one in ones]
     return "\n\n".join(parts)
 
@@ -434,8 +439,8 @@ def remote_attacks(one: Results) -> str:
     heads = [f"{title} ({cell['examples']} of {cell['attempts']})" for title, cell in strong]
     weak = [f"{t} ({c['examples']} of {c['attempts']})" for t, c in cells if few(c["examples"])]
     left = f"\n\nToo few fool for a rate: {', '.join(weak)}." if weak else ""
-    table = markdown(["purifier", "benign, %", *heads], rows)
-    return f"{one['network']}, {one['queries']} queries, DSR in %:\n\n{table}{left}"
+    shown = table(["purifier", "benign, %", *heads], rows)
+    return f"{one['network']}, {one['queries']} queries, DSR in %:\n\n{shown}{left}"
 
 
 def main() -> None:
