@@ -395,7 +395,8 @@ def remote(results: Results) -> str:
     if not studies:
         return NOT_EVALUATED
     parts = []
-    for name, study in studies.items():
+    for name in (name for name in SETS if name in studies):
+        study = studies[name]
         ones = sorted(study.values(), key=lambda one: one["queries"])
         rows = [
             [
