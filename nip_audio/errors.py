@@ -16,6 +16,7 @@ __all__ = [
     "ModelCardError",
     "NipAudioError",
     "OutputError",
+    "RemoteError",
     "ResumeError",
     "StateError",
     "TemplateEmptyWarning",
@@ -94,6 +95,10 @@ class AttackError(NipAudioError):
 
 class OutputError(NipAudioError):
     """An output exists already or cannot be written."""
+
+
+class RemoteError(NipAudioError):
+    """A classifier on a URL cannot be asked, or does not answer as was agreed."""
 
 
 class ResumeError(OutputError):

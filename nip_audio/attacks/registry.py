@@ -20,6 +20,7 @@ from nip_audio.attacks.l2 import L2Pgd
 from nip_audio.attacks.minimum import CarliniWagner, DeepFool
 from nip_audio.attacks.neuron import NeuronAttack
 from nip_audio.attacks.one_pixel import OnePixel
+from nip_audio.attacks.spatial import Spatial
 from nip_audio.attacks.square import Square
 from nip_audio.attacks.universal import UniversalPerturbation
 from nip_audio.errors import AttackError
@@ -43,6 +44,7 @@ class AttackEntry:
         kind: Its class, a dataclass whose fields are its settings.
         fixed: Settings that make the class this attack.
         levels: Where it can work.
+        pictures_only: Whether it is made for pictures, and means nothing to a recording.
     """
 
     title: str
@@ -51,6 +53,7 @@ class AttackEntry:
     kind: type[Attack]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     levels: tuple[Level, ...] = ("raw", "input")
+    pictures_only: bool = False
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -90,6 +93,14 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "boundary": AttackEntry("Boundary", "black box", "Foolbox", Boundary),
     "fakebob": AttackEntry("FAKEBOB", "black box", "own", Fakebob),
     "kenansville": AttackEntry("Kenansville", "black box", "own", Kenansville, levels=("raw",)),
+    "spatial": AttackEntry(
+        "rotation and translation",
+        "black box",
+        "own",
+        Spatial,
+        levels=("input",),
+        pictures_only=True,
+    ),
     "s-ala": AttackEntry("S-ALA", "adaptive", "own", NeuronAttack, {"method": "s-ala"}),
     "r-ala": AttackEntry("R-ALA", "adaptive", "own", NeuronAttack, {"method": "r-ala"}),
     "pgd-e2e": AttackEntry("end-to-end PGD", "adaptive", "own", EndToEndPgd),
@@ -108,9 +119,13 @@ def attack_entry(name: str) -> AttackEntry:
     return ATTACKS[name]
 
 
-def names_at(level: Level) -> list[str]:
-    """List the attacks that work at a level."""
-    return [name for name, entry in ATTACKS.items() if level in entry.levels]
+def names_at(level: Level, *, pictures: bool = False) -> list[str]:
+    """List the attacks that work at a level, those for pictures only if they are asked for."""
+    return [
+        name
+        for name, entry in ATTACKS.items()
+        if level in entry.levels and (pictures or not entry.pictures_only)
+    ]
 
 
 def make_attack(
@@ -134,6 +149,11 @@ def make_attack(
             attack does not have, or a level at which it cannot work.
     """
     entry = attack_entry(name)
+    if level not in entry.levels and entry.pictures_only:
+        raise AttackError(
+            f"{name} is for pictures only, expected an attack for level {level!r}, a recording's; "
+            f"choose one of {', '.join(names_at(level))}"
+        )
     if level not in entry.levels:
         raise AttackError(
             f"{name} cannot work at level {level!r}, expected {' or '.join(entry.levels)}: it "

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from nip_audio.attacks.registry import Level, make_attack
-from nip_audio.errors import InputError
+from nip_audio.attacks.registry import Level, attack_entry, make_attack
+from nip_audio.errors import AttackError, InputError
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
 __all__ = [
@@ -209,6 +209,8 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
     )
     if made.detector and (protocol != "adaptive" or made.level != "raw"):
         raise InputError(f"{where}: detector is for protocol adaptive at level raw; leave it out")
+    if attack_entry(made.attack).pictures_only:
+        raise AttackError(f"{where}: {made.attack} is for pictures only; leave it out")
     for e in eps:  # wrong names, units and combinations are found now
         make_attack(made.attack, level=made.level, eps=e, settings=settings)
     return made

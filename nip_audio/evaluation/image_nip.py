@@ -21,11 +21,14 @@ from nip_audio.evaluation.statistics import proportion
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
-from nip_audio.purifiers.noise import MatchedNoise
+from nip_audio.purifiers.noise import MATCHED, MatchedNoise
 from nip_audio.purifiers.registry import make_purifier, purifier_entry
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 
-__all__ = ["ORACLE", "ImageNip", "image_defences"]
+__all__ = ["GUIDED", "ORACLE", "ImageNip", "image_defences"]
+
+GUIDED = "guided NIP"
+DESCENT = "NIP, descent"
 
 ORACLE = "oracle: NIP, the published script's rule"
 """Needs the clean original and the label: a protocol, no defence."""
@@ -41,14 +44,22 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def image_defences(
-    system: ImageSystem, train: Tensor, *, guided: GuidedNip, layer: str, candidates: int, seed: int
+    system: ImageSystem,
+    train: Tensor,
+    *,
+    guided: GuidedNip | None,
+    layer: str,
+    candidates: int,
+    seed: int,
 ) -> dict[str, Defence]:
     """Return every defence that changes the input, by the literature's name.
+
+    Noise is matched to guided NIP, or, without one, to the published NIP by descent.
 
     Args:
         system: What is defended.
         train: (n, C, H, W) benign pictures of its training role, without labels.
-        guided: Fitted to its model.
+        guided: Fitted to its model; None where there is none.
         layer: Whose neurons the published NIP looks at.
         candidates: Of its pool.
         seed: Of what is fitted here.
@@ -61,18 +72,22 @@ def image_defences(
     found["STL"] = StratifiedSparseCoding.fit(
         benign, bounds=system.model.input_bounds, generator=torch.Generator().manual_seed(seed)
     )
+    pools = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemplateEmptyWarning)
-        for name, sign in (("NIP, as published", "paper"), ("NIP, descent", "descent")):
-            found[name] = NipPool.fit(
+        for name, sign in (("NIP, as published", "paper"), (DESCENT, "descent")):
+            pools[name] = NipPool.fit(
                 system.model,
                 benign,
                 layer=layer,
                 model_id=system.identity,
                 settings=PoolSettings(quorum=0.9, sign=sign),  # type: ignore[arg-type]
             )
-    found["guided NIP"] = guided
-    found["noise as strong as guided NIP"] = MatchedNoise(guided, bounds=system.model.input_bounds)
+    found |= pools
+    if guided is not None:
+        found[GUIDED] = guided
+    strength, other = (DESCENT, pools[DESCENT]) if guided is None else (GUIDED, guided)
+    found[f"{MATCHED}{strength}"] = MatchedNoise(other, bounds=system.model.input_bounds)
     return found
 
 

@@ -99,7 +99,10 @@ class AttackedPictures:
     @property
     def fooling(self) -> AttackedPictures:
         """Those that fool."""
-        kept = self.fooled
+        return self.keep(self.fooled)
+
+    def keep(self, kept: Tensor) -> AttackedPictures:
+        """Pick pictures by index or mask."""
         return AttackedPictures(self.pixels[kept], self.rows[kept], self.fooled[kept], self.seconds)
 
 

@@ -17,7 +17,7 @@ from nip_audio.core.adapter import Batch, Bounds, SourceFile
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import ImageError, InputError
 
-__all__ = ["IMAGE_SUFFIXES", "Image", "ImageAdapter", "pixels_sha256", "to_8_bits"]
+__all__ = ["IMAGE_SUFFIXES", "Image", "ImageAdapter", "pixels_sha256", "png_bytes", "to_8_bits"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp"})
 """File name endings a folder walk takes for pictures; reading itself goes by content."""
@@ -74,6 +74,23 @@ def to_8_bits(pixels: Tensor) -> Tensor:
         [128.0, 255.0]
     """
     return (pixels.clamp(0.0, 1.0) * 255).round() / 255
+
+
+def png_bytes(x: Tensor) -> bytes:
+    """Encode (C, H, W) pixels in [0, 1] as an 8-bit PNG.
+
+    Raises:
+        InputError: If they are of another shape or range.
+    """
+    if x.dim() != 3 or x.shape[0] not in (1, 3):
+        raise InputError(f"pixels are {tuple(x.shape)}, expected (1 or 3, rows, columns)")
+    if not bool(x.isfinite().all()) or float(x.min()) < 0 or float(x.max()) > 1:
+        raise InputError("pixels are not all in [0, 1]; clip them to the bounds")
+    levels = (x.detach().cpu() * 255).round().to(torch.uint8).numpy()
+    picture = pillow.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -175,15 +192,7 @@ class ImageAdapter:
         """
         if path.suffix.lower() != ".png":
             raise InputError(f"{path} does not end in .png, expected a lossless picture file")
-        if x.dim() != 3 or x.shape[0] not in (1, 3):
-            raise InputError(f"pixels are {tuple(x.shape)}, expected (1 or 3, rows, columns)")
-        if not bool(x.isfinite().all()) or float(x.min()) < 0 or float(x.max()) > 1:
-            raise InputError("pixels are not all in [0, 1]; clip them to the bounds")
-        levels = (x.detach().cpu() * 255).round().to(torch.uint8).numpy()
-        picture = pillow.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
-        buffer = io.BytesIO()
-        picture.save(buffer, format="PNG")
-        write_atomic(path, buffer.getvalue(), force=force)
+        write_atomic(path, png_bytes(x), force=force)
 
     def _bytes(self, path: Path) -> bytes:
         try:

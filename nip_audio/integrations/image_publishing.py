@@ -130,6 +130,7 @@ def publish_images(
     *,
     train: ImageSet,
     metrics: Mapping[str, Any],
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a pretrained directory.
 
@@ -139,6 +140,7 @@ def publish_images(
         target: Directory to write; its name becomes the model's.
         train: What it was trained on.
         metrics: For the card.
+        training: What the card says of the training, where that was another than the recipe's.
     """
     target.mkdir(parents=True)
     parts: dict[str, nn.Module] = {"embedding_model": run.network, "classifier": run.classifier}
@@ -170,6 +172,7 @@ def publish_images(
             "split_seed": run.hparams["split_seed"],
             "seed": run.hparams["seed"],
             "hyperparameters": asdict(run.plan),
+            **(training or {}),
         },
     }
     text = json.dumps(card, indent=2) + "\n"

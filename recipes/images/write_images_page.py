@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nip_audio.evaluation.image_detection import CLEAN_ONLY, COMBINE
-from nip_audio.evaluation.image_nip import ORACLE
+from nip_audio.evaluation.image_nip import GUIDED, ORACLE
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown
 from nip_audio.models.pretrained import list_pretrained
@@ -277,7 +277,7 @@ def nip(results: Results) -> str:
             tables.append(f"{SETS[name]}: {NOT_EVALUATED}")
             continue
         cells = [cell for cell in study["cells"] if cell["examples"] >= MIN_SUCCESSES]
-        few = [
+        weak = [
             f"{cell['name']} ({cell['examples']} of {cell['attempts']})"
             for cell in study["cells"]
             if cell not in cells
@@ -298,7 +298,7 @@ def nip(results: Results) -> str:
         undefended = percent(study["undefended"])
         head = f"{SETS[name]}, {study['model']}; {study['benign']} benign pictures, undefended "
         table = markdown(["defence", "benign, %", "mean DSR, %", *counts], rows)
-        left_out = f"\nToo few fool for a rate: {', '.join(few)}.\n" if few else ""
+        left_out = f"\nToo few fool for a rate: {', '.join(weak)}.\n" if weak else ""
         tables.append(f"{head}{undefended} % named rightly:\n\n{table}{left_out}")
     return "\n\n".join(tables)
 
@@ -342,6 +342,154 @@ def shrunk(results: Results) -> str:
     return markdown(heads, rows) if rows else NOT_EVALUATED
 
 
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without the line end behind it."""
+    return markdown(heads, rows).rstrip("\n")
+
+
+def few(examples: int) -> bool:
+    """Whether they give no rate."""
+    return examples < MIN_SUCCESSES
+
+
+def dsr_table(study: Results, cells: Sequence[tuple[str, Results]], heads: Sequence[str]) -> str:
+    """Defences by cells: DSR with its interval, benign accuracy before it."""
+    defences = [*study["benign_accuracy"], ORACLE]
+    rows = []
+    for defence in defences:
+        benign = study["benign_accuracy"].get(defence)
+        found = [percent(cell["dsr"][defence]) for _, cell in cells]
+        rows.append([defence, percent(benign) if benign else "–", *found])
+    return table(["defence", "benign, %", *heads], rows)
+
+
+def spatial(results: Results) -> str:
+    """What is saved of rotated and moved pictures."""
+    tables = []
+    for name in SETS:
+        study = results.get("spatial", {}).get(name)
+        if study is None:
+            tables.append(f"{SETS[name]}: {NOT_EVALUATED}")
+            continue
+        cells = [(c["attack"]["keep"], c) for c in study["cells"] if not few(c["examples"])]
+        heads = [f"{keep}: DSR, % ({c['examples']} of {c['attempts']} fool)" for keep, c in cells]
+        attack = study["cells"][0]["attack"]
+        random = study["at_random"]
+        head = (
+            f"{SETS[name]}, {study['model']}, {attack['degrees']:g}° and {attack['pixels']:g} "
+            f"pixels either way; moved by chance, {percent(random['accuracy'])} % of "
+            f"{random['pictures']} rightly named pictures still are; {study['benign']} benign, "
+            f"undefended {percent(study['undefended'])} %:\n\n"
+        )
+        tables.append(head + dsr_table(study, cells, heads))
+    return "\n\n".join(tables)
+
+
+def spatial_detection(results: Results) -> str:
+    """What the shipped calibrations make of them."""
+    rows = []
+    for name in SETS:
+        study = results.get("spatial", {}).get(name, {})
+        if "detection" not in study:
+            rows.append([SETS[name], "–", *[NOT_EVALUATED] * 6])
+            continue
+        for kind, found in sorted(study["detection"].items(), reverse=True):
+            false = " / ".join(percent(found["false_positives"][r]) for r in ("0.05", "0.01"))
+            counts = [str(found["pictures"]), str(found["clean"])]
+            flagged = [percent(found[f"at_{r}"]) for r in ("0.05", "0.01")]
+            rows.append([SETS[name], kind, *counts, number(found["auroc"]), *flagged, false])
+    heads = ["set", "pictures", "count", "clean", "AUROC", "flagged at 5 %, %", "at 1 %, %"]
+    return table([*heads, "clean flagged at 5 / 1 %, %"], rows)
+
+
+def elasticity(results: Results) -> str:
+    """DSR by the size of the change."""
+    tables = []
+    for name in SETS:
+        study = results.get("elasticity", {}).get(name)
+        if study is None:
+            tables.append(f"{SETS[name]}: {NOT_EVALUATED}")
+            continue
+        for attack, title in (
+            ("pgd-l2", "PGD within a ball of L2"),
+            ("pgd", "PGD, largest change"),
+        ):
+            found = [c for c in study["cells"] if c["attack"]["name"] == attack]
+            cells = [(c["name"], c) for c in found if not few(c["examples"])]
+            if not cells:
+                continue
+            heads = [
+                f"{c['attack']['eps']:g} ({c['examples']} of {c['attempts']})" for _, c in cells
+            ]
+            rows = [
+                [d, *(f"{100 * c['dsr'][d]['value']:.0f}" for _, c in cells)]
+                for d in (*study["benign_accuracy"], ORACLE)
+            ]
+            weak = [
+                f"{c['attack']['eps']:g} ({c['examples']})" for c in found if few(c["examples"])
+            ]
+            left = f"\n\nToo few fool for a rate at: {', '.join(weak)}." if weak else ""
+            steps = found[0]["attack"]["steps"]
+            head = f"{SETS[name]}, {study['model']}, {title}, {steps} steps, DSR in %:\n\n"
+            tables.append(f"{head}{table(['defence', *heads], rows)}{left}")
+    return "\n\n".join(tables)
+
+
+def remote(results: Results) -> str:
+    """Substitutes of a served model, and what their purifiers do for it."""
+    studies = results.get("remote", {})
+    if not studies:
+        return NOT_EVALUATED
+    parts = []
+    for name in (name for name in SETS if name in studies):
+        study = studies[name]
+        ones = sorted(study.values(), key=lambda one: one["queries"])
+        rows = [
+            [
+                one["network"],
+                str(one["queries"]),
+                str(one["requests"]),
+                f"{100 * one['agreement']:.1f}",
+                f"{100 * one['substitute_right']:.1f}",
+                f"{100 * one['remote_right']:.1f}",
+                percent(one["benign"]["undefended"]),
+                percent(one["benign"]["behind"][GUIDED]),
+                str(one["queries_measuring"]),
+            ]
+            for one in ones
+        ]
+        pictures = ones[0]["agreement_pictures"]
+        heads = ["substitute", "queries", "requests", f"agreement, % of {pictures}"]
+        heads += ["substitute right, %", "served model right, %", "benign undefended, %"]
+        heads += ["benign behind guided NIP, %", "queries to measure"]
+        parts.append(f"{SETS[name]}, {ones[0]['served']} served:\n\n{table(heads, rows)}")
+        parts += [remote_attacks(one) for one in ones]
+    return "\n\n".join(parts)
+
+
+def remote_attacks(one: Results) -> str:
+    """DSR before the served model, of one substitute's purifiers."""
+    cells = [
+        (f"{word}, {cell['name']}", cell)
+        for word, part in (("white box", "white_box"), ("transferred", "transferred"))
+        for cell in one[part]
+    ]
+    strong = [(title, cell) for title, cell in cells if not few(cell["examples"])]
+    rows = [
+        [
+            name,
+            f"{100 * one['benign']['behind'][name]['value']:.1f}",
+            *(f"{100 * cell['dsr'][name]['value']:.0f}" for _, cell in strong),
+        ]
+        for name in one["benign"]["behind"]
+    ]
+    heads = [f"{title} ({cell['examples']} of {cell['attempts']})" for title, cell in strong]
+    weak = [f"{t} ({c['examples']} of {c['attempts']})" for t, c in cells if few(c["examples"])]
+    left = f"\n\nToo few fool for a rate: {', '.join(weak)}." if weak else ""
+    shown = table(["purifier", "benign, %", *heads], rows)
+    return f"{one['network']}, {one['queries']} queries, DSR in %:\n\n{shown}{left}"
+
+
 def main() -> None:
     """Fill the template."""
     source, target = map(Path, sys.argv[1:])
@@ -361,6 +509,10 @@ def main() -> None:
         "nip": nip(results),
         "screening": screening(results),
         "shrunk": shrunk(results),
+        "spatial": spatial(results),
+        "spatial_detection": spatial_detection(results),
+        "elasticity": elasticity(results),
+        "remote": remote(results),
     }
     for name, text in parts.items():
         template = template.replace(f"{{{name}}}", text)

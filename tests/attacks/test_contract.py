@@ -8,12 +8,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from nip_audio.attacks.objectives import Identification
 from nip_audio.attacks.registry import ATTACKS, make_attack, names_at
-from nip_audio.core.adapter import Batch
+from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import AttackError
+from nip_audio.image.models.lenet import LeNet1
 
 # cheap settings: an attack that is not here fails the first test
 CHEAP: dict[str, dict[str, object]] = {
@@ -36,11 +38,15 @@ CHEAP: dict[str, dict[str, object]] = {
     "hopskipjump": {"queries": 60},
     "fakebob": {"eps": 0.01, "steps": 2, "samples": 4},
     "kenansville": {"steps": 3},
+    "spatial": {"rotations": 3, "translations": 3},
     "s-ala": {"eps": 0.01, "steps": 2, "front": 1, "tail": 1},
     "r-ala": {"eps": 0.01, "steps": 2, "front": 1, "tail": 1},
     "pgd-e2e": {"eps": 0.01, "steps": 2, "restarts": 2},
 }
-CASES = [(name, level) for level in ("raw", "input") for name in names_at(level)]
+CASES = [
+    *((name, level) for level in ("raw", "input") for name in names_at(level)),
+    *((name, "picture") for name, entry in ATTACKS.items() if entry.pictures_only),
+]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -48,12 +54,14 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def attack_of(name: str, level: str):
-    settings = dict(CHEAP[name])
+    settings, level = dict(CHEAP[name]), "input" if level == "picture" else level
     return make_attack(name, eps=settings.pop("eps", None), level=level, settings=settings)
 
 
 def world(tiny_model: InstrumentedModel, level: str) -> tuple[InstrumentedModel, Batch]:
     """A model and two items of different length, with junk in the padding."""
+    if level == "picture":
+        return picture_world()
     x = 0.2 * (torch.rand(2, 4000, generator=seeded(7)) - 0.5)
     batch = Batch(x, torch.tensor([4000, 3200]), ("a", "b"))
     if level == "raw":
@@ -62,6 +70,13 @@ def world(tiny_model: InstrumentedModel, level: str) -> tuple[InstrumentedModel,
     junk = features.x.clone()
     junk[1, :, int(features.lengths[1]) :] = 0.5
     return tiny_model.without_front_end(), features.with_x(junk)
+
+
+def picture_world() -> tuple[InstrumentedModel, Batch]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = InstrumentedModel(LeNet1(), head=nn.Linear(192, 3), bounds=Bounds(0.0, 1.0)).eval()
+    return model, Batch(torch.rand(2, 1, 28, 28, generator=seeded(7)), None, ("a", "b"))
 
 
 def state_of(model: InstrumentedModel) -> list[object]:
@@ -109,7 +124,8 @@ def test_contract(tiny_model, hook_count, name, level):
     assert not x.requires_grad
     assert x.isfinite().all()
     assert result.batch.ids == batch.ids
-    assert x[1, ..., int(batch.lengths[1]) :].eq(0).all()
+    if batch.lengths is not None:
+        assert x[1, ..., int(batch.lengths[1]) :].eq(0).all()
     assert x.min() >= model.bounds.low
     assert x.max() <= model.bounds.high
     if attack.limit is not None:

@@ -69,6 +69,8 @@ def test_what_was_fitted_lies_beside_the_configuration(write_config, tmp_path):
         ({"attack": "pgd"}, "pgd needs eps"),
         ({"attack": "pgd", "eps": [0.1], "settings": {"step": 3}}, "pgd has no setting step"),
         ({"attack": "pgd", "eps": [0.1], "level": "image"}, "cannot work at level 'image'"),
+        ({"attack": "spatial", "level": "input"}, "spatial is for pictures only"),
+        ({"attack": "spatial"}, "spatial is for pictures only"),
     ],
 )
 def test_senseless_attack_is_found_before_anything_is_computed(write_config, attack, match):

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from nip_audio.audio.manifest import walk_files
 from nip_audio.core.adapter import Batch
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
-from nip_audio.errors import InputError
+from nip_audio.core.state import file_sha256
+from nip_audio.errors import InputError, StateError
 from nip_audio.evaluation.backdoor_judging import JudgingPlan
 from nip_audio.evaluation.image_backdoors import NO_TRIGGER, ImageBackdoors
 from nip_audio.evaluation.image_detection import CLEAN_ONLY, COMBINE, ImageDetection
-from nip_audio.evaluation.image_nip import ORACLE, ImageNip, image_defences
-from nip_audio.evaluation.image_systems import ImageAttackPlan, image_system
+from nip_audio.evaluation.image_detector import ShippedDetector, moved_at_random
+from nip_audio.evaluation.image_nip import GUIDED, ORACLE, ImageNip, image_defences
+from nip_audio.evaluation.image_systems import AttackedPictures, ImageAttackPlan, image_system
 from nip_audio.evaluation.measured import RowBank
+from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.image.datasets import load_images
 from nip_audio.integrations.image_publishing import run_recipe
 from nip_audio.integrations.image_training import ImageTraining
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
+from nip_audio.screening.picture_calibration import calibrate_pictures
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FGSM = ImageAttackPlan("fgsm", (0.1, 0.3), items=40, batch=20)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +124,56 @@ def test_nip_saves_nothing_it_cannot_and_keeps_its_count(system):
     cell = found["cells"][1]
     assert set(cell["dsr"]) == {*defences, ORACLE}
     assert all(0 <= share["value"] <= 1 for share in cell["dsr"].values())
+
+
+def test_without_a_purifier_noise_is_matched_to_the_published_nip(system):
+    train = load_images("digits", "train").pixels
+    found = image_defences(system, train, guided=None, layer="flatten", candidates=60, seed=1)
+    assert GUIDED not in found
+    assert "noise as strong as NIP, descent" in found
+
+
+@pytest.fixture
+def calibrated(system, tmp_path):
+    """The system with a calibration beside its model, as shipped ones have."""
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    for number, picture in enumerate(system.calibrate.pixels[:110]):
+        ImageAdapter().save(picture, folder / f"{number}.png")
+    target = tmp_path / "calibration.safetensors"
+    calibrate_pictures(
+        system.pretrained, walk_files(folder, ImageAdapter().suffixes), draws=1
+    ).save(target)
+    card = system.pretrained.card
+    data = {**card.data, "calibration": {"file": str(target), "sha256": file_sha256(target)}}
+    return replace(system, pretrained=replace(system.pretrained, card=replace(card, data=data)))
+
+
+def test_the_shipped_detector_sees_noise_and_not_clean_pictures(calibrated, system):
+    clean = AttackedPictures(
+        system.test.pixels[:20], torch.arange(20), torch.zeros(20, dtype=torch.bool), 0.0
+    )
+    noise = replace(clean, pixels=to_8_bits(torch.rand(20, 1, 28, 28, generator=seeded())))
+    detector = ShippedDetector(calibrated, clean=20, rounds=20)
+    assert detector.result(clean)["auroc"]["value"] == pytest.approx(0.5)
+    found = detector.result(noise)
+    assert found["auroc"]["value"] > 0.9
+    assert found["at_0.05"]["value"] > found["false_positives"]["0.05"]["value"]
+    with pytest.raises(StateError, match="has no calibration"):
+        ShippedDetector(system)
+
+
+def test_spatial_attacks_are_made_and_random_motion_stands_beside_them(system):
+    plan = ImageAttackPlan(
+        "spatial", settings={"rotations": 5, "translations": 3}, items=20, batch=20
+    )
+    ((_, attack),) = plan.attacks()
+    made = system.attacked(plan, attack)
+    control = moved_at_random(system, attack, items=20)
+    assert torch.equal(made.rows, control.rows)
+    assert int(made.fooled.sum()) > int(control.fooled.sum())  # chosen, not by chance
+    again = moved_at_random(system, attack, items=20)
+    assert torch.equal(control.pixels, again.pixels)
 
 
 def test_backdoors_are_trained_and_judged():

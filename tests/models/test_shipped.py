@@ -215,3 +215,10 @@ def test_speechbrain_loads_it_too_and_agrees(card, tmp_path, voice):
     ours = load_pretrained(card.directory).model.scores(Batch(waves))
     torch.testing.assert_close(scores, ours, atol=1e-5, rtol=1e-5)
     assert names == [card.labels[int(i)] for i in index]
+
+
+@pytest.mark.parametrize("name", ["lenet5-mnist", "vgg-cifar10"])
+def test_shipped_calibrations_of_pictures_load(name):
+    pretrained = load_pretrained(SHIPPED / name)
+    known = Calibration.load(pretrained.card.calibration_path, model_id=pretrained.card.model_id)
+    assert known.threshold(0.01) > known.threshold(0.05)
