@@ -261,6 +261,13 @@ def robustness(results: Results) -> str:
     return markdown([*heads, "p against the next"], rows)
 
 
+def guided_mean(results: Results, name: str) -> str:
+    """Mean DSR of guided NIP over the attacks that fool enough pictures, percent."""
+    cells = results.get("nip", {}).get(name, {}).get("cells", [])
+    values = [c["dsr"][GUIDED]["value"] for c in cells if c["examples"] >= MIN_SUCCESSES]
+    return f"{100 * float(np.mean(values)):.1f}" if values else NOT_EVALUATED
+
+
 def chance(p: float | None) -> str:
     """A p-value; results are kept to five digits."""
     if p is None:
@@ -507,6 +514,7 @@ def main() -> None:
         "inversion": inversion(results),
         "robustness": robustness(results),
         "nip": nip(results),
+        **{f"mean_{name}": guided_mean(results, name) for name in SETS},
         "screening": screening(results),
         "shrunk": shrunk(results),
         "spatial": spatial(results),
