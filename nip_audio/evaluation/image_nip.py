@@ -157,6 +157,45 @@ class ImageNip:
                 keep(found)
         return found
 
+    def adaptive(self, plans: Sequence[ImageAttackPlan]) -> list[dict[str, Any]]:
+        """Attack through the defence: who makes the picture knows the defence and its weights.
+
+        No robust accuracy: what one attack leaves is an upper bound of it.
+
+        Args:
+            plans: Attacks that follow a gradient.
+
+        Returns:
+            One cell an attack: of the pictures that the undefended model names rightly, the share
+            that is so named behind guided NIP, and behind noise as strong, when the attack went
+            through it; and by the undefended model when it went through that.
+        """
+        chosen = {n: d for n, d in self.defences.items() if n == GUIDED or n.startswith(MATCHED)}
+        cells = []
+        for plan in plans:
+            for name, attack in plan.attacks():
+                self.progress(f"adaptive, {name}")
+                plain = self.system.attacked(plan, attack)
+                left = {"undefended": self._withstood(plain)}
+                for title, defence in chosen.items():
+                    generator = torch.Generator().manual_seed(seed_of(self.system.seed, "adaptive"))
+                    defended = defend(self.system.model, defence, generator=generator)
+                    made = self.system.attacked(plan, attack, model=defended, knows=title)
+                    left[title] = self._withstood(made)
+                cells.append(
+                    {
+                        "name": name,
+                        "attack": attack.settings(),
+                        "attempts": len(plain),
+                        "still_right": left,
+                    }
+                )
+        return cells
+
+    def _withstood(self, made: AttackedPictures) -> dict[str, float]:
+        who = tuple(map(str, made.rows.tolist()))
+        return proportion((~made.fooled).numpy(), who, seed=self.system.seed).to_json()
+
     def _saved(self, attacked: AttackedPictures) -> dict[str, Any]:
         labels = self.system.test.labels[attacked.rows]
         who = tuple(map(str, attacked.rows.tolist()))

@@ -44,7 +44,10 @@ def main() -> None:
     plans = [ImageAttackPlan.from_json(one) for one in chosen["attacks"]]
     facts = {"model": card.name, "seed": seed}
     keys = ["nip", options.system]
-    study.results(plans, lambda found: add_result(options.results, keys, {**facts, **found}))
+    found = study.results(plans, lambda part: add_result(options.results, keys, {**facts, **part}))
+    knowing = [ImageAttackPlan.from_json(one) for one in chosen["adaptive"]]
+    found["adaptive"] = study.adaptive(knowing)
+    add_result(options.results, keys, {**facts, **found})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from nip_audio.evaluation.image_nip import GUIDED, ORACLE
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown
 from nip_audio.models.pretrained import list_pretrained
+from nip_audio.purifiers.noise import MATCHED
 
 HERE = Path(__file__).resolve().parent
 Results = Mapping[str, Any]
@@ -259,6 +260,23 @@ def robustness(results: Results) -> str:
     ]
     heads = ["rank", "model", "mean NCCR", "clean, %", "noise, %", "PGD, %"]
     return markdown([*heads, "p against the next"], rows)
+
+
+def adaptive(results: Results) -> str:
+    """What is left when the attack goes through the defence."""
+    rows = []
+    for name in SETS:
+        cells = results.get("nip", {}).get(name, {}).get("adaptive")
+        if cells is None:
+            rows.append([SETS[name], "–", "–", *[NOT_EVALUATED] * 3])
+            continue
+        for cell in cells:
+            left = cell["still_right"]
+            noise = next(title for title in left if title.startswith(MATCHED))
+            shares = (percent(left[title]) for title in ("undefended", GUIDED, noise))
+            rows.append([SETS[name], cell["name"], str(cell["attempts"]), *shares])
+    heads = ["set", "attack", "pictures", "undefended, %", "guided NIP, %", "noise as strong, %"]
+    return markdown(heads, rows)
 
 
 def guided_mean(results: Results, name: str) -> str:
@@ -514,6 +532,7 @@ def main() -> None:
         "inversion": inversion(results),
         "robustness": robustness(results),
         "nip": nip(results),
+        "adaptive": adaptive(results),
         **{f"mean_{name}": guided_mean(results, name) for name in SETS},
         "screening": screening(results),
         "shrunk": shrunk(results),

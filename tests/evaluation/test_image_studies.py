@@ -13,6 +13,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
 from nip_audio.core.state import file_sha256
+from nip_audio.defended import defend
 from nip_audio.errors import InputError, StateError
 from nip_audio.evaluation.backdoor_judging import JudgingPlan
 from nip_audio.evaluation.image_backdoors import NO_TRIGGER, ImageBackdoors
@@ -119,11 +120,26 @@ def test_nip_saves_nothing_it_cannot_and_keeps_its_count(system):
         channels=1,
     )
     defences = image_defences(system, train, guided=guided, layer="flatten", candidates=60, seed=1)
-    found = ImageNip(system, defences, "flatten", benign=40).results([FGSM])
+    study = ImageNip(system, defences, "flatten", benign=40)
+    found = study.results([FGSM])
     assert set(found["benign_accuracy"]) == set(defences)
     cell = found["cells"][1]
     assert set(cell["dsr"]) == {*defences, ORACLE}
     assert all(0 <= share["value"] <= 1 for share in cell["dsr"].values())
+
+    plan = ImageAttackPlan("pgd", (0.3,), items=40, batch=20, settings={"steps": 10})
+    ((_, pgd),) = plan.attacks()
+    (knowing,) = study.adaptive([plan])
+    noise = "noise as strong as guided NIP"
+    assert set(knowing["still_right"]) == {"undefended", GUIDED, noise}
+    unaware = system.attacked(plan, pgd)
+    defended = defend(system.model, guided, generator=seeded())
+    saved = float(
+        (system.named(unaware.pixels, defended) == system.test.labels[unaware.rows]).mean(
+            dtype=torch.float32
+        )
+    )
+    assert knowing["still_right"][GUIDED]["value"] <= saved  # it goes through the purifier
 
 
 def test_without_a_purifier_noise_is_matched_to_the_published_nip(system):

@@ -118,6 +118,12 @@ def pad(*wavs: Tensor) -> tuple[Batch, Tensor]:
     return batch, batch.lengths / batch.x.shape[1]
 
 
+def assert_same_but_for_rounding(found: Tensor, expected: Tensor) -> None:
+    """Theirs averages by a mask of lengths, ours without; random weights reach values of 2,000."""
+    scale = max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, atol=1e-6 * scale, rtol=1e-5)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_speechbrain_loads_what_the_toolkit_loads(make_folder, tmp_path, architecture):
     folder = make_folder(architecture)
@@ -126,12 +132,12 @@ def test_speechbrain_loads_what_the_toolkit_loads(make_folder, tmp_path, archite
     wavs = waveforms(8, 16000)
     scores, best, index, text = theirs.classify_batch(wavs)
     expected = ours.scores(Batch(wavs))
-    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(best, expected.amax(dim=1), atol=1e-5, rtol=0)
+    assert_same_but_for_rounding(scores, expected)
+    assert_same_but_for_rounding(best, expected.amax(dim=1))
     assert text == [ours.labels[i] for i in ours.predict(Batch(wavs))]
     assert torch.equal(index, ours.predict(Batch(wavs)))
     embeddings = theirs.encode_batch(wavs)
-    torch.testing.assert_close(embeddings[:, 0], ours.embed(Batch(wavs)), atol=1e-5, rtol=1e-5)
+    assert_same_but_for_rounding(embeddings[:, 0], ours.embed(Batch(wavs)))
     assert embeddings.shape[1] == 1
     # random weights, but not a network that says the same of everything
     assert float(expected.std(dim=0).max()) > 1e-4
