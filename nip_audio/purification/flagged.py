@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nip_audio.errors import AudioError, FileError, ImageError, InputError
+from nip_audio.audio.manifest import Recording
+from nip_audio.errors import FileError, InputError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.files import FilePurifier, PlannedFile, PurifiedFile
@@ -83,22 +84,12 @@ def purify_flagged(
         InputError: If a manifest's id is no name for a file below ``out``.
         OutputError: If something cannot be written.
     """
-    done, failures, earlier = [], [], 0
-    for record in results.files():
-        if record.verdict not in PURIFIED:
-            continue
-        recording = source.find(record.id)
-        planned = PlannedFile(recording.path, out / _below(record.id, ".wav"))
-        if planned.sidecar.exists():
-            earlier += 1
-        else:
-            try:
-                audio = recording.read(purifier.adapter.settings)
-                done.append(purifier.purify_read(planned, audio, force=True))
-            except AudioError as err:
-                failures.append(err)
-        progress()
-    return PurifiedRun(done, earlier, failures)
+
+    def purify(recording: Recording, written: Path) -> PurifiedFile:
+        audio = recording.read(purifier.adapter.settings)
+        return purifier.purify_read(PlannedFile(recording.path, written), audio, force=True)
+
+    return _each_flagged(results, source, out, ".wav", purify, progress)
 
 
 def purify_flagged_pictures(
@@ -128,22 +119,37 @@ def purify_flagged_pictures(
         OutputError: If something cannot be written.
     """
     adapter = ImageAdapter(*pretrained.card.image_shape)
-    done, failures, earlier = [], [], 0
+
+    def purify(file: Recording, written: Path) -> ChangedPicture:
+        adapter.read(file)  # refuses what has become a link to elsewhere
+        written.parent.mkdir(parents=True, exist_ok=True)
+        return purify_picture(pretrained, Path(file.path), written, purifier, seed=seed, force=True)
+
+    return _each_flagged(results, source, out, ".png", purify, progress)
+
+
+def _each_flagged(
+    results: Results,
+    source: Source,
+    out: Path,
+    ending: str,
+    purify: Callable[[Recording, Path], PurifiedFile | ChangedPicture],
+    progress: Callable[[], None],
+) -> PurifiedRun:
+    """Purify what is flagged and has no sidecar yet: it is written last."""
+    done: list[PurifiedFile | ChangedPicture] = []
+    failures: list[FileError] = []
+    earlier = 0
     for record in results.files():
         if record.verdict not in PURIFIED:
             continue
-        file, written = source.find(record.id), out / _below(record.id, ".png")
+        written = out / _below(record.id, ending)
         if written.with_suffix(".json").exists():
             earlier += 1
         else:
             try:
-                adapter.read(file)  # refuses what has become a link to elsewhere
-                written.parent.mkdir(parents=True, exist_ok=True)
-                path = Path(file.path)
-                done.append(
-                    purify_picture(pretrained, path, written, purifier, seed=seed, force=True)
-                )
-            except ImageError as err:
+                done.append(purify(source.find(record.id), written))
+            except FileError as err:
                 failures.append(err)
         progress()
     return PurifiedRun(done, earlier, failures)
