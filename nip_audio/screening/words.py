@@ -44,7 +44,7 @@ class Words:
 
 RECORDINGS = Words(
     clean="audio",
-    none_found="no audio file in {}, expected wav, flac, ogg or mp3",
+    none_found="no audio file in {}, expected wav, flac, ogg or mp3 (pictures: --modality image)",
     raw="waveform",
     input="spectrogram",
     same="the same recording as",

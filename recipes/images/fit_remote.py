@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from options import tell
+from options import run_calmly, tell
 from torch import Tensor
 
 from nip_audio.attacks.registry import make_attack
@@ -47,16 +47,17 @@ def main() -> None:
     run = read_run(options.recipe, {})
     shape = tuple(run.hparams["image_shape"])
     pixels = read_pictures(options.pictures, shape)
-    if len(pixels) < options.measure + 20:
-        raise InputError(
-            f"{len(pixels)} usable pictures, {options.measure} are kept back; expected at least 20 "
-            "more, and better thousands"
-        )
     kept, asked = pixels[: options.measure], pixels[options.measure :][: options.queries]
-    remote = client(options)
     steps, low, high = options.steps, options.eps / 10, options.eps * 1.5
     guided = GuidedSettings(steps=steps, raw_share=0.0, eps_input=(low, min(high, 0.5)))
     plan = RemotePlan(guided=guided, seed=options.seed)
+    if len(asked) < 2 * plan.batch:
+        raise InputError(
+            f"{len(asked)} pictures are left to ask about, of {len(pixels)} usable ones less "
+            f"{options.measure} kept back and --queries {options.queries} at most; expected at "
+            f"least {2 * plan.batch}, and better thousands: raise --queries, or give more pictures"
+        )
+    remote = client(options)
     substitute = fit_to_remote(remote, asked, run, plan, options.out, progress=tell)
     found = {"fit": substitute.card.data["metrics"], "requests": remote.requests}
     if options.measure:
@@ -74,8 +75,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pictures", type=Path, required=True, help="folder of benign pictures")
     made.add_argument("--labels", type=Path, required=True, help="one name a line, in their order")
     made.add_argument("--out", type=Path, required=True, help="directory to write")
-    made.add_argument("--queries", type=int, default=2000, help="most pictures to learn from")
-    made.add_argument("--measure", type=int, default=100, help="pictures kept back; 0: none")
+    made.add_argument(
+        "--queries",
+        type=int,
+        default=2000,
+        help="most pictures to learn from; --measure asks for more",
+    )
+    made.add_argument(
+        "--measure",
+        type=int,
+        default=100,
+        help="pictures kept back to measure with, some five queries each; 0: none",
+    )
     made.add_argument("--eps", type=float, default=8 / 255, help="strength of the attacks")
     made.add_argument("--steps", type=int, default=300, help="of the purifier's training")
     made.add_argument("--pictures-a-request", type=int, default=1)
@@ -145,4 +156,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    main()
+    run_calmly(main)

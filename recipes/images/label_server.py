@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from options import run_calmly
 from PIL import Image as pillow
 
 from nip_audio.core.adapter import Batch
@@ -131,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_calmly(main)

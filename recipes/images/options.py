@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from nip_audio.errors import NipAudioError
+
+REFUSED = 65  # as nip-audio ends where what was given cannot be used
 
 
 def plan_parser(description: str | None) -> argparse.ArgumentParser:
@@ -31,6 +36,15 @@ def read_plan(options: argparse.Namespace) -> dict[str, Any]:
     """Read the plan."""
     plan: dict[str, Any] = yaml.safe_load(options.plan.read_text(encoding="utf-8"))
     return plan
+
+
+def run_calmly(work: Callable[[], None]) -> None:
+    """Run; what was given and cannot be used is one line, not a traceback."""
+    try:
+        work()
+    except NipAudioError as err:
+        tell(f"error: {err}")
+        sys.exit(REFUSED)
 
 
 def tell(what: str) -> None:
