@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from nip_audio.attacks.one_pixel import OnePixel
 from nip_audio.attacks.spatial import Spatial
 from nip_audio.attacks.square import Square
 from nip_audio.attacks.universal import UniversalPerturbation
+from nip_audio.core.near import near_names
 from nip_audio.errors import AttackError
 
 __all__ = ["ATTACKS", "AttackEntry", "Level", "attack_entry", "make_attack", "names_at"]
@@ -114,8 +114,7 @@ def attack_entry(name: str) -> AttackEntry:
         AttackError: For an unknown name, listing near ones.
     """
     if name not in ATTACKS:
-        near = difflib.get_close_matches(str(name), ATTACKS, n=3) or ATTACKS
-        raise AttackError(f"no attack {name!r}; near: {', '.join(near)}")
+        raise AttackError(f"no attack {name!r}; {near_names(str(name), ATTACKS)}")
     return ATTACKS[name]
 
 

@@ -215,6 +215,6 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
     if model_id is not None and content["model_id"] != model_id:
         raise StateError(
             f"{path} was made for model {content['model_id'][:12]}, this model is {model_id[:12]}; "
-            f"make a new {what} for this model, or pass the model it was made for"
+            f"make a new {content['kind']} for this model, or pass the model it was made for"
         )
     return State(content["kind"], content["model_id"], tensors, content["meta"])

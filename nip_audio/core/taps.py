@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nip_audio.core.near import near_names
 from nip_audio.errors import InputError, LayerNotFoundError
 
 __all__ = ["LayerTap", "tap_layers"]
@@ -61,10 +61,9 @@ def find_layers(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Modul
     modules = {name: module for name, module in network.named_modules() if name}
     for layer in layers:
         if layer not in modules:
-            near = difflib.get_close_matches(layer, modules, n=3, cutoff=0.4) or list(modules)[:5]
             raise LayerNotFoundError(
-                f"layer {layer!r} does not exist in {type(network).__name__}; near: "
-                f"{', '.join(near)}"
+                f"layer {layer!r} does not exist in {type(network).__name__}; "
+                f"{near_names(layer, modules)}"
             )
     return {layer: modules[layer] for layer in layers}
 

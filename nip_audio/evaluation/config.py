@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from nip_audio.attacks.registry import Level, attack_entry, make_attack
+from nip_audio.core.near import near_names
 from nip_audio.errors import AttackError, InputError
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
@@ -246,8 +246,7 @@ def _defence(data: object, where: str, config: Path) -> Mapping[str, Any]:
 
 def _known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3) or list(names)
-        raise InputError(f"{what} {name!r} is unknown; near: {', '.join(near)}")
+        raise InputError(f"{what} {name!r} is unknown; {near_names(name, names)}")
 
 
 def _checked(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
+from nip_audio.core.near import near_names
 from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.errors import AudioError, EnrolmentError, StateError
 from nip_audio.models.plda import Plda
@@ -67,8 +67,9 @@ class Enrolment:
             EnrolmentError: With near matches, if the speaker is not enrolled.
         """
         if speaker not in self.speakers:
-            near = difflib.get_close_matches(speaker, self.speakers, n=3) or self.speakers[:5]
-            raise EnrolmentError(f"speaker {speaker!r} is not enrolled; near: {', '.join(near)}")
+            raise EnrolmentError(
+                f"speaker {speaker!r} is not enrolled; {near_names(speaker, self.speakers)}"
+            )
         return self.embeddings[self.speakers.index(speaker)]
 
     def save(self, path: Path, *, force: bool = False) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.near import near_names
 from nip_audio.errors import InputError
 from nip_audio.purifiers.activation_pruning import ActivationPruning
 from nip_audio.purifiers.anti_adversary import AntiAdversary
@@ -144,8 +144,7 @@ def defence_entry(name: str) -> DefenceEntry:
 
 def _entry(name: str, entries: Mapping[str, DefenceEntry], what: str) -> DefenceEntry:
     if name not in entries:
-        near = difflib.get_close_matches(str(name), entries, n=3) or entries
-        raise InputError(f"no {what} {name!r}; near: {', '.join(near)}")
+        raise InputError(f"no {what} {name!r}; {near_names(str(name), entries)}")
     return entries[name]
 
 

@@ -49,7 +49,7 @@ def test_unknown_layer_lists_near_names_and_hooks_nothing(network, hook_count):
 
 def test_name_like_no_other_lists_the_first_layers(network):
     with (
-        pytest.raises(LayerNotFoundError, match="near: first, relu, second"),
+        pytest.raises(LayerNotFoundError, match="known: first, relu, second"),
         tap_layers(network, ["zzzzzzzz"]),
     ):
         pytest.fail("the context must not open")

@@ -146,7 +146,7 @@ def test_a_pool_of_another_network_is_refused(defended, tiny_model):
     with pytest.raises(InputError, match="looks into another network"):
         defended_by(by_hand().model, defended.defence.pool)
     defended.defence.pool.layer = "nowhere"
-    with pytest.raises(LayerNotFoundError, match="near"):
+    with pytest.raises(LayerNotFoundError, match="'nowhere' does not exist"):
         defended_by(tiny_model, defended.defence.pool)
 
 
