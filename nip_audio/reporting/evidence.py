@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nip_audio.core.decision import evidence_names
 from nip_audio.core.noise import Noise
+from nip_audio.errors import FileError
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measured import Measurement, PictureMeasurement
+from nip_audio.screening.records import ScreenRecord
 
-__all__ = ["Evidence"]
+__all__ = ["Evidence", "require_unchanged"]
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,26 @@ class Evidence:
         for (noise, row), value in zip(names, deviations, strict=True):
             table[places.index(noise), rows.index(row)] = value
         return Evidence(table, config.noises, rows)
+
+
+def require_unchanged(
+    record: ScreenRecord, sha256: str, path: Path | str, error: type[FileError]
+) -> None:
+    """Refuse to show a file under a verdict that another one got.
+
+    Args:
+        record: What the run says of the file.
+        sha256: Of the file as it is now.
+        path: Where it lies.
+        error: Of its kind.
+
+    Raises:
+        FileError: If it is not what was screened.
+    """
+    if sha256 != record.sha256:
+        raise error(
+            path,
+            code="changed",
+            found="the file is not the one that was screened: its SHA-256 is another",
+            remedy="screen again",
+        )

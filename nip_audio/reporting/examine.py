@@ -17,7 +17,7 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.audio import Heard, PurifiedAudio, hear, purify_audio
 from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
-from nip_audio.reporting.evidence import Evidence
+from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure
 from nip_audio.screening.records import ScreenRecord
@@ -110,13 +110,7 @@ class Examiner:
             AudioError: If it cannot be read any more, or is not what was screened.
         """
         audio = recording.read(self.settings)
-        if audio.sha256 != record.sha256:
-            raise AudioError(
-                recording.path,
-                code="changed",
-                found="the file is not the one that was screened: its SHA-256 is another",
-                remedy="screen again",
-            )
+        require_unchanged(record, audio.sha256, recording.path, AudioError)
         purified, after = None, None
         if self.purifier is not None and record.verdict in PURIFIED:
             purified = purify_audio(

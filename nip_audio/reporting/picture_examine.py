@@ -14,7 +14,7 @@ from nip_audio.image.adapter import Image, ImageAdapter, to_8_bits
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
-from nip_audio.reporting.evidence import Evidence
+from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure_picture, noise_generator
 from nip_audio.screening.records import ScreenRecord
@@ -71,13 +71,7 @@ class PictureExaminer:
             ImageError: If it cannot be read any more, or is not what was screened.
         """
         picture = self.adapter.read(file)
-        if picture.sha256 != record.sha256:
-            raise ImageError(
-                file.path,
-                code="changed",
-                found="the file is not the one that was screened: its SHA-256 is another",
-                remedy="screen again",
-            )
+        require_unchanged(record, picture.sha256, file.path, ImageError)
         after = None
         if self.purifier is not None and record.verdict in PURIFIED:
             after = self._purified(self.purifier, picture)

@@ -22,11 +22,12 @@ from nip_audio.detectors.conformal import out_of_fold_distances
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
-from nip_audio.errors import AudioError, CalibrationError, InputError
+from nip_audio.errors import AudioError, CalibrationError, FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import measure, noise_generator
 from nip_audio.screening.measured import Measurement
+from nip_audio.screening.reading import read_once
 
 __all__ = ["calibrate"]
 
@@ -87,29 +88,14 @@ def calibrate(
         )
     measured: list[tuple[str, str, Measurement]] = []
     noisy: list[tuple[str, Measurement]] = []
-    failures: list[AudioError] = []
-    contents: set[str] = set()
-    for recording in recordings:
-        try:
-            audio = recording.read(adapter.settings)
-            if audio.content_sha256 in contents:
-                raise AudioError(
-                    recording.path,
-                    code="duplicate",
-                    found="the same audio is already in the calibration",
-                    remedy="add other recordings: copies earn no lower false-positive rate",
-                )
-        except AudioError as err:
-            failures.append(err)
-        else:
-            contents.add(audio.content_sha256)
-            group = recording.speaker or recording.id
-            result = measure(pretrained, audio, config, names=names, seed=seed)
-            measured.append((group, audio.content_sha256, result))
-            if tolerated_noise_rms is not None:
-                copy = _noisy_copy(audio, tolerated_noise_rms, seed)
-                noisy.append((group, measure(pretrained, copy, config, names=names, seed=seed)))
-        progress(recording)
+    failures: list[FileError] = []
+    for recording, audio in read_once(recordings, adapter.read, _copy, failures, progress):
+        group = recording.speaker or recording.id
+        result = measure(pretrained, audio, config, names=names, seed=seed)
+        measured.append((group, audio.content_sha256, result))
+        if tolerated_noise_rms is not None:
+            copy = _noisy_copy(audio, tolerated_noise_rms, seed)
+            noisy.append((group, measure(pretrained, copy, config, names=names, seed=seed)))
     if len(measured) < _MIN_FILES:
         raise CalibrationError(
             f"{len(measured)} usable recordings ({len(failures)} failed), expected at least "
@@ -139,6 +125,15 @@ def calibrate(
         seen=tuple(sorted(content for _, content, _ in measured)),
         sources=sources,
         failures=tuple(failures),
+    )
+
+
+def _copy(recording: Recording) -> AudioError:
+    return AudioError(
+        recording.path,
+        code="duplicate",
+        found="the same audio is already in the calibration",
+        remedy="add other recordings: copies earn no lower false-positive rate",
     )
 
 

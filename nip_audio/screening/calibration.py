@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -184,13 +185,11 @@ def _state_of_recordings(calibration: Calibration) -> State:
     if domain is None:
         raise InputError("a calibration of recordings has no spectra, expected some")
     tensors = {
-        "distances": torch.from_numpy(calibration.distances),
+        **_fitted(calibration),
         "domain_distances": torch.from_numpy(calibration.domain_distances),
         "consistencies": torch.from_numpy(calibration.consistencies),
+        **_named("domain", domain.to_tensors()),
     }
-    tensors |= {f"rates.{k}": t for k, t in calibration.rates.to_tensors().items()}
-    tensors |= {f"detector.{k}": t for k, t in calibration.detector.to_tensors().items()}
-    tensors |= {f"domain.{k}": t for k, t in domain.to_tensors().items()}
     meta = {
         "sample_rate_hz": calibration.sample_rate_hz,
         "names": calibration.names,
@@ -229,9 +228,6 @@ def _state_of_pictures(calibration: Calibration) -> State:
     detector = calibration.detector
     if not isinstance(detector, CleanDensity):
         raise InputError(f"the detector is {detector!r}, expected CleanDensity for pictures")
-    tensors = {"distances": torch.from_numpy(calibration.distances)}
-    tensors |= {f"rates.{k}": t for k, t in calibration.rates.to_tensors().items()}
-    tensors |= {f"detector.{k}": t for k, t in detector.to_tensors().items()}
     meta = {
         "nccr": calibration.config.to_json(),
         "signed": calibration.rates.signed,
@@ -241,7 +237,7 @@ def _state_of_pictures(calibration: Calibration) -> State:
         "seen": list(calibration.seen),
         "sources": calibration.sources,
     }
-    return State(_OF_PICTURES, calibration.model_id, tensors, meta)
+    return State(_OF_PICTURES, calibration.model_id, _fitted(calibration), meta)
 
 
 def _pictures_of(state: State) -> Calibration:
@@ -261,6 +257,19 @@ def _pictures_of(state: State) -> Calibration:
         sources=str(meta.get("sources", "")),
         scale=float(meta.get("scale", 1.0)),
     )
+
+
+def _fitted(calibration: Calibration) -> dict[str, torch.Tensor]:
+    """Return what every calibration keeps: clean distances, and what they are measured by."""
+    return {
+        "distances": torch.from_numpy(calibration.distances),
+        **_named("rates", calibration.rates.to_tensors()),
+        **_named("detector", calibration.detector.to_tensors()),
+    }
+
+
+def _named(part: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _part(state: State, name: str) -> dict[str, torch.Tensor]:

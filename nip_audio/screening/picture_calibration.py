@@ -15,12 +15,13 @@ from nip_audio.detectors.conformal import out_of_fold_distances
 from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
-from nip_audio.errors import CalibrationError, ImageError
+from nip_audio.errors import CalibrationError, FileError, ImageError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.kinds import Pictures
 from nip_audio.screening.measure import measure_picture
+from nip_audio.screening.reading import read_once
 
 __all__ = ["PICTURE_NOISES", "calibrate_pictures"]
 
@@ -60,24 +61,11 @@ def calibrate_pictures(
     config = NccrConfig(pretrained.card.default_taps, PICTURE_NOISES, draws)
     rows: dict[str, NDArray[np.float64]] = {}
     scales: list[float] = []
-    failures: list[ImageError] = []
-    for file in files:
-        try:
-            picture = kind.read(file)
-            if picture.content_sha256 in rows:
-                raise ImageError(
-                    file.path,
-                    code="duplicate",
-                    found="the same picture is already in the calibration",
-                    remedy="add other pictures: copies earn no lower false-positive rate",
-                )
-        except ImageError as err:
-            failures.append(err)
-        else:
-            measured = measure_picture(pretrained, picture, config, seed=seed)
-            rows[picture.content_sha256] = measured.evidence
-            scales.append(kind.facts(picture).scale)
-        progress(file)
+    failures: list[FileError] = []
+    for _, picture in read_once(files, kind.read, _copy, failures, progress):
+        measured = measure_picture(pretrained, picture, config, seed=seed)
+        rows[picture.content_sha256] = measured.evidence
+        scales.append(kind.facts(picture).scale)
     if len(rows) < _FEWEST:
         raise CalibrationError(
             f"{len(rows)} usable pictures ({len(failures)} failed), expected at least {_FEWEST}; "
@@ -98,4 +86,13 @@ def calibrate_pictures(
         sources=sources,
         scale=min(scales),
         failures=tuple(failures),
+    )
+
+
+def _copy(file: Recording) -> ImageError:
+    return ImageError(
+        file.path,
+        code="duplicate",
+        found="the same picture is already in the calibration",
+        remedy="add other pictures: copies earn no lower false-positive rate",
     )

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.nccr import NccrConfig
+from nip_audio.errors import FileError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import (
     FileFacts,
@@ -21,7 +23,7 @@ from nip_audio.screening.measured import (
 from nip_audio.screening.trigger_plan import TriggerPlan
 from nip_audio.screening.words import Words
 
-__all__ = ["Item", "Kind", "Reader"]
+__all__ = ["Item", "Kind", "Reader", "read_once"]
 
 
 class Item(Protocol):
@@ -91,3 +93,40 @@ class Kind(Reader, Protocol):
     def to_json(self) -> dict[str, Any]:
         """Return how files are read, as plain JSON values; ``adapter_of_json`` reads them."""
         ...
+
+
+ItemT = TypeVar("ItemT", bound=Item)
+
+
+def read_once(
+    files: Iterable[Recording],
+    read: Callable[[Recording], ItemT],
+    refuse_copy: Callable[[Recording], FileError],
+    failures: list[FileError],
+    progress: Callable[[Recording], None],
+) -> Iterator[tuple[Recording, ItemT]]:
+    """Read files for a calibration, each content once.
+
+    Args:
+        files: To read.
+        read: One of them.
+        refuse_copy: Says that a file's content was there before.
+        failures: Gets what could not be read, and the copies.
+        progress: Called for every file, once what was read of it has been dealt with.
+
+    Yields:
+        Each usable file, and what was read.
+    """
+    contents: set[str] = set()
+    for file in files:
+        try:
+            item = read(file)
+            content = item.content_sha256
+            if content in contents:
+                raise refuse_copy(file)
+        except FileError as err:
+            failures.append(err)
+        else:
+            contents.add(content)
+            yield file, item
+        progress(file)

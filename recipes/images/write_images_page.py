@@ -281,9 +281,18 @@ def adaptive(results: Results) -> str:
 
 def guided_mean(results: Results, name: str) -> str:
     """Mean DSR of guided NIP over the attacks that fool enough pictures, percent."""
-    cells = results.get("nip", {}).get(name, {}).get("cells", [])
-    values = [c["dsr"][GUIDED]["value"] for c in cells if c["examples"] >= MIN_SUCCESSES]
-    return f"{100 * float(np.mean(values)):.1f}" if values else NOT_EVALUATED
+    study = results.get("nip", {}).get(name)
+    return NOT_EVALUATED if study is None else f"{mean_dsr(with_rate(study), GUIDED):.1f}"
+
+
+def with_rate(study: Results) -> list[Results]:
+    """Cells of attacks that fool enough pictures."""
+    return [cell for cell in study["cells"] if not few(cell["examples"])]
+
+
+def mean_dsr(cells: Sequence[Results], defence: str) -> float:
+    """Mean DSR of a defence over attacks, percent."""
+    return 100 * float(np.mean([cell["dsr"][defence]["value"] for cell in cells]))
 
 
 def chance(p: float | None) -> str:
@@ -301,7 +310,7 @@ def nip(results: Results) -> str:
         if study is None:
             tables.append(f"{SETS[name]}: {NOT_EVALUATED}")
             continue
-        cells = [cell for cell in study["cells"] if cell["examples"] >= MIN_SUCCESSES]
+        cells = with_rate(study)
         weak = [
             f"{cell['name']} ({cell['examples']} of {cell['attempts']})"
             for cell in study["cells"]
@@ -316,7 +325,7 @@ def nip(results: Results) -> str:
                 [
                     defence,
                     percent(benign) if benign else "–",
-                    f"{sum(values) / len(values):.1f}",
+                    f"{mean_dsr(cells, defence):.1f}",
                     *(f"{v:.0f}" for v in values),
                 ]
             )
