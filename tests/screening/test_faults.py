@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ import soundfile
 from nip_audio.audio.manifest import Recording
 from nip_audio.cli._console import EXIT_REFUSED
 from nip_audio.errors import OutputError
+from nip_audio.screening.engines import local
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME
 from nip_audio.screening.measure import FileMeasurer
@@ -263,6 +266,25 @@ def test_a_file_that_brings_its_reader_down_is_a_record(screener, folder, voice)
     rest = [file for file in found if file.id != "bad"]
     assert [file.facts for file in rest] == [file.facts for file in expected]
     assert [file.error for file in rest] == [None] * 5
+
+
+def test_a_pool_that_broke_before_it_is_given_a_file_loses_nothing(screener, folder, monkeypatch):
+    class Breaks(ProcessPoolExecutor):
+        given = 0
+
+        def submit(self, *args, **kwargs):
+            Breaks.given += 1
+            if Breaks.given == 10:  # more than it is given before the first answer is awaited
+                raise BrokenProcessPool("a worker is gone")
+            return super().submit(*args, **kwargs)
+
+    recordings = list(FolderSource(folder))[:14]
+    expected = list(LocalEngine(1).measure(screener.measurer, recordings))
+    monkeypatch.setattr(local, "ProcessPoolExecutor", Breaks)
+    found = list(LocalEngine(2).measure(screener.measurer, recordings))
+    assert [file.id for file in found] == [recording.id for recording in recordings]
+    assert [file.facts for file in found] == [file.facts for file in expected]
+    assert [file.error for file in found] == [file.error for file in expected]
 
 
 @LINUX

@@ -101,7 +101,7 @@ def _measure_in_pool(
     try:
         while True:
             for recording in islice(waiting, workers * _AHEAD - len(under_way)):
-                under_way.append((recording, pool.submit(_measure, recording)))
+                under_way.append((recording, _submitted(pool, recording)))
             if not under_way:
                 return
             try:
@@ -117,6 +117,16 @@ def _measure_in_pool(
                 yield file
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, recording: Recording) -> Future[MeasuredFile]:
+    try:
+        return pool.submit(_measure, recording)
+    except BrokenProcessPool as error:
+        # it broke since the last answer was taken: this file waits in line like those it had taken
+        refused: Future[MeasuredFile] = Future()
+        refused.set_exception(error)
+        return refused
 
 
 def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterator[MeasuredFile]:
