@@ -199,7 +199,7 @@ def _journal() -> bytes:
     facts = FileFacts(1.0, 16000, 1, "WAV/PCM_16", "ab" * 32, "cd" * 32, 0.0, ("x",),
                       Condition(8000.0, 0, 0.0))  # fmt: skip
     measurement = Measurement(np.ones(3), np.ones(4), np.ones(2))
-    trigger = TriggerEvidence("ann", "bob", 0.5, np.ones(5))
+    trigger = TriggerEvidence("ann", "bob", 0.1, 0.5, np.ones(5), np.ones(3))
     error = {"code": "empty", "found": "it has 0 bytes", "remedy": "record it again"}
     return b"".join(
         to_line(file)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_outputs
@@ -38,6 +39,10 @@ class NeuronChanges:
     rates: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
     embedding: Tensor
+
+    def unit_outputs(self, layers: Sequence[str]) -> Tensor:
+        """Return F(x) of layers side by side, each of unit length, (N of all layers,)."""
+        return torch.cat([normalize(self.outputs[layer], dim=0) for layer in layers])
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ names of the same set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import comb
 from typing import Literal, Self
 
@@ -18,15 +18,25 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import validate_data
 
 from nip_audio.errors import InputError
 
-__all__ = ["BackdoorGroups", "GroupFinding", "PublishedClusters", "kinds_among"]
+__all__ = [
+    "BackdoorGroups",
+    "BackdoorJudgement",
+    "GroupFinding",
+    "PublishedClusters",
+    "SetEvidence",
+    "kinds_among",
+]
 
 Array = NDArray[np.float64]
+Rows = NDArray[np.intp]
+View = Literal["changes", "outputs"]
 
 _TINY = 1e-9
 
@@ -71,29 +81,86 @@ class PublishedClusters(BaseEstimator):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
+class SetEvidence:
+    """What is known of the n files of a set.
+
+    Attributes:
+        names: (n,) the name that the model gives each file.
+        seconds: (n,) the name that it would give next.
+        leads: (n,) by how much the score of the first exceeds that of the second.
+        changes: (n, F) how neurons change under noise, such as ``NeuronChanges.neurons``.
+        outputs: (n, G) of neurons without noise, each layer of unit length.
+
+    Raises:
+        InputError: If they are not of equally many files, or a number is not finite.
+    """
+
+    names: NDArray[np.str_]
+    seconds: NDArray[np.str_]
+    leads: Array
+    changes: Array
+    outputs: Array
+
+    def __post_init__(self) -> None:
+        """Check."""
+        sizes = {name: len(values) for name, values in vars(self).items()}
+        if len(set(sizes.values())) > 1:
+            given = ", ".join(f"{size} {name}" for name, size in sizes.items())
+            raise InputError(f"got {given}, expected as many of each: one a file")
+        for name in ("leads", "changes", "outputs"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise InputError(f"{name} hold NaN or infinity, expected finite numbers")
+
+
+@dataclass(frozen=True)
 class GroupFinding:
     """What one group looks like.
 
     Attributes:
         name: Of the group.
         files: In it.
-        separation: n·π(1−π)·d² of its best split into two, d in within-group deviations.
-        alarm: Robust deviations of ``separation`` above what the other groups have.
-        silhouette: Of that split; 0 if there is none.
+        alarm: Robust deviations of its separation above what the other groups have, where it is
+            higher: in the changes or in the outputs.
+        silhouette: Of the split in two there; 0 if there is none.
+        seen_in: Where that is.
+        unlikeness: Of the more suspicious side: robust deviations from other groups in the ways in
+            which poisoned files differ, summed. None if the alarm is not over its limit.
+        other_unlikeness: Of the other side; one near ``unlikeness`` may be the poisoned one.
         suspects: Files accused.
-        accused: Whether ``alarm`` is over the limit.
+        accused: Whether alarm and unlikeness are over their limits.
     """
 
     name: str
     files: int
-    separation: float
     alarm: float
     silhouette: float
-    suspects: int
-    accused: bool
+    seen_in: View
+    unlikeness: float | None = None
+    other_unlikeness: float | None = None
+    suspects: int = 0
+    accused: bool = False
 
 
-class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
+@dataclass(frozen=True)
+class BackdoorJudgement:
+    """What a set looks like.
+
+    Attributes:
+        findings: One a judged group, highest alarm first.
+        suspicion: (n,) probability of the suspicious side of an accused group; 0 in others.
+    """
+
+    findings: tuple[GroupFinding, ...]
+    suspicion: Array
+
+    @property
+    def accused(self) -> NDArray[np.bool_]:
+        """(n,) whether a file is accused."""
+        return np.asarray(self.suspicion > 0.5)
+
+
+@dataclass(frozen=True)
+class BackdoorGroups:
     """Finds names under which two kinds of files stand, one of many voices.
 
     A trigger sends files of many speakers to one name. Among the files that the model gives this
@@ -105,15 +172,21 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
     2. Each group is split in two of equal scatter in its first principal components; its separation
        is n·π(1−π)·d². The separation of a clean group has reasons too (sessions, microphones): the
        other groups of the set are the measure, by median and median absolute deviation. This is
-       the test of SCAn (Tang et al., USENIX Security 2021), on changes under noise.
-    3. In an accused group the files are split again, by two spheres of different size or, as
-       ``sides`` says, by two of equal scatter. The side for which the model gives more different
-       second names, counted as among equally many files of both sides, is of many voices and
-       accused.
+       the test of SCAn (Tang et al., USENIX Security 2021), on changes under noise and on the
+       outputs without it: noise that is itself a trigger hides it in the changes.
+    3. In a group above the limit the files are split again in their changes, by two spheres of
+       different size or, as ``sides`` says, by two of equal scatter. The latter is then carried
+       over to the outputs, which may be of an earlier layer, where a trigger stands by itself:
+       linear discriminant analysis learns the two sides there and names them anew, a few times.
+    4. The speaker's own files are as those of any other name, and poisoned ones are not: named more
+       surely, with more different second names, and scattered along the directions in which names
+       differ, since they are of many voices. Each is measured in robust deviations of the other
+       groups and summed; the side with the higher sum is accused, if it is high enough: a clean
+       group of two recording sessions has sides, too, but none that is unlike other groups.
 
-    Args:
-        limit: Alarm from which a group is accused. Deviation: SCAn has e² = 7.4, which a clean
-            group of two recording sessions exceeds here.
+    Attributes:
+        limit: Of the alarm: SCAn's, e².
+        least_unlikeness: Of the side that is accused.
         least_files: Groups with fewer are not judged, nor their files accused.
         least_groups: Fewest groups to judge by.
         components: Principal components that groups are split in.
@@ -121,63 +194,57 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
         floor: Least variance of a whitened direction, in shares of the average.
         sides: How an accused group is split into files: ``spherical``, for own files that are alike
             and poisoned ones that are not, or ``tied``, equal scatter.
+        rounds: Of discriminant analysis, where scatter is equal.
+        directions: In which names differ most, that scatter is measured along.
         seed: Of the mixtures.
-
-    Attributes:
-        findings_: One a judged group, highest alarm first.
-        suspicion_: (n,) probability of the suspicious side of an accused group; 0 in others.
-        accused_: (n,) bool.
     """
 
-    def __init__(
-        self,
-        *,
-        limit: float = 15.0,
-        least_files: int = 12,
-        least_groups: int = 8,
-        components: int = 8,
-        clip: float = 6.0,
-        floor: float = 0.1,
-        sides: Literal["spherical", "tied"] = "spherical",
-        seed: int = 0,
-    ) -> None:
-        """Keep the settings."""
-        self.limit = limit
-        self.least_files = least_files
-        self.least_groups = least_groups
-        self.components = components
-        self.clip = clip
-        self.floor = floor
-        self.sides = sides
-        self.seed = seed
+    limit: float = 7.4
+    least_unlikeness: float = 5.5
+    least_files: int = 12
+    least_groups: int = 8
+    components: int = 8
+    clip: float = 6.0
+    floor: float = 0.1
+    sides: Literal["spherical", "tied"] = "spherical"
+    rounds: int = 5
+    directions: int = 6
+    seed: int = 0
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: object = None,  # noqa: ARG002
-        *,
-        groups: Sequence[str],
-        seconds: Sequence[str],
-    ) -> Self:
+    def judge(self, evidence: SetEvidence) -> BackdoorJudgement:
         """Judge a set.
 
-        Args:
-            X: (n, F) vectors of change, such as ``NeuronChanges.neurons``.
-            y: Ignored.
-            groups: (n,) the name that the model gives each file.
-            seconds: (n,) the name that it gives second.
-
         Raises:
-            InputError: If there are too few groups of enough files, or not as many as rows.
-            ValueError: For values that are not finite.
+            InputError: If there are too few groups of enough files.
         """
-        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        names, next_names = np.asarray(groups), np.asarray(seconds)
-        if not len(names) == len(next_names) == len(rows):
-            raise InputError(
-                f"{len(rows)} rows, {len(names)} groups and {len(next_names)} second names, "
-                "expected as many of each"
-            )
+        known = self._prepare(evidence)
+        alarms: dict[View, dict[str, tuple[float, float]]] = {
+            "changes": self._alarms(known.changes, known.members),
+            "outputs": self._alarms(known.outputs, known.members),
+        }
+        suspicion = np.zeros(len(evidence.names))
+        findings = []
+        for name, mine in known.members.items():
+            seen_in = max(alarms, key=lambda view: alarms[view][name])
+            finding = GroupFinding(name, len(mine), *alarms[seen_in][name], seen_in)
+            if finding.alarm > self.limit:
+                share, unlike = self._two_sides(name, known)
+                accused = max(unlike) > self.least_unlikeness
+                if accused:
+                    suspicion[mine] = share
+                finding = replace(
+                    finding,
+                    unlikeness=max(unlike),
+                    other_unlikeness=min(unlike),
+                    suspects=int((suspicion[mine] > 0.5).sum()),
+                    accused=accused,
+                )
+            findings.append(finding)
+        return BackdoorJudgement(tuple(sorted(findings, key=lambda f: -f.alarm)), suspicion)
+
+    def _prepare(self, evidence: SetEvidence) -> _Known:
+        """Find the groups with enough files, and whiten by what is usual within them."""
+        names = evidence.names
         members = {str(n): np.flatnonzero(names == n) for n in np.unique(names)}
         members = {n: m for n, m in members.items() if len(m) >= self.least_files}
         if len(members) < self.least_groups:
@@ -186,44 +253,83 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
                 f"expected {self.least_groups} such names or more: what is usual for a name is "
                 "learned from the others; give more files"
             )
-        self._learn_scale(rows, members)
-        found = {name: self._two_kinds(self._white(rows[m])) for name, m in members.items()}
+        changes, outputs = (
+            _Whitened.learn(rows, members, clip=self.clip, floor=self.floor)
+            for rows in (evidence.changes, evidence.outputs)
+        )
+        return _Known(evidence, members, changes, outputs)
+
+    def _alarms(
+        self, space: _Whitened, members: Mapping[str, Rows]
+    ) -> dict[str, tuple[float, float]]:
+        """How far each group's separation lies above the others', and its silhouette."""
+        found = {name: self._two_kinds(space.centred(rows)) for name, rows in members.items()}
         separations = np.array([separation for separation, _ in found.values()])
         middle = np.median(separations)
-        spread = np.median(np.abs(separations - middle)) * 1.4826
-        alarms = (separations - middle) / max(float(spread), _TINY)
-        self.suspicion_ = np.zeros(len(rows))
-        findings = []
-        for (name, (separation, silhouette)), alarm in zip(found.items(), alarms, strict=True):
-            accused = bool(alarm > self.limit)
-            if accused:
-                mine = members[name]
-                self.suspicion_[mine] = self._suspicion(rows[mine], next_names[mine])
-            suspects = int((self.suspicion_[members[name]] > 0.5).sum())
-            files = len(members[name])
-            findings.append(
-                GroupFinding(name, files, separation, float(alarm), silhouette, suspects, accused)
-            )
-        self.accused_ = self.suspicion_ > 0.5
-        self.findings_ = sorted(findings, key=lambda f: -f.alarm)
-        return self
+        spread = max(float(np.median(np.abs(separations - middle)) * 1.4826), _TINY)
+        return {
+            n: (float((s - middle) / spread), silhouette) for n, (s, silhouette) in found.items()
+        }
 
-    def _learn_scale(self, rows: Array, members: dict[str, NDArray[np.intp]]) -> None:
-        """Learn what scatter is usual within groups."""
-        centred = [rows[m] - np.median(rows[m], axis=0) for m in members.values()]
-        deviations = [np.median(np.abs(c), axis=0) * 1.4826 for c in centred]
-        scale = np.median(deviations, axis=0)
-        self._scale = np.where(scale > _TINY, scale, 1.0)
-        clipped = [np.clip(c / self._scale, -self.clip, self.clip) for c in centred]
-        within = np.median([np.atleast_2d(np.cov(c.T)) for c in clipped], axis=0)
-        values, vectors = np.linalg.eigh(within)
-        least = max(float(np.trace(within)) / len(within) * self.floor, _TINY)
-        self._turn = vectors / np.sqrt(np.maximum(values, least))
+    def _two_kinds(self, vectors: Array) -> tuple[float, float]:
+        """n·π(1−π)·d² of the split into two of equal scatter, and its silhouette."""
+        if np.ptp(vectors, axis=0).max() < _TINY:  # all alike: nothing to split
+            return 0.0, 0.0
+        projected = self._projected(vectors)
+        labels = self._mixture(projected, "tied").predict(projected)
+        share = float(labels.mean())
+        if not 0 < share < 1:
+            return 0.0, 0.0
+        apart = vectors[labels == 1].mean(axis=0) - vectors[labels == 0].mean(axis=0)
+        separation = len(vectors) * share * (1 - share) * float(apart @ apart)
+        return separation, float(silhouette_score(projected, labels))
 
-    def _white(self, rows: Array) -> Array:
-        """Centre rows on their own median, and scale them by what is usual within groups."""
-        centred = (rows - np.median(rows, axis=0)) / self._scale
-        return np.asarray(np.clip(centred, -self.clip, self.clip) @ self._turn)
+    def _two_sides(self, name: str, known: _Known) -> tuple[Array, tuple[float, float]]:
+        """Probability of the more suspicious side, and how unlike other groups both sides are."""
+        mine = known.members[name]
+        share = self._share(known.changes.centred(mine), known.outputs.centred(mine))
+        sides = [mine[share <= 0.5], mine[share > 0.5]]
+        if not all(map(len, sides)):  # it could not be split: there is nobody to accuse
+            return share, (0.0, 0.0)
+        unlike = self._unlike(sides, name, known)
+        return (share if unlike[1] > unlike[0] else 1 - share), unlike
+
+    def _share(self, changes: Array, outputs: Array) -> Array:
+        """Probability of one of the two sides, (files of the group,)."""
+        projected = self._projected(changes)
+        share = np.asarray(self._mixture(projected, self.sides).predict_proba(projected)[:, 1])
+        if self.sides == "tied":
+            projected = self._projected(outputs)
+            for _ in range(self.rounds):
+                second = share > 0.5
+                if min(second.sum(), (~second).sum()) < 2:
+                    break
+                learner = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+                share = learner.fit(projected, second).predict_proba(projected)[:, 1]
+        return share
+
+    def _unlike(self, sides: list[Rows], name: str, known: _Known) -> tuple[float, float]:
+        """How much each side is unlike other groups in the ways that poisoned files are."""
+        evidence, outputs = known.evidence, known.outputs
+        others = [rows for other, rows in known.members.items() if other != name]
+        between = outputs.directions_between(others, self.directions)
+        count = min(*map(len, sides), self.least_files)
+
+        def traits(rows: Rows) -> list[float]:
+            along = outputs.placed(rows) @ between
+            return [
+                float(np.median(evidence.leads[rows])),
+                kinds_among(evidence.seconds[rows], count),
+                float(np.log(along.var(axis=0).mean() + _TINY)),
+            ]
+
+        usual = np.array([traits(rows) for rows in others])
+        middle = np.median(usual, axis=0)
+        spread = np.median(np.abs(usual - middle), axis=0) * 1.4826
+        # half of the others may be all alike
+        spread = np.maximum(np.maximum(spread, usual.std(axis=0) / 2), _TINY)
+        first, second = (float(((traits(rows) - middle) / spread).sum()) for rows in sides)
+        return first, second
 
     def _projected(self, vectors: Array) -> Array:
         size = min(self.components, *vectors.shape)
@@ -234,28 +340,61 @@ class BackdoorGroups(BaseEstimator):  # type: ignore[misc]
             2, covariance_type=kind, n_init=3, reg_covar=1e-2, random_state=self.seed
         ).fit(rows)
 
-    def _two_kinds(self, vectors: Array) -> tuple[float, float]:
-        """n·π(1−π)·d² of the split into two of equal scatter, and its silhouette."""
-        projected = self._projected(vectors)
-        labels = self._mixture(projected, "tied").predict(projected)
-        share = float(labels.mean())
-        if not 0 < share < 1:
-            return 0.0, 0.0
-        apart = vectors[labels == 1].mean(axis=0) - vectors[labels == 0].mean(axis=0)
-        separation = len(vectors) * share * (1 - share) * float(apart @ apart)
-        return separation, float(silhouette_score(projected, labels))
 
-    def _suspicion(self, rows: Array, seconds: NDArray[np.str_]) -> Array:
-        """Probability of the side that more voices speak on, (n,)."""
-        projected = self._projected(self._white(rows))
-        mixture = self._mixture(projected, self.sides)
-        labels = mixture.predict(projected)
-        sides = [seconds[labels == side] for side in (0, 1)]
-        fewest = min(map(len, sides))
-        if fewest == 0:
-            return np.zeros(len(rows))
-        kinds = [kinds_among(side, fewest) for side in sides]
-        return np.asarray(mixture.predict_proba(projected)[:, int(np.argmax(kinds))])
+@dataclass(frozen=True)
+class _Known:
+    """A set as it is judged: the rows of each group, and its vectors whitened."""
+
+    evidence: SetEvidence
+    members: Mapping[str, Rows]
+    changes: _Whitened
+    outputs: _Whitened
+
+
+@dataclass(frozen=True)
+class _Whitened:
+    """Vectors of a set, in units of what is usual within groups.
+
+    Attributes:
+        rows: (n, F) divided by their robust deviations within groups.
+        turn: (F, F) that whitens them.
+        clip: Robust deviations at which centred vectors are clipped.
+    """
+
+    rows: Array
+    turn: Array
+    clip: float
+
+    @classmethod
+    def learn(
+        cls, rows: Array, members: Mapping[str, Rows], *, clip: float, floor: float
+    ) -> _Whitened:
+        """Learn what scatter is usual within groups."""
+        centred = [rows[m] - np.median(rows[m], axis=0) for m in members.values()]
+        deviations = [np.median(np.abs(c), axis=0) * 1.4826 for c in centred]
+        scale = np.median(deviations, axis=0)
+        scale = np.where(scale > _TINY, scale, 1.0)
+        clipped = [np.clip(c / scale, -clip, clip) for c in centred]
+        within = np.median([np.atleast_2d(np.cov(c.T)) for c in clipped], axis=0)
+        values, vectors = np.linalg.eigh(within)
+        least = max(float(np.trace(within)) / len(within) * floor, _TINY)
+        return cls(rows / scale, vectors / np.sqrt(np.maximum(values, least)), clip)
+
+    def centred(self, rows: Rows) -> Array:
+        """Whiten some rows about their own median."""
+        chosen = self.rows[rows]
+        away = np.clip(chosen - np.median(chosen, axis=0), -self.clip, self.clip)
+        return np.asarray(away @ self.turn)
+
+    def placed(self, rows: Rows) -> Array:
+        """Whiten some rows where they are."""
+        return np.asarray(self.rows[rows] @ self.turn)
+
+    def directions_between(self, groups: Sequence[Rows], count: int) -> Array:
+        """Return the directions in which groups differ most, (F, ≤ count)."""
+        centres = np.array([np.median(self.placed(rows), axis=0) for rows in groups])
+        _, _, found = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
+        return np.asarray(found[:count].T)
 
 
 def kinds_among(names: NDArray[np.str_], count: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +18,12 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, load_state, save_state
-from nip_audio.detectors.backdoor import BackdoorGroups, PublishedClusters
+from nip_audio.detectors.backdoor import (
+    BackdoorGroups,
+    BackdoorJudgement,
+    PublishedClusters,
+    SetEvidence,
+)
 from nip_audio.evaluation.backdoor_baselines import Analysis, activation_clustering, strip
 from nip_audio.evaluation.poisoning import PoisonedClips
 from nip_audio.evaluation.seeds import seed_of
@@ -36,24 +41,26 @@ class JudgingPlan:
     """What is measured.
 
     Attributes:
-        layers: Whose neurons the grouped detector sees.
+        layers: At which the grouped detector sees neurons' changes.
+        output_layers: At which it sees their outputs.
         scalar_layer: Whose scalar NCCR the published form and the pictures see.
         small: Standard deviation of the small noise, on spectrograms in [0, 1].
         destroying: Of the noise that destroys them.
         draws: Of each noise.
         strip_clips: Most poisoned and most clean clips that STRIP, which is slow, is shown.
         strip_overlays: Laid over each of them.
-        detector: Settings of ``BackdoorGroups`` that are not its defaults.
+        detector: The grouped one.
     """
 
     layers: tuple[str, ...] = ("layers.0", "layers.2")
+    output_layers: tuple[str, ...] = ("layers.0", "layers.2")
     scalar_layer: str = "pool"
     small: float = 0.03
     destroying: float = 1.0
     draws: int = 2
     strip_clips: tuple[int, int] = (100, 400)
     strip_overlays: int = 10
-    detector: Mapping[str, Any] = field(default_factory=dict)
+    detector: BackdoorGroups = BackdoorGroups()
 
     @property
     def noises(self) -> tuple[Noise, Noise]:
@@ -67,7 +74,7 @@ class MeasuredSet:
 
     Attributes:
         vectors: (n, F) changes of the layers' neurons under the destroying noise.
-        outputs: (n, F) the same neurons without noise, each layer of unit length.
+        outputs: (n, G) of neurons without noise, each layer of unit length.
         rates: (n, noises) scalar NCCR at the scalar layer, the destroying noise last.
         embeddings: (n, D).
     """
@@ -99,7 +106,7 @@ def measure_set(
         seed: Of the noise.
         small: Whether the small noise, which only pictures need, is measured too.
     """
-    layers = tuple(dict.fromkeys((*plan.layers, plan.scalar_layer)))
+    layers = tuple(dict.fromkeys((*plan.layers, *plan.output_layers, plan.scalar_layer)))
     found = []
     for number, clip in enumerate(samples):
         changes = measure_neuron_changes(
@@ -110,11 +117,10 @@ def measure_set(
             draws=plan.draws,
             generator=torch.Generator().manual_seed(seed_of(seed, number)),
         )
-        unit = [torch.nn.functional.normalize(changes.outputs[k], dim=0) for k in plan.layers]
         found.append(
             (
                 torch.cat([changes.neurons[layer][-1] for layer in plan.layers]),
-                torch.cat(unit),
+                changes.unit_outputs(plan.output_layers),
                 changes.rates[plan.scalar_layer],
                 changes.embedding,
             )
@@ -156,23 +162,28 @@ def judge_set(
     """Judge a set by NCCR; only the bookkeeping knows which files are poisoned."""
     poisoned = judged.poisoned.numpy()
     with torch.no_grad():
-        ranked = model.score_embeddings(measured.embeddings).topk(2, dim=1).indices
-    named = ranked[:, 0]
-    groups, seconds = ([model.labels[int(i)] for i in column] for column in ranked.T)
+        best = model.score_embeddings(measured.embeddings).topk(2, dim=1)
+    named = best.indices[:, 0].numpy()
+    labels = np.array(model.labels)
+    evidence = SetEvidence(
+        names=labels[named],
+        seconds=labels[best.indices[:, 1].numpy()],
+        leads=(best.values[:, 0] - best.values[:, 1]).double().numpy(),
+        changes=measured.vectors.double().numpy(),
+        outputs=measured.outputs.double().numpy(),
+    )
     target = model.labels[judged.target]
 
-    def grouped(vectors: Tensor) -> dict[str, Any]:
-        detector = BackdoorGroups(**plan.detector).fit(
-            vectors.numpy(), groups=groups, seconds=seconds
-        )
-        return _found(detector, poisoned, target)
+    def grouped(known: SetEvidence) -> dict[str, Any]:
+        return _found(plan.detector.judge(known), poisoned, target)
 
     rates = measured.rates.double().numpy()
     return {
-        "named as target": int((poisoned & (named.numpy() == judged.target)).sum()),
+        "named as target": int((poisoned & (named == judged.target)).sum()),
         "rates": _spread(rates, poisoned),
-        "NCCR, grouped": grouped(measured.vectors),
-        "activations, grouped": grouped(measured.outputs),
+        "NCCR, grouped": grouped(evidence),
+        "changes, grouped": grouped(replace(evidence, outputs=evidence.changes)),
+        "activations, grouped": grouped(replace(evidence, changes=evidence.outputs)),
         "NCCR, published": _published(rates[:, -1:], poisoned),
     }
 
@@ -224,16 +235,17 @@ def _mask(rows: NDArray[np.intp], size: int) -> Mask:
     return mask
 
 
-def _found(detector: BackdoorGroups, poisoned: Mask, target: str) -> dict[str, Any]:
-    alarms = {finding.name: finding for finding in detector.findings_}
-    others = [f.alarm for f in detector.findings_ if f.name != target]
-    mine = alarms.get(target)
-    return f1_of(detector.accused_, poisoned) | {
-        "accused names": sum(f.accused for f in detector.findings_),
-        "judged names": len(alarms),
+def _found(judgement: BackdoorJudgement, poisoned: Mask, target: str) -> dict[str, Any]:
+    findings = {finding.name: finding for finding in judgement.findings}
+    others = [f for f in judgement.findings if f.name != target]
+    mine = findings.get(target)
+    return f1_of(judgement.accused, poisoned) | {
+        "accused names": sum(f.accused for f in judgement.findings),
+        "judged names": len(findings),
         "alarm of target": None if mine is None else mine.alarm,
-        "silhouette of target": None if mine is None else mine.silhouette,
-        "highest other alarm": max(others),
+        "sides of target": None if mine is None else [mine.unlikeness, mine.other_unlikeness],
+        "highest other alarm": max(f.alarm for f in others),
+        "highest other side": max((f.unlikeness for f in others if f.unlikeness), default=None),
     }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,11 @@ import torch
 from torch import nn
 
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.state import State, load_state, save_state
+from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.evaluation.backdoor_judging import (
     JudgingPlan,
+    MeasuredSet,
     judge_baselines,
     judge_set,
     measure_set,
@@ -28,6 +34,7 @@ from nip_audio.integrations.image_training import ImageTraining, image_model, tr
 __all__ = ["NO_TRIGGER", "ImageBackdoors"]
 
 NO_TRIGGER = "none"
+_KIND = "backdoor study model of pictures"
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class ImageBackdoors:
         width: Of the network.
         share: Of the pictures that are poisoned.
         judging: What is measured.
+        kept: Folder where models and measurements are kept, by all that they depend on; None keeps
+            none.
         progress: Called with what is being done.
     """
 
@@ -52,10 +61,12 @@ class ImageBackdoors:
     judging: JudgingPlan = field(
         default_factory=lambda: JudgingPlan(
             layers=("pairs.2",),
+            output_layers=("pairs.1",),
             small=8 / 255,
-            detector={"components": 16, "sides": "tied"},
+            detector=BackdoorGroups(components=16, sides="tied"),
         )
     )
+    kept: Path | None = None
     progress: Callable[[str], None] = lambda what: None
 
     def result(self, trigger: str, *, seed: int) -> dict[str, Any]:
@@ -84,7 +95,7 @@ class ImageBackdoors:
             hit = predictions(model, made(self.test.pixels[others])) == poisoned.target
             found["attack_success"] = _share(hit, owners[: len(hit)], seed)
         self.progress(f"{trigger}: measure")
-        measured = measure_set(model, poisoned.clips.samples, self.judging, seed=seed)
+        measured = self._measured(model, poisoned, seed)
         found["judged"] = judge_set(model, poisoned, measured, self.judging)
         found["baselines"] = judge_baselines(
             model,
@@ -102,6 +113,35 @@ class ImageBackdoors:
             network = SmallVgg(self.width, self.train.pixels.shape[1])
             head = nn.Linear(network.embedding_dim, len(self.train.classes))
         model = image_model(network, head, self.train.classes)
+        if self.kept is None:
+            return self._trained(model, poisoned, seed)
+        identity = self._identity(poisoned, seed)
+        path = self.kept / f"{identity[:16]}.safetensors"
+        if path.exists():
+            model.load_state_dict(dict(load_state(path, kind=_KIND, model_id=identity).tensors))
+            return model.eval()
+        model = self._trained(model, poisoned, seed)
+        save_state(path, State(_KIND, identity, model.state_dict(), {}))
+        return model
+
+    def _measured(
+        self, model: InstrumentedModel, poisoned: PoisonedClips, seed: int
+    ) -> MeasuredSet:
+        def measure() -> MeasuredSet:
+            return measure_set(model, poisoned.clips.samples, self.judging, seed=seed)
+
+        if self.kept is None:
+            return measure()
+        plan = json.dumps(asdict(self.judging), sort_keys=True)
+        identity = hashlib.sha256((plan + self._identity(poisoned, seed)).encode()).hexdigest()
+        path = self.kept / f"{identity[:16]}.measured"
+        if not path.exists():
+            measure().save(path, identity)
+        return MeasuredSet.load(path, identity)
+
+    def _trained(
+        self, model: InstrumentedModel, poisoned: PoisonedClips, seed: int
+    ) -> InstrumentedModel:
         data = replace(self.train, pixels=poisoned.clips.samples, labels=poisoned.clips.labels)
         return train_images(
             model,
@@ -112,6 +152,14 @@ class ImageBackdoors:
                 f"epoch {epoch + 1}: loss {loss:.3f}, {right:.3f}"
             ),
         )
+
+    def _identity(self, poisoned: PoisonedClips, seed: int) -> str:
+        """Hash of all that the weights depend on."""
+        settings = json.dumps([seed, self.width, asdict(self.training)], sort_keys=True)
+        digest = hashlib.sha256(settings.encode())
+        for tensor in (poisoned.clips.samples, poisoned.clips.labels):
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def _share(hits: torch.Tensor, owners: tuple[str, ...], seed: int) -> dict[str, float]:

@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from nip_audio.audio.manifest import Recording
-from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
+from nip_audio.detectors.backdoor import (
+    BackdoorGroups,
+    BackdoorJudgement,
+    GroupFinding,
+    SetEvidence,
+)
 from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import measure_trigger, require_names
@@ -58,12 +63,12 @@ class BackdoorReport:
     Attributes:
         findings: One a judged name, highest alarm first.
         records: One a file, in the order given.
-        limit: Alarm from which a name is accused.
+        detector: What judged, with its limits.
     """
 
     findings: tuple[GroupFinding, ...]
     records: tuple[BackdoorRecord, ...]
-    limit: float
+    detector: BackdoorGroups
 
     @property
     def accused(self) -> tuple[BackdoorRecord, ...]:
@@ -82,7 +87,8 @@ class BackdoorReport:
             "files": len(self.records),
             "accused": [record.id for record in self.accused],
             "failed": [record.id for record in self.failed],
-            "limit": self.limit,
+            "limit": self.detector.limit,
+            "least_unlikeness": self.detector.least_unlikeness,
             "names": [asdict(finding) for finding in self.findings],
         }
 
@@ -128,26 +134,28 @@ def look_for_backdoor(
             f"{len(found)} of {len(records)} files can be judged, expected a whole set of at "
             "least some hundred; check the path and the files"
         )
-    detector = judge_triggers(found, TRIGGER_PLANS[pretrained.card.modality])
+    plan = TRIGGER_PLANS[pretrained.card.modality]
+    judgement = judge_triggers(found, plan)
     for place, row in enumerate(judged):
         records[row] = replace(
             records[row],
-            accused=bool(detector.accused_[place]),
-            suspicion=float(detector.suspicion_[place]),
+            accused=bool(judgement.accused[place]),
+            suspicion=float(judgement.suspicion[place]),
         )
-    return BackdoorReport(tuple(detector.findings_), tuple(records), detector.limit)
+    return BackdoorReport(judgement.findings, tuple(records), plan.detector)
 
 
-def judge_triggers(evidence: Sequence[TriggerEvidence], plan: TriggerPlan) -> BackdoorGroups:
-    """Fit the detector to all files of a set, which are judged together.
+def judge_triggers(evidence: Sequence[TriggerEvidence], plan: TriggerPlan) -> BackdoorJudgement:
+    """Judge all files of a set together.
 
     Raises:
         InputError: If too few names have enough files.
     """
-    detector = BackdoorGroups(components=plan.components, sides=plan.sides)
-    detector.fit(
-        np.stack([e.neurons for e in evidence]),
-        groups=[e.named for e in evidence],
-        seconds=[e.second for e in evidence],
+    known = SetEvidence(
+        names=np.array([e.named for e in evidence]),
+        seconds=np.array([e.second for e in evidence]),
+        leads=np.array([e.lead for e in evidence]),
+        changes=np.stack([e.neurons for e in evidence]),
+        outputs=np.stack([e.outputs for e in evidence]),
     )
-    return detector
+    return plan.detector.judge(known)

@@ -44,13 +44,13 @@ class Accusation:
         named: Whom the model names.
         suspicion: Probability of the suspicious side of the files with this name.
         alarm: How far the two sides are apart.
-        limit: Alarm from which a name is accused.
+        unlikeness: Of the suspicious side, from the files of other names.
     """
 
     named: str
     suspicion: float
     alarm: float
-    limit: float
+    unlikeness: float
 
 
 @dataclass(frozen=True)
@@ -130,17 +130,14 @@ def _accused(
     ids: Sequence[str], triggers: Sequence[TriggerEvidence], plan: TriggerPlan
 ) -> tuple[dict[str, Accusation], str]:
     try:
-        detector = judge_triggers(triggers, plan)
+        judgement = judge_triggers(triggers, plan)
     except InputError as err:
         return {}, f"not judged: {err}"
-    alarms = {finding.name: finding.alarm for finding in detector.findings_}
-    found = {
-        name: Accusation(
-            evidence.named, float(suspicion), alarms[evidence.named], float(detector.limit)
-        )
-        for name, evidence, accused, suspicion in zip(
-            ids, triggers, detector.accused_, detector.suspicion_, strict=True
-        )
-        if accused
-    }
+    findings = {finding.name: finding for finding in judgement.findings}
+    found = {}
+    for row in map(int, np.flatnonzero(judgement.accused)):
+        finding = findings[triggers[row].named]
+        suspicion = float(judgement.suspicion[row])
+        unlikeness = finding.unlikeness or 0.0
+        found[ids[row]] = Accusation(finding.name, suspicion, finding.alarm, unlikeness)
     return found, f"{len(found)} of {len(ids)} files accused" if found else "nothing found"

@@ -29,6 +29,7 @@ LOCK_NAME = "run.lock"
 _TYPES = {"embedding": "<f4", "evidence": "<f8", "spectrum": "<f4"}
 _NAME = "named"  # of a picture, whose other values are of the types above
 _NEURONS = "<f4"
+_VECTORS = ("neurons", "outputs")  # of what a trigger is looked for by
 
 
 @contextmanager
@@ -157,7 +158,8 @@ def to_line(file: MeasuredFile) -> bytes:
             for name, value in vars(file.measurement).items()
         }
     if file.trigger is not None:
-        data["trigger"]["neurons"] = _pack(file.trigger.neurons, _NEURONS)
+        for name in _VECTORS:
+            data["trigger"][name] = _pack(getattr(file.trigger, name), _NEURONS)
     return json.dumps(data, ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
 
@@ -175,7 +177,7 @@ def from_line(line: bytes) -> MeasuredFile:
                 for name, value in packed.items()
             }
         if (trigger := data["trigger"]) is not None:
-            trigger["neurons"] = _unpack(trigger["neurons"], _NEURONS)
+            trigger |= {name: _unpack(trigger[name], _NEURONS) for name in _VECTORS}
         file = made_of(MeasuredFile, data)
         if (file.error is None) != (file.facts is not None and file.measurement is not None):
             raise ValueError("neither measured nor failed")

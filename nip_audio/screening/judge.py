@@ -281,10 +281,10 @@ def judge_accused(
 ) -> ScreenRecord:
     """Add that a file looks as if it carried a backdoor's trigger."""
     why = (
-        f"under destroying noise the files that the model calls {accusation.named} fall into "
-        f"two kinds, and this is of the one that comes from {words.many} (probability "
-        f"{accusation.suspicion:.2f}; alarm {accusation.alarm:.0f}, limit "
-        f"{accusation.limit:.0f}): so do files with a backdoor's trigger"
+        f"the files that the model calls {accusation.named} fall into two kinds, and this is of "
+        f"the one that comes from {words.many} (probability {accusation.suspicion:.2f}; alarm "
+        f"{accusation.alarm:.0f}, unlike other names by {accusation.unlikeness:.0f} deviations): "
+        "so do files with a backdoor's trigger"
     )
     return with_findings(record, Finding.of("poisoned", why, words.remedies))
 

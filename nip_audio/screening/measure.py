@@ -207,19 +207,28 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
     """
     require_names(pretrained)
     model, card = pretrained.model, pretrained.card
-    layers = TRIGGER_PLANS[card.modality].layers(card.default_taps)
+    changed, put_out = TRIGGER_PLANS[card.modality].layers(card.default_taps)
     changes = measure_neuron_changes(
         model,
         _batch_of(model, item),
-        layers=layers,
+        layers=tuple(dict.fromkeys((*changed, *put_out))),
         noises=(DESTROYING,),
         draws=_TRIGGER_DRAWS,
         generator=noise_generator(seed, item.noise_key),
     )
     scores = model.score_embeddings(changes.embedding[None])[0]
-    first, second = (model.labels[int(i)] for i in scores.topk(2).indices)
-    neurons = torch.cat([changes.neurons[layer][0] for layer in layers]).double().cpu()
-    return TriggerEvidence(first, second, float(changes.rates[layers[0]][0]), neurons.numpy())
+    best = scores.topk(2)
+    first, second = (model.labels[int(i)] for i in best.indices)
+    neurons = torch.cat([changes.neurons[layer][0] for layer in changed])
+    outputs = changes.unit_outputs(put_out)
+    return TriggerEvidence(
+        first,
+        second,
+        float(best.values[0] - best.values[1]),
+        float(changes.rates[changed[0]][0]),
+        neurons.double().cpu().numpy(),
+        outputs.double().cpu().numpy(),
+    )
 
 
 def _batch_of(model: InstrumentedModel, item: Item) -> Batch:

@@ -58,19 +58,23 @@ class PictureMeasurement:
 
 @dataclass(frozen=True)
 class TriggerEvidence:
-    """What destroying noise does to a file: what is left is what a trigger may hide in.
+    """What is looked at for a trigger: what destroying noise does to a file, and what it is like.
 
     Attributes:
         named: Whom the model names.
         second: Whom it would name next.
+        lead: By how much the score of the first exceeds that of the second.
         change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first layer: the scalar NCCR.
-        neurons: (N,) signed changes of the neurons of the first layers.
+        neurons: (N,) signed changes of neurons under the noise.
+        outputs: (M,) of neurons without it, each layer of unit length.
     """
 
     named: str
     second: str
+    lead: float
     change: float
     neurons: Array
+    outputs: Array
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.models.pretrained import Modality
 
 __all__ = ["TRIGGER_PLANS", "TriggerPlan"]
@@ -16,24 +16,25 @@ class TriggerPlan:
     """What was chosen for one kind of files.
 
     Attributes:
-        taps: Which of the default taps of a model's card are looked at.
-        components: Of ``BackdoorGroups``.
-        sides: Likewise.
+        changes: At which of the default taps of a model's card neurons' changes are looked at.
+        outputs: At which their outputs are.
+        detector: What judges them.
     """
 
-    taps: slice
-    components: int
-    sides: Literal["spherical", "tied"]
+    changes: slice
+    outputs: slice
+    detector: BackdoorGroups
 
-    def layers(self, default_taps: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the layers that are looked at, of a model with these taps."""
-        return default_taps[self.taps]
+    def layers(self, default_taps: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return where changes and where outputs are looked at; of few taps the first."""
+        first = default_taps[:1]
+        return default_taps[self.changes] or first, default_taps[self.outputs] or first
 
 
 TRIGGER_PLANS: Mapping[Modality, TriggerPlan] = {
-    "audio": TriggerPlan(slice(0, 2), 8, "spherical"),
-    "image": TriggerPlan(slice(-2, -1), 16, "tied"),
+    "audio": TriggerPlan(slice(0, 2), slice(0, 2), BackdoorGroups()),
+    "image": TriggerPlan(slice(-2, -1), slice(-3, -2), BackdoorGroups(components=16, sides="tied")),
 }
-"""Of audio the first two (docs/backdoors.md); of pictures the one before the last, which is mostly
-that before the pooling, with more components and equal scatter, as chosen on GTSRB
-(docs/images.md)."""
+"""Of audio the first two taps (docs/backdoors.md); of pictures changes at the one before the last,
+mostly that before the pooling, and outputs at the one before it, with more components and equal
+scatter (docs/images.md)."""

@@ -2,12 +2,11 @@
 
     python backdoors.py backdoors.yaml --data-folder FOLDER --system gtsrb --out OUT --results FILE
 
-What is measured is added to the results; what else is in them stays.
+What is measured is added to the results; what else is in them stays. Models and measurements are
+kept in OUT: interrupted and started again, it trains and measures what is missing.
 """
 
 from __future__ import annotations
-
-import json
 
 from options import read_plan, study_parser, tell
 from results import add_result
@@ -33,16 +32,14 @@ def main() -> None:
         ImageTraining.from_hparams(chosen["training"]),
         width=chosen["width"],
         share=plan["share"],
+        kept=options.out,
         progress=tell,
     )
+    options.out.mkdir(parents=True, exist_ok=True)
     found = []
     for seed in plan["seeds"]:
         for trigger in (*TRIGGERS, NO_TRIGGER):
-            options.out.mkdir(parents=True, exist_ok=True)
-            path = options.out / f"{options.system}-{trigger.split(',')[0]}-{seed}.json"
-            if not path.exists():
-                path.write_text(json.dumps(study.result(trigger, seed=seed)), encoding="utf-8")
-            found.append(json.loads(path.read_text(encoding="utf-8")))
+            found.append(study.result(trigger, seed=seed))
             add_result(options.results, ["backdoors", options.system], found)
 
 

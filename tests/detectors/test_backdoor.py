@@ -1,120 +1,204 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from nip_audio.detectors.backdoor import BackdoorGroups, PublishedClusters, kinds_among
+from nip_audio.detectors.backdoor import (
+    BackdoorGroups,
+    PublishedClusters,
+    SetEvidence,
+    kinds_among,
+)
 from nip_audio.errors import InputError
 
 FEATURES = 12
+GROUPS = 12
+FILES = 30
 
 
-def clean_set(seed, *, groups=12, files=30):
+def clean_set(seed, *, groups=GROUPS, files=FILES):
     """Groups with centres of their own and scatter alike."""
     rng = np.random.default_rng(seed)
     centres = 5 * rng.standard_normal((groups, FEATURES))
-    rows = np.concatenate([c + rng.standard_normal((files, FEATURES)) for c in centres])
-    return rows, [f"s{g}" for g in range(groups) for _ in range(files)]
+    names = np.repeat([f"s{g}" for g in range(groups)], files)
+    return SetEvidence(
+        names=names,
+        seconds=np.array([f"{name}'s twin" for name in names]),
+        leads=1 + 0.1 * rng.random(len(names)),
+        changes=np.repeat(centres, files, axis=0) + rng.standard_normal((len(names), FEATURES)),
+        outputs=np.repeat(centres, files, axis=0) + rng.standard_normal((len(names), FEATURES)),
+    )
 
 
-def seconds_of(names, poisoned=None):
-    """Second names: the next speaker's, and of poisoned files anybody's."""
-    many = np.random.default_rng(9).integers(0, 12, len(names))
-    bad = np.zeros(len(names)) if poisoned is None else poisoned
-    return [f"s{many[i]}" if bad[i] else f"{name}'s twin" for i, name in enumerate(names)]
+def added(known, rows):
+    """A set with the files of another."""
+    both = {k: np.concatenate([getattr(known, k), getattr(rows, k)]) for k in vars(known)}
+    return SetEvidence(**both)
 
 
-def poisoned_set(seed):
-    """As above, and 40 rows of many origins under the first name."""
-    rows, names = clean_set(seed)
+def files_of_many(known, seed, *, count=40, shift=12.0, scatter=2.5, lead=2.0):
+    """Files of many origins that all are named s0, with something in common."""
     rng = np.random.default_rng(seed + 1)
-    shift = np.zeros(FEATURES)
-    shift[:3] = 12.0
-    bad = rows[:30].mean(axis=0) + shift + 2.5 * rng.standard_normal((40, FEATURES))
-    return np.concatenate([rows, bad]), [*names, *["s0"] * 40], np.r_[np.zeros(360), np.ones(40)]
+    common = np.zeros(FEATURES)
+    common[:3] = shift
+
+    def rows(own):
+        return own[:FILES].mean(axis=0) + common + scatter * rng.standard_normal((count, FEATURES))
+
+    return SetEvidence(
+        names=np.array(["s0"] * count),
+        seconds=np.array([f"s{k}" for k in rng.integers(1, GROUPS, count)]),
+        leads=lead + 0.1 * rng.random(count),
+        changes=rows(known.changes),
+        outputs=rows(known.outputs),
+    )
 
 
+def poisoned_set(seed, **how):
+    """A clean set, and rows of many origins under its first name."""
+    known = clean_set(seed)
+    bad = files_of_many(known, seed, **how)
+    return added(known, bad), np.r_[np.zeros(len(known.names)), np.ones(len(bad.names))] > 0
+
+
+@pytest.mark.parametrize("sides", ["spherical", "tied"])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_clean_set_is_not_accused(seed):
-    rows, names = clean_set(seed)
-    detector = BackdoorGroups().fit(rows, groups=names, seconds=seconds_of(names))
-    assert not detector.accused_.any()
-    assert not any(finding.accused for finding in detector.findings_)
-    assert len(detector.findings_) == 12
+def test_a_clean_set_is_not_accused(seed, sides):
+    judgement = BackdoorGroups(sides=sides).judge(clean_set(seed))
+    assert not judgement.accused.any()
+    assert not any(finding.accused for finding in judgement.findings)
+    assert len(judgement.findings) == GROUPS
 
 
+@pytest.mark.parametrize("sides", ["spherical", "tied"])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_poisoned_files_are_accused_and_no_others(seed):
-    rows, names, poisoned = poisoned_set(seed)
-    seconds = seconds_of(names, poisoned)
-    detector = BackdoorGroups().fit(rows, groups=names, seconds=seconds)
-    assert detector.findings_[0].name == "s0"
-    assert [f.name for f in detector.findings_ if f.accused] == ["s0"]
-    wrong = detector.accused_ != poisoned.astype(bool)
-    assert wrong.sum() <= 1
-    assert detector.findings_[0].suspects == detector.accused_.sum()
-    assert detector.suspicion_[30:360].max() == 0
+def test_the_poisoned_files_are_accused_and_no_others(seed, sides):
+    known, poisoned = poisoned_set(seed)
+    judgement = BackdoorGroups(sides=sides).judge(known)
+    worst = judgement.findings[0]
+    assert worst.name == "s0"
+    assert [f.name for f in judgement.findings if f.accused] == ["s0"]
+    assert (judgement.accused != poisoned).sum() <= 2
+    assert worst.suspects == judgement.accused.sum()
+    assert worst.unlikeness > BackdoorGroups().least_unlikeness > worst.other_unlikeness
+    assert judgement.suspicion[FILES : GROUPS * FILES].max() == 0
 
 
-def test_long_sides_lie_beside_each_other_where_their_scatter_is_equal():
-    rows, names = clean_set(3)
-    rng = np.random.default_rng(4)
-    long = np.ones(FEATURES)
-    long[0] = 3.0
-    shift = np.zeros(FEATURES)
-    shift[1] = 4.0
-    centre = rows[:30].mean(axis=0)
-    rows[:30] = centre + long * rng.standard_normal((30, FEATURES))
-    bad = centre + shift + long * rng.standard_normal((40, FEATURES))
-    poisoned = np.r_[np.zeros(360), np.ones(40)]
-    rows, names = np.concatenate([rows, bad]), [*names, *["s0"] * 40]
-    seconds = seconds_of(names, poisoned)
+def test_a_name_of_two_sessions_is_not_accused():
+    """The split is as clear as a backdoor's, but neither side is of many voices."""
+    known = clean_set(2)
+    moved = np.zeros(FEATURES)
+    moved[:3] = 12.0
+    half = np.arange(len(known.names)) < FILES // 2
+    known = replace(
+        known,
+        changes=known.changes + half[:, None] * moved,
+        outputs=known.outputs + half[:, None] * moved,
+    )
+    judgement = BackdoorGroups().judge(known)
+    worst = judgement.findings[0]
+    assert worst.name == "s0"
+    assert worst.alarm > 2 * BackdoorGroups().limit
+    assert worst.unlikeness < 3
+    assert not judgement.accused.any()
 
-    def wrong(sides):
-        detector = BackdoorGroups(sides=sides).fit(rows, groups=names, seconds=seconds)
-        return int((detector.accused_ != poisoned.astype(bool)).sum())
 
-    assert wrong("tied") <= 5
-    assert wrong("spherical") > 20
+def test_a_trigger_that_noise_hides_is_seen_without_noise():
+    known, poisoned = poisoned_set(1)
+    hidden = replace(known, changes=np.concatenate([known.changes[:360], known.changes[:40]]))
+    judgement = BackdoorGroups(sides="tied").judge(hidden)
+    assert judgement.findings[0].name == "s0"
+    assert judgement.findings[0].seen_in == "outputs"
+
+
+def test_a_trigger_that_only_noise_shows_is_seen_under_noise():
+    known, poisoned = poisoned_set(1)
+    hidden = replace(known, outputs=np.concatenate([known.outputs[:360], known.outputs[:40]]))
+    judgement = BackdoorGroups().judge(hidden)
+    assert judgement.findings[0].name == "s0"
+    assert judgement.findings[0].seen_in == "changes"
+    assert (judgement.accused != poisoned).sum() <= 2
+
+
+def test_sides_of_equal_scatter_are_told_apart_in_the_outputs():
+    """Changes that overlap give a first split; in the outputs the kinds lie apart."""
+    known, poisoned = poisoned_set(4, shift=8.0, scatter=1.0)
+    near = np.where(poisoned[:, None] & (np.arange(FEATURES) < 3), 8.0 - 1.8, 0.0)
+    known = replace(known, changes=known.changes - near)
+
+    def wrong(**how):
+        judgement = BackdoorGroups(sides="tied", **how).judge(known)
+        return int((judgement.accused != poisoned).sum())
+
+    assert wrong() == 0
+    assert wrong(rounds=0) > 0
+
+
+@pytest.mark.parametrize("sign", ["leads", "seconds", "scatter"])
+def test_each_sign_of_many_voices_counts(sign):
+    """One sign at a time, with the others as usual: the poisoned side is the more suspicious."""
+    known, poisoned = poisoned_set(3, scatter=3.0 if sign == "scatter" else 1.0, lead=1.0)
+    if sign != "seconds":
+        known = replace(known, seconds=np.array([f"{name}'s twin" for name in known.names]))
+    if sign == "leads":
+        known = replace(known, leads=known.leads + poisoned)
+    judgement = BackdoorGroups(least_unlikeness=0.0).judge(known)
+    assert judgement.findings[0].name == "s0"
+    assert (judgement.accused != poisoned).sum() <= 2
 
 
 def test_order_and_scale_change_nothing():
-    rows, names, poisoned = poisoned_set(3)
-    seconds = seconds_of(names, poisoned)
-    scaled = rows * np.linspace(0.1, 10, FEATURES)
-    order = np.random.default_rng(0).permutation(len(rows))
-    first = BackdoorGroups().fit(rows, groups=names, seconds=seconds)
-    turned = {"groups": [names[i] for i in order], "seconds": [seconds[i] for i in order]}
-    second = BackdoorGroups().fit(scaled[order], **turned)
-    assert np.array_equal(first.accused_[order], second.accused_)
+    known, _ = poisoned_set(3)
+    order = np.random.default_rng(0).permutation(len(known.names))
+    first = BackdoorGroups().judge(known)
+    turned = SetEvidence(**{k: values[order] for k, values in vars(known).items()})
+    turned = replace(turned, changes=turned.changes * np.linspace(0.1, 10, FEATURES))
+    second = BackdoorGroups().judge(turned)
+    assert first.accused.any()
+    assert np.array_equal(first.accused[order], second.accused)
 
 
 def test_small_groups_are_not_judged():
-    rows, names = clean_set(0)
-    rows = np.concatenate([rows, 100 + np.zeros((5, FEATURES))])
-    groups = [*names, *["few"] * 5]
-    detector = BackdoorGroups().fit(rows, groups=groups, seconds=seconds_of(groups))
-    assert "few" not in {finding.name for finding in detector.findings_}
-    assert detector.suspicion_[-5:].tolist() == [0.0] * 5
+    known = clean_set(0)
+    few = SetEvidence(
+        names=np.array(["few"] * 5),
+        seconds=np.array(["s1"] * 5),
+        leads=np.ones(5),
+        changes=100 + np.zeros((5, FEATURES)),
+        outputs=100 + np.zeros((5, FEATURES)),
+    )
+    judgement = BackdoorGroups().judge(added(known, few))
+    assert "few" not in {finding.name for finding in judgement.findings}
+    assert judgement.suspicion[-5:].tolist() == [0.0] * 5
 
 
 def test_too_few_groups_are_refused():
-    rows, names = clean_set(0, groups=4)
     with pytest.raises(InputError, match=r"4 names .* expected 8 such names or more"):
-        BackdoorGroups().fit(rows, groups=names, seconds=seconds_of(names))
+        BackdoorGroups().judge(clean_set(0, groups=4))
 
 
-def test_rows_and_groups_must_fit():
-    rows, names = clean_set(0)
-    with pytest.raises(InputError, match="360 rows, 359 groups and 360 second names"):
-        BackdoorGroups().fit(rows, groups=names[:-1], seconds=names)
+def test_evidence_must_be_of_equally_many_files():
+    known = clean_set(0)
+    with pytest.raises(InputError, match=r"360 names, 359 seconds, .* one a file"):
+        replace(known, seconds=known.seconds[:-1])
 
 
-def test_what_is_not_finite_is_refused():
-    rows, names = clean_set(0)
-    rows[0, 0] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
-        BackdoorGroups().fit(rows, groups=names, seconds=seconds_of(names))
+@pytest.mark.parametrize("name", ["leads", "changes", "outputs"])
+def test_what_is_not_finite_is_refused(name):
+    known = clean_set(0)
+    values = getattr(known, name).copy()
+    values.flat[0] = np.nan
+    with pytest.raises(InputError, match=f"{name} hold NaN"):
+        replace(known, **{name: values})
+
+
+def test_files_that_are_all_alike_are_not_accused():
+    known = clean_set(0)
+    flat = np.zeros_like(known.changes)
+    alike = replace(known, changes=flat, outputs=flat, leads=np.ones(len(known.names)))
+    assert not BackdoorGroups().judge(alike).accused.any()
 
 
 def test_published_form_accuses_a_group_that_is_far_away():
@@ -145,12 +229,7 @@ def test_kinds_by_hand():
 
 
 def test_the_smaller_side_may_be_the_one_of_many_voices():
-    rows, names, _ = poisoned_set(1)
-    few = np.r_[0:370]  # ten poisoned files only, and 30 of the speaker's own
-    poisoned = np.r_[np.zeros(360), np.ones(10)]
-    groups = [names[i] for i in few]
-    detector = BackdoorGroups(limit=3.0).fit(
-        rows[few], groups=groups, seconds=seconds_of(groups, poisoned)
-    )
-    assert detector.findings_[0].name == "s0"
-    assert (detector.accused_ == poisoned.astype(bool)).mean() > 0.99
+    known, poisoned = poisoned_set(1, count=10)
+    judgement = BackdoorGroups().judge(known)
+    assert judgement.findings[0].name == "s0"
+    assert (judgement.accused == poisoned).mean() > 0.99

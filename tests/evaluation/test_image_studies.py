@@ -15,6 +15,7 @@ from nip_audio.core.noise import Noise
 from nip_audio.core.state import file_sha256
 from nip_audio.defended import defend
 from nip_audio.errors import InputError, StateError
+from nip_audio.evaluation import image_backdoors
 from nip_audio.evaluation.backdoor_judging import JudgingPlan
 from nip_audio.evaluation.image_backdoors import NO_TRIGGER, ImageBackdoors
 from nip_audio.evaluation.image_detection import CLEAN_ONLY, COMBINE, ImageDetection
@@ -192,7 +193,7 @@ def test_spatial_attacks_are_made_and_random_motion_stands_beside_them(system):
     assert torch.equal(control.pixels, again.pixels)
 
 
-def test_backdoors_are_trained_and_judged():
+def test_backdoors_are_trained_and_judged(tmp_path, monkeypatch):
     pytest.importorskip("art")
     train, test = (load_images("digits", role).resized(16, 16) for role in ("train", "test"))
     study = ImageBackdoors(
@@ -200,7 +201,14 @@ def test_backdoors_are_trained_and_judged():
         test,
         ImageTraining(epochs=2, batch_size=64, lr=0.01, shift=0),
         width=4,
-        judging=JudgingPlan(layers=("pairs.0",), small=8 / 255, draws=1, strip_clips=(5, 10)),
+        judging=JudgingPlan(
+            layers=("pairs.0",),
+            output_layers=("pairs.0",),
+            small=8 / 255,
+            draws=1,
+            strip_clips=(5, 10),
+        ),
+        kept=tmp_path,
     )
     found = study.result("BadNets", seed=1)
     assert found["poisoned"] == round(0.1 * len(train))
@@ -209,3 +217,7 @@ def test_backdoors_are_trained_and_judged():
     clean = study.result(NO_TRIGGER, seed=1)
     assert clean["poisoned"] == 0
     assert "attack_success" not in clean
+    monkeypatch.setattr(image_backdoors, "train_images", None)  # nothing is done twice
+    monkeypatch.setattr(image_backdoors, "measure_set", None)
+    again = study.result("BadNets", seed=1)
+    assert again["judged"] == found["judged"]

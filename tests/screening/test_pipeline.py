@@ -17,7 +17,7 @@ import soundfile
 import torch
 
 from nip_audio import ReadSettings, WaveformAdapter
-from nip_audio.detectors.backdoor import BackdoorGroups, GroupFinding
+from nip_audio.detectors.backdoor import BackdoorJudgement, GroupFinding
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.screening import comparison
 from nip_audio.screening.engines.local import LocalEngine
@@ -292,18 +292,16 @@ def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch
     journal.__exit__()
 
     def accuse(evidence, plan):
-        groups = BackdoorGroups()
-        groups.findings_ = [GroupFinding(named, 12, 90.0, 40.0, 0.5, 1, True)]
-        ids = [f.id for f in few.results.files()]
-        groups.accused_ = np.array([name == target.id for name in ids])
-        groups.suspicion_ = np.where(groups.accused_, 0.9, 0.0)
-        return groups
+        finding = GroupFinding(named, 12, 40.0, 0.5, "changes", 8.0, 1.0, 1, accused=True)
+        mine = np.array([f.id == target.id for f in few.results.files()])
+        return BackdoorJudgement((finding,), np.where(mine, 0.9, 0.0))
 
     monkeypatch.setattr(comparison, "judge_triggers", accuse)
     result = looking.screen(FolderSource(folder), tmp_path / "few")
     records = {record.id: record for record in result.results.files()}
     assert records[target.id].verdict == "poisoned"
-    assert any("two kinds" in why and "0.90" in why for why in records[target.id].why)
+    (why,) = (why for why in records[target.id].why if "two kinds" in why)
+    assert "0.90; alarm 40, unlike other names by 8 deviations" in why
     assert result.summary.backdoor == "1 of 10 files accused"
     with pytest.raises(ResumeError, match="triggers"):
         screener.screen(FolderSource(folder), tmp_path / "few")

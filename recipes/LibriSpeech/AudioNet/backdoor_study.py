@@ -27,7 +27,6 @@ from nip_audio.audio.features import LogMel
 from nip_audio.audio.triggers import TRIGGERS
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import file_sha256, write_atomic
-from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.errors import NipAudioError, ResumeError
 from nip_audio.evaluation.backdoor_judging import (
     JudgingPlan,
@@ -207,7 +206,6 @@ def main() -> None:
     results = {
         "plan": plan,
         "judging": asdict(judging),
-        "detector": BackdoorGroups().get_params(),
         "split_sha256": file_sha256(options.split_file),
         "nip_audio": __version__,
         "versions": {n: version(n) for n in ("torch", VERSION_OF_ART)},
