@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import validate_data
@@ -174,15 +173,14 @@ class BackdoorGroups:
        other groups of the set are the measure, by median and median absolute deviation. This is
        the test of SCAn (Tang et al., USENIX Security 2021), on changes under noise and on the
        outputs without it: noise that is itself a trigger hides it in the changes.
-    3. In a group above the limit the files are split again in their changes, by two spheres of
-       different size or, as ``sides`` says, by two of equal scatter. The latter is then carried
-       over to the outputs, which may be of an earlier layer, where a trigger stands by itself:
-       linear discriminant analysis learns the two sides there and names them anew, a few times.
+    3. A group above the limit is split into files in four ways: by its changes and by its outputs,
+       by two spheres of different size and by two of equal scatter.
     4. The speaker's own files are as those of any other name, and poisoned ones are not: named more
        surely, with more different second names, and scattered along the directions in which names
        differ, since they are of many voices. Each is measured in robust deviations of the other
-       groups and summed; the side with the higher sum is accused, if it is high enough: a clean
-       group of two recording sessions has sides, too, but none that is unlike other groups.
+       groups and summed. The split whose sides differ most in this sum is taken, and the side with
+       the higher one is accused, if it is high enough: a clean group of two recording sessions has
+       sides, too, but none that is unlike other groups.
 
     Attributes:
         limit: Of the alarm: SCAn's, e².
@@ -192,9 +190,6 @@ class BackdoorGroups:
         components: Principal components that groups are split in.
         clip: Robust deviations at which centred vectors are clipped.
         floor: Least variance of a whitened direction, in shares of the average.
-        sides: How an accused group is split into files: ``spherical``, for own files that are alike
-            and poisoned ones that are not, or ``tied``, equal scatter.
-        rounds: Of discriminant analysis, where scatter is equal.
         directions: In which names differ most, that scatter is measured along.
         seed: Of the mixtures.
     """
@@ -203,11 +198,9 @@ class BackdoorGroups:
     least_unlikeness: float = 5.5
     least_files: int = 12
     least_groups: int = 8
-    components: int = 8
+    components: int = 16
     clip: float = 6.0
     floor: float = 0.1
-    sides: Literal["spherical", "tied"] = "spherical"
-    rounds: int = 5
     directions: int = 6
     seed: int = 0
 
@@ -287,26 +280,18 @@ class BackdoorGroups:
     def _two_sides(self, name: str, known: _Known) -> tuple[Array, tuple[float, float]]:
         """Probability of the more suspicious side, and how unlike other groups both sides are."""
         mine = known.members[name]
-        share = self._share(known.changes.centred(mine), known.outputs.centred(mine))
-        sides = [mine[share <= 0.5], mine[share > 0.5]]
-        if not all(map(len, sides)):  # it could not be split: there is nobody to accuse
-            return share, (0.0, 0.0)
-        unlike = self._unlike(sides, name, known)
-        return (share if unlike[1] > unlike[0] else 1 - share), unlike
-
-    def _share(self, changes: Array, outputs: Array) -> Array:
-        """Probability of one of the two sides, (files of the group,)."""
-        projected = self._projected(changes)
-        share = np.asarray(self._mixture(projected, self.sides).predict_proba(projected)[:, 1])
-        if self.sides == "tied":
-            projected = self._projected(outputs)
-            for _ in range(self.rounds):
-                second = share > 0.5
-                if min(second.sum(), (~second).sum()) < 2:
-                    break
-                learner = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-                share = learner.fit(projected, second).predict_proba(projected)[:, 1]
-        return share
+        taken = np.zeros(len(mine)), (0.0, 0.0)  # nobody, if it cannot be split
+        for space in (known.changes, known.outputs):
+            projected = self._projected(space.centred(mine))
+            for kind in ("spherical", "tied"):
+                share = self._mixture(projected, kind).predict_proba(projected)[:, 1]
+                sides = [mine[share <= 0.5], mine[share > 0.5]]
+                if not all(map(len, sides)):
+                    continue
+                unlike = self._unlike(sides, name, known)
+                if abs(unlike[1] - unlike[0]) > abs(taken[1][1] - taken[1][0]):
+                    taken = (share if unlike[1] > unlike[0] else 1 - share), unlike
+        return taken
 
     def _unlike(self, sides: list[Rows], name: str, known: _Known) -> tuple[float, float]:
         """How much each side is unlike other groups in the ways that poisoned files are."""

@@ -67,6 +67,12 @@ class JudgingPlan:
         """The small noise and the destroying one."""
         return Noise("gaussian", "input", self.small), Noise("gaussian", "input", self.destroying)
 
+    @property
+    def measuring(self) -> dict[str, Any]:
+        """What a ``MeasuredSet`` depends on, besides model, clips and seed."""
+        judging = ("strip_clips", "strip_overlays", "detector")
+        return {name: value for name, value in vars(self).items() if name not in judging}
+
 
 @dataclass(frozen=True)
 class MeasuredSet:

@@ -15,7 +15,6 @@ from torch import nn
 
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import State, load_state, save_state
-from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.evaluation.backdoor_judging import (
     JudgingPlan,
     MeasuredSet,
@@ -63,7 +62,6 @@ class ImageBackdoors:
             layers=("pairs.2",),
             output_layers=("pairs.1",),
             small=8 / 255,
-            detector=BackdoorGroups(components=16, sides="tied"),
         )
     )
     kept: Path | None = None
@@ -132,7 +130,7 @@ class ImageBackdoors:
 
         if self.kept is None:
             return measure()
-        plan = json.dumps(asdict(self.judging), sort_keys=True)
+        plan = json.dumps(self.judging.measuring, sort_keys=True)
         identity = hashlib.sha256((plan + self._identity(poisoned, seed)).encode()).hexdigest()
         path = self.kept / f"{identity[:16]}.measured"
         if not path.exists():

@@ -22,7 +22,6 @@ from nip_audio.screening.measure import measure_trigger, require_names
 from nip_audio.screening.measured import TriggerEvidence
 from nip_audio.screening.reading import Reader
 from nip_audio.screening.records import error_of
-from nip_audio.screening.trigger_plan import TRIGGER_PLANS, TriggerPlan
 
 __all__ = ["BackdoorRecord", "BackdoorReport", "judge_triggers", "look_for_backdoor"]
 
@@ -68,7 +67,7 @@ class BackdoorReport:
 
     findings: tuple[GroupFinding, ...]
     records: tuple[BackdoorRecord, ...]
-    detector: BackdoorGroups
+    detector: BackdoorGroups = BackdoorGroups()
 
     @property
     def accused(self) -> tuple[BackdoorRecord, ...]:
@@ -134,18 +133,17 @@ def look_for_backdoor(
             f"{len(found)} of {len(records)} files can be judged, expected a whole set of at "
             "least some hundred; check the path and the files"
         )
-    plan = TRIGGER_PLANS[pretrained.card.modality]
-    judgement = judge_triggers(found, plan)
+    judgement = judge_triggers(found)
     for place, row in enumerate(judged):
         records[row] = replace(
             records[row],
             accused=bool(judgement.accused[place]),
             suspicion=float(judgement.suspicion[place]),
         )
-    return BackdoorReport(judgement.findings, tuple(records), plan.detector)
+    return BackdoorReport(judgement.findings, tuple(records))
 
 
-def judge_triggers(evidence: Sequence[TriggerEvidence], plan: TriggerPlan) -> BackdoorJudgement:
+def judge_triggers(evidence: Sequence[TriggerEvidence]) -> BackdoorJudgement:
     """Judge all files of a set together.
 
     Raises:
@@ -158,4 +156,4 @@ def judge_triggers(evidence: Sequence[TriggerEvidence], plan: TriggerPlan) -> Ba
         changes=np.stack([e.neurons for e in evidence]),
         outputs=np.stack([e.outputs for e in evidence]),
     )
-    return plan.detector.judge(known)
+    return BackdoorGroups().judge(known)

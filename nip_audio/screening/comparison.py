@@ -16,7 +16,6 @@ from nip_audio.screening.duplicates import find_duplicates
 from nip_audio.screening.measured import MeasuredFile, Measurement, TriggerEvidence
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.sources import Source
-from nip_audio.screening.trigger_plan import TriggerPlan
 
 __all__ = ["Accusation", "Comparison", "Twin", "compare"]
 
@@ -122,15 +121,15 @@ def compare(
             twin = Twin(ids[other], speakers[other], pair.correlation)
             twins.setdefault(ids[one], []).append(twin)
     q = dict(zip(ids, q_values(p_values).tolist(), strict=True))
-    accused, backdoor = _accused(ids, triggers, kind.triggers) if triggers else ({}, None)
+    accused, backdoor = _accused(ids, triggers) if triggers else ({}, None)
     return Comparison(q, {name: tuple(found) for name, found in twins.items()}, accused, backdoor)
 
 
 def _accused(
-    ids: Sequence[str], triggers: Sequence[TriggerEvidence], plan: TriggerPlan
+    ids: Sequence[str], triggers: Sequence[TriggerEvidence]
 ) -> tuple[dict[str, Accusation], str]:
     try:
-        judgement = judge_triggers(triggers, plan)
+        judgement = judge_triggers(triggers)
     except InputError as err:
         return {}, f"not judged: {err}"
     findings = {finding.name: finding for finding in judgement.findings}

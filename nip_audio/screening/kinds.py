@@ -20,7 +20,6 @@ from nip_audio.screening.measured import (
     PictureMeasurement,
 )
 from nip_audio.screening.reading import Kind
-from nip_audio.screening.trigger_plan import TRIGGER_PLANS, TriggerPlan
 from nip_audio.screening.words import PICTURES, RECORDINGS, Words
 
 __all__ = ["Pictures", "Recordings", "adapter_of_json", "kind_of"]
@@ -52,11 +51,6 @@ class Recordings:
     def suffixes(self) -> frozenset[str]:
         """File name endings of audio."""
         return WaveformAdapter().suffixes
-
-    @property
-    def triggers(self) -> TriggerPlan:
-        """See ``TRIGGER_PLANS``."""
-        return TRIGGER_PLANS["audio"]
 
     def read(self, file: Recording) -> Audio:
         """Read one; see ``Recording.read``."""
@@ -110,11 +104,6 @@ class Pictures:
     def suffixes(self) -> frozenset[str]:
         """File name endings of pictures."""
         return self.adapter.suffixes
-
-    @property
-    def triggers(self) -> TriggerPlan:
-        """See ``TRIGGER_PLANS``."""
-        return TRIGGER_PLANS["image"]
 
     def read(self, file: Recording) -> Image:
         """Read one; see ``ImageAdapter.read``."""

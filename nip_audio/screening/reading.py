@@ -20,7 +20,6 @@ from nip_audio.screening.measured import (
     PictureFacts,
     PictureMeasurement,
 )
-from nip_audio.screening.trigger_plan import TriggerPlan
 from nip_audio.screening.words import Words
 
 __all__ = ["Item", "Kind", "Reader", "read_once"]
@@ -73,11 +72,6 @@ class Kind(Reader, Protocol):
     @property
     def likenesses(self) -> bool:
         """Whether copies that are not exact are known by how ``raw`` correlates."""
-        ...
-
-    @property
-    def triggers(self) -> TriggerPlan:
-        """How a backdoor is looked for."""
         ...
 
     def facts(self, item: Any) -> FileFacts | PictureFacts:

@@ -1,11 +1,10 @@
-"""Where a backdoor's trigger is looked for, and how the files of an accused name are told apart."""
+"""Where in a network a backdoor's trigger is looked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.models.pretrained import Modality
 
 __all__ = ["TRIGGER_PLANS", "TriggerPlan"]
@@ -18,12 +17,10 @@ class TriggerPlan:
     Attributes:
         changes: At which of the default taps of a model's card neurons' changes are looked at.
         outputs: At which their outputs are.
-        detector: What judges them.
     """
 
     changes: slice
     outputs: slice
-    detector: BackdoorGroups
 
     def layers(self, default_taps: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return where changes and where outputs are looked at; of few taps the first."""
@@ -32,9 +29,8 @@ class TriggerPlan:
 
 
 TRIGGER_PLANS: Mapping[Modality, TriggerPlan] = {
-    "audio": TriggerPlan(slice(0, 2), slice(0, 2), BackdoorGroups()),
-    "image": TriggerPlan(slice(-2, -1), slice(-3, -2), BackdoorGroups(components=16, sides="tied")),
+    "audio": TriggerPlan(slice(0, 2), slice(0, 2)),
+    "image": TriggerPlan(slice(-2, -1), slice(-3, -2)),
 }
 """Of audio the first two taps (docs/backdoors.md); of pictures changes at the one before the last,
-mostly that before the pooling, and outputs at the one before it, with more components and equal
-scatter (docs/images.md)."""
+mostly that before the pooling, and outputs at the one before it (docs/images.md)."""

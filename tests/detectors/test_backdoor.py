@@ -63,20 +63,18 @@ def poisoned_set(seed, **how):
     return added(known, bad), np.r_[np.zeros(len(known.names)), np.ones(len(bad.names))] > 0
 
 
-@pytest.mark.parametrize("sides", ["spherical", "tied"])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_clean_set_is_not_accused(seed, sides):
-    judgement = BackdoorGroups(sides=sides).judge(clean_set(seed))
+def test_a_clean_set_is_not_accused(seed):
+    judgement = BackdoorGroups().judge(clean_set(seed))
     assert not judgement.accused.any()
     assert not any(finding.accused for finding in judgement.findings)
     assert len(judgement.findings) == GROUPS
 
 
-@pytest.mark.parametrize("sides", ["spherical", "tied"])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_poisoned_files_are_accused_and_no_others(seed, sides):
+def test_the_poisoned_files_are_accused_and_no_others(seed):
     known, poisoned = poisoned_set(seed)
-    judgement = BackdoorGroups(sides=sides).judge(known)
+    judgement = BackdoorGroups().judge(known)
     worst = judgement.findings[0]
     assert worst.name == "s0"
     assert [f.name for f in judgement.findings if f.accused] == ["s0"]
@@ -108,7 +106,7 @@ def test_a_name_of_two_sessions_is_not_accused():
 def test_a_trigger_that_noise_hides_is_seen_without_noise():
     known, poisoned = poisoned_set(1)
     hidden = replace(known, changes=np.concatenate([known.changes[:360], known.changes[:40]]))
-    judgement = BackdoorGroups(sides="tied").judge(hidden)
+    judgement = BackdoorGroups().judge(hidden)
     assert judgement.findings[0].name == "s0"
     assert judgement.findings[0].seen_in == "outputs"
 
@@ -122,18 +120,13 @@ def test_a_trigger_that_only_noise_shows_is_seen_under_noise():
     assert (judgement.accused != poisoned).sum() <= 2
 
 
-def test_sides_of_equal_scatter_are_told_apart_in_the_outputs():
-    """Changes that overlap give a first split; in the outputs the kinds lie apart."""
+@pytest.mark.parametrize("view", ["changes", "outputs"])
+def test_the_split_is_taken_whose_sides_differ_most(view):
+    """Where one view blurs the kinds the other tells them apart."""
     known, poisoned = poisoned_set(4, shift=8.0, scatter=1.0)
-    near = np.where(poisoned[:, None] & (np.arange(FEATURES) < 3), 8.0 - 1.8, 0.0)
-    known = replace(known, changes=known.changes - near)
-
-    def wrong(**how):
-        judgement = BackdoorGroups(sides="tied", **how).judge(known)
-        return int((judgement.accused != poisoned).sum())
-
-    assert wrong() == 0
-    assert wrong(rounds=0) > 0
+    near = np.where(poisoned[:, None] & (np.arange(FEATURES) < 3), 8.0 - 1.2, 0.0)
+    known = replace(known, **{view: getattr(known, view) - near})
+    assert (BackdoorGroups().judge(known).accused != poisoned).sum() <= 1
 
 
 @pytest.mark.parametrize("sign", ["leads", "seconds", "scatter"])

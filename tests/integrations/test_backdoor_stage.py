@@ -7,7 +7,6 @@ import json
 import pytest
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.errors import ModelCardError, ResumeError
 from nip_audio.integrations import backdoor_stage
 from nip_audio.integrations.backdoor_stage import BackdoorSearch
@@ -37,7 +36,7 @@ def asked(monkeypatch):
             else BackdoorRecord(r.id, r.speaker, error={"code": "empty"})
             for r in recordings
         )
-        return BackdoorReport((), records, BackdoorGroups())
+        return BackdoorReport((), records)
 
     monkeypatch.setattr(backdoor_stage, "look_for_backdoor", look)
     return calls

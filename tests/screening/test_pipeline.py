@@ -291,7 +291,7 @@ def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch
     named = journal.read(target.id).trigger.named
     journal.__exit__()
 
-    def accuse(evidence, plan):
+    def accuse(evidence):
         finding = GroupFinding(named, 12, 40.0, 0.5, "changes", 8.0, 1.0, 1, accused=True)
         mine = np.array([f.id == target.id for f in few.results.files()])
         return BackdoorJudgement((finding,), np.where(mine, 0.9, 0.0))

@@ -119,7 +119,7 @@ class Study:
     ) -> MeasuredSet:
         """Measure a set, or take what was measured."""
         path = self.out / f"{case.name}.{name}.measured"
-        identity = self._identity(case, judged)
+        identity = self._identity(case, judged, self.plan.measuring)
         if not path.exists():
             measured = measure_set(
                 model, judged.clips.samples, self.plan, seed=seed, small=name == "train"
@@ -139,7 +139,7 @@ class Study:
     ) -> dict[str, Any]:
         """Ask the baselines if they are ``missing``, or take what they said before."""
         path = self.out / f"{case.name}.baselines.json"
-        identity = self._identity(case, judged)
+        identity = self._identity(case, judged, asdict(self.plan))
         if not path.exists():
             if not missing:
                 return {}
@@ -153,9 +153,9 @@ class Study:
             raise ResumeError(f"{path} is of other settings; use another --out, or remove it")
         return dict(kept_before["verdicts"])
 
-    def _identity(self, case: BackdoorCase, judged: PoisonedClips) -> str:
+    def _identity(self, case: BackdoorCase, judged: PoisonedClips, plan: Mapping[str, Any]) -> str:
         """Hash of the clips and all settings."""
-        settings = json.dumps([asdict(case), asdict(self.plan)], sort_keys=True)
+        settings = json.dumps([asdict(case), plan], sort_keys=True)
         digest = hashlib.sha256(settings.encode())
         digest.update(judged.clips.samples.numpy().tobytes())
         return digest.hexdigest()
