@@ -187,8 +187,9 @@ def backdoors(results: Results) -> str:
             rows.append(backdoor_row(name, found))
     if not rows:
         return NOT_EVALUATED
-    heads = ["set", "trigger", "poisoned", "accuracy, %", "attack success, %", "NCCR by name: F1"]
-    heads += ["same, no noise", "NCCR as published", "AC", "AC, told where", "STRIP"]
+    heads = ["set", "trigger", "seed", "poisoned", "accuracy, %", "attack success, %"]
+    heads += ["NCCR by name: F1", "changes alone", "outputs alone", "NCCR as published"]
+    heads += ["AC", "AC, told where", "STRIP"]
     return markdown([*heads, "paper: NCCR / AC / STRIP"], rows)
 
 
@@ -208,10 +209,12 @@ def backdoor_row(name: str, found: Mapping[str, Any]) -> list[str]:
     return [
         SETS[name],
         found["trigger"],
+        str(found["seed"]),
         f"{found['poisoned']} of {found['pictures']}",
         percent(found["accuracy"]),
         "–" if clean else percent(found["attack_success"]),
         f1(judged["NCCR, grouped"]),
+        f1(judged["changes, grouped"]),
         f1(judged["activations, grouped"]),
         f1(judged["NCCR, published"]),
         f1(others["activation clustering, silhouette-scores"]),
@@ -219,6 +222,32 @@ def backdoor_row(name: str, found: Mapping[str, Any]) -> list[str]:
         f1(others["STRIP"]),
         "–" if paper is None else " / ".join(f"{v:.4f}" for v in paper),
     ]
+
+
+def sides(results: Results) -> str:
+    """How clear it is: alarms, and how unlike other names both sides of the target are."""
+    rows = []
+    for name in ("gtsrb", "cifar10"):
+        for found in results.get("backdoors", {}).get(name, []):
+            ours = found["judged"]["NCCR, grouped"]
+            mine, clean = ours["sides of target"], found["trigger"] == "none"
+            hidden = clean or mine is None or mine[0] is None
+            highest, side = ours["highest other alarm"], ours["highest other side"]
+            if clean and ours["alarm of target"] is not None:
+                highest = max(highest, ours["alarm of target"])
+            rows.append(
+                [
+                    SETS[name],
+                    found["trigger"],
+                    str(found["seed"]),
+                    "–" if clean else f"{ours['alarm of target']:.1f}",
+                    "–" if hidden else f"{mine[0]:.1f} / {mine[1]:.1f}",
+                    f"{highest:.1f}",
+                    "–" if side is None else f"{side:.1f}",
+                ]
+            )
+    heads = ["set", "trigger", "seed", "alarm of the target", "its sides"]
+    return markdown([*heads, "highest other alarm", "its suspicious side"], rows)
 
 
 def inversion(results: Results) -> str:
@@ -234,10 +263,10 @@ def inversion(results: Results) -> str:
                 for noise in ("small", "destroying")
                 for who in ("clean", "poisoned")
             ]
-            rows.append([SETS[name], found["trigger"], *middle])
+            rows.append([SETS[name], found["trigger"], str(found["seed"]), *middle])
     if not rows:
         return NOT_EVALUATED
-    heads = ["set", "trigger", "σ 8/255: clean", "poisoned", "σ 1: clean", "poisoned "]
+    heads = ["set", "trigger", "seed", "σ 8/255: clean", "poisoned", "σ 1: clean", "poisoned "]
     return markdown(heads, rows)
 
 

@@ -198,7 +198,8 @@ def main() -> None:
         if (options.only_trained and not trained) or (options.only_measured and not measured):
             unfinished.append(f"{case.trigger} {case.seed}")
             continue
-        found = study.judge(case, baselines=not options.no_baselines)
+        asked = case.seed in plan["baselines"] and not options.no_baselines
+        found = study.judge(case, baselines=asked)
         done.append(found)
         print(json.dumps(summary(found), ensure_ascii=False), file=sys.stderr, flush=True)
     if options.results is None:

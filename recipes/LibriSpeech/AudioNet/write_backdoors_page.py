@@ -19,7 +19,8 @@ HERE = Path(__file__).resolve().parent
 GOAL = 0.97
 DETECTORS = {
     "NCCR, grouped": "NCCR by name",
-    "activations, grouped": "same, no noise",
+    "changes, grouped": "changes alone",
+    "activations, grouped": "outputs alone",
     "NCCR, published": "NCCR as published",
     "activation clustering, silhouette-scores": "AC, silhouette",
     "activation clustering, smaller": "AC, smaller",
@@ -79,6 +80,11 @@ def f1_table(results: Mapping[str, Any], which: str) -> str:
     return markdown(["trigger", "seed", *(DETECTORS[name] for name in asked)], rows)
 
 
+def sides(unlike: Sequence[float | None]) -> str:
+    """How unlike other names the sides of a name are; – where the alarm is under its limit."""
+    return " / ".join("–" if value is None else f"{value:.1f}" for value in unlike)
+
+
 def alarm_table(results: Mapping[str, Any], which: str) -> str:
     """How far the target stands out, and what else there is to know."""
     rows = []
@@ -95,14 +101,17 @@ def alarm_table(results: Mapping[str, Any], which: str) -> str:
                 f"{ours['poisoned']} of {ours['files']}",
                 str(ours["accused"]),
                 "–" if bare or alarm is None else f"{alarm:.1f}",
+                "–" if bare else sides(ours["sides of target"]),
                 f"{highest:.1f}",
+                sides([ours["highest other side"]]),
                 f"{published['silhouette']:.2f}",
                 f"{published['auroc of the scalar']:.3f}" if not bare else "–",
                 f"{published['f1 if told the cluster']:.3f}" if not bare else "–",
             ]
         )
-    columns = ["trigger", "seed", "poisoned", "accused", "alarm of the target"]
-    columns += ["highest other alarm", "silhouette, whole set", "AUROC of the scalar"]
+    columns = ["trigger", "seed", "poisoned", "accused", "alarm of the target", "its sides"]
+    columns += ["highest other alarm", "highest other side"]
+    columns += ["silhouette, whole set", "AUROC of the scalar"]
     return markdown([*columns, "F1 told the cluster"], rows)
 
 
@@ -127,15 +136,15 @@ def clean_table(results: Mapping[str, Any]) -> str:
     return markdown(["seed", "set", *(DETECTORS[name] for name in asked)], rows)
 
 
-def verdict(results: Mapping[str, Any], which: str) -> str:
-    """In how many cases the goal is reached."""
-    cases = poisoned(results)
+def verdict(results: Mapping[str, Any], which: str, seeds: Sequence[int]) -> str:
+    """In how many cases of some seeds the goal is reached."""
+    cases = [case for case in poisoned(results) if case["seed"] in seeds]
     values = [(case[which]["NCCR, grouped"]["f1"]["value"], case) for case in cases]
     hits = sum(value >= GOAL for value, _ in values)
     least, case = min(values, key=lambda pair: pair[0])
     return (
-        f"NCCR by name reaches an F1 of {GOAL} in {hits} of the {len(values)} cases judged; the "
-        f"least is {least:.3f} ({case['trigger']}, seed {case['seed']})"
+        f"an F1 of {GOAL} in {hits} of {len(values)} cases; the least is {least:.3f} "
+        f"({case['trigger']}, seed {case['seed']})"
     )
 
 
@@ -159,7 +168,7 @@ def main() -> None:
     """Fill the template."""
     results = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     target = Path(sys.argv[2])
-    judging = results["judging"]
+    judging, seeds, fresh = results["judging"], results["plan"]["seeds"], results["plan"]["fresh"]
     pictures = target.parent / "pictures"
     pictures.mkdir(exist_ok=True)
     plot_rates(
@@ -177,15 +186,19 @@ def main() -> None:
             layers=" and ".join(f"`{layer}`" for layer in judging["layers"]),
             overlays=judging["strip_overlays"],
             f1_goal=GOAL,
-            limit=f"{results['detector']['limit']:g}",
+            limit=f"{judging['detector']['limit']:g}",
+            unlike=f"{judging['detector']['least_unlikeness']:g}",
             crop=f"{results['plan']['crop_s']:g}",
             share=f"{100 * results['plan']['share']:g}",
             epochs=results["plan"]["training"]["epochs"],
             split=results["split_sha256"][:12],
             versions=", ".join(f"{name} {v}" for name, v in results["versions"].items()),
             unfinished=listed(results["unfinished"]),
-            verdict=verdict(results, "train"),
-            enrolment_verdict=verdict(results, "enrolment"),
+            fresh=verdict(results, "train", fresh),
+            verdict=verdict(results, "train", seeds),
+            fresh_enrolment=verdict(results, "enrolment", fresh),
+            enrolment_verdict=verdict(results, "enrolment", seeds),
+            fresh_seeds=" and ".join(map(str, fresh)),
             innocent=innocent(results),
             attacks=attack_table(results),
             f1=f1_table(results, "train"),
