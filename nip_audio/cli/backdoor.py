@@ -107,23 +107,20 @@ def _print(report: BackdoorReport) -> None:
         said = f"not judged: {record.id}: {error.get('found')}; {error.get('remedy')}"
         stderr.print(plain(said), highlight=False, soft_wrap=True)
     highest = report.findings[0]
-    limit, least = report.detector.limit, report.detector.least_unlikeness
+    limit = f"limit {report.detector.limit:g}"
     for finding in [f for f in report.findings if f.accused]:
         stdout.print(
             f"[red]suspicious[/]: {plain(finding.name)}, {finding.suspects} of the "
             f"{finding.files} files that the model gives this name; alarm {finding.alarm:.1f}, "
-            f"limit {limit:g}; unlike other names by {finding.unlikeness:.1f} deviations, the "
-            f"rest of them by {finding.other_unlikeness:.1f}, limit {least:g}",
+            f"unlike other names by {finding.unlikeness:.1f} deviations, its other files by "
+            f"{finding.other_unlikeness:.1f}; score {finding.score:.1f}, {limit}",
             soft_wrap=True,
         )
     if not report.accused:
-        acquitted = ""
-        if highest.unlikeness is not None:
-            unlike = f"{highest.unlikeness:.1f}, limit {least:g}"
-            acquitted = f", but no part of it is unlike other names ({unlike})"
+        acquitted = "" if highest.score is None else f", score {highest.score:.1f}"
         stdout.print(
             f"nothing found in {len(report.records) - len(report.failed)} files: highest alarm "
-            f"{highest.alarm:.1f} ({plain(highest.name)}), limit {limit:g}{acquitted}; that is no "
+            f"{highest.alarm:.1f} ({plain(highest.name)}){acquitted}, {limit}; that is no "
             "proof (docs/backdoors.md)",
             soft_wrap=True,
         )

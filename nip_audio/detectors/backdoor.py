@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import comb
+from math import comb, sqrt
 from typing import Literal, Self
 
 import numpy as np
@@ -125,8 +125,9 @@ class GroupFinding:
         unlikeness: Of the more suspicious side: robust deviations from other groups in the ways in
             which poisoned files differ, summed. None if the alarm is not over its limit.
         other_unlikeness: Of the other side; one near ``unlikeness`` may be the poisoned one.
+        score: Geometric mean of alarm and unlikeness, 0 where that is negative.
         suspects: Files accused.
-        accused: Whether alarm and unlikeness are over their limits.
+        accused: Whether alarm and score are over the limit.
     """
 
     name: str
@@ -136,6 +137,7 @@ class GroupFinding:
     seen_in: View
     unlikeness: float | None = None
     other_unlikeness: float | None = None
+    score: float | None = None
     suspects: int = 0
     accused: bool = False
 
@@ -179,12 +181,13 @@ class BackdoorGroups:
        surely, with more different second names, and scattered along the directions in which names
        differ, since they are of many voices. Each is measured in robust deviations of the other
        groups and summed. The split whose sides differ most in this sum is taken, and the side with
-       the higher one is accused, if it is high enough: a clean group of two recording sessions has
-       sides, too, but none that is unlike other groups.
+       the higher one is accused if the geometric mean of its sum and the alarm is above the limit,
+       too: a clean group of two recording sessions has sides, but none that is unlike others.
 
     Attributes:
-        limit: Of the alarm: SCAn's, e².
-        least_unlikeness: Of the side that is accused.
+        limit: Of the alarm, and of the score: SCAn's, e².
+        most_alarm: That counts in a score: sides that lie ever farther apart do not make one of
+            them the more unlike other groups.
         least_files: Groups with fewer are not judged, nor their files accused.
         least_groups: Fewest groups to judge by.
         components: Principal components that groups are split in.
@@ -195,7 +198,7 @@ class BackdoorGroups:
     """
 
     limit: float = 7.4
-    least_unlikeness: float = 5.5
+    most_alarm: float = 20.0
     least_files: int = 12
     least_groups: int = 8
     components: int = 16
@@ -222,13 +225,15 @@ class BackdoorGroups:
             finding = GroupFinding(name, len(mine), *alarms[seen_in][name], seen_in)
             if finding.alarm > self.limit:
                 share, unlike = self._two_sides(name, known)
-                accused = max(unlike) > self.least_unlikeness
+                score = sqrt(min(finding.alarm, self.most_alarm) * max(0.0, *unlike))
+                accused = score > self.limit
                 if accused:
                     suspicion[mine] = share
                 finding = replace(
                     finding,
                     unlikeness=max(unlike),
                     other_unlikeness=min(unlike),
+                    score=score,
                     suspects=int((suspicion[mine] > 0.5).sum()),
                     accused=accused,
                 )

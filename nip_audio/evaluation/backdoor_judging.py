@@ -251,7 +251,8 @@ def _found(judgement: BackdoorJudgement, poisoned: Mask, target: str) -> dict[st
         "alarm of target": None if mine is None else mine.alarm,
         "sides of target": None if mine is None else [mine.unlikeness, mine.other_unlikeness],
         "highest other alarm": max(f.alarm for f in others),
-        "highest other side": max((f.unlikeness for f in others if f.unlikeness), default=None),
+        "score of target": None if mine is None else mine.score,
+        "highest other score": max((f.score for f in others if f.score is not None), default=None),
     }
 
 

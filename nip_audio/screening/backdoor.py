@@ -87,7 +87,6 @@ class BackdoorReport:
             "accused": [record.id for record in self.accused],
             "failed": [record.id for record in self.failed],
             "limit": self.detector.limit,
-            "least_unlikeness": self.detector.least_unlikeness,
             "names": [asdict(finding) for finding in self.findings],
         }
 

@@ -129,8 +129,9 @@ class ScreenRecord(_Record):
             so the detector's word means nothing. ``adversarial``: behaves under noise as clean
             audio of the calibration's kind does not. ``poisoned``: of two kinds of files under one
             name the one that is unlike other names', as files with a backdoor's trigger are.
-            ``duplicate``: the same recording lies under another speaker. ``inconsistent``: does not sound like its speaker's other files. ``damaged``:
-            something is missing from it. ``clean``: none of these; it is no proof of innocence.
+            ``duplicate``: the same recording lies under another speaker. ``inconsistent``: does not
+            sound like its speaker's other files. ``damaged``: something is missing from it.
+            ``clean``: none of these; it is no proof of innocence.
         findings: Everything that was found, not only the verdict's own.
         distance: From clean evidence.
         distance_threshold: Flagged above it.

@@ -232,7 +232,7 @@ def sides(results: Results) -> str:
             ours = found["judged"]["NCCR, grouped"]
             mine, clean = ours["sides of target"], found["trigger"] == "none"
             hidden = clean or mine is None or mine[0] is None
-            highest, side = ours["highest other alarm"], ours["highest other side"]
+            highest, score = ours["highest other alarm"], ours["highest other score"]
             if clean and ours["alarm of target"] is not None:
                 highest = max(highest, ours["alarm of target"])
             rows.append(
@@ -242,12 +242,13 @@ def sides(results: Results) -> str:
                     str(found["seed"]),
                     "–" if clean else f"{ours['alarm of target']:.1f}",
                     "–" if hidden else f"{mine[0]:.1f} / {mine[1]:.1f}",
+                    "–" if hidden else f"{ours['score of target']:.1f}",
                     f"{highest:.1f}",
-                    "–" if side is None else f"{side:.1f}",
+                    "–" if score is None else f"{score:.1f}",
                 ]
             )
-    heads = ["set", "trigger", "seed", "alarm of the target", "its sides"]
-    return markdown([*heads, "highest other alarm", "its suspicious side"], rows)
+    heads = ["set", "trigger", "seed", "alarm of the target", "its sides", "its score"]
+    return markdown([*heads, "highest other alarm", "highest other score"], rows)
 
 
 def inversion(results: Results) -> str:

@@ -80,7 +80,8 @@ def test_the_poisoned_files_are_accused_and_no_others(seed):
     assert [f.name for f in judgement.findings if f.accused] == ["s0"]
     assert (judgement.accused != poisoned).sum() <= 2
     assert worst.suspects == judgement.accused.sum()
-    assert worst.unlikeness > BackdoorGroups().least_unlikeness > worst.other_unlikeness
+    assert worst.unlikeness > 6 > worst.other_unlikeness
+    assert worst.score > BackdoorGroups().limit
     assert judgement.suspicion[FILES : GROUPS * FILES].max() == 0
 
 
@@ -99,7 +100,7 @@ def test_a_name_of_two_sessions_is_not_accused():
     worst = judgement.findings[0]
     assert worst.name == "s0"
     assert worst.alarm > 2 * BackdoorGroups().limit
-    assert worst.unlikeness < 3
+    assert worst.score < BackdoorGroups().limit
     assert not judgement.accused.any()
 
 
@@ -137,7 +138,7 @@ def test_each_sign_of_many_voices_counts(sign):
         known = replace(known, seconds=np.array([f"{name}'s twin" for name in known.names]))
     if sign == "leads":
         known = replace(known, leads=known.leads + poisoned)
-    judgement = BackdoorGroups(least_unlikeness=0.0).judge(known)
+    judgement = BackdoorGroups(most_alarm=1e3).judge(known)
     assert judgement.findings[0].name == "s0"
     assert (judgement.accused != poisoned).sum() <= 2
 

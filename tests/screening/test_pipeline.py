@@ -292,7 +292,7 @@ def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch
     journal.__exit__()
 
     def accuse(evidence):
-        finding = GroupFinding(named, 12, 40.0, 0.5, "changes", 8.0, 1.0, 1, accused=True)
+        finding = GroupFinding(named, 12, 40.0, 0.5, "changes", 8.0, 1.0, 12.6, 1, accused=True)
         mine = np.array([f.id == target.id for f in few.results.files()])
         return BackdoorJudgement((finding,), np.where(mine, 0.9, 0.0))
 

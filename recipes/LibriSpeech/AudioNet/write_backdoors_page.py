@@ -102,15 +102,24 @@ def alarm_table(results: Mapping[str, Any], which: str) -> str:
                 str(ours["accused"]),
                 "–" if bare or alarm is None else f"{alarm:.1f}",
                 "–" if bare else sides(ours["sides of target"]),
+                "–" if bare else sides([ours["score of target"]]),
                 f"{highest:.1f}",
-                sides([ours["highest other side"]]),
+                sides([ours["highest other score"]]),
                 f"{published['silhouette']:.2f}",
                 f"{published['auroc of the scalar']:.3f}" if not bare else "–",
                 f"{published['f1 if told the cluster']:.3f}" if not bare else "–",
             ]
         )
-    columns = ["trigger", "seed", "poisoned", "accused", "alarm of the target", "its sides"]
-    columns += ["highest other alarm", "highest other side"]
+    columns = [
+        "trigger",
+        "seed",
+        "poisoned",
+        "accused",
+        "alarm of the target",
+        "its sides",
+        "its score",
+    ]
+    columns += ["highest other alarm", "highest other score"]
     columns += ["silhouette, whole set", "AUROC of the scalar"]
     return markdown([*columns, "F1 told the cluster"], rows)
 
@@ -187,7 +196,7 @@ def main() -> None:
             overlays=judging["strip_overlays"],
             f1_goal=GOAL,
             limit=f"{judging['detector']['limit']:g}",
-            unlike=f"{judging['detector']['least_unlikeness']:g}",
+            most=f"{judging['detector']['most_alarm']:g}",
             crop=f"{results['plan']['crop_s']:g}",
             share=f"{100 * results['plan']['share']:g}",
             epochs=results["plan"]["training"]["epochs"],
