@@ -38,6 +38,8 @@ Rows = NDArray[np.intp]
 View = Literal["changes", "outputs"]
 
 _TINY = 1e-9
+_LEAST_SPREAD = np.array([0.02, 0.25, 0.05])
+"""Of usual leads, as a share of them; of second names among a dozen; of the logarithm of scatter."""
 
 
 class PublishedClusters(BaseEstimator):  # type: ignore[misc]
@@ -285,7 +287,7 @@ class BackdoorGroups:
     def _two_sides(self, name: str, known: _Known) -> tuple[Array, tuple[float, float]]:
         """Probability of the more suspicious side, and how unlike other groups both sides are."""
         mine = known.members[name]
-        taken = np.zeros(len(mine)), (0.0, 0.0)  # nobody, if it cannot be split
+        taken, clearest = (np.zeros(len(mine)), (0.0, 0.0)), 0.0  # nobody, if it cannot be split
         for space in (known.changes, known.outputs):
             projected = self._projected(space.centred(mine))
             for kind in ("spherical", "tied"):
@@ -294,8 +296,11 @@ class BackdoorGroups:
                 if not all(map(len, sides)):
                     continue
                 unlike = self._unlike(sides, name, known)
-                if abs(unlike[1] - unlike[0]) > abs(taken[1][1] - taken[1][0]):
+                # a side of a file or two has hardly any scatter, which makes no other suspicious
+                clear = max(unlike) - max(0.0, min(unlike))
+                if clear > clearest:
                     taken = (share if unlike[1] > unlike[0] else 1 - share), unlike
+                    clearest = clear
         return taken
 
     def _unlike(self, sides: list[Rows], name: str, known: _Known) -> tuple[float, float]:
@@ -316,8 +321,9 @@ class BackdoorGroups:
         usual = np.array([traits(rows) for rows in others])
         middle = np.median(usual, axis=0)
         spread = np.median(np.abs(usual - middle), axis=0) * 1.4826
-        # half of the others may be all alike
-        spread = np.maximum(np.maximum(spread, usual.std(axis=0) / 2), _TINY)
+        # half of the others, or all, may be alike
+        least = np.maximum(_LEAST_SPREAD * np.array([abs(middle[0]), 1.0, 1.0]), _TINY)
+        spread = np.maximum(np.maximum(spread, usual.std(axis=0) / 2), least)
         first, second = (float(((traits(rows) - middle) / spread).sum()) for rows in sides)
         return first, second
 

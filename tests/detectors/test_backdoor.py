@@ -104,6 +104,15 @@ def test_a_name_of_two_sessions_is_not_accused():
     assert not judgement.accused.any()
 
 
+def test_a_file_that_lies_far_from_all_hides_nobody():
+    """A split into it and the rest has a side with no scatter at all, and says nothing."""
+    known, poisoned = poisoned_set(2)
+    far = np.where(np.arange(len(known.names)) < 1, 1e3, 0.0)[:, None]
+    known = replace(known, changes=known.changes + far)
+    judgement = BackdoorGroups(clip=1e4).judge(known)
+    assert (judgement.accused != poisoned).sum() <= 1
+
+
 def test_a_trigger_that_noise_hides_is_seen_without_noise():
     known, poisoned = poisoned_set(1)
     hidden = replace(known, changes=np.concatenate([known.changes[:360], known.changes[:40]]))
