@@ -39,7 +39,7 @@ View = Literal["changes", "outputs"]
 
 _TINY = 1e-9
 _LEAST_SPREAD = np.array([0.02, 0.25, 0.05])
-"""Of usual leads, as a share of them; of second names among a dozen; of the logarithm of scatter."""
+"""Of leads, as a share of what is usual; of second names among a dozen; of the log of scatter."""
 
 
 class PublishedClusters(BaseEstimator):  # type: ignore[misc]
