@@ -73,6 +73,11 @@ class JudgingPlan:
         judging = ("strip_clips", "strip_overlays", "detector")
         return {name: value for name, value in vars(self).items() if name not in judging}
 
+    @property
+    def asking(self) -> dict[str, Any]:
+        """What the baselines' verdicts depend on, besides that and a seed."""
+        return self.measuring | {"strip": [self.strip_clips, self.strip_overlays]}
+
 
 @dataclass(frozen=True)
 class MeasuredSet:

@@ -14,7 +14,6 @@ from options import plan_parser, read_plan
 
 from nip_audio.core.adapter import Batch
 from nip_audio.image.datasets import load_images
-from nip_audio.integrations.image_training import ImageTraining, augmented
 from nip_audio.models.pretrained import load_pretrained
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
 
@@ -33,14 +32,10 @@ def main() -> None:
     batch = values.pop("batch")
     values["eps_input"] = tuple(fraction(v) for v in values["eps_input"])
     values["families"] = tuple(values["families"])
-    # what is attacked is to be as many different pictures as can be had; the attacks are the noise
-    still = {"shift": 0, "noise_share": 0.0, "sparse_share": 0.0}
-    augment = ImageTraining.from_hparams(still | values.pop("augment", {}))
     settings = GuidedSettings(**values)
 
     def draw(generator: torch.Generator) -> Batch:
-        pixels = train.pixels[torch.randint(len(train), (batch,), generator=generator)]
-        return Batch(augmented(pixels, augment, generator))
+        return Batch(train.pixels[torch.randint(len(train), (batch,), generator=generator)])
 
     def report(step: int, loss: float, kept: float) -> None:
         if step % 50 == 0:

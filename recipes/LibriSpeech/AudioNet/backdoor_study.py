@@ -139,7 +139,7 @@ class Study:
     ) -> dict[str, Any]:
         """Ask the baselines if they are ``missing``, or take what they said before."""
         path = self.out / f"{case.name}.baselines.json"
-        identity = self._identity(case, judged, asdict(self.plan))
+        identity = self._identity(case, judged, self.plan.asking)
         if not path.exists():
             if not missing:
                 return {}
