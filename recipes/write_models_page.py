@@ -48,6 +48,13 @@ def identification(results: Path) -> list[str]:
     return lines
 
 
+def spread(results: Path, name: str) -> float:
+    """How far trainings of one model lie apart on clean clips, in points."""
+    models = json.loads((results / f"{name}.json").read_text())["models"]
+    values = [model["all"]["clean"]["value"] for model in models]
+    return 100 * (max(values) - min(values))
+
+
 def verification(results: Path) -> list[str]:
     """Cosine and PLDA, by chapter."""
     measured = json.loads((results / "xvector_plda.json").read_text())
@@ -136,6 +143,7 @@ def main() -> None:
     template = Path(__file__).with_name("models_template.md").read_text(encoding="utf-8")
     page = template.format(
         identification="\n".join(identification(results)),
+        spread=f"{spread(results, 'audionet'):.1f}",
         verification="\n".join(verification(results)),
         plda=chosen_plda(results),
         baseline="\n".join(baseline(results)),

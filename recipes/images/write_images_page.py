@@ -224,6 +224,35 @@ def backdoor_row(name: str, found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def backdoor_verdict(results: Results) -> str:
+    """In how many cases F1 is high, and what is said of clean sets."""
+    cases = [found for name in SETS for found in results.get("backdoors", {}).get(name, [])]
+    if not cases:
+        return NOT_EVALUATED
+    judged = [found["judged"]["NCCR, grouped"] for found in cases]
+    values = [part["f1"]["value"] for part in judged if "f1" in part]
+    clean = [part["accused"] for part in judged if "f1" not in part]
+    high, good = (sum(value >= goal for value in values) for goal in (0.99, 0.97))
+    return (
+        f"**F1 is .99 or more in {high} of {len(values)} cases**, .97 or more in {good}, and "
+        f"{min(values):.3f} at least; of {len(clean)} clean sets "
+        f"{sum(count > 0 for count in clean)} are accused."
+    )
+
+
+def inverted(results: Results) -> str:
+    """How often the order of the paper's Fig. 4 is seen."""
+    rates = [
+        found["judged"]["rates"]
+        for name in SETS
+        for found in results.get("backdoors", {}).get(name, [])
+        if "small, poisoned" in found["judged"]["rates"]
+    ]
+    less = sum(r["small, poisoned"][2] < r["small, clean"][2] for r in rates)
+    more = sum(r["destroying, poisoned"][2] > r["destroying, clean"][2] for r in rates)
+    return f"The first holds in {less} of {len(rates)} cases, the second in {more}."
+
+
 def sides(results: Results) -> str:
     """How clear it is: alarms, and how unlike other names both sides of the target are."""
     rows = []
@@ -568,7 +597,10 @@ def main() -> None:
         "false_positives": false_positives(results),
         "baselines": baselines(results),
         "backdoors": backdoors(results),
+        "backdoor_verdict": backdoor_verdict(results),
+        "sides": sides(results),
         "inversion": inversion(results),
+        "inverted": inverted(results),
         "robustness": robustness(results),
         "nip": nip(results),
         "adaptive": adaptive(results),
