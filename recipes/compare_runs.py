@@ -3,24 +3,29 @@ r"""Compare training runs on the ``calibrate`` role: which options did what?
     python compare_runs.py results/a results/b --crop_s 3 \
         --data_folder /path/to/LibriSpeech --results ../docs/results/runs.json
 
-For every run: the options in which the runs differ, and the accuracy of its last checkpoint.
-Choices are made here, not on ``test``.
+For every run: the options in which the runs differ, the accuracy of its last checkpoint, and how
+far that is from the first run's, on the same crops under the same noise. Choices are made here, not
+on ``test``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio import Batch, ReadSettings
 from nip_audio.audio.manifest import read_recordings
 from nip_audio.evaluation.identification import (
     WHITE_NOISES,
+    Crop,
     accuracy,
     named_rightly,
     new_sessions,
@@ -33,7 +38,24 @@ SEED = 1234
 NOT_CHOICES = {"rir_count", "adversarial_steps", "adversarial_eps", "adversarial_share"}
 
 
-def measure(run: Path, data_folder: Path, crop_s: float | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Measured:
+    """A run: its row, and which crops it named rightly under each condition."""
+
+    row: dict[str, Any]
+    crops: list[Crop]
+    right: dict[str, NDArray[np.float64]]
+
+    def against(self, first: Measured) -> dict[str, Any]:
+        """Return the row with paired differences from another run."""
+        differences = {
+            condition: accuracy(right - first.right[condition], self.crops, seed=SEED).to_json()
+            for condition, right in self.right.items()
+        }
+        return self.row | {"against_first": differences}
+
+
+def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
     """Accuracy on the run's ``calibrate.csv``, all of it and chapters it was not trained on."""
     trained = load_run(run)
     parts = trained.hparams
@@ -54,9 +76,11 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> dict[str, Any
     chosen = [c for c, new in zip(crops, fresh, strict=True) if new]
     options = plain_values(trained.yaml) | {"epochs_done": trained.epochs}
     row: dict[str, Any] = {"run": run.name, "options": options, "crops": len(crops)}
+    every = {}
     for condition, level in WHITE_NOISES.items():
         generator = torch.Generator().manual_seed(SEED)
         right = named_rightly(name, crops, level, generator=generator)
+        every[condition] = right
         row[condition] = accuracy(right, crops, seed=SEED).to_json()
         if chosen:
             row[f"{condition}_new_chapter"] = accuracy(right[fresh], chosen, seed=SEED).to_json()
@@ -64,7 +88,7 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> dict[str, Any
                 "crops": len(chosen),
                 "speakers": len({c.speaker for c in chosen}),
             }
-    return row
+    return Measured(row, crops, every)
 
 
 def main() -> None:
@@ -79,7 +103,8 @@ def main() -> None:
     manifests = {(run / "save" / "calibrate.csv").read_text() for run in options.runs}
     if len(manifests) > 1:
         raise SystemExit("the runs have different calibrate.csv; compare runs of one split")
-    rows = [measure(run, options.data_folder, options.crop_s) for run in options.runs]
+    measured = [measure(run, options.data_folder, options.crop_s) for run in options.runs]
+    rows = [found.against(measured[0]) for found in measured]
     names = sorted({name for row in rows for name in row["options"]} - NOT_CHOICES)
     differ = [n for n in names if len({str(row["options"].get(n)) for row in rows}) > 1]
     for row in rows:

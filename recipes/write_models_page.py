@@ -13,6 +13,13 @@ from typing import Any
 CONDITIONS = ("clean", "noise_0.002_rms", "noise_20_db_snr")
 MODELS = {"resnet34": "ResNet-34", "deep_speaker": "Deep Speaker", "audionet": "AudioNet"}
 GROUPS = {"all": "all", "new_chapter": "of a chapter not trained on"}
+LEFT_OUT = {
+    "ab_all": "nothing",
+    "ab_nonoise": "white noise",
+    "ab_nooverlap": "another crop laid over, and its reversal",
+    "ab_nofive": "pink noise, babble, reverberation, gain, dropped frequencies",
+    "ab_nocodec": "codecs",
+}
 TRIALS = {
     "new_chapter": "of a chapter the voice was not enrolled from",
     "same_chapter": "of a chapter it was enrolled from",
@@ -130,6 +137,20 @@ def compared(results: Path, name: str) -> list[str]:
     return lines
 
 
+def ablation(results: Path) -> list[str]:
+    """A row for each augmentation that was left out, against the run with all of them."""
+    rows = json.loads((results / "ablation_audionet.json").read_text())["rows"]
+    titles = ["left out", "clean", "0.002 rms", "20 dB SNR"]
+    titles += [f"difference, {title}" for title in titles[1:]]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for row in rows:
+        parts = [row["against_first"][c] for c in CONDITIONS]
+        differences = [share(part) if row is not rows[0] else "–" for part in parts]
+        cells = [LEFT_OUT[row["run"]], *(share(row[c]) for c in CONDITIONS), *differences]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def option_text(value: Any) -> str:
     """An option's value; switches as + and −; – where the run had no such option."""
     if isinstance(value, list) and all(isinstance(v, bool) for v in value):
@@ -150,6 +171,7 @@ def main() -> None:
         fresh=fresh(results),
         times="\n".join(times(results)),
         audionet_runs="\n".join(compared(results, "audionet")),
+        ablation="\n".join(ablation(results)),
         resnet34_runs="\n".join(compared(results, "resnet34")),
         deep_speaker_runs="\n".join(compared(results, "deep_speaker")),
     )

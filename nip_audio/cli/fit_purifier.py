@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -28,6 +29,7 @@ from nip_audio.cli._console import (
     print_left_out,
     progress_bar,
     refuse_of_audio,
+    stderr,
     stdout,
 )
 from nip_audio.core.state import require_new
@@ -136,8 +138,9 @@ def command(
     parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)
     benign = _read(pretrained, [file for part in parts for file in part], max_duration, crop_s)
     started = time.monotonic()
+    kept: float | None = None
     if method is Method.GUIDED:
-        _fit_guided(pretrained, benign, guided, first, out, batch_size, force)
+        kept = _fit_guided(pretrained, benign, guided, first, out, batch_size, force)
     elif method is Method.NS:
         neurons = fit_neurons(pretrained, benign, share=share, batch_size=batch_size, seed=seed)
         neurons.save(out, model_id=pretrained.model_id, force=force)
@@ -157,12 +160,18 @@ def command(
     if as_json:
         failed = [str(failure) for failure in benign.failures]
         facts = {"out": str(out), "method": method.value, "files": files}
-        print_json(facts | {"failed": failed, "model_id": pretrained.model_id})
+        print_json(facts | {"failed": failed, "kept": kept, "model_id": pretrained.model_id})
     else:
         stdout.print(
             f"{method.value} purifier for {pretrained.card.name}, fitted to {files} files in "
             f"{time.monotonic() - started:.0f} s: {out}",
             markup=False,
+            soft_wrap=True,
+        )
+    if kept is not None and kept < _FEW_KEPT:
+        stderr.print(
+            f"of what it was shown last, attacked or not, {kept:.0%} is named as without an "
+            "attack: it does not defend yet; give more --steps, or weaker attacks by --eps",
             soft_wrap=True,
         )
     if benign.failures:
@@ -209,9 +218,16 @@ def _fit_guided(
     out: Path,
     batch_size: int,
     force: bool,
-) -> None:
+) -> float | None:
+    """Train and write; return the share of its last lessons that it kept, if there were any."""
     partial = out.with_name(f"{out.name}.partial")
+    shares: deque[float] = deque(maxlen=_LAST)
     with progress_bar("training", settings.steps) as bar:
+
+        def report(step: int, loss: float, kept: float) -> None:  # noqa: ARG001
+            shares.append(kept)
+            bar.update(bar.task_ids[0], completed=step, description=f"training, {kept:.0%} kept")
+
         purifier = fit_guided(
             pretrained,
             benign,
@@ -219,13 +235,15 @@ def _fit_guided(
             batch_size=batch_size,
             start=start,
             checkpoint=partial,
-            progress=lambda step, loss, kept: bar.update(
-                bar.task_ids[0], completed=step, description=f"training, {kept:.0%} kept"
-            ),
+            progress=report,
         )
     purifier.save(out, model_id=pretrained.model_id, force=force)
     partial.unlink(missing_ok=True)
+    return sum(shares) / len(shares) if shares else None
 
+
+_LAST = 20  # steps that say how good a purifier has become
+_FEW_KEPT = 0.5
 
 # a quarter of the attacked steps keeps it good against attackers who know less; strengths that no
 # defence withstands teach it nothing, and other families than gradient steps are not for adaptation

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nip_audio.cli import fit_purifier
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool
@@ -20,6 +21,24 @@ def test_a_purifier_is_written_and_bound_to_the_model(run, clean_folder, tmp_pat
     assert list(tmp_path.iterdir()) == [out]  # nothing of the training is left
 
 
+@pytest.mark.parametrize(("kept", "said"), [(0.1, True), (0.9, False)])
+def test_one_that_does_not_defend_is_said_to_be_none(
+    run, clean_folder, tmp_path, monkeypatch, kept, said
+):
+    class Fitted:
+        def save(self, path, **kwargs):
+            path.write_text("a purifier")
+
+    def fit(*args, progress, **kwargs):
+        progress(1, 0.5, kept)
+        return Fitted()
+
+    monkeypatch.setattr(fit_purifier, "fit_guided", fit)
+    code, _, err = run("fit-purifier", clean_folder, "--out", tmp_path / "p", *QUICK)
+    assert code == 0
+    assert (f"{kept:.0%} is named as without an attack" in err) == said
+
+
 def test_json_and_the_adaptive_training(run, clean_folder, tmp_path, pretrained):
     out = tmp_path / "my.purifier"
     code, text, _ = run(
@@ -28,6 +47,7 @@ def test_json_and_the_adaptive_training(run, clean_folder, tmp_path, pretrained)
     assert code == 0
     facts = json.loads(text)
     assert (facts["files"], facts["method"]) == (32, "guided")
+    assert 0 <= facts["kept"] <= 1
     assert facts["model_id"] == pretrained.model_id
     loaded = GuidedNip.load(out, model_id=pretrained.model_id)
     assert loaded.training["adaptive_share"] > 0
