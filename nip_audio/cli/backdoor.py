@@ -107,21 +107,20 @@ def _print(report: BackdoorReport) -> None:
         said = f"not judged: {record.id}: {error.get('found')}; {error.get('remedy')}"
         stderr.print(plain(said), highlight=False, soft_wrap=True)
     highest = report.findings[0]
-    limit = f"limit {report.detector.limit:g}"
+    limit = f"limit {report.limit:g}"
     for finding in [f for f in report.findings if f.accused]:
         stdout.print(
             f"[red]suspicious[/]: {plain(finding.name)}, {finding.suspects} of the "
-            f"{finding.files} files that the model gives this name; alarm {finding.alarm:.1f}, "
-            f"unlike other names by {finding.unlikeness:.1f} deviations, its other files by "
-            f"{finding.other_unlikeness:.1f}; score {finding.score:.1f}, {limit}",
+            f"{finding.files} files that the model gives this name; score {finding.score:.1f}, "
+            f"{limit}: alarm {finding.alarm:.1f}, unlike other names by {finding.unlikeness:.1f}, "
+            f"the rest of its files by {finding.other_unlikeness:.1f}",
             soft_wrap=True,
         )
     if not report.accused:
-        acquitted = "" if highest.score is None else f", score {highest.score:.1f}"
         stdout.print(
-            f"nothing found in {len(report.records) - len(report.failed)} files: highest alarm "
-            f"{highest.alarm:.1f} ({plain(highest.name)}){acquitted}, {limit}; that is no "
-            "proof (docs/backdoors.md)",
+            f"nothing found in {len(report.records) - len(report.failed)} files: highest score "
+            f"{highest.score or 0:.1f} ({plain(highest.name)}), {limit}; that is no proof "
+            "(docs/backdoors.md)",
             soft_wrap=True,
         )
         return

@@ -8,7 +8,7 @@ names of the same set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb, sqrt
 from typing import Literal, Self
@@ -38,6 +38,8 @@ Rows = NDArray[np.intp]
 View = Literal["changes", "outputs"]
 
 _TINY = 1e-9
+_LEAST_SHARE = 0.05  # spread of separations, in units of what noise has
+_LEAST_SIGN = -3.0
 _LEAST_SPREAD = np.array([0.02, 0.25, 0.05])
 """Of leads, as a share of what is usual; of second names among a dozen; of the log of scatter."""
 
@@ -122,20 +124,20 @@ class GroupFinding:
         files: In it.
         alarm: Robust deviations of its separation above what the other groups have, where it is
             higher: in the changes or in the outputs.
-        silhouette: Of the split in two there; 0 if there is none.
         seen_in: Where that is.
-        unlikeness: Of the more suspicious side: robust deviations from other groups in the ways in
-            which poisoned files differ, summed. None if the alarm is not over its limit.
+        unlikeness: Of the more suspicious side: how far it is from other groups in the ways in
+            which poisoned files are, summed. None if the alarm is too low to look, or the group
+            cannot be split.
         other_unlikeness: Of the other side; one near ``unlikeness`` may be the poisoned one.
-        score: Geometric mean of alarm and unlikeness, 0 where that is negative.
+        score: Geometric mean of the alarm, up to ``BackdoorGroups.most_alarm``, and of what the
+            sides differ by in unlikeness; 0 where neither is suspicious. None as ``unlikeness``.
         suspects: Files accused.
-        accused: Whether alarm and score are over the limit.
+        accused: Whether the score is over the limit.
     """
 
     name: str
     files: int
     alarm: float
-    silhouette: float
     seen_in: View
     unlikeness: float | None = None
     other_unlikeness: float | None = None
@@ -149,12 +151,14 @@ class BackdoorJudgement:
     """What a set looks like.
 
     Attributes:
-        findings: One a judged group, highest alarm first.
+        findings: One a judged group, highest score first, then highest alarm.
         suspicion: (n,) probability of the suspicious side of an accused group; 0 in others.
+        limit: Score above which a group is accused.
     """
 
     findings: tuple[GroupFinding, ...]
     suspicion: Array
+    limit: float
 
     @property
     def accused(self) -> NDArray[np.bool_]:
@@ -173,21 +177,27 @@ class BackdoorGroups:
     1. Vectors are centred on each group's median and whitened by a covariance within groups that is
        the median over groups, so that one odd group does not set the scale.
     2. Each group is split in two of equal scatter in its first principal components; its separation
-       is n·π(1−π)·d². The separation of a clean group has reasons too (sessions, microphones): the
-       other groups of the set are the measure, by median and median absolute deviation. This is
-       the test of SCAn (Tang et al., USENIX Security 2021), on changes under noise and on the
-       outputs without it: noise that is itself a trigger hides it in the changes.
-    3. A group above the limit is split into files in four ways: by its changes and by its outputs,
-       by two spheres of different size and by two of equal scatter.
+       is n·π(1−π)·d², in units of what noise of as many files has. The separation of a clean group
+       has reasons too (sessions, microphones): the other groups of the set are the measure, by
+       median and median absolute deviation. This is the test of SCAn (Tang et al., USENIX Security
+       2021), on changes under noise and on the outputs without it: noise that is itself a trigger
+       hides it in the changes. Deviation: SCAn does not divide by what noise has, and a clean name
+       of many files alarms.
+    3. Where this alarms, the group is split into files in four ways: by its changes and by its
+       outputs, by two spheres of different size and by two of equal scatter.
     4. The speaker's own files are as those of any other name, and poisoned ones are not: named more
        surely, with more different second names, and scattered along the directions in which names
-       differ, since they are of many voices. Each is measured in robust deviations of the other
-       groups and summed. The split whose sides differ most in this sum is taken, and the side with
-       the higher one is accused if the geometric mean of its sum and the alarm is above the limit,
-       too: a clean group of two recording sessions has sides, but none that is unlike others.
+       differ, since they are of many voices. Each sign is measured by what is usual in other groups
+       and summed. The split is taken whose suspicious side exceeds the other, or 0 if that is
+       lower, by most. Its score is the geometric mean of that excess and the alarm: a clean group
+       of two recording sessions has sides, but none that is unlike others, and a name that is
+       unlike others as a whole has no side that is more so.
 
     Attributes:
-        limit: Of the alarm, and of the score: SCAn's, e².
+        limit: Of the score; chosen between clean sets, unbalanced ones among them, and poisoned
+            ones (docs/backdoors.md).
+        least_alarm: From which on the sides are looked at: the usual bound of a robust deviation
+            (Iglewicz and Hoaglin, 1993).
         most_alarm: That counts in a score: sides that lie ever farther apart do not make one of
             them the more unlike other groups.
         least_files: Groups with fewer are not judged, nor their files accused.
@@ -196,10 +206,11 @@ class BackdoorGroups:
         clip: Robust deviations at which centred vectors are clipped.
         floor: Least variance of a whitened direction, in shares of the average.
         directions: In which names differ most, that scatter is measured along.
-        seed: Of the mixtures.
+        seed: Of the mixtures, and of noise to compare with.
     """
 
-    limit: float = 7.4
+    limit: float = 6.2
+    least_alarm: float = 3.5
     most_alarm: float = 20.0
     least_files: int = 12
     least_groups: int = 8
@@ -216,7 +227,7 @@ class BackdoorGroups:
             InputError: If there are too few groups of enough files.
         """
         known = self._prepare(evidence)
-        alarms: dict[View, dict[str, tuple[float, float]]] = {
+        alarms: dict[View, dict[str, float]] = {
             "changes": self._alarms(known.changes, known.members),
             "outputs": self._alarms(known.outputs, known.members),
         }
@@ -224,23 +235,23 @@ class BackdoorGroups:
         findings = []
         for name, mine in known.members.items():
             seen_in = max(alarms, key=lambda view: alarms[view][name])
-            finding = GroupFinding(name, len(mine), *alarms[seen_in][name], seen_in)
-            if finding.alarm > self.limit:
-                share, unlike = self._two_sides(name, known)
-                score = sqrt(min(finding.alarm, self.most_alarm) * max(0.0, *unlike))
+            finding = GroupFinding(name, len(mine), alarms[seen_in][name], seen_in)
+            if finding.alarm > self.least_alarm and (sides := self._two_sides(name, known)):
+                score = sqrt(min(finding.alarm, self.most_alarm) * sides.excess)
                 accused = score > self.limit
                 if accused:
-                    suspicion[mine] = share
+                    suspicion[mine] = sides.share
                 finding = replace(
                     finding,
-                    unlikeness=max(unlike),
-                    other_unlikeness=min(unlike),
+                    unlikeness=sides.unlikeness,
+                    other_unlikeness=sides.other_unlikeness,
                     score=score,
                     suspects=int((suspicion[mine] > 0.5).sum()),
                     accused=accused,
                 )
             findings.append(finding)
-        return BackdoorJudgement(tuple(sorted(findings, key=lambda f: -f.alarm)), suspicion)
+        found = sorted(findings, key=lambda f: (-(f.score or 0.0), -f.alarm))
+        return BackdoorJudgement(tuple(found), suspicion, self.limit)
 
     def _prepare(self, evidence: SetEvidence) -> _Known:
         """Find the groups with enough files, and whiten by what is usual within them."""
@@ -259,73 +270,63 @@ class BackdoorGroups:
         )
         return _Known(evidence, members, changes, outputs)
 
-    def _alarms(
-        self, space: _Whitened, members: Mapping[str, Rows]
-    ) -> dict[str, tuple[float, float]]:
-        """How far each group's separation lies above the others', and its silhouette."""
-        found = {name: self._two_kinds(space.centred(rows)) for name, rows in members.items()}
-        separations = np.array([separation for separation, _ in found.values()])
-        middle = np.median(separations)
-        spread = max(float(np.median(np.abs(separations - middle)) * 1.4826), _TINY)
-        return {
-            n: (float((s - middle) / spread), silhouette) for n, (s, silhouette) in found.items()
-        }
+    def _alarms(self, space: _Whitened, members: Mapping[str, Rows]) -> dict[str, float]:
+        """How far each group's separation lies above the others'; 0 where all rows are alike."""
+        found = {name: self._separation(space.centred(rows)) for name, rows in members.items()}
+        sizes = {name: len(members[name]) for name, value in found.items() if value is not None}
+        alarms = dict.fromkeys(members, 0.0)
+        if len(sizes) < self.least_groups:
+            return alarms
+        noise = self._noise(list(sizes.values()), space.rows.shape[1])
+        shares = np.array([(found[name] or 0.0) / noise(size) for name, size in sizes.items()])
+        middle = np.median(shares)
+        spread = max(float(np.median(np.abs(shares - middle)) * 1.4826), _LEAST_SHARE)
+        return alarms | dict(zip(sizes, ((shares - middle) / spread).tolist(), strict=True))
 
-    def _two_kinds(self, vectors: Array) -> tuple[float, float]:
-        """n·π(1−π)·d² of the split into two of equal scatter, and its silhouette."""
-        if np.ptp(vectors, axis=0).max() < _TINY:  # all alike: nothing to split
-            return 0.0, 0.0
+    def _noise(self, sizes: Sequence[int], columns: int) -> Callable[[int], float]:
+        """Separation of white noise by its number of rows, interpolated."""
+        generator = np.random.default_rng(self.seed)
+        grid = np.unique(np.geomspace(min(sizes), max(sizes), 5).round().astype(int))
+        drawn = [
+            [self._separation(generator.standard_normal((n, columns))) or 0.0 for _ in range(5)]
+            for n in grid
+        ]
+        middles = np.median(drawn, axis=1)
+        return lambda size: float(np.interp(size, grid, middles))
+
+    def _separation(self, vectors: Array) -> float | None:
+        """n·π(1−π)·d² of the split into two of equal scatter; None where all rows are alike."""
+        if _alike(vectors):
+            return None
         projected = self._projected(vectors)
         labels = self._mixture(projected, "tied").predict(projected)
         share = float(labels.mean())
         if not 0 < share < 1:
-            return 0.0, 0.0
+            return 0.0
         apart = vectors[labels == 1].mean(axis=0) - vectors[labels == 0].mean(axis=0)
-        separation = len(vectors) * share * (1 - share) * float(apart @ apart)
-        return separation, float(silhouette_score(projected, labels))
+        return len(vectors) * share * (1 - share) * float(apart @ apart)
 
-    def _two_sides(self, name: str, known: _Known) -> tuple[Array, tuple[float, float]]:
-        """Probability of the more suspicious side, and how unlike other groups both sides are."""
+    def _two_sides(self, name: str, known: _Known) -> _Sides | None:
+        """Split a group into files; None if it cannot be."""
         mine = known.members[name]
-        taken, clearest = (np.zeros(len(mine)), (0.0, 0.0)), 0.0  # nobody, if it cannot be split
+        others = _Others.of(name, known, self.directions)
+        found = []
         for space in (known.changes, known.outputs):
-            projected = self._projected(space.centred(mine))
+            vectors = space.centred(mine)
+            if _alike(vectors):
+                continue
+            projected = self._projected(vectors)
             for kind in ("spherical", "tied"):
                 share = self._mixture(projected, kind).predict_proba(projected)[:, 1]
-                sides = [mine[share <= 0.5], mine[share > 0.5]]
+                sides = mine[share <= 0.5], mine[share > 0.5]
                 if not all(map(len, sides)):
                     continue
-                unlike = self._unlike(sides, name, known)
-                # a side of a file or two has hardly any scatter, which makes no other suspicious
-                clear = max(unlike) - max(0.0, min(unlike))
-                if clear > clearest:
-                    taken = (share if unlike[1] > unlike[0] else 1 - share), unlike
-                    clearest = clear
-        return taken
-
-    def _unlike(self, sides: list[Rows], name: str, known: _Known) -> tuple[float, float]:
-        """How much each side is unlike other groups in the ways that poisoned files are."""
-        evidence, outputs = known.evidence, known.outputs
-        others = [rows for other, rows in known.members.items() if other != name]
-        between = outputs.directions_between(others, self.directions)
-        count = min(*map(len, sides), self.least_files)
-
-        def traits(rows: Rows) -> list[float]:
-            along = outputs.placed(rows) @ between
-            return [
-                float(np.median(evidence.leads[rows])),
-                kinds_among(evidence.seconds[rows], count),
-                float(np.log(along.var(axis=0).mean() + _TINY)),
-            ]
-
-        usual = np.array([traits(rows) for rows in others])
-        middle = np.median(usual, axis=0)
-        spread = np.median(np.abs(usual - middle), axis=0) * 1.4826
-        # half of the others, or all, may be alike
-        least = np.maximum(_LEAST_SPREAD * np.array([abs(middle[0]), 1.0, 1.0]), _TINY)
-        spread = np.maximum(np.maximum(spread, usual.std(axis=0) / 2), least)
-        first, second = (float(((traits(rows) - middle) / spread).sum()) for rows in sides)
-        return first, second
+                count = min(*map(len, sides), self.least_files)
+                first, second = (others.unlike(rows, count) for rows in sides)
+                found.append(_Sides(share, second, first))
+                if first > second:
+                    found[-1] = _Sides(1 - share, first, second)
+        return max(found, key=lambda sides: sides.excess, default=None)
 
     def _projected(self, vectors: Array) -> Array:
         size = min(self.components, *vectors.shape)
@@ -345,6 +346,69 @@ class _Known:
     members: Mapping[str, Rows]
     changes: _Whitened
     outputs: _Whitened
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """A group in two: probability of the more suspicious side, and how unlike others both are."""
+
+    share: Array
+    unlikeness: float
+    other_unlikeness: float
+
+    @property
+    def excess(self) -> float:
+        """By how much one side is the more suspicious.
+
+        That the other is less suspicious than other groups are counts for nothing: a side of a file
+        or two has hardly any scatter.
+        """
+        return max(0.0, self.unlikeness - max(0.0, self.other_unlikeness))
+
+
+@dataclass(frozen=True)
+class _Others:
+    """What is usual in the groups beside one.
+
+    Attributes:
+        evidence: Of all files.
+        along: (n, ≤ directions) where files lie in the directions in which these groups differ.
+        groups: Rows of these groups.
+    """
+
+    evidence: SetEvidence
+    along: Array
+    groups: Sequence[Rows]
+
+    @staticmethod
+    def of(name: str, known: _Known, directions: int) -> _Others:
+        """Look at all groups but one."""
+        groups = [rows for other, rows in known.members.items() if other != name]
+        between = known.outputs.directions_between(groups, directions)
+        return _Others(known.evidence, known.outputs.rows @ (known.outputs.turn @ between), groups)
+
+    def unlike(self, rows: Rows, count: int) -> float:
+        """How much some files are unlike these groups in the ways that poisoned files are.
+
+        Args:
+            rows: Of the files.
+            count: Files among which second names are counted.
+        """
+        usual = np.array([self._signs(group, count) for group in self.groups])
+        middle = np.median(usual, axis=0)
+        spread = np.median(np.abs(usual - middle), axis=0) * 1.4826
+        # half of the groups, or all, may be alike, so that the median deviation is too small
+        least = np.maximum(_LEAST_SPREAD * np.array([abs(middle[0]), 1.0, 1.0]), _TINY)
+        spread = np.maximum(np.maximum(spread, usual.std(axis=0) / 2), least)
+        signs = (self._signs(rows, count) - middle) / spread
+        # poisoned files may be much alike in one of the ways
+        return float(np.maximum(signs, _LEAST_SIGN).sum())
+
+    def _signs(self, rows: Rows, count: int) -> Array:
+        """How surely files are named, how many second names they have, how scattered they are."""
+        lead = np.median(self.evidence.leads[rows])
+        kinds = kinds_among(self.evidence.seconds[rows], count)
+        return np.array([lead, kinds, np.log(self.along[rows].var(axis=0).mean() + _TINY)])
 
 
 @dataclass(frozen=True)
@@ -382,15 +446,15 @@ class _Whitened:
         away = np.clip(chosen - np.median(chosen, axis=0), -self.clip, self.clip)
         return np.asarray(away @ self.turn)
 
-    def placed(self, rows: Rows) -> Array:
-        """Whiten some rows where they are."""
-        return np.asarray(self.rows[rows] @ self.turn)
-
     def directions_between(self, groups: Sequence[Rows], count: int) -> Array:
         """Return the directions in which groups differ most, (F, ≤ count)."""
-        centres = np.array([np.median(self.placed(rows), axis=0) for rows in groups])
+        centres = np.array([np.median(self.rows[rows] @ self.turn, axis=0) for rows in groups])
         _, _, found = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
         return np.asarray(found[:count].T)
+
+
+def _alike(vectors: Array) -> bool:
+    return bool(np.ptp(vectors, axis=0).max() < _TINY)
 
 
 def kinds_among(names: NDArray[np.str_], count: int) -> float:

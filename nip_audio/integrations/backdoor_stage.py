@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.state import write_atomic
+from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.errors import ResumeError
 from nip_audio.integrations.data_stage import recordings_of, without
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
@@ -102,6 +104,7 @@ class BackdoorSearch:
 
     def _identity(self, recordings: Sequence[Recording]) -> str:
         """Hash of everything the verdict depends on."""
-        lines = [[__version__, self.pretrained.model_id, self.seed]]
+        settings = asdict(BackdoorGroups())
+        lines: list[list[Any]] = [[__version__, self.pretrained.model_id, self.seed, settings]]
         lines += [[r.id, os.path.abspath(r.path), stamp_of(r)] for r in recordings]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()

@@ -62,12 +62,12 @@ class BackdoorReport:
     Attributes:
         findings: One a judged name, highest alarm first.
         records: One a file, in the order given.
-        detector: What judged, with its limits.
+        limit: Score above which a name is accused.
     """
 
     findings: tuple[GroupFinding, ...]
     records: tuple[BackdoorRecord, ...]
-    detector: BackdoorGroups = BackdoorGroups()
+    limit: float
 
     @property
     def accused(self) -> tuple[BackdoorRecord, ...]:
@@ -86,7 +86,7 @@ class BackdoorReport:
             "files": len(self.records),
             "accused": [record.id for record in self.accused],
             "failed": [record.id for record in self.failed],
-            "limit": self.detector.limit,
+            "limit": self.limit,
             "names": [asdict(finding) for finding in self.findings],
         }
 
@@ -139,7 +139,7 @@ def look_for_backdoor(
             accused=bool(judgement.accused[place]),
             suspicion=float(judgement.suspicion[place]),
         )
-    return BackdoorReport(judgement.findings, tuple(records))
+    return BackdoorReport(judgement.findings, tuple(records), judgement.limit)
 
 
 def judge_triggers(evidence: Sequence[TriggerEvidence]) -> BackdoorJudgement:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nip_audio.detectors.backdoor import GroupFinding
 from nip_audio.detectors.conformal import q_values
 from nip_audio.errors import FileError, InputError
 from nip_audio.screening.backdoor import judge_triggers
@@ -40,16 +41,12 @@ class Accusation:
     """Why a file may carry a backdoor's trigger.
 
     Attributes:
-        named: Whom the model names.
-        suspicion: Probability of the suspicious side of the files with this name.
-        alarm: How far the two sides are apart.
-        unlikeness: Of the suspicious side, from the files of other names.
+        finding: What the files look like that the model gives the same name.
+        suspicion: Probability of the suspicious side of them.
     """
 
-    named: str
+    finding: GroupFinding
     suspicion: float
-    alarm: float
-    unlikeness: float
 
 
 @dataclass(frozen=True)
@@ -132,11 +129,10 @@ def _accused(
         judgement = judge_triggers(triggers)
     except InputError as err:
         return {}, f"not judged: {err}"
-    findings = {finding.name: finding for finding in judgement.findings}
+    findings = {finding.name: finding for finding in judgement.findings if finding.accused}
     found = {}
-    for row in map(int, np.flatnonzero(judgement.accused)):
-        finding = findings[triggers[row].named]
-        suspicion = float(judgement.suspicion[row])
-        unlikeness = finding.unlikeness or 0.0
-        found[ids[row]] = Accusation(finding.name, suspicion, finding.alarm, unlikeness)
+    for name, evidence, suspicion in zip(ids, triggers, judgement.suspicion.tolist(), strict=True):
+        finding = findings.get(evidence.named)
+        if finding is not None and suspicion > 0.5:
+            found[name] = Accusation(finding, suspicion)
     return found, f"{len(found)} of {len(ids)} files accused" if found else "nothing found"

@@ -280,11 +280,12 @@ def judge_accused(
     record: ScreenRecord, accusation: Accusation, words: Words = RECORDINGS
 ) -> ScreenRecord:
     """Add that a file looks as if it carried a backdoor's trigger."""
+    finding = accusation.finding
     why = (
-        f"the files that the model calls {accusation.named} fall into two kinds, and this is of "
-        f"the one that comes from {words.many} (probability {accusation.suspicion:.2f}; alarm "
-        f"{accusation.alarm:.0f}, unlike other names by {accusation.unlikeness:.0f} deviations): "
-        "so do files with a backdoor's trigger"
+        f"the files that the model calls {finding.name} fall into two kinds, and this is of the "
+        f"one that comes from {words.many} (probability {accusation.suspicion:.2f}; score "
+        f"{finding.score:.1f}, alarm {finding.alarm:.1f}, unlike other names by "
+        f"{finding.unlikeness:.1f}): so do files with a backdoor's trigger"
     )
     return with_findings(record, Finding.of("poisoned", why, words.remedies))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 import torch
@@ -203,7 +204,7 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
     """Measure what a backdoor is looked for by, at the taps that its ``TriggerPlan`` names.
 
     Raises:
-        InputError: If the model names nobody.
+        InputError: If the model names nobody, or answers with what is no number.
     """
     require_names(pretrained)
     model, card = pretrained.model, pretrained.card
@@ -221,10 +222,16 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
     first, second = (model.labels[int(i)] for i in best.indices)
     neurons = torch.cat([changes.neurons[layer][0] for layer in changed])
     outputs = changes.unit_outputs(put_out)
+    lead = float(best.values[0] - best.values[1])
+    if not (isfinite(lead) and bool(neurons.isfinite().all() and outputs.isfinite().all())):
+        raise InputError(
+            f"{card.name} answers a file with numbers that are not finite, expected finite ones; "
+            "train it again, or leave the file out"
+        )
     return TriggerEvidence(
         first,
         second,
-        float(best.values[0] - best.values[1]),
+        lead,
         float(changes.rates[changed[0]][0]),
         neurons.double().cpu().numpy(),
         outputs.double().cpu().numpy(),

@@ -3,13 +3,13 @@
     python backdoors.py backdoors.yaml --data-folder FOLDER --system gtsrb --out OUT --results FILE
 
 What is measured is added to the results; what else is in them stays. Models and measurements are
-kept in OUT: interrupted and started again, it trains and measures what is missing.
+kept in OUT: interrupted and started again, it trains and measures what is missing, and judges all.
 """
 
 from __future__ import annotations
 
 from options import read_plan, study_parser, tell
-from results import add_result
+from results import add_result, results_of
 
 from nip_audio.evaluation.image_backdoors import NO_TRIGGER, ImageBackdoors
 from nip_audio.image.datasets import load_images
@@ -36,11 +36,18 @@ def main() -> None:
         progress=tell,
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    found = []
+    kept = results_of(options.results).get("backdoors", {}).get(options.system, [])
+    found = {(case["seed"], case["trigger"]): case for case in kept}
     for seed in plan["seeds"]:
         for trigger in (*TRIGGERS, NO_TRIGGER):
-            found.append(study.result(trigger, seed=seed))
-            add_result(options.results, ["backdoors", options.system], found)
+            found[seed, trigger] = study.result(trigger, seed=seed)
+            cases = [
+                found[s, t]
+                for s in plan["seeds"]
+                for t in (*TRIGGERS, NO_TRIGGER)
+                if (s, t) in found
+            ]
+            add_result(options.results, ["backdoors", options.system], cases)
 
 
 if __name__ == "__main__":

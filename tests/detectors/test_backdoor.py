@@ -81,8 +81,70 @@ def test_the_poisoned_files_are_accused_and_no_others(seed):
     assert (judgement.accused != poisoned).sum() <= 2
     assert worst.suspects == judgement.accused.sum()
     assert worst.unlikeness > 6 > worst.other_unlikeness
-    assert worst.score > BackdoorGroups().limit
+    assert worst.score > judgement.limit
     assert judgement.suspicion[FILES : GROUPS * FILES].max() == 0
+
+
+def unbalanced(seed, **odd):
+    """A clean set whose first name has five times the files of the others."""
+    known = clean_set(seed, files=5 * FILES)
+    mine = known.names == "s0"
+    rows = np.concatenate(
+        [np.flatnonzero(known.names == n)[:FILES] for n in np.unique(known.names)]
+    )
+    rows = np.union1d(np.flatnonzero(mine), rows)
+    wide = 1.0 + mine[:, None] * (odd.get("scatter", 1.0) - 1.0)
+    centre = {k: np.median(getattr(known, k)[mine], axis=0) for k in ("changes", "outputs")}
+    parts = {k: centre[k] + (getattr(known, k) - centre[k]) * wide for k in centre}
+    known = replace(known, leads=known.leads + mine * odd.get("lead", 0.0), **parts)
+    return SetEvidence(**{k: values[rows] for k, values in vars(known).items()})
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("odd", [{}, {"scatter": 1.2}, {"lead": 0.1}])
+def test_a_clean_name_of_many_files_is_not_accused(seed, odd):
+    """Separation grows with files, and a name may be unlike others as a whole."""
+    judgement = BackdoorGroups().judge(unbalanced(seed, **odd))
+    assert not judgement.accused.any()
+
+
+def test_two_targets_are_both_accused():
+    known, poisoned = poisoned_set(1)
+    second = files_of_many(clean_set(1), 7)
+    second = replace(second, names=np.array(["s5"] * 40))
+    own = known.names == "s5"
+    for view in ("changes", "outputs"):
+        moved = getattr(second, view) + np.median(getattr(known, view)[own], axis=0)
+        moved -= np.median(getattr(known, view)[:FILES], axis=0)
+        second = replace(second, **{view: moved})
+    judgement = BackdoorGroups().judge(added(known, second))
+    assert {f.name for f in judgement.findings if f.accused} == {"s0", "s5"}
+    wrong = judgement.accused != np.r_[poisoned, np.ones(40, dtype=bool)]
+    assert wrong.sum() <= 4
+
+
+def test_names_whose_files_are_copies_do_not_make_others_suspicious():
+    known = clean_set(0, groups=20)
+    copies = np.isin(known.names, [f"s{k}" for k in range(11)])
+    first = {n: np.flatnonzero(known.names == n)[0] for n in np.unique(known.names)}
+    source = np.array(
+        [first[n] if c else i for i, (n, c) in enumerate(zip(known.names, copies, strict=True))]
+    )
+    known = SetEvidence(**{k: values[source] for k, values in vars(known).items()})
+    judgement = BackdoorGroups().judge(known)
+    assert not judgement.accused.any()
+    assert max(f.alarm for f in judgement.findings) < 20
+
+
+@pytest.mark.parametrize(("limit", "accused"), [(0.99, True), (1.01, False)])
+def test_a_score_is_the_mean_of_alarm_and_excess_and_has_a_limit(limit, accused):
+    known, _ = poisoned_set(3)
+    found = BackdoorGroups().judge(known).findings[0]
+    expected = np.sqrt(20.0 * (found.unlikeness - max(0.0, found.other_unlikeness)))
+    assert found.alarm > 20
+    assert found.score == pytest.approx(expected)
+    again = BackdoorGroups(limit=found.score * limit).judge(known)
+    assert again.accused.any() == accused
 
 
 def test_a_name_of_two_sessions_is_not_accused():
@@ -97,10 +159,9 @@ def test_a_name_of_two_sessions_is_not_accused():
         outputs=known.outputs + half[:, None] * moved,
     )
     judgement = BackdoorGroups().judge(known)
-    worst = judgement.findings[0]
-    assert worst.name == "s0"
-    assert worst.alarm > 2 * BackdoorGroups().limit
-    assert worst.score < BackdoorGroups().limit
+    (finding,) = (f for f in judgement.findings if f.name == "s0")
+    assert finding.alarm > 20
+    assert finding.score < 5
     assert not judgement.accused.any()
 
 
@@ -119,6 +180,7 @@ def test_a_trigger_that_noise_hides_is_seen_without_noise():
     judgement = BackdoorGroups().judge(hidden)
     assert judgement.findings[0].name == "s0"
     assert judgement.findings[0].seen_in == "outputs"
+    assert (judgement.accused != poisoned).sum() <= 2
 
 
 def test_a_trigger_that_only_noise_shows_is_seen_under_noise():

@@ -36,7 +36,7 @@ def asked(monkeypatch):
             else BackdoorRecord(r.id, r.speaker, error={"code": "empty"})
             for r in recordings
         )
-        return BackdoorReport((), records)
+        return BackdoorReport((), records, 6.0)
 
     monkeypatch.setattr(backdoor_stage, "look_for_backdoor", look)
     return calls

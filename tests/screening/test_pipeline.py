@@ -292,16 +292,16 @@ def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch
     journal.__exit__()
 
     def accuse(evidence):
-        finding = GroupFinding(named, 12, 40.0, 0.5, "changes", 8.0, 1.0, 12.6, 1, accused=True)
+        finding = GroupFinding(named, 12, 40.0, "changes", 8.0, 1.0, 12.6, 1, accused=True)
         mine = np.array([f.id == target.id for f in few.results.files()])
-        return BackdoorJudgement((finding,), np.where(mine, 0.9, 0.0))
+        return BackdoorJudgement((finding,), np.where(mine, 0.9, 0.0), 6.0)
 
     monkeypatch.setattr(comparison, "judge_triggers", accuse)
     result = looking.screen(FolderSource(folder), tmp_path / "few")
     records = {record.id: record for record in result.results.files()}
     assert records[target.id].verdict == "poisoned"
     (why,) = (why for why in records[target.id].why if "two kinds" in why)
-    assert "0.90; alarm 40, unlike other names by 8 deviations" in why
+    assert "0.90; score 12.6, alarm 40.0, unlike other names by 8.0" in why
     assert result.summary.backdoor == "1 of 10 files accused"
     with pytest.raises(ResumeError, match="triggers"):
         screener.screen(FolderSource(folder), tmp_path / "few")
