@@ -257,7 +257,8 @@ def _found(judgement: BackdoorJudgement, poisoned: Mask, target: str) -> dict[st
         "sides of target": None if mine is None else [mine.unlikeness, mine.other_unlikeness],
         "highest other alarm": max(f.alarm for f in others),
         "score of target": None if mine is None else mine.score,
-        "highest other score": max((f.score for f in others if f.score is not None), default=None),
+        "highest other score": max(f.score or 0.0 for f in others),
+        "highest score": max(f.score or 0.0 for f in judgement.findings),
     }
 
 

@@ -9,7 +9,7 @@ kept in OUT: interrupted and started again, it trains and measures what is missi
 from __future__ import annotations
 
 from options import read_plan, study_parser, tell
-from results import add_result, results_of
+from results import add_result
 
 from nip_audio.evaluation.image_backdoors import NO_TRIGGER, ImageBackdoors
 from nip_audio.image.datasets import load_images
@@ -36,18 +36,11 @@ def main() -> None:
         progress=tell,
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    kept = results_of(options.results).get("backdoors", {}).get(options.system, [])
-    found = {(case["seed"], case["trigger"]): case for case in kept}
+    found = []
     for seed in plan["seeds"]:
         for trigger in (*TRIGGERS, NO_TRIGGER):
-            found[seed, trigger] = study.result(trigger, seed=seed)
-            cases = [
-                found[s, t]
-                for s in plan["seeds"]
-                for t in (*TRIGGERS, NO_TRIGGER)
-                if (s, t) in found
-            ]
-            add_result(options.results, ["backdoors", options.system], cases)
+            found.append(study.result(trigger, seed=seed))
+            add_result(options.results, ["backdoors", options.system], found)
 
 
 if __name__ == "__main__":

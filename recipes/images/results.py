@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import Any
 
 
-def results_of(path: Path) -> dict[str, Any]:
-    """What is in a file of results; nothing if there is none."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
 def add_result(path: Path, keys: Sequence[str], found: Any) -> None:
     """Put ``found`` at a path of keys; what else is in the file stays."""
-    results = results_of(path)
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     place = results
     for key in keys[:-1]:
         place = place.setdefault(key, {})

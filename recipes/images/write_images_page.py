@@ -8,6 +8,7 @@ What has not been measured stands there as such.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -253,29 +254,31 @@ def inverted(results: Results) -> str:
     return f"The first holds in {less} of {len(rates)} cases, the second in {more}."
 
 
+def tenths(*values: float | None) -> str:
+    """Numbers with one digit; – where there is none."""
+    return " / ".join("–" if value is None else f"{value:.1f}" for value in values)
+
+
 def sides(results: Results) -> str:
     """How clear it is: alarms, and how unlike other names both sides of the target are."""
     rows = []
     for name in ("gtsrb", "cifar10"):
         for found in results.get("backdoors", {}).get(name, []):
-            ours = found["judged"]["NCCR, grouped"]
-            mine, clean = ours["sides of target"], found["trigger"] == "none"
-            hidden = clean or mine is None or mine[0] is None
-            highest, score = ours["highest other alarm"], ours["highest other score"]
-            if clean and ours["alarm of target"] is not None:
-                highest = max(highest, ours["alarm of target"])
-            rows.append(
-                [
-                    SETS[name],
-                    found["trigger"],
-                    str(found["seed"]),
-                    "–" if clean else f"{ours['alarm of target']:.1f}",
-                    "–" if hidden else f"{mine[0]:.1f} / {mine[1]:.1f}",
-                    "–" if hidden else f"{ours['score of target']:.1f}",
-                    f"{highest:.1f}",
-                    "–" if score is None else f"{score:.1f}",
-                ]
-            )
+            ours, clean = found["judged"]["NCCR, grouped"], found["trigger"] == "none"
+            mine = [ours["alarm of target"], ours["score of target"]]
+            alarm, score = ours["highest other alarm"], ours["highest other score"]
+            if clean:  # there is no target: all names are the others
+                alarm, score = max(alarm, mine[0] or 0.0), ours["highest score"]
+                mine = [None, None]
+            unlike = [None] if clean else ours["sides of target"] or [None]
+            cells = [
+                tenths(mine[0]),
+                tenths(*unlike),
+                tenths(mine[1]),
+                tenths(alarm),
+                tenths(score),
+            ]
+            rows.append([SETS[name], found["trigger"], str(found["seed"]), *cells])
     heads = ["set", "trigger", "seed", "alarm of the target", "its sides", "its score"]
     return markdown([*heads, "highest other alarm", "highest other score"], rows)
 
@@ -614,6 +617,8 @@ def main() -> None:
     }
     for name, text in parts.items():
         template = template.replace(f"{{{name}}}", text)
+    if left := re.findall(r"\{[a-z_]+\}", template):
+        raise SystemExit(f"nothing fills {', '.join(left)} in the template")
     target.write_text(template, encoding="utf-8")
 
 

@@ -80,9 +80,9 @@ def f1_table(results: Mapping[str, Any], which: str) -> str:
     return markdown(["trigger", "seed", *(DETECTORS[name] for name in asked)], rows)
 
 
-def sides(unlike: Sequence[float | None]) -> str:
-    """How unlike other names the sides of a name are; – where the alarm is under its limit."""
-    return " / ".join("–" if value is None else f"{value:.1f}" for value in unlike)
+def tenths(*values: float | None) -> str:
+    """Numbers with one digit; – where there is none."""
+    return " / ".join("–" if value is None else f"{value:.1f}" for value in values)
 
 
 def alarm_table(results: Mapping[str, Any], which: str) -> str:
@@ -90,21 +90,23 @@ def alarm_table(results: Mapping[str, Any], which: str) -> str:
     rows = []
     for case in results["cases"]:
         ours, published = case[which]["NCCR, grouped"], case[which]["NCCR, published"]
-        alarm = ours["alarm of target"]
         bare = case["trigger"] == NO_TRIGGER
-        highest = ours["highest other alarm"]
-        highest = max(highest, alarm or 0.0) if bare else highest
+        mine = [ours["alarm of target"], ours["score of target"]]
+        alarm, score = ours["highest other alarm"], ours["highest other score"]
+        if bare:  # there is no target: all names are the others
+            alarm, score = max(alarm, mine[0] or 0.0), ours["highest score"]
+            mine = [None, None]
         rows.append(
             [
                 case["trigger"],
                 str(case["seed"]),
                 f"{ours['poisoned']} of {ours['files']}",
                 str(ours["accused"]),
-                "–" if bare or alarm is None else f"{alarm:.1f}",
-                "–" if bare else sides(ours["sides of target"]),
-                "–" if bare else sides([ours["score of target"]]),
-                f"{highest:.1f}",
-                sides([ours["highest other score"]]),
+                tenths(mine[0]),
+                "–" if bare else tenths(*ours["sides of target"] or [None]),
+                tenths(mine[1]),
+                tenths(alarm),
+                tenths(score),
                 f"{published['silhouette']:.2f}",
                 f"{published['auroc of the scalar']:.3f}" if not bare else "–",
                 f"{published['f1 if told the cluster']:.3f}" if not bare else "–",
