@@ -198,6 +198,7 @@ def main() -> None:
             overlays=judging["strip_overlays"],
             f1_goal=GOAL,
             limit=f"{judging['detector']['limit']:g}",
+            least=f"{judging['detector']['least_alarm']:g}",
             most=f"{judging['detector']['most_alarm']:g}",
             crop=f"{results['plan']['crop_s']:g}",
             share=f"{100 * results['plan']['share']:g}",
