@@ -75,7 +75,8 @@ def compare(
     """Compare all files of a run.
 
     Of each file some two bytes a number of its embedding are kept and little else, so that a run
-    may be long.
+    may be long; where triggers are looked for, what they are looked for by as well, some 40 bytes a
+    neuron.
 
     Args:
         files: Of the run, in order.
