@@ -39,6 +39,7 @@ _NOT_DECODED = ("m4a", "mp4", "aac", "wma", "amr", "webm")  # but not to be pass
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_NOT_DECODED))
 """File name endings a folder walk takes for audio; reading itself goes by content."""
 
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff")  # how PNG and JPEG begin
 _BLOCK_VALUES = 1 << 18
 _RATES_HZ = (1000, 384_000)  # what microphones and telephones have; headers may say anything
 _MAX_VALUES_PER_S = 8 * 384_000
@@ -231,11 +232,17 @@ def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | 
             changes = _plan(path, settings, file)
             decoded = _decode(path, file, settings, span)
     except soundfile.SoundFileError as err:
+        remedy = "give a wav, flac, ogg or mp3 file that plays, or remove it"
+        with path.open("rb") as raw:
+            if raw.read(8).startswith(_PICTURES):
+                remedy = (
+                    "it is a picture: choose a --model of pictures (nip-audio models lists them)"
+                )
         raise AudioError(
             path,
             code="not_audio",
             found=f"its content is not audio that can be decoded ({_reason(err)})",
-            remedy="give a wav, flac, ogg or mp3 file that plays, or remove it",
+            remedy=remedy,
         ) from err
     _check(path, decoded, rate, settings)
     mono = decoded.mono

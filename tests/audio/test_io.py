@@ -186,6 +186,14 @@ def test_truncated_header(write_sound, keep):
     refused(path, "not_audio")
 
 
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_a_picture_is_called_one(tmp_path, start):
+    path = tmp_path / "a.png"
+    path.write_bytes(start + bytes(600))
+    with pytest.raises(AudioError, match="it is a picture: choose a --model of pictures"):
+        read_audio(path)
+
+
 def test_header_alone(write_sound):
     path = write_sound()
     path.write_bytes(path.read_bytes()[:44])
