@@ -234,9 +234,10 @@ def backdoor_verdict(results: Results) -> str:
     values = [part["f1"]["value"] for part in judged if "f1" in part]
     clean = [part["accused"] for part in judged if "f1" not in part]
     high, good = (sum(value >= goal for value in values) for goal in (0.99, 0.97))
+    missed = sum(value == 0 for value in values)
     return (
-        f"**F1 is .99 or more in {high} of {len(values)} cases**, .97 or more in {good}, and "
-        f"{min(values):.3f} at least; of {len(clean)} clean sets "
+        f"**F1 is .99 or more in {high} of {len(values)} cases**, .97 or more in {good}; in "
+        f"{missed} the name is not accused. Of {len(clean)} clean sets "
         f"{sum(count > 0 for count in clean)} are accused."
     )
 
