@@ -128,9 +128,11 @@ def look_for_backdoor(
             records.append(replace(record, change=evidence.change))
         progress()
     if len(found) < 2:
+        failed = [(record.id, record.error) for record in records if record.error is not None]
+        why = "".join(f"; {name}: {e['found']}; {e['remedy']}" for name, e in failed[:1])
         raise InputError(
             f"{len(found)} of {len(records)} files can be judged, expected a whole set of at "
-            "least some hundred; check the path and the files"
+            f"least some hundred; check the path and the files{why}"
         )
     judgement = judge_triggers(found)
     for place, row in enumerate(judged):

@@ -175,6 +175,15 @@ def test_an_empty_folder_is_an_error(run, suspected, tmp_path):
     assert "0 of 0 files" in err
 
 
+def test_where_no_file_can_be_read_it_says_why(run, suspected, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.wav").write_bytes(b"no sound")
+    code, _, err = run("backdoor", tmp_path, "--model", "tiny")
+    assert code == 65
+    assert "0 of 2 files" in err
+    assert "a.wav: its content is not audio" in err
+
+
 def test_an_existing_output_is_not_overwritten(run, suspected, write_set, tmp_path):
     (tmp_path / "out.jsonl").write_text("mine")
     code, _, err = run("backdoor", write_set(0), "--model", "tiny", "--out", tmp_path / "out.jsonl")
