@@ -117,11 +117,10 @@ def look_for_backdoor(
     judged: list[int] = []
     for file in files:
         try:
-            item = reader.read(file)
+            evidence = measure_trigger(pretrained, reader.read(file), seed=seed)
         except FileError as err:
             records.append(BackdoorRecord(file.id, file.speaker, error=error_of(err)))
         else:
-            evidence = measure_trigger(pretrained, item, seed=seed)
             judged.append(len(records))
             found.append(evidence)
             record = BackdoorRecord(file.id, file.speaker, named=evidence.named)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from math import isfinite
 
 import numpy as np
 import torch
@@ -98,19 +97,22 @@ class FileMeasurer:
         """Measure one file; one that cannot be read is a result as well."""
         stamp = stamp_of(recording)
         try:
-            item = self.kind.read(recording)
+            measured = self.measure_item(self.kind.read(recording))
         except FileError as err:
             stamp = AGAIN if err.code in _PASSING else stamp
             return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
-        return replace(
-            self.measure_item(item), id=recording.id, speaker=recording.speaker, stamp=stamp
-        )
+        return replace(measured, id=recording.id, speaker=recording.speaker, stamp=stamp)
 
     def measure_item(self, item: Item) -> MeasuredFile:
-        """Measure what was read already; the file it comes from stays unnamed."""
+        """Measure what was read already; the file it comes from stays unnamed.
+
+        Raises:
+            FileError: ``not_finite``, if the model answers with what is no number.
+        """
         measurement = self.kind.measure(
             self.pretrained, item, self.config, names=self.names, seed=self.seed
         )
+        _require_numbers(measurement)
         trigger = measure_trigger(self.pretrained, item, seed=self.seed) if self.triggers else None
         return MeasuredFile("", None, AGAIN, self.kind.facts(item), measurement, trigger)
 
@@ -204,7 +206,8 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
     """Measure what a backdoor is looked for by, at the taps that its ``TriggerPlan`` names.
 
     Raises:
-        InputError: If the model names nobody, or answers with what is no number.
+        InputError: If the model names nobody.
+        FileError: ``not_finite``, if it answers with what is no number.
     """
     require_names(pretrained)
     model, card = pretrained.model, pretrained.card
@@ -223,12 +226,7 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
     neurons = torch.cat([changes.neurons[layer][0] for layer in changed])
     outputs = changes.unit_outputs(put_out)
     lead = float(best.values[0] - best.values[1])
-    if not (isfinite(lead) and bool(neurons.isfinite().all() and outputs.isfinite().all())):
-        raise InputError(
-            f"{card.name} answers a file with numbers that are not finite, expected finite ones; "
-            "train it again, or leave the file out"
-        )
-    return TriggerEvidence(
+    evidence = TriggerEvidence(
         first,
         second,
         lead,
@@ -236,6 +234,20 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
         neurons.double().cpu().numpy(),
         outputs.double().cpu().numpy(),
     )
+    _require_numbers(evidence)
+    return evidence
+
+
+def _require_numbers(measured: object) -> None:
+    """Refuse what could not be written, or would spoil a comparison with other files."""
+    values = [v for v in vars(measured).values() if isinstance(v, float | np.ndarray)]
+    if not all(np.isfinite(value).all() for value in values):
+        raise FileError(
+            "a file",
+            code="not_finite",
+            found="the model answers it with what is no finite number",
+            remedy="leave it out; if it is so with many files, train the model again",
+        )
 
 
 def _batch_of(model: InstrumentedModel, item: Item) -> Batch:

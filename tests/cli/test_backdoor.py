@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from nip_audio.cli import backdoor as command
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
-from nip_audio.screening import backdoor
+from nip_audio.screening import backdoor, measure
 
 RATE = 16000
 SPEAKERS, FILES = 9, 14
@@ -173,6 +174,25 @@ def test_an_empty_folder_is_an_error(run, suspected, tmp_path):
     code, _, err = run("backdoor", tmp_path / "empty", "--model", "tiny")
     assert code == 65
     assert "0 of 0 files" in err
+
+
+def test_a_file_that_the_model_cannot_answer_does_not_end_the_run(
+    run, suspected, write_set, monkeypatch
+):
+    calls, real = [], measure.measure_neuron_changes
+
+    def spoilt(*args, **kwargs):
+        changes = real(*args, **kwargs)
+        calls.append(changes)
+        if len(calls) != 3:
+            return changes
+        return replace(changes, outputs={k: v * torch.nan for k, v in changes.outputs.items()})
+
+    monkeypatch.setattr(measure, "measure_neuron_changes", spoilt)
+    code, out, err = run("backdoor", write_set(0), "--model", "tiny")
+    assert code == 2
+    assert "nothing found in 125 files" in out
+    assert "the model answers it with what is no finite number" in err
 
 
 def test_where_no_file_can_be_read_it_says_why(run, suspected, tmp_path):

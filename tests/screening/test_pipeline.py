@@ -281,6 +281,25 @@ def test_finds_a_recording_under_two_speakers_whatever_was_done_to_it(
     assert any("the same recording as 's0/take10.wav' of s0 (1.00)" in why for why in copy.why)
 
 
+def test_a_file_that_the_model_cannot_answer_is_a_record(screener, folder, tmp_path, monkeypatch):
+    kind, spoilt = type(screener.kind), "s1/take11.wav"
+    real = kind.measure
+
+    def measure(self, pretrained, item, *args, **kwargs):
+        found = real(self, pretrained, item, *args, **kwargs)
+        if item.content_sha256 == content:
+            found = replace(found, embedding=found.embedding * np.nan)
+        return found
+
+    content = screener.kind.read(FolderSource(folder).find(spoilt)).content_sha256
+    monkeypatch.setattr(kind, "measure", measure)
+    first = screener.screen(FolderSource(folder), tmp_path / "out")
+    (record,) = (r for r in first.results.files() if r.id == spoilt)
+    assert (record.verdict, record.error["code"]) == ("error", "not_finite")
+    again = screener.screen(FolderSource(folder), tmp_path / "out")  # what was kept can be read
+    assert again.summary.verdicts == first.summary.verdicts
+
+
 def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch):
     looking = replace(screener, backdoor=True)
     few = looking.screen(FolderSource(folder), tmp_path / "few")
