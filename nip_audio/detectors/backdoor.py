@@ -227,9 +227,12 @@ class BackdoorGroups:
             InputError: If there are too few groups of enough files.
         """
         known = self._prepare(evidence)
-        alarms: dict[View, dict[str, float]] = {
-            "changes": self._alarms(known.changes, known.members),
-            "outputs": self._alarms(known.outputs, known.members),
+        spaces: dict[View, _Whitened] = {"changes": known.changes, "outputs": known.outputs}
+        sizes = [len(rows) for rows in known.members.values()]
+        noise = {n: self._noise(sizes, n) for n in {s.columns for s in spaces.values()}}
+        alarms = {
+            view: self._alarms(space, known.members, noise[space.columns])
+            for view, space in spaces.items()
         }
         suspicion = np.zeros(len(evidence.names))
         findings = []
@@ -270,14 +273,15 @@ class BackdoorGroups:
         )
         return _Known(evidence, members, changes, outputs)
 
-    def _alarms(self, space: _Whitened, members: Mapping[str, Rows]) -> dict[str, float]:
+    def _alarms(
+        self, space: _Whitened, members: Mapping[str, Rows], noise: Callable[[int], float]
+    ) -> dict[str, float]:
         """How far each group's separation lies above the others'; 0 where all rows are alike."""
         found = {name: self._separation(space.centred(rows)) for name, rows in members.items()}
         sizes = {name: len(members[name]) for name, value in found.items() if value is not None}
         alarms = dict.fromkeys(members, 0.0)
         if len(sizes) < self.least_groups:
             return alarms
-        noise = self._noise(list(sizes.values()), space.rows.shape[1])
         shares = np.array([(found[name] or 0.0) / noise(size) for name, size in sizes.items()])
         middle = np.median(shares)
         spread = max(float(np.median(np.abs(shares - middle)) * 1.4826), _LEAST_SHARE)
@@ -322,10 +326,12 @@ class BackdoorGroups:
                 if not all(map(len, sides)):
                     continue
                 count = min(*map(len, sides), self.least_files)
-                first, second = (others.unlike(rows, count) for rows in sides)
-                found.append(_Sides(share, second, first))
-                if first > second:
-                    found[-1] = _Sides(1 - share, first, second)
+                first, second = others.unlike(sides, count)
+                found.append(
+                    _Sides(1 - share, first, second)
+                    if first > second
+                    else _Sides(share, second, first)
+                )
         return max(found, key=lambda sides: sides.excess, default=None)
 
     def _projected(self, vectors: Array) -> Array:
@@ -387,11 +393,11 @@ class _Others:
         between = known.outputs.directions_between(groups, directions)
         return _Others(known.evidence, known.outputs.rows @ (known.outputs.turn @ between), groups)
 
-    def unlike(self, rows: Rows, count: int) -> float:
-        """How much some files are unlike these groups in the ways that poisoned files are.
+    def unlike(self, sides: Sequence[Rows], count: int) -> list[float]:
+        """How much each side is unlike these groups in the ways that poisoned files are.
 
         Args:
-            rows: Of the files.
+            sides: Rows of each.
             count: Files among which second names are counted.
         """
         usual = np.array([self._signs(group, count) for group in self.groups])
@@ -400,9 +406,9 @@ class _Others:
         # half of the groups, or all, may be alike, so that the median deviation is too small
         least = np.maximum(_LEAST_SPREAD * np.array([abs(middle[0]), 1.0, 1.0]), _TINY)
         spread = np.maximum(np.maximum(spread, usual.std(axis=0) / 2), least)
-        signs = (self._signs(rows, count) - middle) / spread
+        signs = (np.array([self._signs(rows, count) for rows in sides]) - middle) / spread
         # poisoned files may be much alike in one of the ways
-        return float(np.maximum(signs, _LEAST_SIGN).sum())
+        return [float(value) for value in np.maximum(signs, _LEAST_SIGN).sum(axis=1)]
 
     def _signs(self, rows: Rows, count: int) -> Array:
         """How surely files are named, how many second names they have, how scattered they are."""
@@ -439,6 +445,11 @@ class _Whitened:
         values, vectors = np.linalg.eigh(within)
         least = max(float(np.trace(within)) / len(within) * floor, _TINY)
         return cls(rows / scale, vectors / np.sqrt(np.maximum(values, least)), clip)
+
+    @property
+    def columns(self) -> int:
+        """Numbers of a vector."""
+        return int(self.rows.shape[1])
 
     def centred(self, rows: Rows) -> Array:
         """Whiten some rows about their own median."""

@@ -174,21 +174,15 @@ def test_a_file_that_lies_far_from_all_hides_nobody():
     assert (judgement.accused != poisoned).sum() <= 1
 
 
-def test_a_trigger_that_noise_hides_is_seen_without_noise():
+@pytest.mark.parametrize(("hidden", "seen"), [("changes", "outputs"), ("outputs", "changes")])
+def test_a_trigger_that_one_view_hides_is_seen_in_the_other(hidden, seen):
+    """Noise that is itself a trigger hides it in the changes; others only noise shows."""
     known, poisoned = poisoned_set(1)
-    hidden = replace(known, changes=np.concatenate([known.changes[:360], known.changes[:40]]))
-    judgement = BackdoorGroups().judge(hidden)
+    rows = getattr(known, hidden)
+    known = replace(known, **{hidden: np.concatenate([rows[:360], rows[:40]])})
+    judgement = BackdoorGroups().judge(known)
     assert judgement.findings[0].name == "s0"
-    assert judgement.findings[0].seen_in == "outputs"
-    assert (judgement.accused != poisoned).sum() <= 2
-
-
-def test_a_trigger_that_only_noise_shows_is_seen_under_noise():
-    known, poisoned = poisoned_set(1)
-    hidden = replace(known, outputs=np.concatenate([known.outputs[:360], known.outputs[:40]]))
-    judgement = BackdoorGroups().judge(hidden)
-    assert judgement.findings[0].name == "s0"
-    assert judgement.findings[0].seen_in == "changes"
+    assert judgement.findings[0].seen_in == seen
     assert (judgement.accused != poisoned).sum() <= 2
 
 
