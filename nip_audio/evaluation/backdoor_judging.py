@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -94,6 +94,17 @@ class MeasuredSet:
     outputs: Tensor
     rates: Tensor
     embeddings: Tensor
+
+    @staticmethod
+    def kept(path: Path, identity: str, measure: Callable[[], MeasuredSet]) -> MeasuredSet:
+        """Read what was measured before, or measure and keep it.
+
+        Raises:
+            StateError: If something else is kept there.
+        """
+        if not path.exists():
+            measure().save(path, identity)
+        return MeasuredSet.load(path, identity)
 
     def save(self, path: Path, identity: str) -> None:
         """Keep for what ``identity`` says."""

@@ -24,7 +24,16 @@ from nip_audio.integrations.poisoned_training import (
     train_audionet,
 )
 
-__all__ = ["NO_TRIGGER", "BackdoorCase", "Success", "poisoned_by", "predictions", "success_of"]
+__all__ = [
+    "NO_TRIGGER",
+    "BackdoorCase",
+    "Success",
+    "identity_of",
+    "kept_model",
+    "poisoned_by",
+    "predictions",
+    "success_of",
+]
 
 NO_TRIGGER = "none"
 _KIND = "backdoor study model"
@@ -79,31 +88,54 @@ class BackdoorCase:
             StateError: If the folder holds a model of this name from other clips or settings.
         """
         clips = train.clips
-        identity = self._identity(train)
-        path = folder / f"{self.name}.safetensors"
-        if path.exists():
-            weights = dict(load_state(path, kind=_KIND, model_id=identity).tensors)
-            model = build_audionet(clips.speakers, n_mels=self.training.n_mels)
-            model.load_state_dict(weights)
-            return model.eval()
-        model = train_audionet(
-            clips.samples,
-            clips.labels,
-            clips.speakers,
-            self.training,
-            seed=self.seed,
-            progress=progress,
+        return kept_model(
+            folder / f"{self.name}.safetensors",
+            identity_of([self.seed, asdict(self.training)], train),
+            blank=lambda: build_audionet(clips.speakers, n_mels=self.training.n_mels),
+            train=lambda: train_audionet(
+                clips.samples,
+                clips.labels,
+                clips.speakers,
+                self.training,
+                seed=self.seed,
+                progress=progress,
+            ),
         )
-        save_state(path, State(_KIND, identity, model.state_dict(), {}))
-        return model
 
-    def _identity(self, train: PoisonedClips) -> str:
-        """Hash of all that the weights depend on."""
-        settings = json.dumps([self.seed, asdict(self.training)], sort_keys=True)
-        digest = hashlib.sha256(settings.encode())
-        for tensor in (train.clips.samples, train.clips.labels):
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+
+def identity_of(settings: object, train: PoisonedClips) -> str:
+    """Hash of all that a model's weights depend on: settings, clips and labels."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for tensor in (train.clips.samples, train.clips.labels):
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def kept_model(
+    path: Path,
+    identity: str,
+    *,
+    blank: Callable[[], InstrumentedModel],
+    train: Callable[[], InstrumentedModel],
+) -> InstrumentedModel:
+    """Return a model that was trained before, or train and keep it.
+
+    Args:
+        path: Where it is kept.
+        identity: Of what it is trained on, and how.
+        blank: Builds it untrained.
+        train: Trains it.
+
+    Raises:
+        StateError: If another model is kept there.
+    """
+    if path.exists():
+        model = blank()
+        model.load_state_dict(dict(load_state(path, kind=_KIND, model_id=identity).tensors))
+        return model.eval()
+    model = train()
+    save_state(path, State(_KIND, identity, model.state_dict(), {}))
+    return model
 
 
 def poisoned_by(

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.state import State, load_state, save_state
 from nip_audio.evaluation.backdoor_judging import (
     JudgingPlan,
     MeasuredSet,
@@ -22,7 +21,7 @@ from nip_audio.evaluation.backdoor_judging import (
     judge_set,
     measure_set,
 )
-from nip_audio.evaluation.backdoor_models import predictions
+from nip_audio.evaluation.backdoor_models import identity_of, kept_model, predictions
 from nip_audio.evaluation.poisoning import Clips, PoisonedClips, poison
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.datasets import ImageSet
@@ -33,7 +32,6 @@ from nip_audio.integrations.image_training import ImageTraining, image_model, tr
 __all__ = ["NO_TRIGGER", "ImageBackdoors"]
 
 NO_TRIGGER = "none"
-_KIND = "backdoor study model of pictures"
 
 
 @dataclass(frozen=True)
@@ -106,21 +104,34 @@ class ImageBackdoors:
         return found
 
     def _model(self, poisoned: PoisonedClips, seed: int) -> InstrumentedModel:
+        if self.kept is None:
+            return self._trained(poisoned, seed)
+        identity = self._identity(poisoned, seed)
+        return kept_model(
+            self.kept / f"{identity[:16]}.safetensors",
+            identity,
+            blank=lambda: self._blank(seed),
+            train=lambda: self._trained(poisoned, seed),
+        )
+
+    def _blank(self, seed: int) -> InstrumentedModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = SmallVgg(self.width, self.train.pixels.shape[1])
             head = nn.Linear(network.embedding_dim, len(self.train.classes))
-        model = image_model(network, head, self.train.classes)
-        if self.kept is None:
-            return self._trained(model, poisoned, seed)
-        identity = self._identity(poisoned, seed)
-        path = self.kept / f"{identity[:16]}.safetensors"
-        if path.exists():
-            model.load_state_dict(dict(load_state(path, kind=_KIND, model_id=identity).tensors))
-            return model.eval()
-        model = self._trained(model, poisoned, seed)
-        save_state(path, State(_KIND, identity, model.state_dict(), {}))
-        return model
+        return image_model(network, head, self.train.classes)
+
+    def _trained(self, poisoned: PoisonedClips, seed: int) -> InstrumentedModel:
+        data = replace(self.train, pixels=poisoned.clips.samples, labels=poisoned.clips.labels)
+        return train_images(
+            self._blank(seed),
+            data,
+            self.training,
+            seed=seed,
+            progress=lambda epoch, loss, right: self.progress(
+                f"epoch {epoch + 1}: loss {loss:.3f}, {right:.3f}"
+            ),
+        )
 
     def _measured(
         self, model: InstrumentedModel, poisoned: PoisonedClips, seed: int
@@ -132,32 +143,10 @@ class ImageBackdoors:
             return measure()
         plan = json.dumps(self.judging.measuring, sort_keys=True)
         identity = hashlib.sha256((plan + self._identity(poisoned, seed)).encode()).hexdigest()
-        path = self.kept / f"{identity[:16]}.measured"
-        if not path.exists():
-            measure().save(path, identity)
-        return MeasuredSet.load(path, identity)
-
-    def _trained(
-        self, model: InstrumentedModel, poisoned: PoisonedClips, seed: int
-    ) -> InstrumentedModel:
-        data = replace(self.train, pixels=poisoned.clips.samples, labels=poisoned.clips.labels)
-        return train_images(
-            model,
-            data,
-            self.training,
-            seed=seed,
-            progress=lambda epoch, loss, right: self.progress(
-                f"epoch {epoch + 1}: loss {loss:.3f}, {right:.3f}"
-            ),
-        )
+        return MeasuredSet.kept(self.kept / f"{identity[:16]}.measured", identity, measure)
 
     def _identity(self, poisoned: PoisonedClips, seed: int) -> str:
-        """Hash of all that the weights depend on."""
-        settings = json.dumps([seed, self.width, asdict(self.training)], sort_keys=True)
-        digest = hashlib.sha256(settings.encode())
-        for tensor in (poisoned.clips.samples, poisoned.clips.labels):
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        return identity_of([seed, self.width, asdict(self.training)], poisoned)
 
 
 def _share(hits: torch.Tensor, owners: tuple[str, ...], seed: int) -> dict[str, float]:

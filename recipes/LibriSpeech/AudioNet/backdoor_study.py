@@ -118,14 +118,13 @@ class Study:
         seed: int,
     ) -> MeasuredSet:
         """Measure a set, or take what was measured."""
-        path = self.out / f"{case.name}.{name}.measured"
-        identity = self._identity(case, judged, self.plan.measuring)
-        if not path.exists():
-            measured = measure_set(
+        return MeasuredSet.kept(
+            self.out / f"{case.name}.{name}.measured",
+            self._identity(case, judged, self.plan.measuring),
+            lambda: measure_set(
                 model, judged.clips.samples, self.plan, seed=seed, small=name == "train"
-            )
-            measured.save(path, identity)
-        return MeasuredSet.load(path, identity)
+            ),
+        )
 
     def baselines(
         self,
