@@ -11,8 +11,10 @@ from nip_audio.evaluation.config import PROTOCOLS
 from nip_audio.purifiers.noise import MATCHED
 
 __all__ = [
+    "BACKDOOR_COLUMNS",
     "accuracy_table",
     "attack_tables",
+    "backdoor_cells",
     "check_table",
     "control_table",
     "defence_table",
@@ -42,6 +44,33 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     escaped = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in escaped) + "\n"
+
+
+BACKDOOR_COLUMNS = (
+    "alarm of the target",
+    "its sides",
+    "its score",
+    "highest other alarm",
+    "highest other score",
+)
+
+
+def backdoor_cells(judged: Mapping[str, Any], *, clean: bool) -> list[str]:
+    """Write how far a set's target stands out; of a clean set, which has none, how far any name."""
+    if clean:
+        alarm = max(judged["highest other alarm"], judged["alarm of target"] or 0.0)
+        return ["–", "–", "–", _tenths(alarm), _tenths(judged["highest score"])]
+    return [
+        _tenths(judged["alarm of target"]),
+        _tenths(*judged["sides of target"] or [None]),
+        _tenths(judged["score of target"]),
+        _tenths(judged["highest other alarm"]),
+        _tenths(judged["highest other score"]),
+    ]
+
+
+def _tenths(*values: float | None) -> str:
+    return " / ".join("–" if value is None else f"{value:.1f}" for value in values)
 
 
 def header(results: Mapping[str, Any]) -> str:

@@ -19,7 +19,12 @@ import numpy as np
 from nip_audio.evaluation.image_detection import CLEAN_ONLY, COMBINE
 from nip_audio.evaluation.image_nip import GUIDED, ORACLE
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
-from nip_audio.evaluation.tables import NOT_EVALUATED, markdown
+from nip_audio.evaluation.tables import (
+    BACKDOOR_COLUMNS,
+    NOT_EVALUATED,
+    backdoor_cells,
+    markdown,
+)
 from nip_audio.models.pretrained import list_pretrained
 from nip_audio.purifiers.noise import MATCHED
 
@@ -255,33 +260,15 @@ def inverted(results: Results) -> str:
     return f"The first holds in {less} of {len(rates)} cases, the second in {more}."
 
 
-def tenths(*values: float | None) -> str:
-    """Numbers with one digit; – where there is none."""
-    return " / ".join("–" if value is None else f"{value:.1f}" for value in values)
-
-
 def sides(results: Results) -> str:
     """How clear it is: alarms, and how unlike other names both sides of the target are."""
     rows = []
     for name in ("gtsrb", "cifar10"):
         for found in results.get("backdoors", {}).get(name, []):
             ours, clean = found["judged"]["NCCR, grouped"], found["trigger"] == "none"
-            mine = [ours["alarm of target"], ours["score of target"]]
-            alarm, score = ours["highest other alarm"], ours["highest other score"]
-            if clean:  # there is no target: all names are the others
-                alarm, score = max(alarm, mine[0] or 0.0), ours["highest score"]
-                mine = [None, None]
-            unlike = [None] if clean else ours["sides of target"] or [None]
-            cells = [
-                tenths(mine[0]),
-                tenths(*unlike),
-                tenths(mine[1]),
-                tenths(alarm),
-                tenths(score),
-            ]
+            cells = backdoor_cells(ours, clean=clean)
             rows.append([SETS[name], found["trigger"], str(found["seed"]), *cells])
-    heads = ["set", "trigger", "seed", "alarm of the target", "its sides", "its score"]
-    return markdown([*heads, "highest other alarm", "highest other score"], rows)
+    return markdown(["set", "trigger", "seed", *BACKDOOR_COLUMNS], rows)
 
 
 def inversion(results: Results) -> str:

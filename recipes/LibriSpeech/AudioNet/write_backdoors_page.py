@@ -13,7 +13,13 @@ from typing import Any
 
 from nip_audio.evaluation.backdoor_models import NO_TRIGGER
 from nip_audio.evaluation.backdoor_plots import plot_rates
-from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from nip_audio.evaluation.tables import (
+    BACKDOOR_COLUMNS,
+    NOT_EVALUATED,
+    backdoor_cells,
+    markdown,
+    share,
+)
 
 HERE = Path(__file__).resolve().parent
 GOAL = 0.97
@@ -80,48 +86,25 @@ def f1_table(results: Mapping[str, Any], which: str) -> str:
     return markdown(["trigger", "seed", *(DETECTORS[name] for name in asked)], rows)
 
 
-def tenths(*values: float | None) -> str:
-    """Numbers with one digit; – where there is none."""
-    return " / ".join("–" if value is None else f"{value:.1f}" for value in values)
-
-
 def alarm_table(results: Mapping[str, Any], which: str) -> str:
     """How far the target stands out, and what else there is to know."""
     rows = []
     for case in results["cases"]:
         ours, published = case[which]["NCCR, grouped"], case[which]["NCCR, published"]
         bare = case["trigger"] == NO_TRIGGER
-        mine = [ours["alarm of target"], ours["score of target"]]
-        alarm, score = ours["highest other alarm"], ours["highest other score"]
-        if bare:  # there is no target: all names are the others
-            alarm, score = max(alarm, mine[0] or 0.0), ours["highest score"]
-            mine = [None, None]
         rows.append(
             [
                 case["trigger"],
                 str(case["seed"]),
                 f"{ours['poisoned']} of {ours['files']}",
                 str(ours["accused"]),
-                tenths(mine[0]),
-                "–" if bare else tenths(*ours["sides of target"] or [None]),
-                tenths(mine[1]),
-                tenths(alarm),
-                tenths(score),
+                *backdoor_cells(ours, clean=bare),
                 f"{published['silhouette']:.2f}",
                 f"{published['auroc of the scalar']:.3f}" if not bare else "–",
                 f"{published['f1 if told the cluster']:.3f}" if not bare else "–",
             ]
         )
-    columns = [
-        "trigger",
-        "seed",
-        "poisoned",
-        "accused",
-        "alarm of the target",
-        "its sides",
-        "its score",
-    ]
-    columns += ["highest other alarm", "highest other score"]
+    columns = ["trigger", "seed", "poisoned", "accused", *BACKDOOR_COLUMNS]
     columns += ["silhouette, whole set", "AUROC of the scalar"]
     return markdown([*columns, "F1 told the cluster"], rows)
 
