@@ -8,6 +8,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Defence, Purifier
 from nip_audio.purifiers.defended_model import DefendedModel
+from nip_audio.purifiers.gated import GatedModel, GatedPurifier
 from nip_audio.purifiers.layer_defence import LayerDefence, LayerDefendedModel
 
 __all__ = ["DefendedModel", "defend"]
@@ -20,7 +21,7 @@ def defend(
 
     Args:
         model: What is defended; its parts are shared, not copied.
-        defence: A ``Purifier`` or a ``LayerDefence``.
+        defence: A ``Purifier``, gated or not, or a ``LayerDefence``.
         generator: Source of the defence's randomness.
 
     Raises:
@@ -29,9 +30,11 @@ def defend(
     """
     if isinstance(defence, LayerDefence):
         return LayerDefendedModel(model, defence, generator=generator)
+    if isinstance(defence, GatedPurifier):
+        return GatedModel(model, defence, generator=generator)
     if isinstance(defence, Purifier):
         return DefendedModel(model, defence, generator=generator)
     raise InputError(
-        f"defence is a {type(defence).__name__}, expected a Purifier or a LayerDefence; make one "
-        "by make_defence"
+        f"defence is a {type(defence).__name__}, expected a Purifier, a GatedPurifier or a "
+        "LayerDefence; make one by make_defence"
     )

@@ -32,14 +32,23 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
+from nip_audio.core.near import near_names
 from nip_audio.core.state import require_new
+from nip_audio.errors import InputError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.benign import Benign, read_clips, read_pictures
-from nip_audio.purification.fit import GUIDED_ON_PICTURES, fit_guided, fit_neurons, fit_pool
+from nip_audio.purification.fit import (
+    GUIDED_ON_PICTURES,
+    fit_guided,
+    fit_neurons,
+    fit_pool,
+    fit_sparse_coding,
+)
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import PoolSettings
+from nip_audio.purifiers.training_attacks import FAMILIES
 
 __all__ = ["Method", "command"]
 
@@ -52,6 +61,7 @@ class Method(StrEnum):
     GUIDED = "guided"
     POOL = "pool"
     NS = "ns"
+    STL = "stl"
 
 
 def command(
@@ -67,8 +77,8 @@ def command(
     method: Annotated[
         Method,
         typer.Option(
-            help="guided works; pool, the published NIP, and ns, neuron selecting, are there for "
-            "comparison; ns changes no input, only evaluations take it."
+            help="guided works; pool, the published NIP, stl, sparse coding, and ns, neuron "
+            "selecting, are there for comparison; ns changes no input, only evaluations take it."
         ),
     ] = Method.GUIDED,
     start: Annotated[
@@ -103,6 +113,13 @@ def command(
             "for stronger attacks."
         ),
     ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Guided: kind of attack that it is not to learn from, to see what it does about "
+            f"unknown ones: {', '.join(FAMILIES)}. May be repeated."
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Guided: training steps.")] = GuidedSettings.steps,
     candidates: Annotated[int, typer.Option(help="Pool: inverse perturbations.")] = 256,
     quorum: Annotated[
@@ -133,6 +150,7 @@ def command(
     refuse_of_audio(pretrained, of_audio)
     guided = _guided_settings(pretrained, eps, input_weight, snr_db, adaptive)
     guided = replace(guided, steps=steps, noise=noise, seed=seed)
+    guided = _without(guided, leave_out or [])
     pool = PoolSettings(quorum=quorum)
     first = None if start is None else GuidedNip.load(start, model_id=pretrained.model_id)
     parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)
@@ -144,6 +162,9 @@ def command(
     elif method is Method.NS:
         neurons = fit_neurons(pretrained, benign, share=share, batch_size=batch_size, seed=seed)
         neurons.save(out, model_id=pretrained.model_id, force=force)
+    elif method is Method.STL:
+        coding = fit_sparse_coding(pretrained, benign, batch_size=batch_size, seed=seed)
+        coding.save(out, model_id=pretrained.model_id, force=force)
     else:
         with progress_bar("fitting", candidates) as bar:
             fit_pool(
@@ -208,6 +229,23 @@ def _guided_settings(
     if input_weight is not None:
         settings = replace(settings, input_weight=input_weight)
     return replace(settings, **_ADAPTIVE) if adaptive else settings
+
+
+def _without(settings: GuidedSettings, left_out: Sequence[str]) -> GuidedSettings:
+    """Leave kinds of attacks out.
+
+    Raises:
+        InputError: If one is unknown, or none is left.
+    """
+    if unknown := sorted(set(left_out) - set(FAMILIES)):
+        raise InputError(f"no kind of attack {unknown[0]!r}; {near_names(unknown[0], FAMILIES)}")
+    families = tuple(name for name in settings.families if name not in left_out)
+    if not families:
+        raise InputError(
+            f"{', '.join(left_out)} are left out, which leaves no kind of attack to learn from; "
+            "leave fewer out"
+        )
+    return replace(settings, families=families)
 
 
 def _fit_guided(

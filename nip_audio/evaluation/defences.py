@@ -20,9 +20,12 @@ from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Defence, Purifier
+from nip_audio.purifiers.gated import GatedPurifier
 from nip_audio.purifiers.layer_defence import LayerDefence
 from nip_audio.purifiers.noise import GaussianNoise, MatchedNoise
 from nip_audio.purifiers.registry import defence_entry, make_defence
+from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.gate import CalibratedGate
 
 __all__ = ["NO_DEFENCE", "Answers", "applies", "ask", "make_defences"]
 
@@ -41,7 +44,9 @@ def make_defences(
 
     No defence and plain noise always stand first; each configured one that changes the input is
     followed by noise just as strong. Those inside the network change the default taps of the
-    model's card where their plan names no ``layers``.
+    model's card where their plan names no ``layers``. A purifier whose plan has a ``gate``, e.g.
+    ``{calibration: FILE, fpr: 0.01}``, is asked about what that detector flags alone, and so is
+    the noise beside it.
 
     Args:
         plans: Of the configuration.
@@ -51,28 +56,33 @@ def make_defences(
         system: Takes the place of ``{system}`` in paths.
 
     Raises:
-        InputError: If a defence was fitted on a test item or does not fit the model, or two have
-            one name.
+        InputError: If a defence, or its gate, was fitted on a test item or does not fit the model,
+            or two have one name.
         LayerNotFoundError: If a layer that one changes is no module of the network.
     """
     found: list[Defence] = [GaussianNoise(snr_db=20.0, bounds=model.bounds)]
     hashes = set(tested)
     for plan in plans:
-        settings = {key: value for key, value in plan.items() if key != "name"}
+        settings = {key: value for key, value in plan.items() if key not in ("name", "gate")}
         if "path" in settings:
-            settings["path"] = Path(str(settings["path"]).format(system=system))
+            settings["path"] = _path(settings["path"], system)
         if "layers" in defence_entry(plan["name"]).settings and not settings.get("layers"):
             settings["layers"] = pretrained.card.default_taps
         defence = make_defence(
             plan["name"], model=model, model_id=pretrained.model_id, settings=settings
         )
-        refuse_overlap(defence.seen, hashes, what=f"defence {defence.name}")
         if isinstance(defence, LayerDefence):
             defence.check(model)
-        found.append(defence)
+        group = [defence]
         if isinstance(defence, Purifier) and not isinstance(defence, GaussianNoise):
             bounds = model.bounds if defence.level == "raw" else model.input_bounds
-            found.append(MatchedNoise(defence, bounds=bounds))
+            group.append(MatchedNoise(defence, bounds=bounds))
+        if plan.get("gate") is not None:
+            gate = _make_gate(plan["gate"], pretrained, system)
+            group = [_gated(member, gate) for member in group]
+        for member in group:
+            refuse_overlap(member.seen, hashes, what=f"defence {member.name}")
+        found += group
     names = [defence.name for defence in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -80,9 +90,37 @@ def make_defences(
     return {NO_DEFENCE: None} | dict(zip(names, found, strict=True))
 
 
+def _path(value: object, system: str) -> Path:
+    return Path(str(value).format(system=system))
+
+
+def _make_gate(plan: object, pretrained: PretrainedModel, system: str) -> CalibratedGate:
+    """Make what decides which inputs are purified."""
+    if not isinstance(plan, Mapping) or plan.keys() - {"fpr"} != {"calibration"}:
+        raise InputError(
+            f"a gate is {plan!r}, expected the file of a calibration and, if it is not 0.01, a "
+            "rate of false positives: gate: {calibration: FILE, fpr: 0.01}"
+        )
+    path = _path(plan["calibration"], system)
+    calibration = Calibration.load(path, model_id=pretrained.model_id)
+    rate = float(plan.get("fpr", 0.01))
+    return CalibratedGate(pretrained, calibration, false_positive_rate=rate)
+
+
+def _gated(defence: Defence, gate: CalibratedGate) -> Defence:
+    if not isinstance(defence, Purifier):
+        raise InputError(
+            f"{defence.name} works inside the network and cannot be gated; leave its gate out"
+        )
+    return GatedPurifier(defence, gate)
+
+
 def applies(defence: Defence | None, level: Level) -> bool:
     """Tell whether a defence stands between an attacker at this level and the model's answer."""
-    return level == "raw" or not (isinstance(defence, Purifier) and defence.works_on_raw)
+    if level == "raw":
+        return True
+    on_raw = isinstance(defence, Purifier) and defence.works_on_raw
+    return not (on_raw or isinstance(defence, GatedPurifier))
 
 
 @dataclass(frozen=True)

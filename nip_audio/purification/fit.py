@@ -15,8 +15,9 @@ from nip_audio.purifiers.guided_training import GuidedSettings, Progress, train_
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
+from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 
-__all__ = ["GUIDED_ON_PICTURES", "fit_guided", "fit_neurons", "fit_pool"]
+__all__ = ["GUIDED_ON_PICTURES", "fit_guided", "fit_neurons", "fit_pool", "fit_sparse_coding"]
 
 GUIDED_ON_PICTURES = GuidedSettings(raw_share=0.0, eps_input=(1 / 255, 12 / 255), input_weight=10.0)
 """Of pictures the raw input is the model's own, which leaves one level to attack; the strengths are
@@ -133,6 +134,34 @@ def fit_neurons(
         _inputs(pretrained, benign, items, batch_size=batch_size, seed=seed),
         layers=pretrained.card.default_taps if layers is None else layers,
         share=share,
+        seen=benign.contents,
+    )
+
+
+def fit_sparse_coding(
+    pretrained: PretrainedModel,
+    benign: Benign,
+    *,
+    items: int = 256,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> StratifiedSparseCoding:
+    """Learn the dictionary of the baseline STL.
+
+    Args:
+        pretrained: Whose input is to be rebuilt.
+        benign: Like what is to come.
+        items: Whose patches are learned from.
+        batch_size: Items at a time.
+        seed: Of what is drawn and learned.
+
+    Raises:
+        InputError: If a number makes no sense, or nearly everything is flat.
+    """
+    return StratifiedSparseCoding.fit(
+        _inputs(pretrained, benign, items, batch_size=batch_size, seed=seed),
+        bounds=pretrained.model.input_bounds,
+        generator=torch.Generator().manual_seed(seed),
         seen=benign.contents,
     )
 

@@ -15,6 +15,7 @@ from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Level, Purifier
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.noise import GaussianNoise
+from nip_audio.purifiers.training_attacks import FAMILIES
 
 __all__ = ["GuidedNip"]
 
@@ -80,8 +81,11 @@ class GuidedNip(Purifier):
     def name(self) -> str:
         """``guided``, with the noise and how it was trained where that matters."""
         parts = ["guided"]
+        unknown = [f for f in FAMILIES if f not in self.training.get("families", FAMILIES)]
         if self.training.get("adaptive_share"):
             parts.append("adaptive")
+        elif unknown:
+            parts.append(f"{', '.join(unknown)} left out")
         if self.noise:
             parts.append(f"noise {self.noise:g}")
         if self.before is not None:

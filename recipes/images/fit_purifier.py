@@ -14,6 +14,7 @@ from options import plan_parser, read_plan
 
 from nip_audio.core.adapter import Batch
 from nip_audio.image.datasets import load_images
+from nip_audio.integrations.image_training import ImageTraining, augmented
 from nip_audio.models.pretrained import load_pretrained
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
 
@@ -30,12 +31,15 @@ def main() -> None:
     train = load_images(plan["data"], "train", folder=options.data_folder).resized(rows, columns)
     values = dict(plan["guided"])
     batch = values.pop("batch")
+    augment = values.pop("augment", None)
+    changes = None if augment is None else ImageTraining.from_hparams(augment)
     values["eps_input"] = tuple(fraction(v) for v in values["eps_input"])
     values["families"] = tuple(values["families"])
     settings = GuidedSettings(**values)
 
     def draw(generator: torch.Generator) -> Batch:
-        return Batch(train.pixels[torch.randint(len(train), (batch,), generator=generator)])
+        pixels = train.pixels[torch.randint(len(train), (batch,), generator=generator)]
+        return Batch(pixels if changes is None else augmented(pixels, changes, generator))
 
     def report(step: int, loss: float, kept: float) -> None:
         if step % 50 == 0:

@@ -1,6 +1,7 @@
 """Rank models of pictures by NCCR, and say how they stand under attack.
 
-    python robustness.py robustness.yaml --data-folder FOLDER --models FOLDER --results FILE
+    python robustness.py robustness.yaml --data-folder FOLDER --system mnist --models FOLDER \
+        --results FILE
 
 The models lie in folders below --models, by the names in the YAML.
 """
@@ -32,10 +33,12 @@ from nip_audio.screening.measure import noise_generator
 def main() -> None:
     """Read the command line, measure, add to the results."""
     parser = plan_parser(__doc__)
+    parser.add_argument("--system", required=True)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
-    plan = read_plan(options)
+    whole = read_plan(options)
+    plan = {**whole, **whole["systems"][options.system]}
     tested = load_images(plan["data"], "test", folder=options.data_folder)
     tested = tested.rows(torch.arange(plan["pictures"]))
     rates, accuracy = {}, {}
@@ -52,7 +55,7 @@ def main() -> None:
         "ranked": [row.to_json() for row in ranked],
         "accuracy": accuracy,
     }
-    add_result(options.results, ["robustness"], found)
+    add_result(options.results, ["robustness", options.system], found)
 
 
 def changes(

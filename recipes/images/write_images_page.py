@@ -292,23 +292,24 @@ def inversion(results: Results) -> str:
 
 
 def robustness(results: Results) -> str:
-    """Models in the order of their NCCR."""
-    study = results.get("robustness")
-    if study is None:
+    """Models in the order of their NCCR, set by set."""
+    rows = []
+    for name, study in results.get("robustness", {}).items():
+        for row in study["ranked"]:
+            right = study["accuracy"][row["model"]]
+            rows.append(
+                [
+                    SETS[name],
+                    str(row["rank"]),
+                    row["model"],
+                    number(row["mean"], 4),
+                    *(percent(right[kind]) for kind in ("clean", "noise", "pgd")),
+                    chance(row["p_next"]),
+                ]
+            )
+    if not rows:
         return NOT_EVALUATED
-    rows = [
-        [
-            str(row["rank"]),
-            row["model"],
-            number(row["mean"], 4),
-            percent(study["accuracy"][row["model"]]["clean"]),
-            percent(study["accuracy"][row["model"]]["noise"]),
-            percent(study["accuracy"][row["model"]]["pgd"]),
-            chance(row["p_next"]),
-        ]
-        for row in study["ranked"]
-    ]
-    heads = ["rank", "model", "mean NCCR", "clean, %", "noise, %", "PGD, %"]
+    heads = ["set", "rank", "model", "mean NCCR", "clean, %", "noise, %", "PGD, %"]
     return markdown([*heads, "p against the next"], rows)
 
 

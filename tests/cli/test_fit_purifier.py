@@ -8,6 +8,8 @@ from nip_audio.cli import fit_purifier
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool
+from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
+from nip_audio.purifiers.training_attacks import FAMILIES
 
 QUICK = ("--steps", 2, "--crop-s", 0.5, "--batch-size", 2)
 
@@ -82,6 +84,29 @@ def test_neuron_selecting(run, clean_folder, tmp_path, pretrained):
     assert set(kept.tolist()) == {0.5, 1.0}
 
 
+def test_sparse_coding(run, clean_folder, tmp_path, pretrained):
+    out = tmp_path / "my.stl"
+    code, text, _ = run(
+        *("fit-purifier", clean_folder, "--out", out, "--method", "stl"),
+        *("--crop-s", 0.5, "--batch-size", 256),
+    )
+    assert code == 0
+    assert "stl purifier for xvector-libri251, fitted to 32 files" in text
+    bounds = pretrained.model.input_bounds
+    coding = StratifiedSparseCoding.load(out, model_id=pretrained.model_id, bounds=bounds)
+    assert (len(coding.dictionary), len(coding.seen)) == (128, 32)
+
+
+def test_kinds_of_attacks_are_left_out(run, clean_folder, tmp_path, pretrained):
+    out = tmp_path / "my.purifier"
+    left_out = ("--leave-out", "sparse", "--leave-out", "decision")
+    code, _, _ = run("fit-purifier", clean_folder, "--out", out, *QUICK, *left_out)
+    assert code == 0
+    loaded = GuidedNip.load(out, model_id=pretrained.model_id)
+    assert set(loaded.training["families"]) == set(FAMILIES) - {"sparse", "decision"}
+    assert loaded.name == "guided + sparse, decision left out"
+
+
 def test_an_existing_file_is_refused_before_the_training(run, clean_folder, tmp_path):
     out = tmp_path / "my.purifier"
     out.write_text("mine")
@@ -106,6 +131,8 @@ def test_bad_files_are_named_and_the_exit_says_so(run, clean_folder, tmp_path, w
     ("options", "text"),
     [
         (("--steps", 0), "steps is 0"),
+        (("--leave-out", "sprase"), "near: sparse"),
+        ([o for f in FAMILIES for o in ("--leave-out", f)], "leaves no kind of attack"),
         (("--noise", 8), "noise is 8"),
         (("--crop-s", 0), "crop has 0"),
     ],

@@ -17,19 +17,22 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 RESULTS = {
     "robustness": {
-        "ranked": [
-            {
-                "rank": 1,
-                "model": "Madry",
-                "mean": {"value": 0.1, "low": 0.05, "high": 0.2},
-                "p_next": None,
-            }
-        ],
-        "accuracy": {
-            "Madry": {
-                kind: {"value": 0.9, "low": 0.8, "high": 1.0} for kind in ("clean", "noise", "pgd")
-            }
-        },
+        "mnist": {
+            "ranked": [
+                {
+                    "rank": 1,
+                    "model": "Madry",
+                    "mean": {"value": 0.1, "low": 0.05, "high": 0.2},
+                    "p_next": None,
+                }
+            ],
+            "accuracy": {
+                "Madry": {
+                    kind: {"value": 0.9, "low": 0.8, "high": 1.0}
+                    for kind in ("clean", "noise", "pgd")
+                }
+            },
+        }
     }
 }
 
