@@ -16,6 +16,7 @@ from nip_audio.errors import AttackError, InputError
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
 __all__ = [
+    "GatePlan",
     "AttackPlan",
     "EvaluationConfig",
     "Protocol",
@@ -52,6 +53,19 @@ class SystemPlan:
     subset: str
     crop_s: float | None = None
     enrol: bool = False
+
+
+@dataclass(frozen=True)
+class GatePlan:
+    """The detector that decides which inputs a purifier is asked about.
+
+    Attributes:
+        calibration: File of it; may hold ``{system}``.
+        false_positive_rate: At which it flags.
+    """
+
+    calibration: Path
+    false_positive_rate: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -234,14 +248,24 @@ def _defence(data: object, where: str, config: Path) -> Mapping[str, Any]:
     _known(name, DEFENCES, f"{where}: defence")
     entry = defence_entry(name)
     settings = _checked(
-        {key: value for key, value in plan.items() if key != "name"},
+        {key: value for key, value in plan.items() if key not in ("name", "gate")},
         where,
         required=entry.required,
         optional=entry.settings,
     )
     if "path" in settings:  # may hold {system}: what is fitted is fitted to one model
         settings["path"] = config.parent / str(settings["path"])
+    if "gate" in plan:
+        settings["gate"] = _gate(plan["gate"], f"{where}: gate of {name}", config)
     return {"name": name, **settings}
+
+
+def _gate(data: object, where: str, config: Path) -> GatePlan:
+    plan = _checked(data, where, required=["calibration"], optional=["fpr"])
+    rate = plan.get("fpr", GatePlan.false_positive_rate)
+    if not isinstance(rate, int | float):
+        raise InputError(f"{where}: fpr is {rate!r}, expected a share such as 0.01")
+    return GatePlan(config.parent / str(plan["calibration"]), float(rate))
 
 
 def _known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> None:

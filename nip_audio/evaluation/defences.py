@@ -16,6 +16,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.defended import defend
 from nip_audio.errors import InputError
+from nip_audio.evaluation.config import GatePlan
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.models.pretrained import PretrainedModel
@@ -44,9 +45,8 @@ def make_defences(
 
     No defence and plain noise always stand first; each configured one that changes the input is
     followed by noise just as strong. Those inside the network change the default taps of the
-    model's card where their plan names no ``layers``. A purifier whose plan has a ``gate``, e.g.
-    ``{calibration: FILE, fpr: 0.01}``, is asked about what that detector flags alone, and so is
-    the noise beside it.
+    model's card where their plan names no ``layers``. A purifier whose plan has a ``gate``, a
+    ``GatePlan``, is asked about what that detector flags alone, and so is the noise beside it.
 
     Args:
         plans: Of the configuration.
@@ -73,13 +73,12 @@ def make_defences(
         )
         if isinstance(defence, LayerDefence):
             defence.check(model)
-        group = [defence]
-        if isinstance(defence, Purifier) and not isinstance(defence, GaussianNoise):
-            bounds = model.bounds if defence.level == "raw" else model.input_bounds
-            group.append(MatchedNoise(defence, bounds=bounds))
-        if plan.get("gate") is not None:
-            gate = _make_gate(plan["gate"], pretrained, system)
-            group = [_gated(member, gate) for member in group]
+        group: list[Defence] = [defence]
+        if isinstance(defence, Purifier):
+            group = _beside_noise(defence, model)
+        if (gated := plan.get("gate")) is not None:
+            gate = _make_gate(gated, pretrained, system)
+            group = [GatedPurifier(_purifier(member), gate) for member in group]
         for member in group:
             refuse_overlap(member.seen, hashes, what=f"defence {member.name}")
         found += group
@@ -90,29 +89,30 @@ def make_defences(
     return {NO_DEFENCE: None} | dict(zip(names, found, strict=True))
 
 
-def _path(value: object, system: str) -> Path:
-    return Path(str(value).format(system=system))
+def _beside_noise(purifier: Purifier, model: InstrumentedModel) -> list[Defence]:
+    """A purifier, and noise just as strong; of noise itself there is nothing to compare."""
+    if isinstance(purifier, GaussianNoise):
+        return [purifier]
+    bounds = model.bounds if purifier.level == "raw" else model.input_bounds
+    return [purifier, MatchedNoise(purifier, bounds=bounds)]
 
 
-def _make_gate(plan: object, pretrained: PretrainedModel, system: str) -> CalibratedGate:
-    """Make what decides which inputs are purified."""
-    if not isinstance(plan, Mapping) or plan.keys() - {"fpr"} != {"calibration"}:
-        raise InputError(
-            f"a gate is {plan!r}, expected the file of a calibration and, if it is not 0.01, a "
-            "rate of false positives: gate: {calibration: FILE, fpr: 0.01}"
-        )
-    path = _path(plan["calibration"], system)
-    calibration = Calibration.load(path, model_id=pretrained.model_id)
-    rate = float(plan.get("fpr", 0.01))
-    return CalibratedGate(pretrained, calibration, false_positive_rate=rate)
-
-
-def _gated(defence: Defence, gate: CalibratedGate) -> Defence:
+def _purifier(defence: Defence) -> Purifier:
     if not isinstance(defence, Purifier):
         raise InputError(
             f"{defence.name} works inside the network and cannot be gated; leave its gate out"
         )
-    return GatedPurifier(defence, gate)
+    return defence
+
+
+def _path(value: object, system: str) -> Path:
+    return Path(str(value).format(system=system))
+
+
+def _make_gate(plan: GatePlan, pretrained: PretrainedModel, system: str) -> CalibratedGate:
+    """Make what decides which inputs are purified."""
+    calibration = Calibration.load(_path(plan.calibration, system), model_id=pretrained.model_id)
+    return CalibratedGate(pretrained, calibration, false_positive_rate=plan.false_positive_rate)
 
 
 def applies(defence: Defence | None, level: Level) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nip_audio.errors import AttackError, InputError
-from nip_audio.evaluation.config import read_config
+from nip_audio.evaluation.config import GatePlan, read_config
 
 SHIPPED = Path(__file__).parents[2] / "recipes/evaluate"
 
@@ -46,6 +46,12 @@ def test_reads_what_it_says(write_config, corpus):
         ({"defences": [{"snr_db": 3}]}, "defence '' is unknown; known: guided"),
         ({"defences": [{"name": "noise", "snr": 3}]}, "key 'snr' is unknown; near: snr_db"),
         ({"defences": ["guided"]}, r"defences\[0\] lacks path; add it"),
+        ({"defences": [{"name": "median", "gate": 1}]}, "gate of median is 1, expected keys"),
+        ({"defences": [{"name": "median", "gate": {"fpr": 1}}]}, "gate of median lacks calibrat"),
+        (
+            {"defences": [{"name": "median", "gate": {"calibration": "x", "fpr": "low"}}]},
+            "fpr is 'low', expected a share",
+        ),
         ({"seed": "x"}, "seed is 'x', expected a whole number"),
         ({"data": {"root": "/nowhere", "split": "/nowhere"}}, "/nowhere does not exist"),
         ({"data": {}}, "no data.root; add it, or pass --data-root"),
@@ -59,6 +65,13 @@ def test_wrong_place_is_named(write_config, changes, match):
 def test_what_was_fitted_lies_beside_the_configuration(write_config, tmp_path):
     config = read_config(write_config(defences=[{"name": "pool", "path": "{system}.pool"}]))
     assert config.defences == ({"name": "pool", "path": tmp_path / "{system}.pool"},)
+
+
+def test_so_are_the_gates_of_purifiers(write_config, tmp_path):
+    gate = {"calibration": "{system}.calibration", "fpr": 0.05}
+    config = read_config(write_config(defences=[{"name": "median", "gate": gate}]))
+    expected = GatePlan(tmp_path / "{system}.calibration", 0.05)
+    assert config.defences == ({"name": "median", "gate": expected},)
 
 
 @pytest.mark.parametrize(
