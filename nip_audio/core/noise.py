@@ -1,4 +1,4 @@
-"""Random perturbations: additive noise and masks, of raw input or of the model's own."""
+"""Random perturbations: additive noise, masks and smoothing, of raw input or of the model's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nip_audio.errors import InputError
 
 __all__ = ["Noise", "NoiseFamily", "apply_noise", "draw_noise"]
 
-NoiseFamily = Literal["gaussian", "uniform", "mask", "time", "frequency"]
+NoiseFamily = Literal["gaussian", "uniform", "mask", "time", "frequency", "outlier"]
 NoiseLevel = Literal["raw", "input"]
 
 _MASKED_AXES: dict[NoiseFamily, tuple[int, ...]] = {
@@ -32,10 +32,14 @@ class Noise:
         family: ``gaussian`` (scale = standard deviation), ``uniform`` (scale = largest magnitude),
             or a mask, whose scale is the share that is set to the lower bound: of square patches
             (``mask``; single values with a patch of 1, the l0 noise), of stretches of the last
-            axis (``time``) or of the one before it (``frequency``).
+            axis (``time``) or of the one before it (``frequency``). ``outlier`` puts the median of
+            its neighbourhood in the place of each value that stands out from it by more than a
+            limit, which is drawn from half the scale to one and a half: it takes few values that
+            were changed much away again, and leaves the rest alone.
         level: ``raw`` disturbs raw input (a waveform), ``input`` the model's own (a spectrogram).
         scale: In units of that level; a share in (0, 1) for masks.
-        patch: Side of a mask's patches, or length of its stretches, in positions.
+        patch: Side of a mask's patches, or length of its stretches, in positions; of the
+            neighbourhood of outliers, for which it must be odd.
 
     Raises:
         InputError: If a value makes no sense.
@@ -58,8 +62,15 @@ class Noise:
                 f"{self.family} noise has scale {self.scale} and patch {self.patch}, expected "
                 "scale > 0 (below 1 for a mask) and patch ≥ 1"
             )
-        if self.masks and self.level == "raw":
-            raise InputError("masks are for level 'input'; use gaussian or uniform noise at 'raw'")
+        if (self.masks or self.family == "outlier") and self.level == "raw":
+            raise InputError(
+                "masks and outlier noise are for level 'input'; use gaussian or uniform noise at "
+                "'raw'"
+            )
+        if self.family == "outlier" and (self.patch % 2 == 0 or self.patch < 3):
+            raise InputError(
+                f"patch of outlier noise is {self.patch}, expected an odd side of at least 3"
+            )
 
     @property
     def masks(self) -> bool:
@@ -81,8 +92,12 @@ def draw_noise(noise: Noise, shape: tuple[int, ...], *, generator: torch.Generat
         generator: Source of randomness, on the CPU so that every device gets the same noise.
 
     Returns:
-        ``shape``: standard normal, uniform in [-1, 1], or bool that is true where masked.
+        ``shape``: standard normal, uniform in [-1, 1], or bool that is true where masked; of
+        outliers the limit in units of the scale, one for each draw, in [0.5, 1.5].
     """
+    if noise.family == "outlier":
+        limits = torch.rand((shape[0], *[1] * (len(shape) - 1)), generator=generator) + 0.5
+        return limits.expand(shape)
     if noise.family == "gaussian":
         return torch.randn(shape, generator=generator)
     if noise.family == "uniform":
@@ -120,9 +135,13 @@ def apply_noise(noise: Noise, x: Tensor, drawn: Tensor, bounds: Bounds) -> Tenso
         (draws, *S).
 
     Raises:
-        InputError: If a mask has no lower bound to set to.
+        InputError: If a mask has no lower bound to set to, or outliers have no two axes to be
+            looked for on.
     """
     drawn = drawn.to(x.device)
+    if noise.family == "outlier":
+        usual = _medians(x, noise.patch)
+        return torch.where((x - usual).abs() > noise.scale * drawn.to(x.dtype), usual, x)
     if noise.masks:
         if not math.isfinite(bounds.low):
             raise InputError(
@@ -131,3 +150,16 @@ def apply_noise(noise: Noise, x: Tensor, drawn: Tensor, bounds: Bounds) -> Tenso
             )
         return torch.where(drawn, torch.as_tensor(bounds.low, dtype=x.dtype, device=x.device), x)
     return bounds.clip(x + noise.scale * drawn.to(x.dtype))
+
+
+def _medians(x: Tensor, side: int) -> Tensor:
+    """Median of the square around each value of (1, *S, F, T), which ends at the edges."""
+    if x.dim() < 3:
+        raise InputError(
+            f"outlier noise needs items with two axes, got {tuple(x.shape[1:])}; use gaussian noise"
+        )
+    rows, columns = x.shape[-2:]
+    reach = side // 2
+    planes = torch.nn.functional.pad(x.reshape(1, -1, rows, columns), [reach] * 4, mode="replicate")
+    around = planes.unfold(2, side, 1).unfold(3, side, 1).flatten(4)
+    return around.median(dim=-1).values.reshape(x.shape)

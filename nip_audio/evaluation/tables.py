@@ -12,6 +12,8 @@ from nip_audio.purifiers.noise import MATCHED
 
 __all__ = [
     "BACKDOOR_COLUMNS",
+    "LEVELS",
+    "NOT_EVALUATED",
     "accuracy_table",
     "attack_tables",
     "backdoor_cells",
@@ -24,11 +26,12 @@ __all__ = [
     "markdown",
     "robust_table",
     "share",
+    "strength_of",
     "to_csv",
 ]
 
 NOT_EVALUATED = "not evaluated"
-_LEVELS = {"raw": "waveform", "input": "spectrogram"}
+LEVELS = {"raw": "waveform", "input": "spectrogram"}
 
 
 def share(interval: Mapping[str, float] | None) -> str:
@@ -131,9 +134,9 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
             [
                 _title(cell),
                 cell["library"],
-                _LEVELS[cell["level"]],
+                LEVELS[cell["level"]],
                 _protocol(cell),
-                _eps(cell),
+                strength_of(cell),
                 cell["attacked"],
                 share(cell["asr"]),
                 _median(cell, "snr_db", ".1f"),
@@ -150,7 +153,7 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
             [
                 _title(cell),
                 cell["library"],
-                _LEVELS[cell["level"]],
+                LEVELS[cell["level"]],
                 _protocol(cell),
                 cell["attacked"],
                 share(cell["asr"]),
@@ -179,8 +182,8 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
     missing = [cell for cell in results["unfinished"] if cell["system"] == system]
     if missing:
         named = (
-            f"{cell['title']} ({_LEVELS[cell['level']]}"
-            + (")" if cell["eps"] is None else f", ε {_eps(cell)})")
+            f"{cell['title']} ({LEVELS[cell['level']]}"
+            + (")" if cell["eps"] is None else f", ε {strength_of(cell)})")
             + ("" if cell["protocol"] == "unaware" else f", {_protocol(cell)}")
             for cell in missing
         )
@@ -222,8 +225,8 @@ def dsr_table(results: Mapping[str, Any], system: str, defence: str) -> str:
             rows.append(
                 [
                     cell["title"],
-                    _LEVELS[cell["level"]],
-                    "–" if cell["eps"] is None else _eps(cell),
+                    LEVELS[cell["level"]],
+                    strength_of(cell),
                     cell["successes"],
                     *(share(found[n]["dsr"]) if n in found else "–" for n in names),
                     f"{found[defence]['tknc']:.2f}",
@@ -253,8 +256,8 @@ def _saved_of(cells: Sequence[Mapping[str, Any]], defence: str) -> str:
 def _kind(kind: tuple[str, float | None], cells: Sequence[Mapping[str, Any]]) -> str:
     level, eps = kind
     rated = sum(any(row["dsr"] is not None for row in cell["defences"]) for cell in cells)
-    strength = "smallest change" if eps is None else f"ε {_eps(cells[0])}"
-    return f"{_LEVELS[level]}, {strength} ({rated} attacks)"
+    strength = "smallest change" if eps is None else f"ε {strength_of(cells[0])}"
+    return f"{LEVELS[level]}, {strength} ({rated} attacks)"
 
 
 def detector_table(results: Mapping[str, Any], system: str) -> str:
@@ -273,7 +276,7 @@ def detector_table(results: Mapping[str, Any], system: str) -> str:
             rows.append(
                 [
                     f"{_title(cell)}, {_protocol(cell)}",
-                    "–" if cell["eps"] is None else _eps(cell),
+                    strength_of(cell),
                     found["examples"],
                     name,
                     _percent_free(found["auroc"]),
@@ -317,7 +320,7 @@ def check_table(results: Mapping[str, Any]) -> str:
     return markdown(
         ["system", "at", "check", "", "numbers"],
         [
-            [c["system"], _LEVELS[c["level"]], c["name"], words[c["passed"]], c["detail"]]
+            [c["system"], LEVELS[c["level"]], c["name"], words[c["passed"]], c["detail"]]
             for c in results["checks"]
         ],
     )
@@ -328,9 +331,9 @@ def robust_table(results: Mapping[str, Any]) -> str:
     rows = [
         [
             row["system"],
-            _LEVELS[row["level"]],
+            LEVELS[row["level"]],
             row["defence"],
-            _eps(row),
+            strength_of(row),
             row["clips"],
             ", ".join(row["attacks"]) or "–",
             NOT_EVALUATED if row["survive"] is None else f"{100 * row['survive']:.1f}",
@@ -402,8 +405,11 @@ def _protocol(cell: Mapping[str, Any]) -> str:
     return f"transfer, from {cell['source']}" if cell["source"] else str(cell["protocol"])
 
 
-def _eps(cell: Mapping[str, Any]) -> str:
+def strength_of(cell: Mapping[str, Any]) -> str:
+    """Write ε, of spectrograms in 255ths; an attack that is not bound has none."""
     eps = cell["eps"]
+    if eps is None:
+        return "–"
     if cell["level"] == "input":
         in_255 = 255 * eps
         if abs(in_255 - round(in_255)) < 1e-6:

@@ -12,18 +12,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from write_page import of_all
 
 from nip_audio.evaluation.defences import NO_DEFENCE
+from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.tables import (
+    LEVELS,
+    NOT_EVALUATED,
     accuracy_table,
     attack_tables,
     defence_table,
     dsr_table,
     header,
     markdown,
+    share,
+    strength_of,
 )
 from nip_audio.purifiers.noise import MATCHED
+from nip_audio.purifiers.training_attacks import FAMILIES
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,6 +41,10 @@ def main() -> None:
     first, others, adaptive, times = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("nip", "nip_models", "nip_adaptive", "purifier_time")
+    )
+    more, left_out, trained = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("nip_more", "nip_left_out", "nip_trained")
     )
     done = len(first["cells"]) + len(others["cells"])
     missing = len(first["unfinished"]) + len(others["unfinished"])
@@ -50,6 +61,10 @@ def main() -> None:
                 of_all(results, lambda r, s: dsr_table(r, s, "guided"))
                 for results in (first, others)
             ),
+            more=of_all(more, defence_table),
+            gated=gated_table(more),
+            left_out=left_out_table(left_out),
+            trained=trained_table(trained),
             accuracy=accuracy_table(adaptive),
             adaptive=of_all(adaptive, attack_tables),
             times=time_table(times),
@@ -100,6 +115,87 @@ def known_table(adaptive: Mapping[str, Any]) -> str:
             found.setdefault(cell["attacked_defence"], {})[cell["eps"]] = count
     rows = [[name, *(counts[eps] for eps in strengths)] for name, counts in found.items()]
     return markdown(["defence", *(f"ε {eps:g}" for eps in strengths)], rows)
+
+
+GATED = "guided, gated by NCCR at {:g}"
+KINDS = {
+    "pgd": "gradient",
+    "cw": "minimum",
+    "deepfool": "minimum",
+    "jsma": "sparse",
+    "fakebob": "score",
+    "boundary": "decision",
+    "hopskipjump": "decision",
+}
+
+
+def gated_table(results: Mapping[str, Any]) -> str:
+    """Guided NIP of everything, and of what a detector flags."""
+    names = ["guided", *(GATED.format(rate) for rate in (0.01, 0.05))]
+    ((_, system),) = results["systems"].items()
+    accuracy = [share(system["accuracy"][name]) for name in (NO_DEFENCE, *names)]
+    rows = [["benign clips named rightly", "", str(system["clips"]), *accuracy]]
+    for cell in results["cells"]:
+        found = {row["defence"]: row["dsr"] for row in cell["defences"]}
+        if cell["level"] == "raw":  # a detector listens to the sound
+            rates = [share(found[name]) for name in names]
+            rows.append(
+                [f"DSR, {attack_of(cell)}", strength_of(cell), str(cell["successes"]), "0", *rates]
+            )
+    columns = ["what", "ε", "clips", "undefended", "guided", "gated at 1 %", "gated at 5 %"]
+    return markdown(columns, rows)
+
+
+def left_out_table(results: Mapping[str, Any]) -> str:
+    """Success rates of purifiers that know all kinds of attacks, and all but one."""
+    families = list(FAMILIES)
+    rows = []
+    for cell in results["cells"]:
+        found = {row["defence"]: row["dsr"] for row in cell["defences"]}
+        kind = KINDS[cell["attack"]]
+        rates = [short(found[f"guided + {family} left out"]) for family in families]
+        own = families.index(kind)
+        rates[own] = f"**{rates[own]}**"
+        what = [attack_of(cell), LEVELS[cell["level"]], strength_of(cell), kind]
+        noise = short(found[f"{MATCHED}guided"])
+        rows.append([*what, str(cell["successes"]), share(found["guided"]), *rates, noise])
+    columns = ["attack", "at", "ε", "its kind", "fooled by", "none left out", *families]
+    return markdown([*columns, "noise as strong"], rows)
+
+
+def trained_table(results: Mapping[str, Any]) -> str:
+    """Accuracy of models that a defence was trained into, without attack and under the worst.
+
+    Of the clips that are named rightly a sample is attacked; the interval is of what of it holds.
+    """
+    strengths = sorted({cell["eps"] for cell in results["cells"]})
+    rows = []
+    for name, system in results["systems"].items():
+        clean = system["accuracy"][NO_DEFENCE]
+        cells = []
+        for eps in strengths:
+            bits = [
+                cell["fooled"]
+                for cell in results["cells"]
+                if (cell["system"], cell["eps"]) == (name, eps)
+            ]
+            held = np.array([set(hits) == {"0"} for hits in zip(*bits, strict=True)])
+            clips = [str(number) for number in range(len(held))]
+            holds = proportion(held, clips, seed=results["seed"]).to_json()
+            cells.append(share({key: clean["value"] * holds[key] for key in holds}))
+        rows.append([name, share(clean), *cells])
+    return markdown(["model", "clean", *(f"under attack, ε {eps:g}" for eps in strengths)], rows)
+
+
+def attack_of(cell: Mapping[str, Any]) -> str:
+    """Title of an attack, with its steps where they are not the usual ones."""
+    steps = cell["settings"].get("steps")
+    return f"{cell['title']}-{steps}" if cell["attack"] == "pgd" else str(cell["title"])
+
+
+def short(interval: Mapping[str, float] | None) -> str:
+    """Write a proportion in percent; without its interval, where a row has many."""
+    return NOT_EVALUATED if interval is None else f"{100 * interval['value']:.0f}"
 
 
 def time_table(times: Mapping[str, Any]) -> str:

@@ -240,6 +240,42 @@ def test_mask_of_an_item_smaller_than_a_patch(shape):
     assert mask.shape == shape
 
 
+@pytest.mark.parametrize("shape", [(12, 20), (3, 12, 20)])
+def test_outliers_become_the_median_around_them_and_nothing_else_changes(shape):
+    smooth = torch.linspace(0.2, 0.8, 20).expand(shape).clone()[None]
+    struck = smooth.clone()
+    struck[..., 5, 7] = 1.0  # stands out by .6
+    struck[..., 9, 3] += 0.1  # and by .1
+    noise = Noise("outlier", "input", 0.3, patch=3)
+    drawn = draw_noise(noise, (6, *shape), generator=seeded())
+    got = apply_noise(noise, struck, drawn, Bounds(0.0, 1.0))
+    changed = (got != struck).expand(6, *shape)
+    assert changed[..., 5, 7].all()
+    assert changed.sum() == changed[..., 5, 7].numel()
+    assert (got[..., 5, 7] - smooth[..., 5, 7]).abs().max() < 0.05
+
+
+def test_how_far_an_outlier_stands_out_is_drawn_anew():
+    noise = Noise("outlier", "input", 0.2, patch=3)
+    x = torch.zeros(1, 9, 9)
+    x[0, 4, 4] = 0.2
+    drawn = draw_noise(noise, (400, 9, 9), generator=seeded())
+    assert drawn.shape == (400, 9, 9)
+    assert 0.5 <= drawn.min() < drawn.max() <= 1.5
+    replaced = apply_noise(noise, x, drawn, Bounds(0.0, 1.0))[:, 4, 4] == 0
+    assert replaced.float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_outliers_of_the_edges_are_seen_and_one_axis_has_none():
+    noise = Noise("outlier", "input", 0.2, patch=5)
+    x = torch.zeros(1, 4, 3)
+    x[0, 0, 0] = 1.0
+    drawn = draw_noise(noise, (2, 4, 3), generator=seeded())
+    assert torch.equal(apply_noise(noise, x, drawn, BOUNDS), torch.zeros(2, 4, 3))
+    with pytest.raises(InputError, match="needs items with two axes"):
+        apply_noise(noise, torch.zeros(1, 9), torch.ones(2, 9), BOUNDS)
+
+
 def test_config_survives_json():
     assert NccrConfig.from_json(json.loads(json.dumps(CONFIG.to_json()))) == CONFIG
 
@@ -253,7 +289,10 @@ def test_config_survives_json():
         (("gaussian", "raw", float("nan")), "has scale nan"),
         (("mask", "input", 1.0), "below 1 for a mask"),
         (("mask", "input", 0.5, 0), "patch 0"),
-        (("mask", "raw", 0.5), "masks are for level 'input'"),
+        (("mask", "raw", 0.5), "masks and outlier noise are for level 'input'"),
+        (("outlier", "raw", 0.5, 3), "masks and outlier noise are for level 'input'"),
+        (("outlier", "input", 0.5, 4), "is 4, expected an odd side"),
+        (("outlier", "input", 0.5, 1), "is 1, expected an odd side"),
     ],
 )
 def test_senseless_noise_is_an_error(arguments, message):
