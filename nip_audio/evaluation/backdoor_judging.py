@@ -194,7 +194,8 @@ def judge_set(
         changes=measured.vectors.double().numpy(),
         outputs=measured.outputs.double().numpy(),
     )
-    target = model.labels[judged.target]
+    # a clean set has no target: every name is one of the others
+    target = model.labels[judged.target] if poisoned.any() else None
 
     def grouped(known: SetEvidence) -> dict[str, Any]:
         return _found(plan.detector.judge(known), poisoned, target)
@@ -257,10 +258,10 @@ def _mask(rows: NDArray[np.intp], size: int) -> Mask:
     return mask
 
 
-def _found(judgement: BackdoorJudgement, poisoned: Mask, target: str) -> dict[str, Any]:
+def _found(judgement: BackdoorJudgement, poisoned: Mask, target: str | None) -> dict[str, Any]:
     findings = {finding.name: finding for finding in judgement.findings}
     others = [f for f in judgement.findings if f.name != target]
-    mine = findings.get(target)
+    mine = None if target is None else findings.get(target)
     return f1_of(judgement.accused, poisoned) | {
         "accused names": sum(f.accused for f in judgement.findings),
         "judged names": len(findings),

@@ -58,11 +58,8 @@ BACKDOOR_COLUMNS = (
 )
 
 
-def backdoor_cells(judged: Mapping[str, Any], *, clean: bool) -> list[str]:
-    """Write how far a set's target stands out; of a clean set, which has none, how far any name."""
-    if clean:
-        alarm = max(judged["highest other alarm"], judged["alarm of target"] or 0.0)
-        return ["–", "–", "–", _tenths(alarm), _tenths(judged["highest score"])]
+def backdoor_cells(judged: Mapping[str, Any]) -> list[str]:
+    """Write how far a set's target stands out, if it has one, and how far any other name."""
     return [
         _tenths(judged["alarm of target"]),
         _tenths(*judged["sides of target"] or [None]),

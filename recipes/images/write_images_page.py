@@ -265,8 +265,7 @@ def sides(results: Results) -> str:
     rows = []
     for name in ("gtsrb", "cifar10"):
         for found in results.get("backdoors", {}).get(name, []):
-            ours, clean = found["judged"]["NCCR, grouped"], found["trigger"] == "none"
-            cells = backdoor_cells(ours, clean=clean)
+            cells = backdoor_cells(found["judged"]["NCCR, grouped"])
             rows.append([SETS[name], found["trigger"], str(found["seed"]), *cells])
     return markdown(["set", "trigger", "seed", *BACKDOOR_COLUMNS], rows)
 

@@ -98,7 +98,7 @@ def alarm_table(results: Mapping[str, Any], which: str) -> str:
                 str(case["seed"]),
                 f"{ours['poisoned']} of {ours['files']}",
                 str(ours["accused"]),
-                *backdoor_cells(ours, clean=bare),
+                *backdoor_cells(ours),
                 f"{published['silhouette']:.2f}",
                 f"{published['auroc of the scalar']:.3f}" if not bare else "–",
                 f"{published['f1 if told the cluster']:.3f}" if not bare else "–",
