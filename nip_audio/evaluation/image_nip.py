@@ -180,7 +180,8 @@ class ImageNip:
                 for title, defence in chosen.items():
                     generator = torch.Generator().manual_seed(seed_of(self.system.seed, "adaptive"))
                     defended = defend(self.system.model, defence, generator=generator)
-                    made = self.system.attacked(plan, attack, model=defended, knows=title)
+                    knows = defence.settings()
+                    made = self.system.attacked(plan, attack, model=defended, knows=knows)
                     left[title] = self._withstood(made)
                 cells.append(
                     {

@@ -161,7 +161,7 @@ class ImageSystem:
         *,
         calibrate: bool = False,
         model: InstrumentedModel | None = None,
-        knows: str = "",
+        knows: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> AttackedPictures:
         """Attack the first rightly named pictures of a role, or read what was made before.
@@ -171,7 +171,8 @@ class ImageSystem:
             attack: With its settings.
             calibrate: Attack that role rather than ``test``, as a defender does on his own.
             model: What the attacker knows; the undefended model by default.
-            knows: What that is, in words; part of the recipe.
+            knows: Everything that tells that model from the undefended one, as JSON values: what
+                was made against another is not read.
             progress: Called with the number of pictures done.
         """
         role = self.calibrate if calibrate else self.test
@@ -184,7 +185,7 @@ class ImageSystem:
             "pictures": hashlib.sha256(role.pixels[rows].numpy().tobytes()).hexdigest(),
             "seed": self.seed,
             "batch": plan.batch,
-            "knows": knows,
+            "knows": knows or "",
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         path = self.folder / f"{self.name}-{attack.name}-{key[:16]}.safetensors"

@@ -28,6 +28,8 @@ from nip_audio.image.datasets import load_images
 from nip_audio.integrations.image_publishing import run_recipe
 from nip_audio.integrations.image_training import ImageTraining
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
+from nip_audio.purifiers.inverse_net import InverseNet
+from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.screening.picture_calibration import calibrate_pictures
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -141,6 +143,21 @@ def test_nip_saves_nothing_it_cannot_and_keeps_its_count(system):
         )
     )
     assert knowing["still_right"][GUIDED]["value"] <= saved  # it goes through the purifier
+
+
+def test_a_set_made_against_one_purifier_is_not_read_for_another(system):
+    pytest.importorskip("foolbox")
+    plan = ImageAttackPlan("pgd", (0.2,), items=20, batch=20, settings={"steps": 3})
+    made = []
+    for weight in (0.0, 0.1):
+        net = InverseNet(1, width=4)
+        torch.nn.init.constant_(net.out.bias, weight)
+        guided = GuidedNip(net.eval().requires_grad_(False), bounds=system.model.input_bounds)
+        study = ImageNip(system, {GUIDED: guided}, "flatten", benign=40)
+        study.adaptive([plan])
+        made.append(sorted(system.folder.iterdir()))
+    assert len(made[0]) == 2  # undefended, and behind the purifier
+    assert len(made[1]) == 3
 
 
 def test_without_a_purifier_noise_is_matched_to_the_published_nip(system):
