@@ -155,8 +155,8 @@ def make_attack(
         )
     if level not in entry.levels:
         raise AttackError(
-            f"{name} cannot work at level {level!r}, expected {' or '.join(entry.levels)}: it "
-            "costs queries for each value of the input, or is made for the other level"
+            f"{name} cannot work at level {level!r}, expected {' or '.join(entry.levels)}: at that "
+            f"one work {', '.join(names_at(level))}"
         )
     given = {"eps": eps, **(settings or {})}
     given = {key: value for key, value in given.items() if value is not None}

@@ -19,12 +19,13 @@ def checked_hash(path: Path, *, max_bytes: int) -> str:
         status = path.stat()
         mode = status.st_mode
         if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+            folder = stat.S_ISDIR(mode)
+            kind = "a folder" if folder else "a device, pipe or socket"
             raise AudioError(
                 path,
                 code="not_a_file",
                 found=f"it is {kind}, not a file",
-                remedy="give the files in it, or remove it",
+                remedy="give the files in it" if folder else "give a file",
             )
         if status.st_size > max_bytes:
             raise AudioError(

@@ -82,6 +82,8 @@ def _entries(path: Path) -> Iterator[Entry]:
         reader = _jsonl
     elif name.endswith(".json"):
         reader = _json
+    elif not path.exists():
+        raise InputError(f"{path} does not exist, expected a folder, or {_KINDS}; check the path")
     else:
         raise InputError(f"{path} is of no known kind, expected {_KINDS}; rename or convert it")
     empty = True

@@ -50,6 +50,8 @@ COMMANDS = (
 for command in COMMANDS:
     app.command()(command.command)
 
+EXIT_INTERRUPTED = 130  # as shells have it
+
 # typer's usage errors share a base that typer itself does not export
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -72,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stderr.print(f"[bold red]error:[/] {plain(str(err))}", highlight=False, soft_wrap=True)
         return EXIT_REFUSED
     except (KeyboardInterrupt, typer.Abort):
-        stderr.print("interrupted; what was written stays, the same command continues a screening")
-        return 130
+        code = EXIT_INTERRUPTED
     except _UsageProblem as err:
         err.show(file=sys.stderr)  # type: ignore[attr-defined]
         return EXIT_USAGE
@@ -81,4 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         stderr.print("[bold red]error:[/] this is a defect of nip-audio; please report it")
         return EXIT_DEFECT
+    if code == EXIT_INTERRUPTED:  # typer makes an exit of Ctrl-C
+        stderr.print(
+            "interrupted; what was written stays. screen, evaluate and fit-purifier go on where "
+            "they were when the same command is given again"
+        )
     return code if isinstance(code, int) else 0

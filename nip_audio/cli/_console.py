@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -81,7 +82,7 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON (docs/json.md) instead of a table.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the noise.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")]
 RateOption = Annotated[
     float, typer.Option("--fpr", help="False positives on clean audio; more find more attacks.")
 ]
@@ -191,6 +192,8 @@ def find_threshold(
             "only one of --calibration and --plda"
         )
     if asked is not None:
+        if not math.isfinite(asked):
+            raise InputError(f"--threshold is {asked}, expected a number, e.g. a cosine of 0.4")
         return asked
     if plda is not None:
         if plda.threshold is None:

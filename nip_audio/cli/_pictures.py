@@ -10,6 +10,7 @@ import typer
 
 from nip_audio.attacks.registry import attack_entry, make_attack
 from nip_audio.cli._console import EXIT_FAILED, print_json, stderr, stdout
+from nip_audio.cli._outputs import claim_outputs
 from nip_audio.errors import ImageError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.pictures import (
@@ -47,7 +48,7 @@ def attack_pictures(
             pretrained, path, written, chosen, target=target, seed=seed, force=force
         )
 
-    _change_all(files, out, f".{attack}", change, as_json=as_json)
+    _change_all(files, out, f".{attack}", change, force=force, as_json=as_json)
 
 
 def purify_pictures(
@@ -65,7 +66,7 @@ def purify_pictures(
     def change(path: Path, written: Path) -> ChangedPicture:
         return purify_picture(pretrained, path, written, purifier, seed=seed, force=force)
 
-    _change_all(walk_pictures(inputs), out, "", change, as_json=as_json)
+    _change_all(walk_pictures(inputs), out, "", change, force=force, as_json=as_json)
 
 
 def _change_all(
@@ -74,21 +75,18 @@ def _change_all(
     ending: str,
     change: Callable[[Path, Path], ChangedPicture],
     *,
+    force: bool,
     as_json: bool,
 ) -> None:
-    names = [f"{path.stem}{ending}.png" for path in files]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not files:
+    if not files:
         raise InputError(
-            f"{', '.join(twice)} would be written twice; give them in two runs"
-            if twice
-            else "no picture was found, expected png, jpg, bmp, ppm or webp; check the path"
+            "no picture was found, expected png, jpg, bmp, ppm or webp; check the path"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    claimed = claim_outputs(files, out, f"{ending}.png", sidecar=f"{ending}.json", force=force)
     done = []
-    for path, name in zip(files, names, strict=True):
+    for path, written in zip(files, claimed, strict=True):
         try:
-            done.append(change(path, out / name))
+            done.append(change(path, written))
         except ImageError as err:
             stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
             continue

@@ -26,6 +26,7 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
+from nip_audio.cli._outputs import claim_outputs
 from nip_audio.cli._pictures import attack_pictures
 from nip_audio.errors import AudioError
 from nip_audio.evaluation.adversarial_files import AttackedFile, AttackGoal, attack_file
@@ -127,12 +128,12 @@ def command(
         threshold = find_threshold(pretrained, calibration, threshold)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id) if enrolment else None
     aim = AttackGoal(threshold, goal.value, voices, speaker, target)
-    out.mkdir(parents=True, exist_ok=True)
     adapter = make_adapter(pretrained, max_duration)
+    ending = f".{attack}.wav"
+    claimed = claim_outputs(files, out, ending, sidecar=f"{ending}.json", force=force)
     done: list[AttackedFile] = []
-    for file in files:
+    for file, written in zip(files, claimed, strict=True):
         try:
-            written = out / f"{file.stem}.{attack}.wav"
             done.append(
                 attack_file(pretrained, file, written, chosen, aim, adapter, seed=seed, force=force)
             )

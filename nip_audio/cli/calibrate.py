@@ -28,6 +28,7 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
+from nip_audio.core.state import require_new
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.measure import default_config
 from nip_audio.screening.picture_calibration import calibrate_pictures
@@ -73,6 +74,7 @@ def command(
 
     Example: nip-audio calibrate clean/ --out my.calibration
     """
+    require_new(out, force=force)
     pretrained = load_model(model, modality)
     of_audio = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
     refuse_of_audio(pretrained, of_audio | {"--names or --no-names": names})

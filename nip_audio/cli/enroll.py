@@ -24,6 +24,7 @@ from nip_audio.cli._console import (
     progress_bar,
     stdout,
 )
+from nip_audio.core.state import require_new
 from nip_audio.models.enrolment import enrol
 from nip_audio.models.pretrained import load_pretrained
 
@@ -44,6 +45,7 @@ def command(
 
     Example: nip-audio enroll voices/ --out voices.enrolment
     """
+    require_new(out, force=force)
     pretrained = load_pretrained(model)
     recordings = find_recordings(source, data_root, follow_links=follow_links)
     adapter = make_adapter(pretrained, max_duration)

@@ -24,6 +24,7 @@ from nip_audio.cli._console import (
     progress_bar,
     stdout,
 )
+from nip_audio.core.state import require_new
 from nip_audio.models.plda_recordings import fit_plda_to_recordings
 from nip_audio.models.pretrained import load_pretrained
 
@@ -62,6 +63,7 @@ def command(
 
     Example: nip-audio fit-plda voices/ --out my.plda --calibrate others/
     """
+    require_new(out, force=force)
     pretrained = load_pretrained(model)
     recordings = find_recordings(source, data_root, follow_links=follow_links)
     trials = find_recordings(calibrate, data_root, follow_links=follow_links) if calibrate else []

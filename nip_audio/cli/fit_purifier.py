@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -209,7 +210,10 @@ def _read(
     card = pretrained.card
     if card.modality == "image":
         return read_pictures(files, ImageAdapter(*card.image_shape))
-    crop_samples = round((CROP_S if crop_s is None else crop_s) * card.sample_rate_hz)
+    seconds = CROP_S if crop_s is None else crop_s
+    if not math.isfinite(seconds):
+        raise InputError(f"--crop-s is {seconds}, expected seconds, e.g. {CROP_S:g}")
+    crop_samples = round(seconds * card.sample_rate_hz)
     return read_clips(files, make_adapter(pretrained, max_duration_s)).cropped(crop_samples)
 
 

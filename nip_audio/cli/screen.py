@@ -35,6 +35,8 @@ from nip_audio.cli._console import (
     progress_bar,
     stderr,
 )
+from nip_audio.core.state import make_folder
+from nip_audio.errors import InputError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.purification.files import FilePurifier
 from nip_audio.purification.flagged import (
@@ -118,6 +120,10 @@ def command(
 
     Example: nip-audio screen enrolment/ --out report/
     """
+    if watch is not None and not 0 <= watch < float("inf"):
+        raise InputError(f"--watch is {watch}, expected seconds, e.g. 10")
+    if purify_to is not None:
+        make_folder(purify_to)
     screener = make_screener(
         load_model(model, modality),
         calibration,

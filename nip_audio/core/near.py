@@ -25,4 +25,5 @@ def near_names(name: str, names: Iterable[str]) -> str:
     if near:
         return f"near: {', '.join(by_lower[one] for one in near)}"
     rest = len(known) - _MOST
-    return f"known: {', '.join(known[:_MOST])}" + (f" and {rest} more" if rest > 0 else "")
+    some = f" and {rest} more" if rest > 0 else ""
+    return f"known: {', '.join(known[:_MOST]) or 'none'}{some}"

@@ -57,10 +57,10 @@ class Noise:
                 f"noise is {self.family!r} at level {self.level!r}, expected one of "
                 f"{get_args(NoiseFamily)} at one of {get_args(NoiseLevel)}"
             )
-        if not self.scale > 0 or (self.masks and self.scale >= 1) or self.patch < 1:
+        if not 0 < self.scale < math.inf or (self.masks and self.scale >= 1) or self.patch < 1:
             raise InputError(
                 f"{self.family} noise has scale {self.scale} and patch {self.patch}, expected "
-                "scale > 0 (below 1 for a mask) and patch ≥ 1"
+                "a finite scale > 0 (below 1 for a mask) and patch ≥ 1"
             )
         if (self.masks or self.family == "outlier") and self.level == "raw":
             raise InputError(

@@ -82,12 +82,29 @@ def require_new(path: Path, *, force: bool = False) -> None:
     """Refuse a place that nothing could be written to, before the work that is to end there.
 
     Raises:
-        OutputError: If the file exists and ``force`` is false, or its folder is missing.
+        OutputError: If the file exists and ``force`` is false, if it is a folder, or its own folder
+            is missing.
     """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, expected a file to write; name one in it")
     if path.exists() and not force:
         raise OutputError(f"{path} exists already; pass --force to overwrite it, or another name")
     if not path.parent.is_dir():
         raise OutputError(f"folder {path.parent} does not exist; create it first")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, and those above it, if it is not there.
+
+    Raises:
+        OutputError: If it cannot be made, or is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(
+            f"{folder} cannot be written ({err.strerror}); use another --out"
+        ) from err
 
 
 def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:

@@ -12,7 +12,6 @@ whatever a YAML names. What this module loads is therefore not proven safe for `
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.near import near_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, InputError, ModelCardError, UnsafeYamlError
 from nip_audio.models.heads import head_of
@@ -380,10 +380,9 @@ def _find(model: str | Path) -> Path:
         if isinstance(model, str) and (folder / model / CARD_NAME).is_file():
             return folder / model
     known = sorted({p.parent.name for f in _search_folders() for p in f.glob(f"*/{CARD_NAME}")})
-    near = difflib.get_close_matches(str(model), known, n=3, cutoff=0.3) or known
     raise ModelCardError(
-        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; known: "
-        f"{', '.join(near) or 'none'}"
+        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
+        f"{near_names(str(model), known)}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, read_audio, write_audio
 from nip_audio.audio.manifest import walk_audio
-from nip_audio.core.state import file_sha256, require_new, write_atomic
+from nip_audio.core.state import file_sha256, make_folder, require_new, write_atomic
 from nip_audio.errors import AudioError, InputError, OutputError
 from nip_audio.evaluation.adversarial_files import read_back
 from nip_audio.models.pretrained import PretrainedModel
@@ -148,7 +148,7 @@ class FilePurifier:
             made = PurifiedSamples(audio.samples)
         else:
             made = purify_samples(self.pretrained, self.purifier, audio, seed=self.seed)
-        _make_folder(planned.written.parent)
+        make_folder(planned.written.parent)
         for output in planned.outputs:
             require_new(output, force=force)
         write_audio(planned.written, made.samples, audio.sample_rate_hz, force=force)
@@ -255,12 +255,3 @@ def _as_wav(name: Path) -> Path:
     """Replace the ending of audio; another ending is part of the name, as in ``take.1``."""
     stem = name.stem if name.suffix.lower() in AUDIO_SUFFIXES else name.name
     return name.with_name(f"{stem}.wav")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OutputError(
-            f"{folder} cannot be written ({err.strerror}); use another --out"
-        ) from err

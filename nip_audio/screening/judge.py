@@ -269,11 +269,16 @@ def judge_twins(
     record: ScreenRecord, twins: Sequence[Twin], words: Words = RECORDINGS
 ) -> ScreenRecord:
     """Add that the same recording, or picture, lies under other speakers."""
-    named = [f"{t.id!r} of {t.speaker or 'nobody'} ({t.correlation:.2f})" for t in twins]
+    named = [f"{t.id!r}{_whose(t)} ({t.correlation:.2f})" for t in twins]
     some = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     why = f"{words.same} {', '.join(named[:_NAMED])}{some} ({words.same_by})"
     record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
     return with_findings(record, Finding.of("duplicate", why, words.remedies))
+
+
+def _whose(twin: Twin) -> str:
+    """Say whose folder it lies in; in one without sub-folders nobody's."""
+    return "" if twin.speaker is None else f" of {twin.speaker}"
 
 
 def judge_accused(
