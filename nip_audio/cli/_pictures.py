@@ -83,18 +83,19 @@ def _change_all(
             "no picture was found, expected png, jpg, bmp, ppm or webp; check the path"
         )
     claimed = claim_outputs(files, out, f"{ending}.png", sidecar=f"{ending}.json", force=force)
-    done = []
+    done, failed = [], []
     for path, written in zip(files, claimed, strict=True):
         try:
             done.append(change(path, written))
         except ImageError as err:
-            stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
+            failed.append(str(err))
+            stderr.print(failed[-1], markup=False, highlight=False, soft_wrap=True)
             continue
         if not as_json:
             stdout.print(_line(done[-1]), markup=False, highlight=False, soft_wrap=True)
     if as_json:
-        print_json([one.to_json() for one in done])
-    if len(done) < len(files):
+        print_json({"written": [one.to_json() for one in done], "failed": failed})
+    if failed:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -132,19 +132,21 @@ def command(
     ending = f".{attack}.wav"
     claimed = claim_outputs(files, out, ending, sidecar=f"{ending}.json", force=force)
     done: list[AttackedFile] = []
+    failed: list[str] = []
     for file, written in zip(files, claimed, strict=True):
         try:
             done.append(
                 attack_file(pretrained, file, written, chosen, aim, adapter, seed=seed, force=force)
             )
         except AudioError as err:
-            stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
+            failed.append(str(err))
+            stderr.print(failed[-1], markup=False, highlight=False, soft_wrap=True)
             continue
         if not as_json:
             stdout.print(_line(done[-1]), markup=False, soft_wrap=True)
     if as_json:
-        print_json([result.to_json() for result in done])
-    if len(done) < len(files):
+        print_json({"written": [result.to_json() for result in done], "failed": failed})
+    if failed:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -195,7 +195,7 @@ def test_attack_judges_the_written_file(run, enrolment, folder, tmp_path):
         "attack", source, "--attack", "pgd", "--eps", "0.01", "--out", tmp_path / "adv",
         "--goal", "reject", *trial,
     )  # fmt: skip
-    (result,) = json.loads(out)
+    (result,) = json.loads(out)["written"]
     assert code == 0
     written = tmp_path / "adv/take10.pgd.wav"
     assert json.loads((tmp_path / "adv/take10.pgd.wav.json").read_text()) == result
@@ -254,7 +254,7 @@ def test_attack_of_any_kind_may_aim_at_being_named_otherwise(run, folder, tmp_pa
         "attack", source, "--goal", "misidentify", "--out", tmp_path / "adv", "--json", *options
     )
     assert code == 0
-    (result,) = json.loads(out)
+    (result,) = json.loads(out)["written"]
     assert result["aim"] == "identified as anybody else"
     assert result["threshold"] is None
     assert not result["succeeded_before"]
@@ -273,5 +273,8 @@ def test_attack_goes_on_after_a_bad_file(run, folder, quick, tmp_path):
         "--out", tmp_path / "adv", "-c", quick, "--json",
     )  # fmt: skip
     assert code == 2
-    assert len(json.loads(out)) == 1
+    found = json.loads(out)
+    assert len(found["written"]) == 1
+    (failed,) = found["failed"]
+    assert "bad.wav" in failed
     assert "0 bytes" in err

@@ -42,7 +42,7 @@ def test_attack_writes_a_picture_and_says_what_became_of_it(model, pictures, tmp
     given = ("attack", pictures / "00.png", "--model", model, "--out", tmp_path)
     code, out = outcome(capsys, *given, "--attack", "fgsm", "--eps", "0.4", "--json")
     assert code == 0
-    (found,) = json.loads(out)
+    (found,) = json.loads(out)["written"]
     assert found["succeeded"] == (found["named_before"] != found["named_after"])
     assert 0 < found["linf"] <= 0.4 + 1 / 255
     assert json.loads((tmp_path / "00.fgsm.json").read_text()) == found
@@ -104,7 +104,7 @@ def test_purify_writes_pictures(model, pictures, tmp_path, capsys):
     given = ("purify", pictures, "--model", model, "--out", tmp_path / "clean")
     code, out = outcome(capsys, *given, "--method", "bit-depth", "--setting", "bits=3", "--json")
     assert code == 0
-    found = json.loads(out)
+    found = json.loads(out)["written"]
     assert len(found) == 20
     assert found[0]["by"]["name"]
     assert len(list((tmp_path / "clean").glob("*.png"))) == 20
