@@ -9,6 +9,7 @@ import typer
 
 from nip_audio.cli._console import (
     DEFAULT_MODEL,
+    EXIT_FAILED,
     EXIT_FLAGGED,
     CalibrationOption,
     JsonOption,
@@ -17,11 +18,14 @@ from nip_audio.cli._console import (
     find_threshold,
     make_adapter,
     print_json,
+    stderr,
     stdout,
 )
+from nip_audio.errors import AudioError
 from nip_audio.models.enrolment import Enrolment, verify
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import load_pretrained
+from nip_audio.screening.records import error_of
 
 __all__ = ["command"]
 
@@ -43,7 +47,7 @@ def command(
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify that a recording is a speaker's. Exit code 0 accepts, 1 rejects.
+    """Verify that a recording is a speaker's. Exit code 0 accepts, 1 rejects, 2 cannot read it.
 
     Example: nip-audio verify unknown.wav --enrolment voices.enrolment --speaker alice
     """
@@ -51,10 +55,16 @@ def command(
     back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
     threshold = find_threshold(pretrained, calibration, threshold, back_end)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
-    audio = make_adapter(pretrained, max_duration).load(file)
+    try:
+        audio = make_adapter(pretrained, max_duration).load(file)
+    except AudioError as err:
+        stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
+        if as_json:
+            print_json({"file": str(file), "speaker": speaker, "error": error_of(err)})
+        raise typer.Exit(EXIT_FAILED) from err
     result = verify(pretrained, audio, voices, speaker, threshold=threshold, plda=back_end)
     if as_json:
-        print_json({"file": str(file), "speaker": speaker, **result.to_json()})
+        print_json({"file": str(file), "speaker": speaker, **result.to_json(), "error": None})
     else:
         word = "accepted" if result.accepted else "rejected"
         stdout.print(

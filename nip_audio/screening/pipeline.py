@@ -209,7 +209,7 @@ class Screener:
         except (AttributeError, OSError, ValueError) as err:
             raise ResumeError(f"{path} is damaged ({err}); use another --out") from err
         if changed:
-            details = ", ".join(f"{k} ({earlier.get(k)}, now {identity[k]})" for k in changed)
+            details = ", ".join(_change(k, earlier.get(k), identity[k]) for k in changed)
             raise ResumeError(
                 f"{path.parent} holds a run with another {details}; use another --out, or the "
                 "settings of that run"
@@ -280,3 +280,13 @@ def _groups(recordings: Iterable[Recording]) -> Iterator[list[Recording]]:
     alone = count()
     for _, group in groupby(recordings, key=lambda r: r.speaker or next(alone)):
         yield list(group)
+
+
+_MOST_SAID = 40
+
+
+def _change(key: str, earlier: object, now: object) -> str:
+    """Say what was changed; hashes and lists of settings say nothing to who reads them."""
+    if max(len(str(earlier)), len(str(now))) > _MOST_SAID:
+        return key
+    return f"{key} ({earlier}, now {now})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -101,3 +102,15 @@ def test_who_stops_a_command_is_told_what_goes_on(run, clean_folder, monkeypatch
     code, out, err = run("detect", next(clean_folder.rglob("*.wav")), "--json")
     assert (code, out) == (130, "")
     assert "interrupted; what was written stays" in err
+
+
+def test_a_recording_that_cannot_be_verified_has_failed(run, enrolment, tmp_path):
+    bad = tmp_path / "bad.wav"
+    bad.touch()
+    who = ("--enrolment", enrolment, "--speaker", "s1", "--threshold", 0.4)
+    code, out, err = run("verify", bad, *who, "--json")
+    assert code == 2
+    found = json.loads(out)
+    assert found.keys() == {"file", "speaker", "error"}
+    assert found["error"]["code"] == "empty"
+    assert "bad.wav" in err
