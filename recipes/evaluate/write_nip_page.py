@@ -118,6 +118,7 @@ def known_table(adaptive: Mapping[str, Any]) -> str:
 
 
 GATED = "guided, gated by NCCR at {:g}"
+LEFT_OUT = "guided + {} left out"
 KINDS = {
     "pgd": "gradient",
     "cw": "minimum",
@@ -148,12 +149,16 @@ def gated_table(results: Mapping[str, Any]) -> str:
 
 def left_out_table(results: Mapping[str, Any]) -> str:
     """Success rates of purifiers that know all kinds of attacks, and all but one."""
-    families = list(FAMILIES)
-    rows = []
+    ((_, system),) = results["systems"].items()
+    names = system["accuracy"]
+    families = [family for family in FAMILIES if LEFT_OUT.format(family) in names]
+    accuracy = [share(names["guided"]), *(short(names[LEFT_OUT.format(f)]) for f in families)]
+    before, noise = short(names[NO_DEFENCE]), short(names[f"{MATCHED}guided"])
+    rows = [["none: benign clips", "", "", "", before, *accuracy, noise]]
     for cell in results["cells"]:
         found = {row["defence"]: row["dsr"] for row in cell["defences"]}
         kind = KINDS[cell["attack"]]
-        rates = [short(found[f"guided + {family} left out"]) for family in families]
+        rates = [short(found[LEFT_OUT.format(family)]) for family in families]
         own = families.index(kind)
         rates[own] = f"**{rates[own]}**"
         what = [attack_of(cell), LEVELS[cell["level"]], strength_of(cell), kind]
