@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from write_page import of_all
 
 from nip_audio.evaluation.defences import NO_DEFENCE
-from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.tables import (
     LEVELS,
     NOT_EVALUATED,
@@ -42,9 +40,9 @@ def main() -> None:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("nip", "nip_models", "nip_adaptive", "purifier_time")
     )
-    more, left_out, trained = (
+    more, left_out = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("nip_more", "nip_left_out", "nip_trained")
+        for name in ("nip_more", "nip_left_out")
     )
     done = len(first["cells"]) + len(others["cells"])
     missing = len(first["unfinished"]) + len(others["unfinished"])
@@ -64,7 +62,6 @@ def main() -> None:
             more=of_all(more, defence_table),
             gated=gated_table(more),
             left_out=left_out_table(left_out),
-            trained=trained_table(trained),
             accuracy=accuracy_table(adaptive),
             adaptive=of_all(adaptive, attack_tables),
             times=time_table(times),
@@ -166,30 +163,6 @@ def left_out_table(results: Mapping[str, Any]) -> str:
         rows.append([*what, str(cell["successes"]), share(found["guided"]), *rates, noise])
     columns = ["attack", "at", "ε", "its kind", "fooled by", "none left out", *families]
     return markdown([*columns, "noise as strong"], rows)
-
-
-def trained_table(results: Mapping[str, Any]) -> str:
-    """Accuracy of models that a defence was trained into, without attack and under the worst.
-
-    Of the clips that are named rightly a sample is attacked; the interval is of what of it holds.
-    """
-    strengths = sorted({cell["eps"] for cell in results["cells"]})
-    rows = []
-    for name, system in results["systems"].items():
-        clean = system["accuracy"][NO_DEFENCE]
-        cells = []
-        for eps in strengths:
-            bits = [
-                cell["fooled"]
-                for cell in results["cells"]
-                if (cell["system"], cell["eps"]) == (name, eps)
-            ]
-            held = np.array([set(hits) == {"0"} for hits in zip(*bits, strict=True)])
-            clips = [str(number) for number in range(len(held))]
-            holds = proportion(held, clips, seed=results["seed"]).to_json()
-            cells.append(share({key: clean["value"] * holds[key] for key in holds}))
-        rows.append([name, share(clean), *cells])
-    return markdown(["model", "clean", *(f"under attack, ε {eps:g}" for eps in strengths)], rows)
 
 
 def attack_of(cell: Mapping[str, Any]) -> str:
