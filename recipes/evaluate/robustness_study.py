@@ -25,7 +25,7 @@ from robustness_measured import DRAWS, NOISES, Measured, clip_rates, measure_sys
 from nip_audio import __version__
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_outputs
-from nip_audio.core.state import require_new, write_atomic
+from nip_audio.core.state import make_folder, require_new, write_atomic
 from nip_audio.errors import InputError, NipAudioError
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
 from nip_audio.evaluation.bench import Bench
@@ -65,6 +65,7 @@ def main() -> None:
                 _measured(build_system(plan, config), options.clips, cache, config)
         return
     require_new(options.results, force=True)
+    make_folder(options.pictures)
     evaluated = json.loads((options.evaluation / RESULTS_NAME).read_text(encoding="utf-8"))
     systems = [build_system(plan, config) for plan in config.systems]
     for system in systems:
