@@ -151,7 +151,7 @@ def left_out_table(results: Mapping[str, Any]) -> str:
     families = [family for family in FAMILIES if LEFT_OUT.format(family) in names]
     accuracy = [share(names["guided"]), *(short(names[LEFT_OUT.format(f)]) for f in families)]
     before, noise = short(names[NO_DEFENCE]), short(names[f"{MATCHED}guided"])
-    rows = [["none: benign clips", "", "", "", before, *accuracy, noise]]
+    rows = [[f"none: benign clips, undefended {before}", "", "", "", "", *accuracy, noise]]
     for cell in results["cells"]:
         found = {row["defence"]: row["dsr"] for row in cell["defences"]}
         kind = KINDS[cell["attack"]]
