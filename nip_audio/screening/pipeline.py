@@ -13,7 +13,7 @@ from typing import Any
 from nip_audio import __version__
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
-from nip_audio.core.state import write_atomic
+from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.image.adapter import ImageAdapter
@@ -184,12 +184,7 @@ class Screener:
     @contextmanager
     def _opened(self, source: Source, out: Path) -> Iterator[Journal]:
         """Make ``out`` this run's own, or find that it already is; nobody else may write there."""
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise OutputError(
-                f"{out} cannot be written ({err.strerror}); use another --out"
-            ) from err
+        make_folder(out)
         strange = sorted(entry.name for entry in out.iterdir() if entry.name not in _OWN)
         if strange and not (out / RUN_NAME).exists():
             raise OutputError(f"{out} is not empty and holds no run; use another --out")
