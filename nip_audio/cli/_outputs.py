@@ -8,8 +8,6 @@ from pathlib import Path
 from nip_audio.core.state import make_folder
 from nip_audio.errors import InputError, OutputError
 
-__all__ = ["claim_outputs"]
-
 
 def claim_outputs(
     sources: Sequence[Path], out: Path, ending: str, *, sidecar: str, force: bool

@@ -229,7 +229,7 @@ def test_a_guided_purifier_of_pictures_purifies(run, picture_model, pictures, tm
         *("--out", tmp_path / "clean", "--json"),
     )
     assert code == 0
-    assert json.loads(text)[0]["by"]["name"] == "guided"
+    assert json.loads(text)["written"][0]["by"]["name"] == "guided"
 
 
 def test_the_strengths_of_pictures_are_the_default(run, picture_model, pictures, tmp_path):

@@ -188,5 +188,5 @@ def test_a_layer_that_is_not_there_is_refused_at_once(tiny_model):
 
 
 def test_what_is_no_defence_is_refused(tiny_model):
-    with pytest.raises(InputError, match="expected a Purifier or a LayerDefence"):
+    with pytest.raises(InputError, match="expected a Purifier, a GatedPurifier or a LayerDefence"):
         defend(tiny_model, "sap", generator=seeded())
