@@ -6,45 +6,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nip_audio.core.state import make_folder
-from nip_audio.errors import InputError, OutputError
+from nip_audio.purification.outputs import refuse_clashes
 
 
 def claim_outputs(
-    sources: Sequence[Path], out: Path, ending: str, *, sidecar: str, force: bool
+    sources: Sequence[Path], out: Path, ending: str, *, sidecar: str, what: str, force: bool
 ) -> list[Path]:
-    """Say what each file becomes, and refuse before the first is worked on, not at the tenth.
+    """Say what each file becomes, and make the folder.
 
     Args:
         sources: Files to be changed.
-        out: Folder for what is written; it is made.
+        out: Folder for what is written.
         ending: Takes the place of a source's own.
         sidecar: Likewise, for the JSON beside it.
+        what: The sources, in words.
         force: Do not mind what is there, unless it is a source.
 
     Returns:
         The file to write, for each source.
 
     Raises:
-        InputError: If two would become one file.
-        OutputError: If one exists and ``force`` is false, is a source itself, or ``out`` cannot be
-            made.
+        InputError: As ``refuse_clashes``.
+        OutputError: As ``refuse_clashes``, or if ``out`` cannot be made.
     """
-    claimed: dict[Path, Path] = {}
-    originals = {path.resolve() for path in sources}
-    for source in sources:
-        written = out / f"{source.stem}{ending}"
-        if written in claimed:
-            raise InputError(
-                f"{claimed[written]} and {source} would both become {written}; rename one, or give "
-                "them in two runs, into two folders"
-            )
-        claimed[written] = source
-        for target in (written, out / f"{source.stem}{sidecar}"):
-            if target.resolve() in originals:
-                raise OutputError(f"{target} is one of the files given; choose another --out")
-            if target.exists() and not force:
-                raise OutputError(
-                    f"{target} exists already; pass --force to overwrite it, or another --out"
-                )
+    written = [out / f"{source.stem}{ending}" for source in sources]
+    beside = [out / f"{source.stem}{sidecar}" for source in sources]
+    planned = list(zip(sources, zip(written, beside, strict=True), strict=True))
+    refuse_clashes(planned, what=what, force=force)
     make_folder(out)
-    return list(claimed)
+    return written

@@ -82,7 +82,9 @@ def _change_all(
         raise InputError(
             "no picture was found, expected png, jpg, bmp, ppm or webp; check the path"
         )
-    claimed = claim_outputs(files, out, f"{ending}.png", sidecar=f"{ending}.json", force=force)
+    claimed = claim_outputs(
+        files, out, f"{ending}.png", sidecar=f"{ending}.json", what="pictures", force=force
+    )
     done, failed = [], []
     for path, written in zip(files, claimed, strict=True):
         try:

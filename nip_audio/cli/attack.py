@@ -130,7 +130,9 @@ def command(
     aim = AttackGoal(threshold, goal.value, voices, speaker, target)
     adapter = make_adapter(pretrained, max_duration)
     ending = f".{attack}.wav"
-    claimed = claim_outputs(files, out, ending, sidecar=f"{ending}.json", force=force)
+    claimed = claim_outputs(
+        files, out, ending, sidecar=f"{ending}.json", what="recordings", force=force
+    )
     done: list[AttackedFile] = []
     failed: list[str] = []
     for file, written in zip(files, claimed, strict=True):

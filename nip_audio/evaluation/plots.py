@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-__all__ = ["plot_success"]
+from nip_audio.evaluation.tables import LEVELS
 
-_LEVELS = {"raw": "waveform", "input": "spectrogram"}
+__all__ = ["plot_success"]
 
 
 def plot_success(results: Mapping[str, Any], stem: Path) -> list[Path]:
@@ -36,7 +36,7 @@ def plot_success(results: Mapping[str, Any], stem: Path) -> list[Path]:
     titles = list(dict.fromkeys(title for panel in lines.values() for title in panel))
     colours = {title: colormaps["tab20"](i % 20) for i, title in enumerate(titles)}
     systems = list(dict.fromkeys(system for system, _ in lines))
-    levels = [level for level in _LEVELS if any(level == one for _, one in lines)]
+    levels = [level for level in LEVELS if any(level == one for _, one in lines)]
     figure = Figure(figsize=(3.6 * len(systems), 3.2 * len(levels)), layout="constrained")
     axes = figure.subplots(len(levels), len(systems), squeeze=False, sharey=True)
     for row, level in enumerate(levels):
@@ -60,7 +60,7 @@ def plot_success(results: Mapping[str, Any], stem: Path) -> list[Path]:
                     label=title,
                     color=colours[title],
                 )
-            axis.set_title(f"{system}, {_LEVELS[level]}", fontsize=9)
+            axis.set_title(f"{system}, {LEVELS[level]}", fontsize=9)
             axis.set_xscale("log")
             axis.set_xlabel("ε", fontsize=8)
             axis.set_ylim(-3, 103)

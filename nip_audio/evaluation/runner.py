@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from nip_audio import __version__
-from nip_audio.core.state import file_sha256, write_atomic
-from nip_audio.errors import InputError, OutputError
+from nip_audio.core.state import file_sha256, make_folder, write_atomic
+from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, finished_set, make_set
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.cells import Cell, plan_cells, recipe_of
@@ -64,10 +64,7 @@ class Runner:
         Raises:
             NipAudioError: If something is wrong with model, data, attack or folder.
         """
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise OutputError(f"{self.out} cannot be written ({err.strerror})") from err
+        make_folder(self.out)
         systems = {plan.name: build_system(plan, self.config) for plan in self.config.systems}
         benches = [Bench.build(s, self.config, self.out / "evidence") for s in systems.values()]
         cells: list[dict[str, Any]] = []

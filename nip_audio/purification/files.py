@@ -12,7 +12,7 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, read_audio, write_audio
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.state import file_sha256, make_folder, require_new, write_atomic
-from nip_audio.errors import AudioError, InputError, OutputError
+from nip_audio.errors import AudioError, InputError
 from nip_audio.evaluation.adversarial_files import read_back
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.audio import (
@@ -22,6 +22,7 @@ from nip_audio.purification.audio import (
     hear,
     purify_samples,
 )
+from nip_audio.purification.outputs import refuse_clashes
 from nip_audio.purification.plot import plot_purification
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
@@ -212,29 +213,16 @@ def plan_files(
         InputError: If there is no recording, or two would become one file.
         OutputError: If an output exists and ``force`` is false, or is one of the inputs.
     """
-    planned: dict[Path, PlannedFile] = {}
-    for source, relative in _sources(inputs, out):
-        file = PlannedFile(source, out / relative, plot)
-        other = planned.setdefault(file.written, file)
-        if other is not file:
-            raise InputError(
-                f"{other.source} and {source} would both become {file.written}; rename one, or "
-                "purify them into two folders"
-            )
+    sources = _sources(inputs, out)
+    planned = [PlannedFile(source, out / relative, plot) for source, relative in sources]
     if not planned:
         raise InputError(
             f"no audio file in {', '.join(map(str, inputs)) or 'nothing'}, expected wav, flac, ogg "
             "or mp3; check the path"
         )
-    originals = {Path(file.source).resolve() for file in planned.values()}
-    for output in (output for file in planned.values() for output in file.outputs):
-        if output.resolve() in originals:
-            raise OutputError(f"{output} is one of the recordings; choose another --out")
-        if output.exists() and not force:
-            raise OutputError(
-                f"{output} exists already; pass --force to overwrite it, or another --out"
-            )
-    return list(planned.values())
+    written = [(file.source, file.outputs) for file in planned]
+    refuse_clashes(written, what="recordings", force=force)
+    return planned
 
 
 def _sources(inputs: Sequence[Path], out: Path) -> Iterable[tuple[Path, Path]]:
