@@ -16,7 +16,9 @@ from nip_audio.errors import AttackError
 
 __all__ = ["Fakebob", "ThresholdEstimate", "estimate_threshold"]
 
-_ROWS = 256  # inputs scored in one forward pass
+# Inputs scored in one forward pass. On a CPU memory of large batches goes back to the system after
+# every pass: the shipped x-vector takes 4.2 ms a clip of 2 s in sixteens, 7.8 ms in 256s.
+_ROWS_CPU, _ROWS = 16, 256
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,10 @@ class _Search:
 @torch.no_grad()
 def margins(system: System, x: Tensor, rows: list[int]) -> Tensor:
     """How far each variant's decision has gone the attacker's way: (R,), over 0 is success."""
-    scores = torch.cat(
-        [
-            system.scores(part, rows[start : start + len(part)])
-            for start, part in zip(range(0, len(x), _ROWS), torch.split(x, _ROWS), strict=True)
-        ]
-    )
-    return margin_of(scores, system.label[rows], targeted=system.targeted)
+    size = _ROWS_CPU if x.device.type == "cpu" else _ROWS
+    parts = zip(range(0, len(x), size), torch.split(x, size), strict=True)
+    scores = [system.scores(part, rows[start : start + len(part)]) for start, part in parts]
+    return margin_of(torch.cat(scores), system.label[rows], targeted=system.targeted)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,7 +14,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, nccr_with_graph
 from nip_audio.detectors.rates import LogRates
 
-__all__ = ["GraphDetector", "NccrDistance"]
+__all__ = ["GraphDetector", "KnownDetector", "NccrDistance"]
 
 
 class GraphDetector(Protocol):
@@ -28,17 +29,35 @@ class GraphDetector(Protocol):
         ...
 
 
-class NccrDistance(nn.Module):
-    """What a fitted detector says of items, in the autograd graph.
+@dataclass(frozen=True)
+class KnownDetector:
+    """A fitted detector, as somebody knows it who has all of it.
 
-    The same number as the detector's own for the same noise; every call draws anew, so that an
-    attacker who averages over calls does EOT.
+    Attributes:
+        rates: Fitted, with the item's length in positions.
+        detector: Fitted.
+        threshold: Distances are counted from here.
+    """
+
+    rates: LogRates
+    detector: GraphDetector
+    threshold: float = 0.0
+
+    def excess_of(self, rows: Tensor, length: float) -> Tensor:
+        """Distance over the threshold of (n, F) float64 evidence of one length: (n,)."""
+        return self.detector.distance_of(self.rates.correct(rows, length)) - self.threshold
+
+
+class NccrDistance(nn.Module):
+    """What fitted detectors say of items, on average, in the autograd graph.
+
+    Of one with threshold 0 it is the same number as the detector's own for the same noise; every
+    call draws anew, so that an attacker who averages over calls does EOT.
 
     Args:
         model: In evaluation mode.
         config: What is measured.
-        rates: Fitted, with the item's length in positions.
-        detector: Fitted.
+        known: One or more detectors of the same evidence.
         generator: Source of the noise. The detector's own draws are unknown to an attacker, who
             must have another one.
     """
@@ -47,17 +66,14 @@ class NccrDistance(nn.Module):
         self,
         model: InstrumentedModel,
         config: NccrConfig,
-        rates: LogRates,
-        detector: GraphDetector,
-        *,
+        *known: KnownDetector,
         generator: torch.Generator,
     ) -> None:
         """See the class."""
         super().__init__()
         self.model = model
         self.config = config
-        self.rates = rates
-        self.detector = detector
+        self.known = known
         self.generator = generator
 
     def forward(self, batch: Batch) -> Tensor:
@@ -67,5 +83,5 @@ class NccrDistance(nn.Module):
     def _distance(self, item: Batch) -> Tensor:
         result = nccr_with_graph(self.model, item, self.config, generator=self.generator)
         vector = evidence_vector(self.model, result).double()
-        rows = self.rates.correct(vector[None], float(item.x.shape[-1]))
-        return self.detector.distance_of(rows)[0]
+        length = float(item.x.shape[-1])
+        return torch.stack([one.excess_of(vector[None], length)[0] for one in self.known]).mean()

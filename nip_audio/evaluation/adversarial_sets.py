@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load, save
@@ -212,29 +212,32 @@ def make_set(
         folder: The set's own.
         progress: Called with the number of further examples.
 
+    Several processes that make one set share its parts.
+
     Returns:
-        The set, or None if another process is at it.
+        The set, or None if another process is still at some of it.
 
     Raises:
         AttackError: If the attack cannot apply.
         OutputError: If the folder holds another set, or cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock") as ours:
-        if not ours:
-            return None
-        _claim(folder, recipe)
-        done = _read_manifest(folder / _MANIFEST, mend=True)
+    manifest = folder / _MANIFEST
+    with _Locks.of(folder / ".lock") as locks:
+        with locks.manifest():
+            _claim(folder, recipe)
         for number, part in enumerate(in_batches(recipe.items, recipe.batch)):
-            if not all(item.id in done for item in part):
-                made = _attack(recipe, number, part, folder)
-                with (folder / _MANIFEST).open("a", encoding="utf-8") as manifest:
-                    manifest.writelines(json.dumps(asdict(e)) + "\n" for e in made)
-                    manifest.flush()
-                    os.fsync(manifest.fileno())
-                done |= {example.id: example for example in made}
+            with locks.part(number) as ours:
+                if not ours:
+                    continue
+                with locks.manifest():
+                    done = _read_manifest(manifest, mend=True)
+                if not all(item.id in done for item in part):
+                    made = _attack(recipe, number, part, folder)
+                    with locks.manifest():
+                        _append(manifest, made)
             progress(len(part))
-        return finished_set(recipe, folder)
+    return finished_set(recipe, folder)
 
 
 def made_here(recipe: Recipe, folder: Path, *, name: str) -> AdversarialSet:
@@ -333,13 +336,44 @@ def _read_manifest(path: Path, *, mend: bool) -> dict[str, Example]:
         raise OutputError(f"{path} is damaged ({err}); use another folder") from err
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold a lock that dies with the process; tell whether it was free."""
-    with path.open("w") as file:
+def _append(path: Path, examples: Sequence[Example]) -> None:
+    with path.open("a", encoding="utf-8") as manifest:
+        manifest.writelines(json.dumps(asdict(example)) + "\n" for example in examples)
+        manifest.flush()
+        os.fsync(manifest.fileno())
+
+
+class _Locks:
+    """Who is at what of a set: locks of single bytes of one file, which die with the process."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    @classmethod
+    @contextmanager
+    def of(cls, path: Path) -> Iterator[_Locks]:
+        """Open the file; closing it gives every lock back."""
+        with path.open("ab") as file:
+            yield cls(file)
+
+    @contextmanager
+    def manifest(self) -> Iterator[None]:
+        """Wait for the manifest, and hold it."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
+
+    @contextmanager
+    def part(self, number: int) -> Iterator[bool]:
+        """Hold a part if nobody else does; tell whether it was free."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
         except OSError:
             yield False
             return
-        yield True
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 1 + number)

@@ -194,12 +194,15 @@ class DetectionStudy:
             made.append((measure, published_judge(measure, rows), two_sided))
         return made
 
-    def results(self, cells: Sequence[StudiedCell], strangers: Sequence[Item]) -> dict[str, Any]:
+    def results(
+        self, cells: Sequence[StudiedCell], groups: Mapping[str, Sequence[Item]]
+    ) -> dict[str, Any]:
         """Judge everything.
 
         Args:
             cells: Attacks on the system's test clips.
-            strangers: Further clean clips, of voices that the system does not know.
+            groups: Clean clips whose false positives are told apart, beside all of the system's
+                own: of strangers, say.
         """
         judges = self.nccr_judges
         items = self.system.items
@@ -212,7 +215,7 @@ class DetectionStudy:
             "judges": {judge.name: judge.knows for judge in judges},
             "passes": self.measure.passes,
             "seconds": measured.seconds,
-            "false_positives": self._false_positives(judges, clean, owners, strangers),
+            "false_positives": self._false_positives(judges, clean, owners, groups),
             "controls": self._controls(judges),
         }
         rows = []
@@ -294,19 +297,20 @@ class DetectionStudy:
         judges: Sequence[Judge],
         clean: Array,
         owners: tuple[str, ...],
-        strangers: Sequence[Item],
+        groups: Mapping[str, Sequence[Item]],
     ) -> dict[str, Any]:
-        self.progress("clean clips of strangers")
-        groups = {"own voices": (clean, owners)}
-        if strangers:
-            rows = self._rows([item.samples for item in strangers])
-            groups["strangers"] = (rows, tuple(item.speaker for item in strangers))
+        measured = {"own voices": Known(clean, owners)}
+        for group, items in groups.items():
+            self.progress(f"clean clips of {group}")
+            measured[group] = self._known(items)
         return {
             group: {
-                "clips": len(rows),
-                "judges": {judge.name: self._flagged(judge, rows, names) for judge in judges},
+                "clips": len(known.rows),
+                "judges": {
+                    judge.name: self._flagged(judge, known.rows, known.speakers) for judge in judges
+                },
             }
-            for group, (rows, names) in groups.items()
+            for group, known in measured.items()
         }
 
     def _controls(self, judges: Sequence[Judge]) -> list[dict[str, Any]]:

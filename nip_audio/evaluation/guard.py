@@ -10,9 +10,9 @@ import torch
 
 from nip_audio.attacks.objectives import Guarded, Objective
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.detectors.differentiable import GraphDetector, NccrDistance
+from nip_audio.detectors.conformal import conformal_threshold
+from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.perceptron import AttackPerceptron
-from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import InputError
 from nip_audio.evaluation.detector_judges import RATES, Judge
 
@@ -26,22 +26,18 @@ class Guard:
     Attributes:
         name: Of the detector.
         config: What is measured, with as many draws as the attacker can afford in every step.
-        rates: Fitted.
-        detector: Fitted.
-        threshold: Above which a clip is flagged.
+        known: What flags clips, each with the threshold for 5 %.
         scale: How much more than the threshold weighs as much as a logit.
     """
 
     name: str
     config: NccrConfig
-    rates: LogRates
-    detector: GraphDetector
-    threshold: float
+    known: tuple[KnownDetector, ...]
     scale: float
 
     @staticmethod
     def of(judge: Judge, config: NccrConfig) -> Guard:
-        """Know a fitted judge of NCCR rows, at the threshold for 5 %; draw once a step.
+        """Know a fitted judge of NCCR rows; draw once a step.
 
         What weighs as much as a logit: a tenth of the threshold of a distance, one of the log-odds
         of a perceptron.
@@ -49,30 +45,33 @@ class Guard:
         Raises:
             InputError: If the judge was not fitted.
         """
-        if judge.fitted is None:
-            raise InputError(f"{judge.name} was not fitted, expected an NCCR judge")
-        rates, detector = (step for _, step in judge.fitted.steps)
-        limit = judge.thresholds[RATES[0]]
-        scale = 1.0 if isinstance(detector, AttackPerceptron) else limit / 10
-        return Guard(judge.name, replace(config, draws=1), rates, detector, limit, scale)
+        known = []
+        for part in judge.parts:
+            if part.fitted is None:
+                raise InputError(f"{judge.name} was not fitted, expected an NCCR judge")
+            rates, detector = (step for _, step in part.fitted.steps)
+            limit = conformal_threshold(part.clean, RATES[0])
+            known.append(KnownDetector(rates, detector, limit))
+        learned = isinstance(known[0].detector, AttackPerceptron)
+        scale = 1.0 if learned else known[0].threshold / 10
+        return Guard(judge.name, replace(config, draws=1), tuple(known), scale)
 
     def settings(self) -> dict[str, Any]:
         """Return what attacks on it depend on, as plain JSON values."""
         digest = hashlib.sha256()
-        for fitted in (self.rates, self.detector):
-            for _, tensor in sorted(fitted.to_tensors().items()):
-                digest.update(tensor.numpy().tobytes())
+        for one in self.known:
+            for fitted in (one.rates, one.detector):
+                for _, tensor in sorted(fitted.to_tensors().items()):
+                    digest.update(tensor.numpy().tobytes())
         return {
             "name": self.name,
             "config": self.config.to_json(),
-            "threshold": self.threshold,
+            "thresholds": [one.threshold for one in self.known],
             "scale": self.scale,
             "fitted_sha256": digest.hexdigest(),
         }
 
     def guard(self, objective: Objective, *, generator: torch.Generator) -> Guarded:
         """Return the aim to have one's way and not to be noticed."""
-        evidence = NccrDistance(
-            objective.model, self.config, self.rates, self.detector, generator=generator
-        )
-        return Guarded(objective, evidence, threshold=self.threshold, scale=self.scale)
+        evidence = NccrDistance(objective.model, self.config, *self.known, generator=generator)
+        return Guarded(objective, evidence, threshold=0.0, scale=self.scale)

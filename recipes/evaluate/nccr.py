@@ -39,6 +39,7 @@ from nip_audio.evaluation.systems import (
     items_of,
     role_recordings,
 )
+from nip_audio.integrations.corpus import ROLES
 from nip_audio.screening.measure import DETECTION_NOISES
 
 OWN = {
@@ -58,8 +59,11 @@ ADAPTIVE = AttackPlan(
     protocol="adaptive",
 )
 
-AGAINST = (("fgsm", 0.002, None), ("pgd", 0.002, 10), ("cw", None, None), ("fakebob", 0.002, None))
+AGAINST = (("fgsm", 0.002, None), ("pgd", 0.002, 10), ("cw", None, 100), ("fakebob", 0.002, None))
 """The paper's four, which every baseline judges too: name, ε, and steps where they count."""
+
+LEAST_GROUP = 50
+"""Clips from which a group of clean ones has a rate of its own."""
 
 
 def main() -> None:
@@ -95,7 +99,7 @@ def main() -> None:
         progress=lambda what: print(what, file=sys.stderr, flush=True),
     )
     cells = _cells(config, system, options.out)
-    results = study.results(cells, _strangers(config, system))
+    results = study.results(cells, _clean_groups(config, system))
     if options.adaptive:
         results["adaptive"] = study.adaptive(ADAPTIVE)
     results = {
@@ -128,7 +132,7 @@ def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list
             continue
         described: dict[str, Any] = cell.describe()
         settings = described["settings"]
-        steps = settings.get("steps") if described["attack"] == "pgd" else None
+        steps = settings.get("steps") if described["attack"] in ("pgd", "cw") else None
         against = (described["attack"], described["eps"], steps) in AGAINST
         name = f"{described['title']} {described['eps'] or 'smallest'}"
         row = {"name": name, "attack": described["attack"], "eps": described["eps"]}
@@ -137,11 +141,33 @@ def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list
     return cells
 
 
-def _strangers(config: EvaluationConfig, system: EvaluatedSystem) -> list[Item]:
-    """Test clips of the other subset, of voices that the system does not know."""
+def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str, list[Item]]:
+    """Clean clips by how near they are to those that thresholds are made from.
+
+    Own voices in chapters that ``calibrate`` has, and in others; and strangers: every clip of the
+    other subset, whatever its role there, that the model has not seen.
+    """
+    calibrated = {_chapter(item) for item in system.calibrate}
+    near = [item for item in system.items if _chapter(item) in calibrated]
+    far = [item for item in system.items if _chapter(item) not in calibrated]
     other = "test-clean" if system.plan.subset == "train-clean-100" else "train-clean-100"
     settings = ReadSettings(system.pretrained.card.sample_rate_hz, min_duration_s=0.2)
-    return items_of(role_recordings(config, other, "test"), settings, system.plan.crop_s)
+    recordings = [r for role in ROLES for r in role_recordings(config, other, role)]
+    seen = system.pretrained.card.seen
+    strangers = [
+        item
+        for item in items_of(recordings, settings, system.plan.crop_s)
+        if item.content_sha256 not in seen
+    ]
+    groups = {"strangers": strangers}
+    if min(len(near), len(far)) >= LEAST_GROUP:
+        groups = {"own voices, chapters of calibrate": near, "own voices, others": far} | groups
+    return groups
+
+
+def _chapter(item: Item) -> str:
+    """LibriSpeech's: a clip is SPEAKER_SPEAKER-CHAPTER-UTTERANCE_…."""
+    return item.id.split("_")[1].rsplit("-", 1)[0]
 
 
 if __name__ == "__main__":

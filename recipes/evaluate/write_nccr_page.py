@@ -34,6 +34,12 @@ PAPER = {
 """NCCR's paper, Table 5: NCCR trained on FGSM, on PGD, MEH-FEST, vocoder resynthesis."""
 
 PAPERS = ("fgsm", "pgd", "cw", "fakebob")
+STEPS = {"pgd": 10, "cw": 100}
+"""Of the cells that stand for the paper's."""
+
+LONG = {"cw": 1000}
+"""Steps of further cells, which stand beside them."""
+
 FGSM, PGD = "NCCR, perceptron on FGSM", "NCCR, perceptron on PGD"
 
 Results = Mapping[str, Any]
@@ -45,12 +51,14 @@ def number(value: Mapping[str, float], digits: int = 3) -> str:
     return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def paper_cell(results: Results, attack: str) -> Mapping[str, Any] | None:
+def paper_cell(
+    results: Results, attack: str, steps: Mapping[str, int] = STEPS
+) -> Mapping[str, Any] | None:
     """The cell at the paper's setting of an attack: ε .002, ten steps of PGD."""
     for cell in results["cells"]:
         if cell["attack"] != attack or cell["eps"] not in (0.002, None):
             continue
-        if attack != "pgd" or cell["settings"].get("steps") == 10:
+        if attack not in steps or cell["settings"].get("steps") == steps[attack]:
             return dict(cell)
     return None
 
@@ -60,9 +68,10 @@ def table_five(all_results: Mapping[str, Results]) -> str:
     ours = (CLEAN_ONLY, FGSM, PGD, COMBINE)
     rows = []
     for system, results in all_results.items():
-        for attack in PAPERS:
-            cell = paper_cell(results, attack)
-            theirs = PAPER.get((system, attack))
+        cells = [(attack, paper_cell(results, attack)) for attack in PAPERS]
+        cells += [(f"{a}, {n:,} steps", paper_cell(results, a, LONG)) for a, n in LONG.items()]
+        for attack, cell in cells:
+            theirs = PAPER.get((system, attack.split(",")[0]))
             claimed = [f"{v:.4f}" for v in theirs] if theirs else ["–"] * 4
             if cell is None:
                 rows.append([TITLES[system], attack, NOT_EVALUATED, *claimed, *[NOT_EVALUATED] * 4])
@@ -102,7 +111,7 @@ def found(judged: Mapping[str, Any]) -> str:
 
 def name_of(cell: Mapping[str, Any]) -> str:
     """Attack, strength and, of PGD, steps."""
-    steps = f"-{cell['settings']['steps']}" if cell["attack"] == "pgd" else ""
+    steps = f"-{cell['settings']['steps']}" if cell["attack"] in STEPS else ""
     return f"{cell['attack']}{steps}" + ("" if cell["eps"] is None else f" {cell['eps']:g}")
 
 

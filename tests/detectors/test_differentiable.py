@@ -12,7 +12,7 @@ from nip_audio.core.nccr import NccrConfig, measure_nccr, nccr_with_graph
 from nip_audio.core.noise import Noise
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.density import CleanDensity
-from nip_audio.detectors.differentiable import NccrDistance
+from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.perceptron import AttackPerceptron
 from nip_audio.detectors.rates import LogRates
@@ -46,7 +46,7 @@ def fitted(request, tiny_model):
 
 
 def distance(model, fitted, seed: int) -> NccrDistance:
-    return NccrDistance(model, CONFIG, *fitted, generator=seeded(seed))
+    return NccrDistance(model, CONFIG, KnownDetector(*fitted), generator=seeded(seed))
 
 
 @pytest.fixture
@@ -70,6 +70,13 @@ def test_distance_is_the_detectors(tiny_model, fitted, batch):
         measured = MEASURE.measure(tiny_model, batch.item(row), generator=generator)
         expected = -detector.score_samples(rates.transform([measured]))[0]
         assert float(got[row]) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_several_detectors_are_averaged_over_their_thresholds(tiny_model, fitted, batch):
+    one = distance(tiny_model, fitted, 5)(batch).detach()
+    known = (KnownDetector(*fitted, threshold=3.0), KnownDetector(*fitted, threshold=-1.0))
+    both = NccrDistance(tiny_model, CONFIG, *known, generator=seeded(5))(batch).detach()
+    torch.testing.assert_close(both, one - 1)
 
 
 def test_gradient_leads_to_what_the_detector_takes_for_clean(tiny_model, fitted, batch):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import pytest
@@ -13,7 +16,6 @@ from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.adversarial_sets import (
     Example,
     Recipe,
-    _locked,
     _read_manifest,
     finished_set,
     make_set,
@@ -136,12 +138,45 @@ def test_changed_example_is_refused(recipe, tmp_path):
         made.values([1])
 
 
-def test_set_that_another_process_makes_is_left_alone(recipe, tmp_path):
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "ab")
+fcntl.lockf(file, fcntl.LOCK_EX, 1, 1 + int(sys.argv[2]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path, number):
+    """Another process that is at a part of a set."""
+    command = [sys.executable, "-c", HOLD, str(path), str(number)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_part_that_another_process_is_at_is_left_to_it(recipe, tmp_path, number):
     folder = tmp_path / "s"
     folder.mkdir()
-    with _locked(folder / ".lock") as ours:
-        assert ours
-        assert make_set(recipe, folder) is None
+    told = []
+    with held(folder / ".lock", number):
+        assert make_set(recipe, folder, progress=told.append) is None
+    other = recipe.items[2:] if number == 0 else recipe.items[:2]
+    assert set(_read_manifest(folder / "manifest.jsonl", mend=False)) == {i.id for i in other}
+    assert told == [2]
+    whole = make_set(recipe, folder)
+    alone = make_set(recipe, tmp_path / "alone")
+    assert [e.sha256 for e in whole.examples] == [e.sha256 for e in alone.examples]
+
+
+def test_what_a_process_that_died_was_at_is_made(recipe, tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    with held(folder / ".lock", 0) as process:
+        process.kill()
     assert make_set(recipe, folder) is not None
 
 

@@ -16,9 +16,11 @@ from nip_audio.core.noise import Noise
 from nip_audio.detectors.baselines.coverage import BoundaryCoverage
 from nip_audio.detectors.baselines.score_change import ScoreChange
 from nip_audio.detectors.clean import CleanDistance
+from nip_audio.detectors.conformal import conformal_threshold
 from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import NccrMeasure
 from nip_audio.detectors.perceptron import AttackPerceptron
+from nip_audio.errors import CalibrationError
 from nip_audio.evaluation import detection_study, detector_judges
 from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.controls import CONTROLS
@@ -31,7 +33,10 @@ from nip_audio.evaluation.detection_study import (
 )
 from nip_audio.evaluation.detector_judges import (
     CLEAN_ONLY,
+    RATES,
+    Judge,
     Known,
+    Part,
     clean_judge,
     published_judge,
     trained_judge,
@@ -80,6 +85,31 @@ def test_a_trained_judge_finds_its_attack_and_keeps_its_rate(rng):
     judge = trained_judge("j", "m", clean, attacked, signed=1, knows="own")
     assert judge.flagged(rows(3, 200), 0.05).mean() > 0.8
     assert judge.flagged(rows(0, 2000), 0.05).mean() == pytest.approx(0.05, abs=0.03)
+
+
+def test_each_part_compares_with_the_rows_held_out_from_it():
+    """Scores of the second part are ten times as large: what counts is the place among its own."""
+    first = Part(lambda rows: rows[:, 0], np.arange(1.0, 61.0))
+    second = Part(lambda rows: 10 * rows[:, 0], np.arange(10.0, 410.0, 10.0))
+    judge = Judge("j", "k", "m", first.score, (first, second))
+    expected = np.array([101, 1 + 31 + 11, 1]) / 101
+    np.testing.assert_allclose(judge.p_values(np.array([[0.5], [30.0], [99.0]])), expected)
+    np.testing.assert_array_equal(judge.flagged(np.array([[60.0], [61.0]]), 0.01), [False, True])
+
+
+def test_a_judge_of_one_part_flags_above_the_conformal_threshold(rng):
+    part = Part(lambda rows: rows[:, 0], rng.normal(size=251))
+    judge = Judge("j", "k", "m", part.score, (part,))
+    rows = np.concatenate([rng.normal(size=2000), part.clean])[:, None]
+    for rate in RATES:
+        above = rows[:, 0] > conformal_threshold(part.clean, rate)
+        np.testing.assert_array_equal(judge.flagged(rows, rate), above)
+
+
+def test_too_few_clean_rows_for_a_rate_are_refused(rng):
+    part = Part(lambda rows: rows[:, 0], rng.normal(size=98))
+    with pytest.raises(CalibrationError, match="at least 99 are needed"):
+        Judge("j", "k", "m", part.score, (part,))
 
 
 def test_a_published_judge_takes_the_published_score(rng):
@@ -162,7 +192,7 @@ def test_results_hold_every_part(study, many):
     made = study._made(attacked, items[:8], plan, make_attack("fgsm", eps=0.05), what="cell")
     assert any(example.fooled for example in made.examples)
     row = {"name": "FGSM 0.05", "attack": "fgsm", "eps": 0.05, "settings": {}, "attempts": 8}
-    results = study.results([StudiedCell(row, made, against=True)], strangers=many.items[:3])
+    results = study.results([StudiedCell(row, made, against=True)], {"strangers": many.items[:3]})
     knows = results["judges"]
     assert knows[CLEAN_ONLY] == "clean clips"
     assert "FGSM, PGD" in knows[COMBINE]

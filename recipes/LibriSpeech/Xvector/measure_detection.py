@@ -31,7 +31,7 @@ from nip_audio.core.nccr import measure_nccr
 from nip_audio.core.state import write_atomic
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
-from nip_audio.detectors.differentiable import NccrDistance
+from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.rates import LogRates
 from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file, read_back
 from nip_audio.evaluation.controls import CONTROLS
@@ -206,8 +206,7 @@ class Trials:
         evidence = NccrDistance(
             self.pretrained.model.without_head(),
             known.config,
-            known.rates,
-            known.detector,
+            KnownDetector(known.rates, known.detector),
             generator=seeded,
         )
         attack = GradientAttack("pgd", eps=eps, steps=ADAPTIVE_STEPS, step_share=0.1)
