@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch import Tensor
 
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.registry import make_attack
+from nip_audio.audio.meh_fest import MehFest
 from nip_audio.detectors.base import Measure
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.rates import LogRates
+from nip_audio.detectors.summed import CleanSum
 from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, fooling, made_here
 from nip_audio.evaluation.baseline_detectors import baseline_detectors
 from nip_audio.evaluation.config import AttackPlan
@@ -41,6 +43,9 @@ from nip_audio.evaluation.systems import EvaluatedSystem, Item
 
 __all__ = [
     "COMBINE",
+    "JOINED_CLEAN",
+    "JOINED_COMBINE",
+    "MAIN",
     "TOLERATED",
     "Counts",
     "DetectionStudy",
@@ -48,8 +53,18 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+Rows = Mapping[str, Array]
+"""Rows of the same clips, by the name of the measure."""
 
 COMBINE = "NCCR, perceptron on Combine"
+
+JOINED_CLEAN = "NCCR and MEH-FEST, clean only"
+JOINED_COMBINE = "NCCR and MEH-FEST, perceptron on Combine"
+
+MAIN = (CLEAN_ONLY, COMBINE, JOINED_CLEAN, JOINED_COMBINE)
+"""Judges that every other is compared with."""
+
+_JOINED = "NCCR and MEH-FEST"
 
 TOLERATED = ("MP3", "white noise, 30 dB SNR", "white noise, 20 dB SNR", "10 dB quieter")
 """Harmless changes, of the ``calibrate`` role, that tolerant detectors are told are clean."""
@@ -97,6 +112,7 @@ class DetectionStudy:
         system: The system.
         bank: Where measured rows are kept.
         measure: NCCR's.
+        quiet: How quiet the clip gets, MEH-FEST's, which joins NCCR in two detectors.
         own: Attacks of the defender's own making on the ``calibrate`` role, by family.
         out: Folder for those attacks.
         counts: How much is judged.
@@ -107,6 +123,7 @@ class DetectionStudy:
     system: EvaluatedSystem
     bank: RowBank
     measure: NccrMeasure
+    quiet: MehFest
     own: Mapping[str, Sequence[AttackPlan]]
     out: Path
     counts: Counts
@@ -128,51 +145,51 @@ class DetectionStudy:
     @cached_property
     def nccr_judges(self) -> tuple[Judge, ...]:
         """Everything that takes NCCR's rows, fitted."""
-        clean = self._known(self.system.calibrate)
-        copies = self._copies()
-        scale = LogRates(signed=self.signed)
-        name = self.measure.name
+        name, signed = self.measure.name, self.signed
+        items = self.system.calibrate
+        known = self._known([item.samples for item in items], [item.speaker for item in items])
+        clean, joined = known[name], known[_JOINED]
+        copies = self._copies()[name]
+        own = {family: self._own_rows(plans) for family, plans in self.own.items()}
+        scale = LogRates(signed=signed)
         density = make_pipeline(scale, CleanDensity())
         told = "clean clips and harmless changes of them"
         judges = [
             clean_judge(CLEAN_ONLY, name, clean, density),
             clean_judge(f"{CLEAN_ONLY}, tolerant", name, clean, density, copies=copies, knows=told),
-            clean_judge(
-                f"{CLEAN_ONLY}, half-shrunk distance",
-                name,
-                clean,
-                make_pipeline(scale, CleanDistance()),
-            ),
-            clean_judge(
-                f"{CLEAN_ONLY}, Ledoit-Wolf distance",
-                name,
-                clean,
-                make_pipeline(scale, CleanDistance(shrinkage=None)),
-            ),
         ]
-        own = {family: self._own_rows(plans) for family, plans in self.own.items()}
+        for kind, distance in (
+            ("half-shrunk distance", CleanDistance()),
+            ("Ledoit-Wolf distance", CleanDistance(shrinkage=None)),
+        ):
+            pipeline = make_pipeline(scale, distance)
+            judges.append(clean_judge(f"{CLEAN_ONLY}, {kind}", name, clean, pipeline))
+        summed = make_pipeline(LogRates(signed=signed + 1), CleanSum())
+        judges.append(clean_judge(JOINED_CLEAN, _JOINED, joined, summed))
+
+        trained = partial(trained_judge, measure=name, clean=clean, signed=signed)
         for family, rows in own.items():
-            judges.append(
-                trained_judge(
-                    f"NCCR, perceptron on {family}",
-                    name,
-                    clean,
-                    rows,
-                    signed=self.signed,
-                    knows=f"own {family} on clean clips",
-                )
-            )
+            title, told = f"NCCR, perceptron on {family}", f"own {family} on clean clips"
+            judges.append(trained(title, attacked=rows[name], knows=told))
         together = _joined(list(own.values()))
         told = f"own {', '.join(own)} on clean clips"
-        for title, extra, what in (
-            (COMBINE, None, told),
-            (f"{COMBINE}, tolerant", copies, f"{told}; harmless changes"),
-        ):
-            judges.append(
-                trained_judge(
-                    title, name, clean, together, signed=self.signed, copies=extra, knows=what
-                )
-            )
+        judges += [
+            trained(COMBINE, attacked=together[name], knows=told),
+            trained(
+                f"{COMBINE}, tolerant",
+                attacked=together[name],
+                copies=copies,
+                knows=f"{told}; harmless changes",
+            ),
+            trained_judge(
+                JOINED_COMBINE,
+                _JOINED,
+                joined,
+                together[_JOINED],
+                signed=signed + 1,
+                knows=told,
+            ),
+        ]
         scalar = published_judge(self.measure, clean.rows)
         return (*judges, replace(scalar, name="NCCR, one scalar (Sec. 4)"))
 
@@ -206,16 +223,16 @@ class DetectionStudy:
         """
         judges = self.nccr_judges
         items = self.system.items
-        measured = self.bank.rows(self.measure, [item.samples for item in items])
-        clean, owners = measured.rows, tuple(item.speaker for item in items)
+        clips, owners = [item.samples for item in items], tuple(item.speaker for item in items)
+        clean = self._rows(clips)
         found: dict[str, Any] = {
             "calibrate": len(self.system.calibrate),
             "clean": len(items),
             "named_rightly": float(self.system.named_rightly.mean()),
             "judges": {judge.name: judge.knows for judge in judges},
             "passes": self.measure.passes,
-            "seconds": measured.seconds,
-            "false_positives": self._false_positives(judges, clean, owners, groups),
+            "seconds": self.bank.rows(self.measure, clips).seconds,
+            "false_positives": self._false_positives(judges, {"own voices": items} | dict(groups)),
             "controls": self._controls(judges),
         }
         rows = []
@@ -229,7 +246,9 @@ class DetectionStudy:
                 judge.name: self._cell(judge, attacked, speakers, clean, owners) for judge in judges
             }
             curves = {
-                judge.name: roc_points(judge.score(attacked), judge.score(clean))
+                judge.name: roc_points(
+                    judge.score(attacked[judge.measure]), judge.score(clean[judge.measure])
+                )
                 for judge in judges
                 if judge.name in (CLEAN_ONLY, COMBINE)
             }
@@ -271,47 +290,41 @@ class DetectionStudy:
                 }
                 if clips:
                     found = self._rows(clips)
-                    row["flagged"] = self._flagged(judge, found, speakers)
+                    row["flagged"] = self._flagged(judge, found[judge.measure], speakers)
                 rows.append(row)
         return rows
 
     def _cell(
         self,
         judge: Judge,
-        attacked: Array,
+        attacked: Rows,
         speakers: tuple[str, ...],
-        clean: Array,
+        clean: Rows,
         owners: tuple[str, ...],
     ) -> dict[str, Any]:
-        sides = (Scored(judge.score(attacked), speakers), Scored(judge.score(clean), owners))
+        rows, base = attacked[judge.measure], clean[judge.measure]
+        sides = (Scored(judge.score(rows), speakers), Scored(judge.score(base), owners))
         return {
             "auroc": self._auroc([sides]),
             **{
                 f"flagged_{rate}": share
-                for rate, share in self._flagged(judge, attacked, speakers).items()
+                for rate, share in self._flagged(judge, rows, speakers).items()
             },
         }
 
     def _false_positives(
-        self,
-        judges: Sequence[Judge],
-        clean: Array,
-        owners: tuple[str, ...],
-        groups: Mapping[str, Sequence[Item]],
+        self, judges: Sequence[Judge], groups: Mapping[str, Sequence[Item]]
     ) -> dict[str, Any]:
-        measured = {"own voices": Known(clean, owners)}
+        found = {}
         for group, items in groups.items():
             self.progress(f"clean clips of {group}")
-            measured[group] = self._known(items)
-        return {
-            group: {
-                "clips": len(known.rows),
-                "judges": {
-                    judge.name: self._flagged(judge, known.rows, known.speakers) for judge in judges
-                },
+            rows = self._rows([item.samples for item in items])
+            speakers = [item.speaker for item in items]
+            flagged = {
+                judge.name: self._flagged(judge, rows[judge.measure], speakers) for judge in judges
             }
-            for group, known in measured.items()
-        }
+            found[group] = {"clips": len(items), "judges": flagged}
+        return found
 
     def _controls(self, judges: Sequence[Judge]) -> list[dict[str, Any]]:
         items = self.system.items[: self.counts.controls]
@@ -320,7 +333,10 @@ class DetectionStudy:
         for control in CONTROLS:
             self.progress(control.name)
             changed = self._rows(self._changed(control.name, items))
-            flagged = {judge.name: self._flagged(judge, changed, speakers) for judge in judges}
+            flagged = {
+                judge.name: self._flagged(judge, changed[judge.measure], speakers)
+                for judge in judges
+            }
             rows.append({"control": control.name, "clips": len(items), "judges": flagged})
         return rows
 
@@ -335,10 +351,11 @@ class DetectionStudy:
         sides: dict[str, list[Pair]] = {}
         costs: dict[str, dict[str, float]] = {}
 
-        def judged(by: Iterable[Judge], base: Array, attacked: Sequence[Array]) -> None:
+        def judged(by: Iterable[Judge], base: Rows, attacked: Sequence[Rows]) -> None:
             for judge in by:
+                clean = Scored(judge.score(base[judge.measure]), owners)
                 sides[judge.name] = [
-                    (Scored(judge.score(rows), who), Scored(judge.score(base), owners))
+                    (Scored(judge.score(rows[judge.measure]), who), clean)
                     for rows, (_, who) in zip(attacked, clips, strict=True)
                 ]
 
@@ -346,10 +363,12 @@ class DetectionStudy:
         for measure, *both in self.baseline_judges():
             self.progress(f"judge by {measure.name}")
             base = self._baseline_rows(measure, clean_clips)
-            attacked = [self._baseline_rows(measure, clip).rows for clip, _ in clips]
-            judged(both, base.rows, attacked)
+            attacked = [
+                {measure.name: self._baseline_rows(measure, clip).rows} for clip, _ in clips
+            ]
+            judged(both, {measure.name: base.rows}, attacked)
             costs[measure.name] = {"passes": measure.passes, "seconds": base.seconds}
-        best = {name: sides[name] for name in (CLEAN_ONLY, COMBINE)}
+        best = {name: sides[name] for name in MAIN}
         return {
             "clean": len(items),
             "cells": [cell.row["name"] for cell in cells],
@@ -383,21 +402,23 @@ class DetectionStudy:
         learn = [item.samples for item in self._halves[0]]
         return self.bank.rows(measure, clips, fitted_to=learn)
 
-    def _rows(self, clips: Sequence[Tensor]) -> Array:
-        return self.bank.rows(self.measure, clips).rows
+    def _rows(self, clips: Sequence[Tensor]) -> Rows:
+        nccr = self.bank.rows(self.measure, clips).rows
+        quiet = self.bank.rows(self.quiet, clips).rows
+        joined = np.column_stack([nccr[:, :-1], quiet, nccr[:, -1:]])  # the length stays last
+        return {self.measure.name: nccr, _JOINED: joined}
 
-    def _known(self, items: Sequence[Item]) -> Known:
-        rows = self._rows([item.samples for item in items])
-        return Known(rows, tuple(item.speaker for item in items))
+    def _known(self, clips: Sequence[Tensor], speakers: Sequence[str]) -> dict[str, Known]:
+        return {name: Known(rows, tuple(speakers)) for name, rows in self._rows(clips).items()}
 
-    def _copies(self) -> Known:
+    def _copies(self) -> dict[str, Known]:
         """Harmlessly changed clips of ``calibrate``: each change of every other clip."""
         parts = []
         for number, name in enumerate(TOLERATED):
             self.progress(f"calibrate, {name}")
             items = self.system.calibrate[number % 2 :: 2]
-            rows = self._rows(self._changed(name, items))
-            parts.append(Known(rows, tuple(item.speaker for item in items)))
+            speakers = [item.speaker for item in items]
+            parts.append(self._known(self._changed(name, items), speakers))
         return _joined(parts)
 
     def _changed(self, name: str, items: Sequence[Item]) -> list[Tensor]:
@@ -405,7 +426,7 @@ class DetectionStudy:
         rate = self.system.pretrained.card.sample_rate_hz
         return changed_clips(control, items, sample_rate_hz=rate, seed=self.seed)
 
-    def _own_rows(self, plans: Sequence[AttackPlan]) -> Known:
+    def _own_rows(self, plans: Sequence[AttackPlan]) -> dict[str, Known]:
         """Attack the rightly named clips of ``calibrate``; what fools is what is learned from."""
         attacked = replace(self.system, items=self.system.calibrate, calibrate=())
         items = attacked.rightly_named
@@ -417,7 +438,7 @@ class DetectionStudy:
                 made = self._made(attacked, items[: plan.items], plan, attack, what="own")
                 clips, speakers = fooling(made, len(made.examples))
                 if clips:
-                    parts.append(Known(self._rows(clips), speakers))
+                    parts.append(self._known(clips, speakers))
         return _joined(parts)
 
     def _made(
@@ -459,8 +480,8 @@ class DetectionStudy:
         return proportion(hits, speakers, seed=self.seed).to_json()
 
 
-def _joined(parts: Sequence[Known]) -> Known:
-    together = parts[0]
+def _joined(parts: Sequence[Mapping[str, Known]]) -> dict[str, Known]:
+    together = dict(parts[0])
     for part in parts[1:]:
-        together = together + part
+        together = {name: known + part[name] for name, known in together.items()}
     return together

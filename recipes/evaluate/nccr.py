@@ -23,6 +23,7 @@ import torch
 
 from nip_audio import __version__
 from nip_audio.audio.io import ReadSettings
+from nip_audio.audio.meh_fest import MehFest
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.state import file_sha256, require_new, write_atomic
 from nip_audio.detectors.nccr_measure import NccrMeasure
@@ -92,6 +93,7 @@ def main() -> None:
         system=system,
         bank=RowBank(system, options.out / "rows", config.seed),
         measure=measure,
+        quiet=MehFest(sample_rate_hz=system.pretrained.card.sample_rate_hz),
         own=OWN,
         out=options.out / "own",
         counts=Counts(),

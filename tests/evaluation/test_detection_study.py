@@ -11,6 +11,7 @@ import torch
 from sklearn.pipeline import make_pipeline
 
 from nip_audio.attacks.registry import make_attack
+from nip_audio.audio.meh_fest import MehFest
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
 from nip_audio.detectors.baselines.coverage import BoundaryCoverage
@@ -175,6 +176,7 @@ def study(many: EvaluatedSystem, tmp_path, monkeypatch) -> SmallStudy:
         system=many,
         bank=RowBank(many, tmp_path / "rows", seed=1),
         measure=MEASURE,
+        quiet=MehFest(sample_rate_hz=16000),
         own={
             "FGSM": (AttackPlan("fgsm", eps=(0.01,), items=40, batch=40),),
             "PGD": (AttackPlan("pgd", eps=(0.01,), items=40, batch=40, settings={"steps": 2}),),
