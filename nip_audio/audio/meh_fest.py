@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-import librosa
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 _FLOOR = 1e-10
 
 
-def least_high_energy(samples: Array, *, sample_rate_hz: int, share: float = 7 / 8) -> float:
+def least_high_energy(samples: Tensor, *, sample_rate_hz: int, share: float = 7 / 8) -> Tensor:
     """Return the least energy, over short frames, of the high frequencies.
 
     Frames of 25 ms, every 10 ms, under a Hann window; at 16 kHz the spectrum has 512 points. What
@@ -33,25 +33,28 @@ def least_high_energy(samples: Array, *, sample_rate_hz: int, share: float = 7 /
         share: Of the band, from which on frequencies are high: 7 of 8 kHz.
 
     Returns:
-        Sum of the squared magnitudes of those bins, in the quietest frame; ≥ 0.
+        () sum of the squared magnitudes of those bins, in the quietest frame; ≥ 0, in the autograd
+        graph.
 
     Example:
-        >>> time_s = np.arange(16000) / 16000
-        >>> least_high_energy(np.sin(2 * np.pi * 440 * time_s), sample_rate_hz=16000) < 1e-3
+        >>> time_s = torch.arange(16000, dtype=torch.float64) / 16000
+        >>> bool(least_high_energy(torch.sin(2764.6 * time_s), sample_rate_hz=16000) < 1e-3)
         True
     """
     frame = round(0.025 * sample_rate_hz)
     size = 1 << (frame - 1).bit_length()
-    filled = np.pad(samples, (0, max(0, size - len(samples))))
-    spectrum = librosa.stft(
+    filled = nn.functional.pad(samples, (0, max(0, size - len(samples))))
+    spectrum = torch.stft(
         filled,
         n_fft=size,
         hop_length=round(0.01 * sample_rate_hz),
         win_length=frame,
+        window=torch.hann_window(frame).to(samples),
         center=False,
+        return_complex=True,
     )
-    high = np.abs(spectrum[round(share * size / 2) :]) ** 2
-    return float(high.sum(axis=0).min())
+    high = spectrum[round(share * size / 2) :]
+    return (high.real**2 + high.imag**2).sum(dim=0).amin()
 
 
 class MehFest:
@@ -106,6 +109,14 @@ class MehFest:
         Raises:
             InputError: If the item is no batch of one waveform without padding, or not finite.
         """
+        return np.asarray(self.entry(item).detach().cpu().numpy())
+
+    def entry(self, item: Batch) -> Tensor:
+        """``measure`` in the autograd graph: (1,) float64.
+
+        Raises:
+            InputError: If the item is no batch of one waveform without padding, or not finite.
+        """
         if item.x.dim() != 2 or len(item) != 1 or item.lengths is not None:
             raise InputError(
                 f"got {tuple(item.x.shape)}, expected one waveform (1, samples) without padding; "
@@ -115,9 +126,8 @@ class MehFest:
             raise InputError(
                 "the item has values that are not finite, expected numbers; read it again"
             )
-        samples = item.x[0].detach().double().cpu().numpy()
-        energy = least_high_energy(samples, sample_rate_hz=self.sample_rate_hz)
-        return np.array([10 * np.log10(max(energy, _FLOOR))])
+        energy = least_high_energy(item.x[0].double(), sample_rate_hz=self.sample_rate_hz)
+        return 10 * torch.log10(energy.clamp_min(_FLOOR))[None]
 
     def suspicion(self, rows: Array) -> Array:
         """Return the energy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +59,7 @@ class NccrDistance(nn.Module):
         model: In evaluation mode.
         config: What is measured.
         known: One or more detectors of the same evidence.
+        beside: A further entry of the evidence, the last: raw batch of one item → (1,).
         generator: Source of the noise. The detector's own draws are unknown to an attacker, who
             must have another one.
     """
@@ -68,11 +70,13 @@ class NccrDistance(nn.Module):
         config: NccrConfig,
         *known: KnownDetector,
         generator: torch.Generator,
+        beside: Callable[[Batch], Tensor] | None = None,
     ) -> None:
         """See the class."""
         super().__init__()
         self.model = model
         self.config = config
+        self.beside = beside
         self.known = known
         self.generator = generator
 
@@ -83,5 +87,7 @@ class NccrDistance(nn.Module):
     def _distance(self, item: Batch) -> Tensor:
         result = nccr_with_graph(self.model, item, self.config, generator=self.generator)
         vector = evidence_vector(self.model, result).double()
+        if self.beside is not None:
+            vector = torch.cat([vector, self.beside(item)])
         length = float(item.x.shape[-1])
         return torch.stack([one.excess_of(vector[None], length)[0] for one in self.known]).mean()

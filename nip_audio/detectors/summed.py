@@ -62,6 +62,13 @@ class CleanSum(CleanDetector):
         terms: Tensor = (both - middle) / (high - middle)
         return terms.sum(dim=0)
 
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return what it was fitted on, and the places."""
+        check_is_fitted(self)
+        arrays = {"center": self.center_, "scale": self.scale_, "places": self.places_}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+        return tensors | {f"density.{n}": t for n, t in self.density_.to_tensors().items()}
+
     def _learn(self, scaled: Array) -> None:
         density = CleanDensity(neighbours=self.neighbours)
         held_out = np.empty(len(scaled))

@@ -271,12 +271,13 @@ class DetectionStudy:
         items = self.system.rightly_named[: plan.items]
         rows = []
         for judge in self.nccr_judges:
-            if judge.name not in (CLEAN_ONLY, COMBINE):
+            if judge.name not in MAIN:
                 continue
+            beside = self.quiet if judge.measure == _JOINED else None
             for eps in plan.eps:
                 self.progress(f"adaptive to {judge.name}, {eps}")
                 attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
-                guard = Guard.of(judge, self.measure.config)
+                guard = Guard.of(judge, self.measure.config, beside=beside)
                 made = self._made(self.system, items, plan, attack, guard=guard, what="adaptive")
                 clips, speakers = fooling(made, len(made.examples))
                 fooled = [example.fooled for example in made.examples]

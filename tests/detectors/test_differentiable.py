@@ -6,6 +6,7 @@ import torch
 
 from nip_audio.attacks.end_to_end import EndToEndPgd
 from nip_audio.attacks.objectives import Guarded, Identification
+from nip_audio.audio.meh_fest import MehFest
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
 from nip_audio.core.nccr import NccrConfig, measure_nccr, nccr_with_graph
@@ -16,6 +17,7 @@ from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.perceptron import AttackPerceptron
 from nip_audio.detectors.rates import LogRates
+from nip_audio.detectors.summed import CleanSum
 
 CONFIG = NccrConfig(
     layers=("frames.2", "embedding"),
@@ -77,6 +79,24 @@ def test_several_detectors_are_averaged_over_their_thresholds(tiny_model, fitted
     known = (KnownDetector(*fitted, threshold=3.0), KnownDetector(*fitted, threshold=-1.0))
     both = NccrDistance(tiny_model, CONFIG, *known, generator=seeded(5))(batch).detach()
     torch.testing.assert_close(both, one - 1)
+
+
+def test_a_further_entry_is_the_last_signed_one(tiny_model, batch):
+    quiet = MehFest(sample_rate_hz=16000)
+    rng = seeded(1)
+    rows = []
+    for i in range(24):
+        clip = Batch(0.1 * torch.randn(1, 6000 + 200 * i, generator=rng).clamp(-1, 1))
+        row = MEASURE.measure(tiny_model, clip, generator=rng)
+        rows.append([*row[:-1], *quiet.measure(tiny_model, clip, generator=rng), row[-1]])
+    rates = LogRates(signed=signed_entries(CONFIG, head=True) + 1).fit(rows)
+    detector = CleanSum(neighbours=5).fit(rates.transform(rows))
+    known = KnownDetector(rates, detector)
+    evidence = NccrDistance(tiny_model, CONFIG, known, generator=seeded(5), beside=quiet.entry)
+    got = evidence(batch.item(0)).detach()
+    measured = MEASURE.measure(tiny_model, batch.item(0), generator=seeded(5))
+    row = [*measured[:-1], *quiet.measure(tiny_model, batch.item(0), generator=rng), measured[-1]]
+    assert float(got[0]) == pytest.approx(detector.distance(rates.transform([row]))[0], rel=1e-6)
 
 
 def test_gradient_leads_to_what_the_detector_takes_for_clean(tiny_model, fitted, batch):

@@ -27,6 +27,7 @@ from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.detection_study import (
     COMBINE,
+    MAIN,
     TOLERATED,
     Counts,
     DetectionStudy,
@@ -221,7 +222,7 @@ def test_an_attacker_who_knows_the_detector_is_counted_with_what_is_flagged(stud
         "pgd-e2e", eps=(0.02,), items=2, batch=2, settings={"steps": 2, "restarts": 1}
     )
     rows = study.adaptive(plan)
-    assert [row["judge"] for row in rows] == [CLEAN_ONLY, COMBINE]
+    assert {row["judge"] for row in rows} == set(MAIN)
     for row in rows:
         assert row["attempts"] == 2
         assert (row["flagged"] is None) == (row["success"]["value"] == 0)
