@@ -171,13 +171,13 @@ class DetectionStudy:
         for family, rows in own.items():
             title, told = f"NCCR, perceptron on {family}", f"own {family} on clean clips"
             judges.append(trained(title, attacked=rows[name], knows=told))
-        together = _joined(list(own.values()))
+        combined = _together(list(own.values()))
         told = f"own {', '.join(own)} on clean clips"
         judges += [
-            trained(COMBINE, attacked=together[name], knows=told),
+            trained(COMBINE, attacked=combined[name], knows=told),
             trained(
                 f"{COMBINE}, tolerant",
-                attacked=together[name],
+                attacked=combined[name],
                 copies=copies,
                 knows=f"{told}; harmless changes",
             ),
@@ -185,7 +185,7 @@ class DetectionStudy:
                 JOINED_COMBINE,
                 _JOINED,
                 joined,
-                together[_JOINED],
+                combined[_JOINED],
                 signed=signed + 1,
                 knows=told,
             ),
@@ -420,7 +420,7 @@ class DetectionStudy:
             items = self.system.calibrate[number % 2 :: 2]
             speakers = [item.speaker for item in items]
             parts.append(self._known(self._changed(name, items), speakers))
-        return _joined(parts)
+        return _together(parts)
 
     def _changed(self, name: str, items: Sequence[Item]) -> list[Tensor]:
         (control,) = (c for c in CONTROLS if c.name == name)
@@ -440,7 +440,7 @@ class DetectionStudy:
                 clips, speakers = fooling(made, len(made.examples))
                 if clips:
                     parts.append(self._known(clips, speakers))
-        return _joined(parts)
+        return _together(parts)
 
     def _made(
         self,
@@ -481,7 +481,7 @@ class DetectionStudy:
         return proportion(hits, speakers, seed=self.seed).to_json()
 
 
-def _joined(parts: Sequence[Mapping[str, Known]]) -> dict[str, Known]:
+def _together(parts: Sequence[Mapping[str, Known]]) -> dict[str, Known]:
     together = dict(parts[0])
     for part in parts[1:]:
         together = {name: known + part[name] for name, known in together.items()}

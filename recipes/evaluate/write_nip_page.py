@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from write_page import of_all
 
 from nip_audio.evaluation.defences import NO_DEFENCE
+from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.tables import (
     LEVELS,
     NOT_EVALUATED,
@@ -40,9 +42,9 @@ def main() -> None:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("nip", "nip_models", "nip_adaptive", "purifier_time")
     )
-    more, left_out = (
+    more, left_out, trained = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("nip_more", "nip_left_out")
+        for name in ("nip_more", "nip_left_out", "nip_trained")
     )
     done = len(first["cells"]) + len(others["cells"])
     missing = len(first["unfinished"]) + len(others["unfinished"])
@@ -62,6 +64,7 @@ def main() -> None:
             more=of_all(more, defence_table),
             gated=gated_table(more),
             left_out=left_out_table(left_out),
+            trained=trained_table(trained),
             accuracy=accuracy_table(adaptive),
             adaptive=of_all(adaptive, attack_tables),
             times=time_table(times),
@@ -174,6 +177,40 @@ def attack_of(cell: Mapping[str, Any]) -> str:
 def short(interval: Mapping[str, float] | None) -> str:
     """Write a proportion in percent; without its interval, where a row has many."""
     return NOT_EVALUATED if interval is None else f"{100 * interval['value']:.0f}"
+
+
+def trained_table(results: Mapping[str, Any]) -> str:
+    """Robust accuracy of models that a defence was trained into, and what each attack leaves.
+
+    Of the clips that are named rightly a sample is attacked: its interval, and its share of all
+    clips.
+    """
+    strengths = sorted({row["eps"] for row in results["robust"]})
+    rows = []
+    for name, system in results["systems"].items():
+        clean = system["accuracy"][NO_DEFENCE]
+        row = [name, share(clean)]
+        for eps in strengths:
+            (found,) = (r for r in results["robust"] if (r["system"], r["eps"]) == (name, eps))
+            if found["survive"] is None:
+                row += [NOT_EVALUATED, found["why"]]
+                continue
+            held = np.array([bit == "1" for bit in found["survivors"]])
+            clips = [str(number) for number in range(len(held))]
+            holds = proportion(held, clips, seed=results["seed"]).to_json()
+            each = [
+                f"{cell['title']}{', transferred' * (cell['protocol'] == 'transfer')} "
+                f"{100 * (1 - cell['asr']['value']):.0f}"
+                for cell in results["cells"]
+                if (cell["system"], cell["eps"]) == (name, eps)
+            ]
+            row.append(share({key: clean["value"] * holds[key] for key in holds}))
+            row.append("; ".join(each))
+        rows.append(row)
+    columns = ["model", "clean"]
+    for eps in strengths:
+        columns += [f"robust, ε {eps:g}", "clips that each attack leaves, %"]
+    return markdown(columns, rows)
 
 
 def time_table(times: Mapping[str, Any]) -> str:
