@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from nip_audio.evaluation.detector_judges import RATES, Judge
 from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.judged import Judged, JudgedSets
 from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
-from nip_audio.evaluation.quality import stoi, stoi_available
+from nip_audio.evaluation.quality import TooLittleSpeechError, stoi, stoi_available
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
@@ -154,24 +155,21 @@ class Bench:
         return kept.of(defence, examples, asked)
 
     def _intelligibility(self, examples: AdversarialSet, fooled: Hits) -> float | None:
-        """Median STOI of the first waveforms that fool; None for spectrograms, or if none does."""
+        """Median STOI of the first waveforms that fool, None if there is none.
+
+        There is none for spectrograms, where nothing fools, and where all clips are mostly pauses;
+        single ones that are do not count.
+        """
         rows = np.flatnonzero(fooled)[:LISTENED]
-        if examples.level != "raw" or len(rows) == 0 or not stoi_available():
+        if examples.level != "raw" or not stoi_available():
             return None
         clean = {item.id: item.samples for item in self.system.items}
-        rate = examples.sample_rate_hz
-        return float(
-            np.median(
-                [
-                    stoi(
-                        clean[examples.examples[row].id],
-                        examples.values([row]).x[0],
-                        sample_rate_hz=rate,
-                    )
-                    for row in rows
-                ]
-            )
-        )
+        rate, values = examples.sample_rate_hz, []
+        for row in rows:
+            original = clean[examples.examples[row].id]
+            with suppress(TooLittleSpeechError):
+                values.append(stoi(original, examples.values([row]).x[0], sample_rate_hz=rate))
+        return float(np.median(values)) if values else None
 
     @cached_property
     def embeddings(self) -> NDArray[np.float64]:

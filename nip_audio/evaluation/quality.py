@@ -17,13 +17,17 @@ from torch import Tensor
 
 from nip_audio.errors import InputError, MissingDependencyError
 
-__all__ = ["MAX_SNR_DB", "snr_db", "stoi", "stoi_available"]
+__all__ = ["MAX_SNR_DB", "TooLittleSpeechError", "snr_db", "stoi", "stoi_available"]
 
 MAX_SNR_DB = 200.0
 """Stands for no change at all, which has no ratio; float32 cannot hold a change this small."""
 
 MIN_DURATION_S = 0.4
 """STOI compares stretches of 30 frames, 12.8 ms apart."""
+
+
+class TooLittleSpeechError(InputError):
+    """A clip has too little speech for its intelligibility to be measured."""
 
 
 def snr_db(clean: Tensor, changed: Tensor) -> float:
@@ -63,8 +67,8 @@ def stoi(clean: Tensor, changed: Tensor, *, sample_rate_hz: int) -> float:
         A mean correlation: 1 is as clear as ``clean``, about 0 (or a little less) is lost.
 
     Raises:
-        InputError: If the two are no clips of one length, not finite, or ``clean`` is silent or
-            holds too little speech to tell.
+        InputError: If the two are no clips of one length, not finite, or ``clean`` is silent.
+        TooLittleSpeechError: If ``clean`` holds too little speech to tell.
         MissingDependencyError: Without the package pystoi.
     """
     clean, changed = _pair(clean, changed)
@@ -74,14 +78,14 @@ def stoi(clean: Tensor, changed: Tensor, *, sample_rate_hz: int) -> float:
         "speech without pauses for STOI; take a longer clip"
     )
     if len(clean) < MIN_DURATION_S * sample_rate_hz:
-        raise InputError(too_short)
+        raise TooLittleSpeechError(too_short)
     with warnings.catch_warnings():
         # pystoi would warn and return 1e-5, as if nothing were understood
         warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
         try:
             return float(measure(clean.cpu().numpy(), changed.cpu().numpy(), sample_rate_hz))
         except RuntimeWarning as err:
-            raise InputError(too_short) from err
+            raise TooLittleSpeechError(too_short) from err
 
 
 def stoi_available() -> bool:

@@ -11,10 +11,12 @@ import torch
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError, OutputError
+from nip_audio.evaluation import bench as bench_module
 from nip_audio.evaluation import defences as defences_module
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.defences import NO_DEFENCE, ask, make_defences
+from nip_audio.evaluation.quality import TooLittleSpeechError
 from nip_audio.evaluation.report import write_report
 from nip_audio.evaluation.runner import RESULTS_NAME, Runner
 from nip_audio.evaluation.tables import defence_table, dsr_table
@@ -247,3 +249,24 @@ def test_unwritable_folder_is_an_error(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         Runner(config, tmp_path / "file").run()
+
+
+def test_clips_that_are_mostly_pauses_have_no_intelligibility(
+    config, system, tmp_path, monkeypatch
+):
+    """They do not end the evaluation; where all are, there is no median."""
+    config = replace(config, attacks=config.attacks[:1], defences=())
+    bench = Bench.build(system, config, tmp_path / "evidence")
+    ((_, _, examples), *_) = Runner(config, tmp_path / "out").sets([bench], lambda *a: None)
+    fooled = np.ones(len(examples.examples), dtype=bool)
+    told = iter([0.5, None, 0.7, 0.9])
+
+    def measured(*args: object, **kwargs: object) -> float:
+        if (value := next(told, None)) is None:
+            raise TooLittleSpeechError("pauses")
+        return value
+
+    monkeypatch.setattr(bench_module, "stoi_available", lambda: True)
+    monkeypatch.setattr(bench_module, "stoi", measured)
+    assert bench._intelligibility(examples, fooled) == 0.7
+    assert bench._intelligibility(examples, fooled) is None
