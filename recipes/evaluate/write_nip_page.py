@@ -185,13 +185,18 @@ def trained_table(results: Mapping[str, Any]) -> str:
     Of the clips that are named rightly a sample is attacked: its interval, and its share of all
     clips.
     """
-    strengths = sorted({row["eps"] for row in results["robust"]})
+    worst = {
+        (row["system"], row["eps"]): row
+        for row in results["robust"]
+        if row["defence"] == NO_DEFENCE and row["level"] == "raw"
+    }
+    strengths = sorted({eps for _, eps in worst})
     rows = []
     for name, system in results["systems"].items():
         clean = system["accuracy"][NO_DEFENCE]
         row = [name, share(clean)]
         for eps in strengths:
-            (found,) = (r for r in results["robust"] if (r["system"], r["eps"]) == (name, eps))
+            found = worst[name, eps]
             if found["survive"] is None:
                 row += [NOT_EVALUATED, found["why"]]
                 continue
