@@ -205,21 +205,19 @@ def finished_set(recipe: Recipe, folder: Path) -> AdversarialSet | None:
 def make_set(
     recipe: Recipe, folder: Path, *, progress: Callable[[int], None] = lambda count: None
 ) -> AdversarialSet | None:
-    """Make what is missing of a set.
+    """Make what is missing of a set; several processes that make one share its parts.
 
     Args:
         recipe: What to make.
         folder: The set's own.
         progress: Called with the number of further examples.
 
-    Several processes that make one set share its parts.
-
     Returns:
         The set, or None if another process is still at some of it.
 
     Raises:
         AttackError: If the attack cannot apply.
-        OutputError: If the folder holds another set, or cannot be written.
+        OutputError: If the folder holds another set, is damaged, or cannot lock files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / _MANIFEST
@@ -358,8 +356,18 @@ class _Locks:
 
     @contextmanager
     def manifest(self) -> Iterator[None]:
-        """Wait for the manifest, and hold it."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
+        """Wait for the manifest, and hold it.
+
+        Raises:
+            OutputError: If the file system has no locks.
+        """
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
+        except OSError as err:
+            raise OutputError(
+                f"{self._file.name} is on a file system without locks ({err.strerror}); use "
+                "another --out"
+            ) from err
         try:
             yield
         finally:
@@ -370,7 +378,7 @@ class _Locks:
         """Hold a part if nobody else does; tell whether it was free."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # what POSIX says of a lock that is held
             yield False
             return
         try:

@@ -75,16 +75,17 @@ def table_five(all_results: Mapping[str, Results]) -> str:
     ours = (CLEAN_ONLY, FGSM, PGD, COMBINE, JOINED_CLEAN, JOINED_COMBINE)
     rows = []
     for system, results in all_results.items():
-        cells = [(attack, paper_cell(results, attack)) for attack in PAPERS]
-        cells += [(f"{a}, {n:,} steps", paper_cell(results, a, LONG)) for a, n in LONG.items()]
-        for attack, cell in cells:
-            theirs = PAPER.get((system, attack.split(",")[0]))
+        cells = [(attack, attack, paper_cell(results, attack)) for attack in PAPERS]
+        for attack, steps in LONG.items():
+            cells.append((attack, f"{attack}, {steps:,} steps", paper_cell(results, attack, LONG)))
+        for attack, title, cell in cells:
+            theirs = PAPER.get((system, attack))
             claimed = [f"{v:.4f}" for v in theirs] if theirs else ["–"] * 4
             if cell is None:
-                rows.append([TITLES[system], attack, NOT_EVALUATED, *claimed, *[NOT_EVALUATED] * 6])
+                rows.append([TITLES[system], title, NOT_EVALUATED, *claimed, *[NOT_EVALUATED] * 6])
                 continue
             judged = [number(cell["judges"][judge]["auroc"]) for judge in ours]
-            rows.append([TITLES[system], attack, str(cell["examples"]), *claimed, *judged])
+            rows.append([TITLES[system], title, str(cell["examples"]), *claimed, *judged])
     columns = [
         *("system", "attack", "examples", "paper: on FGSM", "on PGD", "MEH-FEST", "resynthesis"),
         *("ours: clean only", "on FGSM", "on PGD", "Combine"),
@@ -119,7 +120,7 @@ def found(judged: Mapping[str, Any]) -> str:
 
 
 def name_of(cell: Mapping[str, Any]) -> str:
-    """Attack, strength and, of PGD, steps."""
+    """Attack, strength and, where there are several, steps."""
     steps = f"-{cell['settings']['steps']}" if cell["attack"] in STEPS else ""
     return f"{cell['attack']}{steps}" + ("" if cell["eps"] is None else f" {cell['eps']:g}")
 
@@ -239,7 +240,7 @@ def adaptive_table(all_results: Mapping[str, Results]) -> str:
 
 
 def aim_table(all_results: Mapping[str, Results]) -> str:
-    """What was aimed at, and what the two main detectors reach."""
+    """What was aimed at, and what the main detectors reach."""
     rows = []
     for system, results in all_results.items():
         for judge in MAIN:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -170,6 +171,15 @@ def test_a_part_that_another_process_is_at_is_left_to_it(recipe, tmp_path, numbe
     whole = make_set(recipe, folder)
     alone = make_set(recipe, tmp_path / "alone")
     assert [e.sha256 for e in whole.examples] == [e.sha256 for e in alone.examples]
+
+
+def test_a_file_system_without_locks_is_an_error_not_a_wait(recipe, tmp_path, monkeypatch):
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("nip_audio.evaluation.adversarial_sets.fcntl.lockf", refuse)
+    with pytest.raises(OutputError, match="on a file system without locks .*another --out"):
+        make_set(recipe, tmp_path / "s")
 
 
 def test_what_a_process_that_died_was_at_is_made(recipe, tmp_path):
