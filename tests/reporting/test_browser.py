@@ -59,6 +59,10 @@ class Page:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         browser.get("about:blank")  # the same page with another #… would not be loaded anew
         browser.get(path.as_uri())
+        # on a busy machine the driver may come back before the old page is gone
+        self.until(
+            "location.href === arguments[0] && document.readyState === 'complete'", path.as_uri()
+        )
 
     def js(self, code, *arguments):
         return self.browser.execute_script(f"return {code}", *arguments)
