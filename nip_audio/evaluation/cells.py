@@ -8,6 +8,8 @@ from typing import Any
 
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.registry import attack_entry, make_attack
+from nip_audio.core.near import near_names
+from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_sets import Recipe
 from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies
@@ -71,7 +73,12 @@ class Cell:
 def plan_cells(
     config: EvaluationConfig, system: str, defences: Mapping[str, Defence | None]
 ) -> Iterator[Cell]:
-    """List the cells of one system, in the order of the configuration."""
+    """List the cells of one system, in the order of the configuration.
+
+    Raises:
+        InputError: If an attack names a defence that the system has not, or that does not stand
+            between the attacker and the model.
+    """
     for plan in config.attacks:
         if plan.systems and system not in plan.systems:
             continue
@@ -80,10 +87,21 @@ def plan_cells(
             names = [CLEAN_ONLY]
         elif plan.protocol == "adaptive":
             names = [n for n, d in defences.items() if d is not None and applies(d, plan.level)]
+            names = _chosen(plan, names) if plan.behind else names
         for eps in plan.eps:
             attack = make_attack(plan.attack, level=plan.level, eps=eps, settings=plan.settings)
             for name in names:
                 yield Cell(system, plan, attack, eps, name)
+
+
+def _chosen(plan: AttackPlan, names: Sequence[str]) -> Sequence[str]:
+    for name in plan.behind:
+        if name not in names:
+            raise InputError(
+                f"{plan.attack} is to go through defence {name!r}, which is unknown at level "
+                f"{plan.level}; {near_names(name, names)}"
+            )
+    return plan.behind
 
 
 def recipe_of(

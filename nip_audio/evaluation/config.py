@@ -84,6 +84,8 @@ class AttackPlan:
         source: For ``transfer``: the system that the attacker knows.
         detector: For ``adaptive``: whether he attacks the model together with the NCCR detector,
             rather than through each purifier.
+        behind: For ``adaptive``: names of the defences that he attacks, as the tables call them;
+            empty is all.
     """
 
     attack: str
@@ -96,6 +98,7 @@ class AttackPlan:
     protocol: Protocol = "unaware"
     source: str | None = None
     detector: bool = False
+    behind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
         required=("attack",),
         optional=(
             *("level", "eps", "items", "batch", "settings"),
-            *("systems", "protocol", "source", "detector"),
+            *("systems", "protocol", "source", "detector", "behind"),
         ),
     )
     eps = tuple(_strength(e, where) for e in _list(plan.get("eps", [None]), f"{where}.eps"))
@@ -220,9 +223,14 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
         protocol=protocol,
         source=source,
         detector=bool(plan.get("detector", False)),
+        behind=tuple(str(d) for d in _list(plan.get("behind", []), f"{where}.behind")),
     )
     if made.detector and (protocol != "adaptive" or made.level != "raw"):
         raise InputError(f"{where}: detector is for protocol adaptive at level raw; leave it out")
+    if made.behind and (protocol != "adaptive" or made.detector):
+        raise InputError(
+            f"{where}: behind is for protocol adaptive, through purifiers; leave it out"
+        )
     if attack_entry(made.attack).pictures_only:
         raise AttackError(f"{where}: {made.attack} is for pictures only; leave it out")
     for e in eps:  # wrong names, units and combinations are found now

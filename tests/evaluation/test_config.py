@@ -42,6 +42,10 @@ def test_reads_what_it_says(write_config, corpus):
         ),
         ({"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "transfer"}]}, "needs source"),
         ({"attacks": [{"attack": "fgsm", "eps": [0.1], "source": "x"}]}, "and no other, needs"),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": [0.1], "behind": ["noise 20 dB"]}]},
+            "behind is for protocol adaptive",
+        ),
         ({"defences": ["nois"]}, "defence 'nois' is unknown; near: noise"),
         ({"defences": [{"snr_db": 3}]}, "defence '' is unknown; known: guided"),
         ({"defences": [{"name": "noise", "snr": 3}]}, "key 'snr' is unknown; near: snr_db"),

@@ -65,6 +65,20 @@ def test_matrix_is_complete_and_written(results, tmp_path):
     assert json.loads((tmp_path / "out" / RESULTS_NAME).read_text()) == results
 
 
+def test_who_knows_some_defences_attacks_those_alone(write_config, tmp_path):
+    plan = ATTACKS[2] | {"behind": ["quantisation 8 bits"]}
+    config = read_config(write_config(attacks=[plan], defences=[{"name": "quantization"}]))
+    cells = Runner(config, tmp_path / "out").run()["cells"]
+    assert [c["attacked_defence"] for c in cells] == ["quantisation 8 bits"]
+
+
+def test_attacked_defences_that_are_not_there_are_refused(write_config, tmp_path):
+    plan = ATTACKS[2] | {"behind": ["noise 2 dB"]}
+    config = read_config(write_config(attacks=[plan]))
+    with pytest.raises(InputError, match="defence 'noise 2 dB', which is unknown.*noise 20 dB"):
+        Runner(config, tmp_path / "out").run()
+
+
 def test_no_defence_and_noise_stand_whatever_the_configuration(write_config, tmp_path):
     config = read_config(write_config())
     results = Runner(config, tmp_path / "out").run()
