@@ -16,6 +16,7 @@ from nip_audio.errors import AttackError, InputError
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
 __all__ = [
+    "OF_THE_PLAN",
     "GatePlan",
     "AttackPlan",
     "EvaluationConfig",
@@ -33,6 +34,10 @@ PROTOCOLS: Mapping[str, str] = {
 }
 """Who knows what. A published protocol in which the defence knows the label, the oracle, is for
 methods that need one; none of the defences here does."""
+
+
+OF_THE_PLAN = ("name", "gate", "systems")
+"""Keys of a defence's plan that are no settings of its own: which it is, and where it stands."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,8 @@ class EvaluationConfig:
         systems: Under attack.
         attacks: Made once each, whatever the defences.
         defences: Purifiers and defences inside the network, with settings, beside those that are
-            always there. The ``path`` of one that was fitted may hold ``{system}``, the system's
-            name.
+            always there; those that name ``systems`` are of these alone. The ``path`` of one that
+            was fitted may hold ``{system}``, the system's name.
         detect: Clips of each cell that the detectors judge; 0 is none, and fits none.
         controls: Clips that are changed harmlessly; 0 is none.
         seed: Of everything random.
@@ -181,7 +186,7 @@ def read_config(
         systems=systems,
         attacks=attacks,
         defences=tuple(
-            _defence(d, f"{path}: defences[{i}]", path)
+            _defence(d, f"{path}: defences[{i}]", path, [s.name for s in systems])
             for i, d in enumerate(_list(top.get("defences", []), f"{path}: defences"))
         ),
         detect=_whole(top.get("detect", 0), f"{path}: detect", least=0),
@@ -201,9 +206,7 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
         ),
     )
     eps = tuple(_strength(e, where) for e in _list(plan.get("eps", [None]), f"{where}.eps"))
-    chosen = tuple(str(s) for s in _list(plan.get("systems", []), f"{where}.systems"))
-    for name in chosen:
-        _known(name, systems, f"{where}: system")
+    chosen = _systems(plan.get("systems", []), where, systems)
     protocol = str(plan.get("protocol", "unaware"))
     _known(protocol, PROTOCOLS, f"{where}: protocol")
     source = plan.get("source")
@@ -238,6 +241,13 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
     return made
 
 
+def _systems(data: object, where: str, systems: Sequence[str]) -> tuple[str, ...]:
+    chosen = tuple(str(name) for name in _list(data, f"{where}.systems"))
+    for name in chosen:
+        _known(name, systems, f"{where}: system")
+    return chosen
+
+
 def _strength(value: object, where: str) -> float | None:
     """Read ε: a number, or a fraction such as 4/255."""
     if value is None:
@@ -248,7 +258,7 @@ def _strength(value: object, where: str) -> float | None:
         raise InputError(f"{where}: eps is {value!r}, expected 0.002 or a fraction 4/255") from err
 
 
-def _defence(data: object, where: str, config: Path) -> Mapping[str, Any]:
+def _defence(data: object, where: str, config: Path, systems: Sequence[str]) -> Mapping[str, Any]:
     if isinstance(data, str):
         data = {"name": data}
     plan = _checked(data, where)
@@ -256,13 +266,15 @@ def _defence(data: object, where: str, config: Path) -> Mapping[str, Any]:
     _known(name, DEFENCES, f"{where}: defence")
     entry = defence_entry(name)
     settings = _checked(
-        {key: value for key, value in plan.items() if key not in ("name", "gate")},
+        {key: value for key, value in plan.items() if key not in OF_THE_PLAN},
         where,
         required=entry.required,
         optional=entry.settings,
     )
     if "path" in settings:  # may hold {system}: what is fitted is fitted to one model
         settings["path"] = config.parent / str(settings["path"])
+    if "systems" in plan:
+        settings["systems"] = _systems(plan["systems"], where, systems)
     if "gate" in plan:
         settings["gate"] = _gate(plan["gate"], f"{where}: gate of {name}", config)
     return {"name": name, **settings}

@@ -16,7 +16,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.defended import defend
 from nip_audio.errors import InputError
-from nip_audio.evaluation.config import GatePlan
+from nip_audio.evaluation.config import OF_THE_PLAN, GatePlan
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.models.pretrained import PretrainedModel
@@ -53,7 +53,8 @@ def make_defences(
         pretrained: What fitted defences must have been fitted to.
         model: The same with the head under evaluation.
         tested: Content hashes of the test items.
-        system: Takes the place of ``{system}`` in paths.
+        system: Takes the place of ``{system}`` in paths; plans that name other ``systems`` are
+            left out.
 
     Raises:
         InputError: If a defence, or its gate, was fitted on a test item or does not fit the model,
@@ -63,7 +64,9 @@ def make_defences(
     found: list[Defence] = [GaussianNoise(snr_db=20.0, bounds=model.bounds)]
     hashes = set(tested)
     for plan in plans:
-        settings = {key: value for key, value in plan.items() if key not in ("name", "gate")}
+        if plan.get("systems") and system not in plan["systems"]:
+            continue
+        settings = {key: value for key, value in plan.items() if key not in OF_THE_PLAN}
         if "path" in settings:
             settings["path"] = _path(settings["path"], system)
         if "layers" in defence_entry(plan["name"]).settings and not settings.get("layers"):

@@ -63,7 +63,7 @@ def main() -> None:
             ),
             more=of_all(more, defence_table),
             gated=gated_table(more),
-            left_out=left_out_table(left_out),
+            left_out=of_all(left_out, left_out_table),
             trained=trained_table(trained),
             accuracy=accuracy_table(adaptive),
             adaptive=of_all(adaptive, attack_tables),
@@ -105,16 +105,19 @@ def _mean_rate(results: Mapping[str, Any], system: str, level: str, eps: float) 
     return f"{100 * sum(rates) / len(rates):.1f}, worst {100 * min(rates):.1f}"
 
 
-def known_table(adaptive: Mapping[str, Any]) -> str:
-    """How many examples of each strength succeed against each defence that the attacker knows."""
-    strengths = sorted({cell["eps"] for cell in adaptive["cells"]})
-    found: dict[str, dict[float, str]] = {}
-    for cell in adaptive["cells"]:
-        if not cell["attacked_defence"].startswith(MATCHED):
-            count = f"{cell['successes']} of {cell['attacked']}"
-            found.setdefault(cell["attacked_defence"], {})[cell["eps"]] = count
-    rows = [[name, *(counts[eps] for eps in strengths)] for name, counts in found.items()]
-    return markdown(["defence", *(f"ε {eps:g}" for eps in strengths)], rows)
+def known_table(results: Mapping[str, Any]) -> str:
+    """Robust accuracy behind the defences that every strong attack was made against."""
+    rows = []
+    for name, system in results["systems"].items():
+        attacked = dict.fromkeys(
+            cell["attacked_defence"]
+            for cell in results["cells"]
+            if (cell["system"], cell["protocol"]) == (name, "adaptive")
+        )
+        for defence in attacked:
+            clean = share(system["accuracy"][defence])
+            rows.append([name, defence, clean, *robust_columns(results, name, defence)])
+    return markdown(["system", "defence", "clean", *robust_names(results)], rows)
 
 
 GATED = "guided, gated by NCCR at {:g}"
@@ -125,6 +128,8 @@ KINDS = {
     "deepfool": "minimum",
     "jsma": "sparse",
     "fakebob": "score",
+    "square": "score",
+    "uap": "universal",
     "boundary": "decision",
     "hopskipjump": "decision",
 }
@@ -147,15 +152,14 @@ def gated_table(results: Mapping[str, Any]) -> str:
     return markdown(columns, rows)
 
 
-def left_out_table(results: Mapping[str, Any]) -> str:
+def left_out_table(results: Mapping[str, Any], system: str) -> str:
     """Success rates of purifiers that know all kinds of attacks, and all but one."""
-    ((_, system),) = results["systems"].items()
-    names = system["accuracy"]
+    names = results["systems"][system]["accuracy"]
     families = [family for family in FAMILIES if LEFT_OUT.format(family) in names]
     accuracy = [share(names["guided"]), *(short(names[LEFT_OUT.format(f)]) for f in families)]
     before, noise = short(names[NO_DEFENCE]), short(names[f"{MATCHED}guided"])
     rows = [[f"none: benign clips, undefended {before}", "", "", "", "", *accuracy, noise]]
-    for cell in results["cells"]:
+    for cell in (cell for cell in results["cells"] if cell["system"] == system):
         found = {row["defence"]: row["dsr"] for row in cell["defences"]}
         kind = KINDS[cell["attack"]]
         rates = [short(found[LEFT_OUT.format(family)]) for family in families]
@@ -180,42 +184,71 @@ def short(interval: Mapping[str, float] | None) -> str:
 
 
 def trained_table(results: Mapping[str, Any]) -> str:
-    """Robust accuracy of models that a defence was trained into, and what each attack leaves.
+    """Robust accuracy of models that a defence was trained into."""
+    rows = [
+        [
+            name,
+            share(system["accuracy"][NO_DEFENCE]),
+            *robust_columns(results, name, NO_DEFENCE),
+        ]
+        for name, system in results["systems"].items()
+    ]
+    return markdown(["model", "clean", *robust_names(results)], rows)
 
-    Of the clips that are named rightly a sample is attacked: its interval, and its share of all
-    clips.
+
+def robust_names(results: Mapping[str, Any]) -> list[str]:
+    """Name what ``robust_columns`` returns."""
+    return [
+        title
+        for eps in strengths_of(results)
+        for title in (f"robust, ε {eps:g}", "clips that each attack leaves, %")
+    ]
+
+
+def robust_columns(results: Mapping[str, Any], system: str, defence: str) -> list[str]:
+    """Worst case over strong attacks at every ε, as a share of all clips; and each attack alone.
+
+    Of the clips that the undefended model names rightly a sample is attacked: its interval, and
+    its share of all clips.
     """
     worst = {
-        (row["system"], row["eps"]): row
+        row["eps"]: row
         for row in results["robust"]
-        if row["defence"] == NO_DEFENCE and row["level"] == "raw"
+        if (row["system"], row["defence"], row["level"]) == (system, defence, "raw")
     }
-    strengths = sorted({eps for _, eps in worst})
-    rows = []
-    for name, system in results["systems"].items():
-        clean = system["accuracy"][NO_DEFENCE]
-        row = [name, share(clean)]
-        for eps in strengths:
-            found = worst[name, eps]
-            if found["survive"] is None:
-                row += [NOT_EVALUATED, found["why"]]
-                continue
-            held = np.array([bit == "1" for bit in found["survivors"]])
-            clips = [str(number) for number in range(len(held))]
-            holds = proportion(held, clips, seed=results["seed"]).to_json()
-            each = [
-                f"{cell['title']}{', transferred' * (cell['protocol'] == 'transfer')} "
-                f"{100 * (1 - cell['asr']['value']):.0f}"
-                for cell in results["cells"]
-                if (cell["system"], cell["eps"]) == (name, eps)
-            ]
-            row.append(share({key: clean["value"] * holds[key] for key in holds}))
-            row.append("; ".join(each))
-        rows.append(row)
-    columns = ["model", "clean"]
-    for eps in strengths:
-        columns += [f"robust, ε {eps:g}", "clips that each attack leaves, %"]
-    return markdown(columns, rows)
+    named = results["systems"][system]["accuracy"][NO_DEFENCE]["value"]
+    columns = []
+    for eps in strengths_of(results):
+        found = worst[eps]
+        if found["survive"] is None:
+            columns += [NOT_EVALUATED, found["why"]]
+            continue
+        held = np.array([bit == "1" for bit in found["survivors"]])
+        clips = [str(number) for number in range(len(held))]
+        holds = proportion(held, clips, seed=results["seed"]).to_json()
+        each = [
+            f"{cell['title']}{', transferred' * (cell['protocol'] == 'transfer')} {left:.0f}"
+            for cell in results["cells"]
+            if (cell["system"], cell["eps"]) == (system, eps)
+            and (left := left_by(cell, defence)) is not None
+        ]
+        columns += [share({key: named * holds[key] for key in holds}), "; ".join(each)]
+    return columns
+
+
+def left_by(cell: Mapping[str, Any], defence: str) -> float | None:
+    """Percent of the clips that an attack on a defence leaves; None if it is on another."""
+    if cell["attacked_defence"] == defence:
+        return 100 * (1 - float(cell["asr"]["value"]))
+    if cell["protocol"] != "transfer":
+        return None
+    rights = [row["right"] for row in cell["defences"] if row["defence"] == defence]
+    return 100 * rights[0].count("1") / len(rights[0]) if rights else None
+
+
+def strengths_of(results: Mapping[str, Any]) -> list[float]:
+    """ε of the robust accuracies."""
+    return sorted({row["eps"] for row in results["robust"] if row["level"] == "raw"})
 
 
 def time_table(times: Mapping[str, Any]) -> str:

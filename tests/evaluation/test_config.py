@@ -6,6 +6,7 @@ import pytest
 
 from nip_audio.errors import AttackError, InputError
 from nip_audio.evaluation.config import GatePlan, read_config
+from nip_audio.evaluation.defences import make_defences
 
 SHIPPED = Path(__file__).parents[2] / "recipes/evaluate"
 
@@ -49,6 +50,7 @@ def test_reads_what_it_says(write_config, corpus):
         ({"defences": ["nois"]}, "defence 'nois' is unknown; near: noise"),
         ({"defences": [{"snr_db": 3}]}, "defence '' is unknown; known: guided"),
         ({"defences": [{"name": "noise", "snr": 3}]}, "key 'snr' is unknown; near: snr_db"),
+        ({"defences": [{"name": "jpeg", "systems": ["y"]}]}, "system 'y' is unknown; known: x"),
         ({"defences": ["guided"]}, r"defences\[0\] lacks path; add it"),
         ({"defences": [{"name": "median", "gate": 1}]}, "gate of median is 1, expected keys"),
         ({"defences": [{"name": "median", "gate": {"fpr": 1}}]}, "gate of median lacks calibrat"),
@@ -69,6 +71,14 @@ def test_wrong_place_is_named(write_config, changes, match):
 def test_what_was_fitted_lies_beside_the_configuration(write_config, tmp_path):
     config = read_config(write_config(defences=[{"name": "pool", "path": "{system}.pool"}]))
     assert config.defences == ({"name": "pool", "path": tmp_path / "{system}.pool"},)
+
+
+def test_a_defence_may_stand_before_some_systems_alone(write_config, system):
+    plans = [{"name": "median", "systems": ["x"]}, {"name": "jpeg", "systems": []}]
+    config = read_config(write_config(defences=plans))
+    for name, expected in (("x", ["median 3", "JPEG 50"]), ("y", ["JPEG 50"])):
+        found = make_defences(config.defences, system.pretrained, system.model, (), system=name)
+        assert [d for d in found if d.startswith(("median", "JPEG"))] == expected
 
 
 def test_so_are_the_gates_of_purifiers(write_config, tmp_path):
