@@ -42,9 +42,9 @@ def main() -> None:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("nip", "nip_models", "nip_adaptive", "purifier_time")
     )
-    more, left_out, trained = (
+    more, left_out, trained, combined, seeds = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("nip_more", "nip_left_out", "nip_trained")
+        for name in ("nip_more", "nip_left_out", "nip_trained", "nip_combined", "nip_seeds")
     )
     done = len(first["cells"]) + len(others["cells"])
     missing = len(first["unfinished"]) + len(others["unfinished"])
@@ -56,6 +56,8 @@ def main() -> None:
             cells=f"{done} of {done + missing}",
             summary=summary_table(first, others),
             known=known_table(adaptive),
+            combined=known_table(combined),
+            seeds=seeds_table(seeds),
             defences="\n".join(of_all(results, defence_table) for results in (first, others)),
             guided="\n".join(
                 of_all(results, lambda r, s: dsr_table(r, s, "guided"))
@@ -196,6 +198,22 @@ def trained_table(results: Mapping[str, Any]) -> str:
     return markdown(["model", "clean", *robust_names(results)], rows)
 
 
+def seeds_table(results: Mapping[str, Any]) -> str:
+    """Success rates of purifiers that differ in the seed of their training alone."""
+    rows, attacks = [], []
+    for name, system in results["systems"].items():
+        cells = [cell for cell in results["cells"] if cell["system"] == name]
+        attacks = [f"{LEVELS[cell['level']]}, ε {strength_of(cell)}" for cell in cells]
+        rates = [
+            share(row["dsr"])
+            for cell in cells
+            for row in cell["defences"]
+            if row["defence"] == "guided"
+        ]
+        rows.append([name, *(short(system["accuracy"][d]) for d in (NO_DEFENCE, "guided")), *rates])
+    return markdown(["system", "clean, undefended", "clean, guided", *attacks], rows)
+
+
 def robust_names(results: Mapping[str, Any]) -> list[str]:
     """Name what ``robust_columns`` returns."""
     return [
@@ -219,7 +237,7 @@ def robust_columns(results: Mapping[str, Any], system: str, defence: str) -> lis
     named = results["systems"][system]["accuracy"][NO_DEFENCE]["value"]
     columns = []
     for eps in strengths_of(results):
-        found = worst[eps]
+        found = worst.get(eps, {"survive": None, "why": "no attack at this ε"})
         if found["survive"] is None:
             columns += [NOT_EVALUATED, found["why"]]
             continue
