@@ -1,39 +1,69 @@
-# `make demo` and `make test` each do everything: virtual environment, installation, run.
+# `make demo` and `make test` each do everything: virtual environment, installation, run. They install
+# the exact versions of locks/ (Linux x86-64, Python 3.11 to 3.13); elsewhere, and with LOCKED=no, pip
+# chooses within the ranges of pyproject.toml, as `make test-newest` does.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint types unit clean
+# whether the locks are made for this machine
+LOCKED ?= $(shell $(PYTHON) -c 'import platform as p, sys; fits = (p.system(), p.machine()) == \
+	("Linux", "x86_64") and (3, 11) <= sys.version_info[:2] <= (3, 13); print("yes" if fits else "no")')
 
-demo: $(STAMP)
-	@rm -rf demo-report
-	@$(BIN)/nip-audio screen examples/enrolment --out demo-report; code=$$?; \
-	if [ $$code -gt 1 ]; then exit $$code; fi; \
-	echo; echo "What was really done to these files:"; cat examples/what_was_done.tsv; \
-	echo; echo "Exit code $$code: 0 would be clean, 1 says that something was flagged."; \
-	echo "To look at: demo-report/report.html. Next: $(BIN)/nip-audio screen YOUR_FOLDER --out report"
+.PHONY: demo test test-newest lint types unit lock clean
+
+demo: $(VENV)/.run
+	@$(BIN)/python examples/check_demo.py
 
 test: lint types unit
 
-lint: $(STAMP)
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # one thread a process, and as many processes as there are cores, up to four: each needs a gigabyte or two
-unit: $(STAMP)
+unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-$(STAMP): pyproject.toml
+# what a user of today gets from an index, without the locks
+test-newest:
+	$(MAKE) test VENV=.venv-newest LOCKED=no
+
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(STAMP)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml locks/run.txt | $(VENV)/bin/python
+ifeq ($(LOCKED),yes)
+	$(PIP) install --quiet --require-hashes --no-deps -r locks/run.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+else
+	$(PIP) install --quiet --upgrade "pip>=24"
+	$(PIP) install --quiet --editable .
+endif
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml locks/dev.txt | $(VENV)/bin/python
+ifeq ($(LOCKED),yes)
+	$(PIP) install --quiet --require-hashes --no-deps -r locks/dev.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+else
+	$(PIP) install --quiet --upgrade "pip>=24"
+	$(PIP) install --quiet --editable '.[dev]'
+endif
+	@touch $@ $(VENV)/.run
+
+# needs uv; TORCH holds the pair back or forward: make lock TORCH=2.15.0
+TORCH ?= 2.14.1
+LOCK := uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet
+lock:
+	echo "torch==$(TORCH)" | $(LOCK) --extra dev --constraint - --output-file locks/dev.txt
+	$(LOCK) --constraint locks/dev.txt --output-file locks/run.txt
 
 clean:
-	rm -rf $(VENV) demo-report
+	rm -rf $(VENV) .venv-newest demo-report

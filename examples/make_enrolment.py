@@ -43,10 +43,11 @@ SENTENCES = (
     "Seven quick questions are enough to find out whether the machine is listening.",
 )
 WHAT_WAS_DONE = (
-    ("alba/alba-3.flac", "attacked with PGD, eps 0.005: no longer accepted as alba"),
-    ("clara/clara-2.flac", "attacked with PGD, eps 0.005: accepted as bruno"),
-    ("dexter/dexter-4.flac", "not dexter's: a copy of edith-4"),
-    ("edith/edith-4.flac", "edith's own, which lies under dexter as well"),
+    ("file", "verdict", "what_was_done"),
+    ("alba/alba-3.flac", "adversarial", "attacked by PGD, eps 0.005: no longer accepted as alba"),
+    ("clara/clara-2.flac", "adversarial", "attacked by PGD, eps 0.005: accepted as bruno"),
+    ("dexter/dexter-4.flac", "duplicate", "not dexter's: a copy of edith-4"),
+    ("edith/edith-4.flac", "duplicate", "edith's own, which also lies in dexter's folder"),
 )
 STRONG = GradientAttack("pgd", eps=0.005, steps=20)
 
@@ -93,7 +94,7 @@ def main() -> None:
             f"{relative}: {result.aim}; {result.score_before:.3f} → {result.score_after:.3f}, "
             f"fools the model: {result.fools}, SNR {result.snr_db:.0f} dB"
         )
-    key = "".join(f"{path}\t{what}\n" for path, what in WHAT_WAS_DONE)
+    key = "".join("\t".join(row) + "\n" for row in WHAT_WAS_DONE)
     (FOLDER.parent / "what_was_done.tsv").write_text(key, encoding="utf-8")
 
 

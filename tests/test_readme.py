@@ -32,16 +32,3 @@ def test_every_command_it_names_exists(capsys):
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
-
-
-def test_demo_finds_what_was_done_and_nothing_else(tmp_path):
-    """`make demo` as a test: the answer key is the list of flagged files."""
-    out = tmp_path / "report"
-    assert main(["screen", str(ROOT / "examples/enrolment"), "--out", str(out)]) == 1
-    lines = (ROOT / "examples/what_was_done.tsv").read_text(encoding="utf-8").splitlines()
-    expected = {line.split("\t")[0] for line in lines}
-    records = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    flagged = {
-        re.search(r'"id": "([^"]+)"', r)[1] for r in records if '"verdict": "clean"' not in r
-    }
-    assert flagged == expected
