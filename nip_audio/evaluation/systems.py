@@ -22,9 +22,9 @@ from nip_audio.errors import InputError
 from nip_audio.evaluation.config import EvaluationConfig, SystemPlan
 from nip_audio.evaluation.identification import read_crops
 from nip_audio.evaluation.roles import refuse_overlap
-from nip_audio.integrations.corpus import read_split, recording_of
 from nip_audio.models.enrolment import enrol
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.training.corpus import read_split, recording_of
 
 __all__ = [
     "EvaluatedSystem",

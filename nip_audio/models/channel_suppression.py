@@ -19,7 +19,7 @@ class ChannelSuppression(nn.Module):
     A dense classifier M looks at each channel's mean over time, and channel k is multiplied by
     M[c, k], its weight for class c: in training the true one, else the one that M itself names.
     The training adds the cross-entropy of M's scores to the loss
-    (``nip_audio.integrations.defence_training``).
+    (``nip_audio.training.defence_training``).
 
     The choice of a class has no gradient; given the choice, the module is differentiable.
 

@@ -4,7 +4,7 @@ A directory holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weig
 the SHA-256 of every other file. No pickle is ever read, and the YAML may instantiate a short list
 of classes only, so that loading a directory from a stranger cannot run a stranger's code.
 
-The YAML may end in a section for SpeechBrain (``nip_audio.integrations.encoder_classifier``). It is
+The YAML may end in a section for SpeechBrain (``nip_audio.speechbrain.encoder_classifier``). It is
 cut out here, never built and so never checked either: SpeechBrain's own ``from_hparams`` runs
 whatever a YAML names. What this module loads is therefore not proven safe for ``from_hparams``; use
 ``as_encoder_classifier`` on what was loaded here, or give SpeechBrain trusted directories only.

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from nip_audio.integrations.corpus import deal_roles, read_split, write_manifests
+from nip_audio.training.corpus import deal_roles, read_split, write_manifests
 
 
 def prepare_librispeech(

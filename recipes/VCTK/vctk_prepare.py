@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nip_audio.errors import InputError
-from nip_audio.integrations.corpus import deal_roles, read_split, write_manifests
+from nip_audio.training.corpus import deal_roles, read_split, write_manifests
 
 AUDIO_FOLDER = "wav48_silence_trimmed"
 INFO_NAME = "speaker-info.txt"

@@ -16,9 +16,9 @@ from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch
-from nip_audio.integrations.guard import Guard
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
+from nip_audio.speechbrain.guard import Guard
 
 BANDS = 24
 

@@ -11,7 +11,7 @@ import soundfile
 
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.errors import InputError
-from nip_audio.integrations.corpus import ROLES
+from nip_audio.training.corpus import ROLES
 
 SUBSETS = ("train-clean-100", "dev-clean")
 

@@ -13,7 +13,7 @@ import soundfile
 from nip_audio import read_audio
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.errors import InputError
-from nip_audio.integrations.corpus import ROLES
+from nip_audio.training.corpus import ROLES
 
 # rows of speaker-info.txt as they are, blanks and all; s5's is made up
 INFO = """\

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nip_audio.integrations.training import train
+from nip_audio.training.training import train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from prepare import prepare
