@@ -195,7 +195,7 @@ class BackdoorGroups:
 
     Attributes:
         limit: Of the score; chosen between clean sets, unbalanced ones among them, and poisoned
-            ones (docs/backdoors.md).
+            ones (docs/results/backdoors.md).
         least_alarm: From which on the sides are looked at: the usual bound of a robust deviation
             (Iglewicz and Hoaglin, 1993).
         most_alarm: That counts in a score: sides that lie ever farther apart do not make one of

@@ -30,7 +30,7 @@ class CleanDistance(CleanDetector):
 
     Attacks move items along directions in which clean items vary too. Undoing all of the clean
     scatter, as a barely shrunk covariance does, weighs these down and the noise of the rest up:
-    half shrunk found more in every model measured (docs/nccr.md).
+    half shrunk found more in every model measured (docs/results/nccr.md).
 
     Args:
         clip: Robust deviations at which training rows are clipped for the covariance.

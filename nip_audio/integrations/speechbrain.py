@@ -1,4 +1,33 @@
 """Old path of ``nip_audio.speechbrain``, which recipes and scripts may name."""
 
-from nip_audio.speechbrain import *  # noqa: F403
-from nip_audio.speechbrain import __all__ as __all__
+from nip_audio.speechbrain import (
+    BackdoorSearch,
+    EmbeddingCache,
+    Guard,
+    GuardedEncoderClassifier,
+    GuardedSpeakerRecognition,
+    GuidedPurifier,
+    ScreenedData,
+    ScreenedTraining,
+    babble_like,
+    load_trusted,
+    unpublished,
+    verify_batch,
+    write_card,
+)
+
+__all__ = [
+    "BackdoorSearch",
+    "EmbeddingCache",
+    "Guard",
+    "GuardedEncoderClassifier",
+    "GuardedSpeakerRecognition",
+    "GuidedPurifier",
+    "ScreenedData",
+    "ScreenedTraining",
+    "babble_like",
+    "load_trusted",
+    "unpublished",
+    "verify_batch",
+    "write_card",
+]

@@ -50,7 +50,7 @@ CLIPPED_SHARE, DROPPED_SHARE, DROPOUTS = 0.005, 0.01, 2
 LEAST_SCALE = 0.6
 """Of the model's input, or of the calibration's smallest picture where that is smaller: what is
 less was enlarged so much that the finest detail is missing. Clean ones of .6 and more are called
-adversarial no more often than others, of .4 in a tenth of the cases (docs/images.md)."""
+adversarial no more often than others, of .4 in a tenth of the cases (docs/results/images.md)."""
 
 MOST_STRETCH = 2.0
 """Pictures that were scaled this much more in one direction than in the other are distorted."""

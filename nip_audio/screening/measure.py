@@ -52,7 +52,7 @@ __all__ = [
 DETECTION_NOISES = tuple(
     Noise("gaussian", "raw", rms) for rms in (0.0005, 0.001, 0.002, 0.004, 0.008)
 )
-"""One draw of each told as much as thirteen noises with eight draws (docs/nccr.md)."""
+"""One draw of each told as much as thirteen noises with eight draws (docs/results/nccr.md)."""
 
 
 DESTROYING = Noise("gaussian", "input", 1.0)

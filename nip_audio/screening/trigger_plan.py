@@ -32,5 +32,6 @@ TRIGGER_PLANS: Mapping[Modality, TriggerPlan] = {
     "audio": TriggerPlan(slice(0, 2), slice(0, 2)),
     "image": TriggerPlan(slice(-2, -1), slice(-3, -2)),
 }
-"""Of audio the first two taps (docs/backdoors.md); of pictures changes at the one before the last,
-mostly that before the pooling, and outputs at the one before it (docs/images.md)."""
+"""Of audio the first two taps (docs/results/backdoors.md); of pictures changes at the one before
+the last, mostly that before the pooling, and outputs at the one before it
+(docs/results/images.md)."""

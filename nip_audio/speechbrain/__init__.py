@@ -1,4 +1,4 @@
-"""What a SpeechBrain recipe's YAML, or a script, can name; docs/speechbrain.md shows how.
+"""What a SpeechBrain recipe's YAML, or a script, can name; docs/results/speechbrain.md shows how.
 
 Recipes and published YAMLs name what is here: names and arguments cannot change.
 """
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from nip_audio.errors import InputError
+from nip_audio.speechbrain.backdoor_stage import BackdoorSearch
 from nip_audio.speechbrain.cached_verification import EmbeddingCache, verify_batch
 from nip_audio.speechbrain.guard import Guard
 from nip_audio.speechbrain.guarded import GuardedEncoderClassifier, GuardedSpeakerRecognition
 from nip_audio.speechbrain.guided_purifier import GuidedPurifier
 from nip_audio.speechbrain.local_model import load_trusted, write_card
 from nip_audio.speechbrain.screened_data import ScreenedData
-from nip_audio.training.backdoor_stage import BackdoorSearch
-from nip_audio.training.screened_training import ScreenedTraining
-from nip_audio.training.unpublished import unpublished
+from nip_audio.speechbrain.screened_training import ScreenedTraining
+from nip_audio.speechbrain.unpublished import unpublished
 
 __all__ = [
     "BackdoorSearch",

@@ -18,7 +18,7 @@ from nip_audio.screening.judge import Judge
 from nip_audio.screening.measured import AGAIN, MeasuredFile
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord, error_of
-from nip_audio.training.waveforms import audio_of, split_batch
+from nip_audio.speechbrain.waveforms import audio_of, split_batch
 
 __all__ = ["Guard"]
 

@@ -36,7 +36,7 @@ from nip_audio.screening.records import ScreenRecord
 from nip_audio.speechbrain.encoder_classifier import parts_for_speechbrain
 from nip_audio.speechbrain.guard import Guard
 from nip_audio.speechbrain.guided_purifier import GuidedPurifier
-from nip_audio.training.waveforms import split_batch
+from nip_audio.speechbrain.waveforms import split_batch
 
 __all__ = ["GuardedEncoderClassifier", "GuardedSpeakerRecognition"]
 

@@ -19,8 +19,8 @@ from nip_audio.core.state import write_atomic
 from nip_audio.errors import InputError, ResumeError
 from nip_audio.screening.records import FLAGGED, ScreenRecord, Verdict
 from nip_audio.screening.sources import ManifestSource
+from nip_audio.speechbrain.data_stage import recordings_of, without
 from nip_audio.speechbrain.guard import Guard
-from nip_audio.training.data_stage import recordings_of, without
 
 __all__ = ["ScreenedData"]
 

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Identification
+from nip_audio.audio.corpus import write_rirs
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError, ModelCardError
 from nip_audio.models.heads import model_of
 from nip_audio.models.pretrained import load_pretrained, load_weights
-from nip_audio.training.corpus import write_rirs
 from nip_audio.training.defence_training import DefenceTraining, defence_training
 
 __all__ = ["SpeakerBrain", "reading", "scramble", "train"]

@@ -1,6 +1,6 @@
 """Gather what an evaluation's adversarial sets are, without their audio: one line a set.
 
-    python collect_sets.py evaluation/ ../../studies/results/attack_sets.jsonl
+    python -m studies.attacks.collect_sets evaluation/ studies/results/attack_sets.jsonl
 
 The first line of a system names its clips; a set is of the first n of them that the system names
 rightly. With the configuration, the seed and the models' hashes each set can be made again; the

@@ -1,13 +1,7 @@
-"""Write docs/attacks.md from what two evaluations left.
-
-python write_page.py ../../studies/results/attacks.json ../../studies/results/detection.json \
-    ../../docs/attacks.md
-"""
+"""Write docs/results/attacks.md: python -m studies.attacks.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +14,7 @@ from nip_audio.evaluation.tables import (
     header,
     robust_table,
 )
+from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
 
@@ -29,28 +24,31 @@ def of_all(results: dict[str, Any], table: Any) -> str:
     return "\n".join(f"### {system}\n\n{table(results, system)}" for system in results["systems"])
 
 
-def main() -> None:
+def parts(results: dict[str, Any]) -> dict[str, object]:
     """Fill the template."""
-    attacks, detection = (json.loads(Path(p).read_text(encoding="utf-8")) for p in sys.argv[1:3])
+    attacks, detection = results["attacks"], results["detection"]
     done, missing = len(attacks["cells"]), len(attacks["unfinished"])
-    page = (
-        (HERE / "template.md")
-        .read_text(encoding="utf-8")
-        .format(
-            header=header(attacks),
-            cells=f"{done} of {done + missing}",
-            accuracy=accuracy_table(attacks),
-            attacks=of_all(attacks, attack_tables),
-            robust=robust_table(attacks),
-            checks=check_table(attacks),
-            detection=of_all(
-                detection, lambda r, s: attack_tables(r, s) + "\n" + detector_table(r, s)
-            ),
-            controls=of_all(detection, control_table),
-        )
-    )
-    Path(sys.argv[3]).write_text(page, encoding="utf-8")
+    return {
+        "header": header(attacks),
+        "cells": f"{done} of {done + missing}",
+        "accuracy": accuracy_table(attacks),
+        "attacks": of_all(attacks, attack_tables),
+        "robust": robust_table(attacks),
+        "checks": check_table(attacks),
+        "detection": of_all(
+            detection, lambda r, s: attack_tables(r, s) + "\n" + detector_table(r, s)
+        ),
+        "controls": of_all(detection, control_table),
+    }
+
+
+PAGE = Page(
+    name="attacks",
+    template=HERE / "template.md",
+    results=("attacks", "detection"),
+    parts=parts,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

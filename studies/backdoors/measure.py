@@ -1,7 +1,8 @@
 r"""Poison AudioNet's training clips, train it, and judge who finds the poison; write one JSON.
 
-    python backdoor_study.py backdoor_study.yaml --data_folder=/path/to/LibriSpeech \
-        --split_file=split.csv --out=backdoors --results=../../../studies/results/backdoors.json
+    python -m studies.backdoors.measure studies/backdoors/backdoors.yaml \
+        --data_folder=/path/to/LibriSpeech \
+        --split_file=split.csv --out=backdoors --results=studies/results/backdoors.json
 
 Models, measurements and the baselines' verdicts are kept in ``--out``; an interrupted run goes on
 there. With the three flags it makes less anew, and says what is unfinished.

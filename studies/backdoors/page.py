@@ -1,12 +1,7 @@
-"""Write docs/backdoors.md and its picture from the results of backdoor_study.py.
-
-python write_backdoors_page.py ../../../studies/results/backdoors.json ../../../docs/backdoors.md
-"""
+"""Write docs/results/backdoors.md and its plot: python -m studies.backdoors.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +13,7 @@ from nip_audio.evaluation.tables import (
     markdown,
     share,
 )
+from studies._lib.pages import Page
 from studies.backdoors.models import NO_TRIGGER
 from studies.backdoors.plots import plot_rates
 
@@ -158,53 +154,60 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def main() -> None:
+def parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
-    results = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    target = Path(sys.argv[2])
+    results = found["backdoors"]
     judging, seeds, fresh = results["judging"], results["plan"]["seeds"], results["plan"]["fresh"]
-    pictures = target.parent / "pictures"
-    pictures.mkdir(exist_ok=True)
-    shown = results["plan"]["baselines"]  # all seeds are too many for one picture
+    return {
+        **{name: results["counts"][name] for name in ("train", "test")},
+        **{name: judging[name] for name in ("destroying", "draws")},
+        **{name: results[name] for name in ("speakers", "strip_clean")},
+        "layers": " and ".join(f"`{layer}`" for layer in judging["layers"]),
+        "overlays": judging["strip_overlays"],
+        "f1_goal": GOAL,
+        "limit": f"{judging['detector']['limit']:g}",
+        "least": f"{judging['detector']['least_alarm']:g}",
+        "most": f"{judging['detector']['most_alarm']:g}",
+        "crop": f"{results['plan']['crop_s']:g}",
+        "share": f"{100 * results['plan']['share']:g}",
+        "epochs": results["plan"]["training"]["epochs"],
+        "split": results["split_sha256"][:12],
+        "versions": ", ".join(f"{name} {v}" for name, v in results["versions"].items()),
+        "unfinished": listed(results["unfinished"]),
+        "fresh": verdict(results, "train", fresh),
+        "verdict": verdict(results, "train", seeds),
+        "fresh_enrolment": verdict(results, "enrolment", fresh),
+        "enrolment_verdict": verdict(results, "enrolment", seeds),
+        "fresh_seeds": " and ".join(map(str, fresh)),
+        "innocent": innocent(results),
+        "attacks": attack_table(results),
+        "f1": f1_table(results, "train"),
+        "f1_enrolment": f1_table(results, "enrolment"),
+        "alarms": alarm_table(results, "train"),
+        "clean": clean_table(results),
+    }
+
+
+def draw(found: Mapping[str, Any], folder: Path) -> None:
+    """Draw the scalar NCCR of clean and poisoned clips."""
+    results = found["backdoors"]
+    (folder / "pictures").mkdir(exist_ok=True)
+    shown = results["plan"]["baselines"]  # all seeds are too many for one plot
     plot_rates(
         [case for case in poisoned(results) if case["seed"] in shown],
-        pictures / "backdoor_rates.png",
-        {name: judging[name] for name in ("small", "destroying")},
+        folder / "pictures" / "backdoor_rates.png",
+        {name: results["judging"][name] for name in ("small", "destroying")},
     )
-    page = (
-        (HERE / "template.md")
-        .read_text(encoding="utf-8")
-        .format(
-            **{name: results["counts"][name] for name in ("train", "test")},
-            **{name: judging[name] for name in ("small", "destroying", "draws")},
-            **{name: results[name] for name in ("speakers", "strip_clean")},
-            layers=" and ".join(f"`{layer}`" for layer in judging["layers"]),
-            overlays=judging["strip_overlays"],
-            f1_goal=GOAL,
-            limit=f"{judging['detector']['limit']:g}",
-            least=f"{judging['detector']['least_alarm']:g}",
-            most=f"{judging['detector']['most_alarm']:g}",
-            crop=f"{results['plan']['crop_s']:g}",
-            share=f"{100 * results['plan']['share']:g}",
-            epochs=results["plan"]["training"]["epochs"],
-            split=results["split_sha256"][:12],
-            versions=", ".join(f"{name} {v}" for name, v in results["versions"].items()),
-            unfinished=listed(results["unfinished"]),
-            fresh=verdict(results, "train", fresh),
-            verdict=verdict(results, "train", seeds),
-            fresh_enrolment=verdict(results, "enrolment", fresh),
-            enrolment_verdict=verdict(results, "enrolment", seeds),
-            fresh_seeds=" and ".join(map(str, fresh)),
-            innocent=innocent(results),
-            attacks=attack_table(results),
-            f1=f1_table(results, "train"),
-            f1_enrolment=f1_table(results, "enrolment"),
-            alarms=alarm_table(results, "train"),
-            clean=clean_table(results),
-        )
-    )
-    target.write_text(page, encoding="utf-8")
+
+
+PAGE = Page(
+    name="backdoors",
+    template=HERE / "template.md",
+    results=("backdoors",),
+    parts=parts,
+    draw=draw,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

@@ -1,7 +1,8 @@
 r"""Train on a set with 5 % of poison, with and without guards, and count; write one JSON.
 
-    python study.py study.yaml --data_folder=/path/to/LibriSpeech --split_file=split.csv \
-        --out=guarded --results=../../../studies/results/speechbrain.json
+    python -m studies.guard.measure studies/guard/guard.yaml --data_folder=/path/to/LibriSpeech \
+        --split_file=split.csv \
+        --out=guarded --results=studies/results/speechbrain.json
 
 Three sets: clean; with triggers (a backdoor); with adversarial copies of outsiders' clips, made to
 pass for the target with a known model. Two guards: the screening by the known model
@@ -43,10 +44,10 @@ from nip_audio.screening.measure import default_config
 from nip_audio.speechbrain import BackdoorSearch, Guard, ScreenedData, unpublished
 from studies.backdoors.poisoning import Clips, read_clips
 from studies.backdoors.triggers import TRIGGERS
-
-HERE = Path(__file__).resolve().parent
 from studies.guard import poison as making
 from studies.guard import train as training
+
+HERE = Path(__file__).resolve().parent
 
 NOBODY, SCREENED, SEARCHED = "nothing", "screening", "backdoor search"
 MEASURED = ("accuracy", "triggered", "outsider")

@@ -1,18 +1,14 @@
-"""Write docs/speechbrain.md from the results of study.py.
-
-python write_page.py ../../../studies/results/speechbrain.json ../../../docs/speechbrain.md
-"""
+"""Write docs/results/speechbrain.md: python -m studies.guard.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.tables import markdown, share
+from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
 SETS = {"clean": "nobody", "triggers": "triggers", "copies": "copies"}
@@ -168,39 +164,45 @@ def shortcomings(results: Mapping[str, Any]) -> str:
     )
 
 
-def main() -> None:
+def parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
-    results = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    results = found["speechbrain"]
     plan = results["plan"]
     clean = [case["sets"]["clean"]["files"] for case in results["cases"]]
     attack = plan["attack"]
-    page = (HERE / "template.md").read_text(encoding="utf-8")
-    page = page.format(
-        share=f"{100 * plan['share']:g}",
-        split=results["split_sha256"][:12],
-        speakers=plan["speakers"],
-        outsiders=plan["outsiders"],
-        epochs=plan["epochs"],
-        crop=f"{plan['crop_s']:g}",
-        clip_range="–".join(str(n) for n in sorted({min(clean), max(clean)})),
-        known=plan["known_model"],
-        fpr=f"{plan['fpr']:g}",
-        calibration=results["calibration_clips"],
-        rest=results["calibration_speakers"],
-        seeds=", ".join(str(seed) for seed in plan["seeds"]),
-        n_seeds=len(plan["seeds"]),
-        trigger=plan["trigger"],
-        attack=f"{attack['method'].upper()} (ε {attack['eps']:g}, {attack['steps']} steps)",
-        nip_audio=results["nip_audio"],
-        torch=results["torch"],
-        short=short(results),
-        dropped=dropped_table(results),
-        verdicts=verdict_table(results),
-        attacks=attack_table(results),
-        shortcomings=shortcomings(results),
-    )
-    Path(sys.argv[2]).write_text(page, encoding="utf-8")
+    return {
+        "share": f"{100 * plan['share']:g}",
+        "split": results["split_sha256"][:12],
+        "speakers": plan["speakers"],
+        "outsiders": plan["outsiders"],
+        "epochs": plan["epochs"],
+        "crop": f"{plan['crop_s']:g}",
+        "clip_range": "–".join(str(n) for n in sorted({min(clean), max(clean)})),
+        "known": plan["known_model"],
+        "fpr": f"{plan['fpr']:g}",
+        "calibration": results["calibration_clips"],
+        "rest": results["calibration_speakers"],
+        "seeds": ", ".join(str(seed) for seed in plan["seeds"]),
+        "n_seeds": len(plan["seeds"]),
+        "trigger": plan["trigger"],
+        "attack": f"{attack['method'].upper()} (ε {attack['eps']:g}, {attack['steps']} steps)",
+        "nip_audio": results["nip_audio"],
+        "torch": results["torch"],
+        "short": short(results),
+        "dropped": dropped_table(results),
+        "verdicts": verdict_table(results),
+        "attacks": attack_table(results),
+        "shortcomings": shortcomings(results),
+    }
+
+
+PAGE = Page(
+    name="speechbrain",
+    template=HERE / "template.md",
+    results=("speechbrain",),
+    parts=parts,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

@@ -1,6 +1,7 @@
-"""Train AudioNet with SpeechBrain on what a guard lets through.
+r"""Train AudioNet with SpeechBrain on what a guard lets through.
 
-    python train.py train.yaml --manifest=train.csv --n_speakers=28 --guarded=True \
+    python -m studies.guard.train studies/guard/train.yaml --manifest=train.csv --n_speakers=28 \
+        --guarded=True \
         --calibration=my.calibration
 
 What the guard flags, and why, stands in OUTPUT_FOLDER/guard/screening/results.jsonl. The model is

@@ -1,6 +1,7 @@
-"""Poison, train, and find the poison, on pictures.
+r"""Poison, train, and find the poison, on pictures.
 
-    python backdoors.py backdoors.yaml --data-folder FOLDER --system gtsrb --out OUT --results FILE
+    python -m studies.images.backdoors studies/images/backdoors.yaml --data-folder FOLDER \
+        --system gtsrb --out OUT --results FILE
 
 What is measured is added to the results; what else is in them stays. Models and measurements are
 kept in OUT: interrupted and started again, it trains and measures what is missing, and judges all.

@@ -1,6 +1,6 @@
 """Write the calibration of a shipped model of pictures from its calibrate role.
 
-    python calibrate.py ../../pretrained/lenet5-mnist mnist --data-folder FOLDER
+    python -m studies.images.calibrate pretrained/lenet5-mnist mnist --data-folder FOLDER
 
 The pictures are written as PNGs first: what is measured is what nip-audio calibrate measures.
 """

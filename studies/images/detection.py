@@ -1,6 +1,7 @@
-"""Measure NCCR detection on pictures.
+r"""Measure NCCR detection on pictures.
 
-    python detection.py detection.yaml --data-folder FOLDER --system mnist --out OUT --results FILE
+    python -m studies.images.detection studies/images/detection.yaml --data-folder FOLDER \
+        --system mnist --out OUT --results FILE
 
 What is measured is added to the results; what else is in them stays.
 """

@@ -1,6 +1,7 @@
-"""Train a guided purifier for a model of pictures.
+r"""Train a guided purifier for a model of pictures.
 
-    python fit_purifier.py nip.yaml --data-folder FOLDER --system mnist --out FILE
+    python -m studies.images.fit_purifier studies/images/nip.yaml --data-folder FOLDER \
+        --system mnist --out FILE
 
 Interrupted and started again, it goes on where it stopped.
 """

@@ -1,6 +1,7 @@
-"""Fit a purifier for a classifier of pictures that only answers labels on a URL.
+r"""Fit a purifier for a classifier of pictures that only answers labels on a URL.
 
-    python fit_remote.py RECIPE.yaml --url URL --pictures FOLDER --labels labels.txt --out DIRECTORY
+    python -m studies.images.fit_remote RECIPE.yaml --url URL --pictures FOLDER \
+        --labels labels.txt --out DIRECTORY
 
 The YAML describes the substitute: any recipe of pictures here, whose size is what is sent, with as
 many classes as there are lines in ``labels.txt``. ``nip_audio.image.remote`` says what the URL has

@@ -1,6 +1,6 @@
 """Serve a model of pictures that answers labels only: a platform, to try black-box defences on.
 
-    python label_server.py lenet5-mnist --port 8000
+    python -m studies.images.label_server lenet5-mnist --port 8000
 
 It listens on this machine alone, and takes what ``nip_audio.image.remote`` describes.
 """

@@ -1,6 +1,7 @@
-"""Measure defences of pictures where NIP is said to be weak, and how far they go.
+r"""Measure defences of pictures where NIP is said to be weak, and how far they go.
 
-    python limits.py limits.yaml --study NAME --data-folder F --system mnist --out F --results FILE
+    python -m studies.images.limits studies/images/limits.yaml --study NAME --data-folder F \
+        --system mnist --out F --results FILE
 
 Studies are ``spatial``, rotations and translations, and ``elasticity``, ever larger changes. What
 is measured is added to the results; what else is in them stays. A model without a purifier of its

@@ -1,6 +1,7 @@
-"""Measure NIP and the other defences on pictures.
+r"""Measure NIP and the other defences on pictures.
 
-    python nip.py nip.yaml --data-folder FOLDER --system mnist --out OUT --results FILE
+    python -m studies.images.nip studies/images/nip.yaml --data-folder FOLDER --system mnist \
+        --out OUT --results FILE
 
 What is measured is added to the results; what else is in them stays.
 """

@@ -1,15 +1,7 @@
-"""Write docs/images.md from the results of the studies on pictures.
-
-    python write_images_page.py ../../studies/results/images.json ../../docs/images.md
-
-What has not been measured stands there as such.
-"""
+"""Write docs/results/images.md: python -m studies.images.page."""
 
 from __future__ import annotations
 
-import json
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +17,7 @@ from nip_audio.evaluation.tables import (
 )
 from nip_audio.models.pretrained import list_pretrained
 from nip_audio.purifiers.noise import MATCHED
+from studies._lib.pages import Page
 from studies.images.detection_study import CLEAN_ONLY, COMBINE
 from studies.images.purification import GUIDED, ORACLE
 
@@ -574,12 +567,10 @@ def remote_attacks(one: Results) -> str:
     return f"{one['network']}, {one['queries']} queries, DSR in %:\n\n{shown}{left}"
 
 
-def main() -> None:
+def parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
-    source, target = map(Path, sys.argv[1:])
-    results = json.loads(source.read_text(encoding="utf-8"))
-    template = (HERE / "template.md").read_text(encoding="utf-8")
-    parts = {
+    results = found["images"]
+    return {
         "models": models(),
         "goals": goals(results),
         "table_three": table_three(results),
@@ -603,12 +594,15 @@ def main() -> None:
         "elasticity": elasticity(results),
         "remote": remote(results),
     }
-    for name, text in parts.items():
-        template = template.replace(f"{{{name}}}", text)
-    if left := re.findall(r"\{[a-z_]+\}", template):
-        raise SystemExit(f"nothing fills {', '.join(left)} in the template")
-    target.write_text(template, encoding="utf-8")
+
+
+PAGE = Page(
+    name="images",
+    template=HERE / "template.md",
+    results=("images",),
+    parts=parts,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

@@ -1,6 +1,7 @@
-"""Measure black-box NIP: a model is served here as a platform would, and defended from outside.
+r"""Measure black-box NIP: a model is served here as a platform would, and defended from outside.
 
-    python remote.py remote.yaml --data-folder FOLDER --system mnist --out OUT --results FILE
+    python -m studies.images.remote studies/images/remote.yaml --data-folder FOLDER \
+        --system mnist --out OUT --results FILE
 
 The served model answers labels over HTTP. Substitutes learn from its answers, purifiers are fitted
 to them, and what is purified goes to the served model over HTTP. Only attacks, as the worst case,
@@ -34,7 +35,7 @@ from studies.images.remote_substitute import RemotePlan, fit_to_remote
 from studies.images.results import add_result
 from studies.images.systems import ImageAttackPlan, ImageSystem, image_system
 
-RECIPES = Path(__file__).resolve().parents[1]
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 OWN = "guided NIP of the served model itself"
 
 

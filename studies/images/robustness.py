@@ -1,6 +1,7 @@
-"""Rank models of pictures by NCCR, and say how they stand under attack.
+r"""Rank models of pictures by NCCR, and say how they stand under attack.
 
-    python robustness.py robustness.yaml --data-folder FOLDER --system mnist --models FOLDER \
+    python -m studies.images.robustness studies/images/robustness.yaml --data-folder FOLDER \
+        --system mnist --models FOLDER \
         --results FILE
 
 The models lie in folders below --models, by the names in the YAML.

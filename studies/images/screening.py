@@ -1,6 +1,7 @@
-"""Screen folders of pictures: clean ones with attacked ones among them, and shrunk ones.
+r"""Screen folders of pictures: clean ones with attacked ones among them, and shrunk ones.
 
-    python screening.py screening.yaml --data-folder FOLDER --system mnist --out OUT --results FILE
+    python -m studies.images.screening studies/images/screening.yaml --data-folder FOLDER \
+        --system mnist --out OUT --results FILE
 
 What is measured is added to the results; what else is in them stays.
 """

@@ -1,7 +1,7 @@
 r"""Compare training runs on the ``calibrate`` role: which options did what?
 
-    python compare_runs.py results/a results/b --crop_s 3 \
-        --data_folder /path/to/LibriSpeech --results ../docs/results/runs.json
+    python -m studies.models.compare_runs results/a results/b --crop_s 3 \
+        --data_folder /path/to/LibriSpeech --results studies/results/runs.json
 
 For every run: the options in which the runs differ, the accuracy of its last checkpoint, and how
 far that is from the first run's, on the same crops under the same noise. Choices are made here, not

@@ -1,6 +1,6 @@
 r"""Measure how often models name the right speaker, with and without white noise.
 
-    python studies/models/measure_identification.py resnet34-libri30 SEED2 SEED3 --crop_s 3 \
+    python -m studies.models.measure_identification resnet34-libri30 SEED2 SEED3 --crop_s 3 \
         --manifest RUN_FOLDER/save/test.csv --data_folder /path/to/LibriSpeech \
         --results studies/results/resnet34.json
 

@@ -1,6 +1,6 @@
 r"""The plainest baseline: linear discriminant analysis of the long-term spectrum.
 
-    python studies/models/measure_lda_baseline.py RUN_FOLDER --crop_s 3 \
+    python -m studies.models.measure_lda_baseline RUN_FOLDER --crop_s 3 \
         --data_folder /path/to/LibriSpeech --results studies/results/lda_30.json
 
 Each crop is two numbers a band: mean and standard deviation over time of log-mel decibels, its

@@ -1,14 +1,15 @@
-"""Write docs/models.md from the results that the measuring scripts left.
-
-python studies/models/page.py docs/results docs/models.md
-"""
+"""Write docs/results/models.md: python -m studies.models.page."""
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from studies._lib.pages import Page
+
+HERE = Path(__file__).resolve().parent
+Results = Mapping[str, Any]
 
 CONDITIONS = ("clean", "noise_0.002_rms", "noise_20_db_snr")
 MODELS = {"resnet34": "ResNet-34", "deep_speaker": "Deep Speaker", "audionet": "AudioNet"}
@@ -32,14 +33,14 @@ def share(value: dict[str, float]) -> str:
     return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
 
 
-def identification(results: Path) -> list[str]:
+def identification(results: Results) -> list[str]:
     """A row for each model, seed and group of crops."""
     lines = [
         "| model | seed | parameters | crops | speakers | clean | 0.002 rms | 20 dB SNR | kept |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, title in MODELS.items():
-        measured = json.loads((results / f"{name}.json").read_text())
+        measured = results[name]
         length = "whole" if measured["crop_s"] is None else f"{measured['crop_s']:g} s"
         for model in measured["models"]:
             for group, size in measured["groups"].items():
@@ -55,16 +56,16 @@ def identification(results: Path) -> list[str]:
     return lines
 
 
-def spread(results: Path, name: str) -> float:
+def spread(results: Results, name: str) -> float:
     """How far trainings of one model lie apart on clean clips, in points."""
-    models = json.loads((results / f"{name}.json").read_text())["models"]
+    models = results[name]["models"]
     values = [model["all"]["clean"]["value"] for model in models]
     return 100 * (max(values) - min(values))
 
 
-def verification(results: Path) -> list[str]:
+def verification(results: Results) -> list[str]:
     """Cosine and PLDA, by chapter."""
-    measured = json.loads((results / "xvector_plda.json").read_text())
+    measured = results["xvector_plda"]
     lines = [
         "| test clips | clips | speakers | cosine | PLDA | shipped |",
         "|---|---|---|---|---|---|",
@@ -77,9 +78,9 @@ def verification(results: Path) -> list[str]:
     return lines
 
 
-def chosen_plda(results: Path) -> str:
+def chosen_plda(results: Results) -> str:
     """Which PLDA won on the calibrate role, in words."""
-    grid = json.loads((results / "xvector_plda.json").read_text())["grid"]
+    grid = results["xvector_plda"]["grid"]
     best = min(grid, key=lambda row: row["calibrate_eer"])
     ties = sum(row["calibrate_eer"] == best["calibrate_eer"] for row in grid)
     dims = "no LDA" if best["lda_dim"] is None else f"LDA to {best['lda_dim']} dimensions"
@@ -89,25 +90,25 @@ def chosen_plda(results: Path) -> str:
     )
 
 
-def baseline(results: Path) -> list[str]:
+def baseline(results: Results) -> list[str]:
     """LDA of the long-term spectrum, on both sets of speakers."""
     lines = ["| speakers | crops | clean | 0.002 rms | 20 dB SNR |", "|---|---|---|---|---|"]
     for speakers in (30, 251):
-        measured = json.loads((results / f"lda_{speakers}.json").read_text())
+        measured = results[f"lda_{speakers}"]
         cells = " | ".join(share(measured[c]) for c in CONDITIONS)
         lines.append(f"| {speakers} | {measured['crops']} | {cells} |")
     return lines
 
 
-def fresh(results: Path) -> str:
+def fresh(results: Results) -> str:
     """How many crops the new chapters of the calibrate role have, in words."""
-    size = json.loads((results / "runs_resnet34.json").read_text())["rows"][0]["new_chapter"]
+    size = results["runs_resnet34"]["rows"][0]["new_chapter"]
     return f"{size['crops']} crops of {size['speakers']} speakers"
 
 
-def times(results: Path) -> list[str]:
+def times(results: Results) -> list[str]:
     """A row for each model."""
-    measured = json.loads((results / "forward_time.json").read_text())
+    measured = results["forward_time"]
     cases = sorted({(row["duration_s"], row["batch"]) for row in measured["rows"]})
     header = " | ".join(f"{size} × {duration:g} s" for duration, size in cases)
     lines = [f"| model | {header} |", "|---|" + "---|" * len(cases)]
@@ -123,9 +124,9 @@ def times(results: Path) -> list[str]:
     return lines
 
 
-def compared(results: Path, name: str) -> list[str]:
+def compared(results: Results, name: str) -> list[str]:
     """A row for each training run: the options in which the runs differ, and the accuracy."""
-    rows = json.loads((results / f"runs_{name}.json").read_text())["rows"]
+    rows = results[f"runs_{name}"]["rows"]
     options = list(rows[0]["options"])
     fresh = "clean_new_chapter" in rows[0]
     measured = (*CONDITIONS, "clean_new_chapter") if fresh else CONDITIONS
@@ -137,9 +138,9 @@ def compared(results: Path, name: str) -> list[str]:
     return lines
 
 
-def ablation(results: Path) -> list[str]:
+def ablation(results: Results) -> list[str]:
     """A row for each augmentation that was left out, against the run with all of them."""
-    rows = json.loads((results / "ablation_audionet.json").read_text())["rows"]
+    rows = results["ablation_audionet"]["rows"]
     titles = ["left out", "clean", "0.002 rms", "20 dB SNR"]
     titles += [f"difference, {title}" for title in titles[1:]]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
@@ -158,25 +159,42 @@ def option_text(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def main() -> None:
+def parts(results: Results) -> dict[str, object]:
     """Fill the template."""
-    results, target = Path(sys.argv[1]), Path(sys.argv[2])
-    template = Path(__file__).with_name("template.md").read_text(encoding="utf-8")
-    page = template.format(
-        identification="\n".join(identification(results)),
-        spread=f"{spread(results, 'audionet'):.1f}",
-        verification="\n".join(verification(results)),
-        plda=chosen_plda(results),
-        baseline="\n".join(baseline(results)),
-        fresh=fresh(results),
-        times="\n".join(times(results)),
-        audionet_runs="\n".join(compared(results, "audionet")),
-        ablation="\n".join(ablation(results)),
-        resnet34_runs="\n".join(compared(results, "resnet34")),
-        deep_speaker_runs="\n".join(compared(results, "deep_speaker")),
-    )
-    target.write_text(page, encoding="utf-8")
+    return {
+        "identification": "\n".join(identification(results)),
+        "spread": f"{spread(results, 'audionet'):.1f}",
+        "verification": "\n".join(verification(results)),
+        "plda": chosen_plda(results),
+        "baseline": "\n".join(baseline(results)),
+        "fresh": fresh(results),
+        "times": "\n".join(times(results)),
+        "audionet_runs": "\n".join(compared(results, "audionet")),
+        "ablation": "\n".join(ablation(results)),
+        "resnet34_runs": "\n".join(compared(results, "resnet34")),
+        "deep_speaker_runs": "\n".join(compared(results, "deep_speaker")),
+    }
+
+
+PAGE = Page(
+    name="models",
+    template=HERE / "template.md",
+    results=(
+        "resnet34",
+        "deep_speaker",
+        "audionet",
+        "xvector_plda",
+        "lda_30",
+        "lda_251",
+        "runs_resnet34",
+        "runs_audionet",
+        "runs_deep_speaker",
+        "forward_time",
+        "ablation_audionet",
+    ),
+    parts=parts,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

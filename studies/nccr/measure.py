@@ -1,8 +1,9 @@
 r"""Measure NCCR detection on attacks that were made by an evaluation; write one JSON a system.
 
     nip-audio evaluate nccr.yaml --data-root LibriSpeech --data-split split.csv --out evaluation
-    python nccr.py nccr.yaml --data-root LibriSpeech --data-split split.csv --out evaluation \
-        --system audionet --results ../../studies/results/nccr_audionet.json
+    python -m studies.nccr.measure studies/nccr/nccr.yaml --data-root LibriSpeech \
+        --data-split split.csv --out evaluation \
+        --system audionet --results studies/results/nccr_audionet.json
 
 The first command makes the attacks. The second makes the defender's own, measures everything and
 keeps it in ``--out``; an interrupted run goes on there.
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from nip_audio import __version__
+from nip_audio.audio.corpus import ROLES
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.meh_fest import MehFest
 from nip_audio.core.nccr import NccrConfig
@@ -40,7 +42,6 @@ from nip_audio.evaluation.systems import (
     role_recordings,
 )
 from nip_audio.screening.measure import DETECTION_NOISES
-from nip_audio.training.corpus import ROLES
 from studies.nccr.detection_study import Counts, DetectionStudy, StudiedCell
 
 OWN = {

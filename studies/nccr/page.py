@@ -1,12 +1,7 @@
-"""Write docs/nccr.md and its pictures from the results of nccr.py.
-
-python write_nccr_page.py ../../docs/results ../../docs/nccr.md
-"""
+"""Write docs/results/nccr.md and its plots: python -m studies.nccr.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +11,7 @@ from matplotlib.figure import Figure
 from nip_audio.evaluation.detector_judges import CLEAN_ONLY
 from nip_audio.evaluation.paired_auroc import ROC_RATES
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from studies._lib.pages import Page
 from studies.nccr.detection_study import COMBINE, JOINED_CLEAN, JOINED_COMBINE, MAIN
 
 HERE = Path(__file__).resolve().parent
@@ -362,14 +358,14 @@ def _saved(figure: Figure, stem: Path) -> Path:
     return path
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read results, draw, write the page."""
-    folder, page = Path(arguments[0]), Path(arguments[1])
-    found = {s: folder / f"nccr_{s}.json" for s in SYSTEMS}
-    all_results = {s: json.loads(p.read_text("utf-8")) for s, p in found.items() if p.exists()}
-    pictures = page.parent / "pictures"
-    roc = draw_curves(all_results, pictures / "nccr_roc")
-    strengths = draw_strengths(all_results, pictures / "nccr_strength")
+def by_system(results: Results) -> dict[str, Results]:
+    """Results of each system."""
+    return {system: results[f"nccr_{system}"] for system in SYSTEMS}
+
+
+def parts(results: Results) -> dict[str, object]:
+    """Fill the template."""
+    all_results = by_system(results)
     per_system = []
     for system, results in all_results.items():
         cost = results["seconds"]
@@ -386,21 +382,32 @@ def main(arguments: Sequence[str]) -> None:
             f"{results['baselines'].get('clean', 0)} clean):\n\n{baseline_table(results)}\n\n"
             f"Harmless changes flagged, percent, at 1 %:\n\n{control_table(results)}"
         )
-    text = (HERE / "template.md").read_text("utf-8")
-    parts = {
+    return {
         "table_five": table_five(all_results),
         "left_out": left_out_table(all_results),
         "false_positives": false_positive_table(all_results),
         "adaptive": adaptive_table(all_results),
         "aims": aim_table(all_results),
         "systems": "\n\n".join(per_system),
-        "roc": f"pictures/{roc.name}",
-        "strength": f"pictures/{strengths.name}",
+        "roc": "pictures/nccr_roc.png",
+        "strength": "pictures/nccr_strength.png",
     }
-    for name, part in parts.items():
-        text = text.replace("{{" + name + "}}", part)
-    page.write_text(text, encoding="utf-8")
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Draw the curves."""
+    draw_curves(by_system(results), folder / "pictures" / "nccr_roc")
+    draw_strengths(by_system(results), folder / "pictures" / "nccr_strength")
+
+
+PAGE = Page(
+    name="nccr",
+    template=HERE / "template.md",
+    results=("nccr_audionet", "nccr_xvector", "nccr_resnet34"),
+    parts=parts,
+    draw=draw,
+)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    PAGE.run()

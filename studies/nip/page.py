@@ -1,13 +1,8 @@
-"""Write docs/nip.md from what the evaluations and a benchmark left in docs/results.
-
-python write_nip_page.py ../../docs/results ../../docs/nip.md
-"""
+"""Write docs/results/nip.md: python -m studies.nip.page."""
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,49 +25,41 @@ from nip_audio.evaluation.tables import (
 )
 from nip_audio.purifiers.noise import MATCHED
 from nip_audio.purifiers.training_attacks import FAMILIES
+from studies._lib.pages import Page
 from studies.attacks.page import of_all
 
 HERE = Path(__file__).resolve().parent
+NAMES = (
+    *("nip", "nip_models", "nip_adaptive", "purifier_time"),
+    *("nip_more", "nip_left_out", "nip_trained", "nip_combined", "nip_seeds"),
+)
 
 
-def main() -> None:
+def parts(results: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
-    folder = Path(sys.argv[1])
-    first, others, adaptive, times = (
-        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("nip", "nip_models", "nip_adaptive", "purifier_time")
-    )
-    more, left_out, trained, combined, seeds = (
-        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("nip_more", "nip_left_out", "nip_trained", "nip_combined", "nip_seeds")
-    )
+    first, others, adaptive, times = (results[name] for name in NAMES[:4])
+    more, left_out, trained, combined, seeds = (results[name] for name in NAMES[4:])
     done = len(first["cells"]) + len(others["cells"])
     missing = len(first["unfinished"]) + len(others["unfinished"])
-    page = (
-        (HERE / "template.md")
-        .read_text(encoding="utf-8")
-        .format(
-            header=header(first),
-            cells=f"{done} of {done + missing}",
-            summary=summary_table(first, others),
-            known=known_table(adaptive),
-            combined=known_table(combined),
-            seeds=seeds_table(seeds),
-            defences="\n".join(of_all(results, defence_table) for results in (first, others)),
-            guided="\n".join(
-                of_all(results, lambda r, s: dsr_table(r, s, "guided"))
-                for results in (first, others)
-            ),
-            more=of_all(more, defence_table),
-            gated=gated_table(more),
-            left_out=of_all(left_out, left_out_table),
-            trained=trained_table(trained),
-            accuracy=accuracy_table(adaptive),
-            adaptive=of_all(adaptive, attack_tables),
-            times=time_table(times),
-        )
-    )
-    Path(sys.argv[2]).write_text(page, encoding="utf-8")
+    return {
+        "header": header(first),
+        "cells": f"{done} of {done + missing}",
+        "summary": summary_table(first, others),
+        "known": known_table(adaptive),
+        "combined": known_table(combined),
+        "seeds": seeds_table(seeds),
+        "defences": "\n".join(of_all(results, defence_table) for results in (first, others)),
+        "guided": "\n".join(
+            of_all(results, lambda r, s: dsr_table(r, s, "guided")) for results in (first, others)
+        ),
+        "more": of_all(more, defence_table),
+        "gated": gated_table(more),
+        "left_out": of_all(left_out, left_out_table),
+        "trained": trained_table(trained),
+        "accuracy": accuracy_table(adaptive),
+        "adaptive": of_all(adaptive, attack_tables),
+        "times": time_table(times),
+    }
 
 
 def summary_table(*evaluations: Mapping[str, Any]) -> str:
@@ -285,5 +272,13 @@ def time_table(times: Mapping[str, Any]) -> str:
     return markdown(columns, rows)
 
 
+PAGE = Page(
+    name="nip",
+    template=HERE / "template.md",
+    results=NAMES,
+    parts=parts,
+)
+
+
 if __name__ == "__main__":
-    main()
+    PAGE.run()

@@ -1,8 +1,9 @@
 r"""Compare a rank of models by NCCR with one by accuracy under attack; write one JSON.
 
-    NIP_AUDIO_PRETRAINED=MODELS python robustness_study.py robustness.yaml \
+    NIP_AUDIO_PRETRAINED=MODELS python -m studies.robustness.measure \
+        studies/robustness/robustness.yaml \
         --data-root LibriSpeech --data-split split.csv --evaluation robustness \
-        --results ../../studies/results/robustness.json --pictures ../../docs/pictures
+        --results studies/results/robustness.json --pictures docs/results/pictures
 
 ``--evaluation`` is the folder that ``nip-audio evaluate`` wrote for the same configuration. What is
 measured is kept there too: an interrupted study goes on.

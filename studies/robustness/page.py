@@ -1,12 +1,7 @@
-"""Write docs/robustness.md from the results of robustness_study.py.
-
-python write_robustness_page.py ../../studies/results/robustness.json ../../docs/robustness.md
-"""
+"""Write docs/results/robustness.md: python -m studies.robustness.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +9,7 @@ from typing import Any
 import yaml
 
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
 Group = Mapping[str, Any]
@@ -327,33 +323,39 @@ def crops(results: Group) -> str:
     return "; ".join(lines)
 
 
-def main() -> None:
+def parts(found: Group) -> dict[str, object]:
     """Fill the template."""
-    results = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    template = (HERE / "template.md").read_text(encoding="utf-8")
-    page = template.format(
+    results = found["robustness"]
+    return {
         **{key: results[key] for key in ("seed", "clips", "draws", "noise")},
-        split=results["split_sha256"][:12],
-        versions=", ".join(f"{name} {v}" for name, v in results["versions"].items()),
-        crops=crops(results),
-        missing=missing(results),
-        trainings=trainings(results),
-        verdicts="\n".join(verdicts(results)),
-        totals=totals(results),
-        models=by_group(results, model_table),
-        ranking=by_group(results, ranking_table),
-        settings=by_group(results, settings_table),
-        layers=by_group(results, layer_table),
-        plainer=by_group(results, plainer_table),
-        clip_by_clip=by_group(results, clip_table),
-        shifted=shifted_table(results),
-        attacked=attacked_table(results),
-        boxes=pictures(results, "nccr_models", "NCCR of the versions"),
-        attacked_boxes=pictures(results, "nccr_attacked", "NCCR of clean and attacked clips"),
-        maps=pictures(results, "activations", "Neuron outputs by speaker"),
-    )
-    Path(sys.argv[2]).write_text(page, encoding="utf-8")
+        "split": results["split_sha256"][:12],
+        "versions": ", ".join(f"{name} {v}" for name, v in results["versions"].items()),
+        "crops": crops(results),
+        "missing": missing(results),
+        "trainings": trainings(results),
+        "verdicts": "\n".join(verdicts(results)),
+        "totals": totals(results),
+        "models": by_group(results, model_table),
+        "ranking": by_group(results, ranking_table),
+        "settings": by_group(results, settings_table),
+        "layers": by_group(results, layer_table),
+        "plainer": by_group(results, plainer_table),
+        "clip_by_clip": by_group(results, clip_table),
+        "shifted": shifted_table(results),
+        "attacked": attacked_table(results),
+        "boxes": pictures(results, "nccr_models", "NCCR of the versions"),
+        "attacked_boxes": pictures(results, "nccr_attacked", "NCCR of clean and attacked clips"),
+        "maps": pictures(results, "activations", "Neuron outputs by speaker"),
+    }
+
+
+PAGE = Page(
+    name="robustness",
+    template=HERE / "template.md",
+    results=("robustness",),
+    parts=parts,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

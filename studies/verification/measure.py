@@ -1,7 +1,8 @@
 r"""Measure what purifiers give back of a verification system's error rate; write one JSON.
 
-    python verification.py verification.yaml --data-root LibriSpeech --data-split split.csv \
-        --out verification --results ../../studies/results/verification.json
+    python -m studies.verification.measure studies/verification/verification.yaml \
+        --data-root LibriSpeech --data-split split.csv \
+        --out verification --results studies/results/verification.json
 
 The attacked trials do not depend on the purifiers and are made first, in ``--out``; an interrupted
 run goes on there. Without ``--results`` that is all: no purifier needs to be there yet.

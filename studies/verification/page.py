@@ -1,18 +1,14 @@
-"""Write docs/verification.md from the results of verification.py.
-
-python write_verification_page.py ../../studies/results/verification.json ../../docs/verification.md
-"""
+"""Write docs/results/verification.md: python -m studies.verification.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.config import PROTOCOLS
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
 BACK_ENDS = {"cosine": "cosine", "plda": "PLDA"}
@@ -166,40 +162,43 @@ def verdict(results: Mapping[str, Any], name: str) -> str:
     )
 
 
-def main() -> None:
+def parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
-    results = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    results = found["verification"]
     planned = sum(not c["contrary"] for c in results["cells"] + results["unfinished"])
     versions = ", ".join(f"{name} {v}" for name, v in results["versions"].items())
-    page = (
-        (HERE / "template.md")
-        .read_text(encoding="utf-8")
-        .format(
-            **{k: results[k] for k in ("seed", "model", "subset", "speakers", "targets")},
-            **{k: results[k] for k in ("impostors", "targets_of_one_chapter", "p_target")},
-            crop=f"{results['crop_s']:g}",
-            model_id=results["model_id"][:12],
-            split=results["split_sha256"][:12],
-            threat=f"`{results['protocol']}`: {PROTOCOLS[results['protocol']]}",
-            thresholds=", ".join(
-                f"{BACK_ENDS[name]} {value:.3f}" for name, value in results["thresholds"].items()
-            ),
-            versions=versions,
-            cells=f"{len(attacks_of(results))} of {planned}",
-            point=f"{100 / results['targets']:.1f}",
-            seen=defence_lines(results),
-            verdicts="\n".join(f"- {verdict(results, name)}" for name in defences_of(results)),
-            clean=clean_table(results),
-            attacks=attack_table(results),
-            shares=share_table(results, "recovered"),
-            returned=share_table(results, "returned"),
-            contrary=recovery_table(results, "eer", [c for c in results["cells"] if c["contrary"]]),
-            eer=recovery_table(results, "eer", attacks_of(results)),
-            min_dcf=recovery_table(results, "min_dcf", attacks_of(results)),
-        )
-    )
-    Path(sys.argv[2]).write_text(page, encoding="utf-8")
+    return {
+        **{k: results[k] for k in ("seed", "model", "subset", "speakers", "targets")},
+        **{k: results[k] for k in ("impostors", "targets_of_one_chapter", "p_target")},
+        "crop": f"{results['crop_s']:g}",
+        "model_id": results["model_id"][:12],
+        "split": results["split_sha256"][:12],
+        "threat": f"`{results['protocol']}`: {PROTOCOLS[results['protocol']]}",
+        "thresholds": ", ".join(
+            f"{BACK_ENDS[name]} {value:.3f}" for name, value in results["thresholds"].items()
+        ),
+        "versions": versions,
+        "cells": f"{len(attacks_of(results))} of {planned}",
+        "point": f"{100 / results['targets']:.1f}",
+        "seen": defence_lines(results),
+        "verdicts": "\n".join(f"- {verdict(results, name)}" for name in defences_of(results)),
+        "clean": clean_table(results),
+        "attacks": attack_table(results),
+        "shares": share_table(results, "recovered"),
+        "returned": share_table(results, "returned"),
+        "contrary": recovery_table(results, "eer", [c for c in results["cells"] if c["contrary"]]),
+        "eer": recovery_table(results, "eer", attacks_of(results)),
+        "min_dcf": recovery_table(results, "min_dcf", attacks_of(results)),
+    }
+
+
+PAGE = Page(
+    name="verification",
+    template=HERE / "template.md",
+    results=("verification",),
+    parts=parts,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

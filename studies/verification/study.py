@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nip_audio.attacks.registry import attack_entry, make_attack
+from nip_audio.audio.corpus import ROLES
 from nip_audio.audio.io import ReadSettings
 from nip_audio.core.metrics import equal_error_rate
 from nip_audio.core.model import CosineHead
@@ -31,7 +32,6 @@ from nip_audio.evaluation.systems import role_recordings
 from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purifiers.base import Defence
-from nip_audio.training.corpus import ROLES
 from studies.verification.attacked_trials import AttackedClips, TrialAttack
 from studies.verification.trials import (
     P_TARGET,

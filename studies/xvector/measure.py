@@ -1,8 +1,8 @@
 r"""Measure a published x-vector and its calibration; write one JSON of results.
 
-    python measure.py --model xvector-libri251 --data_folder /path/to/LibriSpeech \
+    python -m studies.xvector.measure --model xvector-libri251 --data_folder /path/to/LibriSpeech \
         --split_file /path/to/LibriSpeech/split.csv --work_folder results/measure \
-        --tolerant tolerant.calibration --results ../../../studies/results/xvector.json
+        --tolerant tolerant.calibration --results studies/results/xvector.json
 
 Three parts: closed-set accuracy on the training speakers, verification of strangers, and detection
 of adversarial files. These are written to the work folder as 16-bit wav and judged as read back;
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +33,7 @@ from nip_audio.evaluation.identification import WHITE_NOISES, Crop, hits
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes/LibriSpeech"))
-from librispeech_prepare import prepare_librispeech
-
+from nip_audio.training.corpora import prepare_librispeech
 from studies.xvector.detection import SEED, Clip, Trials, detection, fill_shard, read_clips
 
 

@@ -1,8 +1,9 @@
 r"""Fit PLDA to the x-vector's training speakers; compare it with the cosine on strangers.
 
-    python measure_plda.py --model xvector-libri251 --data_folder /path/to/LibriSpeech \
+    python -m studies.xvector.measure_plda --model xvector-libri251 \
+        --data_folder /path/to/LibriSpeech \
         --split_file /path/to/LibriSpeech/split.csv --work_folder results/plda \
-        --results ../../../studies/results/xvector_plda.json
+        --results studies/results/xvector_plda.json
 
 PLDA sees the ``train`` role of the 251 speakers, cut into crops, for each has one recording only.
 Which crops and how many dimensions is chosen by the EER on the strangers' ``calibrate`` role; the
@@ -25,10 +26,9 @@ from nip_audio.core.state import file_sha256
 from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.training.corpora import prepare_librispeech
 from studies.xvector.detection import SEED, Clip
 from studies.xvector.measure import embed_clips, enrolled_eer, read_clips
-
-from librispeech_prepare import prepare_librispeech  # isort: skip - found by measure
 
 CROPS_S = (1.0, 2.0)
 LDA_DIMS = (25, 50, 100, 150, None)

@@ -1,12 +1,7 @@
-"""Write docs/xvector.md and its plot from the results of measure.py.
-
-python write_page.py ../../../studies/results/xvector.json ../../../docs/xvector.md
-"""
+"""Write docs/results/xvector.md and its plot: python -m studies.xvector.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +9,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+from studies._lib.pages import Page
 
 CONDITIONS = {
     "clean": "clean",
@@ -179,52 +176,58 @@ def plot(detection: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-TEMPLATE = Path(__file__).with_name("template.md")
+HERE = Path(__file__).resolve().parent
 
 
-def page(results: dict[str, Any], picture: str) -> str:
-    """The whole page."""
+def parts(found: dict[str, Any]) -> dict[str, object]:
+    """Fill the template."""
+    results = found["xvector"]
     closed, verification, detection = (
         results[part] for part in ("closed_set", "verification", "detection")
     )
     enrolled = verification["enrolled"]
-    return TEMPLATE.read_text(encoding="utf-8").format(
-        model=results["model_id"][:12],
-        calibration=results["calibration"][:12],
-        seed=results["seed"],
-        closed_clips=closed["clips"],
-        closed="\n".join(f"| {CONDITIONS[c]} | {share(closed[c])} |" for c in CONDITIONS),
-        enrolled="\n".join(
+    return {
+        "model": results["model_id"][:12],
+        "calibration": results["calibration"][:12],
+        "seed": results["seed"],
+        "closed_clips": closed["clips"],
+        "closed": "\n".join(f"| {CONDITIONS[c]} | {share(closed[c])} |" for c in CONDITIONS),
+        "enrolled": "\n".join(
             f"| {TRIALS[t]} | {enrolled[t]['clips']} | {enrolled[t]['speakers']} | "
             f"{share(enrolled[t])} |"
             for t in TRIALS
             if t in enrolled
         ),
-        pair_clips=verification["clips"],
-        pairs=share(verification["eer"]),
-        same_chapter=verification["target_trials_of_one_chapter"],
-        targets=verification["target_trials"],
-        impostors=verification["impostor_trials"],
-        test_clips=detection["clean_clips"],
-        threshold=detection["threshold"],
-        calibration_clips=detection["calibration_clips"],
-        baseline_clips=detection["baseline_calibration_clips"],
-        detection="\n".join(detection_tables(detection)),
-        adaptive=adaptive_table(detection),
-        harmless=harmless_table(detection),
-        steps=detection["adaptive"][0]["steps"],
-        picture=picture,
-    )
+        "pair_clips": verification["clips"],
+        "pairs": share(verification["eer"]),
+        "same_chapter": verification["target_trials_of_one_chapter"],
+        "targets": verification["target_trials"],
+        "impostors": verification["impostor_trials"],
+        "test_clips": detection["clean_clips"],
+        "threshold": f"{detection['threshold']:.3f}",
+        "calibration_clips": detection["calibration_clips"],
+        "baseline_clips": detection["baseline_calibration_clips"],
+        "detection": "\n".join(detection_tables(detection)),
+        "adaptive": adaptive_table(detection),
+        "harmless": harmless_table(detection),
+        "steps": detection["adaptive"][0]["steps"],
+        "picture": "xvector.png",
+    }
 
 
-def main() -> None:
-    """Read the command line."""
-    results, target = map(Path, sys.argv[1:3])
-    data = json.loads(results.read_text(encoding="utf-8"))
-    picture = target.with_suffix(".png")
-    plot(data["detection"], picture)
-    target.write_text(page(data, picture.name), encoding="utf-8")
+def draw(found: dict[str, Any], folder: Path) -> None:
+    """Draw the distances."""
+    plot(found["xvector"]["detection"], folder / "xvector.png")
+
+
+PAGE = Page(
+    name="xvector",
+    template=HERE / "template.md",
+    results=("xvector",),
+    parts=parts,
+    draw=draw,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

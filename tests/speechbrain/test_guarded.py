@@ -26,8 +26,8 @@ from nip_audio.speechbrain.guard import Guard
 from nip_audio.speechbrain.guarded import GuardedEncoderClassifier, GuardedSpeakerRecognition
 from nip_audio.speechbrain.guided_purifier import GuidedPurifier
 from nip_audio.speechbrain.instrument import instrument
-from nip_audio.training.unpublished import unpublished
-from nip_audio.training.waveforms import split_batch
+from nip_audio.speechbrain.unpublished import unpublished
+from nip_audio.speechbrain.waveforms import split_batch
 
 MODEL = "xvector-libri251"
 

@@ -14,8 +14,8 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 
 from nip_audio.errors import InputError, ResumeError
 from nip_audio.screening.measure import FileMeasurer
+from nip_audio.speechbrain.data_stage import recordings_of, without
 from nip_audio.speechbrain.screened_data import ScreenedData
-from nip_audio.training.data_stage import recordings_of, without
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from torch import nn
 
 from nip_audio.audio.features import LogMel
 from nip_audio.errors import InputError
-from nip_audio.integrations import training
 from nip_audio.models.audionet import AudioNet
 from nip_audio.models.pretrained import load_pretrained
+from nip_audio.training import training
 from nip_audio.training.training import SpeakerBrain
 
 

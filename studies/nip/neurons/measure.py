@@ -1,7 +1,8 @@
 """Study the published NIP on adversarial sets that an evaluation has made.
 
-python studies/nip/neurons/measure.py studies/nip/neurons/neurons.yaml studies/results/nip.json \
-    studies/results/nip_studies.json --data-root LibriSpeech --data-split split.csv --sets evaluation
+python -m studies.nip.neurons.measure studies/nip/neurons/neurons.yaml studies/results/nip.json \
+    studies/results/nip_studies.json --data-root LibriSpeech --data-split split.csv \
+    --sets evaluation
 
 No attack is made here and no setting is chosen.
 """

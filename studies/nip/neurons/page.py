@@ -1,12 +1,7 @@
-"""Write docs/nip_studies.md and its plots from what nip_studies.py left.
-
-python studies/nip/neurons/page.py studies/results/nip_studies.json docs/nip_studies.md
-"""
+"""Write docs/results/nip_studies.md and its plots: python -m studies.nip.neurons.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
 DRAWN = ("PGD waveform ε 0.002", "PGD spectrogram ε 4/255", "DeepFool waveform")
@@ -323,32 +319,38 @@ def plot_consistency(results: Record, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def page(results: Record) -> str:
+def parts(found: Record) -> dict[str, object]:
     """Fill the template."""
-    template = (HERE / "template.md").read_text(encoding="utf-8")
-    return template.format(
-        header=header(results),
-        oracle=each(results, "oracle", oracle_table),
-        tallies=tallies(results),
-        sweeps=each(results, "sweeps", sweep_table),
-        influence=each(results, "influence", influence_table),
-        template=each(results, "template", template_table),
-        consistency=consistency_table(results["consistency"]),
-        flat=results["consistency"]["within_attacks"]["without_ranks"],
-        activation=each(results, "activation", activation_table),
-        distributions=each(results, "distributions", distribution_table),
-        efficiency=each(results, "efficiency", efficiency_table),
-    )
+    results = found["nip_studies"]
+    return {
+        "header": header(results),
+        "oracle": each(results, "oracle", oracle_table),
+        "tallies": tallies(results),
+        "sweeps": each(results, "sweeps", sweep_table),
+        "influence": each(results, "influence", influence_table),
+        "template": each(results, "template", template_table),
+        "consistency": consistency_table(results["consistency"]),
+        "flat": results["consistency"]["within_attacks"]["without_ranks"],
+        "activation": each(results, "activation", activation_table),
+        "distributions": each(results, "distributions", distribution_table),
+        "efficiency": each(results, "efficiency", efficiency_table),
+    }
 
 
-def main() -> None:
-    """Write the page, and the plots beside it."""
-    results = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    out = Path(sys.argv[2])
-    out.write_text(page(results), encoding="utf-8")
-    plot_influence(results, out.parent / "nip_influence.png")
-    plot_consistency(results, out.parent / "nip_tknc.png")
+def draw(found: Record, folder: Path) -> None:
+    """Draw both plots."""
+    plot_influence(found["nip_studies"], folder / "nip_influence.png")
+    plot_consistency(found["nip_studies"], folder / "nip_tknc.png")
+
+
+PAGE = Page(
+    name="nip_studies",
+    template=HERE / "template.md",
+    results=("nip_studies",),
+    parts=parts,
+    draw=draw,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from studies.images import page
 from studies.images.purification import GUIDED, ORACLE
+from studies.images.results import add_result
 from studies.images.systems import ImageAttackPlan
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+PLANS = Path(__file__).parents[3] / "studies" / "images"
 
 RESULTS = {
     "robustness": {
@@ -98,8 +99,7 @@ LIMITS = {
 }
 
 
-def test_limits_and_black_box_are_written_and_small_counts_give_no_rate(load_script):
-    page = load_script("images/write_images_page.py")
+def test_limits_and_black_box_are_written_and_small_counts_give_no_rate():
     spatial = page.spatial(LIMITS)
     assert "worst: DSR, % (60 of 90 fool)" in spatial
     assert "| guided NIP | 98.0 [98.0, 98.0] | 25.0 [25.0, 25.0] | 25.0 [25.0, 25.0] |" in spatial
@@ -116,31 +116,25 @@ def test_limits_and_black_box_are_written_and_small_counts_give_no_rate(load_scr
     assert "Too few fool for a rate: transferred, fgsm 0.2 (10 of 90)." in remote
 
 
-def test_every_part_is_filled(load_script, tmp_path, monkeypatch):
-    page = load_script("images/write_images_page.py")
-    source, target = tmp_path / "images.json", tmp_path / "images.md"
-    source.write_text(json.dumps(RESULTS))
-    monkeypatch.setattr(sys, "argv", ["write", str(source), str(target)])
-    page.main()
-    text = target.read_text(encoding="utf-8")
+def test_every_part_is_filled():
+    text = page.PAGE.made_from({"images": RESULTS})
     assert not re.findall(r"\{\w+\}", text)
     assert "not evaluated" in text
     assert "| 1 | Madry | 0.1000 [0.0500, 0.2000] | 90.0 [80.0, 100.0] |" in text
     assert "lenet5-mnist" in text
 
 
-def test_results_of_other_studies_stay(load_script, tmp_path):
-    results = load_script("images/results.py")
+def test_results_of_other_studies_stay(tmp_path):
     path = tmp_path / "images.json"
-    results.add_result(path, ["detection", "mnist"], {"a": 1 / 3})
-    results.add_result(path, ["detection", "cifar10"], [0.123456789])
+    add_result(path, ["detection", "mnist"], {"a": 1 / 3})
+    add_result(path, ["detection", "cifar10"], [0.123456789])
     found = json.loads(path.read_text())
     assert found == {"detection": {"mnist": {"a": 0.33333}, "cifar10": [0.12346]}}
 
 
 @pytest.mark.parametrize("name", ["detection", "nip", "limits", "remote"])
 def test_every_planned_attack_can_be_made(name):
-    plan = yaml.safe_load((RECIPES / "images" / f"{name}.yaml").read_text(encoding="utf-8"))
+    plan = yaml.safe_load((PLANS / f"{name}.yaml").read_text(encoding="utf-8"))
     for system in plan["systems"].values():
         own = [one for plans in system.get("own", {}).values() for one in plans]
         parts = ("attacks", "spatial", "elasticity", "transferred")

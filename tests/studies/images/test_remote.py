@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -24,10 +23,12 @@ from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.training.image_publishing import read_run, run_recipe
+from studies.images import fit_remote, label_server
+from studies.images import remote as remote_study
 from studies.images.remote_defence import RemoteStudy
 from studies.images.remote_substitute import RemotePlan, fit_to_remote
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes"
 LENET1 = RECIPES / "MNIST" / "lenet1.yaml"
 QUICK = GuidedSettings(steps=4, width=4, raw_share=0.0, eps_input=(0.05, 0.3))
 
@@ -40,19 +41,19 @@ def served(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def recipes(monkeypatch) -> None:
-    """Let the scripts find each other, and the server be asked without a proxy."""
-    monkeypatch.syspath_prepend(str(RECIPES / "images"))
+def no_proxy(monkeypatch) -> None:
+    """Let the server be asked without a proxy."""
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
 
 
 @pytest.fixture
-def platform(served, recipes, load_script) -> Iterator[ModuleType]:
-    module = load_script("images/label_server.py")
+def platform(served, no_proxy) -> Iterator[label_server.LabelServer]:
     pretrained = load_pretrained(served)
     card = pretrained.card
-    with module.serving(module.LabelServer(pretrained.model, card.labels, (1, 28, 28))) as server:
+    with label_server.serving(
+        label_server.LabelServer(pretrained.model, card.labels, (1, 28, 28))
+    ) as server:
         yield server
 
 
@@ -149,9 +150,7 @@ def test_what_is_purified_is_sent_in_8_bits_and_drawn_alike_each_time():
     torch.testing.assert_close(sent * 255, (sent * 255).round(), atol=1e-3, rtol=0)
 
 
-def test_a_user_gives_a_url_pictures_and_labels(
-    platform, digits, tmp_path, monkeypatch, capsys, load_script
-):
+def test_a_user_gives_a_url_pictures_and_labels(platform, digits, tmp_path, monkeypatch, capsys):
     pytest.importorskip("foolbox")
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -175,7 +174,7 @@ def test_a_user_gives_a_url_pictures_and_labels(
     }
     line = [str(a) for name, value in arguments.items() for a in (f"--{name}", value)]
     monkeypatch.setattr(sys, "argv", ["fit_remote.py", str(LENET1), *line])
-    load_script("images/fit_remote.py").main()
+    fit_remote.main()
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert found["fit"]["queries"] == 100
@@ -189,10 +188,10 @@ def test_a_user_gives_a_url_pictures_and_labels(
 
     monkeypatch.delenv("PLATFORM_TOKEN")
     with pytest.raises(InputError, match="PLATFORM_TOKEN is not set"):
-        load_script("images/fit_remote.py").main()
+        fit_remote.main()
 
 
-def test_the_study_measures_what_it_plans(served, recipes, tmp_path, monkeypatch, load_script):
+def test_the_study_measures_what_it_plans(served, no_proxy, tmp_path, monkeypatch):
     pytest.importorskip("foolbox")
     plan = {
         "seed": 1,
@@ -216,7 +215,7 @@ def test_the_study_measures_what_it_plans(served, recipes, tmp_path, monkeypatch
     path.write_text(yaml.safe_dump(plan))
     line = ["--system", "digits", "--out", str(tmp_path / "o"), "--results", str(results)]
     monkeypatch.setattr(sys, "argv", ["remote.py", str(path), *line])
-    load_script("images/remote.py").main()
+    remote_study.main()
     found = json.loads(results.read_text())["remote"]["digits"]["own"]
     assert found["queries"] == 200
     assert 0 <= found["agreement"] <= 1

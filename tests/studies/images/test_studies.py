@@ -15,7 +15,6 @@ from nip_audio.core.noise import Noise
 from nip_audio.core.state import file_sha256
 from nip_audio.defended import defend
 from nip_audio.errors import InputError, StateError
-from nip_audio.evaluation import image_backdoors
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.image.datasets import load_images
@@ -26,13 +25,14 @@ from nip_audio.screening.picture_calibration import calibrate_pictures
 from nip_audio.training.image_publishing import run_recipe
 from nip_audio.training.image_training import ImageTraining
 from studies.backdoors.judging import JudgingPlan
+from studies.images import backdoor_study
 from studies.images.backdoor_study import NO_TRIGGER, ImageBackdoors
 from studies.images.detection_study import CLEAN_ONLY, COMBINE, ImageDetection
 from studies.images.limits_study import ShippedDetector, moved_at_random
 from studies.images.purification import GUIDED, ORACLE, ImageNip, image_defences
 from studies.images.systems import AttackedPictures, ImageAttackPlan, image_system
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes"
 FGSM = ImageAttackPlan("fgsm", (0.1, 0.3), items=40, batch=20)
 
 
@@ -234,7 +234,7 @@ def test_backdoors_are_trained_and_judged(tmp_path, monkeypatch):
     clean = study.result(NO_TRIGGER, seed=1)
     assert clean["poisoned"] == 0
     assert "attack_success" not in clean
-    monkeypatch.setattr(image_backdoors, "train_images", None)  # nothing is done twice
-    monkeypatch.setattr(image_backdoors, "measure_set", None)
+    monkeypatch.setattr(backdoor_study, "train_images", None)  # nothing is done twice
+    monkeypatch.setattr(backdoor_study, "measure_set", None)
     again = study.result("BadNets", seed=1)
     assert again["judged"] == found["judged"]

@@ -22,7 +22,7 @@ from nip_audio.detectors.density import CleanDensity
 from nip_audio.detectors.nccr_measure import NccrMeasure
 from nip_audio.detectors.perceptron import AttackPerceptron
 from nip_audio.errors import CalibrationError
-from nip_audio.evaluation import detection_study, detector_judges
+from nip_audio.evaluation import detector_judges
 from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.detector_judges import (
@@ -37,6 +37,7 @@ from nip_audio.evaluation.detector_judges import (
 )
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
+from studies.nccr import detection_study
 from studies.nccr.detection_study import (
     COMBINE,
     MAIN,

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,23 +18,11 @@ from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.runner import Runner
 from nip_audio.evaluation.systems import role_recordings
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
+from studies.nip.neurons import defended, influence, measure, page
+from studies.nip.neurons import subject as subjects
 
-RECIPES = Path(__file__).parents[2] / "recipes/evaluate"
 CLASSES, ROWS = 3, 4
 """Each class has four rows of the spectrogram, and each row is a neuron."""
-
-
-@pytest.fixture(scope="module")
-def recipe() -> Iterator[SimpleNamespace]:
-    """The recipe's modules, by the last part of their names."""
-    names = ("subject", "defended", "neurons", "page")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(RECIPES))
-        modules = {n: importlib.import_module(f"nip_studies_{n}") for n in names}
-        modules["script"] = importlib.import_module("nip_studies")
-        yield SimpleNamespace(**modules)
-    for module in modules.values():
-        sys.modules.pop(module.__name__)
 
 
 class Rows(nn.Module):
@@ -70,12 +54,12 @@ def voices(labels: Tensor, seed: int) -> Tensor:
 
 
 @pytest.fixture
-def subject(recipe):
+def subject():
     """Clips of classes 1 and 2, attacked to be named as each other; crops of all three."""
     labels = torch.tensor([1, 2] * 20)
     clean = voices(labels, 1)
     towards = voices(3 - labels, 2)
-    attacked = recipe.subject.Attacked(
+    attacked = subjects.Attacked(
         name="PGD waveform ε 0.002",
         attack="pgd",
         level="raw",
@@ -86,7 +70,7 @@ def subject(recipe):
         speakers=tuple("abc"[label] for label in labels),
     )
     tested = torch.tensor([0, 1, 2] * 4)
-    return recipe.subject.Subject(
+    return subjects.Subject(
         name="toy",
         model=toy_model(),
         model_id="toy",
@@ -103,10 +87,10 @@ def subject(recipe):
     )
 
 
-def test_the_oracle_saves_what_no_honest_candidate_can(recipe, subject):
+def test_the_oracle_saves_what_no_honest_candidate_can(subject):
     # one candidate is one change for all: it cannot move two classes towards each other's place
     alone = voices(torch.tensor([0]), 4)
-    (row,) = recipe.defended.study_oracle(replace(subject, crops=alone))
+    (row,) = defended.study_oracle(replace(subject, crops=alone))
     assert row["fooled"] == 40
     assert row["honest"]["value"] <= 0.5
     assert row["honest_descent"]["value"] <= 0.5
@@ -115,26 +99,26 @@ def test_the_oracle_saves_what_no_honest_candidate_can(recipe, subject):
     assert row["classes_with_candidate"] == 0
 
 
-def test_the_oracle_looks_at_the_pair(recipe, subject):
+def test_the_oracle_looks_at_the_pair(subject):
     (attacked,) = subject.attacks
     shuffled = replace(attacked, clean=attacked.clean.flip(0))  # each the original of the other
-    (row,) = recipe.defended.study_oracle(replace(subject, attacks=(shuffled,)))
+    (row,) = defended.study_oracle(replace(subject, attacks=(shuffled,)))
     assert row["oracle_stronger_once"]["value"] == 0
 
 
-def test_the_flipped_sign_counts_too(recipe, subject):
+def test_the_flipped_sign_counts_too(subject):
     (attacked,) = subject.attacks
     change = attacked.clean - attacked.x
-    assert recipe.defended.oracle_rights(subject, attacked, change)[0].all()
-    first, either = recipe.defended.oracle_rights(subject, attacked, -change)
+    assert defended.oracle_rights(subject, attacked, change)[0].all()
+    first, either = defended.oracle_rights(subject, attacked, -change)
     assert not first.any()
     assert either.all()
 
 
-def test_directions_raise_front_and_lower_tail(recipe, subject):
+def test_directions_raise_front_and_lower_tail(subject):
     settings = PoolSettings(front=1, tail=1)
     clean = voices(torch.tensor([1, 2]), 7)
-    found = recipe.defended.paired_directions(subject, clean, settings)
+    found = defended.paired_directions(subject, clean, settings)
     order = NipPool.fit(
         subject.model, [Batch(clean)], layer="pool", model_id="toy", settings=PoolSettings(1, 1)
     ).order.long()
@@ -144,18 +128,18 @@ def test_directions_raise_front_and_lower_tail(recipe, subject):
         assert not found[item, order[item, 1:-1]].any()
 
 
-def test_steps_of_script_and_paper(recipe):
+def test_steps_of_script_and_paper():
     directions = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     x = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(1))
-    script = recipe.defended.of_script(directions, x)
+    script = defended.of_script(directions, x)
     assert script.square().mean(dim=(1, 2)).sqrt().tolist() == pytest.approx([0.001] * 2)
-    paper = recipe.defended.of_paper(directions, x).flatten(1)
+    paper = defended.of_paper(directions, x).flatten(1)
     span = paper.amax(dim=1) - paper.amin(dim=1)
     assert torch.allclose(span, x.mean(dim=(1, 2)))
 
 
-def test_sweeps_cover_each_setting_once_and_stay_beside_noise(recipe, subject):
-    rows = recipe.defended.study_sweeps(subject)
+def test_sweeps_cover_each_setting_once_and_stay_beside_noise(subject):
+    rows = defended.study_sweeps(subject)
     settings = [(row["sweep"], row["setting"]) for row in rows]
     assert len(set(settings)) == len(settings)
     assert ("k1 / k2", "5 / 1") in settings
@@ -165,13 +149,13 @@ def test_sweeps_cover_each_setting_once_and_stay_beside_noise(recipe, subject):
     assert all(len(row["attacks"]) == 1 for row in rows)
 
 
-def test_front_falls_and_tail_rises_where_an_attack_halves_both(recipe, subject):
+def test_front_falls_and_tail_rises_where_an_attack_halves_both(subject):
     (attacked,) = subject.attacks
-    order = recipe.neurons.influence(subject, attacked.clean, attacked.labels).argsort(dim=1)
+    order = influence.influence(subject, attacked.clean, attacked.labels).argsort(dim=1)
     x = attacked.clean.clone()
     for item, row in enumerate(order):
         x[item, row[[0, -1]]] /= 2
-    found = recipe.neurons.study_influence(replace(subject, attacks=(replace(attacked, x=x),)))
+    found = influence.study_influence(replace(subject, attacks=(replace(attacked, x=x),)))
     (row,) = found["rows"]
     assert row["attack_true_both"]["value"] == 1
     assert row["excess_true_front"]["high"] < 0
@@ -179,16 +163,16 @@ def test_front_falls_and_tail_rises_where_an_attack_halves_both(recipe, subject)
     assert found["curves"][attacked.name]["clean"][0] == 1
 
 
-def test_nothing_moves_where_nothing_is_changed(recipe, subject):
-    moved, curves = recipe.neurons._moved(
+def test_nothing_moves_where_nothing_is_changed(subject):
+    moved, curves = influence._moved(
         subject, subject.clean, subject.labels, {"attack": subject.clean}
     )
     assert not any(values.any() for values in moved.values())
     assert curves["attack_true"] == curves["clean"]
 
 
-def test_template_and_matches_by_hand(recipe, subject):
-    found = recipe.neurons.study_template(subject)
+def test_template_and_matches_by_hand(subject):
+    found = influence.study_template(subject)
     assert (found["classes"], found["items"]) == (3, 12)
     sizes = [g["remaining"] for g in found["intersections"]]
     assert sizes[0] == 2  # of twelve, five in front and five at the tail
@@ -198,27 +182,27 @@ def test_template_and_matches_by_hand(recipe, subject):
     assert [m["by_chance"] for m in found["matches"]] == pytest.approx([1 / 3] * 2)
 
 
-def test_overlap_by_hand(recipe):
+def test_overlap_by_hand():
     mask = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 1]], dtype=float)
-    found = recipe.neurons.overlap(mask, np.array([0, 0, 1, 1]), seed=0)
+    found = influence.overlap(mask, np.array([0, 0, 1, 1]), seed=0)
     assert found["same_class"]["value"] == 1
     assert found["other_class"]["value"] == 0.5
     assert found["by_chance"] == 1
 
 
-def test_explained_variance_by_hand(recipe):
+def test_explained_variance_by_hand():
     classes = np.repeat([0, 1], 10)
-    assert recipe.neurons.explained(classes.astype(float), classes, seed=0)["share"] == 1
-    alike = recipe.neurons.explained(np.tile([0.0, 1.0], 10), classes, seed=0)
+    assert influence.explained(classes.astype(float), classes, seed=0)["share"] == 1
+    alike = influence.explained(np.tile([0.0, 1.0], 10), classes, seed=0)
     assert alike["share"] == 0
     assert alike["p"] == 1
-    assert recipe.neurons.explained(np.zeros(20), classes, seed=0)["share"] is None
+    assert influence.explained(np.zeros(20), classes, seed=0)["share"] is None
 
 
-def test_distance_of_distributions_by_hand(recipe):
-    far = recipe.neurons._distance(np.zeros((4, 5)), np.ones((4, 5)), list("aabb"), seed=0)
+def test_distance_of_distributions_by_hand():
+    far = influence._distance(np.zeros((4, 5)), np.ones((4, 5)), list("aabb"), seed=0)
     assert far["value"] == 1
-    same = recipe.neurons._distance(np.ones((4, 5)), np.ones((4, 5)), list("aabb"), seed=0)
+    same = influence._distance(np.ones((4, 5)), np.ones((4, 5)), list("aabb"), seed=0)
     assert same["value"] == 0
 
 
@@ -247,8 +231,8 @@ def evaluated() -> dict:
     return {"title": "toy", "seed": 1, "cells": [*cells, aware]}
 
 
-def test_consistency_leaves_out_what_was_not_measured(recipe):
-    found = recipe.neurons.study_consistency(evaluated(), seed=0)
+def test_consistency_leaves_out_what_was_not_measured():
+    found = influence.study_consistency(evaluated(), seed=0)
     assert len(found["points"]) == 24
     by_name = {c["over"]: c for c in found["correlations"] if c["rho"]}
     assert by_name["all cells, without matched noise"]["rho"]["value"] == pytest.approx(1)
@@ -256,52 +240,50 @@ def test_consistency_leaves_out_what_was_not_measured(recipe):
     assert found["within_attacks"]["mean"]["value"] == pytest.approx(1)
 
 
-def test_correlations_without_ranks_are_not_evaluated(recipe):
+def test_correlations_without_ranks_are_not_evaluated():
     results = evaluated()
     for cell in results["cells"]:
         cell["defences"] = [row for row in cell["defences"] if row["defence"] in "pq"]
-    found = recipe.neurons.study_consistency(results, seed=0)
+    found = influence.study_consistency(results, seed=0)
     assert [c["rho"] for c in found["correlations"] if "noise alone" in c["over"]] == [None]
     assert found["within_attacks"]["mean"] is None
 
 
-def test_from_a_study_to_the_page(recipe, subject, tmp_path, monkeypatch):
-    some = list(recipe.defended.variants(subject))[:3]
-    monkeypatch.setattr(recipe.defended, "variants", lambda subject: iter(some))
+def test_from_a_study_to_the_page(subject, tmp_path, monkeypatch):
+    some = list(defended.variants(subject))[:3]
+    monkeypatch.setattr(defended, "variants", lambda subject: iter(some))
     results = {
         "seed": 1,
         "split_sha256": "f" * 64,
         "versions": {"torch": "x"},
         "threads": 1,
         "cpu_s": 60.0,
-        "systems": {"toy": recipe.script.study(subject, [*recipe.script.STUDIES])},
-        "consistency": recipe.neurons.study_consistency(evaluated(), seed=0),
+        "systems": {"toy": measure.study(subject, [*measure.STUDIES])},
+        "consistency": influence.study_consistency(evaluated(), seed=0),
     }
-    source, out = tmp_path / "studies.json", tmp_path / "studies.md"
-    source.write_text(json.dumps(results, allow_nan=False))
-    monkeypatch.setattr(sys, "argv", ["", str(source), str(out)])
-    recipe.page.main()
-    text = out.read_text()
+    json.dumps(results, allow_nan=False)
+    text = page.PAGE.made_from({"nip_studies": results})
+    page.PAGE.draw({"nip_studies": results}, tmp_path)
     row = results["systems"]["toy"]["oracle"][0]
-    assert f"| {recipe.page.share(row['oracle_stronger'])} |" in text
+    assert f"| {page.share(row['oracle_stronger'])} |" in text
     assert "fewer than 30 examples that fool: UAP waveform ε 0.002" in text
-    assert recipe.page.tallies(results) in text
+    assert page.tallies(results) in text
     for name in ("nip_influence.png", "nip_tknc.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
 
 
-def test_tally_counts_intervals_beside_zero(recipe):
+def test_tally_counts_intervals_beside_zero():
     gains = [{"low": 0.1, "high": 0.2}, {"low": -0.1, "high": 0.2}, {"low": -0.2, "high": -0.1}]
     rows = [{"attacks": [{"gain": gain} for gain in gains]}]
-    assert recipe.page.tally(rows) == {"cells": 3, "above": 1, "below": 1}
+    assert page.tally(rows) == {"cells": 3, "above": 1, "below": 1}
 
 
 @pytest.fixture
-def small(recipe, monkeypatch) -> ModuleType:
-    monkeypatch.setattr(recipe.subject, "MIN_SUCCESSES", 1)
-    monkeypatch.setattr(recipe.subject, "MOST_CANDIDATES", 32)
-    return recipe.subject
+def small(monkeypatch) -> ModuleType:
+    monkeypatch.setattr(subjects, "MIN_SUCCESSES", 1)
+    monkeypatch.setattr(subjects, "MOST_CANDIDATES", 32)
+    return subjects
 
 
 def test_sets_are_read_and_nothing_is_made(small, write_config, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import sys
@@ -15,24 +14,17 @@ from safetensors.torch import load_file, save_file
 from nip_audio.cli import main
 from nip_audio.core.state import file_sha256
 from nip_audio.models.pretrained import load_pretrained
+from studies.robustness import doubts, measure, measured, page
 
-RECIPES = Path(__file__).parents[2] / "recipes" / "evaluate"
 EPS = [0.0005, 0.002]
-PARTS = ("robustness_measured", "robustness_doubts", "robustness_study", "write_robustness_page")
 
 
 @pytest.fixture
-def study(monkeypatch):
-    """The scripts, with fewer noises and draws."""
-    monkeypatch.syspath_prepend(str(RECIPES))
-    modules = {name: importlib.import_module(name) for name in PARTS}
-    noises = modules["robustness_measured"].NOISES[:3]
-    for name in PARTS[:3]:
-        monkeypatch.setattr(modules[name], "NOISES", noises)
-    monkeypatch.setattr(modules["robustness_measured"], "DRAWS", 2)
-    yield modules
-    for name in PARTS:
-        sys.modules.pop(name, None)
+def few_noises(monkeypatch) -> None:
+    """Fewer noises and draws."""
+    for module in (measured, doubts, measure):
+        monkeypatch.setattr(module, "NOISES", measured.NOISES[:3])
+    monkeypatch.setattr(measured, "DRAWS", 2)
 
 
 def made_of(target: Path, *, noise: float) -> Path:
@@ -76,13 +68,13 @@ def config(tmp_path, write_config):
     )
 
 
-def test_the_whole_way(study, config, tmp_path, monkeypatch, capsys):
+def test_the_whole_way(few_noises, config, tmp_path, monkeypatch, capsys):
     out, results, pictures = tmp_path / "out", tmp_path / "r.json", tmp_path / "pictures"
     pictures.mkdir()
     assert main(["evaluate", str(config), "--out", str(out)]) == 0
     arguments = ["--evaluation", out, "--clips", 8, "--results", results, "--pictures", pictures]
     monkeypatch.setattr(sys, "argv", ["study", str(config), *map(str, arguments)])
-    study["robustness_study"].main()
+    measure.main()
     found = json.loads(results.read_text())
     ((_, group),) = found["groups"].items()
     assert list(group["models"]) == ["m0", "m1", "m2"]
@@ -101,50 +93,47 @@ def test_the_whole_way(study, config, tmp_path, monkeypatch, capsys):
         "nccr_attacked_m0.png",
         "activations_m0.png",
     }
-    page = tmp_path / "page.md"
-    monkeypatch.setattr(sys, "argv", ["page", str(results), str(page)])
-    study["write_robustness_page"].main()
-    text = page.read_text()
+    text = page.PAGE.made_from({"robustness": found})
     assert "{" not in text.replace("{0", "")
     assert "m2" in text
     capsys.readouterr()
 
 
-def test_an_evaluation_of_other_models_is_refused(study, config, tmp_path, monkeypatch):
+def test_an_evaluation_of_other_models_is_refused(few_noises, config, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     (out / "results.json").write_text(json.dumps({"systems": {"m0": {"identity": "other"}}}))
     arguments = ["--evaluation", out, "--results", tmp_path / "r.json", "--pictures", tmp_path]
     monkeypatch.setattr(sys, "argv", ["study", str(config), *map(str, arguments)])
     with pytest.raises(Exception, match="evaluate these models first"):
-        study["robustness_study"].main()
+        measure.main()
 
 
-def test_the_worst_of_two_attacks_is_what_either_fools(study):
+def test_the_worst_of_two_attacks_is_what_either_fools():
     cells = [
         {"system": "m", "eps": 0.1, "level": "raw", "attack": "pgd-e2e", "fooled": "0110"},
         {"system": "m", "eps": 0.1, "level": "raw", "attack": "autoattack", "fooled": "0011"},
         {"system": "m", "eps": 0.1, "level": "raw", "attack": "fgsm", "fooled": "1111"},
         {"system": "n", "eps": 0.1, "level": "raw", "attack": "pgd-e2e", "fooled": "1111"},
     ]
-    fooled, attacks = study["robustness_doubts"].fooled_by(cells, "m", 0.1)
+    fooled, attacks = doubts.fooled_by(cells, "m", 0.1)
     assert fooled.tolist() == [False, True, True, True]
     assert attacks == ["autoattack", "pgd-e2e"]
-    assert study["robustness_doubts"].fooled_by(cells, "m", 0.2) == (None, [])
+    assert doubts.fooled_by(cells, "m", 0.2) == (None, [])
 
 
-def test_only_pairs_with_intervals_apart_are_clear(study):
+def test_only_pairs_with_intervals_apart_are_clear():
     def between(low, high):
         return {"value": (low + high) / 2, "low": low, "high": high}
 
     accuracy = {"a": between(0.6, 0.8), "b": between(0.5, 0.7), "c": between(0.0, 0.1)}
-    found = study["robustness_doubts"].compare({"a": 0.1, "b": 0.2, "c": 0.3}, accuracy)
+    found = doubts.compare({"a": 0.1, "b": 0.2, "c": 0.3}, accuracy)
     assert (found["kendall"], found["same_order"]) == (1.0, True)
     assert (found["clear"], found["clear_right"]) == (2, 2)
-    found = study["robustness_doubts"].compare({"a": 0.1, "b": 0.4, "c": 0.3}, accuracy)
+    found = doubts.compare({"a": 0.1, "b": 0.4, "c": 0.3}, accuracy)
     assert (found["clear"], found["clear_right"]) == (2, 1)
     alike = dict.fromkeys("abc", between(0.0, 0.1))
-    assert study["robustness_doubts"].compare({"a": 0.1, "b": 0.2, "c": 0.3}, alike) is None
+    assert doubts.compare({"a": 0.1, "b": 0.2, "c": 0.3}, alike) is None
 
 
 class Linear:
@@ -161,14 +150,14 @@ class Linear:
         return 2 * embeddings
 
 
-def test_a_constant_gives_a_weak_model_the_nccr_of_a_strong_one(study):
+def test_a_constant_gives_a_weak_model_the_nccr_of_a_strong_one():
     rng = np.random.default_rng(0)
     clean = rng.uniform(0.5, 1.5, (5, 3))
     drawn = rng.standard_normal((5, 4, 3))
     weak, strong = (
         Linear(n, clean, clean[:, None] + s * drawn) for n, s in (("w", 1.0), ("s", 0.1))
     )
-    for row in study["robustness_doubts"].shifted(weak, strong):
+    for row in doubts.shifted(weak, strong):
         values = clean if row["layer"] == "last tap" else 2 * clean
         noisy = weak.noisy if row["layer"] == "last tap" else 2 * weak.noisy
         moved = np.linalg.norm(noisy - values[:, None], axis=-1).mean(axis=1)
@@ -176,5 +165,5 @@ def test_a_constant_gives_a_weak_model_the_nccr_of_a_strong_one(study):
         assert row["constant"] > 0
         assert shifted == pytest.approx(row["nccr_strong"], rel=0.02)
         assert row["nccr_weak"] > 5 * row["nccr_strong"]
-    for row in study["robustness_doubts"].shifted(strong, weak):
+    for row in doubts.shifted(strong, weak):
         assert row["constant"] == 0.0

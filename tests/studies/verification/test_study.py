@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.errors import InputError
-from nip_audio.evaluation import verification, verification_study
 from nip_audio.evaluation.config import read_config
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
+from studies.verification import measure, page, trials
+from studies.verification import study as study_module
 from studies.verification.study import VerificationStudy
-
-RECIPES = Path(__file__).parents[2] / "recipes" / "evaluate"
-
-
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)
 def _few_rounds(monkeypatch):
-    monkeypatch.setattr(verification, "_ROUNDS", 10)
+    monkeypatch.setattr(trials, "_ROUNDS", 10)
 
 
 @pytest.fixture
@@ -68,20 +60,19 @@ def write(write_config, purifier):
 
 
 def test_recipe_from_voices_to_page(write, tmp_path, monkeypatch):
-    script, page = load_script("verification"), load_script("write_verification_page")
     results, out = tmp_path / "results.json", tmp_path / "out"
     command = ["verification.py", str(write()), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", command)
-    script.main()
+    measure.main()
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert len(files) == 2 * 2 * 2 * 2 + 2 * 2  # verifiers, sides, attacks, goals; controls
     monkeypatch.setattr(sys, "argv", [*command, "--results", str(results)])
-    script.main()
+    measure.main()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == files
     whole = results.read_text()
     next(out.rglob("plda-test-pgd-l2/*")).unlink()
     monkeypatch.setattr(sys, "argv", [*command, "--results", str(results), "--only-finished"])
-    script.main()
+    measure.main()
     (missing,) = json.loads(results.read_text())["unfinished"]
     assert (missing["back_end"], missing["side"], missing["attack"]) == ("plda", "test", "pgd-l2")
     assert len(json.loads(results.read_text())["cells"]) == 9
@@ -118,8 +109,7 @@ def test_recipe_from_voices_to_page(write, tmp_path, monkeypatch):
         assert cell["turned"] > 0
 
     text = tmp_path / "page.md"
-    monkeypatch.setattr(sys, "argv", ["write_verification_page.py", str(results), str(text)])
-    page.main()
+    text.write_text(page.PAGE.made_from({"verification": found}))
     assert "| guided |" in text.read_text()
     assert not re.search(r"\{\w+\}", text.read_text())  # nothing is left to fill in
 
@@ -158,19 +148,19 @@ def test_where_the_test_side_is_attacked_the_enrolment_is_trusted(study):
     score = study.verifiers["cosine"].score
     test_side, enrolment_side = list(study.cells())[:2]
     for cell, voices in ((test_side, noise.trusted), (enrolment_side, noise.enrolled)):
-        clean, _ = noise.scores(cell, verification.clips_of(cell.attack.trials, cell.attack.side))
+        clean, _ = noise.scores(cell, trials.clips_of(cell.attack.trials, cell.attack.side))
         assert (clean == score(voices[cell.rows], noise.tested[cell.rows])).all()
     assert not noise.trusted.equal(noise.enrolled)
 
 
 def test_a_verifier_that_knows_a_test_recording_is_an_error(write, corpus, monkeypatch):
     known = frozenset([contents(corpus, 3)])
-    made = verification_study._verifiers
+    made = study_module._verifiers
 
     def knowing(pretrained):
-        return [verification.replace(v, seen=known) for v in made(pretrained)]
+        return [replace(v, seen=known) for v in made(pretrained)]
 
-    monkeypatch.setattr(verification_study, "_verifiers", knowing)
+    monkeypatch.setattr(study_module, "_verifiers", knowing)
     with pytest.raises(
         InputError, match="1 test items were seen when the cosine verifier was fitt"
     ):

@@ -14,10 +14,10 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import Interval, equal_error_rate
 from nip_audio.core.model import CosineHead
 from nip_audio.errors import InputError
-from nip_audio.evaluation import verification
 from nip_audio.evaluation.identification import Crop
 from nip_audio.models.plda import PldaHead
 from nip_audio.purifiers.noise import GaussianNoise
+from studies.verification import trials as module
 from studies.verification.trials import (
     Trial,
     Verifier,
@@ -189,11 +189,11 @@ def test_speakers_are_drawn_with_all_of_their_trials(trials, monkeypatch):
         statistic(np.array([0, 0]))
         return Interval(0.0, 0.0, 0.0)
 
-    monkeypatch.setattr(verification, "bootstrap", once)
-    verification._over_speakers(lambda rows: drawn.append(rows.tolist()) or 0.0, trials, seed=0)
+    monkeypatch.setattr(module, "bootstrap", once)
+    module._over_speakers(lambda rows: drawn.append(rows.tolist()) or 0.0, trials, seed=0)
     # a twice and b never: a's target twice, no impostor trial has only a in it
     assert drawn == [[0, 1, 2, 3], [0, 0]]
     trials = [*trials, Trial(clip("c", 0), clip("a", 1))]
-    monkeypatch.setattr(verification, "bootstrap", lambda of, size, **_: of(np.array([0, 0, 2])))
-    verification._over_speakers(lambda rows: drawn.append(rows.tolist()) or 0.0, trials, seed=0)
+    monkeypatch.setattr(module, "bootstrap", lambda of, size, **_: of(np.array([0, 0, 2])))
+    module._over_speakers(lambda rows: drawn.append(rows.tolist()) or 0.0, trials, seed=0)
     assert drawn[-1] == [0, 0, 4, 4]

@@ -8,9 +8,9 @@ import pytest
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from nip_audio.errors import ModelCardError, ResumeError
-from nip_audio.integrations import backdoor_stage
 from nip_audio.screening.backdoor import BackdoorRecord, BackdoorReport
-from nip_audio.training.backdoor_stage import BackdoorSearch
+from nip_audio.speechbrain import backdoor_stage
+from nip_audio.speechbrain.backdoor_stage import BackdoorSearch
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 import soundfile
 
 from nip_audio import read_audio
+from nip_audio.audio.corpus import ROLES
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.errors import InputError
-from nip_audio.training.corpus import ROLES
+from nip_audio.training import corpora
 
 # rows of speaker-info.txt as they are, blanks and all; s5's is made up
 INFO = """\
@@ -37,13 +38,8 @@ MEN = {"p226", "p227", "p237", "p251", "p315", "s5"}
 
 
 @pytest.fixture(scope="module")
-def recipe(load_script):
-    return load_script("VCTK/vctk_prepare.py")
-
-
-@pytest.fixture(scope="module")
-def prepare(recipe):
-    return recipe.prepare_vctk
+def prepare():
+    return corpora.prepare_vctk
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +109,10 @@ def test_second_microphone_lacks_two_speakers(speakers_of):
     assert speakers_of(microphone="mic2") == (WOMEN | MEN) - {"p280", "p315"}
 
 
-def test_genders_are_read_from_the_table(recipe, corpus, tmp_path):
+def test_genders_are_read_from_the_table(corpus, tmp_path):
     expected = dict.fromkeys(WOMEN, "F") | dict.fromkeys(MEN, "M")
-    assert recipe.read_genders(corpus / "speaker-info.txt") == expected
-    assert recipe.read_genders(tmp_path / "none.txt") == {}
+    assert corpora._read_genders(corpus / "speaker-info.txt") == expected
+    assert corpora._read_genders(tmp_path / "none.txt") == {}
 
 
 @pytest.mark.parametrize(("count", "women"), [(1, 0), (4, 2), (7, 3), (12, 6)])

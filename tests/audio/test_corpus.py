@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nip_audio.errors import InputError
-from nip_audio.training.corpus import (
+from nip_audio.audio.corpus import (
     ROLES,
     Span,
     deal_roles,
@@ -17,6 +16,7 @@ from nip_audio.training.corpus import (
     write_manifests,
     write_rirs,
 )
+from nip_audio.errors import InputError
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 

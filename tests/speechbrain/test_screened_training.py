@@ -9,8 +9,8 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from nip_audio.errors import InputError
-from nip_audio.training.data_stage import without
-from nip_audio.training.screened_training import ScreenedTraining
+from nip_audio.speechbrain.data_stage import without
+from nip_audio.speechbrain.screened_training import ScreenedTraining
 
 
 class Brain(ScreenedTraining, sb.Brain):

@@ -1,18 +1,15 @@
-"""Write docs/screening.md from what screening.py measured.
-
-python benchmarks/write_screening_page.py docs/results docs/screening.md
-"""
+"""Write docs/results/screening.md: python -m studies.screening.page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.tables import markdown
 from nip_audio.screening.records import RISKS
+from studies._lib.pages import Page
 
+HERE = Path(__file__).resolve().parent
 Results = dict[str, Any]
 
 
@@ -71,18 +68,23 @@ def comparison(results: Results) -> dict[str, str]:
     }
 
 
-def main() -> None:
+def parts(results: Results) -> dict[str, object]:
     """Fill the template."""
-    folder, page = map(Path, sys.argv[1:3])
-    text = Path(__file__).with_name("screening_template.md").read_text(encoding="utf-8")
-    parts = {"risks": risks()}
-    for name, write in (("speed", speed), ("memory", memory), ("comparison", comparison)):
-        results = json.loads((folder / f"screening_{name}.json").read_text(encoding="utf-8"))
-        parts |= write(results)
-    for name, part in parts.items():
-        text = text.replace("{{" + name + "}}", part)
-    page.write_text(text, encoding="utf-8")
+    return {
+        "risks": risks(),
+        **speed(results["screening_speed"]),
+        **memory(results["screening_memory"]),
+        **comparison(results["screening_comparison"]),
+    }
+
+
+PAGE = Page(
+    name="screening",
+    template=HERE / "template.md",
+    results=("screening_speed", "screening_memory", "screening_comparison"),
+    parts=parts,
+)
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.run()

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from nip_audio.audio.corpus import ROLES
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.errors import InputError
-from nip_audio.training.corpus import ROLES
+from nip_audio.training.corpora import prepare_librispeech
 
 SUBSETS = ("train-clean-100", "dev-clean")
 
 
 @pytest.fixture(scope="module")
-def prepare(load_script):
-    return load_script("LibriSpeech/librispeech_prepare.py").prepare_librispeech
+def prepare():
+    return prepare_librispeech
 
 
 @pytest.fixture

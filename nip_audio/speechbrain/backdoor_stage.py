@@ -23,7 +23,7 @@ from nip_audio.errors import ResumeError
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.backdoor import look_for_backdoor
 from nip_audio.screening.measure import stamp_of
-from nip_audio.training.data_stage import recordings_of, without
+from nip_audio.speechbrain.data_stage import recordings_of, without
 
 __all__ = ["BackdoorSearch"]
 

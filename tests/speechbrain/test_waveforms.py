@@ -5,7 +5,7 @@ import torch
 
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.errors import AudioError, InputError
-from nip_audio.training.waveforms import audio_of, split_batch
+from nip_audio.speechbrain.waveforms import audio_of, split_batch
 
 SETTINGS = ReadSettings()
 
