@@ -16,7 +16,14 @@ Level = Literal["raw", "input"]
 
 
 class Defence(ABC):
-    """What stands between an attacker and a model's answer; no defence is ever given a label."""
+    """What stands between an attacker and a model's answer; no defence is ever given a label.
+
+    Attributes:
+        version: Raised when the same settings give another result; evaluations that kept what the
+            old one made then ask again.
+    """
+
+    version: ClassVar[int] = 1
 
     @property
     @abstractmethod
