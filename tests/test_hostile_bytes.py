@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.audio.manifest import read_recordings
 from nip_audio.errors import AudioError, NipAudioError, ResumeError, StateError
+from nip_audio.models.cards import read_card
 from nip_audio.models.enrolment import Enrolment
-from nip_audio.models.pretrained import read_card
 from nip_audio.screening.journal import Journal, from_line, to_line
 from nip_audio.screening.measured import MeasuredFile
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nip_audio.attacks.registry import attack_entry, make_attack
-from nip_audio.cli._console import EXIT_FAILED, print_json, stderr, stdout
-from nip_audio.cli._outputs import claim_outputs
+from nip_audio.cli._console import print_json, stderr, stdout
+from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.errors import ImageError, InputError
-from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.pictures import (
-    ChangedPicture,
-    attack_picture,
-    purify_picture,
-    walk_pictures,
-)
-from nip_audio.purifiers.base import Purifier
+
+if TYPE_CHECKING:
+    from nip_audio.models.pretrained import PretrainedModel
+    from nip_audio.purification.pictures import ChangedPicture
+    from nip_audio.purifiers.base import Purifier
+
 
 DEFAULT_EPS = 8 / 255
 
@@ -38,6 +35,9 @@ def attack_pictures(
     as_json: bool,
 ) -> None:
     """Attack pictures and write PNGs."""
+    from nip_audio.attacks.registry import attack_entry, make_attack
+    from nip_audio.purification.pictures import attack_picture
+
     entry = attack_entry(attack)
     if eps is None and "eps" in entry.settings and entry.kind.norm != "l2":
         eps = DEFAULT_EPS
@@ -62,6 +62,7 @@ def purify_pictures(
     as_json: bool,
 ) -> None:
     """Purify pictures and write PNGs."""
+    from nip_audio.purification.pictures import purify_picture, walk_pictures
 
     def change(path: Path, written: Path) -> ChangedPicture:
         return purify_picture(pretrained, path, written, purifier, seed=seed, force=force)
@@ -78,6 +79,8 @@ def _change_all(
     force: bool,
     as_json: bool,
 ) -> None:
+    from nip_audio.cli._outputs import claim_outputs
+
     if not files:
         raise InputError(
             "no picture was found, expected png, jpg, bmp, ppm or webp; check the path"

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import (
-    EXIT_FAILED,
+from nip_audio.cli._console import advance, print_json, print_left_out, progress_bar, stderr, stdout
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import (
     DataRootOption,
     EitherModelOption,
     FollowLinksOption,
@@ -17,21 +18,7 @@ from nip_audio.cli._console import (
     MaxDurationOption,
     ModalityOption,
     SeedOption,
-    advance,
-    find_files,
-    load_model,
-    make_adapter,
-    print_json,
-    print_left_out,
-    progress_bar,
-    refuse_of_audio,
-    stderr,
-    stdout,
 )
-from nip_audio.core.state import require_new
-from nip_audio.screening.calibrating import calibrate
-from nip_audio.screening.measure import default_config
-from nip_audio.screening.picture_calibration import calibrate_pictures
 
 __all__ = ["command"]
 
@@ -74,6 +61,12 @@ def command(
 
     Example: nip-audio calibrate clean/ --out my.calibration
     """
+    from nip_audio.cli._inputs import find_files, load_model, make_adapter, refuse_of_audio
+    from nip_audio.core.state import require_new
+    from nip_audio.screening.calibrating import calibrate
+    from nip_audio.screening.measure import default_config
+    from nip_audio.screening.picture_calibration import calibrate_pictures
+
     require_new(out, force=force)
     pretrained = load_model(model, modality)
     of_audio = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
@@ -122,6 +115,3 @@ def command(
         )
     if result.failures:
         raise typer.Exit(EXIT_FAILED)
-
-
-command.__name__ = "calibrate"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nip_audio.models.pretrained import Modality
+from nip_audio.models.cards import Modality
 
 __all__ = ["TRIGGER_PLANS", "TriggerPlan"]
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nip_audio.audio.manifest import walk_audio
-from nip_audio.cli._console import EXIT_DEFECT, EXIT_REFUSED
+from nip_audio.cli._exit import EXIT_DEFECT, EXIT_REFUSED
 
 
 @pytest.fixture

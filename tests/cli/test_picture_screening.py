@@ -74,7 +74,7 @@ def risks(record) -> set[str]:
 
 def test_every_picture_gets_a_verdict(screen, tmp_path):
     code, text, _ = screen("--json")
-    assert code == 2  # some could not be read
+    assert code == 5  # some were flagged, some could not be read
     found = records(tmp_path / "out")
     assert len(found) == 16
     assert found["1/bad.jpg"]["error"]["code"] == "not_a_picture"
@@ -169,7 +169,7 @@ def test_flagged_pictures_are_purified(run, pictures, mixed, tmp_path):
     given = ("screen", mixed, "--model", "lenet5-mnist", "--out", tmp_path / "out")
     options = ("--workers", 1, "--purify-flagged", tmp_path / "purified", "--json")
     code, text, err = run(*given, *options)
-    assert code == 2
+    assert code == 5
     flagged = json.loads(text)["verdicts"]["adversarial"]
     assert flagged >= 1
     written = sorted((tmp_path / "purified").rglob("*.png"))

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from nip_audio.cli import backdoor as command
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.image.adapter import ImageAdapter
@@ -91,7 +90,7 @@ def suspected(monkeypatch):
             input_bounds=Bounds(0.0, 1.0),
         ).eval()
 
-    monkeypatch.setattr(command, "load_pretrained", lambda name: Loaded)
+    monkeypatch.setattr("nip_audio.cli._inputs.load_pretrained", lambda name: Loaded)
 
 
 @pytest.fixture
@@ -113,7 +112,7 @@ def write_set(tmp_path):
 def test_poisoned_pictures_are_named(run, suspected, write_set, tmp_path):
     written = tmp_path / "out.jsonl"
     code, out, _ = run("backdoor", write_set(24), "-m", "tiny", "--out", written, "--json")
-    assert code == 1
+    assert code == 3
     report = json.loads(out)
     assert sorted(report["accused"]) == sorted(f"0/bad{n}.png" for n in range(24))
     assert report["names"][0]["name"] == "kind 0"
@@ -127,7 +126,7 @@ def test_a_clean_set_with_a_file_that_is_no_picture(run, suspected, write_set):
     (root / "1" / "bad.png").write_bytes(b"no picture")
     (root / "1" / "notes.txt").write_text("no business of ours")
     code, out, err = run("backdoor", root, "--model", "tiny")
-    assert code == 2
+    assert code == 4
     assert f"nothing found in {KINDS * FILES} files" in out
     assert "not judged: 1/bad.png" in err
     assert "notes" not in err
@@ -202,7 +201,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(run, picture_model, pictures,
     shutil.copytree(pictures, tmp_path / "some")
     (tmp_path / "some" / "bad.png").write_bytes(b"no picture")
     code, out, err = run("robustness", picture_model, "--data", tmp_path / "some", "--draws", 1)
-    assert code == 2
+    assert code == 4
     assert "20 files" in out
     assert "left out: " in err
 

@@ -9,8 +9,9 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.core.state import State, save_state
 from nip_audio.errors import EnrolmentError, OutputError, StateError
+from nip_audio.models.cards import ModelCard
 from nip_audio.models.enrolment import Enrolment, embed_audio, enrol
-from nip_audio.models.pretrained import ModelCard, PretrainedModel
+from nip_audio.models.pretrained import PretrainedModel
 
 CARD = {"files": {"hyperparams.yaml": "0" * 64}}
 

@@ -8,10 +8,11 @@ import torch
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.errors import InputError
+from nip_audio.models.cards import ModelCard
 from nip_audio.models.enrolment import embed_audio, enrol, verify
 from nip_audio.models.plda_recordings import fit_plda_to_recordings
 from nip_audio.models.plda_training import fit_plda
-from nip_audio.models.pretrained import ModelCard, PretrainedModel
+from nip_audio.models.pretrained import PretrainedModel
 
 CARD = {"files": {"hyperparams.yaml": "0" * 64}}
 ADAPTER = WaveformAdapter()

@@ -16,7 +16,8 @@ from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import HashMismatchError, ModelCardError, UnsafeYamlError
 from nip_audio.models import pretrained
-from nip_audio.models.pretrained import list_pretrained, load_pretrained
+from nip_audio.models.cards import list_pretrained
+from nip_audio.models.pretrained import load_pretrained
 from nip_audio.models.xvector import Xvector
 
 YAML = """
