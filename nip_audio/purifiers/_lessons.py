@@ -1,4 +1,4 @@
-"""What a purifier is shown in training, and what is to come of it."""
+"""Training examples of the guided purifier, and its loss at the neurons."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 
-_SAME_VOICE = 0.3  # 1 − cosine below which two embeddings would be taken for one speaker
+_SAME_VOICE = 0.3  # cosine distance below which two embeddings count as the same speaker
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """Items in pairs of what is shown, benign or attacked, and what is to come of it.
+    """Pairs of benign and attacked items, with the model's response to the clean originals.
 
     Attributes:
-        clean: Model input.
-        benign: The same, as the purifier is shown it: with the noise it stands behind, if any.
-        attacked: What an attacker made of it, likewise.
-        truth: What the model makes of ``clean``.
+        clean: Clean model input, (B, *S).
+        benign: Clean input as the purifier receives it, (B, *S): with the noise that precedes the
+            purifier, if there is any.
+        attacked: Attacked input as the purifier receives it, (B, *S), with the same kind of noise.
+        truth: Response of the model to ``clean``, which is the training target.
     """
 
     clean: Batch
@@ -38,7 +39,7 @@ class Lessons:
 
     @classmethod
     def join(cls, parts: Sequence[Lessons]) -> Lessons:
-        """Put batches of one shape together."""
+        """Concatenate batches of examples of one shape."""
         if len(parts) == 1:
             return parts[0]
         lengths = [p.clean.lengths for p in parts if p.clean.lengths is not None]
@@ -50,7 +51,7 @@ class Lessons:
         )
 
     def rows(self, rows: Tensor) -> Lessons:
-        """Pick items."""
+        """Select items by index."""
         lengths = self.clean.lengths
         clean = Batch(self.clean.x[rows], None if lengths is None else lengths[rows])
         return Lessons(clean, self.benign[rows], self.attacked[rows], self.truth.rows(rows))
@@ -58,13 +59,13 @@ class Lessons:
 
 @dataclass(frozen=True)
 class Truth:
-    """What the model makes of the unattacked items, to which everything is to be brought back.
+    """Response of the model to clean items, which purified items should reproduce.
 
     Attributes:
-        embeddings: (B, D).
-        named: (B,) classes; None for a bare embedding model.
-        neurons: (B, N) outputs φ, by layer.
-        weights: (B, N) how much each neuron counts, by layer.
+        embeddings: (B, D) embeddings.
+        named: (B,) predicted classes; None for a bare embedding model.
+        neurons: Neuron outputs φ (NIP, Eq. 1) by layer, (B, N) each.
+        weights: Weight of each neuron in the loss by layer, (B, N) each.
     """
 
     embeddings: Tensor
@@ -76,14 +77,14 @@ class Truth:
     def of(
         cls, model: InstrumentedModel, clean: Batch, layers: Sequence[str], influence_weight: float
     ) -> Truth:
-        """Look at a model.
+        """Record a model's response to clean items.
 
         Args:
-            model: Frozen, in evaluation mode.
-            clean: Unattacked model input.
-            layers: Whose neurons are looked at.
-            influence_weight: How much more an influential neuron counts than one without
-                influence.
+            model: Frozen model in evaluation mode.
+            clean: Clean model input.
+            layers: Names of the layers whose neurons are recorded.
+            influence_weight: Extra weight of a neuron of average influence (NIP, Eq. 2) over a
+                neuron without influence.
 
         Raises:
             InputError: If the decision does not depend on a layer.
@@ -115,7 +116,7 @@ class Truth:
 
     @classmethod
     def join(cls, parts: Sequence[Truth]) -> Truth:
-        """Put items together."""
+        """Concatenate the responses to several batches."""
         named = [p.named for p in parts if p.named is not None]
         layers = parts[0].neurons
         return cls(
@@ -126,7 +127,7 @@ class Truth:
         )
 
     def rows(self, rows: Tensor) -> Truth:
-        """Pick items."""
+        """Select items by index."""
         return Truth(
             self.embeddings[rows],
             None if self.named is None else self.named[rows],
@@ -137,7 +138,17 @@ class Truth:
     def loss(
         self, model: InstrumentedModel, purified: Batch, *, decision_weight: float
     ) -> tuple[Tensor, Tensor]:
-        """Return how far purified items are from the truth, and which are named as they were."""
+        """Compare the model's response to purified items with its response to the clean ones.
+
+        Args:
+            model: Model that the clean response was recorded with.
+            purified: Purified model input.
+            decision_weight: Weight of the decision in the loss, against that of the neurons.
+
+        Returns:
+            The mean loss, and (B,) bool: which items keep their prediction, or for a bare
+            embedding model their voice.
+        """
         with model.tap(*self.neurons) as tap:
             embeddings = model.embed_input(purified)
             total = torch.zeros((), device=embeddings.device)
