@@ -139,7 +139,7 @@ def test_too_few_pictures_are_an_error(run, suspected, write_set):
         shutil.rmtree(root / str(kind))
     code, _, err = run("backdoor", root, "--model", "tiny")
     assert code == 65
-    assert "gives 5 names to 12 files or more" in err
+    assert "predicts 5 labels for 12 files or more" in err
 
 
 # --- robustness ---

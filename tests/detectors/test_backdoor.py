@@ -234,13 +234,13 @@ def test_small_groups_are_not_judged():
 
 
 def test_too_few_groups_are_refused():
-    with pytest.raises(InputError, match=r"4 names .* expected 8 such names or more"):
+    with pytest.raises(InputError, match=r"4 labels .* expected at least 8 such labels"):
         BackdoorGroups().judge(clean_set(0, groups=4))
 
 
 def test_evidence_must_be_of_equally_many_files():
     known = clean_set(0)
-    with pytest.raises(InputError, match=r"360 names, 359 seconds, .* one a file"):
+    with pytest.raises(InputError, match=r"360 names, 359 seconds, .* one per file"):
         replace(known, seconds=known.seconds[:-1])
 
 

@@ -95,8 +95,8 @@ def test_pictures_are_read_once_each_and_drawn_as_they_are(pictures):
 
 
 def test_too_few_pictures_are_refused_and_too_many_left_unread(pictures):
-    with pytest.raises(InputError, match=r"7 usable pictures \(1 failed\)"):
+    with pytest.raises(InputError, match=r"7 usable images \(1 failed\)"):
         read_pictures(pictures, ImageAdapter(1, 4, 4), most=7)
-    with pytest.raises(InputError, match="5 usable pictures"):
+    with pytest.raises(InputError, match="5 usable images"):
         read_pictures(pictures[:5], ImageAdapter(1, 4, 4))
     assert isinstance(read_pictures(pictures, ImageAdapter(1, 4, 4), most=8), CleanPictures)

@@ -60,7 +60,7 @@ def test_an_id_does_not_lead_out_of_the_folder(purifier, folder, tmp_path, name)
     source = ManifestSource(
         tmp_path / "m.csv", [Recording(name, folder / "s1/take11.wav", "s1", (0, 12000))]
     )
-    with pytest.raises(InputError, match="is no name for a file"):
+    with pytest.raises(InputError, match="is not a valid file name"):
         purify_flagged(results, source, purifier, tmp_path / "purified")
 
 
