@@ -1,4 +1,7 @@
-"""Attack and purify picture files: a PNG and a JSON sidecar for each, the originals untouched."""
+"""Attack and purify image files; each result is a PNG with a JSON sidecar.
+
+The originals are never modified.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,22 @@ __all__ = ["ChangedPicture", "attack_picture", "purify_picture", "walk_pictures"
 
 @dataclass(frozen=True)
 class ChangedPicture:
-    """One picture that was changed, as its JSON sidecar has it.
+    """An image that was attacked or purified, as described in its JSON sidecar.
 
     Attributes:
-        source: Picture that was read.
-        written: PNG that was written, of the model's size.
-        written_sha256: Of its bytes.
+        source: Path of the image that was read.
+        written: Path of the PNG that was written, which has the model's size.
+        written_sha256: SHA-256 of the bytes of the written PNG.
         by: Name and settings of the attack or purifier.
-        aim: What an attacker wanted, in words; empty for a purifier.
-        named_before: What the model names the picture.
-        named_after: What it names the *written file*.
-        succeeded: Whether the attacker has what he wants by the written file; None for a purifier.
-        linf: Largest change of a pixel.
-        l2: Norm of the change.
-        changes: What reading did to the picture.
-        seed: Of everything random.
-        model_id: The model.
+        aim: Goal of the attacker in words; empty for a purifier.
+        named_before: Prediction of the model for the original image.
+        named_after: Prediction of the model for the *written file*.
+        succeeded: Whether the written file reaches the attacker's goal; None for a purifier.
+        linf: Largest absolute change of a pixel value, in [0, 1].
+        l2: L2 norm of the change.
+        changes: Conversions that were made when the image was read.
+        seed: Seed of all random draws.
+        model_id: Identity of the model.
     """
 
     source: str
@@ -59,13 +62,13 @@ class ChangedPicture:
     model_id: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return rounded plain values."""
+        """Return plain JSON values, rounded to 6 digits."""
         values = {**vars(self), "changes": list(self.changes)}
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def walk_pictures(sources: Sequence[Path]) -> list[Path]:
-    """List pictures: files as they are given, folders with all below them, sorted."""
+    """List image files: given files in their order, and all images below given folders, sorted."""
     found: list[Path] = []
     for source in sources:
         inside = (p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -83,26 +86,27 @@ def attack_picture(
     seed: int = 0,
     force: bool = False,
 ) -> ChangedPicture:
-    """Attack one picture; write a PNG and a sidecar, and judge the written file.
+    """Attack one image, write a PNG and a sidecar, and check success on the written file.
 
     Args:
-        pretrained: Attacked model.
-        path: Clean picture, of any size; what is attacked is what the model takes of it.
-        out: PNG to write.
-        attack: Which.
-        target: Class to be named as; None wants any other than now.
-        seed: With the content, seeds what is random.
-        force: Overwrite.
+        pretrained: Model to attack.
+        path: Path of a clean image of any size; it is converted to the size of the model first.
+        out: Path of the PNG to write.
+        attack: Attack to run.
+        target: Class that the model should predict; None aims at any other class than the current.
+        seed: Seed of the attack, combined with the content of the image.
+        force: Whether an existing file is overwritten.
 
     Raises:
-        ImageError: If the picture cannot be used.
-        AttackError: If the target is unknown, or the attack cannot apply.
-        OutputError: If an output exists.
+        ImageError: If the image cannot be used.
+        AttackError: If the target is unknown, or the attack does not apply to the model.
+        OutputError: If an output exists and ``force`` is false.
     """
     labels = pretrained.card.labels
     if target is not None and target not in labels:
         raise AttackError(
-            f"{target!r} is none of the {len(labels)} classes of {pretrained.card.name}"
+            f"{target!r} is none of the {len(labels)} classes of {pretrained.card.name}, expected "
+            f"one such as {', '.join(labels[:3])}; choose a class of the model"
         )
     picture = _read(pretrained, path, out, force=force)
     batch = Batch(picture.pixels[None])
@@ -128,19 +132,19 @@ def purify_picture(
     seed: int = 0,
     force: bool = False,
 ) -> ChangedPicture:
-    """Purify one picture; write a PNG and a sidecar. Neither label nor clean original is known.
+    """Purify one image, without its label or clean original; write a PNG and a sidecar.
 
     Args:
-        pretrained: The model that is defended.
-        path: Picture, of any size; what is written has the model's.
-        out: PNG to write.
-        purifier: Its defence.
-        seed: With the content, seeds a random purifier.
-        force: Overwrite.
+        pretrained: Model to defend.
+        path: Path of an image of any size; the written image has the size of the model.
+        out: Path of the PNG to write.
+        purifier: Purifier that is applied.
+        seed: Seed of a random purifier, combined with the content of the image.
+        force: Whether an existing file is overwritten.
 
     Raises:
-        ImageError: If the picture cannot be used.
-        OutputError: If an output exists.
+        ImageError: If the image cannot be used.
+        OutputError: If an output exists and ``force`` is false.
     """
     picture = _read(pretrained, path, out, force=force)
     generator = noise_generator(seed, picture.content_sha256)
@@ -151,7 +155,7 @@ def purify_picture(
 
 def _read(pretrained: PretrainedModel, path: Path, out: Path, *, force: bool) -> Image:
     if out.exists() and path.resolve() == out.resolve():
-        raise OutputError(f"{out} is the picture itself; choose another --out")
+        raise OutputError(f"{out} is the input image itself; choose another --out")
     for output in (out, out.with_suffix(".json")):
         if output.exists() and not force:
             raise OutputError(f"{output} exists already; pass --force to overwrite it")
