@@ -17,7 +17,7 @@ _SAME_VOICE = 0.3  # cosine distance below which two embeddings count as the sam
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingExamples:
     """Pairs of benign and attacked items, with the model's response to the clean originals.
 
     Attributes:
@@ -25,20 +25,20 @@ class Lessons:
         benign: Clean input as the purifier receives it, (B, *S): with the noise that precedes the
             purifier, if there is any.
         attacked: Attacked input as the purifier receives it, (B, *S), with the same kind of noise.
-        truth: Response of the model to ``clean``, which is the training target.
+        response: Response of the model to ``clean``, which is the training target.
     """
 
     clean: Batch
     benign: Tensor
     attacked: Tensor
-    truth: Truth
+    response: CleanResponse
 
     def __len__(self) -> int:
         """Return the number of items."""
         return len(self.clean)
 
     @classmethod
-    def join(cls, parts: Sequence[Lessons]) -> Lessons:
+    def join(cls, parts: Sequence[TrainingExamples]) -> TrainingExamples:
         """Concatenate batches of examples of one shape."""
         if len(parts) == 1:
             return parts[0]
@@ -47,36 +47,38 @@ class Lessons:
             Batch(torch.cat([p.clean.x for p in parts]), torch.cat(lengths) if lengths else None),
             torch.cat([p.benign for p in parts]),
             torch.cat([p.attacked for p in parts]),
-            Truth.join([p.truth for p in parts]),
+            CleanResponse.join([p.response for p in parts]),
         )
 
-    def rows(self, rows: Tensor) -> Lessons:
+    def rows(self, rows: Tensor) -> TrainingExamples:
         """Select items by index."""
         lengths = self.clean.lengths
         clean = Batch(self.clean.x[rows], None if lengths is None else lengths[rows])
-        return Lessons(clean, self.benign[rows], self.attacked[rows], self.truth.rows(rows))
+        return TrainingExamples(
+            clean, self.benign[rows], self.attacked[rows], self.response.rows(rows)
+        )
 
 
 @dataclass(frozen=True)
-class Truth:
+class CleanResponse:
     """Response of the model to clean items, which purified items should reproduce.
 
     Attributes:
         embeddings: (B, D) embeddings.
-        named: (B,) predicted classes; None for a bare embedding model.
+        predictions: (B,) predicted classes; None for a bare embedding model.
         neurons: Neuron outputs φ (NIP, Eq. 1) by layer, (B, N) each.
         weights: Weight of each neuron in the loss by layer, (B, N) each.
     """
 
     embeddings: Tensor
-    named: Tensor | None
+    predictions: Tensor | None
     neurons: dict[str, Tensor]
     weights: dict[str, Tensor]
 
     @classmethod
     def of(
         cls, model: InstrumentedModel, clean: Batch, layers: Sequence[str], influence_weight: float
-    ) -> Truth:
+    ) -> CleanResponse:
         """Record a model's response to clean items.
 
         Args:
@@ -92,13 +94,13 @@ class Truth:
         with torch.enable_grad(), model.tap(*layers) as tap:
             x = clean.x.detach().requires_grad_(True)
             embeddings = model.embed_input(clean.with_x(x))
-            named = None
+            predictions = None
             if model.head is None:
                 y = (embeddings * nn.functional.normalize(embeddings.detach(), dim=1)).sum(dim=1)
             else:
                 logits = model.logits(model.score_embeddings(embeddings))
-                named = logits.argmax(dim=1)
-                y = logits.gather(1, named[:, None])
+                predictions = logits.argmax(dim=1)
+                y = logits.gather(1, predictions[:, None])
             maps = {layer: tap[layer] for layer in layers}
             # one backward pass for the influence of the neurons of all layers
             gradients = torch.autograd.grad(y.sum(), list(maps.values()), allow_unused=True)
@@ -112,25 +114,25 @@ class Truth:
             relative = influence / influence.mean(dim=1, keepdim=True).clamp_min(1e-12)
             neurons[layer] = phi
             weights[layer] = 1 + influence_weight * relative
-        return cls(embeddings.detach(), named, neurons, weights)
+        return cls(embeddings.detach(), predictions, neurons, weights)
 
     @classmethod
-    def join(cls, parts: Sequence[Truth]) -> Truth:
+    def join(cls, parts: Sequence[CleanResponse]) -> CleanResponse:
         """Concatenate the responses to several batches."""
-        named = [p.named for p in parts if p.named is not None]
+        predictions = [p.predictions for p in parts if p.predictions is not None]
         layers = parts[0].neurons
         return cls(
             torch.cat([p.embeddings for p in parts]),
-            torch.cat(named) if named else None,
+            torch.cat(predictions) if predictions else None,
             {layer: torch.cat([p.neurons[layer] for p in parts]) for layer in layers},
             {layer: torch.cat([p.weights[layer] for p in parts]) for layer in layers},
         )
 
-    def rows(self, rows: Tensor) -> Truth:
+    def rows(self, rows: Tensor) -> CleanResponse:
         """Select items by index."""
-        return Truth(
+        return CleanResponse(
             self.embeddings[rows],
-            None if self.named is None else self.named[rows],
+            None if self.predictions is None else self.predictions[rows],
             {layer: phi[rows] for layer, phi in self.neurons.items()},
             {layer: weight[rows] for layer, weight in self.weights.items()},
         )
@@ -155,13 +157,15 @@ class Truth:
             for layer, phi in self.neurons.items():
                 now = neuron_outputs(tap[layer], model.tap_lengths(layer, purified.lengths))
                 weight = self.weights[layer]
-                wrong = (weight * (now - phi).square()).sum(dim=1)
-                total = total + (wrong / (weight * phi.square()).sum(dim=1).clamp_min(1e-6)).mean()
+                deviation = (weight * (now - phi).square()).sum(dim=1)
+                total = (
+                    total + (deviation / (weight * phi.square()).sum(dim=1).clamp_min(1e-6)).mean()
+                )
         total = total / len(self.neurons)
         angle = 1 - nn.functional.cosine_similarity(embeddings, self.embeddings)
-        if self.named is None:
+        if self.predictions is None:
             return total + decision_weight * 5 * angle.mean(), angle < _SAME_VOICE
         logits = model.logits(model.score_embeddings(embeddings))
-        wrong_name = nn.functional.cross_entropy(logits, self.named)
-        kept = logits.argmax(dim=1) == self.named
-        return total + decision_weight * (wrong_name + angle.mean()), kept
+        cross_entropy = nn.functional.cross_entropy(logits, self.predictions)
+        kept = logits.argmax(dim=1) == self.predictions
+        return total + decision_weight * (cross_entropy + angle.mean()), kept

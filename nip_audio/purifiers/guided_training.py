@@ -20,7 +20,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import InputError, ResumeError
-from nip_audio.purifiers._lessons import Lessons, Truth
+from nip_audio.purifiers._lessons import CleanResponse, TrainingExamples
 from nip_audio.purifiers.defended_model import DefendedModel
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
@@ -265,24 +265,26 @@ class _Training:
         settings = self.settings
         generator = torch.Generator().manual_seed(_seed_of(settings.seed, self.step))
         batches = 1 if settings.reuse == 1 else _AT_ONCE
-        lessons = Lessons.join([self._attack(draw(generator), generator) for _ in range(batches)])
+        examples = TrainingExamples.join(
+            [self._attack(draw(generator), generator) for _ in range(batches)]
+        )
         steps = min(batches * settings.reuse, settings.steps - self.step)
-        for rows in _deal(len(lessons), batches, settings.reuse, generator)[:steps]:
-            yield self._learn(lessons.rows(rows), generator)
+        for rows in _deal(len(examples), batches, settings.reuse, generator)[:steps]:
+            yield self._learn(examples.rows(rows), generator)
 
-    def _learn(self, lessons: Lessons, generator: torch.Generator) -> tuple[float, float]:
+    def _learn(self, examples: TrainingExamples, generator: torch.Generator) -> tuple[float, float]:
         """Take one training step; return its loss and the share of items that keep their class."""
         settings = self.settings
-        benign = torch.rand(len(lessons), generator=generator) < settings.benign_share
-        mask = benign.to(lessons.clean.x.device).reshape(-1, *[1] * (lessons.clean.x.dim() - 1))
-        shown = lessons.clean.with_x(torch.where(mask, lessons.benign, lessons.attacked))
+        benign = torch.rand(len(examples), generator=generator) < settings.benign_share
+        mask = benign.to(examples.clean.x.device).reshape(-1, *[1] * (examples.clean.x.dim() - 1))
+        shown = examples.clean.with_x(torch.where(mask, examples.benign, examples.attacked))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(self.step, settings.steps)
         purified = self.purifier.purify(shown, generator=generator)
-        loss, kept = lessons.truth.loss(
+        loss, kept = examples.response.loss(
             self.model, purified, decision_weight=settings.decision_weight
         )
-        loss = loss + settings.input_weight * (purified.x - lessons.clean.x).square().mean()
+        loss = loss + settings.input_weight * (purified.x - examples.clean.x).square().mean()
         if not bool(loss.isfinite()):
             raise InputError(
                 f"the loss of step {self.step} is not finite, expected a finite number; lower lr"
@@ -294,13 +296,13 @@ class _Training:
         self.step += 1
         return float(loss.detach()), float(kept.float().mean())
 
-    def _attack(self, raw: Batch, generator: torch.Generator) -> Lessons:
+    def _attack(self, raw: Batch, generator: torch.Generator) -> TrainingExamples:
         """Attack every item of a batch with one family of attacks."""
         settings = self.settings
         raw = raw.with_x(raw.masked())
         with torch.no_grad():
             clean = self.model.to_input(raw)
-        truth = Truth.of(self.model, clean, self.layers, settings.influence_weight)
+        response = CleanResponse.of(self.model, clean, self.layers, settings.influence_weight)
 
         def chance(share: float) -> bool:
             return float(torch.rand(1, generator=generator)) < share
@@ -323,18 +325,18 @@ class _Training:
         known = self.model if level == _RAW else self.model.without_front_end()
         if adaptive:
             known = DefendedModel(known, self.purifier, generator=generator)
-        victim = Victim(known, batch, truth.embeddings, truth.named)
+        victim = Victim(known, batch, response.embeddings, response.predictions)
         with _as_deployed(self.net):
             x = attack_once(victim, family, eps, by_name=by_name, generator=generator)
         if level == _INPUT:
-            return Lessons(clean, clean.x, x, truth)
+            return TrainingExamples(clean, clean.x, x, response)
         x = (x / _QUANTUM).round() * _QUANTUM
         before = self.purifier.before
         if before is None:
-            return Lessons(clean, clean.x, self._input(raw.with_x(x)), truth)
+            return TrainingExamples(clean, clean.x, self._input(raw.with_x(x)), response)
         noisy = [before.purify(raw.with_x(r), generator=generator) for r in (raw.x, x)]
         benign, attacked = map(self._input, noisy)
-        return Lessons(clean, benign, attacked, truth)
+        return TrainingExamples(clean, benign, attacked, response)
 
     @torch.no_grad()
     def _input(self, raw: Batch) -> Tensor:
