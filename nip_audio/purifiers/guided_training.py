@@ -24,7 +24,7 @@ from nip_audio.purifiers._lessons import CleanResponse, TrainingExamples
 from nip_audio.purifiers.defended_model import DefendedModel
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
-from nip_audio.purifiers.training_attacks import FAMILIES, Victim, attack_once
+from nip_audio.purifiers.training_attacks import FAMILIES, ModelUnderAttack, attack_once
 
 __all__ = ["Draw", "GuidedSettings", "Progress", "train_guided"]
 
@@ -315,7 +315,7 @@ class _Training:
         families = [f for f in settings.families if not (f == "sparse" and level == _RAW)]
         if not families:
             level, families = _INPUT, list(settings.families)
-        family, by_name = choose(families), chance(0.75)
+        family, by_class = choose(families), chance(0.75)
         adaptive = chance(settings.adaptive_share)
         low, high = settings.eps_raw if level == _RAW else settings.eps_input
         if adaptive:  # attacks that are strong from the start always succeed and teach nothing
@@ -325,9 +325,9 @@ class _Training:
         known = self.model if level == _RAW else self.model.without_front_end()
         if adaptive:
             known = DefendedModel(known, self.purifier, generator=generator)
-        victim = Victim(known, batch, response.embeddings, response.predictions)
+        victim = ModelUnderAttack(known, batch, response.embeddings, response.predictions)
         with _as_deployed(self.net):
-            x = attack_once(victim, family, eps, by_name=by_name, generator=generator)
+            x = attack_once(victim, family, eps, by_class=by_class, generator=generator)
         if level == _INPUT:
             return TrainingExamples(clean, clean.x, x, response)
         x = (x / _QUANTUM).round() * _QUANTUM
