@@ -30,7 +30,7 @@ from nip_audio.cli._console import (
 from nip_audio.cli._pictures import purify_pictures
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import Heard
+from nip_audio.purification.audio import Assessment
 from nip_audio.purification.files import FilePurifier, PurifiedFile, plan_files
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import PURIFIERS, make_purifier, purifier_entry
@@ -158,9 +158,9 @@ def _line(file: PurifiedFile) -> str:
     return f"{planned.written}: {heard}cosine {result.cosine:.2f}, {changed}"
 
 
-def _words(heard: Heard) -> str:
-    name = "" if heard.speaker is None else f"{heard.speaker} {heard.score:.2f}"
-    return ", ".join(part for part in (name, heard.verdict) if part)
+def _words(found: Assessment) -> str:
+    name = "" if found.speaker is None else f"{found.speaker} {found.score:.2f}"
+    return ", ".join(part for part in (name, found.verdict) if part)
 
 
 command.__name__ = "purify"

@@ -25,11 +25,11 @@ from nip_audio.screening.measured import AGAIN, MeasuredFile
 from nip_audio.screening.records import Verdict
 
 __all__ = [
-    "Heard",
+    "Assessment",
     "PurifiedAudio",
     "PurifiedSamples",
-    "describe",
-    "hear",
+    "assess",
+    "compare",
     "purify_audio",
     "purify_samples",
 ]
@@ -38,7 +38,7 @@ _FULL_SCALE = 32767 / 32768
 
 
 @dataclass(frozen=True)
-class Heard:
+class Assessment:
     """Prediction of a model, and verdict of its detector, for one recording.
 
     Attributes:
@@ -109,8 +109,8 @@ class PurifiedAudio:
     purifier: Mapping[str, Any]
     seed: int
     model_id: str
-    before: Heard
-    after: Heard
+    before: Assessment
+    after: Assessment
     cosine: float
     snr_db: float | None
     clipped_samples: int
@@ -173,10 +173,10 @@ def purify_audio(
         InputError: If the purifier works on model input that is not a ``LogMel`` spectrogram, or
             the recording has another sample rate.
     """
-    before = hear(pretrained, audio, seed=seed, judge=judge)
+    before = assess(pretrained, audio, seed=seed, judge=judge)
     made = purify_samples(pretrained, purifier, audio, seed=seed, rounds=rounds)
     written = replace(audio, samples=to_16_bits(made.samples))
-    return describe(pretrained, purifier, audio, before, made, written, seed=seed, judge=judge)
+    return compare(pretrained, purifier, audio, before, made, written, seed=seed, judge=judge)
 
 
 @torch.no_grad()
@@ -214,11 +214,11 @@ def purify_samples(
 
 
 @torch.no_grad()
-def describe(
+def compare(
     pretrained: PretrainedModel,
     purifier: Purifier,
     audio: Audio,
-    before: Heard,
+    before: Assessment,
     made: PurifiedSamples,
     written: Audio,
     *,
@@ -249,7 +249,7 @@ def describe(
         model_id=pretrained.model_id,
         before=before,
         # use the noise of the original: a verdict must not change through other draws alone
-        after=hear(pretrained, replace(written, sha256=audio.sha256), seed=seed, judge=judge),
+        after=assess(pretrained, replace(written, sha256=audio.sha256), seed=seed, judge=judge),
         cosine=float(voices[0] @ voices[1]),
         snr_db=snr_db(audio.samples, written.samples) if changed else None,
         clipped_samples=int((_at_full_scale(written) & ~_at_full_scale(audio)).sum()),
@@ -262,9 +262,9 @@ def describe(
 
 
 @torch.no_grad()
-def hear(
+def assess(
     pretrained: PretrainedModel, audio: Audio, *, seed: int, judge: Judge | None = None
-) -> Heard:
+) -> Assessment:
     """Predict the speaker of a recording, and judge it if there is a detector.
 
     Args:
@@ -273,17 +273,17 @@ def hear(
         seed: Seed of the detector's noise, combined with the content of the recording.
         judge: Detector that judges the recording; None skips the verdict.
     """
-    heard = Heard()
+    found = Assessment()
     if pretrained.model.head is not None:
         (best,) = identify(pretrained, audio.samples, top=1)
-        heard = Heard(best.speaker, best.score, best.posterior)
+        found = Assessment(best.speaker, best.score, best.posterior)
     if judge is None:
-        return heard
+        return found
     known = judge.calibration
     measurement = measure(pretrained, audio, known.config, names=known.names, seed=seed)
     record = judge.judge(MeasuredFile("", None, AGAIN, facts_of(audio), measurement))
     return replace(
-        heard,
+        found,
         verdict=record.verdict,
         distance=record.distance,
         distance_threshold=record.distance_threshold,

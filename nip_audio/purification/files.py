@@ -21,8 +21,8 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.audio import (
     PurifiedAudio,
     PurifiedSamples,
-    describe,
-    hear,
+    assess,
+    compare,
     purify_samples,
 )
 from nip_audio.purification.outputs import refuse_clashes
@@ -147,7 +147,7 @@ class FilePurifier:
         Raises:
             OutputError: If an output exists and ``force`` is false, or cannot be written.
         """
-        before = hear(self.pretrained, audio, seed=self.seed, judge=self.judge)
+        before = assess(self.pretrained, audio, seed=self.seed, judge=self.judge)
         if self.only_flagged and before.verdict not in FLAGGED:
             made = PurifiedSamples(audio.samples)
         else:
@@ -157,7 +157,7 @@ class FilePurifier:
             require_new(output, force=force)
         write_audio(planned.written, made.samples, audio.sample_rate_hz, force=force)
         written = read_back(planned.written, self.adapter.settings)
-        result = describe(
+        result = compare(
             *(self.pretrained, self.purifier, audio, before, made, written),
             seed=self.seed,
             judge=self.judge,

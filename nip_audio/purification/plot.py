@@ -13,7 +13,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_influence
 from nip_audio.core.state import write_atomic
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import Heard, PurifiedAudio
+from nip_audio.purification.audio import Assessment, PurifiedAudio
 
 __all__ = ["plot_purification"]
 
@@ -97,9 +97,9 @@ def _draw_influence(axis: Axes, pretrained: PretrainedModel, before: Tensor, aft
     axis.legend(fontsize=7)
 
 
-def _named(heard: Heard) -> str:
+def _named(found: Assessment) -> str:
     """Return ": speaker (score)"; characters outside ASCII are escaped, since fonts lack some."""
-    if heard.speaker is None:
+    if found.speaker is None:
         return ""
-    name = heard.speaker.encode("ascii", "backslashreplace").decode()
-    return f": {name} ({heard.score:.2f})"
+    name = found.speaker.encode("ascii", "backslashreplace").decode()
+    return f": {name} ({found.score:.2f})"
