@@ -121,7 +121,7 @@ class PurifiedAudio:
     spectrogram_after: Tensor
 
     @property
-    def renamed(self) -> bool | None:
+    def speaker_changed(self) -> bool | None:
         """Whether the predicted speaker has changed; None if the model has no speakers."""
         if self.before.speaker is None:
             return None
@@ -134,7 +134,7 @@ class PurifiedAudio:
                 "purifier": dict(self.purifier),
                 "before": self.before.to_json(),
                 "after": self.after.to_json(),
-                "renamed": self.renamed,
+                "renamed": self.speaker_changed,
                 "cosine": self.cosine,
                 "snr_db": self.snr_db,
                 "clipped_samples": self.clipped_samples,
