@@ -14,10 +14,10 @@ from nip_audio.cli._outputs import claim_outputs
 from nip_audio.errors import ImageError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.pictures import (
-    ChangedPicture,
-    attack_picture,
-    purify_picture,
-    walk_pictures,
+    ChangedImage,
+    attack_image,
+    purify_image,
+    walk_images,
 )
 from nip_audio.purifiers.base import Purifier
 
@@ -43,8 +43,8 @@ def attack_pictures(
         eps = DEFAULT_EPS
     chosen = make_attack(attack, eps=eps, level="input", settings=settings)
 
-    def change(path: Path, written: Path) -> ChangedPicture:
-        return attack_picture(
+    def change(path: Path, written: Path) -> ChangedImage:
+        return attack_image(
             pretrained, path, written, chosen, target=target, seed=seed, force=force
         )
 
@@ -63,17 +63,17 @@ def purify_pictures(
 ) -> None:
     """Purify pictures and write PNGs."""
 
-    def change(path: Path, written: Path) -> ChangedPicture:
-        return purify_picture(pretrained, path, written, purifier, seed=seed, force=force)
+    def change(path: Path, written: Path) -> ChangedImage:
+        return purify_image(pretrained, path, written, purifier, seed=seed, force=force)
 
-    _change_all(walk_pictures(inputs), out, "", change, force=force, as_json=as_json)
+    _change_all(walk_images(inputs), out, "", change, force=force, as_json=as_json)
 
 
 def _change_all(
     files: Sequence[Path],
     out: Path,
     ending: str,
-    change: Callable[[Path, Path], ChangedPicture],
+    change: Callable[[Path, Path], ChangedImage],
     *,
     force: bool,
     as_json: bool,
@@ -101,7 +101,7 @@ def _change_all(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _line(done: ChangedPicture) -> str:
+def _line(done: ChangedImage) -> str:
     verdict = ""
     if done.succeeded is not None:
         verdict = "; fools the model" if done.succeeded else "; does not fool the model"

@@ -42,7 +42,7 @@ from nip_audio.purification.files import FilePurifier
 from nip_audio.purification.flagged import (
     own_purifier,
     purify_flagged,
-    purify_flagged_pictures,
+    purify_flagged_images,
 )
 from nip_audio.reporting.examiners import examiner_of_screening
 from nip_audio.reporting.run import ScreenedRun
@@ -163,7 +163,7 @@ def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path)
     with progress_bar("purifying", adversarial) as bar:
         tick = lambda: advance(bar)  # noqa: E731
         if isinstance(adapter, ImageAdapter):
-            run = purify_flagged_pictures(
+            run = purify_flagged_images(
                 result.results, source, pretrained, purifier, out, seed=seed, progress=tick
             )
         else:

@@ -15,7 +15,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.errors import AudioError, FileError, ImageError, InputError
 from nip_audio.image.adapter import ImageAdapter
 
-__all__ = ["Benign", "CleanClips", "CleanPictures", "Crops", "read_clips", "read_pictures"]
+__all__ = ["Benign", "CleanClips", "CleanImages", "Crops", "read_clips", "read_images"]
 
 _FEWEST = 8
 _FULL_SCALE = 2**15
@@ -116,7 +116,7 @@ class Crops:
 
 
 @dataclass(frozen=True)
-class CleanPictures:
+class CleanImages:
     """Images in memory.
 
     Attributes:
@@ -174,9 +174,9 @@ def read_clips(
     return CleanClips(tuple(samples.values()), tuple(samples), tuple(failures))
 
 
-def read_pictures(
+def read_images(
     files: Iterable[Recording], adapter: ImageAdapter, *, most: int = 50_000
-) -> CleanPictures:
+) -> CleanImages:
     """Read images; unreadable ones are listed as failures, and duplicates are skipped.
 
     Args:
@@ -200,7 +200,7 @@ def read_pictures(
         pixels = (image.pixels * _LEVELS).round().to(torch.uint8)
         levels.setdefault(image.content_sha256, pixels)
     _require_enough(len(levels), len(failures), "images")
-    return CleanPictures(torch.stack(list(levels.values())), tuple(levels), tuple(failures))
+    return CleanImages(torch.stack(list(levels.values())), tuple(levels), tuple(failures))
 
 
 def _require_enough(usable: int, failed: int, what: str) -> None:

@@ -54,14 +54,14 @@ class PlannedFile:
         return self.written.with_suffix(".json")
 
     @property
-    def picture(self) -> Path:
+    def plot_path(self) -> Path:
         """Path of the plot beside the wav, a PNG."""
         return self.written.with_suffix(".png")
 
     @property
     def outputs(self) -> tuple[Path, ...]:
         """Paths of all files to write."""
-        return (self.written, self.sidecar, *([self.picture] if self.plot else []))
+        return (self.written, self.sidecar, *([self.plot_path] if self.plot else []))
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class FilePurifier:
         text = json.dumps(done.to_json(), indent=2, allow_nan=False) + "\n"
         write_atomic(planned.sidecar, text.encode(), force=force)
         if planned.plot:
-            plot_purification(self.pretrained, result, planned.picture, force=force)
+            plot_purification(self.pretrained, result, planned.plot_path, force=force)
         return done
 
     def purify_all(

@@ -17,9 +17,9 @@ from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 
-__all__ = ["GUIDED_ON_PICTURES", "fit_guided", "fit_neurons", "fit_pool", "fit_sparse_coding"]
+__all__ = ["GUIDED_ON_IMAGES", "fit_guided", "fit_neurons", "fit_pool", "fit_sparse_coding"]
 
-GUIDED_ON_PICTURES = GuidedSettings(raw_share=0.0, eps_input=(1 / 255, 12 / 255), input_weight=10.0)
+GUIDED_ON_IMAGES = GuidedSettings(raw_share=0.0, eps_input=(1 / 255, 12 / 255), input_weight=10.0)
 """Settings of a guided purifier of images. Raw input and model input are the same for images, so
 that one level is attacked; the strengths suit colour images, grey digits need larger ones."""
 

@@ -11,7 +11,7 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.files import FilePurifier, PlannedFile, PurifiedFile
-from nip_audio.purification.pictures import ChangedPicture, purify_picture
+from nip_audio.purification.pictures import ChangedImage, purify_image
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.records import Verdict
@@ -23,7 +23,7 @@ __all__ = [
     "PurifiedRun",
     "own_purifier",
     "purify_flagged",
-    "purify_flagged_pictures",
+    "purify_flagged_images",
 ]
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
@@ -40,7 +40,7 @@ class PurifiedRun:
         failures: Errors of the files that could no longer be read.
     """
 
-    done: Sequence[PurifiedFile | ChangedPicture] = ()
+    done: Sequence[PurifiedFile | ChangedImage] = ()
     earlier: int = 0
     failures: Sequence[FileError] = ()
 
@@ -93,7 +93,7 @@ def purify_flagged(
     return _each_flagged(results, source, out, ".wav", purify, progress)
 
 
-def purify_flagged_pictures(
+def purify_flagged_images(
     results: Results,
     source: Source,
     pretrained: PretrainedModel,
@@ -121,10 +121,10 @@ def purify_flagged_pictures(
     """
     adapter = ImageAdapter(*pretrained.card.image_shape)
 
-    def purify(file: Recording, written: Path) -> ChangedPicture:
+    def purify(file: Recording, written: Path) -> ChangedImage:
         adapter.read(file)  # refuses a file that has been replaced by a link out of the folder
         written.parent.mkdir(parents=True, exist_ok=True)
-        return purify_picture(pretrained, Path(file.path), written, purifier, seed=seed, force=True)
+        return purify_image(pretrained, Path(file.path), written, purifier, seed=seed, force=True)
 
     return _each_flagged(results, source, out, ".png", purify, progress)
 
@@ -134,11 +134,11 @@ def _each_flagged(
     source: Source,
     out: Path,
     ending: str,
-    purify: Callable[[Recording, Path], PurifiedFile | ChangedPicture],
+    purify: Callable[[Recording, Path], PurifiedFile | ChangedImage],
     progress: Callable[[], None],
 ) -> PurifiedRun:
     """Purify flagged files without a sidecar, which is the last output to be written."""
-    done: list[PurifiedFile | ChangedPicture] = []
+    done: list[PurifiedFile | ChangedImage] = []
     failures: list[FileError] = []
     earlier = 0
     for record in results.files():

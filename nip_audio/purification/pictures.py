@@ -24,11 +24,11 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.measure import noise_generator
 
-__all__ = ["ChangedPicture", "attack_picture", "purify_picture", "walk_pictures"]
+__all__ = ["ChangedImage", "attack_image", "purify_image", "walk_images"]
 
 
 @dataclass(frozen=True)
-class ChangedPicture:
+class ChangedImage:
     """An image that was attacked or purified, as described in its JSON sidecar.
 
     Attributes:
@@ -67,7 +67,7 @@ class ChangedPicture:
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
 
 
-def walk_pictures(sources: Sequence[Path]) -> list[Path]:
+def walk_images(sources: Sequence[Path]) -> list[Path]:
     """List image files: given files in their order, and all images below given folders, sorted."""
     found: list[Path] = []
     for source in sources:
@@ -76,7 +76,7 @@ def walk_pictures(sources: Sequence[Path]) -> list[Path]:
     return found
 
 
-def attack_picture(
+def attack_image(
     pretrained: PretrainedModel,
     path: Path,
     out: Path,
@@ -85,7 +85,7 @@ def attack_picture(
     target: str | None = None,
     seed: int = 0,
     force: bool = False,
-) -> ChangedPicture:
+) -> ChangedImage:
     """Attack one image, write a PNG and a sidecar, and check success on the written file.
 
     Args:
@@ -108,22 +108,22 @@ def attack_picture(
             f"{target!r} is none of the {len(labels)} classes of {pretrained.card.name}, expected "
             f"one such as {', '.join(labels[:3])}; choose a class of the model"
         )
-    picture = _read(pretrained, path, out, force=force)
-    batch = Batch(picture.pixels[None])
+    image = _read(pretrained, path, out, force=force)
+    batch = Batch(image.pixels[None])
     label = pretrained.model.predict(batch)
     if target is not None:
         label = torch.tensor([labels.index(target)])
     objective = Identification(pretrained.model, label, targeted=target is not None)
-    generator = noise_generator(seed, picture.content_sha256)
+    generator = noise_generator(seed, image.content_sha256)
     made = attack(objective, batch, generator=generator).batch.x[0]
     aim = "named as anything else" if target is None else f"named as {target}"
     succeeded = bool(objective.succeeded(Batch(to_8_bits(made)[None]))[0])
     return _write(
-        pretrained, path, out, picture, made, attack.settings(), aim, succeeded, seed, force
+        pretrained, path, out, image, made, attack.settings(), aim, succeeded, seed, force
     )
 
 
-def purify_picture(
+def purify_image(
     pretrained: PretrainedModel,
     path: Path,
     out: Path,
@@ -131,7 +131,7 @@ def purify_picture(
     *,
     seed: int = 0,
     force: bool = False,
-) -> ChangedPicture:
+) -> ChangedImage:
     """Purify one image, without its label or clean original; write a PNG and a sidecar.
 
     Args:
@@ -146,11 +146,11 @@ def purify_picture(
         ImageError: If the image cannot be used.
         OutputError: If an output exists and ``force`` is false.
     """
-    picture = _read(pretrained, path, out, force=force)
-    generator = noise_generator(seed, picture.content_sha256)
+    image = _read(pretrained, path, out, force=force)
+    generator = noise_generator(seed, image.content_sha256)
     with torch.no_grad():
-        made = purifier.purify(Batch(picture.pixels[None]), generator=generator).x[0]
-    return _write(pretrained, path, out, picture, made, purifier.settings(), "", None, seed, force)
+        made = purifier.purify(Batch(image.pixels[None]), generator=generator).x[0]
+    return _write(pretrained, path, out, image, made, purifier.settings(), "", None, seed, force)
 
 
 def _read(pretrained: PretrainedModel, path: Path, out: Path, *, force: bool) -> Image:
@@ -166,25 +166,25 @@ def _write(
     pretrained: PretrainedModel,
     path: Path,
     out: Path,
-    picture: Image,
+    image: Image,
     made: Tensor,
     by: dict[str, Any],
     aim: str,
     succeeded: bool | None,
     seed: int,
     force: bool,
-) -> ChangedPicture:
+) -> ChangedImage:
     adapter = ImageAdapter(*pretrained.card.image_shape)
     adapter.save(to_8_bits(made), out, force=force)
     written = adapter.load(out).pixels
-    both = Batch(torch.stack([picture.pixels, written]))
+    both = Batch(torch.stack([image.pixels, written]))
     before, after = (pretrained.card.labels[int(i)] for i in pretrained.model.predict(both))
-    change = (written - picture.pixels).flatten()
-    done = ChangedPicture(
+    change = (written - image.pixels).flatten()
+    done = ChangedImage(
         *(str(path), str(out), file_sha256(out), by, aim, before, after, succeeded),
         linf=float(change.abs().max()),
         l2=float(change.norm()),
-        changes=picture.changes,
+        changes=image.changes,
         seed=seed,
         model_id=pretrained.model_id,
     )
