@@ -30,7 +30,7 @@ __all__ = [
     "GroupFinding",
     "PublishedClusters",
     "SetEvidence",
-    "kinds_among",
+    "expected_distinct",
 ]
 
 Array = NDArray[np.float64]
@@ -424,8 +424,8 @@ class _Others:
     def _signs(self, rows: Rows, count: int) -> Array:
         """Return the signs: margin, number of second predictions, and log of the scatter."""
         lead = np.median(self.evidence.leads[rows])
-        kinds = kinds_among(self.evidence.seconds[rows], count)
-        return np.array([lead, kinds, np.log(self.along[rows].var(axis=0).mean() + _TINY)])
+        distinct = expected_distinct(self.evidence.seconds[rows], count)
+        return np.array([lead, distinct, np.log(self.along[rows].var(axis=0).mean() + _TINY)])
 
 
 @dataclass(frozen=True)
@@ -479,13 +479,13 @@ def _alike(vectors: Array) -> bool:
     return bool(np.ptp(vectors, axis=0).max() < _TINY)
 
 
-def kinds_among(names: NDArray[np.str_], count: int) -> float:
+def expected_distinct(names: NDArray[np.str_], count: int) -> float:
     """Return the expected number of different labels among ``count`` drawn without replacement.
 
     Source: rarefaction (Hurlbert, Ecology 1971).
 
     Example:
-        >>> round(kinds_among(np.array(["a", "a", "b"]), 2), 4)  # 1 + 2/3
+        >>> round(expected_distinct(np.array(["a", "a", "b"]), 2), 4)  # 1 + 2/3
         1.6667
     """
     total = len(names)

@@ -9,7 +9,7 @@ from nip_audio.detectors.backdoor import (
     BackdoorGroups,
     PublishedClusters,
     SetEvidence,
-    kinds_among,
+    expected_distinct,
 )
 from nip_audio.errors import InputError
 
@@ -282,9 +282,9 @@ def test_published_form_takes_a_constant_set():
 def test_kinds_by_hand():
     """Two of a, a, b, c: all pairs but (a, a) hold two kinds, which is 1 + 5/6."""
     names = np.array(["a", "a", "b", "c"])
-    assert kinds_among(names, 2) == pytest.approx(1 + 5 / 6)
-    assert kinds_among(names, 4) == 3
-    assert kinds_among(names, 1) == 1
+    assert expected_distinct(names, 2) == pytest.approx(1 + 5 / 6)
+    assert expected_distinct(names, 4) == 3
+    assert expected_distinct(names, 1) == 1
 
 
 def test_the_smaller_side_may_be_the_one_of_many_voices():
