@@ -40,9 +40,9 @@ from nip_audio.errors import InputError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.purification.files import FilePurifier
 from nip_audio.purification.flagged import (
-    own_purifier,
     purify_flagged,
     purify_flagged_images,
+    shipped_purifier,
 )
 from nip_audio.reporting.examiners import examiner_of_screening
 from nip_audio.reporting.run import ScreenedRun
@@ -158,7 +158,7 @@ def command(
 
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
     pretrained, adapter, seed = screener.pretrained, screener.adapter, screener.seed
-    purifier = own_purifier(pretrained)
+    purifier = shipped_purifier(pretrained)
     adversarial = result.summary.verdicts.get("adversarial", 0)
     with progress_bar("purifying", adversarial) as bar:
         tick = lambda: advance(bar)  # noqa: E731

@@ -21,7 +21,7 @@ from nip_audio.screening.sources import Source
 __all__ = [
     "PURIFIED",
     "PurifiedRun",
-    "own_purifier",
+    "shipped_purifier",
     "purify_flagged",
     "purify_flagged_images",
 ]
@@ -45,7 +45,7 @@ class PurifiedRun:
     failures: Sequence[FileError] = ()
 
 
-def own_purifier(pretrained: PretrainedModel) -> Purifier:
+def shipped_purifier(pretrained: PretrainedModel) -> Purifier:
     """Load the guided purifier that is shipped with a model.
 
     Raises:
