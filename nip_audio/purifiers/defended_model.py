@@ -12,12 +12,12 @@ from nip_audio.core.model import InstrumentedModel, OutputKind
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Defence, Purifier
 
-__all__ = ["AroundModel", "DefendedModel"]
+__all__ = ["ModelWithDefence", "DefendedModel"]
 
 D = TypeVar("D", bound=Defence)
 
 
-class AroundModel(InstrumentedModel, Generic[D]):
+class ModelWithDefence(InstrumentedModel, Generic[D]):
     """A model with a defence, which is kept when the head or the input level is changed.
 
     Args:
@@ -56,13 +56,13 @@ class AroundModel(InstrumentedModel, Generic[D]):
         return type(self)(model, self.defence, generator=self.generator)
 
 
-class DefendedModel(AroundModel[Purifier]):
+class DefendedModel(ModelWithDefence[Purifier]):
     """A model whose input is purified first; differentiable end to end.
 
     Every attack runs against it unchanged. If the purifier has no gradient, the backward pass
     treats it as the identity (backward pass differentiable approximation, BPDA; Athalye et al.
     2018). If it is random, every call draws anew, so that averaging over calls is expectation over
-    transformation (EOT). The arguments are those of ``AroundModel``.
+    transformation (EOT). The arguments are those of ``ModelWithDefence``.
     """
 
     def to_input(self, batch: Batch) -> Batch:

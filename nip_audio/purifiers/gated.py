@@ -10,7 +10,7 @@ from torch import Tensor
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Defence, Purifier
-from nip_audio.purifiers.defended_model import AroundModel, DefendedModel
+from nip_audio.purifiers.defended_model import DefendedModel, ModelWithDefence
 
 __all__ = ["Gate", "GatedModel", "GatedPurifier"]
 
@@ -71,8 +71,8 @@ class GatedPurifier(Defence):
         }
 
 
-class GatedModel(AroundModel[GatedPurifier]):
-    """A model behind a gated purifier; the arguments are those of ``AroundModel``.
+class GatedModel(ModelWithDefence[GatedPurifier]):
+    """A model behind a gated purifier; the arguments are those of ``ModelWithDefence``.
 
     The gate's decision has no gradient: an end-to-end attacker gets the gradient of the purifier
     for flagged inputs, and that of the undefended model for all others.

@@ -15,7 +15,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.taps import find_layers
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Defence
-from nip_audio.purifiers.defended_model import AroundModel
+from nip_audio.purifiers.defended_model import ModelWithDefence
 
 __all__ = ["Change", "LayerDefence", "LayerDefendedModel"]
 
@@ -64,12 +64,12 @@ class LayerDefence(Defence):
         """
 
 
-class LayerDefendedModel(AroundModel[LayerDefence]):
+class LayerDefendedModel(ModelWithDefence[LayerDefence]):
     """A model whose layer outputs are changed by a ``LayerDefence``; differentiable end to end.
 
     Hooks are registered during a forward pass only, and are removed even after an error. If the
     defence is random, every call draws anew, so that averaging over calls is expectation over
-    transformation (EOT). The arguments are those of ``AroundModel``.
+    transformation (EOT). The arguments are those of ``ModelWithDefence``.
 
     Raises:
         InputError: If the defence does not fit the model; from ``embed_input``, if a layer returns
