@@ -42,7 +42,7 @@ __all__ = [
     "purifier_entry",
 ]
 
-_OF_THE_MODEL = ("bounds", "model", "model_id")
+_MODEL_PARAMETERS = ("bounds", "model", "model_id")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class DefenceEntry:
     @property
     def settings(self) -> tuple[str, ...]:
         """Names of the settings that a user can choose."""
-        return tuple(n for n in self._parameters if n not in (*self.fixed, *_OF_THE_MODEL))
+        return tuple(n for n in self._parameters if n not in (*self.fixed, *_MODEL_PARAMETERS))
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class DefenceEntry:
         defaults = {n: p.default for n, p in self._parameters.items()}
         return tuple(n for n in self.settings if defaults[n] is inspect.Parameter.empty)
 
-    def of_the_model(self, model: InstrumentedModel, model_id: str | None) -> dict[str, Any]:
+    def model_parameters(self, model: InstrumentedModel, model_id: str | None) -> dict[str, Any]:
         """Return the parameters that the model gives: bounds, identity and, if known, the rate."""
         known: dict[str, Any] = {
             "bounds": model.bounds if self.level == "raw" else model.input_bounds,
@@ -193,7 +193,7 @@ def make_defence(
     missing = [key for key in entry.required if key not in given]
     if missing:
         raise InputError(f"{name} needs {', '.join(missing)}; pass it as a setting")
-    known = entry.of_the_model(model, model_id)
+    known = entry.model_parameters(model, model_id)
     rate = known.get("sample_rate_hz")
     if rate is not None and given.get("sample_rate_hz", rate) != rate:
         raise InputError(
