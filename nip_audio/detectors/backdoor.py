@@ -88,9 +88,9 @@ class SetEvidence:
     """Measurements of the n files of a set, from which backdoors are judged.
 
     Attributes:
-        names: (n,) prediction of the model for each file.
-        seconds: (n,) class with the second-highest score.
-        leads: (n,) margin: score of the prediction minus that of the second class.
+        predictions: (n,) prediction of the model for each file.
+        second_predictions: (n,) class with the second-highest score.
+        margins: (n,) margin: score of the prediction minus that of the second class.
         changes: (n, F) changes of neurons under noise, such as ``NeuronChanges.neurons``.
         outputs: (n, G) outputs of neurons without noise, each layer scaled to unit length.
 
@@ -98,9 +98,9 @@ class SetEvidence:
         InputError: If the arrays differ in length, or a number is not finite.
     """
 
-    names: NDArray[np.str_]
-    seconds: NDArray[np.str_]
-    leads: Array
+    predictions: NDArray[np.str_]
+    second_predictions: NDArray[np.str_]
+    margins: Array
     changes: Array
     outputs: Array
 
@@ -110,7 +110,7 @@ class SetEvidence:
         if len(set(sizes.values())) > 1:
             given = ", ".join(f"{size} {name}" for name, size in sizes.items())
             raise InputError(f"got {given}, expected equally many, one per file")
-        for name in ("leads", "changes", "outputs"):
+        for name in ("margins", "changes", "outputs"):
             if not np.isfinite(getattr(self, name)).all():
                 raise InputError(
                     f"{name} hold NaN or infinity, expected finite numbers; measure the set again"
@@ -241,7 +241,7 @@ class BackdoorGroups:
             view: self._alarms(space, known.members, noise[space.columns])
             for view, space in spaces.items()
         }
-        suspicion = np.zeros(len(evidence.names))
+        suspicion = np.zeros(len(evidence.predictions))
         findings = []
         for name, mine in known.members.items():
             seen_in = max(alarms, key=lambda view: alarms[view][name])
@@ -265,7 +265,7 @@ class BackdoorGroups:
 
     def _prepare(self, evidence: SetEvidence) -> _Known:
         """Find the groups with enough files, and whiten by the covariance within them."""
-        names = evidence.names
+        names = evidence.predictions
         members = {str(n): np.flatnonzero(names == n) for n in np.unique(names)}
         members = {n: m for n, m in members.items() if len(m) >= self.least_files}
         if len(members) < self.least_groups:
@@ -423,9 +423,9 @@ class _Others:
 
     def _signs(self, rows: Rows, count: int) -> Array:
         """Return the signs: margin, number of second predictions, and log of the scatter."""
-        lead = np.median(self.evidence.leads[rows])
-        distinct = expected_distinct(self.evidence.seconds[rows], count)
-        return np.array([lead, distinct, np.log(self.along[rows].var(axis=0).mean() + _TINY)])
+        margin = np.median(self.evidence.margins[rows])
+        distinct = expected_distinct(self.evidence.second_predictions[rows], count)
+        return np.array([margin, distinct, np.log(self.along[rows].var(axis=0).mean() + _TINY)])
 
 
 @dataclass(frozen=True)
