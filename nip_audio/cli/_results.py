@@ -11,11 +11,11 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from nip_audio.cli._console import advance, plain, progress_bar, stdout
-from nip_audio.screening.records import PictureRecord, ScreenRecord
+from nip_audio.screening.records import ImageRecord, ScreenRecord
 
 if TYPE_CHECKING:
     from nip_audio.reporting.examine import Examiner
-    from nip_audio.reporting.picture_examine import PictureExaminer
+    from nip_audio.reporting.picture_examine import ImageExaminer
     from nip_audio.reporting.run import ScreenedRun
     from nip_audio.screening.pipeline import ScreenResult
     from nip_audio.screening.sources import Source
@@ -37,15 +37,15 @@ def print_results(result: ScreenResult) -> None:
 
 def print_records(records: Sequence[ScreenRecord]) -> None:
     """Print a table, and below it what was found."""
-    of_pictures = any(isinstance(record, PictureRecord) for record in records)
+    of_images = any(isinstance(record, ImageRecord) for record in records)
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
-    for name in ("verdict", "distance", "p", "named" if of_pictures else "consistency"):
+    for name in ("verdict", "distance", "p", "named" if of_images else "consistency"):
         table.add_column(name, no_wrap=True)
     for record in records:
         last = (
             record.named or "–"
-            if isinstance(record, PictureRecord)
+            if isinstance(record, ImageRecord)
             else _number(record.consistency, ".2f")
         )
         table.add_row(
@@ -89,7 +89,7 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
 def make_report(
     run: ScreenedRun,
     source: Source,
-    examiner: Examiner | PictureExaminer | None,
+    examiner: Examiner | ImageExaminer | None,
     *,
     details: int = 50,
 ) -> list[Path]:

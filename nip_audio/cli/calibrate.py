@@ -65,7 +65,7 @@ def command(
     from nip_audio.core.state import require_new
     from nip_audio.screening.calibrating import calibrate
     from nip_audio.screening.measure import default_config
-    from nip_audio.screening.picture_calibration import calibrate_pictures
+    from nip_audio.screening.picture_calibration import calibrate_images
 
     require_new(out, force=force)
     pretrained = load_model(model, modality)
@@ -76,7 +76,7 @@ def command(
     sources = describe or ", ".join(part.name for part in source)
     with progress_bar("calibrating", len(files)) as bar:
         if pretrained.card.modality == "image":
-            result = calibrate_pictures(
+            result = calibrate_images(
                 pretrained,
                 files,
                 draws=draws,
@@ -108,7 +108,7 @@ def command(
             markup=False,
             soft_wrap=True,
         )
-    if result.verification_threshold is None and not result.of_pictures:
+    if result.verification_threshold is None and not result.of_images:
         stderr.print(
             "no speaker has two recordings: no threshold for verify, no check for inconsistent "
             "files; use one sub-folder a speaker"

@@ -201,11 +201,11 @@ def _read(
     """Read what is fitted to, into memory."""
     from nip_audio.cli._inputs import make_adapter
     from nip_audio.image.adapter import ImageAdapter
-    from nip_audio.purification.benign import read_clips, read_pictures
+    from nip_audio.purification.benign import read_clips, read_images
 
     card = pretrained.card
     if card.modality == "image":
-        return read_pictures(files, ImageAdapter(*card.image_shape))
+        return read_images(files, ImageAdapter(*card.image_shape))
     seconds = CROP_S if crop_s is None else crop_s
     if not math.isfinite(seconds):
         raise InputError(f"--crop-s is {seconds}, expected seconds, e.g. {CROP_S:g}")
@@ -221,10 +221,10 @@ def _guided_settings(
     adaptive: bool,
 ) -> GuidedSettings:
     """Return what is trained against, and what is asked of the purifier."""
-    from nip_audio.purification.fit import GUIDED_ON_PICTURES
+    from nip_audio.purification.fit import GUIDED_ON_IMAGES
     from nip_audio.purifiers.guided_training import GuidedSettings
 
-    settings = GUIDED_ON_PICTURES if pretrained.card.modality == "image" else GuidedSettings()
+    settings = GUIDED_ON_IMAGES if pretrained.card.modality == "image" else GuidedSettings()
     if snr_db is not None:
         settings = replace(settings, raw_share=1.0, snr_db=snr_db)
     if eps is not None:

@@ -24,7 +24,7 @@ from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
     from nip_audio.models.pretrained import PretrainedModel
-    from nip_audio.purification.audio import Heard
+    from nip_audio.purification.audio import Assessment
     from nip_audio.purification.files import PurifiedFile
     from nip_audio.purifiers.base import Purifier
 
@@ -158,6 +158,6 @@ def _line(file: PurifiedFile) -> str:
     return f"{planned.written}: {heard}cosine {result.cosine:.2f}, {changed}"
 
 
-def _words(heard: Heard) -> str:
+def _words(heard: Assessment) -> str:
     name = "" if heard.speaker is None else f"{heard.speaker} {heard.score:.2f}"
     return ", ".join(part for part in (name, heard.verdict) if part)

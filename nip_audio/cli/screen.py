@@ -154,15 +154,15 @@ def command(
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
     from nip_audio.image.adapter import ImageAdapter
     from nip_audio.purification.files import FilePurifier
-    from nip_audio.purification.flagged import own_purifier, purify_flagged, purify_flagged_pictures
+    from nip_audio.purification.flagged import shipped_purifier, purify_flagged, purify_flagged_images
 
     pretrained, adapter, seed = screener.pretrained, screener.adapter, screener.seed
-    purifier = own_purifier(pretrained)
+    purifier = shipped_purifier(pretrained)
     adversarial = result.summary.verdicts.get("adversarial", 0)
     with progress_bar("purifying", adversarial) as bar:
         tick = lambda: advance(bar)  # noqa: E731
         if isinstance(adapter, ImageAdapter):
-            run = purify_flagged_pictures(
+            run = purify_flagged_images(
                 result.results, source, pretrained, purifier, out, seed=seed, progress=tick
             )
         else:

@@ -1,1 +1,1 @@
-"""Purifiers at work on audio: fitted to clean recordings, and applied to files."""
+"""Fit defences to clean recordings or images, and apply purifiers to files."""

@@ -1,4 +1,4 @@
-"""Purified copies of what a screening flagged; the originals are not touched."""
+"""Write purified copies of the files that a screening flagged; originals are never modified."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.files import FilePurifier, PlannedFile, PurifiedFile
-from nip_audio.purification.pictures import ChangedPicture, purify_picture
+from nip_audio.purification.pictures import ChangedImage, purify_image
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.records import Verdict
@@ -21,41 +21,42 @@ from nip_audio.screening.sources import Source
 __all__ = [
     "PURIFIED",
     "PurifiedRun",
-    "own_purifier",
+    "shipped_purifier",
     "purify_flagged",
-    "purify_flagged_pictures",
+    "purify_flagged_images",
 ]
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
-"""What purification is for: it mends no other flaw."""
+"""Verdicts of the files to purify; purification does not repair other flaws."""
 
 
 @dataclass(frozen=True)
 class PurifiedRun:
-    """What became of the flagged files.
+    """Result of purifying flagged files.
 
     Attributes:
-        done: Purified now.
-        earlier: How many were purified by an earlier start of the same command.
-        failures: Files that could not be read any more.
+        done: Files purified in this run.
+        earlier: Number of files purified by an earlier run of the same command.
+        failures: Errors of the files that could no longer be read.
     """
 
-    done: Sequence[PurifiedFile | ChangedPicture] = ()
+    done: Sequence[PurifiedFile | ChangedImage] = ()
     earlier: int = 0
     failures: Sequence[FileError] = ()
 
 
-def own_purifier(pretrained: PretrainedModel) -> Purifier:
-    """Return the guided purifier that comes with a model.
+def shipped_purifier(pretrained: PretrainedModel) -> Purifier:
+    """Load the guided purifier that is shipped with a model.
 
     Raises:
-        InputError: If none does.
+        InputError: If the model has no purifier.
     """
     path = pretrained.card.purifier_path
     if path is None:
         raise InputError(
-            f"model {pretrained.card.name} comes without a purifier; make one with nip-audio "
-            "fit-purifier, and purify with nip-audio purify --purifier FILE"
+            f"model {pretrained.card.name} comes without a purifier, which purification needs; "
+            "train one with nip-audio fit-purifier, and purify with nip-audio purify --purifier "
+            "FILE"
         )
     model, model_id = pretrained.model, pretrained.model_id
     return make_purifier("guided", model=model, model_id=model_id, settings={"path": path})
@@ -69,20 +70,20 @@ def purify_flagged(
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> PurifiedRun:
-    """Write a purified copy of each file that a screening called adversarial.
+    """Write a purified copy of each recording that a screening judged adversarial.
 
-    Started again it goes on: what lies in ``out`` is not made anew.
+    An interrupted run can be resumed: files that are already in ``out`` are skipped.
 
     Args:
-        results: Of the screening.
-        source: What was screened.
-        purifier: Model and purifier.
-        out: Folder for wavs and sidecars, each below the path or name that its record has.
-        progress: Called after each file.
+        results: Results of the screening.
+        source: Source of the files that were screened.
+        purifier: Model and purifier to apply.
+        out: Folder for wavs and sidecars; each file keeps the path or id of its record.
+        progress: Function called after each file.
 
     Raises:
-        InputError: If a manifest's id is no name for a file below ``out``.
-        OutputError: If something cannot be written.
+        InputError: If an id of the manifest is not a valid path below ``out``.
+        OutputError: If an output cannot be written.
     """
 
     def purify(recording: Recording, written: Path) -> PurifiedFile:
@@ -92,7 +93,7 @@ def purify_flagged(
     return _each_flagged(results, source, out, ".wav", purify, progress)
 
 
-def purify_flagged_pictures(
+def purify_flagged_images(
     results: Results,
     source: Source,
     pretrained: PretrainedModel,
@@ -102,28 +103,28 @@ def purify_flagged_pictures(
     seed: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> PurifiedRun:
-    """Write a purified copy of each picture that a screening called adversarial.
+    """Write a purified copy of each image that a screening judged adversarial.
 
-    Started again it goes on: what lies in ``out`` is not made anew.
+    An interrupted run can be resumed: files that are already in ``out`` are skipped.
 
     Args:
-        results: Of the screening.
-        source: What was screened.
-        pretrained: The model.
-        purifier: Its defence.
-        out: Folder for PNGs and sidecars, each below the path that its record has.
-        seed: With a picture's content, seeds a random purifier.
-        progress: Called after each picture.
+        results: Results of the screening.
+        source: Source of the files that were screened.
+        pretrained: Model to defend.
+        purifier: Purifier that is applied.
+        out: Folder for PNGs and sidecars; each file keeps the path of its record.
+        seed: Seed of a random purifier, combined with the content of the image.
+        progress: Function called after each image.
 
     Raises:
-        OutputError: If something cannot be written.
+        OutputError: If an output cannot be written.
     """
     adapter = ImageAdapter(*pretrained.card.image_shape)
 
-    def purify(file: Recording, written: Path) -> ChangedPicture:
-        adapter.read(file)  # refuses what has become a link to elsewhere
+    def purify(file: Recording, written: Path) -> ChangedImage:
+        adapter.read(file)  # refuses a file that has been replaced by a link out of the folder
         written.parent.mkdir(parents=True, exist_ok=True)
-        return purify_picture(pretrained, Path(file.path), written, purifier, seed=seed, force=True)
+        return purify_image(pretrained, Path(file.path), written, purifier, seed=seed, force=True)
 
     return _each_flagged(results, source, out, ".png", purify, progress)
 
@@ -133,11 +134,11 @@ def _each_flagged(
     source: Source,
     out: Path,
     ending: str,
-    purify: Callable[[Recording, Path], PurifiedFile | ChangedPicture],
+    purify: Callable[[Recording, Path], PurifiedFile | ChangedImage],
     progress: Callable[[], None],
 ) -> PurifiedRun:
-    """Purify what is flagged and has no sidecar yet: it is written last."""
-    done: list[PurifiedFile | ChangedPicture] = []
+    """Purify flagged files without a sidecar, which is the last output to be written."""
+    done: list[PurifiedFile | ChangedImage] = []
     failures: list[FileError] = []
     earlier = 0
     for record in results.files():
@@ -156,12 +157,12 @@ def _each_flagged(
 
 
 def _below(recording_id: str, ending: str) -> Path:
-    """Return an id as a relative path; a manifest's must not lead elsewhere."""
+    """Return an id as a relative path; an id from a manifest must not lead out of the folder."""
     path = PurePosixPath(recording_id)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in recording_id:
         raise InputError(
-            f"id {recording_id!r} is no name for a file; expected one like speaker/take-1; change "
-            "it in the manifest"
+            f"id {recording_id!r} is not a valid file name, expected one like speaker/take-1; "
+            "change it in the manifest"
         )
-    # the ending stays in the name: take.flac and take.ogg are two files
+    # keep the original suffix in the name: take.flac and take.ogg are two files
     return Path(path if path.suffix == ending else f"{path}{ending}")

@@ -14,7 +14,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import input_influence, neuron_influence
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import Heard, PurifiedAudio, hear, purify_audio
+from nip_audio.purification.audio import Assessment, PurifiedAudio, assess, purify_audio
 from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.evidence import Evidence, require_unchanged
@@ -63,7 +63,7 @@ class Examined:
     sample_rate_hz: int
     layer: str | None
     highest_hz: float | None
-    heard: Heard
+    heard: Assessment
     before: Excerpt
     after: Excerpt | None
     purified: PurifiedAudio | None
@@ -120,7 +120,7 @@ class Examiner:
         layer = taps[-1] if taps else None
         if purified is not None:
             after = self._excerpt(purified.samples, purified.sample_rate_hz, layer)
-        heard = purified.before if purified else hear(self.pretrained, audio, seed=self.seed)
+        heard = purified.before if purified else assess(self.pretrained, audio, seed=self.seed)
         evidence = self._evidence(audio)
         return Examined(
             duration_s=audio.duration_s,

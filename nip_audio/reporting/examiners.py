@@ -9,7 +9,7 @@ from typing import Any
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.errors import CalibrationError, StateError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.flagged import own_purifier
+from nip_audio.purification.flagged import shipped_purifier
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.picture_examine import PictureExaminer
@@ -87,4 +87,4 @@ def _judge_of(
 
 
 def _purifier_of(pretrained: PretrainedModel) -> Purifier | None:
-    return None if pretrained.card.purifier_path is None else own_purifier(pretrained)
+    return None if pretrained.card.purifier_path is None else shipped_purifier(pretrained)

@@ -150,9 +150,9 @@ def judge_triggers(evidence: Sequence[TriggerEvidence]) -> BackdoorJudgement:
         InputError: If too few names have enough files.
     """
     known = SetEvidence(
-        names=np.array([e.named for e in evidence]),
-        seconds=np.array([e.second for e in evidence]),
-        leads=np.array([e.lead for e in evidence]),
+        predictions=np.array([e.named for e in evidence]),
+        second_predictions=np.array([e.second for e in evidence]),
+        margins=np.array([e.lead for e in evidence]),
         changes=np.stack([e.neurons for e in evidence]),
         outputs=np.stack([e.outputs for e in evidence]),
     )

@@ -165,7 +165,7 @@ def test_too_few_files_are_an_error(run, suspected, tmp_path):
         soundfile.write(root / f"{take}.wav", voice(0, take), RATE)
     code, _, err = run("backdoor", root, "--model", "tiny")
     assert code == 65
-    assert "give more files" in err
+    assert "add more files" in err
 
 
 def test_an_empty_folder_is_an_error(run, suspected, tmp_path):

@@ -138,7 +138,7 @@ def test_too_few_pictures_are_an_error(run, suspected, write_set):
         shutil.rmtree(root / str(kind))
     code, _, err = run("backdoor", root, "--model", "tiny")
     assert code == 65
-    assert "gives 5 names to 12 files or more" in err
+    assert "predicts 5 labels for 12 files or more" in err
 
 
 # --- robustness ---
@@ -284,4 +284,4 @@ def test_too_few_pictures_fit_nothing(run, picture_model, pictures, tmp_path):
     (few / "bad.png").write_bytes(b"no picture")
     code, _, err = run("fit-purifier", few, "--model", picture_model, "--out", tmp_path / "p")
     assert code == 65
-    assert "1 usable pictures (1 failed)" in err
+    assert "1 usable images (1 failed)" in err

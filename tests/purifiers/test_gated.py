@@ -79,5 +79,5 @@ def test_it_has_seen_what_either_has_seen(tiny_model):
 
 def test_behind_the_front_end_there_is_nothing_to_look_at(tiny_model):
     model = gated(tiny_model, SpatialSmoothing(bounds=tiny_model.input_bounds))
-    with pytest.raises(InputError, match="goes round; attack at level 'raw'"):
+    with pytest.raises(InputError, match="bypasses; attack at level 'raw'"):
         model.without_front_end()
