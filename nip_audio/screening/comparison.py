@@ -1,4 +1,4 @@
-"""What the files of a run say about each other: how rare each is, and which are the same."""
+"""Compare all files of a run: q-values, duplicates and suspected backdoor triggers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["Accusation", "Comparison", "Twin", "compare"]
 
 @dataclass(frozen=True)
 class Twin:
-    """Another file with the same recording, or picture.
+    """Another file that holds the same recording, or the same image.
 
     Attributes:
-        id: Of the other file.
-        speaker: Whose it is said to be, or what it is said to show.
-        correlation: Of the samples or pixels, 1 if they are equal.
+        id: Id of the other file.
+        speaker: Speaker of the other file, or the folder of an image; None if it has none.
+        correlation: Correlation of the samples or pixels, 1 if they are equal.
     """
 
     id: str
@@ -38,11 +38,11 @@ class Twin:
 
 @dataclass(frozen=True)
 class Accusation:
-    """Why a file may carry a backdoor's trigger.
+    """Reason to suspect that a file carries a backdoor trigger.
 
     Attributes:
-        finding: What the files look like that the model gives the same name.
-        suspicion: Probability of the suspicious side of them.
+        finding: Finding about all files with the same predicted label.
+        suspicion: Probability that the file belongs to the suspicious half of them.
     """
 
     finding: GroupFinding
@@ -51,13 +51,13 @@ class Accusation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """By the id of a file.
+    """Result of comparing the files of a run; each mapping is keyed by the id of a file.
 
     Attributes:
-        q_values: Of the files that could be measured.
-        twins: Of those that lie under several speakers.
-        accused: Of those that may carry a trigger.
-        backdoor: What the search for triggers came to, in words; None if none was measured.
+        q_values: q-value of each file that could be measured.
+        twins: Duplicates of each file that is filed under several speakers.
+        accused: Suspicion against each file that may carry a trigger.
+        backdoor: Result of the search for triggers in words; None if it was not made.
     """
 
     q_values: dict[str, float] = field(default_factory=dict)
@@ -72,23 +72,22 @@ def compare(
     calibration: Calibration,
     kind: Kind,
 ) -> Comparison:
-    """Compare all files of a run.
+    """Compare all files of a run with each other.
 
-    Of each file some two bytes a number of its embedding are kept and little else, so that a run
-    may be long; where triggers are looked for, what they are looked for by as well, some 40 bytes a
-    neuron.
+    Little is kept in memory, so that a run may be long: two bytes for each number of a file's
+    embedding and, if triggers are searched for, about 40 bytes per neuron.
 
     Args:
-        files: Of the run, in order.
-        source: Where they come from, to listen to those that sound alike.
-        calibration: For the p-values.
-        kind: Of the files.
+        files: Measured files, in the order of the run.
+        source: Source of the files, from which similar ones are read again.
+        calibration: Calibration that gives the p-values.
+        kind: Modality of the files.
     """
     ids: list[str] = []
     speakers: list[str | None] = []
     hashes: list[bytes] = []
     p_values: list[float] = []
-    # half precision and no copy: what a file costs here is what limits how long a run may be
+    # half precision and no copies: the memory per file limits the length of a run
     embeddings = bytearray()
     triggers: list[TriggerEvidence] = []
     for file in files:
@@ -109,7 +108,7 @@ def compare(
         try:
             raw = kind.read(source.find(ids[row])).raw
         except FileError:
-            return None  # it is gone, or was changed: the next run measures it again
+            return None  # the file is gone or was changed; the next run measures it again
         return np.asarray(raw.numpy())
 
     twins: dict[str, list[Twin]] = {}

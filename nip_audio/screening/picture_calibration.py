@@ -1,4 +1,4 @@
-"""Fit a calibration on clean pictures."""
+"""Fit a calibration on clean images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ PICTURE_NOISES = (
     *(Noise("gaussian", "input", scale) for scale in (0.01, 0.03, 0.1, 0.25)),
     *(Noise("mask", "input", share, 1) for share in (0.03, 0.15)),
 )
-"""White noise, and single values set to the lower bound, which is what sees JSMA."""
+"""White noise, and single values set to the lower bound, which reveal JSMA (the Jacobian-based
+saliency map attack)."""
 
 
 def calibrate_pictures(
@@ -43,19 +44,19 @@ def calibrate_pictures(
     sources: str = "",
     progress: Callable[[Recording], None] = lambda file: None,
 ) -> Calibration:
-    """Fit on clean pictures; bad files and copies are left out and listed.
+    """Fit a calibration on clean images; unusable files and copies are left out and listed.
 
     Args:
-        pretrained: Model of pictures.
-        files: Clean pictures like those to be judged.
-        draws: Of each noise.
-        seed: Of the noise.
-        sources: What these pictures are, in words.
-        progress: Called after each picture.
+        pretrained: Image model with a classifier.
+        files: Clean images like those that will be screened.
+        draws: Number of draws of each noise.
+        seed: Seed of the noise generator.
+        sources: Description of the images in words.
+        progress: Called after each image.
 
     Raises:
-        CalibrationError: With fewer than 20 usable pictures.
-        InputError: If the model names nothing.
+        CalibrationError: If fewer than 20 images are usable.
+        InputError: If the model has no classifier.
     """
     kind = Pictures(ImageAdapter(*pretrained.card.image_shape))
     config = NccrConfig(pretrained.card.default_taps, PICTURE_NOISES, draws)
@@ -68,8 +69,8 @@ def calibrate_pictures(
         scales.append(kind.facts(picture).scale)
     if len(rows) < _FEWEST:
         raise CalibrationError(
-            f"{len(rows)} usable pictures ({len(failures)} failed), expected at least {_FEWEST}; "
-            "99 or more allow a false-positive rate of 1 %"
+            f"got {len(rows)} usable images ({len(failures)} failed), expected at least {_FEWEST}; "
+            "add clean images: 99 or more allow a false-positive rate of 1 %"
         )
     clean = np.stack(list(rows.values()))
     scale = LogRates(signed=signed_entries(config, head=True))
@@ -93,6 +94,6 @@ def _copy(file: Recording) -> ImageError:
     return ImageError(
         file.path,
         code="duplicate",
-        found="the same picture is already in the calibration",
-        remedy="add other pictures: copies earn no lower false-positive rate",
+        found="the same image is already in the calibration",
+        remedy="add other images, because copies do not allow a lower false-positive rate",
     )

@@ -81,7 +81,7 @@ def test_a_line_of_two_kinds_is_refused(measured):
         "clipped_share": 0.0,
         "condition": {"bandwidth_hz": 8000.0, "dropouts": 0, "dropped_share": 0.0},
     }
-    with pytest.raises(ResumeError, match="another kind of file|no record"):
+    with pytest.raises(ResumeError, match="different modalities|expected a measured file"):
         from_line(json.dumps(data).encode() + b"\n")
     data = json.loads(to_line(measured))
     data["measurement"]["named"] = 3
@@ -100,9 +100,9 @@ def test_a_record_of_a_picture_is_read_as_it_was(screener, measured):
     assert (read.height, read.width, read.encoding) == (28, 28, "PNG/L")
     sound = ScreenRecord("a.wav", "ann", "clean", duration_s=1.0)
     assert type(read_record(sound.to_line())) is ScreenRecord
-    with pytest.raises(ResumeError, match="no PictureRecord"):
+    with pytest.raises(ResumeError, match="expected a PictureRecord"):
         PictureRecord.from_line(sound.to_line())
-    with pytest.raises(ResumeError, match="no ScreenRecord"):
+    with pytest.raises(ResumeError, match="expected a ScreenRecord"):
         read_record(json.dumps(json.loads(record.to_line()) | {"duration_s": 1.0}))
 
 
@@ -207,14 +207,14 @@ def test_the_calibrations_that_are_shipped_judge(name):
 
 
 def test_few_pictures_and_copies_calibrate_nothing(lenet, files):
-    with pytest.raises(CalibrationError, match=r"12 usable pictures \(12 failed\)"):
+    with pytest.raises(CalibrationError, match=r"12 usable images \(12 failed\)"):
         calibrate_pictures(lenet, [*files[:12], *files[:12]], draws=1)
 
 
 def test_a_calibration_of_pictures_judges_no_recording(fitted):
     facts = FileFacts(1.0, 16000, 1, "WAV", "00", "00", 0.0, (), Condition(8000.0, 0, 0.0))
     measurement = Measurement(*[np.zeros(3)] * 3)
-    with pytest.raises(InputError, match="made of pictures"):
+    with pytest.raises(InputError, match="made of images"):
         Judge(fitted, 0.05).judge(MeasuredFile("a", None, AGAIN, facts, measurement))
 
 
