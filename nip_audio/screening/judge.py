@@ -73,7 +73,7 @@ _CHANGES = {
     DECISION[0]: "logit drop of the predicted label",
     DECISION[1]: "logit rise of the runner-up label",
     DECISION[2]: "remaining margin of the predicted label",
-    TURN: "cosine distance between the embeddings with and without noise",
+    TURN: "cosine distance between embeddings",
 }
 
 

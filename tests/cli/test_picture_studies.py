@@ -285,4 +285,4 @@ def test_too_few_pictures_fit_nothing(run, picture_model, pictures, tmp_path):
     (few / "bad.png").write_bytes(b"no picture")
     code, _, err = run("fit-purifier", few, "--model", picture_model, "--out", tmp_path / "p")
     assert code == 65
-    assert "1 usable pictures (1 failed)" in err
+    assert "1 usable images (1 failed)" in err
