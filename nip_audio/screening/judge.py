@@ -306,12 +306,11 @@ def judge_twins(
     record: ScreenRecord, twins: Sequence[Twin], words: Words = RECORDINGS
 ) -> ScreenRecord:
     """Add the finding that the same recording, or image, is filed elsewhere as well."""
-    named = [f"{t.id!r}{_whose(t, words)} ({t.correlation:.2f})" for t in twins]
-    some = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    why = (
-        f"it is {words.same} {', '.join(named[:_NAMED])}{some} "
-        f"(in brackets: {words.same_by}, 1 for identical ones)"
-    )
+    shown = twins[:_NAMED]
+    files = ", ".join(f"{t.id!r}{_whose(t, words)}" for t in shown)
+    some = f" and {len(twins) - _NAMED} more" if len(twins) > _NAMED else ""
+    correlations = ", ".join(f"{t.correlation:.2f}" for t in shown)
+    why = f"it is {words.same} {files}{some} ({words.same_by}: {correlations})"
     record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
     return with_findings(record, Finding.of("duplicate", why, words.remedies))
 

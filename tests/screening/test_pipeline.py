@@ -279,8 +279,8 @@ def test_finds_a_recording_under_two_speakers_whatever_was_done_to_it(
         "s2/take11.wav": ("s0/quieter.ogg",),
     }
     copy = next(r for r in result.results.files() if r.id == "s1/copy.wav")
-    same = "it is the same recording as 's0/take10.wav' of speaker s0 (1.00)"
-    assert any(same in why for why in copy.why)
+    same = "it is the same recording as 's0/take10.wav' of speaker s0 (correlation of the samples"
+    assert any(f"{same}: 1.00)" in why for why in copy.why)
 
 
 def test_a_file_that_the_model_cannot_answer_is_a_record(screener, folder, tmp_path, monkeypatch):
