@@ -18,11 +18,11 @@ from nip_audio.screening.measured import MeasuredFile, Measurement, TriggerEvide
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.sources import Source
 
-__all__ = ["Accusation", "Comparison", "Twin", "compare"]
+__all__ = ["Accusation", "Comparison", "DuplicateFile", "compare"]
 
 
 @dataclass(frozen=True)
-class Twin:
+class DuplicateFile:
     """Another file that holds the same recording, or the same image.
 
     Attributes:
@@ -61,7 +61,7 @@ class Comparison:
     """
 
     q_values: dict[str, float] = field(default_factory=dict)
-    twins: dict[str, tuple[Twin, ...]] = field(default_factory=dict)
+    twins: dict[str, tuple[DuplicateFile, ...]] = field(default_factory=dict)
     accused: dict[str, Accusation] = field(default_factory=dict)
     backdoor: str | None = None
 
@@ -111,11 +111,11 @@ def compare(
             return None  # the file is gone or was changed; the next run measures it again
         return np.asarray(raw.numpy())
 
-    twins: dict[str, list[Twin]] = {}
+    twins: dict[str, list[DuplicateFile]] = {}
     rows = np.frombuffer(embeddings, np.float16).reshape(len(ids), -1)
     for pair in find_duplicates(hashes, rows, speakers, read if kind.likenesses else None):
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
-            twin = Twin(ids[other], speakers[other], pair.correlation)
+            twin = DuplicateFile(ids[other], speakers[other], pair.correlation)
             twins.setdefault(ids[one], []).append(twin)
     q = dict(zip(ids, q_values(p_values).tolist(), strict=True))
     accused, backdoor = _accused(ids, triggers) if triggers else ({}, None)

@@ -16,7 +16,7 @@ from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.comparison import Accusation, Twin
+from nip_audio.screening.comparison import Accusation, DuplicateFile
 from nip_audio.screening.measured import (
     FileFacts,
     MeasuredFile,
@@ -39,7 +39,7 @@ __all__ = [
     "change_words",
     "judge_accused",
     "judge_speaker",
-    "judge_twins",
+    "add_duplicates",
     "noise_words",
     "with_findings",
 ]
@@ -302,8 +302,8 @@ class Judge:
         return [self._finding("adversarial", why)]
 
 
-def judge_twins(
-    record: ScreenRecord, twins: Sequence[Twin], words: Words = RECORDINGS
+def add_duplicates(
+    record: ScreenRecord, twins: Sequence[DuplicateFile], words: Words = RECORDINGS
 ) -> ScreenRecord:
     """Add the finding that the same recording, or image, is filed elsewhere as well."""
     shown = twins[:_NAMED]
@@ -315,7 +315,7 @@ def judge_twins(
     return with_findings(record, Finding.of("duplicate", why, words.remedies))
 
 
-def _whose(twin: Twin, words: Words) -> str:
+def _whose(twin: DuplicateFile, words: Words) -> str:
     """Name the speaker or folder of a duplicate, if it has one."""
     return "" if twin.speaker is None else f" of {words.group} {twin.speaker}"
 
