@@ -18,7 +18,7 @@ from nip_audio.screening.measured import MeasuredFile, Measurement, TriggerEvide
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.sources import Source
 
-__all__ = ["Accusation", "Comparison", "DuplicateFile", "compare"]
+__all__ = ["TriggerSuspicion", "Comparison", "DuplicateFile", "compare"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DuplicateFile:
 
 
 @dataclass(frozen=True)
-class Accusation:
+class TriggerSuspicion:
     """Reason to suspect that a file carries a backdoor trigger.
 
     Attributes:
@@ -62,7 +62,7 @@ class Comparison:
 
     q_values: dict[str, float] = field(default_factory=dict)
     twins: dict[str, tuple[DuplicateFile, ...]] = field(default_factory=dict)
-    accused: dict[str, Accusation] = field(default_factory=dict)
+    accused: dict[str, TriggerSuspicion] = field(default_factory=dict)
     backdoor: str | None = None
 
 
@@ -124,7 +124,7 @@ def compare(
 
 def _accused(
     ids: Sequence[str], triggers: Sequence[TriggerEvidence]
-) -> tuple[dict[str, Accusation], str]:
+) -> tuple[dict[str, TriggerSuspicion], str]:
     try:
         judgement = judge_triggers(triggers)
     except InputError as err:
@@ -134,5 +134,5 @@ def _accused(
     for name, evidence, suspicion in zip(ids, triggers, judgement.suspicion.tolist(), strict=True):
         finding = findings.get(evidence.named)
         if finding is not None and suspicion > 0.5:
-            found[name] = Accusation(finding, suspicion)
+            found[name] = TriggerSuspicion(finding, suspicion)
     return found, f"{len(found)} of {len(ids)} files accused" if found else "nothing found"

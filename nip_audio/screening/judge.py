@@ -16,7 +16,7 @@ from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.comparison import Accusation, DuplicateFile
+from nip_audio.screening.comparison import DuplicateFile, TriggerSuspicion
 from nip_audio.screening.measured import (
     FileFacts,
     MeasuredFile,
@@ -37,7 +37,7 @@ from nip_audio.screening.words import RECORDINGS, Words
 __all__ = [
     "Judge",
     "change_words",
-    "judge_accused",
+    "add_trigger_suspicion",
     "judge_speaker",
     "add_duplicates",
     "noise_words",
@@ -320,8 +320,8 @@ def _whose(twin: DuplicateFile, words: Words) -> str:
     return "" if twin.speaker is None else f" of {words.group} {twin.speaker}"
 
 
-def judge_accused(
-    record: ScreenRecord, accusation: Accusation, words: Words = RECORDINGS
+def add_trigger_suspicion(
+    record: ScreenRecord, accusation: TriggerSuspicion, words: Words = RECORDINGS
 ) -> ScreenRecord:
     """Add the finding that a file looks as if it carried a backdoor trigger."""
     finding = accusation.finding

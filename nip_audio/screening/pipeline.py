@@ -22,7 +22,7 @@ from nip_audio.screening.comparison import Comparison, compare
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
-from nip_audio.screening.judge import Judge, add_duplicates, judge_accused, judge_speaker
+from nip_audio.screening.judge import Judge, add_duplicates, add_trigger_suspicion, judge_speaker
 from nip_audio.screening.kinds import kind_of
 from nip_audio.screening.measure import FileMeasurer, stamp_of
 from nip_audio.screening.measured import MeasuredFile
@@ -265,7 +265,7 @@ class Screener:
         for name in records.keys() & comparison.twins.keys():
             records[name] = add_duplicates(records[name], comparison.twins[name], words)
         for name in records.keys() & comparison.accused.keys():
-            records[name] = judge_accused(records[name], comparison.accused[name], words)
+            records[name] = add_trigger_suspicion(records[name], comparison.accused[name], words)
         return list(records.values())
 
 
