@@ -187,7 +187,7 @@ class Judge:
         )
         return with_findings(record, *self._size(facts), *self._adversarial(record, measured))
 
-    def judge_beside(
+    def compare_voices(
         self, records: Sequence[ScreenRecord], measured: Sequence[MeasuredFile]
     ) -> list[ScreenRecord]:
         """Compare the voices of one speaker's files and add what does not fit.

@@ -260,7 +260,7 @@ class Screener:
         words = self.kind.words
         records = {f.id: self.judge.judge(f, q_value=comparison.q_values.get(f.id)) for f in files}
         readable = [file for file in files if file.measurement is not None]
-        beside = self.judge.judge_beside([records[file.id] for file in readable], readable)
+        beside = self.judge.compare_voices([records[file.id] for file in readable], readable)
         records |= {record.id: record for record in beside}
         for name in records.keys() & comparison.twins.keys():
             records[name] = add_duplicates(records[name], comparison.twins[name], words)

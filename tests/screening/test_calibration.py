@@ -141,7 +141,7 @@ def test_judges_no_consistency_without_repeated_speakers(screener, folder):
     blind = replace(screener, judge=replace(screener.judge, calibration=calibration))
     measured = [blind.measurer(r) for r in walk_audio(folder / "s1")]
     alone = [blind.judge.judge(file) for file in measured]
-    records = blind.judge.judge_beside(alone, measured)
+    records = blind.judge.compare_voices(alone, measured)
     assert all(r.consistency is not None and r.verdict != "inconsistent" for r in records)
 
 
