@@ -55,14 +55,14 @@ class Comparison:
 
     Attributes:
         q_values: q-value of each file that could be measured.
-        twins: Duplicates of each file that is filed under several speakers.
-        accused: Suspicion against each file that may carry a trigger.
+        duplicates: Duplicates of each file that is filed under several speakers.
+        suspicions: Suspicion against each file that may carry a trigger.
         backdoor: Result of the search for triggers in words; None if it was not made.
     """
 
     q_values: dict[str, float] = field(default_factory=dict)
-    twins: dict[str, tuple[DuplicateFile, ...]] = field(default_factory=dict)
-    accused: dict[str, TriggerSuspicion] = field(default_factory=dict)
+    duplicates: dict[str, tuple[DuplicateFile, ...]] = field(default_factory=dict)
+    suspicions: dict[str, TriggerSuspicion] = field(default_factory=dict)
     backdoor: str | None = None
 
 
@@ -111,18 +111,20 @@ def compare(
             return None  # the file is gone or was changed; the next run measures it again
         return np.asarray(raw.numpy())
 
-    twins: dict[str, list[DuplicateFile]] = {}
+    duplicates: dict[str, list[DuplicateFile]] = {}
     rows = np.frombuffer(embeddings, np.float16).reshape(len(ids), -1)
     for pair in find_duplicates(hashes, rows, speakers, read if kind.likenesses else None):
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
-            twin = DuplicateFile(ids[other], speakers[other], pair.correlation)
-            twins.setdefault(ids[one], []).append(twin)
+            duplicate = DuplicateFile(ids[other], speakers[other], pair.correlation)
+            duplicates.setdefault(ids[one], []).append(duplicate)
     q = dict(zip(ids, q_values(p_values).tolist(), strict=True))
-    accused, backdoor = _accused(ids, triggers) if triggers else ({}, None)
-    return Comparison(q, {name: tuple(found) for name, found in twins.items()}, accused, backdoor)
+    suspicions, backdoor = _suspicions(ids, triggers) if triggers else ({}, None)
+    return Comparison(
+        q, {name: tuple(found) for name, found in duplicates.items()}, suspicions, backdoor
+    )
 
 
-def _accused(
+def _suspicions(
     ids: Sequence[str], triggers: Sequence[TriggerEvidence]
 ) -> tuple[dict[str, TriggerSuspicion], str]:
     try:

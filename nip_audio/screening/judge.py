@@ -303,31 +303,31 @@ class Judge:
 
 
 def add_duplicates(
-    record: ScreenRecord, twins: Sequence[DuplicateFile], words: Words = RECORDINGS
+    record: ScreenRecord, duplicates: Sequence[DuplicateFile], words: Words = RECORDINGS
 ) -> ScreenRecord:
     """Add the finding that the same recording, or image, is filed elsewhere as well."""
-    shown = twins[:_NAMED]
+    shown = duplicates[:_NAMED]
     files = ", ".join(f"{t.id!r}{_whose(t, words)}" for t in shown)
-    some = f" and {len(twins) - _NAMED} more" if len(twins) > _NAMED else ""
+    some = f" and {len(duplicates) - _NAMED} more" if len(duplicates) > _NAMED else ""
     correlations = ", ".join(f"{t.correlation:.2f}" for t in shown)
     why = f"it is {words.same} {files}{some} ({words.same_by}: {correlations})"
-    record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
+    record = replace(record, duplicate_of=tuple(duplicate.id for duplicate in duplicates))
     return with_findings(record, Finding.of("duplicate", why, words.remedies))
 
 
-def _whose(twin: DuplicateFile, words: Words) -> str:
+def _whose(duplicate: DuplicateFile, words: Words) -> str:
     """Name the speaker or folder of a duplicate, if it has one."""
-    return "" if twin.speaker is None else f" of {words.group} {twin.speaker}"
+    return "" if duplicate.speaker is None else f" of {words.group} {duplicate.speaker}"
 
 
 def add_trigger_suspicion(
-    record: ScreenRecord, accusation: TriggerSuspicion, words: Words = RECORDINGS
+    record: ScreenRecord, trigger: TriggerSuspicion, words: Words = RECORDINGS
 ) -> ScreenRecord:
     """Add the finding that a file looks as if it carried a backdoor trigger."""
-    finding = accusation.finding
+    finding = trigger.finding
     why = (
         f"the files for which the model predicts {finding.name} split into two groups, and this "
-        f"file is in the one that mixes {words.many} (probability {accusation.suspicion:.2f}; "
+        f"file is in the one that mixes {words.many} (probability {trigger.suspicion:.2f}; "
         f"score {finding.score:.1f} from alarm {finding.alarm:.1f} and unlikeness "
         f"{finding.unlikeness:.1f}); files with a backdoor trigger form such a group"
     )

@@ -262,10 +262,10 @@ class Screener:
         readable = [file for file in files if file.measurement is not None]
         beside = self.judge.compare_voices([records[file.id] for file in readable], readable)
         records |= {record.id: record for record in beside}
-        for name in records.keys() & comparison.twins.keys():
-            records[name] = add_duplicates(records[name], comparison.twins[name], words)
-        for name in records.keys() & comparison.accused.keys():
-            records[name] = add_trigger_suspicion(records[name], comparison.accused[name], words)
+        for name in records.keys() & comparison.duplicates.keys():
+            records[name] = add_duplicates(records[name], comparison.duplicates[name], words)
+        for name in records.keys() & comparison.suspicions.keys():
+            records[name] = add_trigger_suspicion(records[name], comparison.suspicions[name], words)
         return list(records.values())
 
 
