@@ -38,7 +38,7 @@ from nip_audio.screening.judge import Judge
 from nip_audio.screening.kinds import Pictures
 from nip_audio.screening.pipeline import Screener, ScreenResult
 from nip_audio.screening.reading import Kind
-from nip_audio.screening.records import PictureRecord, ScreenRecord
+from nip_audio.screening.records import ImageRecord, ScreenRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource, Source
 from nip_audio.screening.summary import ScreenSummary
 
@@ -329,7 +329,7 @@ def print_results(result: ScreenResult) -> None:
 
 def print_records(records: Sequence[ScreenRecord]) -> None:
     """Print a table, and below it what was found."""
-    of_pictures = any(isinstance(record, PictureRecord) for record in records)
+    of_pictures = any(isinstance(record, ImageRecord) for record in records)
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
     for name in ("verdict", "distance", "p", "named" if of_pictures else "consistency"):
@@ -337,7 +337,7 @@ def print_records(records: Sequence[ScreenRecord]) -> None:
     for record in records:
         last = (
             record.named or "–"
-            if isinstance(record, PictureRecord)
+            if isinstance(record, ImageRecord)
             else _number(record.consistency, ".2f")
         )
         table.add_row(

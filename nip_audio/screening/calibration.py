@@ -29,7 +29,7 @@ from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measured import Measurement, PictureMeasurement
+from nip_audio.screening.measured import ImageMeasurement, Measurement
 from nip_audio.screening.words import PICTURES, RECORDINGS, Words
 
 __all__ = ["Calibration", "choose_calibration"]
@@ -58,7 +58,7 @@ class Calibration:
         consistencies: (m,) sorted consistency scores of speakers with three recordings or more.
         verification_threshold: Cosine similarity, at the equal error rate, from which two
             recordings count as one voice; None if no speaker has two recordings.
-        scale: Smallest ``PictureFacts.scale`` of the clean images; 1 for recordings.
+        scale: Smallest ``ImageFacts.scale`` of the clean images; 1 for recordings.
         seen: SHA-256 of the content of each file, so that test files that were seen are refused.
         sources: Description of the clean files in words.
         failures: Files that were left out, and why.
@@ -114,7 +114,7 @@ class Calibration:
         """
         return conformal_threshold(self.distances, false_positive_rate)
 
-    def distance(self, measured: Measurement | PictureMeasurement) -> float:
+    def distance(self, measured: Measurement | ImageMeasurement) -> float:
         """Return the distance of a file from clean ones, ≥ 0."""
         return float(self.distances_of([measured.evidence])[0])
 
@@ -122,7 +122,7 @@ class Calibration:
         """Return the distance of each row of (n, F + 1) evidence from clean files, (n,)."""
         return self.detector.distance(self.rates.transform(evidence))
 
-    def farthest(self, measured: Measurement | PictureMeasurement) -> tuple[Noise, str, float]:
+    def farthest(self, measured: Measurement | ImageMeasurement) -> tuple[Noise, str, float]:
         """Return the entry of the evidence that deviates most from clean files.
 
         Returns:

@@ -19,14 +19,14 @@ from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import DuplicateFile, TriggerSuspicion
 from nip_audio.screening.measured import (
     FileFacts,
+    ImageFacts,
+    ImageMeasurement,
     MeasuredFile,
     Measurement,
-    PictureFacts,
-    PictureMeasurement,
 )
 from nip_audio.screening.records import (
     Finding,
-    PictureRecord,
+    ImageRecord,
     Risk,
     ScreenRecord,
     SpeakerRecord,
@@ -36,10 +36,10 @@ from nip_audio.screening.words import RECORDINGS, Words
 
 __all__ = [
     "Judge",
-    "change_words",
-    "add_trigger_suspicion",
-    "judge_speaker",
     "add_duplicates",
+    "add_trigger_suspicion",
+    "change_words",
+    "judge_speaker",
     "noise_words",
     "with_findings",
 ]
@@ -122,9 +122,9 @@ class Judge:
         match file.facts, file.measurement:
             case FileFacts() as facts, Measurement() as measured:
                 return self._judge_recording(file, facts, measured, q_value)
-            case PictureFacts() as facts, PictureMeasurement() as measured:
+            case ImageFacts() as facts, ImageMeasurement() as measured:
                 return self._judge_picture(file, facts, measured, q_value)
-        kind = PictureRecord if self.calibration.of_pictures else ScreenRecord
+        kind = ImageRecord if self.calibration.of_pictures else ScreenRecord
         return kind(file.id, file.speaker, "error", error=file.error)
 
     def _judge_recording(
@@ -165,12 +165,12 @@ class Judge:
     def _judge_picture(
         self,
         file: MeasuredFile,
-        facts: PictureFacts,
-        measured: PictureMeasurement,
+        facts: ImageFacts,
+        measured: ImageMeasurement,
         q_value: float | None,
-    ) -> PictureRecord:
+    ) -> ImageRecord:
         distance = self.calibration.distance(measured)
-        record = PictureRecord(
+        record = ImageRecord(
             file.id,
             file.speaker,
             "clean",
@@ -261,7 +261,7 @@ class Judge:
             found.append(Finding("out_of_domain", why, remedy))
         return found
 
-    def _size(self, facts: PictureFacts) -> list[Finding]:
+    def _size(self, facts: ImageFacts) -> list[Finding]:
         size, found = f"{facts.width} × {facts.height} pixels", []
         if facts.scale < LEAST_SCALE * min(1.0, self.calibration.scale):
             found.append(
@@ -280,7 +280,7 @@ class Judge:
         return Finding.of(risk, why, self.calibration.words.remedies)
 
     def _adversarial(
-        self, record: ScreenRecord, measured: Measurement | PictureMeasurement
+        self, record: ScreenRecord, measured: Measurement | ImageMeasurement
     ) -> list[Finding]:
         distance, threshold = record.distance or 0.0, record.distance_threshold or 0.0
         by_run = self.false_discovery_rate

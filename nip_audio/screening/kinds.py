@@ -15,9 +15,9 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import facts_of, measure, measure_picture
 from nip_audio.screening.measured import (
     FileFacts,
+    ImageFacts,
+    ImageMeasurement,
     Measurement,
-    PictureFacts,
-    PictureMeasurement,
 )
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.words import PICTURES, RECORDINGS, Words
@@ -117,11 +117,11 @@ class Pictures:
         """
         return self.adapter.read(file)
 
-    def facts(self, item: Image) -> PictureFacts:
+    def facts(self, item: Image) -> ImageFacts:
         """Return what is known about an image without the model."""
         height, width = item.original_size
         scales = (height / self.adapter.height, width / self.adapter.width)
-        return PictureFacts(
+        return ImageFacts(
             height=height,
             width=width,
             scale=min(scales),
@@ -140,7 +140,7 @@ class Pictures:
         *,
         names: bool,
         seed: int,
-    ) -> PictureMeasurement:
+    ) -> ImageMeasurement:
         """Measure one image; ``names`` is ignored, the evidence is always about the label."""
         return measure_picture(pretrained, item, config, seed=seed)
 

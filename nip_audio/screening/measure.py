@@ -26,9 +26,9 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import (
     AGAIN,
     FileFacts,
+    ImageMeasurement,
     MeasuredFile,
     Measurement,
-    PictureMeasurement,
     TriggerEvidence,
 )
 from nip_audio.screening.reading import Item, Kind
@@ -172,7 +172,7 @@ def measure(
 @torch.no_grad()
 def measure_picture(
     pretrained: PretrainedModel, picture: Image, config: NccrConfig, *, seed: int
-) -> PictureMeasurement:
+) -> ImageMeasurement:
     """Measure one image; equal content and seed give equal results.
 
     Raises:
@@ -182,7 +182,7 @@ def measure_picture(
     model = pretrained.model
     result, evidence = _measure_evidence(model, picture, config, seed)
     named = int(model.score_embeddings(result.embedding[None])[0].argmax())
-    return PictureMeasurement(evidence, model.labels[named])
+    return ImageMeasurement(evidence, model.labels[named])
 
 
 def _measure_evidence(

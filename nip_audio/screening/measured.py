@@ -12,10 +12,10 @@ from nip_audio.audio.condition import Condition
 __all__ = [
     "AGAIN",
     "FileFacts",
+    "ImageFacts",
+    "ImageMeasurement",
     "MeasuredFile",
     "Measurement",
-    "PictureFacts",
-    "PictureMeasurement",
     "TriggerEvidence",
 ]
 
@@ -43,7 +43,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class PictureMeasurement:
+class ImageMeasurement:
     """Measurement of one image, before any judgement.
 
     Attributes:
@@ -106,7 +106,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class PictureFacts:
+class ImageFacts:
     """What is known about the file of an image without the model.
 
     Attributes:
@@ -148,7 +148,7 @@ class MeasuredFile:
     id: str
     speaker: str | None
     stamp: str
-    facts: FileFacts | PictureFacts | None = None
-    measurement: Measurement | PictureMeasurement | None = None
+    facts: FileFacts | ImageFacts | None = None
+    measurement: Measurement | ImageMeasurement | None = None
     trigger: TriggerEvidence | None = None
     error: dict[str, str] | None = None

@@ -16,9 +16,9 @@ from nip_audio.errors import FileError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import (
     FileFacts,
+    ImageFacts,
+    ImageMeasurement,
     Measurement,
-    PictureFacts,
-    PictureMeasurement,
 )
 from nip_audio.screening.words import Words
 
@@ -74,13 +74,13 @@ class Kind(Reader, Protocol):
         """Whether altered copies can be found by the correlation of ``raw``."""
         ...
 
-    def facts(self, item: Any) -> FileFacts | PictureFacts:
+    def facts(self, item: Any) -> FileFacts | ImageFacts:
         """Return what is known about a file without the model."""
         ...
 
     def measure(
         self, pretrained: PretrainedModel, item: Any, config: NccrConfig, *, names: bool, seed: int
-    ) -> Measurement | PictureMeasurement:
+    ) -> Measurement | ImageMeasurement:
         """Measure what the detector judges; equal content and seed give equal results."""
         ...
 

@@ -14,7 +14,7 @@ __all__ = [
     "FLAGGED",
     "RISKS",
     "Finding",
-    "PictureRecord",
+    "ImageRecord",
     "Risk",
     "ScreenRecord",
     "SpeakerRecord",
@@ -204,7 +204,7 @@ _OF_RECORDINGS = (
 
 
 @dataclass(frozen=True)
-class PictureRecord(ScreenRecord):
+class ImageRecord(ScreenRecord):
     """Result of screening one image; fields that only recordings have are None and not written.
 
     Attributes:
@@ -238,7 +238,7 @@ def read_record(line: str) -> ScreenRecord:
 
 
 def _kind_of(data: Any) -> type[ScreenRecord]:
-    return PictureRecord if isinstance(data, dict) and "named" in data else ScreenRecord
+    return ImageRecord if isinstance(data, dict) and "named" in data else ScreenRecord
 
 
 def _read(line: str, what: str, kind_of: Callable[[Any], type[R]]) -> R:

@@ -23,7 +23,7 @@ from nip_audio.screening.kinds import Pictures, Recordings, adapter_of_json, kin
 from nip_audio.screening.measured import AGAIN, FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.picture_calibration import calibrate_pictures
 from nip_audio.screening.pipeline import Screener
-from nip_audio.screening.records import Finding, PictureRecord, ScreenRecord, read_record
+from nip_audio.screening.records import Finding, ImageRecord, ScreenRecord, read_record
 
 SHIPPED = ("lenet5-mnist", "vgg-cifar10")
 MNIST = ImageAdapter(1, 28, 28)
@@ -95,13 +95,13 @@ def test_a_line_of_two_kinds_is_refused(measured):
 def test_a_record_of_a_picture_is_read_as_it_was(screener, measured):
     record = screener.judge.judge(replace(measured, speaker="7"), q_value=0.5)
     read = read_record(record.to_line())
-    assert isinstance(read, PictureRecord)
+    assert isinstance(read, ImageRecord)
     assert read.to_json() == record.to_json()
     assert (read.height, read.width, read.encoding) == (28, 28, "PNG/L")
     sound = ScreenRecord("a.wav", "ann", "clean", duration_s=1.0)
     assert type(read_record(sound.to_line())) is ScreenRecord
-    with pytest.raises(ResumeError, match="expected a PictureRecord"):
-        PictureRecord.from_line(sound.to_line())
+    with pytest.raises(ResumeError, match="expected a ImageRecord"):
+        ImageRecord.from_line(sound.to_line())
     with pytest.raises(ResumeError, match="expected a ScreenRecord"):
         read_record(json.dumps(json.loads(record.to_line()) | {"duration_s": 1.0}))
 

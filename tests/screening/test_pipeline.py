@@ -24,7 +24,7 @@ from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.engines.ray import RayEngine
 from nip_audio.screening.journal import Journal, locked
 from nip_audio.screening.measure import FileMeasurer
-from nip_audio.screening.records import PictureRecord, SpeakerRecord
+from nip_audio.screening.records import ImageRecord, SpeakerRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource
 
 WRITTEN = ("results.jsonl", "speakers.jsonl", "summary.json")
@@ -53,7 +53,7 @@ def test_writes_one_record_a_file_in_sorted_order(screener, folder, tmp_path):
 
 def test_documents_every_field_of_a_record():
     documented = set(re.findall(r"`(\w+)`", DOCS.read_text()))
-    assert {f.name for f in fields(PictureRecord)} <= documented  # it has those of a recording too
+    assert {f.name for f in fields(ImageRecord)} <= documented  # it has those of a recording too
 
 
 def test_judges_a_file_the_same_alone_and_in_a_folder(screener, folder, tmp_path):
