@@ -31,7 +31,7 @@ from nip_audio.cli._console import (
 from nip_audio.core.state import require_new
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.measure import default_config
-from nip_audio.screening.picture_calibration import calibrate_pictures
+from nip_audio.screening.picture_calibration import calibrate_images
 
 __all__ = ["command"]
 
@@ -83,7 +83,7 @@ def command(
     sources = describe or ", ".join(part.name for part in source)
     with progress_bar("calibrating", len(files)) as bar:
         if pretrained.card.modality == "image":
-            result = calibrate_pictures(
+            result = calibrate_images(
                 pretrained,
                 files,
                 draws=draws,

@@ -24,7 +24,7 @@ from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.kinds import Pictures
-from nip_audio.screening.measure import measure_picture
+from nip_audio.screening.measure import measure_image
 
 __all__ = ["RATES", "ShippedDetector", "moved_at_random"]
 
@@ -90,7 +90,7 @@ class ShippedDetector:
                 path = Path(folder) / f"{number}.png"
                 kind.adapter.save(picture, path)
                 item = kind.read(Recording(path.name, path))
-                measured = measure_picture(pretrained, item, known.config, seed=self.system.seed)
+                measured = measure_image(pretrained, item, known.config, seed=self.system.seed)
                 found.append(known.distance(measured))
         return np.array(found)
 

@@ -16,7 +16,7 @@ from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import measure_picture, noise_generator
+from nip_audio.screening.measure import measure_image, noise_generator
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["ExaminedPicture", "PictureExaminer"]
@@ -95,5 +95,5 @@ class PictureExaminer:
         if self.judge is None:
             return Evidence()
         known = self.judge.calibration
-        measured = measure_picture(self.pretrained, picture, known.config, seed=self.seed)
+        measured = measure_image(self.pretrained, picture, known.config, seed=self.seed)
         return Evidence.of(known, measured)

@@ -253,7 +253,7 @@ def _state_of_pictures(calibration: Calibration) -> State:
     if not isinstance(detector, CleanDensity):
         raise InputError(
             f"the detector is {detector!r}, expected CleanDensity for images; make the calibration "
-            "with calibrate_pictures()"
+            "with calibrate_images()"
         )
     meta = {
         "nccr": calibration.config.to_json(),

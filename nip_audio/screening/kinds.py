@@ -12,7 +12,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.image.adapter import Image, ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measure import facts_of, measure, measure_picture
+from nip_audio.screening.measure import facts_of, measure, measure_image
 from nip_audio.screening.measured import (
     FileFacts,
     ImageFacts,
@@ -142,7 +142,7 @@ class Pictures:
         seed: int,
     ) -> ImageMeasurement:
         """Measure one image; ``names`` is ignored, the evidence is always about the label."""
-        return measure_picture(pretrained, item, config, seed=seed)
+        return measure_image(pretrained, item, config, seed=seed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the shape that images are brought to."""

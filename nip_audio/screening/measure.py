@@ -42,7 +42,7 @@ __all__ = [
     "default_config",
     "facts_of",
     "measure",
-    "measure_picture",
+    "measure_image",
     "measure_trigger",
     "noise_generator",
     "require_names",
@@ -170,7 +170,7 @@ def measure(
 
 
 @torch.no_grad()
-def measure_picture(
+def measure_image(
     pretrained: PretrainedModel, picture: Image, config: NccrConfig, *, seed: int
 ) -> ImageMeasurement:
     """Measure one image; equal content and seed give equal results.

@@ -20,14 +20,14 @@ from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.kinds import Pictures
-from nip_audio.screening.measure import measure_picture
+from nip_audio.screening.measure import measure_image
 from nip_audio.screening.reading import read_once
 
-__all__ = ["PICTURE_NOISES", "calibrate_pictures"]
+__all__ = ["IMAGE_NOISES", "calibrate_images"]
 
 _FEWEST = 20
 
-PICTURE_NOISES = (
+IMAGE_NOISES = (
     *(Noise("gaussian", "input", scale) for scale in (0.01, 0.03, 0.1, 0.25)),
     *(Noise("mask", "input", share, 1) for share in (0.03, 0.15)),
 )
@@ -35,7 +35,7 @@ PICTURE_NOISES = (
 saliency map attack)."""
 
 
-def calibrate_pictures(
+def calibrate_images(
     pretrained: PretrainedModel,
     files: Iterable[Recording],
     *,
@@ -59,12 +59,12 @@ def calibrate_pictures(
         InputError: If the model has no classifier.
     """
     kind = Pictures(ImageAdapter(*pretrained.card.image_shape))
-    config = NccrConfig(pretrained.card.default_taps, PICTURE_NOISES, draws)
+    config = NccrConfig(pretrained.card.default_taps, IMAGE_NOISES, draws)
     rows: dict[str, NDArray[np.float64]] = {}
     scales: list[float] = []
     failures: list[FileError] = []
     for _, picture in read_once(files, kind.read, _copy, failures, progress):
-        measured = measure_picture(pretrained, picture, config, seed=seed)
+        measured = measure_image(pretrained, picture, config, seed=seed)
         rows[picture.content_sha256] = measured.evidence
         scales.append(kind.facts(picture).scale)
     if len(rows) < _FEWEST:

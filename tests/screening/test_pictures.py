@@ -21,7 +21,7 @@ from nip_audio.screening.journal import from_line, to_line
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.kinds import Pictures, Recordings, adapter_of_json, kind_of
 from nip_audio.screening.measured import AGAIN, FileFacts, MeasuredFile, Measurement
-from nip_audio.screening.picture_calibration import calibrate_pictures
+from nip_audio.screening.picture_calibration import calibrate_images
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import Finding, ImageRecord, ScreenRecord, read_record
 
@@ -49,7 +49,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(lenet, files) -> Calibration:
-    return calibrate_pictures(lenet, files, draws=1, sources="blots")
+    return calibrate_images(lenet, files, draws=1, sources="blots")
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_a_calibration_of_small_pictures_takes_small_ones(lenet, files, tmp_path
     for file in files:
         MNIST.save(MNIST.read(file).pixels[:, ::2, ::2], tmp_path / file.id)
     small = list(walk_files(tmp_path, MNIST.suffixes))
-    own = calibrate_pictures(lenet, small, draws=1)
+    own = calibrate_images(lenet, small, draws=1)
     assert (own.scale, fitted.scale) == (0.5, 1.0)
     for calibration, expected in ((own, False), (fitted, True)):
         screener = Screener(lenet, Judge(calibration, 0.05), MNIST)
@@ -208,7 +208,7 @@ def test_the_calibrations_that_are_shipped_judge(name):
 
 def test_few_pictures_and_copies_calibrate_nothing(lenet, files):
     with pytest.raises(CalibrationError, match=r"12 usable images \(12 failed\)"):
-        calibrate_pictures(lenet, [*files[:12], *files[:12]], draws=1)
+        calibrate_images(lenet, [*files[:12], *files[:12]], draws=1)
 
 
 def test_a_calibration_of_pictures_judges_no_recording(fitted):
