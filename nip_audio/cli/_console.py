@@ -28,7 +28,7 @@ from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.export import write_csv
-from nip_audio.reporting.picture_examine import PictureExaminer
+from nip_audio.reporting.picture_examine import ImageExaminer
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.calibration import Calibration, choose_calibration
@@ -296,7 +296,7 @@ def advance(bar: Progress) -> None:
 def make_report(
     run: ScreenedRun,
     source: Source,
-    examiner: Examiner | PictureExaminer | None,
+    examiner: Examiner | ImageExaminer | None,
     *,
     details: int = 50,
 ) -> list[Path]:

@@ -12,7 +12,7 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purification.flagged import own_purifier
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.examine import Examiner
-from nip_audio.reporting.picture_examine import PictureExaminer
+from nip_audio.reporting.picture_examine import ImageExaminer
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.kinds import adapter_of_json
@@ -21,13 +21,13 @@ from nip_audio.screening.pipeline import Screener
 __all__ = ["examiner_of_run", "examiner_of_screening"]
 
 
-def examiner_of_screening(screener: Screener) -> Examiner | PictureExaminer:
+def examiner_of_screening(screener: Screener) -> Examiner | ImageExaminer:
     """Make an examiner from the screener that has just made a run."""
     pretrained, judge, seed = screener.pretrained, screener.judge, screener.seed
     purifier = _purifier_of(pretrained)
     if isinstance(screener.adapter, WaveformAdapter):
         return Examiner(pretrained, screener.adapter.settings, seed, judge, purifier)
-    return PictureExaminer(pretrained, screener.adapter, seed, judge, purifier)
+    return ImageExaminer(pretrained, screener.adapter, seed, judge, purifier)
 
 
 def examiner_of_run(
@@ -36,7 +36,7 @@ def examiner_of_run(
     *,
     calibration: Path | None = None,
     seconds: float | None = None,
-) -> Examiner | PictureExaminer:
+) -> Examiner | ImageExaminer:
     """Make an examiner from the summary of a run.
 
     Args:
@@ -61,7 +61,7 @@ def examiner_of_run(
     judge, purifier = _judge_of(summary, pretrained, calibration), _purifier_of(pretrained)
     adapter, seed = adapter_of_json(summary["read"]), summary["seed"]
     if not isinstance(adapter, WaveformAdapter):
-        return PictureExaminer(pretrained, adapter, seed, judge, purifier)
+        return ImageExaminer(pretrained, adapter, seed, judge, purifier)
     long = Examiner.seconds if seconds is None else seconds
     return Examiner(pretrained, adapter.settings, seed, judge, purifier, long)
 

@@ -6,16 +6,16 @@ from torch import Tensor
 
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.media import pixels_url
-from nip_audio.reporting.picture_examine import ExaminedPicture
+from nip_audio.reporting.picture_examine import ExaminedImage
 from nip_audio.reporting.sections import evidence_html, section
 from nip_audio.screening.words import PICTURES
 
-__all__ = ["picture_detail_html"]
+__all__ = ["image_detail_html"]
 
 _TINY = 1e-6
 
 
-def picture_detail_html(examined: ExaminedPicture) -> str:
+def image_detail_html(examined: ExaminedImage) -> str:
     """Return the image, its purified copy, and the detector's evidence as HTML."""
     text = f"Shown at the size of the model's input. The model predicts {examined.named}. "
     if examined.after is not None:
@@ -24,7 +24,7 @@ def picture_detail_html(examined: ExaminedPicture) -> str:
     return section("Look", text, _sights(examined)) + evidence_html(examined.evidence, PICTURES)
 
 
-def _sights(examined: ExaminedPicture) -> str:
+def _sights(examined: ExaminedImage) -> str:
     after = examined.after
     if after is None:
         return f'<div class="sights">{_sight("Original", examined.before)}</div>'

@@ -19,11 +19,11 @@ from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure_image, noise_generator
 from nip_audio.screening.records import ScreenRecord
 
-__all__ = ["ExaminedPicture", "PictureExaminer"]
+__all__ = ["ExaminedImage", "ImageExaminer"]
 
 
 @dataclass(frozen=True)
-class ExaminedPicture:
+class ExaminedImage:
     """Everything that is drawn of an image.
 
     Attributes:
@@ -43,7 +43,7 @@ class ExaminedPicture:
 
 
 @dataclass(frozen=True)
-class PictureExaminer:
+class ImageExaminer:
     """Examines images again, with the model and settings of a run.
 
     Attributes:
@@ -60,7 +60,7 @@ class PictureExaminer:
     judge: Judge | None = None
     purifier: Purifier | None = None
 
-    def examine(self, record: ScreenRecord, file: Recording) -> ExaminedPicture:
+    def examine(self, record: ScreenRecord, file: Recording) -> ExaminedImage:
         """Read one image again and examine it.
 
         Args:
@@ -75,7 +75,7 @@ class PictureExaminer:
         after = None
         if self.purifier is not None and record.verdict in PURIFIED:
             after = self._purified(self.purifier, picture)
-        return ExaminedPicture(
+        return ExaminedImage(
             before=picture.pixels,
             named=self._named(picture.pixels),
             after=after,

@@ -12,7 +12,7 @@ from nip_audio import __version__
 from nip_audio.core.noise import Noise
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.examine import Examiner
-from nip_audio.reporting.picture_examine import PictureExaminer
+from nip_audio.reporting.picture_examine import ImageExaminer
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.judge import noise_words
 from nip_audio.screening.pipeline import SUMMARY_NAME
@@ -21,7 +21,7 @@ from nip_audio.screening.words import Words
 __all__ = ["provenance_html"]
 
 
-def provenance_html(run: ScreenedRun, examiner: Examiner | PictureExaminer | None) -> str:
+def provenance_html(run: ScreenedRun, examiner: Examiner | ImageExaminer | None) -> str:
     """Return the items of an HTML definition list: each setting and its value."""
     return "".join(
         f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>"
@@ -30,7 +30,7 @@ def provenance_html(run: ScreenedRun, examiner: Examiner | PictureExaminer | Non
 
 
 def _facts(
-    run: ScreenedRun, examiner: Examiner | PictureExaminer | None
+    run: ScreenedRun, examiner: Examiner | ImageExaminer | None
 ) -> Iterator[tuple[str, str]]:
     summary = run.summary
     yield "Source", str(run.source)
@@ -78,7 +78,7 @@ def _detector(nccr: dict[str, Any], words: Words) -> str:
     )
 
 
-def _at_hand(examiner: Examiner | PictureExaminer | None) -> str:
+def _at_hand(examiner: Examiner | ImageExaminer | None) -> str:
     if examiner is None:
         return "not needed, because no file was drawn"
     if examiner.judge is None:

@@ -18,10 +18,10 @@ from nip_audio.reporting.distributions import Distributions
 from nip_audio.reporting.escaping import html_text, json_for_html
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.files import replacing
-from nip_audio.reporting.picture_detail import picture_detail_html
-from nip_audio.reporting.picture_examine import ExaminedPicture, PictureExaminer
+from nip_audio.reporting.picture_detail import image_detail_html
+from nip_audio.reporting.picture_examine import ExaminedImage, ImageExaminer
 from nip_audio.reporting.provenance import provenance_html
-from nip_audio.reporting.rows import FILE_COLUMNS, PICTURE_COLUMNS, SPEAKER_COLUMNS, Rows
+from nip_audio.reporting.rows import FILE_COLUMNS, IMAGE_COLUMNS, SPEAKER_COLUMNS, Rows
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.records import FLAGGED, ScreenRecord
 from nip_audio.screening.sources import Source
@@ -42,7 +42,7 @@ Piece = Callable[[], Iterable[str]]
 def write_report(
     run: ScreenedRun,
     source: Source | None,
-    examiner: Examiner | PictureExaminer | None,
+    examiner: Examiner | ImageExaminer | None,
     *,
     details: int = 50,
     progress: Progress = lambda recording: None,
@@ -111,7 +111,7 @@ class _Page:
 
     run: ScreenedRun
     source: Source | None
-    examiner: Examiner | PictureExaminer | None
+    examiner: Examiner | ImageExaminer | None
     words: Words
     numbers: Distributions
     drawn: list[tuple[int, ScreenRecord]]
@@ -145,7 +145,7 @@ class _Page:
     def _head(self, rows: Rows) -> dict[str, object]:
         """Return what the script must know about the rows, which precede it in the page."""
         return {
-            "files": PICTURE_COLUMNS if self.run.of_pictures else FILE_COLUMNS,
+            "files": IMAGE_COLUMNS if self.run.of_pictures else FILE_COLUMNS,
             "speakers": SPEAKER_COLUMNS,
             "words": rows.words,
             "limits": self.numbers.limits,
@@ -202,8 +202,8 @@ class _Page:
         try:
             recording = self.source.find(record.id)
             examined = self.examiner.examine(record, recording)
-            if isinstance(examined, ExaminedPicture):
-                return picture_detail_html(examined)
+            if isinstance(examined, ExaminedImage):
+                return image_detail_html(examined)
             return detail_html(examined)
         except KeyError:
             said = "This file could not be drawn, because the manifest no longer lists it."

@@ -9,7 +9,7 @@ from nip_audio.reporting.escaping import link_to, visible
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
 from nip_audio.screening.sources import Source
 
-__all__ = ["FILE_COLUMNS", "PICTURE_COLUMNS", "SPEAKER_COLUMNS", "Rows"]
+__all__ = ["FILE_COLUMNS", "IMAGE_COLUMNS", "SPEAKER_COLUMNS", "Rows"]
 
 _PLAIN = (
     *("distance", "p_value", "q_value", "domain_distance", "consistency"),
@@ -21,7 +21,7 @@ _LAST = ("encoding", "changes", "findings", "error", "duplicate_of", "link")
 FILE_COLUMNS = (*_FIRST, *_PLAIN, *_LAST)
 """Columns of a run over recordings. Texts that recur, such as verdicts, are numbers in the rows."""
 
-PICTURE_COLUMNS = (*_FIRST, *_PLAIN_OF_PICTURES, *_LAST)
+IMAGE_COLUMNS = (*_FIRST, *_PLAIN_OF_PICTURES, *_LAST)
 """Columns of a run over images."""
 
 SPEAKER_COLUMNS = ("speaker", "verdict", "files", "flagged", "failed", "findings")
@@ -34,7 +34,7 @@ class Rows:
         folder: Folder of the page, to which links are relative.
         source: Source of the files; None makes no links. Files behind a URL have none either,
             because the page uses no network.
-        of_pictures: Whether the rows have ``PICTURE_COLUMNS`` instead of ``FILE_COLUMNS``.
+        of_pictures: Whether the rows have ``IMAGE_COLUMNS`` instead of ``FILE_COLUMNS``.
     """
 
     def __init__(self, folder: Path, source: Source | None, *, of_pictures: bool = False) -> None:
@@ -49,7 +49,7 @@ class Rows:
         return list(self._words)
 
     def of_file(self, record: ScreenRecord) -> list[Any]:
-        """Return the row of a file, with ``FILE_COLUMNS`` or ``PICTURE_COLUMNS``."""
+        """Return the row of a file, with ``FILE_COLUMNS`` or ``IMAGE_COLUMNS``."""
         plain = record.to_json()
         error = record.error
         return [
