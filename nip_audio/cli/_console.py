@@ -35,7 +35,7 @@ from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.kinds import Pictures
+from nip_audio.screening.kinds import Images
 from nip_audio.screening.pipeline import Screener, ScreenResult
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.records import ImageRecord, ScreenRecord
@@ -232,7 +232,7 @@ def find_source(kind: Kind, source: Path, data_root: str | None, *, follow_links
     Raises:
         InputError: If pictures do not come as a folder.
     """
-    if isinstance(kind, Pictures) and (data_root is not None or not source.is_dir()):
+    if isinstance(kind, Images) and (data_root is not None or not source.is_dir()):
         raise InputError(
             f"pictures are screened as a folder, got {source}"
             f"{'' if data_root is None else ' and --data-root'}; give the folder that holds them"
@@ -329,10 +329,10 @@ def print_results(result: ScreenResult) -> None:
 
 def print_records(records: Sequence[ScreenRecord]) -> None:
     """Print a table, and below it what was found."""
-    of_pictures = any(isinstance(record, ImageRecord) for record in records)
+    of_images = any(isinstance(record, ImageRecord) for record in records)
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
-    for name in ("verdict", "distance", "p", "named" if of_pictures else "consistency"):
+    for name in ("verdict", "distance", "p", "named" if of_images else "consistency"):
         table.add_column(name, no_wrap=True)
     for record in records:
         last = (

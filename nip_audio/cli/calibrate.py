@@ -115,7 +115,7 @@ def command(
             markup=False,
             soft_wrap=True,
         )
-    if result.verification_threshold is None and not result.of_pictures:
+    if result.verification_threshold is None and not result.of_images:
         stderr.print(
             "no speaker has two recordings: no threshold for verify, no check for inconsistent "
             "files; use one sub-folder a speaker"

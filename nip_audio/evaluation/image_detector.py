@@ -23,7 +23,7 @@ from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.kinds import Pictures
+from nip_audio.screening.kinds import Images
 from nip_audio.screening.measure import measure_image
 
 __all__ = ["RATES", "ShippedDetector", "moved_at_random"]
@@ -83,7 +83,7 @@ class ShippedDetector:
 
     def _distances(self, pixels: Tensor) -> NDArray[np.float64]:
         pretrained, known = self.system.pretrained, self._calibration
-        kind = Pictures(ImageAdapter(*pretrained.card.image_shape))
+        kind = Images(ImageAdapter(*pretrained.card.image_shape))
         found = []
         with tempfile.TemporaryDirectory() as folder:
             for number, picture in enumerate(pixels):

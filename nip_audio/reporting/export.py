@@ -61,7 +61,7 @@ def write_csv(run: ScreenedRun) -> Path:
 
 def _columns(run: ScreenedRun) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the names of the text, number and integer fields of a run's records."""
-    if run.of_pictures:
+    if run.of_images:
         return _TEXTS_OF_PICTURES, _NUMBERS_OF_PICTURES, _COUNTS_OF_PICTURES
     return _TEXTS, _NUMBERS, _COUNTS
 

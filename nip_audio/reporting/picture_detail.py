@@ -8,7 +8,7 @@ from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.media import pixels_url
 from nip_audio.reporting.picture_examine import ExaminedImage
 from nip_audio.reporting.sections import evidence_html, section
-from nip_audio.screening.words import PICTURES
+from nip_audio.screening.words import IMAGES
 
 __all__ = ["image_detail_html"]
 
@@ -21,7 +21,7 @@ def image_detail_html(examined: ExaminedImage) -> str:
     if examined.after is not None:
         same = examined.named_after == examined.named
         text += f"For the purified copy it predicts {'the same' if same else examined.named_after}."
-    return section("Look", text, _sights(examined)) + evidence_html(examined.evidence, PICTURES)
+    return section("Look", text, _sights(examined)) + evidence_html(examined.evidence, IMAGES)
 
 
 def _sights(examined: ExaminedImage) -> str:

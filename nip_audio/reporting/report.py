@@ -120,7 +120,7 @@ class _Page:
     def pieces(self) -> Iterator[str]:
         """Yield the template with its placeholders filled; inserted text is never filled again."""
         script, style = _asset("report.js"), _asset("report.css")
-        rows = Rows(self.run.folder, self.source, of_pictures=self.run.of_pictures)
+        rows = Rows(self.run.folder, self.source, of_images=self.run.of_images)
         parts: Mapping[str, Piece] = {
             "policy": lambda: [_policy(script, style)],
             "style": lambda: [style],
@@ -145,7 +145,7 @@ class _Page:
     def _head(self, rows: Rows) -> dict[str, object]:
         """Return what the script must know about the rows, which precede it in the page."""
         return {
-            "files": IMAGE_COLUMNS if self.run.of_pictures else FILE_COLUMNS,
+            "files": IMAGE_COLUMNS if self.run.of_images else FILE_COLUMNS,
             "speakers": SPEAKER_COLUMNS,
             "words": rows.words,
             "limits": self.numbers.limits,

@@ -34,12 +34,12 @@ class Rows:
         folder: Folder of the page, to which links are relative.
         source: Source of the files; None makes no links. Files behind a URL have none either,
             because the page uses no network.
-        of_pictures: Whether the rows have ``IMAGE_COLUMNS`` instead of ``FILE_COLUMNS``.
+        of_images: Whether the rows have ``IMAGE_COLUMNS`` instead of ``FILE_COLUMNS``.
     """
 
-    def __init__(self, folder: Path, source: Source | None, *, of_pictures: bool = False) -> None:
+    def __init__(self, folder: Path, source: Source | None, *, of_images: bool = False) -> None:
         """Start with no recurring texts."""
-        self._plain = _PLAIN_OF_PICTURES if of_pictures else _PLAIN
+        self._plain = _PLAIN_OF_PICTURES if of_images else _PLAIN
         self._folder, self._source = folder.absolute(), source
         self._words: dict[str, int] = {}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import ResumeError
-from nip_audio.screening.kinds import Pictures, adapter_of_json, kind_of
+from nip_audio.screening.kinds import Images, adapter_of_json, kind_of
 from nip_audio.screening.pipeline import RUN_NAME, SUMMARY_NAME
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
@@ -65,9 +65,9 @@ class ScreenedRun:
             ) from err
 
     @property
-    def of_pictures(self) -> bool:
+    def of_images(self) -> bool:
         """Whether images were screened and not recordings."""
-        return isinstance(self.kind, Pictures)
+        return isinstance(self.kind, Images)
 
     def files(self) -> Iterator[ScreenRecord]:
         """Read the records of the files one by one.

@@ -30,12 +30,12 @@ from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import ImageMeasurement, Measurement
-from nip_audio.screening.words import PICTURES, RECORDINGS, Words
+from nip_audio.screening.words import IMAGES, RECORDINGS, Words
 
 __all__ = ["Calibration", "choose_calibration"]
 
 _KIND = "calibration"
-_OF_PICTURES = "picture calibration"
+_OF_IMAGES = "picture calibration"
 
 Array = NDArray[np.float64]
 
@@ -93,14 +93,14 @@ class Calibration:
         return digest.hexdigest()
 
     @property
-    def of_pictures(self) -> bool:
+    def of_images(self) -> bool:
         """Whether it is for images and not for recordings."""
         return self.sample_rate_hz is None
 
     @property
     def words(self) -> Words:
         """Words for the files that it judges."""
-        return PICTURES if self.of_pictures else RECORDINGS
+        return IMAGES if self.of_images else RECORDINGS
 
     def threshold(self, false_positive_rate: float) -> float:
         """Return the distance above which a file is flagged as adversarial.
@@ -165,7 +165,7 @@ class Calibration:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the calibration to a file, whole or not at all; ``force`` overwrites."""
-        state = _state_of_pictures(self) if self.of_pictures else _state_of_recordings(self)
+        state = _state_of_pictures(self) if self.of_images else _state_of_recordings(self)
         save_state(path, state, force=force)
 
     @staticmethod
@@ -175,7 +175,7 @@ class Calibration:
         Raises:
             StateError: If it was made for another model or by an earlier version of nip-audio.
         """
-        state = load_state(path, kind=(_KIND, _OF_PICTURES), model_id=model_id)
+        state = load_state(path, kind=(_KIND, _OF_IMAGES), model_id=model_id)
         if state.kind == _KIND and "names" not in state.meta:
             raise StateError(
                 f"{path} was made by an earlier version of nip-audio, expected one of this "
@@ -264,7 +264,7 @@ def _state_of_pictures(calibration: Calibration) -> State:
         "seen": list(calibration.seen),
         "sources": calibration.sources,
     }
-    return State(_OF_PICTURES, calibration.model_id, _fitted(calibration), meta)
+    return State(_OF_IMAGES, calibration.model_id, _fitted(calibration), meta)
 
 
 def _pictures_of(state: State) -> Calibration:

@@ -124,7 +124,7 @@ class Judge:
                 return self._judge_recording(file, facts, measured, q_value)
             case ImageFacts() as facts, ImageMeasurement() as measured:
                 return self._judge_picture(file, facts, measured, q_value)
-        kind = ImageRecord if self.calibration.of_pictures else ScreenRecord
+        kind = ImageRecord if self.calibration.of_images else ScreenRecord
         return kind(file.id, file.speaker, "error", error=file.error)
 
     def _judge_recording(

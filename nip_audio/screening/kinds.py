@@ -20,9 +20,9 @@ from nip_audio.screening.measured import (
     Measurement,
 )
 from nip_audio.screening.reading import Kind
-from nip_audio.screening.words import PICTURES, RECORDINGS, Words
+from nip_audio.screening.words import IMAGES, RECORDINGS, Words
 
-__all__ = ["Pictures", "Recordings", "adapter_of_json", "kind_of"]
+__all__ = ["Images", "Recordings", "adapter_of_json", "kind_of"]
 
 _SHAPE = ("channels", "height", "width")
 
@@ -82,7 +82,7 @@ class Recordings:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """How a screening reads and measures images; all are brought to one shape.
 
     Only exact copies are found, whose pixels are equal at the model's input size: small images of
@@ -97,7 +97,7 @@ class Pictures:
     @property
     def words(self) -> Words:
         """Words for images."""
-        return PICTURES
+        return IMAGES
 
     @property
     def likenesses(self) -> bool:
@@ -151,7 +151,7 @@ class Pictures:
 
 def kind_of(adapter: WaveformAdapter | ImageAdapter) -> Kind:
     """Return how a screening treats the files that an adapter reads."""
-    return Pictures(adapter) if isinstance(adapter, ImageAdapter) else Recordings(adapter.settings)
+    return Images(adapter) if isinstance(adapter, ImageAdapter) else Recordings(adapter.settings)
 
 
 def adapter_of_json(read: Mapping[str, Any]) -> WaveformAdapter | ImageAdapter:

@@ -19,7 +19,7 @@ from nip_audio.errors import CalibrationError, FileError, ImageError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.kinds import Pictures
+from nip_audio.screening.kinds import Images
 from nip_audio.screening.measure import measure_image
 from nip_audio.screening.reading import read_once
 
@@ -58,7 +58,7 @@ def calibrate_images(
         CalibrationError: If fewer than 20 images are usable.
         InputError: If the model has no classifier.
     """
-    kind = Pictures(ImageAdapter(*pretrained.card.image_shape))
+    kind = Images(ImageAdapter(*pretrained.card.image_shape))
     config = NccrConfig(pretrained.card.default_taps, IMAGE_NOISES, draws)
     rows: dict[str, NDArray[np.float64]] = {}
     scales: list[float] = []

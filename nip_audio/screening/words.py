@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nip_audio.screening.records import RISKS, Risk
 
-__all__ = ["PICTURES", "RECORDINGS", "Words"]
+__all__ = ["IMAGES", "RECORDINGS", "Words"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ RECORDINGS = Words(
     remedies=RISKS,
 )
 
-PICTURES = Words(
+IMAGES = Words(
     clean="images",
     none_found="found no image in {}, expected png, jpg, bmp, ppm or webp",
     raw="image",

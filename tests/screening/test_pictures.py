@@ -19,7 +19,7 @@ from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.journal import from_line, to_line
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.kinds import Pictures, Recordings, adapter_of_json, kind_of
+from nip_audio.screening.kinds import Images, Recordings, adapter_of_json, kind_of
 from nip_audio.screening.measured import AGAIN, FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.picture_calibration import calibrate_images
 from nip_audio.screening.pipeline import Screener
@@ -114,7 +114,7 @@ def test_another_process_measures_the_same(screener, files, measured):
 def test_settings_say_how_pictures_are_read(screener, lenet):
     read = json.loads(json.dumps(screener.kind.to_json()))
     assert adapter_of_json(read) == MNIST
-    assert isinstance(kind_of(adapter_of_json(read)), Pictures)
+    assert isinstance(kind_of(adapter_of_json(read)), Images)
     assert screener.measuring()["read"] == read
 
 
@@ -183,7 +183,7 @@ def test_a_calibration_of_pictures_is_read_as_it_was(fitted, tmp_path, measured)
     assert read.fingerprint == fitted.fingerprint
     assert (read.sources, read.seen, read.scale) == ("blots", fitted.seen, 1.0)
     assert len(read.seen) == 24
-    assert read.of_pictures
+    assert read.of_images
     assert read.distance(measured.measurement) == fitted.distance(measured.measurement)
     with pytest.raises(StateError, match="was made for model"):
         Calibration.load(tmp_path / "c", model_id="0" * 64)
@@ -220,7 +220,7 @@ def test_a_calibration_of_pictures_judges_no_recording(fitted):
 
 def test_remedies_are_of_pictures():
     with pytest.raises(KeyError):
-        Finding.of("lonely", "alone", Pictures(MNIST).words.remedies)
+        Finding.of("lonely", "alone", Images(MNIST).words.remedies)
 
 
 def test_a_link_that_leads_out_is_not_read(tmp_path, files):
