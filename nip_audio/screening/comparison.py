@@ -18,7 +18,7 @@ from nip_audio.screening.measured import MeasuredFile, Measurement, TriggerEvide
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.sources import Source
 
-__all__ = ["TriggerSuspicion", "Comparison", "DuplicateFile", "compare"]
+__all__ = ["Comparison", "DuplicateFile", "TriggerSuspicion", "compare"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def compare(
 
     duplicates: dict[str, list[DuplicateFile]] = {}
     rows = np.frombuffer(embeddings, np.float16).reshape(len(ids), -1)
-    for pair in find_duplicates(hashes, rows, speakers, read if kind.likenesses else None):
+    for pair in find_duplicates(
+        hashes, rows, speakers, read if kind.finds_altered_copies else None
+    ):
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             duplicate = DuplicateFile(ids[other], speakers[other], pair.correlation)
             duplicates.setdefault(ids[one], []).append(duplicate)

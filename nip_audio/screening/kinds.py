@@ -43,7 +43,7 @@ class Recordings:
         return RECORDINGS
 
     @property
-    def likenesses(self) -> bool:
+    def finds_altered_copies(self) -> bool:
         """True: altered copies are found by the correlation of their samples."""
         return True
 
@@ -100,7 +100,7 @@ class Images:
         return IMAGES
 
     @property
-    def likenesses(self) -> bool:
+    def finds_altered_copies(self) -> bool:
         """False: only exact copies of an image are found."""
         return False
 

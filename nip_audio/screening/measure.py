@@ -24,7 +24,7 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.image.adapter import Image
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import (
-    AGAIN,
+    RETRY,
     FileFacts,
     ImageMeasurement,
     MeasuredFile,
@@ -36,7 +36,7 @@ from nip_audio.screening.records import error_of
 from nip_audio.screening.trigger_plan import TRIGGER_PLANS
 
 __all__ = [
-    "DESTROYING",
+    "DESTRUCTIVE_NOISE",
     "DETECTION_NOISES",
     "FileMeasurer",
     "default_config",
@@ -56,7 +56,7 @@ DETECTION_NOISES = tuple(
 (docs/nccr.md)."""
 
 
-DESTROYING = Noise("gaussian", "input", 1.0)
+DESTRUCTIVE_NOISE = Noise("gaussian", "input", 1.0)
 """Noise as large as the range of a spectrogram in [0, 1], which leaves nothing recognisable."""
 
 _TRIGGER_DRAWS = 2
@@ -100,7 +100,7 @@ class FileMeasurer:
         try:
             measured = self.measure_item(self.kind.read(recording))
         except FileError as err:
-            stamp = AGAIN if err.code in _PASSING else stamp
+            stamp = RETRY if err.code in _PASSING else stamp
             return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
         return replace(measured, id=recording.id, speaker=recording.speaker, stamp=stamp)
 
@@ -115,7 +115,7 @@ class FileMeasurer:
         )
         _require_numbers(measurement)
         trigger = measure_trigger(self.pretrained, item, seed=self.seed) if self.triggers else None
-        return MeasuredFile("", None, AGAIN, self.kind.facts(item), measurement, trigger)
+        return MeasuredFile("", None, RETRY, self.kind.facts(item), measurement, trigger)
 
 
 def stamp_of(recording: Recording) -> str:
@@ -222,7 +222,7 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
         model,
         _batch_of(model, item),
         layers=tuple(dict.fromkeys((*changed, *put_out))),
-        noises=(DESTROYING,),
+        noises=(DESTRUCTIVE_NOISE,),
         draws=_TRIGGER_DRAWS,
         generator=noise_generator(seed, item.noise_key),
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nip_audio.audio.condition import Condition
 
 __all__ = [
-    "AGAIN",
+    "RETRY",
     "FileFacts",
     "ImageFacts",
     "ImageMeasurement",
@@ -21,7 +21,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-AGAIN = "again"
+RETRY = "again"
 """Stamp of a file that is tried again in the next run although it did not change."""
 
 

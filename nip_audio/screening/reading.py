@@ -70,7 +70,7 @@ class Kind(Reader, Protocol):
         ...
 
     @property
-    def likenesses(self) -> bool:
+    def finds_altered_copies(self) -> bool:
         """Whether altered copies can be found by the correlation of ``raw``."""
         ...
 

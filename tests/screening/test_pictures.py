@@ -20,7 +20,7 @@ from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.journal import from_line, to_line
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.kinds import Images, Recordings, adapter_of_json, kind_of
-from nip_audio.screening.measured import AGAIN, FileFacts, MeasuredFile, Measurement
+from nip_audio.screening.measured import RETRY, FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.picture_calibration import calibrate_images
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import Finding, ImageRecord, ScreenRecord, read_record
@@ -215,7 +215,7 @@ def test_a_calibration_of_pictures_judges_no_recording(fitted):
     facts = FileFacts(1.0, 16000, 1, "WAV", "00", "00", 0.0, (), Condition(8000.0, 0, 0.0))
     measurement = Measurement(*[np.zeros(3)] * 3)
     with pytest.raises(InputError, match="made of images"):
-        Judge(fitted, 0.05).judge(MeasuredFile("a", None, AGAIN, facts, measurement))
+        Judge(fitted, 0.05).judge(MeasuredFile("a", None, RETRY, facts, measurement))
 
 
 def test_remedies_are_of_pictures():

@@ -21,7 +21,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.measure import FileMeasurer
-from nip_audio.screening.measured import AGAIN, MeasuredFile
+from nip_audio.screening.measured import RETRY, MeasuredFile
 
 __all__ = ["LocalEngine", "measure_alone"]
 
@@ -151,7 +151,7 @@ def _crashed(recording: Recording) -> MeasuredFile:
         "remedy": "convert the file to a 16-bit wav or remove it; if it is very long, provide more "
         "memory",
     }
-    return MeasuredFile(recording.id, recording.speaker, AGAIN, error=error)
+    return MeasuredFile(recording.id, recording.speaker, RETRY, error=error)
 
 
 def _pool(recipe: MeasurerRecipe, workers: int) -> ProcessPoolExecutor:
