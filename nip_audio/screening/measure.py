@@ -31,7 +31,7 @@ from nip_audio.screening.measured import (
     Measurement,
     TriggerEvidence,
 )
-from nip_audio.screening.reading import Item, Kind
+from nip_audio.screening.reading import FileContent, Kind
 from nip_audio.screening.records import error_of
 from nip_audio.screening.trigger_plan import TRIGGER_PLANS
 
@@ -104,7 +104,7 @@ class FileMeasurer:
             return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
         return replace(measured, id=recording.id, speaker=recording.speaker, stamp=stamp)
 
-    def measure_item(self, item: Item) -> MeasuredFile:
+    def measure_item(self, item: FileContent) -> MeasuredFile:
         """Measure content that was read before; the result has an empty id.
 
         Raises:
@@ -186,7 +186,7 @@ def measure_image(
 
 
 def _measure_evidence(
-    model: InstrumentedModel, item: Item, config: NccrConfig, seed: int
+    model: InstrumentedModel, item: FileContent, config: NccrConfig, seed: int
 ) -> tuple[NccrResult, NDArray[np.float64]]:
     generator = noise_generator(seed, item.noise_key)
     result = measure_nccr(model, _batch_of(model, item), config, generator=generator)
@@ -208,7 +208,9 @@ def require_names(pretrained: PretrainedModel) -> None:
 
 
 @torch.no_grad()
-def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> TriggerEvidence:
+def measure_trigger(
+    pretrained: PretrainedModel, item: FileContent, *, seed: int
+) -> TriggerEvidence:
     """Measure the evidence for a backdoor trigger, at the layers of the model's ``TriggerPlan``.
 
     Raises:
@@ -256,7 +258,7 @@ def _require_numbers(measured: object) -> None:
         )
 
 
-def _batch_of(model: InstrumentedModel, item: Item) -> Batch:
+def _batch_of(model: InstrumentedModel, item: FileContent) -> Batch:
     """Return a batch of one item on the model's device."""
     weight = next(model.parameters(), None)
     raw = item.raw[None]

@@ -22,10 +22,10 @@ from nip_audio.screening.measured import (
 )
 from nip_audio.screening.words import Words
 
-__all__ = ["Item", "Kind", "Reader", "read_once"]
+__all__ = ["FileContent", "Kind", "Reader", "read_once"]
 
 
-class Item(Protocol):
+class FileContent(Protocol):
     """Content of one file."""
 
     @property
@@ -52,7 +52,7 @@ class Reader(Protocol):
         """File name endings of the files that it reads."""
         ...
 
-    def read(self, file: Recording) -> Item:
+    def read(self, file: Recording) -> FileContent:
         """Read one file.
 
         Raises:
@@ -89,16 +89,16 @@ class Kind(Reader, Protocol):
         ...
 
 
-ItemT = TypeVar("ItemT", bound=Item)
+ContentT = TypeVar("ContentT", bound=FileContent)
 
 
 def read_once(
     files: Iterable[Recording],
-    read: Callable[[Recording], ItemT],
+    read: Callable[[Recording], ContentT],
     refuse_copy: Callable[[Recording], FileError],
     failures: list[FileError],
     progress: Callable[[Recording], None],
-) -> Iterator[tuple[Recording, ItemT]]:
+) -> Iterator[tuple[Recording, ContentT]]:
     """Read files for a calibration, and leave out those whose content was read before.
 
     Args:
