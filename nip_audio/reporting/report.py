@@ -27,7 +27,7 @@ from nip_audio.screening.records import FLAGGED, ScreenRecord
 from nip_audio.screening.sources import Source
 from nip_audio.screening.words import Words
 
-__all__ = ["REPORT_NAME", "gravest", "write_report"]
+__all__ = ["REPORT_NAME", "most_severe", "write_report"]
 
 REPORT_NAME = "report.html"
 
@@ -73,7 +73,7 @@ def write_report(
         )
     words = run.kind.words
     numbers = Distributions(words.clean)
-    drawn = gravest(_counted(run, numbers), details if examiner else 0)
+    drawn = most_severe(_counted(run, numbers), details if examiner else 0)
     page = _Page(run, source, examiner, words, numbers, drawn, progress)
     path = run.folder / REPORT_NAME
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
@@ -82,7 +82,7 @@ def write_report(
     return path
 
 
-def gravest(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
+def most_severe(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
     """Return the most severe flagged records, at most ``count``, each with its place in the run.
 
     They are sorted by verdict, then by p-value, then by distance. All records are read, whatever

@@ -90,7 +90,7 @@ class Screener:
             self.pretrained, known.config, known.names, self.kind, self.seed, self.backdoor
         )
 
-    def measuring(self) -> dict[str, Any]:
+    def measurement_settings(self) -> dict[str, Any]:
         """Return everything that a measurement depends on besides the file."""
         return {
             "nip_audio": __version__,
@@ -103,9 +103,9 @@ class Screener:
             "read": self.kind.to_json(),
         }
 
-    def identity(self) -> dict[str, Any]:
+    def verdict_settings(self) -> dict[str, Any]:
         """Return everything that a verdict depends on besides the files."""
-        return self.measuring() | {
+        return self.measurement_settings() | {
             "calibration": self.judge.calibration.fingerprint,
             "calibration_sources": self.judge.calibration.sources,
             "false_positive_rate": self.judge.false_positive_rate,
@@ -198,7 +198,7 @@ class Screener:
                 yield journal
 
     def _claim(self, source: Source, path: Path) -> None:
-        identity = {"source": source.name, **self.measuring()}
+        identity = {"source": source.name, **self.measurement_settings()}
         if not path.exists():
             write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
             return
@@ -249,7 +249,7 @@ class Screener:
                 write(records, speaker)
                 tally.add(records, speaker)
         summary = tally.summary(backdoor=comparison.backdoor)
-        text = json.dumps(self.identity() | summary.to_json(), indent=2, allow_nan=False)
+        text = json.dumps(self.verdict_settings() | summary.to_json(), indent=2, allow_nan=False)
         write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
         return ScreenResult(summary, Results(out))
 

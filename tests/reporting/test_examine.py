@@ -44,7 +44,7 @@ def flagged(screener, source):
 
 
 def summary_of(screener):
-    return screener.identity() | {"files": 1, "verdicts": {}}
+    return screener.verdict_settings() | {"files": 1, "verdicts": {}}
 
 
 def test_it_shows_the_beginning_and_the_evidence_of_the_whole(examiner, flagged, source, screener):

@@ -115,7 +115,7 @@ def test_settings_say_how_pictures_are_read(screener, lenet):
     read = json.loads(json.dumps(screener.kind.to_json()))
     assert adapter_of_json(read) == MNIST
     assert isinstance(kind_of(adapter_of_json(read)), Images)
-    assert screener.measuring()["read"] == read
+    assert screener.measurement_settings()["read"] == read
 
 
 def test_settings_of_recordings_are_read_back():

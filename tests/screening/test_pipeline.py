@@ -48,7 +48,7 @@ def test_writes_one_record_a_file_in_sorted_order(screener, folder, tmp_path):
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["files"] == 10
     # what a verdict depends on and what came out share a file, and no name
-    assert not screener.identity().keys() & result.summary.to_json().keys()
+    assert not screener.verdict_settings().keys() & result.summary.to_json().keys()
 
 
 def test_documents_every_field_of_a_record():
