@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nip_audio.reporting.examine import Examined, Excerpt
 from nip_audio.reporting.figure import Axis, Chart
-from nip_audio.reporting.media import picture_url, sound_url
+from nip_audio.reporting.media import matrix_url, sound_url
 from nip_audio.reporting.sections import evidence_html, figure, section
 from nip_audio.screening.words import RECORDINGS
 
@@ -145,7 +145,7 @@ def _spectrogram(
         _bands(examined.highest_hz, values.shape[0]),
         height=190,
     )
-    chart.picture(picture_url(values, *limits, colours=colours))
+    chart.picture(matrix_url(values, *limits, colours=colours))
     return chart.svg()
 
 

@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["picture_url", "pixels_url", "sound_url"]
+__all__ = ["matrix_url", "pixels_url", "sound_url"]
 
 
 def sound_url(samples: Tensor, sample_rate_hz: int) -> str:
@@ -26,7 +26,7 @@ def sound_url(samples: Tensor, sample_rate_hz: int) -> str:
     return _url("audio/flac", buffer.getvalue())
 
 
-def picture_url(values: Tensor, low: float, high: float, *, colours: str) -> str:
+def matrix_url(values: Tensor, low: float, high: float, *, colours: str) -> str:
     """Encode a matrix as a PNG image with its first row at the bottom.
 
     Args:
