@@ -19,7 +19,7 @@ from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.kinds import Pictures
+from nip_audio.screening.kinds import Images
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.sources import FolderSource, ManifestSource, Source
@@ -143,7 +143,7 @@ def find_source(kind: Kind, source: Path, data_root: str | None, *, follow_links
     Raises:
         InputError: If pictures do not come as a folder.
     """
-    if isinstance(kind, Pictures) and (data_root is not None or not source.is_dir()):
+    if isinstance(kind, Images) and (data_root is not None or not source.is_dir()):
         raise InputError(
             f"pictures are screened as a folder, got {source}"
             f"{'' if data_root is None else ' and --data-root'}; give the folder that holds them"

@@ -144,7 +144,7 @@ def command(
     if purify_to is not None:
         _purify(screener, recordings, result, purify_to)
     if as_json:
-        print_json(screener.identity() | result.summary.to_json())
+        print_json(screener.verdict_settings() | result.summary.to_json())
     else:
         print_results(result)
         print_summary(result.summary, out)

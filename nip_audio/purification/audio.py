@@ -21,7 +21,7 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import facts_of, measure, noise_generator
-from nip_audio.screening.measured import AGAIN, MeasuredFile
+from nip_audio.screening.measured import RETRY, MeasuredFile
 from nip_audio.screening.records import Verdict
 
 __all__ = [
@@ -281,7 +281,7 @@ def assess(
         return found
     known = judge.calibration
     measurement = measure(pretrained, audio, known.config, names=known.names, seed=seed)
-    record = judge.judge(MeasuredFile("", None, AGAIN, facts_of(audio), measurement))
+    record = judge.judge(MeasuredFile("", None, RETRY, facts_of(audio), measurement))
     return replace(
         found,
         verdict=record.verdict,

@@ -92,7 +92,7 @@ class DefendedModel(ModelWithDefence[Purifier]):
             return purifier.purify(batch, generator=self.generator)
         with torch.no_grad():
             purified: Tensor = purifier.purify(batch, generator=self.generator).x
-        x: Tensor = _StraightThrough.apply(batch.x, purified)  # type: ignore[no-untyped-call]
+        x: Tensor = _StraightThrough.apply(batch.x, purified)
         return batch.with_x(x)
 
 

@@ -191,7 +191,7 @@ def test_a_file_that_the_model_cannot_answer_does_not_end_the_run(
     code, out, err = run("backdoor", write_set(0), "--model", "tiny")
     assert code == 4
     assert "nothing found in 125 files" in out
-    assert "the model answers it with what is no finite number" in err
+    assert "the model's output for this file is NaN or infinite" in err
 
 
 def test_where_no_file_can_be_read_it_says_why(run, suspected, tmp_path):
@@ -217,5 +217,5 @@ def test_the_model_must_be_named(run, tmp_path):
 
 def test_a_model_that_names_nobody_is_refused(suspected, embedding_model):
     suspected.model = embedding_model
-    with pytest.raises(InputError, match="names nobody"):
+    with pytest.raises(InputError, match="has no classifier"):
         backdoor.look_for_backdoor(suspected, [], reader=None)
