@@ -31,7 +31,8 @@ ALLOWED = {
     "integrations": _UPPER | {"purification"},
     "purification": _UPPER | {"purification"},
     "reporting": _UPPER | {"purification", "reporting", ""},
-    "cli": _UPPER | {"purification", "reporting", "cli", ""},
+    "installation": {"errors", "models"},
+    "cli": _UPPER | {"purification", "reporting", "installation", "cli", ""},
     "__main__": {"cli"},
     "": _UPPER,  # the package itself
 }
