@@ -92,7 +92,8 @@ def command(
 
     Exit code 0 says that the copies were written, whether they fool the model or not. Rounding to
     16 bits can add 1.5e-5 to eps. Without --speaker, --target and --goal misidentify the aim is not
-    to be verified against the recording itself.
+    to be verified against the recording itself. There the score is at its maximum and has no slope,
+    so an attack that would start at the recording starts from a small random step beside it.
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
