@@ -79,7 +79,7 @@ def test_verify_refuses_what_is_no_plda(run, enrolment, folder):
     base = ["verify", folder / "s1/take10.wav", "-e", enrolment, "-s", "s1", "--plda"]
     code, _, err = run(*base, enrolment)
     assert code == 65
-    assert "is a enrolment of format 1, expected a plda" in err
+    assert "has kind enrolment and format 1, expected kind plda" in err
 
 
 def test_fit_plda_leaves_out_short_files_with_2(run, clean_folder, tmp_path, voice):

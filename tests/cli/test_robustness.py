@@ -62,7 +62,7 @@ def test_a_bad_file_is_reported_and_exits_with_2(run, few):
         (["resnet34-libri30", "--scale", "0"], "scale > 0"),
         (
             ["resnet34-libri30", "--noise", "mask", "--level", "raw"],
-            "masks and outlier noise are for level 'input'",
+            "is at level 'raw', expected 'input'",
         ),
         (["resnet34-libri30", "--layer", "pol"], "layer 'pol' does not exist"),
         (["resnet34-libri30", "--draws", "0"], "at least one layer, one noise and one draw"),
