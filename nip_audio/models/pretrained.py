@@ -1,13 +1,13 @@
-"""Load and write pretrained model directories: hashes first, then a YAML that can only describe.
+"""Load pretrained models from folders without running code from them.
 
-A directory holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights. The card has
-the SHA-256 of every other file. No pickle is ever read, and the YAML may instantiate a short list
-of classes only, so that loading a directory from a stranger cannot run a stranger's code.
+A folder holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights. The card has the
+SHA-256 of every other file, which is checked first. No pickle is read, and the YAML may create
+instances of a short list of classes only, so an untrusted folder cannot run code.
 
-The YAML may end in a section for SpeechBrain (``nip_audio.integrations.encoder_classifier``). It is
-cut out here, never built and so never checked either: SpeechBrain's own ``from_hparams`` runs
-whatever a YAML names. What this module loads is therefore not proven safe for ``from_hparams``; use
-``as_encoder_classifier`` on what was loaded here, or give SpeechBrain trusted directories only.
+The YAML may end in a section for SpeechBrain (``nip_audio.integrations.encoder_classifier``), which
+is removed here and not checked. SpeechBrain's own ``from_hparams`` runs whatever a YAML names, so a
+folder that loads here is not proven safe for ``from_hparams``. Use ``as_encoder_classifier`` on a
+model loaded here, or pass only trusted folders to SpeechBrain.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ __all__ = [
 ]
 
 Modality = Literal["audio", "image"]
-"""What a model takes as raw input."""
+"""Raw input of a model."""
 
 CARD_NAME = "model_card.json"
 CARD_VERSION = 1
 HYPERPARAMS_NAME = "hyperparams.yaml"
 SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
 COMPANIONS = ("calibration", "plda", "purifier")
-"""What was fitted to a model and lies beside it: bound to its identity, no part of it."""
+"""Fitted files that come with a model: bound to its identity, but not part of it."""
 
 _ALLOWED_CLASSES = frozenset(
     {
@@ -99,16 +99,16 @@ _OF_MODALITY: Mapping[str, Mapping[str, type]] = {
     "audio": {"sample_rate_hz": int},
     "image": {"image_shape": list},
 }
-"""What a card must say of the raw input, by modality."""
+"""Fields about the raw input that a card must have, by modality."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a pretrained model.
+    """Model card: the description of a pretrained model.
 
     Attributes:
-        directory: Where it lies.
-        data: The card's JSON.
+        directory: Folder of the model.
+        data: Content of the card, as JSON values.
     """
 
     directory: Path
@@ -121,72 +121,74 @@ class ModelCard:
 
     @property
     def modality(self) -> Modality:
-        """What the model takes."""
+        """Raw input of the model: audio or images."""
         modality: Modality = self.data.get("modality", "audio")
         return modality
 
     @property
     def sample_rate_hz(self) -> int:
-        """Rate the model works at.
+        """Sample rate of the model's audio.
 
         Raises:
-            ModelCardError: If it takes pictures.
+            ModelCardError: If the model takes images.
         """
         if self.modality != "audio":
             raise ModelCardError(
-                f"{self.name} takes pictures, expected a model of audio here; choose one by "
-                "nip-audio models"
+                f"{self.name} takes images, expected an audio model here; nip-audio models "
+                "lists the "
+                "models"
             )
         return int(self.data["sample_rate_hz"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of the pictures that the model takes.
+        """Channels, rows and columns of the model's images.
 
         Raises:
-            ModelCardError: If it takes audio.
+            ModelCardError: If the model takes audio.
         """
         if self.modality != "image":
             raise ModelCardError(
-                f"{self.name} takes audio, expected a model of pictures here; choose one by "
-                "nip-audio models"
+                f"{self.name} takes audio, expected an image model here; nip-audio models "
+                "lists the "
+                "models"
             )
         channels, rows, columns = (int(n) for n in self.data["image_shape"])
         return channels, rows, columns
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the closed set: speakers, or what pictures show."""
+        """Names of the classes: the speakers, or what the images show."""
         return tuple(self.data["labels"])
 
     @property
     def seen(self) -> frozenset[str]:
-        """Content hashes of what it was trained on, as far as the card says."""
+        """Content hashes of the training files, as far as the card lists them."""
         return frozenset(self.data["training"].get("seen", ()))
 
     @property
     def default_taps(self) -> tuple[str, ...]:
-        """Layers the detectors look at."""
+        """Names of the layers that detectors measure by default."""
         return tuple(self.data["default_taps"])
 
     @property
     def model_id(self) -> str:
-        """Identity: one hash over the hashes of weights and hyperparameters."""
+        """Identity of the model: one hash over the hashes of its weights and hyperparameters."""
         return model_id_of(self.data["files"])
 
     @property
     def calibration_path(self) -> Path | None:
-        """The calibration shipped with the model, if there is one."""
+        """Calibration that comes with the model; None if there is none."""
         return self._companion("calibration")
 
     @property
     def plda_path(self) -> Path | None:
-        """The PLDA back end shipped with the model, if there is one."""
+        """PLDA back end that comes with the model; None if there is none."""
         return self._companion("plda")
 
     @property
     def purifier_path(self) -> Path | None:
-        """The guided purifier shipped with the model, if there is one."""
+        """Guided purifier that comes with the model; None if there is none."""
         return self._companion("purifier")
 
     def _companion(self, kind: str) -> Path | None:
@@ -214,29 +216,29 @@ class PretrainedModel:
 
     @property
     def model_id(self) -> str:
-        """Identity of the model."""
+        """Identity of the model; see ``ModelCard.model_id``."""
         return self.card.model_id
 
 
 def model_id_of(files: Mapping[str, str]) -> str:
-    """Return one SHA-256 over file names and their hashes."""
+    """Return one SHA-256 over the names and hashes of a model's files."""
     return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
 
 
 def load_pretrained(model: str | Path) -> PretrainedModel:
-    """Load a model by name or directory, offline.
+    """Load a pretrained model by name or from a folder, without network access.
 
     Args:
-        model: A directory with a card, or a name searched for in ``$NIP_AUDIO_PRETRAINED``,
+        model: Folder with a model card, or a name to search for in ``$NIP_AUDIO_PRETRAINED``,
             ``./pretrained`` and the models that come with the package.
 
     Returns:
-        The model in evaluation mode, without gradients of its own.
+        The model in evaluation mode, with frozen parameters.
 
     Raises:
-        ModelCardError: If there is no such model or its card is malformed.
-        HashMismatchError: If a file differs from the card; nothing of it has been parsed then.
-        UnsafeYamlError: If the YAML asks for more than describing a model.
+        ModelCardError: If there is no such model, or its card is malformed.
+        HashMismatchError: If a file differs from the card; no file has been parsed then.
+        UnsafeYamlError: If the YAML contains anything but the description of a model.
     """
     card = read_card(_find(model))
     contents = {name: card.read(name) for name in card.data["files"]}
@@ -294,7 +296,7 @@ def _assemble(card: ModelCard, parts: Mapping[str, Any]) -> InstrumentedModel:
 
 
 def list_pretrained() -> list[ModelCard]:
-    """Return the cards of all models that can be loaded by name, sorted by name."""
+    """Return the cards of all models that can be loaded by name, in the order of their names."""
     cards: dict[str, ModelCard] = {}
     for folder in _search_folders():
         for path in sorted(folder.glob(f"*/{CARD_NAME}")):
@@ -303,10 +305,10 @@ def list_pretrained() -> list[ModelCard]:
 
 
 def read_card(directory: Path) -> ModelCard:
-    """Read and check a card.
+    """Read and check a model card.
 
     Raises:
-        ModelCardError: If it is missing or malformed.
+        ModelCardError: If the card is missing or malformed.
     """
     path = directory / CARD_NAME
     try:
@@ -401,11 +403,11 @@ def _verified(path: Path, expected: str) -> bytes:
 
 
 class _Loader(yaml.SafeLoader):
-    """HyperPyYAML registers its tags on a class: on this one, not on PyYAML's own."""
+    """Loader class on which HyperPyYAML registers its tags, to leave PyYAML's own unchanged."""
 
 
 def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
-    """Build the modules that a checked YAML describes."""
+    """Build the modules that a YAML file describes, after checking it."""
     try:
         parts: dict[str, Any] = load_hyperpyyaml(_checked_yaml(data, path), loader=_Loader)
     except (
@@ -422,10 +424,10 @@ def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _checked_yaml(data: bytes, path: Path) -> str:
-    """Refuse all but plain values, references and the classes of models.
+    """Check that a YAML file has only plain values, references and allowed classes.
 
-    Returns the checked nodes written out anew, not the text: two YAML parsers may read one text
-    differently, and HyperPyYAML uses another one than this check.
+    The result is the checked nodes written as new YAML, not the original text: HyperPyYAML uses
+    another YAML parser, which may read the same text differently.
     """
     if len(data) > _MAX_YAML_BYTES or data.count(b"[") + data.count(b"{") > _MAX_YAML_BRACKETS:
         raise UnsafeYamlError(
@@ -477,10 +479,10 @@ def _nodes(root: yaml.Node, path: Path) -> list[yaml.Node]:
 
 
 def load_weights(module: nn.Module, data: bytes, path: Path) -> None:
-    """Put the content of a safetensors file into a module.
+    """Load the weights of a safetensors file into a module.
 
     Raises:
-        ModelCardError: If ``data`` is no safetensors file or does not fit the module.
+        ModelCardError: If ``data`` is not a safetensors file or does not fit the module.
     """
     try:
         tensors: dict[str, Tensor] = load(data)

@@ -90,7 +90,7 @@ def test_fit_plda_leaves_out_short_files_with_2(run, clean_folder, tmp_path, voi
         "fit-plda", source, "--out", tmp_path / "p", "--lda-dim", 6, "--crop-s", 0.8
     )
     assert code == 2
-    assert "short.wav: it lasts 0.70 s, less than one crop of 0.8 s" in err
+    assert "short.wav: it lasts 0.70 s, less than one clip of 0.8 s" in err
     assert "32 embeddings of 8 speakers, threshold none" in out
 
 
