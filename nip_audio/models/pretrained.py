@@ -344,7 +344,7 @@ def read_card(directory: Path) -> ModelCard:
     if not wrong:
         wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
         wrong += [] if _all_text(data["files"].values()) else ["files"]
-        rate = data.get("sample_rate_hz", 16000)  # of pictures there is none
+        rate = data.get("sample_rate_hz", 16000)  # image models have none
         wrong += [] if 1000 <= rate <= 384_000 else ["sample_rate_hz"]
     if wrong:
         raise ModelCardError(

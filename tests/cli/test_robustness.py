@@ -65,7 +65,7 @@ def test_a_bad_file_is_reported_and_exits_with_2(run, few):
             "is at level 'raw', expected 'input'",
         ),
         (["resnet34-libri30", "--layer", "pol"], "layer 'pol' does not exist"),
-        (["resnet34-libri30", "--draws", "0"], "at least one layer, one noise and one draw"),
+        (["resnet34-libri30", "--draws", "0"], "NCCR needs at least one of each"),
     ],
 )
 def test_what_cannot_be_compared_exits_with_65(run, few, arguments, text):
