@@ -154,7 +154,11 @@ def command(
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
     from nip_audio.image.adapter import ImageAdapter
     from nip_audio.purification.files import FilePurifier
-    from nip_audio.purification.flagged import shipped_purifier, purify_flagged, purify_flagged_images
+    from nip_audio.purification.flagged import (
+        shipped_purifier,
+        purify_flagged,
+        purify_flagged_images,
+    )
 
     pretrained, adapter, seed = screener.pretrained, screener.adapter, screener.seed
     purifier = shipped_purifier(pretrained)

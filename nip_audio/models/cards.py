@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 Modality = Literal["audio", "image"]
-"""What a model takes as raw input."""
+"""Raw input of a model."""
 
 CARD_NAME = "model_card.json"
 CARD_VERSION = 1
 HYPERPARAMS_NAME = "hyperparams.yaml"
 SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
 COMPANIONS = ("calibration", "plda", "purifier")
-"""What was fitted to a model and lies beside it: bound to its identity, no part of it."""
+"""Fitted files that come with a model: bound to its identity, but not part of it."""
 
 _FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 _CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
@@ -57,16 +57,16 @@ _OF_MODALITY: Mapping[str, Mapping[str, type]] = {
     "audio": {"sample_rate_hz": int},
     "image": {"image_shape": list},
 }
-"""What a card must say of the raw input, by modality."""
+"""Fields about the raw input that a card must have, by modality."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a pretrained model.
+    """Model card: the description of a pretrained model.
 
     Attributes:
-        directory: Where it lies.
-        data: The card's JSON.
+        directory: Folder of the model.
+        data: Content of the card, as JSON values.
     """
 
     directory: Path
@@ -79,72 +79,74 @@ class ModelCard:
 
     @property
     def modality(self) -> Modality:
-        """What the model takes."""
+        """Raw input of the model: audio or images."""
         modality: Modality = self.data.get("modality", "audio")
         return modality
 
     @property
     def sample_rate_hz(self) -> int:
-        """Rate the model works at.
+        """Sample rate of the model's audio.
 
         Raises:
-            ModelCardError: If it takes pictures.
+            ModelCardError: If the model takes images.
         """
         if self.modality != "audio":
             raise ModelCardError(
-                f"{self.name} takes pictures, expected a model of audio here; choose one by "
-                "nip-audio models"
+                f"{self.name} takes images, expected an audio model here; nip-audio models "
+                "lists the "
+                "models"
             )
         return int(self.data["sample_rate_hz"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of the pictures that the model takes.
+        """Channels, rows and columns of the model's images.
 
         Raises:
-            ModelCardError: If it takes audio.
+            ModelCardError: If the model takes audio.
         """
         if self.modality != "image":
             raise ModelCardError(
-                f"{self.name} takes audio, expected a model of pictures here; choose one by "
-                "nip-audio models"
+                f"{self.name} takes audio, expected an image model here; nip-audio models "
+                "lists the "
+                "models"
             )
         channels, rows, columns = (int(n) for n in self.data["image_shape"])
         return channels, rows, columns
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the closed set: speakers, or what pictures show."""
+        """Names of the classes: the speakers, or what the images show."""
         return tuple(self.data["labels"])
 
     @property
     def seen(self) -> frozenset[str]:
-        """Content hashes of what it was trained on, as far as the card says."""
+        """Content hashes of the training files, as far as the card lists them."""
         return frozenset(self.data["training"].get("seen", ()))
 
     @property
     def default_taps(self) -> tuple[str, ...]:
-        """Layers the detectors look at."""
+        """Names of the layers that detectors measure by default."""
         return tuple(self.data["default_taps"])
 
     @property
     def model_id(self) -> str:
-        """Identity: one hash over the hashes of weights and hyperparameters."""
+        """Identity of the model: one hash over the hashes of its weights and hyperparameters."""
         return model_id_of(self.data["files"])
 
     @property
     def calibration_path(self) -> Path | None:
-        """The calibration shipped with the model, if there is one."""
+        """Calibration that comes with the model; None if there is none."""
         return self._companion("calibration")
 
     @property
     def plda_path(self) -> Path | None:
-        """The PLDA back end shipped with the model, if there is one."""
+        """PLDA back end that comes with the model; None if there is none."""
         return self._companion("plda")
 
     @property
     def purifier_path(self) -> Path | None:
-        """The guided purifier shipped with the model, if there is one."""
+        """Guided purifier that comes with the model; None if there is none."""
         return self._companion("purifier")
 
     def _companion(self, kind: str) -> Path | None:
@@ -197,10 +199,10 @@ def list_pretrained() -> list[ModelCard]:
 
 
 def read_card(directory: Path) -> ModelCard:
-    """Read and check a card.
+    """Read and check a model card.
 
     Raises:
-        ModelCardError: If it is missing or malformed.
+        ModelCardError: If the card is missing or malformed.
     """
     path = directory / CARD_NAME
     try:
@@ -236,7 +238,7 @@ def read_card(directory: Path) -> ModelCard:
     if not wrong:
         wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
         wrong += [] if _all_text(data["files"].values()) else ["files"]
-        rate = data.get("sample_rate_hz", 16000)  # of pictures there is none
+        rate = data.get("sample_rate_hz", 16000)  # image models have none
         wrong += [] if 1000 <= rate <= 384_000 else ["sample_rate_hz"]
     if wrong:
         raise ModelCardError(

@@ -1,13 +1,13 @@
-"""Load and write pretrained model directories: hashes first, then a YAML that can only describe.
+"""Load pretrained models from folders without running code from them.
 
-A directory holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights. The card has
-the SHA-256 of every other file. No pickle is ever read, and the YAML may instantiate a short list
-of classes only, so that loading a directory from a stranger cannot run a stranger's code.
+A folder holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights. The card has the
+SHA-256 of every other file, which is checked first. No pickle is read, and the YAML may create
+instances of a short list of classes only, so an untrusted folder cannot run code.
 
-The YAML may end in a section for SpeechBrain (``nip_audio.integrations.encoder_classifier``). It is
-cut out here, never built and so never checked either: SpeechBrain's own ``from_hparams`` runs
-whatever a YAML names. What this module loads is therefore not proven safe for ``from_hparams``; use
-``as_encoder_classifier`` on what was loaded here, or give SpeechBrain trusted directories only.
+The YAML may end in a section for SpeechBrain (``nip_audio.integrations.encoder_classifier``), which
+is removed here and not checked. SpeechBrain's own ``from_hparams`` runs whatever a YAML names, so a
+folder that loads here is not proven safe for ``from_hparams``. Use ``as_encoder_classifier`` on a
+model loaded here, or pass only trusted folders to SpeechBrain.
 """
 
 from __future__ import annotations
@@ -85,24 +85,24 @@ class PretrainedModel:
 
     @property
     def model_id(self) -> str:
-        """Identity of the model."""
+        """Identity of the model; see ``ModelCard.model_id``."""
         return self.card.model_id
 
 
 def load_pretrained(model: str | Path) -> PretrainedModel:
-    """Load a model by name or directory, offline.
+    """Load a pretrained model by name or from a folder, without network access.
 
     Args:
-        model: A directory with a card, or a name searched for in ``$NIP_AUDIO_PRETRAINED``,
+        model: Folder with a model card, or a name to search for in ``$NIP_AUDIO_PRETRAINED``,
             ``./pretrained`` and the models that come with the package.
 
     Returns:
-        The model in evaluation mode, without gradients of its own.
+        The model in evaluation mode, with frozen parameters.
 
     Raises:
-        ModelCardError: If there is no such model or its card is malformed.
-        HashMismatchError: If a file differs from the card; nothing of it has been parsed then.
-        UnsafeYamlError: If the YAML asks for more than describing a model.
+        ModelCardError: If there is no such model, or its card is malformed.
+        HashMismatchError: If a file differs from the card; no file has been parsed then.
+        UnsafeYamlError: If the YAML contains anything but the description of a model.
     """
     card = read_card(find_pretrained(model))
     contents = {name: card.read(name) for name in card.data["files"]}
@@ -160,11 +160,11 @@ def _assemble(card: ModelCard, parts: Mapping[str, Any]) -> InstrumentedModel:
 
 
 class _Loader(yaml.SafeLoader):
-    """HyperPyYAML registers its tags on a class: on this one, not on PyYAML's own."""
+    """Loader class on which HyperPyYAML registers its tags, to leave PyYAML's own unchanged."""
 
 
 def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
-    """Build the modules that a checked YAML describes."""
+    """Build the modules that a YAML file describes, after checking it."""
     try:
         parts: dict[str, Any] = load_hyperpyyaml(_checked_yaml(data, path), loader=_Loader)
     except (
@@ -181,10 +181,10 @@ def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _checked_yaml(data: bytes, path: Path) -> str:
-    """Refuse all but plain values, references and the classes of models.
+    """Check that a YAML file has only plain values, references and allowed classes.
 
-    Returns the checked nodes written out anew, not the text: two YAML parsers may read one text
-    differently, and HyperPyYAML uses another one than this check.
+    The result is the checked nodes written as new YAML, not the original text: HyperPyYAML uses
+    another YAML parser, which may read the same text differently.
     """
     if len(data) > _MAX_YAML_BYTES or data.count(b"[") + data.count(b"{") > _MAX_YAML_BRACKETS:
         raise UnsafeYamlError(
@@ -236,10 +236,10 @@ def _nodes(root: yaml.Node, path: Path) -> list[yaml.Node]:
 
 
 def load_weights(module: nn.Module, data: bytes, path: Path) -> None:
-    """Put the content of a safetensors file into a module.
+    """Load the weights of a safetensors file into a module.
 
     Raises:
-        ModelCardError: If ``data`` is no safetensors file or does not fit the module.
+        ModelCardError: If ``data`` is not a safetensors file or does not fit the module.
     """
     try:
         tensors: dict[str, Tensor] = load(data)

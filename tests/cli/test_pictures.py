@@ -171,4 +171,4 @@ def test_a_model_of_another_modality_is_refused(model, pictures, tmp_path, capsy
 def test_commands_for_audio_alone_say_so(model, pictures, tmp_path, capsys):
     code = main(["enroll", "--model", model, str(pictures), "--out", str(tmp_path / "e")])
     assert code == 65
-    assert "takes pictures" in capsys.readouterr().err.replace("\n", " ")
+    assert "takes images" in capsys.readouterr().err.replace("\n", " ")

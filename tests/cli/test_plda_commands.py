@@ -79,7 +79,7 @@ def test_verify_refuses_what_is_no_plda(run, enrolment, folder):
     base = ["verify", folder / "s1/take10.wav", "-e", enrolment, "-s", "s1", "--plda"]
     code, _, err = run(*base, enrolment)
     assert code == 65
-    assert "is a enrolment of format 1, expected a plda" in err
+    assert "has kind enrolment and format 1, expected kind plda" in err
 
 
 def test_fit_plda_leaves_out_short_files_with_4(run, clean_folder, tmp_path, voice):
@@ -90,7 +90,7 @@ def test_fit_plda_leaves_out_short_files_with_4(run, clean_folder, tmp_path, voi
         "fit-plda", source, "--out", tmp_path / "p", "--lda-dim", 6, "--crop-s", 0.8
     )
     assert code == 4
-    assert "short.wav: it lasts 0.70 s, less than one crop of 0.8 s" in err
+    assert "short.wav: it lasts 0.70 s, less than one clip of 0.8 s" in err
     assert "32 embeddings of 8 speakers, threshold none" in out
 
 

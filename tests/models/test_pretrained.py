@@ -324,7 +324,7 @@ def test_loading_leaves_the_yaml_library_as_it_was(make_folder):
         (YAML + "x: !ref <x>\n", "does not describe a model"),
         (YAML + "modules: {a: 1}\nx: !ref <modules>\n", "does not describe a model"),
         (YAML.replace("low_db", "loud_db"), "unexpected keyword argument 'loud_db'"),
-        (YAML.replace("low_db: -60.0", "low_db: 90.0"), "high_db is 40.0, expected more"),
+        (YAML.replace("low_db: -60.0", "low_db: 90.0"), "high_db is 40.0, expected a level"),
         (YAML.replace("compute_features", "features"), "lacks a module 'compute_features'"),
         (YAML.replace("embedding_model:", "net:"), "has no module 'embedding_model'"),
         (YAML.replace("[4, 4, 4, 4, 6]", "[4, 4, 4, 4, 8]"), "safetensors does not fit"),
