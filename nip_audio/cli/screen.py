@@ -155,9 +155,9 @@ def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path)
     from nip_audio.image.adapter import ImageAdapter
     from nip_audio.purification.files import FilePurifier
     from nip_audio.purification.flagged import (
-        shipped_purifier,
         purify_flagged,
         purify_flagged_images,
+        shipped_purifier,
     )
 
     pretrained, adapter, seed = screener.pretrained, screener.adapter, screener.seed
