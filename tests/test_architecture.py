@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 _AUDIO = {"errors", "core", "audio"}
 _DEFENCES = {"errors", "core", "detectors", "attacks", "purifiers"}
-_MIDDLE = _AUDIO | _DEFENCES | {"image", "models", "defended"}
+_MIDDLE = _AUDIO | _DEFENCES | {"image", "models"}
 _UPPER = _MIDDLE | {"evaluation", "screening", "integrations"}
 ALLOWED = {
     "errors": set(),
@@ -25,14 +25,13 @@ ALLOWED = {
     "detectors": {"errors", "core", "detectors"},
     "attacks": {"errors", "core", "attacks"},
     "purifiers": _DEFENCES,
-    "defended": _DEFENCES | {"defended"},
-    "evaluation": _UPPER,
+    "evaluation": _UPPER | {"workflows"},
     "screening": _UPPER,
-    "integrations": _UPPER | {"purification"},
-    "purification": _UPPER | {"purification"},
-    "reporting": _UPPER | {"purification", "reporting", ""},
+    "integrations": _UPPER | {"workflows"},
+    "workflows": _UPPER | {"workflows"},
+    "reporting": _UPPER | {"workflows", "reporting", ""},
     "installation": {"errors", "models"},
-    "cli": _UPPER | {"purification", "reporting", "installation", "cli", ""},
+    "cli": _UPPER | {"workflows", "reporting", "installation", "cli", ""},
     "__main__": {"cli"},
     "": _UPPER,  # the package itself
 }

@@ -14,8 +14,8 @@ from nip_audio.errors import ImageError, InputError
 
 if TYPE_CHECKING:
     from nip_audio.models.pretrained import PretrainedModel
-    from nip_audio.purification.pictures import ChangedImage
     from nip_audio.purifiers.base import Purifier
+    from nip_audio.workflows.images import ChangedImage
 
 
 DEFAULT_EPS = 8 / 255
@@ -36,7 +36,7 @@ def attack_pictures(
 ) -> None:
     """Attack pictures and write PNGs."""
     from nip_audio.attacks.registry import attack_entry, make_attack
-    from nip_audio.purification.pictures import attack_image
+    from nip_audio.workflows.images import attack_image
 
     entry = attack_entry(attack)
     if eps is None and "eps" in entry.settings and entry.kind.norm != "l2":
@@ -62,7 +62,7 @@ def purify_pictures(
     as_json: bool,
 ) -> None:
     """Purify pictures and write PNGs."""
-    from nip_audio.purification.pictures import purify_image, walk_images
+    from nip_audio.workflows.images import purify_image, walk_images
 
     def change(path: Path, written: Path) -> ChangedImage:
         return purify_image(pretrained, path, written, purifier, seed=seed, force=force)

@@ -23,7 +23,7 @@ from nip_audio.cli._options import (
 from nip_audio.errors import AudioError
 
 if TYPE_CHECKING:
-    from nip_audio.evaluation.adversarial_files import AttackedFile
+    from nip_audio.workflows.attack import AttackedFile
 
 
 __all__ = ["command"]
@@ -101,8 +101,8 @@ def command(
     from nip_audio.cli._inputs import find_threshold, load_model, make_adapter, refuse_of_audio
     from nip_audio.cli._outputs import claim_outputs
     from nip_audio.cli._pictures import attack_pictures
-    from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file
     from nip_audio.models.enrolment import Enrolment
+    from nip_audio.workflows.attack import AttackGoal, attack_file
 
     settings = {"steps": steps, "queries": queries}
     pretrained = load_model(model, modality)

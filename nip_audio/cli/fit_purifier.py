@@ -32,9 +32,9 @@ from nip_audio.errors import InputError
 if TYPE_CHECKING:
     from nip_audio.audio.manifest import Recording
     from nip_audio.models.pretrained import PretrainedModel
-    from nip_audio.purification.benign import Benign
     from nip_audio.purifiers.guided_training import GuidedSettings
     from nip_audio.purifiers.nip_guided import GuidedNip
+    from nip_audio.workflows.clean_data import Benign
 
 
 __all__ = ["Method", "command"]
@@ -133,9 +133,9 @@ def command(
     """
     from nip_audio.cli._inputs import find_files, load_model, refuse_of_audio
     from nip_audio.core.state import require_new
-    from nip_audio.purification.fit import fit_neurons, fit_pool, fit_sparse_coding
     from nip_audio.purifiers.nip_guided import GuidedNip
     from nip_audio.purifiers.nip_pool import PoolSettings
+    from nip_audio.workflows.fit import fit_neurons, fit_pool, fit_sparse_coding
 
     require_new(out, force=force)
     pretrained = load_model(model, modality)
@@ -201,7 +201,7 @@ def _read(
     """Read what is fitted to, into memory."""
     from nip_audio.cli._inputs import make_adapter
     from nip_audio.image.adapter import ImageAdapter
-    from nip_audio.purification.benign import read_clips, read_images
+    from nip_audio.workflows.clean_data import read_clips, read_images
 
     card = pretrained.card
     if card.modality == "image":
@@ -221,8 +221,8 @@ def _guided_settings(
     adaptive: bool,
 ) -> GuidedSettings:
     """Return what is trained against, and what is asked of the purifier."""
-    from nip_audio.purification.fit import GUIDED_ON_IMAGES
     from nip_audio.purifiers.guided_training import GuidedSettings
+    from nip_audio.workflows.fit import GUIDED_ON_IMAGES
 
     settings = GUIDED_ON_IMAGES if pretrained.card.modality == "image" else GuidedSettings()
     if snr_db is not None:
@@ -263,7 +263,7 @@ def _fit_guided(
     force: bool,
 ) -> float | None:
     """Train and write; return the share of its last lessons that it kept, if there were any."""
-    from nip_audio.purification.fit import fit_guided
+    from nip_audio.workflows.fit import fit_guided
 
     partial = out.with_name(f"{out.name}.partial")
     shares: deque[float] = deque(maxlen=_LAST)

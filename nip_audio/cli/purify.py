@@ -24,9 +24,9 @@ from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
     from nip_audio.models.pretrained import PretrainedModel
-    from nip_audio.purification.audio import Assessment
-    from nip_audio.purification.files import PurifiedFile
     from nip_audio.purifiers.base import Purifier
+    from nip_audio.workflows.purify import Assessment
+    from nip_audio.workflows.purify_files import PurifiedFile
 
 
 __all__ = ["command"]
@@ -79,8 +79,8 @@ def command(
     """
     from nip_audio.cli._inputs import find_calibration, load_model, make_adapter, refuse_of_audio
     from nip_audio.cli._pictures import purify_pictures
-    from nip_audio.purification.files import FilePurifier, plan_files
     from nip_audio.screening.judge import Judge
+    from nip_audio.workflows.purify_files import FilePurifier, plan_files
 
     pretrained = load_model(model, modality)
     of_audio: dict[str, object] = {"--calibration": calibration, "--max-duration": max_duration}

@@ -153,8 +153,8 @@ def command(
 
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
     from nip_audio.image.adapter import ImageAdapter
-    from nip_audio.purification.files import FilePurifier
-    from nip_audio.purification.flagged import (
+    from nip_audio.workflows.purify_files import FilePurifier
+    from nip_audio.workflows.purify_flagged import (
         purify_flagged,
         purify_flagged_images,
         shipped_purifier,

@@ -17,13 +17,13 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import input_influence, neuron_influence
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import Assessment, PurifiedAudio, assess, purify_audio
-from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure
 from nip_audio.screening.records import ScreenRecord
+from nip_audio.workflows.purify import Assessment, PurifiedAudio, assess, purify_audio
+from nip_audio.workflows.purify_flagged import PURIFIED
 
 __all__ = ["Examined", "Examiner", "Excerpt"]
 

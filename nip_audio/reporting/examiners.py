@@ -9,7 +9,6 @@ from typing import Any
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.errors import CalibrationError, StateError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.flagged import shipped_purifier
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.picture_examine import ImageExaminer
@@ -17,6 +16,7 @@ from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.kinds import adapter_of_json
 from nip_audio.screening.pipeline import Screener
+from nip_audio.workflows.purify_flagged import shipped_purifier
 
 __all__ = ["examiner_of_run", "examiner_of_screening"]
 

@@ -12,12 +12,12 @@ from nip_audio.core.adapter import Batch
 from nip_audio.errors import ImageError
 from nip_audio.image.adapter import Image, ImageAdapter, to_8_bits
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure_image, noise_generator
 from nip_audio.screening.records import ScreenRecord
+from nip_audio.workflows.purify_flagged import PURIFIED
 
 __all__ = ["ExaminedImage", "ImageExaminer"]
 

@@ -35,10 +35,10 @@ from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 from nip_audio.integrations.image_publishing import read_run
 from nip_audio.integrations.remote_substitute import RemotePlan, fit_to_remote
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.pictures import walk_images
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
+from nip_audio.workflows.images import walk_images
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def test_one_that_does_not_defend_is_said_to_be_none(
         progress(1, 0.5, kept)
         return Fitted()
 
-    monkeypatch.setattr("nip_audio.purification.fit.fit_guided", fit)
+    monkeypatch.setattr("nip_audio.workflows.fit.fit_guided", fit)
     code, _, err = run("fit-purifier", clean_folder, "--out", tmp_path / "p", *QUICK)
     assert code == 0
     assert (f"{kept:.0%} is named as without an attack" in err) == said

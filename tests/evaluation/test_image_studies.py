@@ -13,7 +13,6 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
 from nip_audio.core.state import file_sha256
-from nip_audio.defended import defend
 from nip_audio.errors import InputError, StateError
 from nip_audio.evaluation import image_backdoors
 from nip_audio.evaluation.backdoor_judging import JudgingPlan
@@ -27,6 +26,7 @@ from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.image.datasets import load_images
 from nip_audio.integrations.image_publishing import run_recipe
 from nip_audio.integrations.image_training import ImageTraining
+from nip_audio.purifiers.defend import defend
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip

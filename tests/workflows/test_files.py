@@ -15,12 +15,12 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import read_audio
 from nip_audio.core.adapter import Bounds
 from nip_audio.errors import AudioError, InputError, OutputError
-from nip_audio.purification.audio import purify_audio
-from nip_audio.purification.files import FilePurifier, PlannedFile, plan_files
-from nip_audio.purification.plot import plot_purification
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 from nip_audio.screening.judge import Judge
+from nip_audio.workflows.plot import plot_purification
+from nip_audio.workflows.purify import purify_audio
+from nip_audio.workflows.purify_files import FilePurifier, PlannedFile, plan_files
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 WAVE, SPECTROGRAM = Bounds(-1.0, 1.0), Bounds(0.0, 1.0)

@@ -13,7 +13,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_influence
 from nip_audio.core.state import write_atomic
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import Assessment, PurifiedAudio
+from nip_audio.workflows.purify import Assessment, PurifiedAudio
 
 __all__ = ["plot_purification"]
 

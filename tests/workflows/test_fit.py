@@ -8,10 +8,10 @@ from nip_audio import WaveformAdapter
 from nip_audio.audio.manifest import walk_audio, walk_files
 from nip_audio.errors import InputError
 from nip_audio.image.adapter import ImageAdapter
-from nip_audio.purification.benign import CleanClips, CleanImages, read_clips, read_images
-from nip_audio.purification.fit import fit_guided, fit_neurons, fit_pool
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_pool import PoolSettings
+from nip_audio.workflows.clean_data import CleanClips, CleanImages, read_clips, read_images
+from nip_audio.workflows.fit import fit_guided, fit_neurons, fit_pool
 
 
 def seeded(seed: int = 0) -> torch.Generator:

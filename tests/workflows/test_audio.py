@@ -14,13 +14,13 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import purify_audio
-from nip_audio.purification.files import FilePurifier, PlannedFile
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.judge import Judge
+from nip_audio.workflows.purify import purify_audio
+from nip_audio.workflows.purify_files import FilePurifier, PlannedFile
 
 
 class Shift(Purifier):

@@ -10,13 +10,13 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.errors import FileError, InputError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.files import FilePurifier, PlannedFile, PurifiedFile
-from nip_audio.purification.pictures import ChangedImage, purify_image
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.records import Verdict
 from nip_audio.screening.results import Results
 from nip_audio.screening.sources import Source
+from nip_audio.workflows.images import ChangedImage, purify_image
+from nip_audio.workflows.purify_files import FilePurifier, PlannedFile, PurifiedFile
 
 __all__ = [
     "PURIFIED",

@@ -16,20 +16,20 @@ from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, read_audio, write_audio
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.state import file_sha256, make_folder, require_new, write_atomic
 from nip_audio.errors import AudioError, InputError
-from nip_audio.evaluation.adversarial_files import read_back
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import (
+from nip_audio.purifiers.base import Purifier
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.records import FLAGGED
+from nip_audio.workflows.attack import read_back
+from nip_audio.workflows.outputs import refuse_clashes
+from nip_audio.workflows.plot import plot_purification
+from nip_audio.workflows.purify import (
     PurifiedAudio,
     PurifiedSamples,
     assess,
     compare,
     purify_samples,
 )
-from nip_audio.purification.outputs import refuse_clashes
-from nip_audio.purification.plot import plot_purification
-from nip_audio.purifiers.base import Purifier
-from nip_audio.screening.judge import Judge
-from nip_audio.screening.records import FLAGGED
 
 __all__ = ["FilePurifier", "PlannedFile", "PurifiedFile", "plan_files"]
 

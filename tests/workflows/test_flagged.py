@@ -8,11 +8,11 @@ import pytest
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.files import FilePurifier
-from nip_audio.purification.flagged import purify_flagged, shipped_purifier
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.results import Results
 from nip_audio.screening.sources import FolderSource, ManifestSource
+from nip_audio.workflows.purify_files import FilePurifier
+from nip_audio.workflows.purify_flagged import purify_flagged, shipped_purifier
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from nip_audio.audio.features import LogMel
 from nip_audio.audio.io import Audio, to_16_bits
+from nip_audio.audio.quality import snr_db
 from nip_audio.audio.resynthesis import ROUNDS, resynthesize
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
-from nip_audio.evaluation.quality import snr_db
 from nip_audio.models.enrolment import embed_audio
 from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import PretrainedModel

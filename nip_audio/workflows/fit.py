@@ -10,12 +10,12 @@ import torch
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.benign import Benign
 from nip_audio.purifiers.guided_training import GuidedSettings, Progress, train_guided
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
+from nip_audio.workflows.clean_data import Benign
 
 __all__ = ["GUIDED_ON_IMAGES", "fit_guided", "fit_neurons", "fit_pool", "fit_sparse_coding"]
 
