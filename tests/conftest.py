@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from speechbrain.utils.importutils import LazyModule
 
 from nip_audio import PretrainedModel, WaveformAdapter, load_pretrained
@@ -19,6 +21,8 @@ from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
+from nip_audio.evaluation.config import EvaluationConfig, read_config
+from nip_audio.evaluation.systems import EvaluatedSystem, build_system
 from nip_audio.models.plda import Plda
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.xvector import Xvector
@@ -229,3 +233,67 @@ def folder(tmp_path: Path) -> Path:
             soundfile.write(path, synthetic_voice(speaker, take), RATE_HZ, "PCM_16")
     soundfile.write(root / "lonely.flac", synthetic_voice(5, 20), RATE_HZ)
     return root
+
+
+# --- a corpus of synthetic voices with roles, and a system that knows them, to evaluate ---
+
+ROLES = {0: "train", 1: "train", 2: "calibrate", 3: "test", 4: "test"}
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, voice: Callable) -> Path:
+    """Six speakers, five takes of 1 s each, and split.csv."""
+    root = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for speaker in range(6):
+        for take, role in ROLES.items():
+            path = Path("voices") / f"s{speaker}" / f"take{take}.flac"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(root / path, voice(speaker, take), 16000)
+            rows.append(
+                {
+                    "path": path.as_posix(),
+                    "speaker": f"s{speaker}",
+                    "role": role,
+                    "start_s": 0.0,
+                    "end_s": 1.0,
+                }
+            )
+    with (root / "split.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+@pytest.fixture
+def write_config(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
+    """Write a configuration; what is given replaces the usual."""
+
+    def write(**changes: object) -> Path:
+        data = {
+            "title": "synthetic",
+            "data": {"root": str(corpus), "split": str(corpus / "split.csv")},
+            "systems": {
+                "x": {"model": "xvector-libri251", "subset": "voices", "enrol": True},
+            },
+            "attacks": [
+                {"attack": "fgsm", "eps": [0.002], "items": 4, "batch": 2},
+            ],
+            **changes,
+        }
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(data))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def config(write_config: Callable[..., Path]) -> EvaluationConfig:
+    return read_config(write_config())
+
+
+@pytest.fixture
+def system(config: EvaluationConfig) -> EvaluatedSystem:
+    return build_system(config.systems[0], config)

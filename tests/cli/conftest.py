@@ -10,7 +10,7 @@ import pytest
 from nip_audio.cli import main
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.image.datasets import load_images
-from nip_audio.integrations.image_publishing import run_recipe
+from nip_audio.training.image_publishing import run_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
