@@ -23,9 +23,10 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# one thread a process, and as many processes as there are cores, up to four: each needs a gigabyte or two
+# One thread a process, and as many processes as there are cores, up to four: each needs a gigabyte
+# or two. Files of tests stay together, as far as no process runs out of work.
 unit: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def find_data_root(value: str | None) -> Path:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     return find_data_root(os.environ.get(DATA_VARIABLE))
+
+
+@pytest.fixture(autouse=True)
+def same_global_numbers() -> None:
+    """Whichever tests ran before in this process: their order is that of whoever has time."""
+    torch.manual_seed(1)
 
 
 @pytest.fixture
@@ -218,10 +225,10 @@ def screener(pretrained: PretrainedModel, calibration: Calibration) -> Screener:
     return Screener(pretrained, Judge(calibration, 0.05), WaveformAdapter())
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three speakers, three takes each (not the calibration's), and one flat file."""
-    root = tmp_path / "enrolment"
+@pytest.fixture(scope="session")
+def voices_to_screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``folder`` is copied from; only to be read."""
+    root = tmp_path_factory.mktemp("voices")
     for speaker in range(3):
         for take in range(10, 13):
             path = root / f"s{speaker}" / f"take{take}.wav"
@@ -229,3 +236,9 @@ def folder(tmp_path: Path) -> Path:
             soundfile.write(path, synthetic_voice(speaker, take), RATE_HZ, "PCM_16")
     soundfile.write(root / "lonely.flac", synthetic_voice(5, 20), RATE_HZ)
     return root
+
+
+@pytest.fixture
+def folder(voices_to_screen: Path, tmp_path: Path) -> Path:
+    """Three speakers, three takes each (not the calibration's), and one flat file."""
+    return Path(shutil.copytree(voices_to_screen, tmp_path / "enrolment"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, voice: Callable) -> Path:
     return root
 
 
-@pytest.fixture
-def write_config(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
-    """Write a configuration; what is given replaces the usual."""
+@pytest.fixture(scope="session")
+def write_config_to(corpus: Path) -> Callable[..., Path]:
+    """Write a configuration into a folder; what else is given replaces the usual."""
 
-    def write(**changes: object) -> Path:
+    def write(folder: Path, **changes: object) -> Path:
         data = {
             "title": "synthetic",
             "data": {"root": str(corpus), "split": str(corpus / "split.csv")},
@@ -58,11 +59,16 @@ def write_config(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
             ],
             **changes,
         }
-        path = tmp_path / "config.yaml"
+        path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(data))
         return path
 
     return write
+
+
+@pytest.fixture
+def write_config(tmp_path: Path, write_config_to: Callable[..., Path]) -> Callable[..., Path]:
+    return partial(write_config_to, tmp_path)
 
 
 @pytest.fixture

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+
+from tests.processes import start_python
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "Guarded"
@@ -49,15 +48,9 @@ def test_it_trains_on_what_the_guard_lets_through(manifest, calibration, tmp_pat
         "number_of_epochs": 1,
         "output_folder": out,
     }
-    done = subprocess.run(
-        [sys.executable, "train.py", "train.yaml", *(f"--{k}={v}" for k, v in options.items())],
-        cwd=RECIPE,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    given, log = [f"--{k}={v}" for k, v in options.items()], tmp_path / "log"
+    code = start_python(RECIPE / "train.py", "train.yaml", *given, log=log, folder=RECIPE).wait()
+    assert code == 0, log.read_text()[-2000:]
     lines = (out / "guard/screening/results.jsonl").read_text().splitlines()
     verdicts = {record["id"]: record["verdict"] for record in map(json.loads, lines)}
     assert len(verdicts) == 12
@@ -70,7 +63,7 @@ def test_it_trains_on_what_the_guard_lets_through(manifest, calibration, tmp_pat
 def test_the_page_is_what_its_writer_writes(tmp_path):
     """As committed; the writer's numbers come from the results alone."""
     results, target = ROOT / "docs/results/speechbrain.json", tmp_path / "speechbrain.md"
-    subprocess.run(
-        [sys.executable, "write_page.py", results, target], cwd=RECIPE, check=True, timeout=120
-    )
+    log = tmp_path / "log"
+    code = start_python(RECIPE / "write_page.py", results, target, log=log, folder=RECIPE).wait()
+    assert code == 0, log.read_text()[-2000:]
     assert target.read_text() == (ROOT / "docs/speechbrain.md").read_text()
