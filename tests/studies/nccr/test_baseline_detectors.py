@@ -23,6 +23,7 @@ from nip_audio.detectors.baselines.model_mutation import LabelChangeRate
 from nip_audio.detectors.baselines.score_change import ScoreChange
 from nip_audio.errors import InputError, StateError
 from studies.nccr.baseline_detectors import baseline_detectors
+from tests.tolerance import depth_of, rounding
 
 RATE_HZ = 16000
 LAYERS = ("frames.1", "frames.4", "embedding")
@@ -203,7 +204,7 @@ def test_score_change_is_under_the_noise_of_nccr(tiny_model, voices):
         for draws in drawn.draw_embeddings
     ]
     row = ScoreChange(config).measure(tiny_model, item, generator=seeded(7))
-    np.testing.assert_allclose(row, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(row, by_hand, rtol=0, atol=rounding(depth_of(tiny_model)))
 
 
 def shipped(name: str) -> tuple[InstrumentedModel, tuple[str, ...]]:
