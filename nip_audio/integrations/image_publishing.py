@@ -24,7 +24,7 @@ from nip_audio.integrations.image_training import (
     image_model,
     train_images,
 )
-from nip_audio.models.pretrained import CARD_NAME, CARD_VERSION, HYPERPARAMS_NAME
+from nip_audio.models.cards import CARD_NAME, CARD_VERSION, HYPERPARAMS_NAME
 
 __all__ = ["ImageRun", "publish_images", "read_run", "run_recipe"]
 

@@ -19,8 +19,8 @@ from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError
 from nip_audio.integrations.encoder_classifier import speechbrain_section
 from nip_audio.integrations.training import reading
+from nip_audio.models.cards import CARD_NAME, CARD_VERSION, COMPANIONS, HYPERPARAMS_NAME
 from nip_audio.models.heads import head_of
-from nip_audio.models.pretrained import CARD_NAME, CARD_VERSION, COMPANIONS, HYPERPARAMS_NAME
 
 __all__ = ["TrainedRun", "complete", "load_run", "plain_values", "publish", "seen"]
 

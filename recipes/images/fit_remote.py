@@ -35,10 +35,10 @@ from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 from nip_audio.integrations.image_publishing import read_run
 from nip_audio.integrations.remote_substitute import RemotePlan, fit_to_remote
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.pictures import walk_pictures
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
+from nip_audio.workflows.images import walk_images
 
 
 def main() -> None:
@@ -122,7 +122,7 @@ def client(options: argparse.Namespace) -> RemoteClassifier:
 def read_pictures(folder: Path, shape: tuple[int, int, int]) -> Tensor:
     """Read the pictures that can be used, none twice."""
     adapter, found = ImageAdapter(*shape), {}
-    for path in walk_pictures([folder]):
+    for path in walk_images([folder]):
         try:
             pixels = adapter.load(path).pixels
         except ImageError as err:

@@ -25,7 +25,7 @@ from nip_audio.evaluation.tables import (
     backdoor_cells,
     markdown,
 )
-from nip_audio.models.pretrained import list_pretrained
+from nip_audio.models.cards import list_pretrained
 from nip_audio.purifiers.noise import MATCHED
 
 HERE = Path(__file__).resolve().parent

@@ -9,8 +9,8 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Guarded, Identification, Verification
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.defended import DefendedModel
 from nip_audio.errors import AttackError
+from nip_audio.purifiers.defend import DefendedModel
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 

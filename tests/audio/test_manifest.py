@@ -70,7 +70,9 @@ def test_links_out_of_the_folder_are_reported_and_followed_only_if_asked(tmp_pat
     assert list(got) == ["ann/a.wav", "ann/b.wav", "ann/same.wav", "bob", "up"]
     assert got["ann/same.wav"].read().content_sha256 == read_audio(inside).content_sha256
     for name in ("ann/b.wav", "bob", "up"):
-        with pytest.raises(AudioError, match=r"is a link to .*; put the file itself there") as err:
+        with pytest.raises(
+            AudioError, match=r"is a link to .*; replace the link by the file"
+        ) as err:
             got[name].read()
         assert err.value.code == "outside"
     followed = {r.id: r for r in walk_audio(root, follow_links=True)}
@@ -119,7 +121,7 @@ def test_odd_names(tmp_path):
 
 def test_empty_folder_yields_nothing_and_a_missing_one_is_an_error(tmp_path):
     assert list(walk_audio(tmp_path)) == []
-    with pytest.raises(InputError, match="none is not a folder; give the folder that holds"):
+    with pytest.raises(InputError, match="none is not a folder; pass the folder that holds"):
         list(walk_audio(tmp_path / "none"))
 
 
@@ -156,10 +158,16 @@ def test_manifest_without_spans(tmp_path):
         ("ID,wav,spk_id\nu,$data_root/a.wav,ann\n", "pass --data-root"),
         (
             "ID,wav,spk_id,start,stop\nu,a.wav,ann,0.5,1.5\n",
-            "line 2: start and stop must be samples",
+            "line 2: start and stop are '0.5' and '1.5', expected whole numbers",
         ),
-        ("ID,wav,spk_id,start,stop\nu,a.wav,ann,,9\n", "line 2: start and stop must be samples"),
-        ("ID,wav,spk_id,stop\nu,a.wav,ann,9\n", "line 2: start and stop must be samples"),
+        (
+            "ID,wav,spk_id,start,stop\nu,a.wav,ann,,9\n",
+            "line 2: start and stop are '' and '9', expected",
+        ),
+        (
+            "ID,wav,spk_id,stop\nu,a.wav,ann,9\n",
+            "line 2: start and stop are None and '9', expected",
+        ),
         ("ID,wav,spk_id\nu,a.wav,ann\nv\n", "line 3: it has fewer columns than the header"),
         ("ID,spk_id,wav\nu,ann\n", "line 2: it has fewer columns than the header"),
         (

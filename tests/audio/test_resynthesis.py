@@ -148,9 +148,9 @@ def test_inputs_are_not_modified_and_the_dtype_is_kept(speech, generator):
         ({"wav": torch.zeros(2, 800)}, "one recording at a time"),
         ({"wav": torch.zeros(0)}, "one recording at a time"),
         ({"wav": torch.zeros(8000, dtype=torch.int16)}, "one recording at a time"),
-        ({"after": torch.zeros(40, 50)}, "the front end's own"),
-        ({"before": torch.zeros(64, 51)}, "the front end's own"),
-        ({"after": torch.full((40, 51), torch.nan)}, "not finite"),
+        ({"after": torch.zeros(40, 50)}, "compute them from this recording"),
+        ({"before": torch.zeros(64, 51)}, "compute them from this recording"),
+        ({"after": torch.full((40, 51), torch.nan)}, "NaN or infinite"),
         ({"rounds": -1}, "rounds is -1"),
     ],
 )

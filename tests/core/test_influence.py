@@ -187,7 +187,7 @@ def test_frozen_weights_and_no_grad_around_do_not_matter(tiny_model, features):
 
 
 def test_layer_the_decision_does_not_depend_on_is_an_error(by_hand):
-    with pytest.raises(InputError, match="does not depend on layer 'spare'; tap one before"):
+    with pytest.raises(InputError, match="does not depend on layer 'spare'; tap a layer before"):
         neuron_influence(by_hand, Batch(torch.ones(1, 2)), "spare")
 
 
@@ -195,9 +195,9 @@ def test_unknown_layer_and_quantity_are_errors(by_hand, hook_count):
     batch = Batch(torch.ones(1, 2))
     with pytest.raises(LayerNotFoundError, match="near: hidden"):
         neuron_influence(by_hand, batch, "hiden")
-    with pytest.raises(InputError, match="influence of 'probs', expected"):
+    with pytest.raises(InputError, match="got of='probs', expected"):
         neuron_influence(by_hand, batch, "act", of="probs")
-    with pytest.raises(InputError, match="influence of 'probs', expected"):
+    with pytest.raises(InputError, match="got of='probs', expected"):
         linear_influence(torch.ones(1, 2), torch.ones(2, 2), of="probs")
     assert hook_count(by_hand) == 0
 

@@ -160,7 +160,7 @@ def test_no_hook_is_left_after_an_error(hook_count):
 def test_more_than_one_item_or_padding_is_an_error(batch):
     model = InstrumentedModel(Same(), bounds=BOUNDS)
     config = NccrConfig(("act",), (Noise("uniform", "raw", 0.1),))
-    with pytest.raises(InputError, match=r"expected one without padding; use Batch.item\(i\)"):
+    with pytest.raises(InputError, match=r"expected one item without padding; use Batch.item\(i\)"):
         measure_nccr(model, batch, config, generator=seeded())
 
 
@@ -272,7 +272,7 @@ def test_outliers_of_the_edges_are_seen_and_one_axis_has_none():
     x[0, 0, 0] = 1.0
     drawn = draw_noise(noise, (2, 4, 3), generator=seeded())
     assert torch.equal(apply_noise(noise, x, drawn, BOUNDS), torch.zeros(2, 4, 3))
-    with pytest.raises(InputError, match="needs items with two axes"):
+    with pytest.raises(InputError, match="outlier noise needs two axes"):
         apply_noise(noise, torch.zeros(1, 9), torch.ones(2, 9), BOUNDS)
 
 
@@ -289,8 +289,8 @@ def test_config_survives_json():
         (("gaussian", "raw", float("nan")), "has scale nan"),
         (("mask", "input", 1.0), "below 1 for a mask"),
         (("mask", "input", 0.5, 0), "patch 0"),
-        (("mask", "raw", 0.5), "masks and outlier noise are for level 'input'"),
-        (("outlier", "raw", 0.5, 3), "masks and outlier noise are for level 'input'"),
+        (("mask", "raw", 0.5), "is at level 'raw', expected 'input'"),
+        (("outlier", "raw", 0.5, 3), "is at level 'raw', expected 'input'"),
         (("outlier", "input", 0.5, 4), "is 4, expected an odd side"),
         (("outlier", "input", 0.5, 1), "is 1, expected an odd side"),
     ],
@@ -304,7 +304,7 @@ def test_senseless_noise_is_an_error(arguments, message):
     "parts", [((), NOISES, 1), (("a",), (), 1), (("a",), NOISES, 0)], ids=["layer", "noise", "draw"]
 )
 def test_empty_config_is_an_error(parts):
-    with pytest.raises(InputError, match="at least one layer, one noise and one draw"):
+    with pytest.raises(InputError, match="NCCR needs at least one of each"):
         NccrConfig(*parts)
 
 

@@ -150,7 +150,7 @@ def test_a_model_without_a_head_is_an_error_where_decisions_are_compared(
         lambda: detector.measure(embedding_model, voices(1)[0], generator=seeded()),
         lambda: detector.fit(embedding_model, voices(8), generator=seeded()),
     ):
-        with pytest.raises(InputError, match="this model only embeds; enrol speakers"):
+        with pytest.raises(InputError, match="and only embeds; enrol speakers"):
             call()
 
 
@@ -178,7 +178,7 @@ def test_what_learns_says_that_it_was_not_fitted(tiny_model, voices, name):
         detector.fit(tiny_model, voices(8), generator=seeded())
         assert np.array_equal(row, detector.measure(tiny_model, voices(1)[0], generator=seeded()))
         return
-    with pytest.raises(StateError, match="was not fitted; call fit with clean items first"):
+    with pytest.raises(StateError, match="is not fitted, expected a fitted measure; call fit"):
         detector.measure(tiny_model, voices(1)[0], generator=seeded())
 
 

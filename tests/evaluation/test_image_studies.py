@@ -13,7 +13,6 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
 from nip_audio.core.state import file_sha256
-from nip_audio.defended import defend
 from nip_audio.errors import InputError, StateError
 from nip_audio.evaluation import image_backdoors
 from nip_audio.evaluation.backdoor_judging import JudgingPlan
@@ -27,10 +26,11 @@ from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.image.datasets import load_images
 from nip_audio.integrations.image_publishing import run_recipe
 from nip_audio.integrations.image_training import ImageTraining
+from nip_audio.purifiers.defend import defend
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
-from nip_audio.screening.picture_calibration import calibrate_pictures
+from nip_audio.screening.picture_calibration import calibrate_images
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FGSM = ImageAttackPlan("fgsm", (0.1, 0.3), items=40, batch=20)
@@ -175,9 +175,9 @@ def calibrated(system, tmp_path):
     for number, picture in enumerate(system.calibrate.pixels[:110]):
         ImageAdapter().save(picture, folder / f"{number}.png")
     target = tmp_path / "calibration.safetensors"
-    calibrate_pictures(
-        system.pretrained, walk_files(folder, ImageAdapter().suffixes), draws=1
-    ).save(target)
+    calibrate_images(system.pretrained, walk_files(folder, ImageAdapter().suffixes), draws=1).save(
+        target
+    )
     card = system.pretrained.card
     data = {**card.data, "calibration": {"file": str(target), "sha256": file_sha256(target)}}
     return replace(system, pretrained=replace(system.pretrained, card=replace(card, data=data)))

@@ -21,7 +21,8 @@ from nip_audio.evaluation.robustness import (
     measure_robustness,
     require_comparable,
 )
-from nip_audio.models.pretrained import ModelCard, PretrainedModel, load_pretrained
+from nip_audio.models.cards import ModelCard
+from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.measure import noise_generator
 
 NOISE = Noise("uniform", "input", 0.03)

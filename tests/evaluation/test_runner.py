@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nip_audio.audio.quality import TooLittleSpeechError
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError, OutputError
 from nip_audio.evaluation import bench as bench_module
@@ -16,7 +17,6 @@ from nip_audio.evaluation import defences as defences_module
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.defences import NO_DEFENCE, ask, make_defences
-from nip_audio.evaluation.quality import TooLittleSpeechError
 from nip_audio.evaluation.report import write_report
 from nip_audio.evaluation.runner import RESULTS_NAME, Runner
 from nip_audio.evaluation.tables import defence_table, dsr_table

@@ -211,7 +211,7 @@ def test_too_few_frames_are_an_error(name, network):
     fewest = MIN_FRAMES[name]
     assert network.min_frames == fewest
     assert network(random_input(1, BANDS[name], fewest)).isfinite().all()
-    message = f"an item has {fewest - 1} frames, expected at least {fewest}; give longer audio"
+    message = f"an item has {fewest - 1} frames, expected at least {fewest}; use longer audio"
     with pytest.raises(InputError, match=message):
         network(random_input(2, BANDS[name], fewest - 1))
     with pytest.raises(InputError, match=message):
@@ -220,7 +220,10 @@ def test_too_few_frames_are_an_error(name, network):
 
 @pytest.mark.parametrize("name", ["deep_speaker", "audionet"], indirect=True)
 def test_features_of_another_front_end_are_an_error(name, network):
-    with pytest.raises(InputError, match=rf"have 24 bands, expected {BANDS[name]}; give the front"):
+    with pytest.raises(
+        InputError,
+        match=rf"have 24 bands, expected {BANDS[name]}; use the same n_mels for the front",
+    ):
         network(random_input(2, 24, 40))
 
 
@@ -236,12 +239,12 @@ def test_deep_speaker_embeds_on_a_sphere():
 
 @pytest.mark.parametrize("options", [{"channels": []}, {"radius": 0.0}])
 def test_deep_speaker_refuses_sizes_that_make_no_network(options):
-    with pytest.raises(InputError, match="expected one stage or more and a radius above 0"):
+    with pytest.raises(InputError, match="expected at least one stage and a radius above 0"):
         DeepSpeaker(**options)
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 1), (4, 4, 2)])
 def test_block_that_changes_its_shape_needs_a_projection(shape):
     channels, out_channels, stride = shape
-    with pytest.raises(InputError, match="a block that changes its shape needs project=True"):
+    with pytest.raises(InputError, match="which needs project=True"):
         BasicBlock(channels, out_channels, stride=stride)

@@ -175,7 +175,7 @@ def test_threshold_is_the_eer_point_of_all_pairs(plda, six_dim_voices):
 
 @pytest.mark.parametrize("speakers", [["a", "b", "c"], ["a", "a", "a"], []])
 def test_calibration_needs_both_kinds_of_pairs(plda, strangers, speakers):
-    with pytest.raises(InputError, match="give no threshold, expected two speakers or more"):
+    with pytest.raises(InputError, match="for the threshold, expected at least two speakers"):
         plda.calibrate(strangers[: len(speakers)], speakers)
 
 

@@ -24,13 +24,13 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.core.metrics import auroc, equal_error_rate
 from nip_audio.core.nccr import NccrConfig, measure_nccr
 from nip_audio.core.noise import Noise
-from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.image.datasets import load_images
 from nip_audio.integrations.image_training import accuracy
 from nip_audio.models.identification import identify
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config, measure
+from nip_audio.workflows.attack import AttackGoal, attack_file
 
 # a little under what docs/xvector.md measures on all clips: these are samples of them
 ACCURACY_FLOOR = 0.7

@@ -90,9 +90,7 @@ def test_evaluation_is_deterministic_and_draws_nothing(tiny_model, waves):
 def test_too_few_frames_are_an_error(tiny_xvector, lengths):
     assert tiny_xvector.min_frames == 15
     frames = 14 if lengths is None else 40
-    with pytest.raises(
-        InputError, match="an item has 14 frames, expected at least 15; give longer"
-    ):
+    with pytest.raises(InputError, match="an item has 14 frames, expected at least 15; use longer"):
         tiny_xvector(torch.rand(2, 40, frames), lengths)
 
 
@@ -112,5 +110,5 @@ def test_tap_lengths_are_those_of_the_layers(tiny_xvector):
 
 
 def test_wrong_number_of_widths_is_an_error():
-    with pytest.raises(InputError, match="got 3 channel counts, expected 5"):
+    with pytest.raises(InputError, match="got 3 channel counts, expected one for each of the 5"):
         Xvector(channels=[8, 8, 8])

@@ -1,4 +1,4 @@
-"""Benign items that defences are fitted to: random crops of recordings, or pictures."""
+"""Benign items that defences are fitted to: random crops of recordings, or images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.errors import AudioError, FileError, ImageError, InputError
 from nip_audio.image.adapter import ImageAdapter
 
-__all__ = ["Benign", "CleanClips", "CleanPictures", "Crops", "read_clips", "read_pictures"]
+__all__ = ["Benign", "CleanClips", "CleanImages", "Crops", "read_clips", "read_images"]
 
 _FEWEST = 8
 _FULL_SCALE = 2**15
@@ -23,7 +23,7 @@ _LEVELS = 255
 
 
 class Benign(Protocol):
-    """What a defence is fitted to."""
+    """A source of benign items that a defence is fitted to."""
 
     @property
     def contents(self) -> tuple[str, ...]:
@@ -32,22 +32,22 @@ class Benign(Protocol):
 
     @property
     def failures(self) -> tuple[FileError, ...]:
-        """What could not be read."""
+        """Errors of the files that could not be read."""
         ...
 
     def draw(self, generator: torch.Generator, *, items: int) -> Batch:
-        """Draw raw items, all of one shape, each of a file drawn anew."""
+        """Draw raw items of one shape, each from a randomly drawn file."""
         ...
 
 
 @dataclass(frozen=True)
 class CleanClips:
-    """Recordings in memory, and random crops of them.
+    """Recordings in memory, from which random crops are drawn.
 
     Attributes:
-        samples: (N,) int16 each, to hold twice as many.
-        contents: ``Audio.content_sha256`` of each.
-        failures: What could not be read.
+        samples: Samples of each recording, (N,) int16, which takes half the memory of floats.
+        contents: Content hash of each recording (``Audio.content_sha256``).
+        failures: Errors of the recordings that could not be read.
     """
 
     samples: tuple[Tensor, ...]
@@ -55,18 +55,18 @@ class CleanClips:
     failures: tuple[AudioError, ...] = ()
 
     def cropped(self, crop_samples: int) -> Crops:
-        """Return what crops of one length are drawn from.
+        """Return a source of crops of one length.
 
         Raises:
-            InputError: If a crop would hold no sample.
+            InputError: If ``crop_samples`` is below 1.
         """
         return Crops(self, crop_samples)
 
     def draw(self, generator: torch.Generator, *, items: int, crop_samples: int) -> Batch:
-        """Draw crops, each of a recording drawn anew; a short recording is repeated.
+        """Draw crops, each from a randomly drawn recording; a short recording is repeated.
 
         Returns:
-            (items, crop_samples) in [-1, 1].
+            (items, crop_samples) samples in [-1, 1].
         """
         rows = torch.randint(len(self.samples), (items,), generator=generator)
         crops = []
@@ -80,24 +80,24 @@ class CleanClips:
 
 @dataclass(frozen=True)
 class Crops:
-    """Crops of one length of recordings in memory.
+    """Random crops of one length, drawn from recordings in memory.
 
     Attributes:
-        clips: The recordings.
-        crop_samples: Of a crop.
+        clips: Recordings that crops are drawn from.
+        crop_samples: Number of samples of a crop.
 
     Raises:
-        InputError: If a crop would hold no sample.
+        InputError: If ``crop_samples`` is below 1.
     """
 
     clips: CleanClips
     crop_samples: int
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if self.crop_samples < 1:
             raise InputError(
-                f"a crop has {self.crop_samples} samples, expected at least 1; lengthen it"
+                f"a crop has {self.crop_samples} samples, expected at least 1; choose longer crops"
             )
 
     @property
@@ -107,22 +107,22 @@ class Crops:
 
     @property
     def failures(self) -> tuple[FileError, ...]:
-        """What could not be read."""
+        """Errors of the recordings that could not be read."""
         return self.clips.failures
 
     def draw(self, generator: torch.Generator, *, items: int) -> Batch:
-        """Draw crops; see ``CleanClips.draw``."""
+        """Draw crops of the chosen length, as ``CleanClips.draw`` does."""
         return self.clips.draw(generator, items=items, crop_samples=self.crop_samples)
 
 
 @dataclass(frozen=True)
-class CleanPictures:
-    """Pictures in memory.
+class CleanImages:
+    """Images in memory.
 
     Attributes:
-        levels: (n, C, H, W) uint8, to hold four times as many.
-        contents: ``Image.content_sha256`` of each.
-        failures: What could not be read.
+        levels: (n, C, H, W) uint8 pixel values, which take a quarter of the memory of floats.
+        contents: Content hash of each image (``Image.content_sha256``).
+        failures: Errors of the images that could not be read.
     """
 
     levels: Tensor
@@ -130,10 +130,10 @@ class CleanPictures:
     failures: tuple[ImageError, ...] = ()
 
     def draw(self, generator: torch.Generator, *, items: int) -> Batch:
-        """Draw pictures, with replacement.
+        """Draw images with replacement.
 
         Returns:
-            (items, C, H, W) in [0, 1].
+            (items, C, H, W) pixel values in [0, 1].
         """
         rows = torch.randint(len(self.levels), (items,), generator=generator)
         return Batch(self.levels[rows].float() / _LEVELS)
@@ -142,16 +142,16 @@ class CleanPictures:
 def read_clips(
     recordings: Iterable[Recording], adapter: WaveformAdapter, *, most_s: float = 4 * 3600.0
 ) -> CleanClips:
-    """Read recordings; bad ones and copies are left out and listed.
+    """Read recordings; unreadable ones are listed as failures, and duplicates are skipped.
 
     Args:
-        recordings: Clean audio.
-        adapter: How files are read.
-        most_s: Seconds after which the rest is left unread: a purifier does not need more, and four
-            hours take some 460 MB.
+        recordings: Clean recordings.
+        adapter: Adapter that reads the files.
+        most_s: Total duration in seconds after which reading stops: a purifier does not need more,
+            and four hours take some 460 MB.
 
     Raises:
-        InputError: If fewer than eight can be used.
+        InputError: If fewer than eight recordings are usable.
     """
     samples: dict[str, Tensor] = {}
     failures = []
@@ -174,18 +174,18 @@ def read_clips(
     return CleanClips(tuple(samples.values()), tuple(samples), tuple(failures))
 
 
-def read_pictures(
+def read_images(
     files: Iterable[Recording], adapter: ImageAdapter, *, most: int = 50_000
-) -> CleanPictures:
-    """Read pictures; bad ones and copies are left out and listed.
+) -> CleanImages:
+    """Read images; unreadable ones are listed as failures, and duplicates are skipped.
 
     Args:
-        files: Clean pictures.
-        adapter: How files are read.
-        most: Pictures after which the rest is left unread: 50,000 of 3 × 32 × 32 take 150 MB.
+        files: Clean images.
+        adapter: Adapter that reads the files.
+        most: Number of images after which reading stops: 50,000 of 3 × 32 × 32 take 150 MB.
 
     Raises:
-        InputError: If fewer than eight can be used.
+        InputError: If fewer than eight images are usable.
     """
     levels: dict[str, Tensor] = {}
     failures = []
@@ -193,19 +193,19 @@ def read_pictures(
         if len(levels) >= most:
             break
         try:
-            picture = adapter.read(file)
+            image = adapter.read(file)
         except ImageError as err:
             failures.append(err)
             continue
-        pixels = (picture.pixels * _LEVELS).round().to(torch.uint8)
-        levels.setdefault(picture.content_sha256, pixels)
-    _require_enough(len(levels), len(failures), "pictures")
-    return CleanPictures(torch.stack(list(levels.values())), tuple(levels), tuple(failures))
+        pixels = (image.pixels * _LEVELS).round().to(torch.uint8)
+        levels.setdefault(image.content_sha256, pixels)
+    _require_enough(len(levels), len(failures), "images")
+    return CleanImages(torch.stack(list(levels.values())), tuple(levels), tuple(failures))
 
 
 def _require_enough(usable: int, failed: int, what: str) -> None:
     if usable < _FEWEST:
         raise InputError(
-            f"{usable} usable {what} ({failed} failed), expected at least {_FEWEST}, and better "
-            "hundreds; give a folder with more that are clean"
+            f"{usable} usable {what} ({failed} failed), expected at least {_FEWEST}, preferably "
+            f"hundreds; choose a folder with more clean {what}"
         )

@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
+from nip_audio.audio.quality import MAX_SNR_DB, snr_db, stoi
 from nip_audio.errors import InputError, MissingDependencyError
-from nip_audio.evaluation.quality import MAX_SNR_DB, snr_db, stoi
 
 RATE_HZ = 16000
 

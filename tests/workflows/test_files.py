@@ -15,12 +15,12 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import read_audio
 from nip_audio.core.adapter import Bounds
 from nip_audio.errors import AudioError, InputError, OutputError
-from nip_audio.purification.audio import purify_audio
-from nip_audio.purification.files import FilePurifier, PlannedFile, plan_files
-from nip_audio.purification.plot import plot_purification
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 from nip_audio.screening.judge import Judge
+from nip_audio.workflows.plot import plot_purification
+from nip_audio.workflows.purify import purify_audio
+from nip_audio.workflows.purify_files import FilePurifier, PlannedFile, plan_files
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 WAVE, SPECTROGRAM = Bounds(-1.0, 1.0), Bounds(0.0, 1.0)
@@ -162,10 +162,10 @@ def test_the_picture_is_a_png_and_names_are_data(worker, source, tmp_path):
     (planned,) = plan_files([source], tmp_path / "out", plot=True)
     done = worker.purify(PlannedFile(planned.source, planned.written)).result
     odd = replace(done, before=replace(done.before, speaker="$x_{\u8a9e}$"))
-    plot_purification(worker.pretrained, odd, planned.picture)
-    assert planned.picture.read_bytes().startswith(b"\x89PNG")
+    plot_purification(worker.pretrained, odd, planned.plot_path)
+    assert planned.plot_path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OutputError, match="exists already"):
-        plot_purification(worker.pretrained, odd, planned.picture)
+        plot_purification(worker.pretrained, odd, planned.plot_path)
 
 
 @pytest.fixture

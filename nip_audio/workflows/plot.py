@@ -1,4 +1,4 @@
-"""A purified recording to look at: spectrograms, their difference, and the neurons' influence."""
+"""Plot a purified recording: spectrograms, their difference, and the influence of neurons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_influence
 from nip_audio.core.state import write_atomic
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import Heard, PurifiedAudio
+from nip_audio.workflows.purify import Assessment, PurifiedAudio
 
 __all__ = ["plot_purification"]
 
@@ -21,17 +21,17 @@ __all__ = ["plot_purification"]
 def plot_purification(
     pretrained: PretrainedModel, purified: PurifiedAudio, path: Path, *, force: bool = False
 ) -> None:
-    """Draw a PNG of the spectrogram before and after, the difference, and neuron influence.
+    """Draw a PNG of the spectrogram before and after, the difference, and the neuron influence.
 
-    The influence is that of the neurons of the card's last default tap on the decision about each
-    of the two recordings (NIP, Eq. 2), both in the order of the first: where an attack lifts the
-    tail and a purifier presses it down again, the second curve shows it.
+    The influence is that of the neurons of the model's last default tap on the decision (NIP,
+    neuron-level inverse perturbation, Eq. 2), for both recordings in the order of the first. If an
+    attack raises the tail neurons and a purifier lowers them again, the second curve shows it.
 
     Args:
-        pretrained: The model that the recording was purified for.
-        purified: The recording.
-        path: Where to.
-        force: Overwrite.
+        pretrained: Model that the recording was purified for.
+        purified: Purified recording.
+        path: Path of the PNG to write.
+        force: Whether an existing file is overwritten.
 
     Raises:
         OutputError: If the file exists and ``force`` is false, or cannot be written.
@@ -97,9 +97,9 @@ def _draw_influence(axis: Axes, pretrained: PretrainedModel, before: Tensor, aft
     axis.legend(fontsize=7)
 
 
-def _named(heard: Heard) -> str:
-    """Return ": speaker (score)"; no font has every letter, so others are escaped."""
-    if heard.speaker is None:
+def _named(found: Assessment) -> str:
+    """Return ": speaker (score)"; characters outside ASCII are escaped, since fonts lack some."""
+    if found.speaker is None:
         return ""
-    name = heard.speaker.encode("ascii", "backslashreplace").decode()
-    return f": {name} ({heard.score:.2f})"
+    name = found.speaker.encode("ascii", "backslashreplace").decode()
+    return f": {name} ({found.score:.2f})"

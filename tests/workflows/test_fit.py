@@ -8,10 +8,10 @@ from nip_audio import WaveformAdapter
 from nip_audio.audio.manifest import walk_audio, walk_files
 from nip_audio.errors import InputError
 from nip_audio.image.adapter import ImageAdapter
-from nip_audio.purification.benign import CleanClips, CleanPictures, read_clips, read_pictures
-from nip_audio.purification.fit import fit_guided, fit_neurons, fit_pool
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_pool import PoolSettings
+from nip_audio.workflows.clean_data import CleanClips, CleanImages, read_clips, read_images
+from nip_audio.workflows.fit import fit_guided, fit_neurons, fit_pool
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -84,7 +84,7 @@ def pictures(tmp_path):
 
 
 def test_pictures_are_read_once_each_and_drawn_as_they_are(pictures):
-    read = read_pictures(pictures, ImageAdapter(1, 4, 4))
+    read = read_images(pictures, ImageAdapter(1, 4, 4))
     assert sorted(read.levels[:, 0, 0, 0].tolist()) == list(range(8))
     assert len(set(read.contents)) == 8
     assert [failure.code for failure in read.failures] == ["not_a_picture"]
@@ -95,8 +95,8 @@ def test_pictures_are_read_once_each_and_drawn_as_they_are(pictures):
 
 
 def test_too_few_pictures_are_refused_and_too_many_left_unread(pictures):
-    with pytest.raises(InputError, match=r"7 usable pictures \(1 failed\)"):
-        read_pictures(pictures, ImageAdapter(1, 4, 4), most=7)
-    with pytest.raises(InputError, match="5 usable pictures"):
-        read_pictures(pictures[:5], ImageAdapter(1, 4, 4))
-    assert isinstance(read_pictures(pictures, ImageAdapter(1, 4, 4), most=8), CleanPictures)
+    with pytest.raises(InputError, match=r"7 usable images \(1 failed\)"):
+        read_images(pictures, ImageAdapter(1, 4, 4), most=7)
+    with pytest.raises(InputError, match="5 usable images"):
+        read_images(pictures[:5], ImageAdapter(1, 4, 4))
+    assert isinstance(read_images(pictures, ImageAdapter(1, 4, 4), most=8), CleanImages)

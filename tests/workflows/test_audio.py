@@ -14,13 +14,13 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import purify_audio
-from nip_audio.purification.files import FilePurifier, PlannedFile
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.judge import Judge
+from nip_audio.workflows.purify import purify_audio
+from nip_audio.workflows.purify_files import FilePurifier, PlannedFile
 
 
 class Shift(Purifier):
@@ -77,7 +77,7 @@ def test_what_works_on_samples_gives_the_waveform_directly(pretrained, audio, no
         (best,) = identify(pretrained, samples, top=1)
         assert (heard.speaker, heard.score) == (best.speaker, best.score)
         assert heard.verdict is None
-    assert result.renamed == (result.before.speaker != result.after.speaker)
+    assert result.speaker_changed == (result.before.speaker != result.after.speaker)
     assert 0 < result.cosine < 1
 
 
@@ -98,7 +98,7 @@ def test_a_purifier_that_changes_nothing_leaves_every_bit(pretrained, audio, lev
     result = purify_audio(pretrained, Shift(level, 0.0), audio, seed=0)
     assert torch.equal(result.samples, audio.samples)
     assert result.snr_db is None
-    assert result.renamed is False
+    assert result.speaker_changed is False
     assert result.before == result.after
     assert result.cosine == pytest.approx(1.0)
 
@@ -121,7 +121,7 @@ def test_the_seed_and_the_content_decide_and_not_the_name(pretrained, audio, noi
 
 def test_an_embedding_model_has_a_cosine_and_no_names(embedder, audio, noise):
     result = purify_audio(embedder, noise, audio, seed=0)
-    assert result.before.speaker is result.after.speaker is result.renamed is None
+    assert result.before.speaker is result.after.speaker is result.speaker_changed is None
     assert 0 < result.cosine < 1
     assert result.to_json()["before"]["score"] is None
 

@@ -1,4 +1,4 @@
-"""A model and its defence as one model: what an adaptive attacker attacks."""
+"""Combine a model and its defence into one model, which is what an adaptive attacker attacks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["DefendedModel", "defend"]
 def defend(
     model: InstrumentedModel, defence: Defence, *, generator: torch.Generator
 ) -> InstrumentedModel:
-    """Return the model with a defence before its network, or inside it.
+    """Return a model that applies a defence before its network or inside it.
 
     Args:
-        model: What is defended; its parts are shared, not copied.
-        defence: A ``Purifier``, gated or not, or a ``LayerDefence``.
-        generator: Source of the defence's randomness.
+        model: Model to defend; its parts are shared, not copied.
+        defence: A ``Purifier``, a ``GatedPurifier`` or a ``LayerDefence``.
+        generator: Random generator of the defence.
 
     Raises:
-        InputError: If the defence is of another kind, or does not fit the model.
-        LayerNotFoundError: If a layer that it changes is no module of the network.
+        InputError: If the defence is of another type, or does not fit the model.
+        LayerNotFoundError: If the defence changes a layer that the network does not have.
     """
     if isinstance(defence, LayerDefence):
         return LayerDefendedModel(model, defence, generator=generator)
@@ -36,5 +36,5 @@ def defend(
         return DefendedModel(model, defence, generator=generator)
     raise InputError(
         f"defence is a {type(defence).__name__}, expected a Purifier, a GatedPurifier or a "
-        "LayerDefence; make one by make_defence"
+        "LayerDefence; create one with make_defence"
     )

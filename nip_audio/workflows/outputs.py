@@ -1,4 +1,4 @@
-"""What is to be written where: refused before the first file is worked on, not at the tenth."""
+"""Check a plan of output files for conflicts before the first file is processed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["refuse_clashes"]
 def refuse_clashes(
     planned: Sequence[tuple[Path | str, Sequence[Path]]], *, what: str, force: bool
 ) -> None:
-    """Refuse a plan by which something would be lost.
+    """Refuse a plan in which a file would be overwritten by mistake.
 
     Args:
-        planned: Each source, and every file that is made of it, the main one first.
-        what: The sources, in words.
-        force: Do not mind what is there, unless it is a source.
+        planned: Each source with all files that are written for it, the main one first.
+        what: Word for the sources in messages, e.g. "recordings".
+        force: Whether existing files may be overwritten, except sources.
 
     Raises:
-        InputError: If two sources would become one file.
-        OutputError: If an output exists and ``force`` is false, or is a source itself.
+        InputError: If two sources have the same output.
+        OutputError: If an output exists and ``force`` is false, or is one of the sources.
     """
     claimed: dict[Path, Path | str] = {}
     originals = {Path(source).resolve() for source, _ in planned}
     for source, (written, *_) in planned:
         if written in claimed:
             raise InputError(
-                f"{claimed[written]} and {source} would both become {written}; rename one, or give "
-                "them in two runs, into two folders"
+                f"{claimed[written]} and {source} would both become {written}; rename one, or "
+                "process them in two runs with two output folders"
             )
         claimed[written] = source
     for output in (output for _, outputs in planned for output in outputs):

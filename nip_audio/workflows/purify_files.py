@@ -1,4 +1,7 @@
-"""Purify files and folders: a wav and a JSON sidecar for each, the originals untouched."""
+"""Purify audio files and folders; each result is a wav with a JSON sidecar.
+
+The originals are never modified.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +16,32 @@ from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, read_audio, write_audio
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.core.state import file_sha256, make_folder, require_new, write_atomic
 from nip_audio.errors import AudioError, InputError
-from nip_audio.evaluation.adversarial_files import read_back
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import (
-    PurifiedAudio,
-    PurifiedSamples,
-    describe,
-    hear,
-    purify_samples,
-)
-from nip_audio.purification.outputs import refuse_clashes
-from nip_audio.purification.plot import plot_purification
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.records import FLAGGED
+from nip_audio.workflows.attack import read_back
+from nip_audio.workflows.outputs import refuse_clashes
+from nip_audio.workflows.plot import plot_purification
+from nip_audio.workflows.purify import (
+    PurifiedAudio,
+    PurifiedSamples,
+    assess,
+    compare,
+    purify_samples,
+)
 
 __all__ = ["FilePurifier", "PlannedFile", "PurifiedFile", "plan_files"]
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A recording, and where its purified self goes.
+    """A recording to purify, and the paths of its outputs.
 
     Attributes:
-        source: The recording, as in ``Recording``.
-        written: The wav to write.
-        plot: Whether a picture is drawn, too.
+        source: Path of the recording, as in ``Recording``.
+        written: Path of the wav to write.
+        plot: Whether a plot is drawn, too.
     """
 
     source: Path | str
@@ -47,30 +50,30 @@ class PlannedFile:
 
     @property
     def sidecar(self) -> Path:
-        """The JSON beside the wav."""
+        """Path of the JSON sidecar beside the wav."""
         return self.written.with_suffix(".json")
 
     @property
-    def picture(self) -> Path:
-        """The PNG beside the wav."""
+    def plot_path(self) -> Path:
+        """Path of the plot beside the wav, a PNG."""
         return self.written.with_suffix(".png")
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """Every file to be written."""
-        return (self.written, self.sidecar, *([self.picture] if self.plot else []))
+        """Paths of all files to write."""
+        return (self.written, self.sidecar, *([self.plot_path] if self.plot else []))
 
 
 @dataclass(frozen=True)
 class PurifiedFile:
-    """What was written, as the sidecar has it.
+    """A purified file, as described in its sidecar.
 
     Attributes:
-        planned: From where to where.
-        original: The recording as it was read.
-        written_sha256: Of the wav's bytes.
+        planned: Paths of the recording and of its outputs.
+        original: Original recording, as it was read.
+        written_sha256: SHA-256 of the bytes of the written wav.
         model: Name of the model.
-        result: What changed, and what the model makes of it.
+        result: Changes of the recording, and predictions before and after.
     """
 
     planned: PlannedFile
@@ -80,7 +83,7 @@ class PurifiedFile:
     result: PurifiedAudio
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return the content of the sidecar as plain JSON values."""
         facts = {
             "source": str(self.planned.source),
             "source_sha256": self.original.sha256,
@@ -95,19 +98,19 @@ class PurifiedFile:
 
 @dataclass(frozen=True)
 class FilePurifier:
-    """Model, purifier and settings that a purified file depends on.
+    """Model, purifier and settings with which files are purified.
 
     Attributes:
-        pretrained: The model that is defended.
-        purifier: Its defence.
-        adapter: How files are read.
-        seed: As in ``purify_audio``.
-        judge: Detector, if there is one.
-        only_flagged: Whether the detector decides what is purified at all (gated purification);
-            all else is written as it was read, not a sample changed.
+        pretrained: Model to defend.
+        purifier: Purifier that is applied.
+        adapter: Adapter that reads the files.
+        seed: Seed of the purifier and the detector, as in ``purify_audio``.
+        judge: Detector that judges files before and after; None skips the verdict.
+        only_flagged: Whether only flagged files are purified (gated purification); the others are
+            written as they were read, without any change of a sample.
 
     Raises:
-        InputError: If the detector is to decide, and there is none.
+        InputError: If ``only_flagged`` is set without a detector.
     """
 
     pretrained: PretrainedModel
@@ -118,19 +121,19 @@ class FilePurifier:
     only_flagged: bool = False
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if self.only_flagged and self.judge is None:
             raise InputError(
                 "only flagged files are to be purified, but there is no detector to flag them; "
-                "pass a calibration (nip-audio calibrate makes one), or purify all"
+                "pass a calibration (nip-audio calibrate makes one), or purify all files"
             )
 
     def purify(self, planned: PlannedFile, *, force: bool = False) -> PurifiedFile:
-        """Read and purify one file, see ``purify_read``.
+        """Read and purify one file.
 
         Raises:
             AudioError: If the recording cannot be used; nothing is written then.
-            OutputError: As ``purify_read``.
+            OutputError: If an output exists and ``force`` is false, or cannot be written.
         """
         return self.purify_read(
             planned, read_audio(planned.source, self.adapter.settings), force=force
@@ -139,12 +142,12 @@ class FilePurifier:
     def purify_read(
         self, planned: PlannedFile, audio: Audio, *, force: bool = False
     ) -> PurifiedFile:
-        """Purify what was read. The written 16-bit file is read back, and that is judged.
+        """Purify a recording that was read; the written 16-bit file is read back and assessed.
 
         Raises:
             OutputError: If an output exists and ``force`` is false, or cannot be written.
         """
-        before = hear(self.pretrained, audio, seed=self.seed, judge=self.judge)
+        before = assess(self.pretrained, audio, seed=self.seed, judge=self.judge)
         if self.only_flagged and before.verdict not in FLAGGED:
             made = PurifiedSamples(audio.samples)
         else:
@@ -154,7 +157,7 @@ class FilePurifier:
             require_new(output, force=force)
         write_audio(planned.written, made.samples, audio.sample_rate_hz, force=force)
         written = read_back(planned.written, self.adapter.settings)
-        result = describe(
+        result = compare(
             *(self.pretrained, self.purifier, audio, before, made, written),
             seed=self.seed,
             judge=self.judge,
@@ -165,7 +168,7 @@ class FilePurifier:
         text = json.dumps(done.to_json(), indent=2, allow_nan=False) + "\n"
         write_atomic(planned.sidecar, text.encode(), force=force)
         if planned.plot:
-            plot_purification(self.pretrained, result, planned.picture, force=force)
+            plot_purification(self.pretrained, result, planned.plot_path, force=force)
         return done
 
     def purify_all(
@@ -175,15 +178,15 @@ class FilePurifier:
         force: bool = False,
         progress: Callable[[PlannedFile], None] = lambda planned: None,
     ) -> tuple[list[PurifiedFile], list[AudioError]]:
-        """Purify one file after the other; bad ones are left out and returned apart.
+        """Purify files one after the other; return the purified files and the errors of the others.
 
         Args:
-            planned: As ``plan_files`` returns them.
-            force: Overwrite.
-            progress: Called after each file.
+            planned: Files to purify, as returned by ``plan_files``.
+            force: Whether an existing file is overwritten.
+            progress: Function called after each file.
 
         Raises:
-            OutputError: As ``purify``.
+            OutputError: If an output exists and ``force`` is false, or cannot be written.
         """
         done, failures = [], []
         for file in planned:
@@ -198,26 +201,26 @@ class FilePurifier:
 def plan_files(
     inputs: Sequence[Path], out: Path, *, plot: bool = False, force: bool = False
 ) -> list[PlannedFile]:
-    """Say what will be written where, or refuse before anything is.
+    """Plan which file is written where, and refuse conflicts before anything is written.
 
-    A file goes to ``out`` itself; those of a folder keep their sub-folders below it. What lies in
-    ``out`` already is passed over if ``out`` lies in the folder: it is an earlier run's.
+    A single file is written to ``out`` itself; files of a folder keep their sub-folders below it.
+    If ``out`` lies inside an input folder, its files are skipped as results of an earlier run.
 
     Args:
-        inputs: Files and folders.
-        out: Folder for what is written.
-        plot: Plan pictures, too.
-        force: Do not mind what is there, unless it is an input.
+        inputs: Audio files and folders.
+        out: Folder for the outputs.
+        plot: Whether a plot is planned for each file, too.
+        force: Whether existing files may be overwritten, except inputs.
 
     Raises:
-        InputError: If there is no recording, or two would become one file.
+        InputError: If there is no recording, or two recordings have the same output.
         OutputError: If an output exists and ``force`` is false, or is one of the inputs.
     """
     sources = _sources(inputs, out)
     planned = [PlannedFile(source, out / relative, plot) for source, relative in sources]
     if not planned:
         raise InputError(
-            f"no audio file in {', '.join(map(str, inputs)) or 'nothing'}, expected wav, flac, ogg "
+            f"no audio file in {', '.join(map(str, inputs)) or 'no path'}, expected wav, flac, ogg "
             "or mp3; check the path"
         )
     written = [(file.source, file.outputs) for file in planned]
@@ -226,13 +229,13 @@ def plan_files(
 
 
 def _sources(inputs: Sequence[Path], out: Path) -> Iterable[tuple[Path, Path]]:
-    """Yield recordings and their names below ``out``."""
+    """Yield recordings and the paths of their outputs relative to ``out``."""
     for path in inputs:
         if not path.is_dir():
             yield path, _as_wav(Path(path.name))
             continue
         earlier = out.resolve() if path.resolve() in out.resolve().parents else None
-        # what is named here is the user's own, wherever its links lead
+        # links are followed, since the user named this folder
         for recording in walk_audio(path, follow_links=True):
             source = Path(recording.path)
             if earlier is None or earlier not in source.resolve().parents:
@@ -240,6 +243,6 @@ def _sources(inputs: Sequence[Path], out: Path) -> Iterable[tuple[Path, Path]]:
 
 
 def _as_wav(name: Path) -> Path:
-    """Replace the ending of audio; another ending is part of the name, as in ``take.1``."""
+    """Replace an audio suffix by ``.wav``; another suffix is part of the name, as in ``take.1``."""
     stem = name.stem if name.suffix.lower() in AUDIO_SUFFIXES else name.name
     return name.with_name(f"{stem}.wav")

@@ -32,7 +32,8 @@ class AttackGoal:
 
     Exactly one of four: to be identified as ``target``; by ``misidentify``, as anybody else than
     now; with ``speaker``, to be accepted as or rejected from that enrolled voice; with none of
-    these, no longer to be verified against the unattacked recording itself.
+    these, no longer to be verified against the unattacked recording itself, from whose maximum of
+    the cosine an attack first takes a small random step.
 
     Attributes:
         threshold: Cosine from which the system accepts; needed where something is verified.
@@ -83,7 +84,13 @@ class AttackGoal:
         else:
             with torch.no_grad():
                 voice = model.embed(Batch(samples[None]))[0]
-        return Verification(model, voice[None], threshold=self.threshold, goal=self.goal)
+        return Verification(
+            model,
+            voice[None],
+            threshold=self.threshold,
+            goal=self.goal,
+            self_reference=self.speaker is None,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ import pytest
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.files import FilePurifier
-from nip_audio.purification.flagged import own_purifier, purify_flagged
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.results import Results
 from nip_audio.screening.sources import FolderSource, ManifestSource
+from nip_audio.workflows.purify_files import FilePurifier
+from nip_audio.workflows.purify_flagged import purify_flagged, shipped_purifier
 
 
 @pytest.fixture
 def purifier(screener) -> FilePurifier:
-    return FilePurifier(screener.pretrained, own_purifier(screener.pretrained), screener.adapter)
+    return FilePurifier(
+        screener.pretrained, shipped_purifier(screener.pretrained), screener.adapter
+    )
 
 
 def write(out, *records: ScreenRecord) -> Results:
@@ -60,7 +62,7 @@ def test_an_id_does_not_lead_out_of_the_folder(purifier, folder, tmp_path, name)
     source = ManifestSource(
         tmp_path / "m.csv", [Recording(name, folder / "s1/take11.wav", "s1", (0, 12000))]
     )
-    with pytest.raises(InputError, match="is no name for a file"):
+    with pytest.raises(InputError, match="is not a valid file name"):
         purify_flagged(results, source, purifier, tmp_path / "purified")
 
 
@@ -77,4 +79,4 @@ def test_says_so_where_no_purifier_came_with_the_model(pretrained):
     data = {k: v for k, v in pretrained.card.data.items() if k != "purifier"}
     bare = PretrainedModel(replace(pretrained.card, data=data), pretrained.model)
     with pytest.raises(InputError, match="comes without a purifier"):
-        own_purifier(bare)
+        shipped_purifier(bare)

@@ -1,4 +1,4 @@
-"""Purify recordings: sound in, sound out, and what a model makes of the one and the other."""
+"""Purify recordings, and compare the model's predictions before and after."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 
 from nip_audio.audio.features import LogMel
 from nip_audio.audio.io import Audio, to_16_bits
+from nip_audio.audio.quality import snr_db
 from nip_audio.audio.resynthesis import ROUNDS, resynthesize
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
-from nip_audio.evaluation.quality import snr_db
 from nip_audio.models.enrolment import embed_audio
 from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import facts_of, measure, noise_generator
-from nip_audio.screening.measured import AGAIN, MeasuredFile
+from nip_audio.screening.measured import RETRY, MeasuredFile
 from nip_audio.screening.records import Verdict
 
 __all__ = [
-    "Heard",
+    "Assessment",
     "PurifiedAudio",
     "PurifiedSamples",
-    "describe",
-    "hear",
+    "assess",
+    "compare",
     "purify_audio",
     "purify_samples",
 ]
@@ -38,16 +38,16 @@ _FULL_SCALE = 32767 / 32768
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a model, and its detector, make of one recording.
+class Assessment:
+    """Prediction of a model, and verdict of its detector, for one recording.
 
     Attributes:
-        speaker: Whom the model names; None if it knows no speakers.
-        score: His: a logit or a cosine.
-        posterior: His share of a softmax over all speakers.
-        verdict: The detector's; None without a calibration.
-        distance: From clean audio, as the detector measures it.
-        distance_threshold: Flagged above it.
+        speaker: Predicted speaker; None if the model has no speakers.
+        score: Score of the predicted speaker: a logit or a cosine.
+        posterior: Softmax probability of the predicted speaker over all speakers.
+        verdict: Verdict of the detector; None without a calibration.
+        distance: Distance from clean audio as measured by the detector.
+        distance_threshold: Distance above which the detector flags a recording.
     """
 
     speaker: str | None = None
@@ -58,18 +58,19 @@ class Heard:
     distance_threshold: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return rounded plain values."""
+        """Return plain JSON values, rounded to 6 digits."""
         return _rounded(asdict(self))
 
 
 @dataclass(frozen=True)
 class PurifiedSamples:
-    """What a purifier makes of one recording, before it is rounded to 16 bits.
+    """Output of a purifier for one recording, before it is rounded to 16 bits.
 
     Attributes:
-        samples: (N,) in [-1, 1].
-        asked: (F, T) spectrogram that the purifier asked for; None of one that works on samples.
-        rounds: Corrections on the way back from the spectrogram; None without such a way.
+        samples: (N,) samples in [-1, 1].
+        asked: (F, T) spectrogram that the purifier requested; None for a purifier of waveforms.
+        rounds: Number of corrections in the resynthesis from the spectrogram; None for a purifier
+            of waveforms.
     """
 
     samples: Tensor
@@ -79,25 +80,26 @@ class PurifiedSamples:
 
 @dataclass(frozen=True)
 class PurifiedAudio:
-    """A purified recording, judged as the 16-bit file that holds it.
+    """A purified recording, assessed as the 16-bit file that holds it.
 
     Attributes:
-        samples: (N,) in [-1, 1], exactly what the file holds.
-        sample_rate_hz: Their rate, which is the model's.
-        purifier: The purifier's settings.
-        seed: Of its randomness and the detector's noise.
-        model_id: The model.
-        before: What the model makes of the original.
-        after: The same of ``samples``.
-        cosine: Between the embeddings of the two.
-        snr_db: Ratio of the original to what changed; None if nothing did.
-        clipped_samples: Samples at full scale that were not there before.
-        rounds: Corrections on the way back from the spectrogram; None of a purifier that works on
-            samples.
-        change_asked: Mean absolute change of the spectrogram that the purifier asked for, in units
-            of the model's input; None likewise.
-        change_missed: Mean absolute difference of the samples' own spectrogram to it: not every
-            spectrogram is one of a sound with the original's phase. None likewise.
+        samples: (N,) samples in [-1, 1], exactly as in the file.
+        sample_rate_hz: Sample rate of the recording and of the model.
+        purifier: Settings of the purifier.
+        seed: Seed of the purifier's randomness and the detector's noise.
+        model_id: Identity of the model.
+        before: Prediction and verdict for the original.
+        after: Prediction and verdict for ``samples``.
+        cosine: Cosine between the embeddings of the original and of ``samples``.
+        snr_db: Ratio of the original to the change, in decibels; None if nothing changed.
+        clipped_samples: Number of samples at full scale that were not so before.
+        rounds: Number of corrections in the resynthesis from the spectrogram; None for a purifier
+            of waveforms.
+        change_asked: Mean absolute change of the spectrogram that the purifier requested, in units
+            of the model's input; None for a purifier of waveforms.
+        change_missed: Mean absolute difference between the requested spectrogram and that of
+            ``samples``, since not every spectrogram belongs to a waveform with the original's
+            phase; None for a purifier of waveforms.
         spectrogram_before: (F, T) model input of the original.
         spectrogram_after: (F, T) model input of ``samples``.
     """
@@ -107,8 +109,8 @@ class PurifiedAudio:
     purifier: Mapping[str, Any]
     seed: int
     model_id: str
-    before: Heard
-    after: Heard
+    before: Assessment
+    after: Assessment
     cosine: float
     snr_db: float | None
     clipped_samples: int
@@ -119,20 +121,20 @@ class PurifiedAudio:
     spectrogram_after: Tensor
 
     @property
-    def renamed(self) -> bool | None:
-        """Whether the model names another speaker now; None if it knows none."""
+    def speaker_changed(self) -> bool | None:
+        """Whether the predicted speaker has changed; None if the model has no speakers."""
         if self.before.speaker is None:
             return None
         return self.before.speaker != self.after.speaker
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: all but samples and spectrograms."""
+        """Return everything except samples and spectrograms as plain JSON values."""
         return _rounded(
             {
                 "purifier": dict(self.purifier),
                 "before": self.before.to_json(),
                 "after": self.after.to_json(),
-                "renamed": self.renamed,
+                "renamed": self.speaker_changed,
                 "cosine": self.cosine,
                 "snr_db": self.snr_db,
                 "clipped_samples": self.clipped_samples,
@@ -155,25 +157,26 @@ def purify_audio(
     judge: Judge | None = None,
     rounds: int = ROUNDS,
 ) -> PurifiedAudio:
-    """Purify one recording in memory; its samples are those of the 16-bit file it would become.
+    """Purify one recording in memory; the result has the samples of the 16-bit file it would be.
 
     Args:
-        pretrained: The model that is defended.
-        purifier: Its defence.
-        audio: Recording at the model's rate, of any length.
-        seed: With the recording's content, seeds the purifier, so that neither order nor name
-            changes the result. Whoever knows the seed can work out a random purifier's draws.
-        judge: Detector that judges both recordings; None judges neither.
-        rounds: As in ``resynthesize``, for purifiers that work on the spectrogram.
+        pretrained: Model to defend.
+        purifier: Purifier that is applied.
+        audio: Recording at the model's sample rate, of any length.
+        seed: Seed of the purifier, combined with the content of the recording, so that neither
+            order nor name affects the result. Anyone who knows the seed can compute the draws of a
+            random purifier.
+        judge: Detector that judges the recording before and after; None skips the verdict.
+        rounds: Number of corrections in ``resynthesize``, for a purifier of spectrograms.
 
     Raises:
-        InputError: If the purifier works on a spectrogram that is no ``LogMel``, or the recording
-            is at another rate.
+        InputError: If the purifier works on model input that is not a ``LogMel`` spectrogram, or
+            the recording has another sample rate.
     """
-    before = hear(pretrained, audio, seed=seed, judge=judge)
+    before = assess(pretrained, audio, seed=seed, judge=judge)
     made = purify_samples(pretrained, purifier, audio, seed=seed, rounds=rounds)
     written = replace(audio, samples=to_16_bits(made.samples))
-    return describe(pretrained, purifier, audio, before, made, written, seed=seed, judge=judge)
+    return compare(pretrained, purifier, audio, before, made, written, seed=seed, judge=judge)
 
 
 @torch.no_grad()
@@ -185,11 +188,11 @@ def purify_samples(
     seed: int,
     rounds: int = ROUNDS,
 ) -> PurifiedSamples:
-    """Return purified samples that no model has heard yet; see ``purify_audio``."""
+    """Purify one recording without assessing it; arguments are those of ``purify_audio``."""
     if audio.sample_rate_hz != pretrained.card.sample_rate_hz:
         raise InputError(
             f"the recording is at {audio.sample_rate_hz} Hz, this model expects "
-            f"{pretrained.card.sample_rate_hz} Hz; read it with that rate"
+            f"{pretrained.card.sample_rate_hz} Hz; read it at that rate"
         )
     model, samples = pretrained.model, audio.samples
     generator = noise_generator(seed, audio.content_sha256)
@@ -199,8 +202,8 @@ def purify_samples(
     if not isinstance(model.front_end, LogMel):
         raise InputError(
             f"{purifier.name} works on the model's input, which comes from "
-            f"{type(model.front_end).__name__}, expected LogMel: no way back to sound is known; "
-            "choose a purifier that works on samples"
+            f"{type(model.front_end).__name__}, expected LogMel: other input cannot be converted "
+            "back to a waveform; choose a purifier that works on waveforms"
         )
     if purifier.before is not None:
         samples = purifier.before.purify(Batch(samples[None]), generator=generator).x[0]
@@ -211,28 +214,28 @@ def purify_samples(
 
 
 @torch.no_grad()
-def describe(
+def compare(
     pretrained: PretrainedModel,
     purifier: Purifier,
     audio: Audio,
-    before: Heard,
+    before: Assessment,
     made: PurifiedSamples,
     written: Audio,
     *,
     seed: int,
     judge: Judge | None = None,
 ) -> PurifiedAudio:
-    """Compare a recording with what was written of its purified self.
+    """Compare a recording with the purified recording that was written.
 
     Args:
-        pretrained: The model.
-        purifier: What purified it.
-        audio: The original.
-        before: What was heard in it.
-        made: What the purifier made.
-        written: What the 16-bit file of it holds.
-        seed: Of the purifier and the detector, whose noise is the same for both recordings.
-        judge: Detector, if there is one.
+        pretrained: Model to defend.
+        purifier: Purifier that was applied.
+        audio: Original recording.
+        before: Prediction and verdict for the original.
+        made: Output of the purifier.
+        written: Purified recording, as read back from its 16-bit file.
+        seed: Seed of the purifier and of the detector, whose noise is the same for both recordings.
+        judge: Detector that judges the purified recording; None skips the verdict.
     """
     old, new = (pretrained.model.to_input(Batch(a.samples[None])).x[0] for a in (audio, written))
     voices = [embed_audio(pretrained, a.samples) for a in (audio, written)]
@@ -245,8 +248,8 @@ def describe(
         seed=seed,
         model_id=pretrained.model_id,
         before=before,
-        # under the noise of the original: a verdict must not turn by other draws alone
-        after=hear(pretrained, replace(written, sha256=audio.sha256), seed=seed, judge=judge),
+        # use the noise of the original: a verdict must not change through other draws alone
+        after=assess(pretrained, replace(written, sha256=audio.sha256), seed=seed, judge=judge),
         cosine=float(voices[0] @ voices[1]),
         snr_db=snr_db(audio.samples, written.samples) if changed else None,
         clipped_samples=int((_at_full_scale(written) & ~_at_full_scale(audio)).sum()),
@@ -259,21 +262,28 @@ def describe(
 
 
 @torch.no_grad()
-def hear(
+def assess(
     pretrained: PretrainedModel, audio: Audio, *, seed: int, judge: Judge | None = None
-) -> Heard:
-    """Tell what a model, and its detector if there is one, make of a recording."""
-    heard = Heard()
+) -> Assessment:
+    """Predict the speaker of a recording, and judge it if there is a detector.
+
+    Args:
+        pretrained: Model that predicts the speaker.
+        audio: Recording at the model's sample rate.
+        seed: Seed of the detector's noise, combined with the content of the recording.
+        judge: Detector that judges the recording; None skips the verdict.
+    """
+    found = Assessment()
     if pretrained.model.head is not None:
         (best,) = identify(pretrained, audio.samples, top=1)
-        heard = Heard(best.speaker, best.score, best.posterior)
+        found = Assessment(best.speaker, best.score, best.posterior)
     if judge is None:
-        return heard
+        return found
     known = judge.calibration
     measurement = measure(pretrained, audio, known.config, names=known.names, seed=seed)
-    record = judge.judge(MeasuredFile("", None, AGAIN, facts_of(audio), measurement))
+    record = judge.judge(MeasuredFile("", None, RETRY, facts_of(audio), measurement))
     return replace(
-        heard,
+        found,
         verdict=record.verdict,
         distance=record.distance,
         distance_threshold=record.distance_threshold,

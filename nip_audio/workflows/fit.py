@@ -1,4 +1,4 @@
-"""Fit defences to a model on clean recordings or pictures of one's own; no labels are needed."""
+"""Fit defences to a model on clean recordings or images; no labels are needed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.benign import Benign
 from nip_audio.purifiers.guided_training import GuidedSettings, Progress, train_guided
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
+from nip_audio.workflows.clean_data import Benign
 
-__all__ = ["GUIDED_ON_PICTURES", "fit_guided", "fit_neurons", "fit_pool", "fit_sparse_coding"]
+__all__ = ["GUIDED_ON_IMAGES", "fit_guided", "fit_neurons", "fit_pool", "fit_sparse_coding"]
 
-GUIDED_ON_PICTURES = GuidedSettings(raw_share=0.0, eps_input=(1 / 255, 12 / 255), input_weight=10.0)
-"""Of pictures the raw input is the model's own, which leaves one level to attack; the strengths are
-for colours, grey digits take more."""
+GUIDED_ON_IMAGES = GuidedSettings(raw_share=0.0, eps_input=(1 / 255, 12 / 255), input_weight=10.0)
+"""Settings of a guided purifier of images. Raw input and model input are the same for images, so
+that one level is attacked; the strengths suit colour images, grey digits need larger ones."""
 
 
 def fit_guided(
@@ -34,23 +34,24 @@ def fit_guided(
     checkpoint: Path | None = None,
     progress: Progress = lambda step, loss, kept: None,
 ) -> GuidedNip:
-    """Train a guided purifier.
+    """Train a guided purifier on benign items.
 
     Args:
-        pretrained: What it is to defend.
-        benign: Like what is to come; a purifier of sound takes any length, whatever the crops'.
-        settings: Of the training.
-        batch_size: Items a step.
-        start: Purifier of the same model to go on from.
-        checkpoint: File by which an interrupted training goes on.
-        progress: Called after each step.
+        pretrained: Model to defend.
+        benign: Source of benign items like those expected in use; a purifier of recordings accepts
+            any length, whatever the length of the crops.
+        settings: Settings of the training.
+        batch_size: Number of items per step.
+        start: Purifier of the same model to continue from; None starts from an untrained network.
+        checkpoint: File from which an interrupted training is resumed; None writes none.
+        progress: Function called after each step.
 
     Raises:
-        InputError: If a batch would hold fewer than two items.
-        ResumeError: If the checkpoint is of another training.
+        InputError: If ``batch_size`` is below 2.
+        ResumeError: If the checkpoint belongs to another training.
     """
     if batch_size < 2:
-        raise InputError(f"batch_size is {batch_size}, expected ≥ 2")
+        raise InputError(f"batch_size is {batch_size}, expected ≥ 2; 32 is usual")
     card = pretrained.card
     return train_guided(
         pretrained.model,
@@ -77,21 +78,21 @@ def fit_pool(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> NipPool:
-    """Fit the published NIP's pool of inverse perturbations.
+    """Fit the pool of inverse perturbations of the published NIP (NIP, Algorithm 2).
 
     Args:
-        pretrained: What it is to defend.
-        benign: Like what is to come; of sound a candidate is repeated or cut to the length of an
-            input.
-        settings: Of the method.
-        candidates: Items, each of which gives one candidate.
-        layer: Whose neurons are looked at; None is the last of the model's default taps.
-        batch_size: Items at a time.
-        seed: Of what is drawn.
-        progress: Called with the number of candidates made.
+        pretrained: Model to defend.
+        benign: Source of benign items like those expected in use; for recordings, a candidate is
+            repeated or cut to the length of an input.
+        settings: Settings of the pool.
+        candidates: Number of items, each of which gives one candidate.
+        layer: Name of the tapped layer; None is the last of the model's default taps.
+        batch_size: Number of items processed at a time.
+        seed: Seed of the draw of items.
+        progress: Function called with the number of candidates done.
 
     Raises:
-        InputError: If a number makes no sense.
+        InputError: If a number is out of range.
     """
     return NipPool.fit(
         pretrained.model,
@@ -114,20 +115,20 @@ def fit_neurons(
     batch_size: int = 32,
     seed: int = 0,
 ) -> NeuronSelecting:
-    """Select the neurons of each of the model's own classes.
+    """Select the neurons of each class of the model, for neuron selecting (NS).
 
     Args:
-        pretrained: What it is to defend.
-        benign: Of the model's own speakers or kinds of pictures.
-        share: Of the neurons of a layer that a class selects.
-        layers: Whose neurons; None is the model's default taps.
-        items: How many; a class that none of them is named as selects all neurons.
-        batch_size: Items at a time.
-        seed: Of what is drawn.
+        pretrained: Model to defend.
+        benign: Source of benign items of the model's own speakers or classes.
+        share: Share of the neurons of a layer that a class selects.
+        layers: Names of the layers; None uses the model's default taps.
+        items: Number of items; a class that is never predicted selects all neurons.
+        batch_size: Number of items processed at a time.
+        seed: Seed of the draw of items.
 
     Raises:
-        InputError: If a number makes no sense, or the model names no classes.
-        LayerNotFoundError: If a layer is no module of the network.
+        InputError: If a number is out of range, or the model predicts no classes.
+        LayerNotFoundError: If a layer is not a module of the network.
     """
     return NeuronSelecting.fit(
         pretrained.model,
@@ -146,17 +147,17 @@ def fit_sparse_coding(
     batch_size: int = 32,
     seed: int = 0,
 ) -> StratifiedSparseCoding:
-    """Learn the dictionary of the baseline STL.
+    """Learn the dictionary of the baseline STL (stratified sparse coding).
 
     Args:
-        pretrained: Whose input is to be rebuilt.
-        benign: Like what is to come.
-        items: Whose patches are learned from.
-        batch_size: Items at a time.
-        seed: Of what is drawn and learned.
+        pretrained: Model whose input is rebuilt.
+        benign: Source of benign items like those expected in use.
+        items: Number of items from which patches are drawn.
+        batch_size: Number of items processed at a time.
+        seed: Seed of the draw of items and patches, and of the learning.
 
     Raises:
-        InputError: If a number makes no sense, or nearly everything is flat.
+        InputError: If a number is out of range, or nearly all patches are flat.
     """
     return StratifiedSparseCoding.fit(
         _inputs(pretrained, benign, items, batch_size=batch_size, seed=seed),
@@ -169,7 +170,7 @@ def fit_sparse_coding(
 def _inputs(
     pretrained: PretrainedModel, benign: Benign, count: int, *, batch_size: int, seed: int
 ) -> Iterator[Batch]:
-    """Draw items, as model input."""
+    """Draw items, and yield them in batches of model input."""
     if batch_size < 1 or count < 1:
         raise InputError(
             f"batch_size is {batch_size} and the number of items {count}, expected at least 1 each"
