@@ -24,9 +24,10 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-# one thread a process, and as many processes as there are cores, up to four: each needs a gigabyte or two
+# One thread a process, and as many processes as there are cores, up to four: each needs a gigabyte
+# or two. Files of tests stay together, as far as no process runs out of work.
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # docs/results from studies/results
 pages: $(VENV)/.dev

@@ -45,9 +45,10 @@ from nip_audio.audio.manifest import read_recordings
 from nip_audio.core.state import _content_sha256
 from nip_audio.errors import NipAudioError, ResumeError
 from nip_audio.evaluation.adversarial_sets import _read_manifest
+from nip_audio.models.cards import read_card
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.plda import Plda
-from nip_audio.models.pretrained import _checked_yaml, load_pretrained, read_card
+from nip_audio.models.pretrained import _checked_yaml, load_pretrained
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.journal import Journal, to_line
 from nip_audio.screening.measured import FileFacts, MeasuredFile, Measurement, TriggerEvidence

@@ -1,4 +1,4 @@
-"""Typed errors. Every text says what was got, what was expected and what to do about it."""
+"""Define the typed errors. Every message says what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class NipAudioError(Exception):
-    """Base of every error the toolkit raises on purpose."""
+    """Base class of all errors that the toolkit raises on purpose."""
 
 
 class InputError(NipAudioError, ValueError):
@@ -33,16 +33,16 @@ class InputError(NipAudioError, ValueError):
 
 
 class FileError(NipAudioError):
-    """A file cannot be used as what it should be.
+    """A file cannot be used.
 
     Attributes:
-        code: Stable machine-readable kind, e.g. ``"empty"`` or ``"too_short"``.
-        found: What the file turned out to be.
-        remedy: What the user can do.
+        code: Stable machine-readable code, such as ``"empty"`` or ``"too_short"``.
+        found: What is wrong with the file, in words.
+        remedy: What the user can do about it, in words.
     """
 
     def __init__(self, path: object, *, code: str, found: str, remedy: str) -> None:
-        """Build the text ``<path>: <found>; <remedy>``."""
+        """Build the message ``<path>: <found>; <remedy>``."""
         super().__init__(f"{path}: {found}; {remedy}")
         self.code = code
         self.found = found
@@ -54,55 +54,55 @@ class AudioError(FileError):
 
 
 class ImageError(FileError):
-    """A file cannot be used as a picture."""
+    """A file cannot be used as an image."""
 
 
 class LayerNotFoundError(NipAudioError, KeyError):
     """A layer name does not exist in the model."""
 
     def __str__(self) -> str:
-        """Return the plain text; ``KeyError`` would show its repr."""
+        """Return the plain message; ``KeyError`` would show its repr."""
         return str(self.args[0])
 
 
 class StateError(NipAudioError):
-    """Something fitted cannot be saved, loaded or used with this model."""
+    """A fitted state, such as a calibration, cannot be saved, loaded or used with this model."""
 
 
 class ModelCardError(StateError):
-    """A pretrained directory or its card is missing, malformed or of another version."""
+    """A pretrained model's folder or card is missing, malformed or of another version."""
 
 
 class HashMismatchError(StateError):
-    """A file's SHA-256 differs from the one on record."""
+    """A file's SHA-256 differs from the recorded one."""
 
 
 class UnsafeYamlError(StateError):
-    """A hyperparameter file asks for something a model description never needs."""
+    """A hyperparameter file contains something that a model description never needs."""
 
 
 class CalibrationError(NipAudioError):
-    """The clean audio given cannot calibrate a detector."""
+    """A detector cannot be calibrated on the given clean files."""
 
 
 class EnrolmentError(NipAudioError):
-    """An enrolment is missing, belongs to another model or lacks the speaker."""
+    """An enrolment is missing, belongs to another model or does not contain the speaker."""
 
 
 class AttackError(NipAudioError):
-    """An attack is unknown, cannot apply, or broke its own promise."""
+    """An attack is unknown, cannot be applied, or returned something outside its contract."""
 
 
 class OutputError(NipAudioError):
-    """An output exists already or cannot be written."""
+    """An output already exists or cannot be written."""
 
 
 class RemoteError(NipAudioError):
-    """A classifier on a URL cannot be asked, or does not answer as was agreed."""
+    """A classifier on a URL cannot be queried, or its answer does not follow the protocol."""
 
 
 class ResumeError(OutputError):
-    """A run cannot be continued because something it depends on has changed."""
+    """A run cannot be resumed because something that it depends on has changed."""
 
 
 class MissingDependencyError(NipAudioError, ImportError):
@@ -110,4 +110,7 @@ class MissingDependencyError(NipAudioError, ImportError):
 
 
 class TemplateEmptyWarning(UserWarning):
-    """A pool of inverse perturbations cannot tell its inputs apart; it works, but is not NIP."""
+    """A pool of inverse perturbations gives the same one to all inputs.
+
+    The purifier still works, but it is not neuron-level inverse perturbation (NIP).
+    """

@@ -58,12 +58,13 @@ _EXTRAS = {
     "scale": "screen --engine ray",
 }
 _PAIR = (
-    "install torch and torchaudio together from one place (pip install 'torch>=2.13' "
+    "reinstall torch and torchaudio as a pair, from the same place (pip install 'torch>=2.13' "
     "'torchaudio>=2.11.1'); a CPU-only torch needs the CPU-only torchaudio"
 )
 _REMEDIES = {
     "torch": _PAIR,
     "torchaudio": _PAIR,
+    "torchvision": _PAIR,
     "soundfile": "pip install --force-reinstall soundfile, or install the system's libsndfile",
 }
 _IMPORT = """

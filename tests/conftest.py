@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,12 @@ def find_data_root(value: str | None) -> Path:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     return find_data_root(os.environ.get(DATA_VARIABLE))
+
+
+@pytest.fixture(autouse=True)
+def same_global_numbers() -> None:
+    """Whichever tests ran before in this process: their order is that of whoever has time."""
+    torch.manual_seed(1)
 
 
 @pytest.fixture
@@ -222,10 +230,10 @@ def screener(pretrained: PretrainedModel, calibration: Calibration) -> Screener:
     return Screener(pretrained, Judge(calibration, 0.05), WaveformAdapter())
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three speakers, three takes each (not the calibration's), and one flat file."""
-    root = tmp_path / "enrolment"
+@pytest.fixture(scope="session")
+def voices_to_screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``folder`` is copied from; only to be read."""
+    root = tmp_path_factory.mktemp("voices")
     for speaker in range(3):
         for take in range(10, 13):
             path = root / f"s{speaker}" / f"take{take}.wav"
@@ -233,6 +241,12 @@ def folder(tmp_path: Path) -> Path:
             soundfile.write(path, synthetic_voice(speaker, take), RATE_HZ, "PCM_16")
     soundfile.write(root / "lonely.flac", synthetic_voice(5, 20), RATE_HZ)
     return root
+
+
+@pytest.fixture
+def folder(voices_to_screen: Path, tmp_path: Path) -> Path:
+    """Three speakers, three takes each (not the calibration's), and one flat file."""
+    return Path(shutil.copytree(voices_to_screen, tmp_path / "enrolment"))
 
 
 # --- a corpus of synthetic voices with roles, and a system that knows them, to evaluate ---
@@ -266,11 +280,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, voice: Callable) -> Path:
     return root
 
 
-@pytest.fixture
-def write_config(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
-    """Write a configuration; what is given replaces the usual."""
+@pytest.fixture(scope="session")
+def write_config_to(corpus: Path) -> Callable[..., Path]:
+    """Write a configuration into a folder; what else is given replaces the usual."""
 
-    def write(**changes: object) -> Path:
+    def write(folder: Path, **changes: object) -> Path:
         data = {
             "title": "synthetic",
             "data": {"root": str(corpus), "split": str(corpus / "split.csv")},
@@ -282,11 +296,16 @@ def write_config(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
             ],
             **changes,
         }
-        path = tmp_path / "config.yaml"
+        path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(data))
         return path
 
     return write
+
+
+@pytest.fixture
+def write_config(tmp_path: Path, write_config_to: Callable[..., Path]) -> Callable[..., Path]:
+    return partial(write_config_to, tmp_path)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_model_whose_weights_were_changed_is_a_problem(
 
 @pytest.mark.parametrize("module", ["torch", "torchaudio._extension"])
 def test_remedy_for_the_pair_names_both(module: str) -> None:
-    assert "torch and torchaudio together" in import_remedy(module)
+    assert "torch and torchaudio as a pair" in import_remedy(module)
 
 
 def _doctor(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.attacks.objectives import Objective
+from nip_audio.attacks.start import first_step, private, rows_to_move
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import AttackError, InputError
 
@@ -201,13 +202,19 @@ class Attack(ABC):
     the system (weights frozen, evaluation mode, global generators seeded and restored), runs,
     checks the promises (ε, bounds, no NaN), and reports norms and costs.
 
+    An attack whose first step follows a slope at the input gets nowhere from a point that has none,
+    as the maximum of a cosine to the recording itself. There it starts from a small random step,
+    inside its ε; FGSM is then R+FGSM (Tramèr et al. 2018). See ``start.rows_to_move``.
+
     Attributes:
         white_box: Whether it needs gradients.
         norm: What bounds the change.
+        shared: Whether all items of a batch get the same change.
     """
 
     white_box: ClassVar[bool]
     norm: ClassVar[Norm]
+    shared: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -224,6 +231,11 @@ class Attack(ABC):
         """Inputs scored an item, on average, after which the system answers no more."""
         return None
 
+    @property
+    def starts_at_input(self) -> bool:
+        """Whether its first step follows a slope at the input itself, not at a random point."""
+        return False
+
     def settings(self) -> dict[str, Any]:
         """Return name and everything the result depends on, as plain JSON values."""
         return {"name": self.name, **asdict(self)}
@@ -231,6 +243,12 @@ class Attack(ABC):
     @abstractmethod
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         """Return the examples, shaped like ``system.batch.x``; the padding does not matter."""
+
+    def _first_step(
+        self, batch: Batch, bounds: Bounds, generator: torch.Generator
+    ) -> tuple[Attack, Tensor]:
+        """Take the random step off an input without slope: the attack left, and its start."""
+        return first_step(self, batch, bounds, generator)
 
     def __call__(
         self, objective: Objective, batch: Batch, *, generator: torch.Generator
@@ -251,9 +269,12 @@ class Attack(ABC):
         with torch.enable_grad(), _borrowed(objective, generator):
             system = System(objective, batch, max_queries=self.query_limit)
             clean = system.batch.x
-            if self.white_box:
-                _require_gradient(system)
-            x = self._run(system, generator=generator).detach().to(clean.dtype)
+            rows = rows_to_move(self, system, generator)
+            x = clean.clone()
+            if len(rows) < len(batch):
+                x = self._run(system, generator=generator).detach().to(clean.dtype)
+            if rows:
+                x[rows] = self._run_moved(system, rows, generator)
             adversarial = batch.with_x(batch.with_x(x).masked())
             self._keep_promise(adversarial.x, clean, system.bounds)
             # judged in evaluation mode too: a forward pass in training mode moves batch statistics
@@ -272,6 +293,23 @@ class Attack(ABC):
             seconds=time.perf_counter() - started,
         )
 
+    def _run_moved(self, system: System, rows: list[int], generator: torch.Generator) -> Tensor:
+        """Run on some items from a random step beside them: (R, *S)."""
+        lengths = None if system.batch.lengths is None else system.batch.lengths[rows]
+        clean = Batch(system.batch.x[rows], lengths)
+        every = len(rows) == len(system.batch)
+        objective = system.objective if every else system.objective.select(rows)
+        attack, start = self._first_step(clean, system.bounds, private(generator))
+        moved = System(objective, clean.with_x(start), max_queries=self.query_limit)
+        x = attack._run(moved, generator=generator).detach().to(start.dtype)
+        system.add_cost(moved)
+        # where the attack made nothing of its start, the item stays as it is
+        x = clean.with_x(x).masked()
+        idle = (x == start).flatten(1).all(dim=1)
+        if bool(idle.any()):
+            idle &= ~objective.succeeded(clean.with_x(x))
+        return torch.where(idle.reshape(-1, *[1] * (x.dim() - 1)), clean.x, x)
+
     def _keep_promise(self, x: Tensor, clean: Tensor, bounds: Bounds) -> None:
         if x.shape != clean.shape or not bool(x.isfinite().all()):
             raise AttackError(f"{self.name} returned {tuple(x.shape)} with values not finite")
@@ -282,22 +320,6 @@ class Attack(ABC):
             )
         if float(x.min()) < bounds.low or float(x.max()) > bounds.high:
             raise AttackError(f"{self.name} left the bounds [{bounds.low}, {bounds.high}]")
-
-
-def _require_gradient(system: System) -> None:
-    x = system.batch.x.clone().requires_grad_(True)
-    logits = system.objective.logits(system.batch.with_x(system.batch.with_x(x).masked()))
-    weights = torch.arange(1, logits.shape[1] + 1, device=logits.device)  # any class will do
-    gradient = (
-        torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
-        if logits.requires_grad
-        else None
-    )
-    if gradient is None or not bool(gradient.abs().sum() > 0):
-        raise AttackError(
-            "the system gives no gradient at this input, which a white-box attack needs; attack a "
-            "differentiable model, or use a black-box attack"
-        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 from nip_audio.attacks._art import margin_of
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
 from nip_audio.attacks.objectives import Verification
+from nip_audio.attacks.start import break_ties
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import AttackError
 
@@ -29,6 +30,9 @@ class Fakebob(Attack):
     soon as it fools, and costs at most ``steps`` · (``samples`` + 1) queries. Behind a threshold,
     as of verification or an open set, the margin needs the threshold's value: an attacker who does
     not know it finds it by ``estimate_threshold`` first.
+
+    A recording that is attacked against itself is first moved by a random step, and an estimate of
+    exactly zero at the start counts as a random direction: the gradient itself is not asked.
 
     Deviation: the learning rate is halved after five iterations without a new best margin; the
     authors' program compares the last of five losses with the first.
@@ -83,13 +87,18 @@ class Fakebob(Attack):
         """ε."""
         return self.eps
 
+    @property
+    def starts_at_input(self) -> bool:
+        """Yes: it first estimates the slope at the input."""
+        return True
+
     @torch.no_grad()
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         clean = system.batch.x
         x = clean.clone()
         search = _Search(self, len(clean))
         velocity = torch.zeros_like(clean)
-        for _ in range(self.steps):
+        for step in range(self.steps):
             rows = [i for i in range(len(clean)) if search.active[i]]
             reached = margins(system, x[rows], rows)
             search.judge(rows, reached)
@@ -99,6 +108,8 @@ class Fakebob(Attack):
             gradient = nes_gradient(
                 system, x[rows], rows, samples=self.samples, sigma=self.sigma, generator=generator
             )
+            if step == 0:
+                gradient = break_ties(gradient, generator)
             velocity[rows] = self.momentum * velocity[rows] + (1 - self.momentum) * gradient
             rate = search.rate[rows].to(clean).reshape(-1, *[1] * (clean.dim() - 1))
             moved = x[rows] + rate * velocity[rows].sign()

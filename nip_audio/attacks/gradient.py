@@ -27,6 +27,10 @@ class GradientAttack(Attack):
     over ``draws`` random changes of the example (Athalye et al. 2018): a gain of ±3 dB and white
     noise of ε/2 rms, so that it survives what happens to it on its way.
 
+    Where the input has no slope, as a recording has none that is attacked against itself, the first
+    three begin with a small random step: FGSM is then R+FGSM, a random step of α and one of ε − α
+    along the gradient (Tramèr et al. 2018). See ``start.rows_to_move``.
+
     Settings default to those of SpeakerGuard: 10 steps of ε/5.
 
     Deviation: Foolbox's MI-FGSM gathers the signs of gradients; the paper gathers gradients divided
@@ -72,6 +76,11 @@ class GradientAttack(Attack):
     def limit(self) -> float:
         """ε."""
         return self.eps
+
+    @property
+    def starts_at_input(self) -> bool:
+        """Yes but for PGD and EOT, which start at a random point."""
+        return self.method in ("fgsm", "bim", "mi-fgsm")
 
     def settings(self) -> dict[str, Any]:
         """Return name and settings; FGSM has no steps to speak of."""

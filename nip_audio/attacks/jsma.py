@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nip_audio.attacks._art import Goal, attack_items, evasion, seeded_globals
 from nip_audio.attacks.base import Attack, Norm, System
+from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import AttackError
 
 __all__ = ["Jsma"]
@@ -22,6 +23,8 @@ class Jsma(Attack):
 
     Each step raises the two values to which the attacker's margin is most sensitive. It stops at
     the first example that fools; where none does, the item stays as it is.
+
+    Where the input has no slope, the first pair is drawn at random, and counts towards ``gamma``.
 
     Deviation: the saliency is the gradient of the margin between the class in question and its
     nearest rival; ART's is that of a target's logit alone, drawn at random if there is none.
@@ -52,6 +55,35 @@ class Jsma(Attack):
     def name(self) -> str:
         """Name in the registry."""
         return "jsma"
+
+    @property
+    def starts_at_input(self) -> bool:
+        """Yes: its first pair of values has the steepest slopes at the input."""
+        return True
+
+    def _first_step(
+        self, batch: Batch, bounds: Bounds, generator: torch.Generator
+    ) -> tuple[Attack, Tensor]:
+        """Move two values drawn at random by theta: to move all a little is not for an L0 attack.
+
+        Raises:
+            AttackError: If gamma allows no more than these two.
+        """
+        items = [batch.item(index) for index in range(len(batch))]
+        gamma = self.gamma - 2 / min(item.x.numel() for item in items)
+        if gamma <= 0:
+            raise AttackError(
+                f"gamma is {self.gamma}, which lets jsma change two values, and it has no gradient "
+                "to choose them by before two are changed at random; raise gamma"
+            )
+        x = batch.masked().clone()
+        for row, item in zip(x, items, strict=True):
+            part = row[..., : item.x.shape[-1]]
+            moved = bounds.clip(part + self.theta)
+            drawn = torch.rand(part.shape, generator=generator).to(part)
+            least = drawn.masked_fill(moved == part, -1.0).flatten().topk(2).values[-1]
+            part.copy_(torch.where(drawn >= least.clamp_min(0.0), moved, part))
+        return replace(self, gamma=gamma), x
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attacks = evasion()

@@ -19,6 +19,8 @@ __all__ = ["CarliniWagner", "DeepFool"]
 class DeepFool(Attack):
     """Steps over the nearest of the linearised decision boundaries (Moosavi-Dezfooli et al. 2016).
 
+    Where the input has no slope, it starts beside it; see ``start.rows_to_move``.
+
     Attributes:
         steps: Steps, at most.
         candidates: Classes whose boundaries are looked at, those with the highest scores.
@@ -48,6 +50,11 @@ class DeepFool(Attack):
         """Name in the registry."""
         return "deepfool"
 
+    @property
+    def starts_at_input(self) -> bool:
+        """Yes: its first boundary is that of the input."""
+        return True
+
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         criterion, classes = leaving(system, self.name)
         attack = foolbox().attacks.L2DeepFoolAttack(
@@ -64,7 +71,8 @@ class CarliniWagner(Attack):
     """Minimises change plus c times the margin, searching c by bisection (Carlini & Wagner 2017).
 
     L2 norm; settings are those of SpeakerGuard. An item that is never fooled stays as it is, and so
-    does one that is fooled already, unless ``confidence`` asks for more.
+    does one that is fooled already, unless ``confidence`` asks for more. Where the input has no
+    slope, the descent starts beside it; see ``start.rows_to_move``.
 
     Attributes:
         steps: Iterations for each c.
@@ -102,6 +110,11 @@ class CarliniWagner(Attack):
     def name(self) -> str:
         """Name in the registry."""
         return "cw"
+
+    @property
+    def starts_at_input(self) -> bool:
+        """Yes: it descends from the input."""
+        return True
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attack = foolbox().attacks.L2CarliniWagnerAttack(

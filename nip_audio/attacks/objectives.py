@@ -30,11 +30,15 @@ class Objective(nn.Module, ABC):
 
     ``logits(batch)`` is (B, C); ``label`` (B,) is the class the attacker wants to leave, or, when
     ``targeted``, the one he wants to reach. ``succeeded`` judges by the system's own rule.
+
+    ``stationary_start`` says that the input itself is a maximum of the score that is to be lowered,
+    so that its gradient there is nothing but rounding noise: attacks first step aside.
     """
 
     model: InstrumentedModel
     label: Tensor
     targeted: bool
+    stationary_start: bool = False
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
@@ -130,6 +134,7 @@ class Verification(Objective):
         goal: ``accept`` to be let in, ``reject`` to be kept out.
         back_end: Makes a head (B, D) → (B, B) of the references: cosine, or for PLDA
             ``functools.partial(PldaHead, plda)``.
+        self_reference: Whether each reference is the embedding of the very item that is attacked.
     """
 
     def __init__(
@@ -140,6 +145,7 @@ class Verification(Objective):
         threshold: float,
         goal: Goal,
         back_end: Callable[..., nn.Module] = CosineHead,
+        self_reference: bool = False,
     ) -> None:
         """See the class."""
         super().__init__()
@@ -153,6 +159,8 @@ class Verification(Objective):
         self.goal: Goal = goal
         self.back_end = back_end
         self.head = back_end(references)
+        self.self_reference = self_reference
+        self.stationary_start = self_reference and goal == "reject"
         self.targeted = True
         self.label = torch.full(
             (len(references),), int(goal == "accept"), device=references[0].device
@@ -179,6 +187,7 @@ class Verification(Objective):
             threshold=self.threshold,
             goal=self.goal,
             back_end=self.back_end,
+            self_reference=self.self_reference,
         )
 
 
@@ -207,6 +216,7 @@ class Guarded(Objective):
         self.threshold = threshold
         self.scale = scale
         self.model = objective.model
+        self.stationary_start = objective.stationary_start
         self.targeted = True
         self.label = torch.ones_like(objective.label)
 

@@ -33,7 +33,8 @@ class UniversalPerturbation(Attack):
 
     It is universal over the batch it is given, and is added to each of its items, those that it
     does not fool too; so results depend on how a set is cut into batches. For every item that is
-    not fooled yet, DeepFool extends it, and it is cut to ε.
+    not fooled yet, DeepFool extends it, and it is cut to ε. Where an item has no slope, all start
+    from one random step, the same for every item.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
@@ -48,6 +49,7 @@ class UniversalPerturbation(Attack):
 
     white_box: ClassVar[bool] = True
     norm: ClassVar[Norm] = "linf"
+    shared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check."""
@@ -64,6 +66,11 @@ class UniversalPerturbation(Attack):
     def limit(self) -> float:
         """ε."""
         return self.eps
+
+    @property
+    def starts_at_input(self) -> bool:
+        """Yes: its first DeepFool starts there."""
+        return True
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         goals = _NumberedGoals(system)

@@ -1,1 +1,1 @@
-"""Audio in and out, spectrogram features, and the audio adapter of the core."""
+"""Read and write audio, compute spectrograms, and adapt audio to the core."""

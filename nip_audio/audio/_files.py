@@ -1,4 +1,4 @@
-"""A file as a file, before anything is made of what it holds."""
+"""Check that a path is a readable regular file before its content is decoded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from nip_audio.errors import AudioError
 
 
 def checked_hash(path: Path, *, max_bytes: int) -> str:
-    """Return the SHA-256 of a readable, non-empty regular file of bounded size.
+    """Return the SHA-256 of a file after checking that it is readable, regular and not too large.
+
+    Args:
+        path: File to check.
+        max_bytes: Largest allowed size in bytes.
 
     Raises:
-        AudioError: ``missing``, ``unreadable``, ``not_a_file``, ``too_large`` or ``empty``.
+        AudioError: With code ``missing``, ``unreadable``, ``not_a_file``, ``too_large`` or
+            ``empty``.
     """
     try:
         status = path.stat()
@@ -24,15 +29,15 @@ def checked_hash(path: Path, *, max_bytes: int) -> str:
             raise AudioError(
                 path,
                 code="not_a_file",
-                found=f"it is {kind}, not a file",
-                remedy="give the files in it" if folder else "give a file",
+                found=f"it is {kind}, expected a file",
+                remedy="pass the files in it" if folder else "pass a file",
             )
         if status.st_size > max_bytes:
             raise AudioError(
                 path,
                 code="too_large",
-                found=f"it has {status.st_size} bytes, more than {max_bytes}",
-                remedy="split it, or convert it to flac",
+                found=f"it has {status.st_size} bytes, at most {max_bytes} are allowed",
+                remedy="split it, or convert it to FLAC",
             )
         digest = hashlib.sha256()
         size = 0
@@ -41,18 +46,21 @@ def checked_hash(path: Path, *, max_bytes: int) -> str:
                 digest.update(piece)
                 size += len(piece)
     except FileNotFoundError as err:
-        found = "it is a link to nothing" if path.is_symlink() else "it does not exist"
+        found = "it is a broken link" if path.is_symlink() else "it does not exist"
         raise AudioError(path, code="missing", found=found, remedy="check the path") from err
-    except ValueError as err:  # a zero byte in the name, or what no file name can hold
+    except ValueError as err:  # a zero byte or another character that no file name can hold
         raise AudioError(
-            path, code="missing", found=f"it is no file name ({err})", remedy="check the path"
+            path,
+            code="missing",
+            found=f"it is not a valid file name ({err})",
+            remedy="check the path",
         ) from err
     except OSError as err:
         raise AudioError(
             path,
             code="unreadable",
             found=f"it cannot be read ({err.strerror or err})",
-            remedy="check its permissions and the link it may be",
+            remedy="check its permissions and, if it is a link, its target",
         ) from err
     if size == 0:
         raise AudioError(path, code="empty", found="the file has 0 bytes", remedy="record it again")

@@ -1,4 +1,4 @@
-"""Waveforms as a modality of the core."""
+"""Adapt audio files to the core: read, batch, perturb and write waveforms."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["WaveformAdapter"]
 
 @dataclass(frozen=True)
 class WaveformAdapter:
-    """Audio files to batches of waveforms and back.
+    """Convert audio files to batches of waveforms and back.
 
     Attributes:
-        settings: How files are read.
-        bounds: Range of a waveform.
+        settings: Settings for reading files.
+        bounds: Range of the samples.
     """
 
     settings: ReadSettings = field(default_factory=ReadSettings)
     bounds: Bounds = field(default_factory=lambda: Bounds(-1.0, 1.0))
 
     def load(self, path: Path) -> Audio:
-        """Read one file; see ``read_audio``."""
+        """Read one audio file; see ``read_audio``."""
         return read_audio(path, self.settings)
 
     @property
@@ -41,7 +41,7 @@ class WaveformAdapter:
         return file.read(self.settings)
 
     def collate(self, items: list[Audio]) -> Batch:
-        """Pad recordings to (B, N); ids are their content hashes."""
+        """Pad recordings to (B, N); the ids are the SHA-256 of their files."""
         return Batch.collate([a.samples for a in items], tuple(a.sha256 for a in items))
 
     def project(self, x: Tensor, reference: Tensor, eps: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""What recording and transmission did to the audio: how far up it reaches, and where it stops."""
+"""Estimate the bandwidth of a recording and find dropouts, both traces of its transmission."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Condition:
-    """Traces of recording and transmission.
+    """Traces that recording and transmission left in the audio.
 
     Attributes:
-        bandwidth_hz: Above it there is nothing but the rounding to 16 bits, even where the audio is
-            loudest: telephones and low bit rates cut there, whatever rate the file is stored at.
-        dropouts: Places where the signal breaks off to exact silence and as abruptly comes back,
-            as lost packets leave behind; a pause fades.
-        dropped_share: Share of the samples in them.
+        bandwidth_hz: Highest frequency with signal above the 16-bit rounding noise, where the audio
+            is loudest. Telephones and low bit rates limit it, whatever the file's sample rate.
+        dropouts: Number of places where the signal abruptly becomes exactly silent and abruptly
+            returns, as lost packets cause it; a pause in speech fades instead.
+        dropped_share: Share of all samples that lie in dropouts, in [0, 1].
     """
 
     bandwidth_hz: float
@@ -42,18 +42,20 @@ class Condition:
 
 
 def condition_of(samples: Tensor, sample_rate_hz: int) -> Condition:
-    """Look for a cut-off and for dropouts.
+    """Measure the bandwidth and the dropouts of a recording.
 
     Args:
-        samples: (N ≥ 512,) in [-1, 1].
-        sample_rate_hz: Their rate.
+        samples: (N ≥ 512,) waveform in [-1, 1].
+        sample_rate_hz: Sample rate of the waveform.
 
     Raises:
-        InputError: If there are fewer samples.
+        InputError: If there are fewer than 512 samples, or several channels.
     """
     x = samples.detach().cpu().double().numpy()
     if x.ndim != 1 or len(x) < 512:
-        raise InputError(f"samples are {x.shape}, expected at least 512 of one channel")
+        raise InputError(
+            f"samples are {x.shape}, expected at least 512 of one channel; use a longer recording"
+        )
     runs = _dropouts(x, sample_rate_hz)
     lost = sum(stop - start for start, stop in runs)
     return Condition(_bandwidth(x, sample_rate_hz), len(runs), lost / len(x))
@@ -70,12 +72,12 @@ def _bandwidth(x: Array, rate: int) -> float:
     bands = power[: count * bins].reshape(count, bins, -1).mean(axis=1)
     # rounding noise of one step is white: its power, step² / 12, over half the rate
     floor = _ABOVE_ROUNDING * _STEP**2 / 12 / (rate / 2)
-    heard = np.flatnonzero(np.quantile(bands, _LOUD, axis=1) > floor)
-    return float((heard[-1] + 1) * bins * rate / 512) if len(heard) else 0.0
+    audible = np.flatnonzero(np.quantile(bands, _LOUD, axis=1) > floor)
+    return float((audible[-1] + 1) * bins * rate / 512) if len(audible) else 0.0
 
 
 def _dropouts(x: Array, rate: int) -> list[tuple[int, int]]:
-    """Find runs of exact silence, inside the recording, with sound right before and after."""
+    """Find runs of exact silence with sound directly before and after, as (start, stop) samples."""
     silent = np.concatenate([[False], np.abs(x) < _STEP / 2, [False]])
     edges = np.flatnonzero(np.diff(silent.astype(np.int8)))
     around = round(_EDGE_S * rate)

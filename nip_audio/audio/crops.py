@@ -1,4 +1,4 @@
-"""Crops: consecutive pieces of one recording."""
+"""Cut a recording into clips of equal length."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ __all__ = ["cut"]
 
 
 def cut(audio: Audio, crop_s: float | None) -> list[Tensor]:
-    """Cut a recording into consecutive crops; what is left at the end is dropped.
+    """Cut a recording into consecutive clips; a shorter rest at the end is dropped.
 
     Args:
-        audio: The recording.
-        crop_s: Seconds; None keeps it whole.
+        audio: Recording to cut.
+        crop_s: Length of a clip in seconds; None keeps the recording whole.
 
     Returns:
-        (N,) each; none if the recording is shorter than one crop.
+        Waveforms (N,); none if the recording is shorter than one clip.
 
     Raises:
-        InputError: If a crop would hold no sample.
+        InputError: If a clip would be shorter than one sample.
     """
     if crop_s is None:
         return [audio.samples]
     size = round(crop_s * audio.sample_rate_hz)
     if size < 1:
-        raise InputError(f"crops of {crop_s:g} s hold no sample; give seconds, e.g. 2.5")
+        raise InputError(
+            f"clip length is {crop_s:g} s, expected at least one sample; pass seconds, e.g. 2.5"
+        )
     starts = range(0, len(audio.samples) - size + 1, size)
     return [audio.samples[start : start + size] for start in starts]

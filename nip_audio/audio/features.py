@@ -1,4 +1,4 @@
-"""Waveform to normalised log-mel spectrogram, inside the autograd graph."""
+"""Turn waveforms into normalised log-mel spectrograms, inside the autograd graph."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ __all__ = ["LogMel"]
 
 
 class LogMel(nn.Module):
-    """SpeechBrain's ``Fbank`` in decibels, mapped from [low_db, high_db] to [0, 1] and clipped.
+    """Log-mel front end: SpeechBrain's ``Fbank`` in decibels, mapped to [0, 1] and clipped.
 
-    The two constants are fixed, not fitted per file, so that a spectrogram-level perturbation means
-    the same in every file and every model that shares the card's constants. Padding never leaks: it
-    is zeroed before the STFT and the frames beyond ``1 + samples // hop`` are zeroed after it.
+    ``low_db`` and ``high_db`` are fixed, not fitted to each file, so that a perturbation of the
+    spectrogram has the same size in every file and in every model with these constants. Padding has
+    no effect: it is zeroed before the short-time Fourier transform (STFT), and frames beyond
+    ``1 + samples // hop`` are zeroed after it.
 
     Args:
-        sample_rate_hz: Rate the model works at.
-        n_mels: Number of mel bands F.
-        low_db: Level mapped to 0.
-        high_db: Level mapped to 1.
-        win_length_ms: Analysis window.
-        hop_length_ms: Frame step.
+        sample_rate_hz: Sample rate of the waveforms.
+        n_mels: Number F of mel bands.
+        low_db: Level that is mapped to 0.
+        high_db: Level that is mapped to 1.
+        win_length_ms: Length of the analysis window.
+        hop_length_ms: Step between frames.
+
+    Raises:
+        InputError: If ``high_db`` is not above ``low_db``.
 
     Example:
         >>> features, frames = LogMel()(torch.zeros(2, 16000), torch.tensor([16000, 8000]))
@@ -43,10 +47,10 @@ class LogMel(nn.Module):
         win_length_ms: float = 25.0,
         hop_length_ms: float = 10.0,
     ) -> None:
-        """See the class."""
+        """Create the filter bank."""
         super().__init__()
         if not high_db > low_db:
-            raise InputError(f"high_db is {high_db}, expected more than low_db = {low_db}")
+            raise InputError(f"high_db is {high_db}, expected a level above low_db = {low_db}")
         self.sample_rate_hz = sample_rate_hz
         self.n_mels = n_mels
         self.low_db = low_db
@@ -61,20 +65,23 @@ class LogMel(nn.Module):
         )
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute features.
+        """Compute the spectrograms of a batch.
 
         Args:
             wavs: (B, N) floating waveforms in [-1, 1].
-            lengths: (B,) valid samples; None means all N.
+            lengths: (B,) number of valid samples; None means all N.
 
         Returns:
-            (B, F, T) features in [0, 1], zero beyond each item's frames, and (B,) valid frames.
+            Spectrograms (B, F, T) in [0, 1], zero beyond the valid frames, and the number of valid
+            frames (B,).
 
         Raises:
             InputError: If ``wavs`` is not (B, N) with N ≥ 1.
         """
         if wavs.dim() != 2 or wavs.shape[1] == 0:
-            raise InputError(f"wavs have shape {tuple(wavs.shape)}, expected (batch, samples ≥ 1)")
+            raise InputError(
+                f"waveforms have shape {tuple(wavs.shape)}, expected (batch, samples ≥ 1)"
+            )
         if lengths is None:
             lengths = torch.full((wavs.shape[0],), wavs.shape[1], device=wavs.device)
         wavs = wavs * length_mask(lengths, wavs.shape[1])

@@ -1,4 +1,4 @@
-"""Audio files in and out: soundfile decodes, soxr resamples, every change is on record."""
+"""Read and write audio files: soundfile decodes, soxr resamples, and every change is recorded."""
 
 from __future__ import annotations
 
@@ -34,32 +34,44 @@ __all__ = [
 ]
 
 _DECODED = ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "caf", "w64")
-_NOT_DECODED = ("m4a", "mp4", "aac", "wma", "amr", "webm")  # but not to be passed over in silence
+_NOT_DECODED = (
+    "m4a",
+    "mp4",
+    "aac",
+    "wma",
+    "amr",
+    "webm",
+)  # found by a folder walk, so that they are reported
 
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_NOT_DECODED))
-"""File name endings a folder walk takes for audio; reading itself goes by content."""
+"""File name endings that a folder walk takes for audio; reading detects the format by content."""
 
-_PICTURES = (b"\x89PNG", b"\xff\xd8\xff")  # how PNG and JPEG begin
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of PNG and JPEG files
 _BLOCK_VALUES = 1 << 18
-_RATES_HZ = (1000, 384_000)  # what microphones and telephones have; headers may say anything
+_RATES_HZ = (1000, 384_000)  # range of real recorders; a header may state anything
 _MAX_VALUES_PER_S = 8 * 384_000
 _ROUNDED_S = 0.01
-_UNKNOWN_LENGTH = (1 << 63) - 1  # what libsndfile gives for a streamed file
+_UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's value for a file that was written to a stream
 
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How audio is read. Nothing is changed silently: what was done stands in the ``Audio``.
+    """Settings for reading audio; every change to the audio is listed in ``Audio.changes``.
 
     Attributes:
-        sample_rate_hz: Rate wanted.
-        resample: Resample other rates; if false they are an error.
-        downmix: ``mean`` averages channels, ``first`` takes the first, ``error`` refuses several.
-        min_duration_s: Shorter audio is an error.
-        max_duration_s: Longer audio is an error; decoding stops there, so memory stays bounded.
-        min_rms: Quieter audio is silence, which is an error.
-        max_clipped_share: A larger share of samples at full scale is an error.
-        max_bytes: A larger file is an error; nothing of it is read.
+        sample_rate_hz: Sample rate to return.
+        resample: Resample files of other rates; if false, another rate is an error.
+        downmix: ``mean`` averages the channels, ``first`` takes the first, ``error`` refuses files
+            with several.
+        min_duration_s: Shortest duration; shorter audio is an error.
+        max_duration_s: Longest duration; longer audio is an error and is not decoded, so that
+            memory stays bounded.
+        min_rms: Smallest root mean square (RMS) of the samples; quieter audio is an error.
+        max_clipped_share: Largest share of samples at full scale; a larger one is an error.
+        max_bytes: Largest file size; a larger file is an error and is not read.
+
+    Raises:
+        InputError: If a setting is invalid.
     """
 
     sample_rate_hz: int = 16000
@@ -72,10 +84,10 @@ class ReadSettings:
     max_bytes: int = 1 << 32
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the settings."""
         if self.sample_rate_hz < 1 or not 0 < self.min_duration_s < self.max_duration_s:
             raise InputError(
-                f"sample rate {self.sample_rate_hz} Hz, durations {self.min_duration_s}–"
+                f"sample rate is {self.sample_rate_hz} Hz, durations are {self.min_duration_s}–"
                 f"{self.max_duration_s} s; expected a rate ≥ 1 and 0 < shortest < longest"
             )
         if self.downmix not in ("mean", "first", "error"):
@@ -84,30 +96,34 @@ class ReadSettings:
 
 @dataclass(frozen=True)
 class Seconds:
-    """A part of a recording, whatever its rate.
+    """A part of a recording in seconds, independent of its sample rate.
 
     Attributes:
-        start: First second.
-        stop: Where it ends; None is the recording's end. One that is up to 10 ms behind it, as
-            rounding makes it, is taken for it.
+        start: Start of the part.
+        stop: End of the part; None means the recording's end. An end up to 10 ms beyond the
+            recording, which rounding can cause, is set to the recording's end.
 
     Raises:
-        InputError: If it is empty, or begins before the recording.
+        InputError: If the part is empty, or begins before the recording.
     """
 
     start: float
     stop: float | None = None
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the limits."""
         if not 0 <= self.start < (float("inf") if self.stop is None else self.stop):
             raise InputError(
                 f"the part from {self.start} s to {self.stop} s is empty or begins before the "
-                "recording; give start < end"
+                "recording; pass 0 ≤ start < end"
             )
 
     def to_samples(self, rate_hz: int, samples: int) -> tuple[int, int]:
-        """Return first sample and the one behind the last, of so many.
+        """Return the first sample and the one after the last.
+
+        Args:
+            rate_hz: Sample rate of the recording.
+            samples: Number of samples in the recording.
 
         Example:
             >>> Seconds(0.5, 1.005).to_samples(8000, 8000)
@@ -126,13 +142,13 @@ class Audio:
 
     Attributes:
         samples: (N,) float32 in [-1, 1] at ``sample_rate_hz``.
-        sample_rate_hz: Rate of ``samples``.
-        source_rate_hz: Rate of the file.
-        source_channels: Channels of the file.
+        sample_rate_hz: Sample rate of ``samples``.
+        source_rate_hz: Sample rate of the file.
+        source_channels: Number of channels in the file.
         encoding: Container and sample format of the file, e.g. ``WAV/PCM_16``.
-        sha256: Of the file's bytes.
-        clipped_share: Share of samples at full scale.
-        changes: What was done to get here, in words.
+        sha256: SHA-256 of the file's bytes.
+        clipped_share: Share of the file's samples at full scale, in [0, 1].
+        changes: Changes made to the audio, in words.
     """
 
     samples: Tensor
@@ -146,27 +162,27 @@ class Audio:
 
     @property
     def duration_s(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.samples.shape[0] / self.sample_rate_hz
 
     @property
     def raw(self) -> Tensor:
-        """What a model takes of it: the samples."""
+        """Raw model input: the samples."""
         return self.samples
 
     @property
     def noise_key(self) -> str:
-        """What the noise of a measurement is seeded with: the hash of the file."""
+        """Key that seeds the noise of a measurement: the SHA-256 of the file."""
         return self.sha256
 
     @property
     def content_sha256(self) -> str:
-        """Hash of the decoded samples: a copy of another name or container has the same."""
+        """SHA-256 of the samples, which a copy in another lossless container shares."""
         return samples_sha256(self.samples)
 
 
 def samples_sha256(samples: Tensor) -> str:
-    """Hash samples: equal ones, and no others, have the same."""
+    """Return the SHA-256 of the samples' bytes, which identifies their content."""
     return hashlib.sha256(samples.contiguous().numpy().tobytes()).hexdigest()
 
 
@@ -178,24 +194,25 @@ def read_audio(
 ) -> Audio:
     """Read a file of any format, rate and channel count that soundfile decodes.
 
-    Time and memory are bounded by ``settings``, whatever a header says: decoding stops at the
-    longest duration, and channels are averaged as they come.
+    Time and memory are bounded by ``settings``, whatever the file's header says: decoding stops at
+    the longest duration, and channels are averaged block by block.
 
     Args:
-        path: The file, or as text its URL, which is fetched first. Its format is told from its
-            content, not from its name. Archives are not looked into.
-        settings: How.
-        span: First sample and the one behind the last, at the file's own rate, or the same in
-            ``Seconds``; None reads all.
+        path: File, or its URL as text, which is fetched first. The format is detected by content,
+            not by name. Archives are not unpacked.
+        settings: Settings for reading; None uses the defaults.
+        span: Part to read: first sample and the one after the last at the file's own rate, or
+            ``Seconds``; None reads the whole file.
 
     Returns:
-        The recording.
+        The decoded recording.
 
     Raises:
         AudioError: With a stable ``code``: ``missing``, ``unreadable``, ``not_a_file``,
             ``too_large``, ``empty``, ``not_audio``, ``damaged``, ``sample_rate``, ``channels``,
             ``too_short``, ``too_long``, ``not_finite``, ``silent`` or ``clipped``.
-        MissingDependencyError: If it is a URL, and what fetches it is not installed.
+        MissingDependencyError: If ``path`` is a URL and the package that fetches it is not
+            installed.
     """
     settings = ReadSettings() if settings is None else settings
     if not is_url(path):
@@ -208,7 +225,7 @@ def read_audio(
 
 
 class _Nameless:
-    """A file for libsndfile: without a name, so that the format is told from the content alone."""
+    """File object without a name, so that libsndfile detects the format by content alone."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self.readinto = file.readinto
@@ -216,7 +233,7 @@ class _Nameless:
         self._seek = file.seek
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go somewhere; a place that a header made up, outside of any file, is not gone to."""
+        """Seek to an offset; one outside the file, from a wrong header, changes nothing."""
         try:
             return self._seek(offset, whence)
         except (OSError, ValueError):
@@ -232,11 +249,12 @@ def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | 
             changes = _plan(path, settings, file)
             decoded = _decode(path, file, settings, span)
     except soundfile.SoundFileError as err:
-        remedy = "give a wav, flac, ogg or mp3 file that plays, or remove it"
+        remedy = "convert it to WAV, FLAC, OGG or MP3, or remove it"
         with path.open("rb") as raw:
-            if raw.read(8).startswith(_PICTURES):
+            if raw.read(8).startswith(_IMAGES):
                 remedy = (
-                    "it is a picture: choose a --model of pictures (nip-audio models lists them)"
+                    "it is an image: choose an image model with --model (nip-audio models "
+                    "lists them)"
                 )
         raise AudioError(
             path,
@@ -253,13 +271,13 @@ def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | 
         raise AudioError(
             path,
             code="silent",
-            found=f"it is silent or constant (rms {rms:.1e} around its mean of {mono.mean():.2g}, "
+            found=f"it is silent or constant (RMS {rms:.1e} around its mean of {mono.mean():.2g}, "
             f"at least {settings.min_rms:g} is needed)",
             remedy="check the microphone and record again",
         )
     beyond = int((np.abs(mono) > 1.0).sum())
     if beyond:
-        changes += (f"{beyond} samples beyond full scale cut to it",)
+        changes += (f"{beyond} samples beyond full scale clipped",)
     tensor = torch.from_numpy(np.clip(mono, -1.0, 1.0).astype(np.float32))
     return Audio(
         tensor,
@@ -274,21 +292,21 @@ def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | 
 
 
 def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool = False) -> None:
-    """Write mono 16-bit audio atomically; the name's ending chooses wav or flac.
+    """Write mono 16-bit audio to a WAV or FLAC file, whole or not at all.
 
-    Samples are rounded to the nearest of the 65,536 levels, without dither: what is read back is
-    within half a level, 1.5e-5, of what was given (+1 itself becomes 32767/32768, the highest
-    level), and the same for the same input.
+    Samples are rounded to the nearest of the 65,536 levels, without dither. A sample read back
+    differs from the given one by at most half a level, 1.5e-5 (+1 becomes 32767/32768, the highest
+    level). Equal input gives equal files.
 
     Args:
-        path: Ends in ``.wav`` or ``.flac``.
-        samples: (N,) floating in [-1, 1].
-        sample_rate_hz: Rate.
-        force: Overwrite.
+        path: File to write; its name ends in ``.wav`` or ``.flac``.
+        samples: (N,) floating waveform in [-1, 1].
+        sample_rate_hz: Sample rate of the waveform.
+        force: Overwrite an existing file.
 
     Raises:
-        InputError: If the samples are not such, or the ending is another.
-        OutputError: If the file exists already or its folder does not.
+        InputError: If the samples have another shape, type or range, or the name another ending.
+        OutputError: If the file exists and ``force`` is false, or its folder does not exist.
     """
     container = {".wav": "WAV", ".flac": "FLAC"}.get(path.suffix.lower())
     samples = samples.detach().cpu()
@@ -296,9 +314,15 @@ def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool
         raise InputError(f"{path.name} ends in {path.suffix!r}, expected .wav or .flac")
     usable = samples.dim() == 1 and samples.numel() > 0 and samples.is_floating_point()
     if not usable or not bool(samples.isfinite().all()):
-        raise InputError(f"samples are {tuple(samples.shape)}, expected finite floating (≥ 1,)")
+        raise InputError(
+            f"samples are {tuple(samples.shape)} of {samples.dtype}, expected finite floating "
+            "values "
+            "of shape (samples ≥ 1,)"
+        )
     if float(samples.abs().max()) > 1.0:
-        raise InputError(f"samples reach {float(samples.abs().max()):.3f}, expected [-1, 1]")
+        raise InputError(
+            f"samples reach {float(samples.abs().max()):.3f}, expected [-1, 1]; scale or clip them"
+        )
     levels = (to_16_bits(samples) * 32768).to(torch.int16)
     buffer = io.BytesIO()
     soundfile.write(buffer, levels.numpy(), sample_rate_hz, "PCM_16", format=container)
@@ -306,7 +330,7 @@ def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool
 
 
 def to_16_bits(samples: Tensor) -> Tensor:
-    """Return what will be read back once samples in [-1, 1] were written: the same shape, float32.
+    """Round samples in [-1, 1] to the values that a 16-bit file holds; float32, the same shape.
 
     Example:
         >>> (to_16_bits(torch.tensor([1.0, -1.0, 0.3])) * 32768).tolist()
@@ -316,13 +340,13 @@ def to_16_bits(samples: Tensor) -> Tensor:
 
 
 def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tuple[str, ...]:
-    """Say what will be done to the audio, or refuse."""
+    """Return the changes that reading will make, or refuse the file."""
     rate, channels = file.samplerate, file.channels
     if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
         raise AudioError(
             path,
             code="sample_rate",
-            found=f"its header says a sample rate of {rate} Hz, expected {_RATES_HZ[0]}–"
+            found=f"its header states a sample rate of {rate} Hz, expected {_RATES_HZ[0]}–"
             f"{_RATES_HZ[1]} Hz",
             remedy=f"convert it to {settings.sample_rate_hz} Hz",
         )
@@ -330,21 +354,22 @@ def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tupl
         raise AudioError(
             path,
             code="channels",
-            found=f"its header says {channels} channels of {rate} Hz",
+            found=f"its header states {channels} channels at {rate} Hz, expected at most "
+            f"{_MAX_VALUES_PER_S} samples per second in all",
             remedy="convert it to one channel",
         )
     changes = []
     if re.search(r"^data : \d+ \(should be", file.extra_info, re.MULTILINE):
-        changes.append("the header promises more audio than the file holds")
+        changes.append("the header states more audio than the file holds")
     if channels > 1:
         if settings.downmix == "error":
             raise AudioError(
                 path,
                 code="channels",
                 found=f"it has {channels} channels, expected 1",
-                remedy="choose downmix mean or first",
+                remedy="use downmix mean or first",
             )
-        how = "averaged" if settings.downmix == "mean" else "cut to the first"
+        how = "averaged" if settings.downmix == "mean" else "reduced to the first"
         changes.append(f"{channels} channels {how}")
     if rate != settings.sample_rate_hz:
         if not settings.resample:
@@ -361,7 +386,7 @@ def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tupl
 
 @dataclass(frozen=True)
 class _Decoded:
-    """Samples (N,) of one channel, and what was seen in all of them."""
+    """Samples (N,) of one channel, and statistics of all channels."""
 
     mono: NDArray[np.float32]
     clipped_share: float
@@ -369,7 +394,7 @@ class _Decoded:
 
 
 def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float32]]:
-    """Yield (samples, channels) blocks, at most ``count`` samples in all."""
+    """Yield blocks (samples, channels) with at most ``count`` samples in total."""
     size = max(1, _BLOCK_VALUES // file.channels)
     while count > 0:
         block = file.read(min(size, count), dtype="float32", always_2d=True)
@@ -382,14 +407,14 @@ def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float3
 def _span(
     path: Path, file: soundfile.SoundFile, span: tuple[int, int] | Seconds | None
 ) -> tuple[int, int]:
-    """Return first sample and the one behind the last."""
+    """Return the first sample to read and the one after the last."""
     declared = file.frames
     if declared == _UNKNOWN_LENGTH:  # libsndfile cannot find the end of such a FLAC
         raise AudioError(
             path,
             code="damaged",
             found="its header does not say how long it is",
-            remedy="convert it to a file, it was written to a stream",
+            remedy="it was written to a stream; convert it again to a file",
         )
     if span is None:
         return 0, declared
@@ -398,8 +423,8 @@ def _span(
         raise AudioError(
             path,
             code="too_short",
-            found=f"it has {declared} samples, the span asks for {start}–{stop}",
-            remedy="correct the manifest",
+            found=f"it has {declared} samples, the manifest asks for samples {start}–{stop}",
+            remedy="correct start and end in the manifest",
         )
     return start, stop
 
@@ -410,7 +435,7 @@ def _decode(
     settings: ReadSettings,
     span: tuple[int, int] | Seconds | None,
 ) -> _Decoded:
-    """Decode in blocks, unless it is longer than allowed."""
+    """Decode block by block; audio that is too long is refused before decoding."""
     rate = file.samplerate
     start, stop = _span(path, file, span)
     wanted = stop - start
@@ -418,8 +443,8 @@ def _decode(
         raise AudioError(
             path,
             code="too_long",
-            found=f"it lasts {wanted / rate:.0f} s, more than the "
-            f"{settings.max_duration_s:g} s allowed",
+            found=f"it lasts {wanted / rate:.0f} s, at most {settings.max_duration_s:g} s are "
+            "allowed",
             remedy="split it, or allow more with --max-duration",
         )
     parts, clipped, bad = [], 0, 0
@@ -434,7 +459,7 @@ def _decode(
         raise AudioError(
             path,
             code="damaged",
-            found=f"it is audio, but decoding breaks off ({_reason(err)})",
+            found=f"it is audio, but decoding fails in the middle ({_reason(err)})",
             remedy="copy or record it again",
         ) from err
     mono = np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -442,7 +467,7 @@ def _decode(
         raise AudioError(
             path,
             code="damaged",
-            found=f"its header promises {wanted} samples, only {len(mono)} could be decoded",
+            found=f"its header states {wanted} samples, only {len(mono)} could be decoded",
             remedy="copy or record it again",
         )
     return _Decoded(mono, clipped / max(1, len(mono) * file.channels), bad)
@@ -457,7 +482,7 @@ def _check(path: Path, decoded: _Decoded, rate: int, settings: ReadSettings) -> 
             path,
             code="not_finite",
             found=f"{decoded.not_finite} of its samples are NaN or infinite",
-            remedy="export it again as 16-bit wav",
+            remedy="export it again as 16-bit WAV",
         )
     if samples < settings.min_duration_s * rate:
         raise AudioError(
@@ -471,11 +496,12 @@ def _check(path: Path, decoded: _Decoded, rate: int, settings: ReadSettings) -> 
         raise AudioError(
             path,
             code="clipped",
-            found=f"{decoded.clipped_share:.0%} of its samples are at full scale",
+            found=f"{decoded.clipped_share:.0%} of its samples are at full scale, at most "
+            f"{settings.max_clipped_share:.0%} are allowed",
             remedy="record again at a lower level",
         )
 
 
 def _reason(err: Exception) -> str:
-    """Return libsndfile's own words, without the object's address."""
+    """Return libsndfile's message without the object's address."""
     return str(err).split(": ", 1)[-1].strip().rstrip(".")

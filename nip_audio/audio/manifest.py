@@ -1,4 +1,4 @@
-"""Which recordings of which speakers: a folder walk or a manifest."""
+"""List the recordings to read and their speakers, from a folder or a manifest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ class Recording:
     """One recording to read.
 
     Attributes:
-        id: Stable name: the path below the folder, or the manifest's ID.
-        path: The file, or as text its URL.
-        speaker: Whose voice it is said to be; None where nothing says so.
-        span: What part of it; see ``read_audio``.
-        root: Folder, without links in its own path, that links must not lead out of; None lets
-            them.
+        id: Stable name: the path relative to the folder, or the manifest's ID.
+        path: File, or its URL as text.
+        speaker: Name of the claimed speaker; None if there is none.
+        span: Part of the file to read, as in ``read_audio``; None means all.
+        root: Folder (its own path resolved) that links must stay inside; None allows any target.
     """
 
     id: str
@@ -36,55 +35,61 @@ class Recording:
 
     @property
     def folder(self) -> str:
-        """What it lies in."""
+        """Folder of the file, as text."""
         return os.path.dirname(self.path)
 
     @property
     def leads_out(self) -> bool:
-        """Whether links lead out of ``root``."""
+        """Whether symbolic links lead out of ``root``."""
         return self.root is not None and not _inside(os.path.realpath(self.path), self.root)
 
     def read(self, settings: ReadSettings | None = None) -> Audio:
-        """Read it.
+        """Read the recording.
+
+        Args:
+            settings: Settings for reading; None uses the defaults.
 
         Raises:
-            AudioError: As ``read_audio``; ``outside`` if links lead out of ``root``.
+            AudioError: With a code of ``read_audio``, or ``outside`` if links lead out of ``root``.
         """
         if self.leads_out:
             raise AudioError(
                 self.path,
                 code="outside",
                 found=f"it is a link to {os.path.realpath(self.path)}, outside of {self.root}",
-                remedy="put the file itself there, or pass --follow-links",
+                remedy="replace the link by the file itself, or pass --follow-links",
             )
         return read_audio(self.path, settings, span=self.span)
 
 
 def walk_audio(folder: Path, *, follow_links: bool = False) -> Iterator[Recording]:
-    """Walk a folder's audio; see ``walk_files``."""
+    """List the audio files of a folder in sorted order; see ``walk_files``."""
     return walk_files(folder, AUDIO_SUFFIXES, follow_links=follow_links)
 
 
 def walk_files(
     folder: Path, suffixes: Container[str], *, follow_links: bool = False
 ) -> Iterator[Recording]:
-    """Walk a folder in sorted order.
+    """List the files of a folder and its subfolders in sorted order.
 
-    The first folder level names the speaker; files directly in ``folder`` have none. Linked folders
-    are followed, but not back into a folder above: a loop ends where it closes. Whatever has one of
-    the endings is yielded, be it a folder, a pipe or a broken link, so that it can be reported, and
-    so is a linked folder outside of ``folder``; other files are nobody's business.
+    The first folder level is the speaker's name; files directly in ``folder`` have no speaker.
+    Linked folders are followed, except back into a parent folder. Every entry with one of the
+    endings is yielded, even a folder, a pipe or a broken link, so that it is reported; so is a link
+    to a folder outside ``folder``. Other files are ignored.
 
     Args:
-        folder: Root.
-        suffixes: Endings in lower case, with their dot.
-        follow_links: Go on where links lead out of ``folder``.
+        folder: Folder to walk.
+        suffixes: File name endings in lower case, with their dot.
+        follow_links: Also follow links that lead out of ``folder``.
+
+    Yields:
+        One entry per file.
 
     Raises:
-        InputError: If ``folder`` is no folder.
+        InputError: If ``folder`` is not a folder or cannot be read.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give the folder that holds the files")
+        raise InputError(f"{folder} is not a folder; pass the folder that holds the files")
     real = os.path.realpath(folder)
     fence = None if follow_links else Path(real)
     try:
@@ -93,7 +98,7 @@ def walk_files(
         raise InputError(
             f"{folder} cannot be read ({err.strerror}); check its permissions"
         ) from err
-    while waiting:  # no recursion: folders may lie as deep as they like
+    while waiting:  # no recursion, so that folders may be nested deeply
         entries, above = waiting[-1]
         entry = next(entries, None)
         if entry is None:
@@ -108,7 +113,7 @@ def walk_files(
                     raise PermissionError(path)
                 waiting.append((_entries(path), above | {real}))
             except OSError:
-                # a speaker's, however little is known of it; reading it will say what is wrong
+                # yielded as a file of its speaker; reading it will raise the proper error
                 recording = _recording(folder, path, fence)
                 yield replace(recording, speaker=recording.id.split("/")[0])
 
@@ -131,26 +136,27 @@ def _recording(root: Path, path: Path, fence: Path | None) -> Recording:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads back to itself
+    except OSError:  # a link to itself
         return False
 
 
 def read_recordings(
     path: Path, *, data_root: str | Path | None = None, follow_links: bool = False
 ) -> list[Recording]:
-    """Read a manifest of any kind that ``manifest_formats`` knows.
+    """Read a manifest in any format that ``manifest_formats`` knows.
 
-    Paths are relative to the manifest's folder. It may come from a stranger, so no file may lie
-    outside of that folder, unless below ``data_root``.
+    Paths are relative to the manifest's folder. The manifest may come from an untrusted source, so
+    all files must be inside that folder or ``data_root``.
 
     Args:
-        path: The manifest.
-        data_root: Folder or URL; replaces ``$data_root`` (in JSON also ``{data_root}``), and files
-            may lie below it.
-        follow_links: Read files that links lead to from inside of the two to outside of them.
+        path: Manifest file.
+        data_root: Folder or URL that replaces ``$data_root`` (in JSON also ``{data_root}``) and
+            that may contain the files.
+        follow_links: Also read files through links that lead out of the two folders.
 
     Raises:
-        InputError: If it cannot be read, is of no known kind, or an entry is wrong: says where.
+        InputError: If the manifest cannot be read or has no known format, or an entry is invalid;
+            the message names the line or entry.
     """
     places = Places(path.parent, data_root)
     recordings = []

@@ -1,14 +1,14 @@
-"""The kinds of manifest, told apart by name and content, read entry by entry.
+"""Read manifests entry by entry; the format is detected by file name and content.
 
 * CSV with ``ID``, ``wav``, ``spk_id`` and, optionally, ``start`` and ``stop`` in samples:
   SpeechBrain's (``speechbrain.dataio.dataio.load_data_csv``).
-* CSV with ``path`` and, optionally, ``speaker``, ``id``, ``start_s``, ``end_s``; JSONL with objects
-  of the same names.
+* CSV with ``path`` and, optionally, ``speaker``, ``id``, ``start_s``, ``end_s``; JSONL with the
+  same names.
 * JSON ``{id: {"wav": …, "spk_id": …}}``: SpeechBrain's (``load_data_json``); ``wav`` may be
   ``{"file": …, "start": …, "stop": …}``.
 * JSONL of Lhotse cuts (``MonoCut``, lhotse.readthedocs.io, "Cuts"), plain or gzipped.
 
-Nothing is guessed: what is of no kind, or of two, is an error that says where.
+Nothing is guessed: an entry that fits no format, or several, is an error that names the line.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from nip_audio.errors import InputError
 
 __all__ = ["Entry", "entries_of"]
 
-_KINDS = "a .csv, .json, .jsonl or .jsonl.gz manifest"
+_FORMATS = "a .csv, .json, .jsonl or .jsonl.gz manifest"
 _MAX_BYTES = 1 << 30
-_MAX_JSON_BYTES = 1 << 28  # read at once
+_MAX_JSON_BYTES = 1 << 28  # a JSON file is read at once
 _MAX_LINE_BYTES = 1 << 20
 
 _SPEECHBRAIN = ("ID", "wav", "spk_id")
@@ -44,14 +44,14 @@ Span = tuple[int, int] | Seconds | None
 
 @dataclass(frozen=True)
 class Entry:
-    """One recording as a manifest names it.
+    """One recording as a manifest describes it.
 
     Attributes:
-        where: In the manifest, in words.
-        id: Of the recording.
-        place: File, as written.
-        speaker: None where it is left open.
-        span: None is the whole file.
+        where: Position in the manifest, in words, such as ``line 3``.
+        id: Name of the recording.
+        place: Path or URL of the file, as written.
+        speaker: Name of the speaker; None if the manifest does not say.
+        span: Part of the file, in samples or ``Seconds``; None means the whole file.
     """
 
     where: str
@@ -62,10 +62,10 @@ class Entry:
 
 
 def entries_of(path: Path) -> Iterator[Entry]:
-    """Go through a manifest.
+    """Yield the entries of a manifest.
 
     Raises:
-        InputError: If it cannot be read, is of no known kind, or an entry is wrong.
+        InputError: If the manifest cannot be read or has no known format, or an entry is invalid.
     """
     try:
         yield from _entries(path)
@@ -83,9 +83,9 @@ def _entries(path: Path) -> Iterator[Entry]:
     elif name.endswith(".json"):
         reader = _json
     elif not path.exists():
-        raise InputError(f"{path} does not exist, expected a folder, or {_KINDS}; check the path")
+        raise InputError(f"{path} does not exist, expected a folder or {_FORMATS}; check the path")
     else:
-        raise InputError(f"{path} is of no known kind, expected {_KINDS}; rename or convert it")
+        raise InputError(f"{path} has no known format, expected {_FORMATS}; rename or convert it")
     empty = True
     for where, entry in reader(path):
         empty = False
@@ -94,15 +94,15 @@ def _entries(path: Path) -> Iterator[Entry]:
         except ValueError as err:
             raise InputError(f"{path}, {where}: {err}") from err
     if empty:
-        raise InputError(f"{path} has no rows, expected one recording at least; fill it")
+        raise InputError(f"{path} has no rows, expected at least one recording; add one")
 
 
 @contextmanager
 def _opened(path: Path, most: int = _MAX_BYTES) -> Iterator[IO[bytes]]:
-    """Open a manifest that is a file of bounded size."""
+    """Open a manifest after checking that it is a file of bounded size."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path} is not a file, expected {_KINDS}; check the path")
+        raise InputError(f"{path} is not a file, expected {_FORMATS}; check the path")
     if status.st_size > most:
         raise InputError(f"{path} has {status.st_size} bytes, expected at most {most}; split it")
     zipped = path.name.lower().endswith(".gz")
@@ -127,26 +127,30 @@ def _csv(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
 def _csv_kind(path: Path, columns: list[str]) -> Callable[[Row], Entry]:
     twice = sorted({c for c in columns if columns.count(c) > 1})
     if twice:
-        raise InputError(f"{path}, line 1: column {', '.join(twice)} is there twice; remove one")
+        raise InputError(f"{path}, line 1: column {', '.join(twice)} occurs twice; remove one")
     if not columns:
-        raise InputError(f"{path} has no rows, expected a header and one recording at least")
+        raise InputError(
+            f"{path} has no rows, expected a header and at least one recording; add them"
+        )
     if set(_SPEECHBRAIN) <= set(columns) and "path" not in columns:
         return _speechbrain_row
     if "path" in columns and not set(_SPEECHBRAIN) & set(columns):
         return _plain
     missing = [c for c in _SPEECHBRAIN if c not in columns]
-    problem = f"lacks column {', '.join(missing)}" if missing else "has columns of two kinds"
+    problem = (
+        f"lacks column {', '.join(missing)}" if missing else "mixes the columns of two formats"
+    )
     raise InputError(
-        f"{path} {problem}; expected SpeechBrain's columns ID, wav, spk_id (and start, stop in "
-        "samples), or path (and speaker, id, start_s, end_s)"
+        f"{path} {problem}; expected SpeechBrain's columns ID, wav, spk_id (optional: start, stop "
+        "in samples), or path (optional: speaker, id, start_s, end_s)"
     )
 
 
 def _whole_row(row: dict[str | None, Any]) -> Row:
     if None in row:
-        raise ValueError("it has more columns than the header; quote what holds a comma")
+        raise ValueError("it has more columns than the header; quote values that contain a comma")
     if None in row.values():
-        raise ValueError("it has fewer columns than the header; restore it")
+        raise ValueError("it has fewer columns than the header; add the missing values")
     return {str(name): value for name, value in row.items()}
 
 
@@ -160,21 +164,22 @@ def _samples(start: Any, stop: Any) -> tuple[int, int] | None:
         return None
     try:
         if isinstance(start, float) or isinstance(stop, float):
-            raise ValueError("a fraction")
+            raise ValueError("not a whole number")
         return int(start), int(stop)
     except (TypeError, ValueError) as err:
         raise ValueError(
-            f"start and stop must be samples, whole numbers, got {start!r} and {stop!r}"
+            f"start and stop are {start!r} and {stop!r}, expected whole numbers of samples; "
+            "correct them"
         ) from err
 
 
-# --- plain: the same names in CSV and JSONL ---
+# --- the columns path, speaker, …, in CSV and JSONL ---
 
 
 def _plain(row: Row) -> Entry:
     unclear = [name for name in _UNCLEAR if name in row]
     if unclear:
-        raise ValueError(f"{unclear[0]!r} has no unit; say start_s and end_s, in seconds")
+        raise ValueError(f"{unclear[0]!r} has no unit; use start_s and end_s, in seconds")
     start, end = _number(row, "start_s"), _number(row, "end_s")
     span = None if start is None and end is None else Seconds(start or 0.0, end)
     place = _text(row, "path")
@@ -190,11 +195,11 @@ def _json(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
         try:
             data = load_json(file.read())
         except ValueError as err:
-            raise InputError(f"{path} is not JSON ({err}); restore it") from err
+            raise InputError(f"{path} is not valid JSON ({err}); correct it") from err
     if not isinstance(data, dict):
         raise InputError(
             f'{path} holds a {type(data).__name__}, expected SpeechBrain\'s {{id: {{"wav": …, '
-            '"spk_id": …}}; write one object a line into a .jsonl otherwise'
+            '"spk_id": …}}; for one object per line, name the file .jsonl'
         )
     for name, row in data.items():
         yield f"entry {name!r}", lambda name=name, row=row: _speechbrain_object(name, row)  # type: ignore[misc]
@@ -202,12 +207,14 @@ def _json(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
 
 def _speechbrain_object(name: str, row: Any) -> Entry:
     if not isinstance(row, dict) or "wav" not in row or "spk_id" not in row:
-        raise ValueError('expected {"wav": …, "spk_id": …}, null where nobody knows who; add it')
+        raise ValueError(
+            'expected {"wav": …, "spk_id": …}; add them, with null for an unknown speaker'
+        )
     wav, part = row["wav"], row
     if isinstance(wav, dict):
         part = wav
         if "file" not in wav:
-            raise ValueError('a wav of parts needs "file": one file; several are not read')
+            raise ValueError('a wav object needs "file"; name one file')
         wav = wav["file"]
     span = _samples(part.get("start"), part.get("stop"))
     return Entry(
@@ -224,8 +231,9 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
             total += len(line)
             if len(line) > _MAX_LINE_BYTES or total > _MAX_BYTES:
                 raise InputError(
-                    f"{path}, line {number}: longer than {_MAX_LINE_BYTES} bytes, or the whole "
-                    f"than {_MAX_BYTES}; split it"
+                    f"{path}, line {number}: the line is longer than {_MAX_LINE_BYTES} bytes, "
+                    "or the "
+                    f"file than {_MAX_BYTES}; split it"
                 )
             if not line.strip():
                 continue
@@ -234,7 +242,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
                 row = load_json(line)
                 made = _jsonl_kind(row)
                 if make is not None and make is not made:
-                    raise ValueError("it is of another kind than the lines above; part them")
+                    raise ValueError("it has another format than the lines above; split the file")
             except ValueError as err:
                 raise InputError(f"{path}, {where}: {err}") from err
             make = made
@@ -247,8 +255,8 @@ def _jsonl_kind(row: Any) -> Callable[[Row], Entry]:
         if plain != cut:
             return _plain if plain else _cut
     raise ValueError(
-        'got no recording, expected an object with "path" (and speaker, id, start_s, end_s), or a '
-        "Lhotse cut"
+        'it describes no recording, expected an object with "path" (optional: speaker, id, '
+        "start_s, end_s), or a Lhotse cut"
     )
 
 
@@ -258,27 +266,33 @@ def _jsonl_kind(row: Any) -> Callable[[Row], Entry]:
 def _cut(row: Row) -> Entry:
     kind = row.get("type", "MonoCut")
     if kind != "MonoCut":
-        raise ValueError(f"the cut is a {kind!r}, expected MonoCut: one channel of one file")
+        raise ValueError(
+            f"the cut is a {kind!r}, expected MonoCut; save it as one channel of one file"
+        )
     recording = row.get("recording")
     if not isinstance(recording, dict) or not isinstance(recording.get("sources"), list):
         raise ValueError("the cut has no recording with sources; save cuts with their recordings")
     if recording.get("transforms"):
-        raise ValueError("the recording is changed when read (transforms); save it as a file first")
+        raise ValueError(
+            "the recording has transforms, which are not applied; save the result as a file"
+        )
     sources = recording["sources"]
     if len(sources) != 1 or not isinstance(sources[0], dict):
-        raise ValueError(f"the recording has {len(sources)} sources, expected 1; make it one file")
+        raise ValueError(
+            f"the recording has {len(sources)} sources, expected 1; merge them into one file"
+        )
     source = sources[0]
     if source.get("type") not in ("file", "url"):
         raise ValueError(
-            f"the source is a {source.get('type')!r}, expected file or url: commands are not run, "
-            "archives not read; save the recordings as files"
+            f"the source is a {source.get('type')!r}, expected file or url; commands are not run "
+            "and archives not unpacked, so save the recordings as files"
         )
     channels = source.get("channels", [0])
     if not isinstance(channels, list) or len(channels) != 1:
         raise ValueError(f"the file has channels {channels!r}, expected one; save it as mono")
     start, duration = _number(row, "start") or 0.0, _number(row, "duration")
     if duration is None:
-        raise ValueError("the cut has no duration; restore it")
+        raise ValueError("the cut has no duration; add it")
     whole = start == 0 and duration == recording.get("duration")
     return Entry(
         "",
@@ -293,10 +307,10 @@ def _cut_speaker(supervisions: Any) -> str | None:
     if supervisions is None:
         return None
     if not isinstance(supervisions, list) or not all(isinstance(s, dict) for s in supervisions):
-        raise ValueError("supervisions must be a list of objects; restore it")
+        raise ValueError("supervisions must be a list of objects; correct it")
     speakers = {_speaker(supervision, "speaker") for supervision in supervisions}
     if len(speakers) > 1:
-        raise ValueError(f"the cut has {len(speakers)} speakers, expected one; cut it by speaker")
+        raise ValueError(f"the cut has {len(speakers)} speakers, expected one; split it by speaker")
     return next(iter(speakers), None)
 
 
@@ -308,7 +322,7 @@ def _text(row: Row, name: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} is {value!r}, expected text; fill it")
+        raise ValueError(f"{name} is {value!r}, expected text; fill it in")
     return value
 
 
@@ -325,5 +339,5 @@ def _number(row: Row, name: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < math.inf:
-        raise ValueError(f"{name} is {value!r}, expected seconds, 0 or more; correct it")
+        raise ValueError(f"{name} is {value!r}, expected seconds ≥ 0; correct it")
     return number

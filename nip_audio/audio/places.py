@@ -1,4 +1,4 @@
-"""Where the files that a manifest names may lie."""
+"""Check that the files named in a manifest are inside the allowed folders."""
 
 from __future__ import annotations
 
@@ -18,42 +18,50 @@ _DATA_ROOT = re.compile(r"\$data_root|\{data_root\}")
 
 @dataclass(frozen=True)
 class Places:
-    """A manifest may come from a stranger, so it names files below two places only.
+    """The two places that files of a manifest may be in.
+
+    The manifest may come from an untrusted source, so it must not name any other file.
 
     Attributes:
-        folder: The manifest's own: paths are relative to it.
-        data_root: A folder or a URL that the user named: replaces ``$data_root`` (or, as in
-            SpeechBrain's JSON, ``{data_root}``), and absolute paths and URLs may lie below it.
+        folder: Folder of the manifest; paths are relative to it.
+        data_root: Folder or URL given by the user. It replaces ``$data_root`` (or, as in
+            SpeechBrain's JSON, ``{data_root}``), and absolute paths and URLs may be below it.
     """
 
     folder: Path
     data_root: str | Path | None = None
 
     def find(self, text: str) -> tuple[str | Path, Path | None]:
-        """Return a file, and the folder that links must not lead out of; URLs have none.
+        """Return the file and the folder that links must stay inside; a URL has no such folder.
+
+        Args:
+            text: Path or URL as written in the manifest.
 
         Raises:
-            ValueError: If it may not lie there, with what was found and a remedy.
+            ValueError: If the file is not in an allowed place; the message says what to do.
         """
         if _DATA_ROOT.search(text):
             if self.data_root is None:
-                raise ValueError(f"{text!r} lies below $data_root; pass --data-root")
+                raise ValueError(f"{text!r} uses $data_root, which is not set; pass --data-root")
             text = _DATA_ROOT.sub(lambda _: _plain(str(self.data_root)), text)
         if not text or "\0" in text:
-            raise ValueError(f"{text!r} is no file name; correct it")
+            raise ValueError(f"{text!r} is not a valid file name; correct it")
         if is_url(text):
             return self._find_url(text), None
         try:
             os.fsencode(text)
         except UnicodeEncodeError as err:
-            raise ValueError(f"{text!r} is no file name here ({err.reason}); correct it") from err
+            raise ValueError(
+                f"{text!r} is not a valid file name on this system ({err.reason}); correct it"
+            ) from err
         path = os.path.normpath(self.folder / text)
         for lexical, resolved in self._roots:
             if any(_below(os.path.abspath(path), root) for root in (lexical, resolved)):
                 return Path(path), Path(resolved)
         raise ValueError(
-            f"{text!r} lies outside of the manifest's folder; if you trust this manifest, pass the "
-            "folder of its files as --data-root (or / for any)"
+            f"{text!r} is outside the manifest's folder; if you trust this manifest, pass the "
+            "folder "
+            "of its files as --data-root (or / for any folder)"
         )
 
     @cached_property
@@ -66,11 +74,11 @@ class Places:
     def _find_url(self, url: str) -> str:
         root = self.data_root
         if "::" in url or ".." in unquote(url).split("/"):
-            raise ValueError(f"{url!r} holds '::' or '..'; name the file plainly")
+            raise ValueError(f"{url!r} contains '::' or '..'; write the URL without them")
         if not isinstance(root, str) or not is_url(root) or not _below(url, _plain(root)):
             raise ValueError(
-                f"{url!r} is on the network; if you trust this manifest, pass what its URLs begin "
-                "with as --data-root"
+                f"{url!r} is a URL outside --data-root; if you trust this manifest, pass the "
+                "beginning of its URLs as --data-root"
             )
         return url
 

@@ -1,4 +1,4 @@
-"""Audio on a URL: fetched to a bounded temporary file by fsspec, then read like any other."""
+"""Fetch audio from a URL with fsspec into a temporary file of bounded size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["fetched", "is_url", "remote_stamp"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PIECE = 1 << 20
-# what file systems call what changes with the content, the surest first
+# fields that change with the content, by file system; the most reliable first
 _MARKS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "generation"),
     *("mtime", "LastModified", "last_modified", "created"),
@@ -23,7 +23,7 @@ _MARKS = (
 
 
 def is_url(place: str | Path) -> bool:
-    """Tell a URL from a path: text that begins with a scheme and ``://``.
+    """Tell whether a place is a URL: text that begins with a scheme and ``://``.
 
     Example:
         >>> is_url("s3://voices/ann.wav"), is_url("voices/ann.wav")
@@ -34,18 +34,18 @@ def is_url(place: str | Path) -> bool:
 
 @contextmanager
 def fetched(url: str, *, max_bytes: int) -> Iterator[Path]:
-    """Fetch a file for as long as it is needed.
+    """Fetch a file and keep it while the context is open.
 
     Args:
-        url: Of any scheme fsspec knows.
-        max_bytes: A larger one is given up as soon as that is known.
+        url: URL with any scheme that fsspec supports.
+        max_bytes: Largest allowed size; fetching stops as soon as the file exceeds it.
 
     Yields:
-        A temporary file.
+        Path of the temporary file.
 
     Raises:
-        AudioError: ``missing``, ``unreadable`` or ``too_large``.
-        MissingDependencyError: If fsspec, or what it needs for this scheme, is not installed.
+        AudioError: With code ``missing``, ``unreadable`` or ``too_large``.
+        MissingDependencyError: If fsspec, or the package it needs for this scheme, is missing.
     """
     with tempfile.NamedTemporaryFile(prefix="nip-audio.") as file:
         try:
@@ -58,26 +58,29 @@ def fetched(url: str, *, max_bytes: int) -> Iterator[Path]:
             file.flush()
         except MissingDependencyError:
             raise
-        except Exception as err:  # noqa: BLE001 - every file system has errors of its own
+        except Exception as err:  # noqa: BLE001 - each file system raises its own errors
             _refuse(url, err)
         if left < 0:
             raise AudioError(
                 url,
                 code="too_large",
-                found=f"it has more than {max_bytes} bytes",
-                remedy="split it, or convert it to flac",
+                found=f"it has more than the {max_bytes} bytes allowed",
+                remedy="split it, or convert it to FLAC",
             )
         yield Path(file.name)
 
 
 def remote_stamp(url: str) -> str:
-    """Return size and whatever else changes with the content, as far as the server says.
+    """Return a text that changes with a remote file's content, from what the server reports.
 
-    Where it says nothing but the size, a file that was replaced by another of the same size goes
-    unnoticed. A file that is not there has a stamp too.
+    If the server reports the size only, a replacement of the same size goes unnoticed. A missing
+    file has a stamp too.
+
+    Args:
+        url: URL with any scheme that fsspec supports.
 
     Raises:
-        MissingDependencyError: As ``fetched``.
+        MissingDependencyError: If fsspec, or the package it needs for this scheme, is missing.
     """
     try:
         system, path = _find(url)
@@ -95,12 +98,14 @@ def _find(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError as err:
         raise MissingDependencyError(
-            f"{url} is a URL, and fsspec is not installed: pip install 'nip-audio[remote]'"
+            f"{url} is a URL and fsspec is not installed; pip install 'nip-audio[remote]'"
         ) from err
     try:
         system, path = url_to_fs(url)
     except ImportError as err:
-        raise MissingDependencyError(f"{url} needs another package: {err}") from err
+        raise MissingDependencyError(
+            f"{url} needs a package that is not installed ({err}); install it"
+        ) from err
     return system, str(path)
 
 

@@ -1,8 +1,8 @@
-"""From a changed log-mel spectrogram back to sound, with the phase of the original.
+"""Turn a changed log-mel spectrogram back into sound, with the phase of the original.
 
-A spectrogram alone is no sound: its phase is gone, and a mel band is the sum of many frequencies.
-Its *change* is one, though: a gain for every band and frame, which the original's own short-time
-spectrum can be multiplied with.
+A log-mel spectrogram alone cannot be inverted: it has no phase, and each mel band sums many
+frequencies. Its *change*, however, is a gain per band and frame, which can be applied to the
+short-time spectrum of the original waveform.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from nip_audio.errors import InputError
 __all__ = ["LARGEST_GAIN_DB", "ROUNDS", "Resynthesis", "apply_change", "resynthesize"]
 
 LARGEST_GAIN_DB = 40.0
-"""No band is made louder or softer than by this much. What was below the front end's range, or more
-than 80 dB below the loudest band, came out as the range's end: its real level is not known, and to
-lift it to any level would amplify rounding errors into noise."""
+"""Largest gain of any band, up or down. Levels below the front end's range, or more than 80 dB
+below the loudest band, are clipped to the end of the range, so their real level is unknown; raising
+them without limit would amplify rounding errors into noise."""
 
 ROUNDS = 10
-"""Corrections after the first gain. A model reacts to what is missing: of 42 attacked clips that a
-median over the spectrogram gave back to their speaker 19 times, 1 was still given back in the
-sound without any, 11 after three, 20 after ten and 23 after thirty."""
+"""Corrections after the first gain. Without them the sound differs too much from the spectrogram:
+of 42 attacked clips, a median filter on the spectrogram restored the speaker in 19. In the sound it
+was 1 without corrections, 11 after three, 20 after ten and 23 after thirty."""
 
 
 @dataclass(frozen=True)
 class Resynthesis:
-    """Sound made from a changed spectrogram, and how close to it the sound comes.
+    """Sound made from a changed spectrogram, and how close its spectrogram is to the target.
 
     Attributes:
-        samples: (N,) in [-1, 1].
-        spectrogram: (F, T) what the front end makes of ``samples``.
-        residuals: Mean absolute difference to the spectrogram that was asked for: before anything
-            was done, after the first gain, and after each round, in units of the spectrogram.
+        samples: (N,) waveform in [-1, 1].
+        spectrogram: (F, T) spectrogram of ``samples``.
+        residuals: Mean absolute difference to the target spectrogram, in its units: at the start,
+            after the first gain, and after each correction.
     """
 
     samples: Tensor
@@ -48,7 +48,14 @@ class Resynthesis:
 def apply_change(
     wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, *, rounds: int = ROUNDS
 ) -> Tensor:
-    """Make the sound whose spectrogram is near to a changed one; see ``resynthesize``.
+    """Return the waveform whose spectrogram is close to a changed one; see ``resynthesize``.
+
+    Args:
+        wav: (N,) floating waveform in [-1, 1], at the front end's sample rate.
+        before: (F, T) spectrogram of ``wav`` in [0, 1].
+        after: (F, T) target spectrogram in [0, 1].
+        front_end: Log-mel front end that computed ``before``.
+        rounds: Number of corrections after the first gain.
 
     Example:
         >>> noise = torch.rand(8000, generator=torch.Generator().manual_seed(0))
@@ -65,29 +72,30 @@ def apply_change(
 def resynthesize(
     wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, *, rounds: int = ROUNDS
 ) -> Resynthesis:
-    """Apply the change of a log-mel spectrogram to the sound that it was made from.
+    """Apply the change of a log-mel spectrogram to the waveform that it was computed from.
 
-    The change in decibels at the centres of the mel bands is the gain there, linear in mel between
-    them and constant beyond the outer two; the short-time spectrum of ``wav`` is multiplied with
-    it, its phase is kept, and the inverse transform adds the overlapping frames up.
+    The change in decibels is the gain at the centre of each mel band; between centres it is
+    interpolated linearly in mel, beyond the outer two it is constant. The short-time spectrum of
+    ``wav`` is multiplied by the gain, its phase is kept, and the inverse transform adds up the
+    overlapping frames.
 
-    One band's gain reaches into its neighbours, and one frame's into the next, so that the sound's
-    own spectrogram is not just the one asked for. Each round takes what is still missing into the
-    gain; the best result of all is returned, so that more rounds never do worse. Gains are kept
-    within ``LARGEST_GAIN_DB``, and samples within full scale.
+    The gain of one band or frame also affects its neighbours, so the result's spectrogram differs
+    from the target. Each round adds the remaining difference to the gain; the best result is
+    returned, so more rounds are never worse. Gains are limited to ``LARGEST_GAIN_DB``, samples to
+    full scale.
 
     Args:
-        wav: (N,) floating in [-1, 1], of the front end's sample rate.
-        before: (F, T) in [0, 1], what the front end makes of ``wav``.
-        after: (F, T) in [0, 1], what it is to become.
-        front_end: The analysis, whose window and step the synthesis uses.
-        rounds: Corrections after the first gain.
+        wav: (N,) floating waveform in [-1, 1], at the front end's sample rate.
+        before: (F, T) spectrogram of ``wav`` in [0, 1].
+        after: (F, T) target spectrogram in [0, 1].
+        front_end: Log-mel front end that computed ``before``; its window and step are used.
+        rounds: Number of corrections after the first gain.
 
     Returns:
-        Samples of the dtype and device of ``wav``, which are ``wav`` itself where nothing changes.
+        The result, with the dtype and device of ``wav``; ``wav`` itself if nothing changes.
 
     Raises:
-        InputError: If shapes do not fit, values are not finite, or ``rounds`` is negative.
+        InputError: If the shapes do not fit, values are not finite, or ``rounds`` is negative.
     """
     _check(wav, before, after, front_end, rounds)
     start = float((after - before).abs().mean())
@@ -112,7 +120,7 @@ def resynthesize(
 
 
 class _Synthesis:
-    """The short-time spectrum of one recording, and the way back from it."""
+    """Short-time spectrum of one recording, and its inverse transform with gains applied."""
 
     def __init__(self, wav: Tensor, front_end: LogMel) -> None:
         analysis = front_end.fbank.compute_STFT
@@ -136,7 +144,7 @@ class _Synthesis:
         self.weights = self.weights.to(wav)
 
     def samples(self, gain_db: Tensor) -> Tensor:
-        """Return (N,) samples, cut to full scale, for (F, T) gains."""
+        """Return the waveform (N,), clipped to full scale, for gains (F, T) in decibels."""
         gain = 10 ** (self.weights @ gain_db / 20)
         samples: Tensor = torch.istft(
             self.spectrum * gain, **self.framing, window=self.window, length=self.size
@@ -174,9 +182,9 @@ def _check(wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, rounds
     if before.shape != expected or after.shape != expected:
         raise InputError(
             f"spectrograms are {tuple(before.shape)} and {tuple(after.shape)}, expected {expected} "
-            f"for {wav.shape[0]} samples; pass the front end's own of this recording"
+            f"for {wav.shape[0]} samples; compute them from this recording with this front end"
         )
     if not all(bool(t.isfinite().all()) for t in (wav, before, after)):
-        raise InputError("got values that are not finite, expected numbers; purify again")
+        raise InputError("got values that are NaN or infinite, expected finite ones; purify again")
     if rounds < 0:
         raise InputError(f"rounds is {rounds}, expected 0 or more; {ROUNDS} is usual")

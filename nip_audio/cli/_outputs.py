@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nip_audio.core.state import make_folder
-from nip_audio.purification.outputs import refuse_clashes
+from nip_audio.workflows.outputs import refuse_clashes
 
 
 def claim_outputs(

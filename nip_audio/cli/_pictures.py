@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nip_audio.attacks.registry import attack_entry, make_attack
-from nip_audio.cli._console import EXIT_FAILED, print_json, stderr, stdout
-from nip_audio.cli._outputs import claim_outputs
+from nip_audio.cli._console import print_json, stderr, stdout
+from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.errors import ImageError, InputError
-from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.pictures import (
-    ChangedPicture,
-    attack_picture,
-    purify_picture,
-    walk_pictures,
-)
-from nip_audio.purifiers.base import Purifier
+
+if TYPE_CHECKING:
+    from nip_audio.models.pretrained import PretrainedModel
+    from nip_audio.purifiers.base import Purifier
+    from nip_audio.workflows.images import ChangedImage
+
 
 DEFAULT_EPS = 8 / 255
 
@@ -38,13 +35,16 @@ def attack_pictures(
     as_json: bool,
 ) -> None:
     """Attack pictures and write PNGs."""
+    from nip_audio.attacks.registry import attack_entry, make_attack
+    from nip_audio.workflows.images import attack_image
+
     entry = attack_entry(attack)
     if eps is None and "eps" in entry.settings and entry.kind.norm != "l2":
         eps = DEFAULT_EPS
     chosen = make_attack(attack, eps=eps, level="input", settings=settings)
 
-    def change(path: Path, written: Path) -> ChangedPicture:
-        return attack_picture(
+    def change(path: Path, written: Path) -> ChangedImage:
+        return attack_image(
             pretrained, path, written, chosen, target=target, seed=seed, force=force
         )
 
@@ -62,22 +62,25 @@ def purify_pictures(
     as_json: bool,
 ) -> None:
     """Purify pictures and write PNGs."""
+    from nip_audio.workflows.images import purify_image, walk_images
 
-    def change(path: Path, written: Path) -> ChangedPicture:
-        return purify_picture(pretrained, path, written, purifier, seed=seed, force=force)
+    def change(path: Path, written: Path) -> ChangedImage:
+        return purify_image(pretrained, path, written, purifier, seed=seed, force=force)
 
-    _change_all(walk_pictures(inputs), out, "", change, force=force, as_json=as_json)
+    _change_all(walk_images(inputs), out, "", change, force=force, as_json=as_json)
 
 
 def _change_all(
     files: Sequence[Path],
     out: Path,
     ending: str,
-    change: Callable[[Path, Path], ChangedPicture],
+    change: Callable[[Path, Path], ChangedImage],
     *,
     force: bool,
     as_json: bool,
 ) -> None:
+    from nip_audio.cli._outputs import claim_outputs
+
     if not files:
         raise InputError(
             "no picture was found, expected png, jpg, bmp, ppm or webp; check the path"
@@ -101,7 +104,7 @@ def _change_all(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _line(done: ChangedPicture) -> str:
+def _line(done: ChangedImage) -> str:
     verdict = ""
     if done.succeeded is not None:
         verdict = "; fools the model" if done.succeeded else "; does not fool the model"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nip_audio.attacks.registry import attack_entry, make_attack, names_at
-from nip_audio.cli._console import (
-    EXIT_FAILED,
+from nip_audio.cli._console import print_json, stderr, stdout
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import (
+    ATTACK_NAMES,
     CalibrationOption,
     EitherModelOption,
     ForceOption,
@@ -18,19 +19,12 @@ from nip_audio.cli._console import (
     MaxDurationOption,
     ModalityOption,
     SeedOption,
-    find_threshold,
-    load_model,
-    make_adapter,
-    print_json,
-    refuse_of_audio,
-    stderr,
-    stdout,
 )
-from nip_audio.cli._outputs import claim_outputs
-from nip_audio.cli._pictures import attack_pictures
 from nip_audio.errors import AudioError
-from nip_audio.evaluation.adversarial_files import AttackedFile, AttackGoal, attack_file
-from nip_audio.models.enrolment import Enrolment
+
+if TYPE_CHECKING:
+    from nip_audio.workflows.attack import AttackedFile
+
 
 __all__ = ["command"]
 
@@ -53,7 +47,7 @@ def command(
         Path, typer.Option("--out", "-o", help="Folder for wavs, or PNGs, and JSON sidecars.")
     ],
     attack: Annotated[
-        str, typer.Option("--attack", "-a", help=f"One of {', '.join(names_at('raw'))}.")
+        str, typer.Option("--attack", "-a", help=f"One of {', '.join(ATTACK_NAMES)}.")
     ] = "pgd",
     eps: Annotated[
         float | None,
@@ -98,10 +92,18 @@ def command(
 
     Exit code 0 says that the copies were written, whether they fool the model or not. Rounding to
     16 bits can add 1.5e-5 to eps. Without --speaker, --target and --goal misidentify the aim is not
-    to be verified against the recording itself.
+    to be verified against the recording itself. There the score is at its maximum and has no slope,
+    so an attack that would start at the recording starts from a small random step beside it.
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
+    from nip_audio.attacks.registry import attack_entry, make_attack
+    from nip_audio.cli._inputs import find_threshold, load_model, make_adapter, refuse_of_audio
+    from nip_audio.cli._outputs import claim_outputs
+    from nip_audio.cli._pictures import attack_pictures
+    from nip_audio.models.enrolment import Enrolment
+    from nip_audio.workflows.attack import AttackGoal, attack_file
+
     settings = {"steps": steps, "queries": queries}
     pretrained = load_model(model, modality)
     of_audio = {"--enrolment": enrolment, "--speaker": speaker, "--threshold": threshold}
@@ -164,6 +166,3 @@ def _line(result: AttackedFile) -> str:
         f"{result.written}: {word} ({result.aim}; score {result.score_before:.3f} → "
         f"{result.score_after:.3f} in the written file, SNR {result.snr_db:.1f} dB)"
     )
-
-
-command.__name__ = "attack"

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
 from nip_audio.cli._console import (
-    EXIT_FAILED,
-    EXIT_FLAGGED,
+    advance,
+    exit_with,
+    plain,
+    print_json,
+    progress_bar,
+    stderr,
+    stdout,
+)
+from nip_audio.cli._options import (
     DataRootOption,
     FollowLinksOption,
     ForceOption,
@@ -19,20 +26,11 @@ from nip_audio.cli._console import (
     MaxDurationOption,
     ModalityOption,
     SeedOption,
-    advance,
-    find_files,
-    make_reader,
-    plain,
-    print_json,
-    progress_bar,
-    refuse_of_audio,
-    require_modality,
-    stderr,
-    stdout,
 )
-from nip_audio.core.state import require_new, write_atomic
-from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.backdoor import BackdoorReport, look_for_backdoor
+
+if TYPE_CHECKING:
+    from nip_audio.screening.backdoor import BackdoorReport
+
 
 __all__ = ["command"]
 
@@ -70,10 +68,13 @@ def command(
 
     Example: nip-audio backdoor training/ --model audionet-libri251
     """
+    from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_of_audio
+    from nip_audio.core.state import require_new, write_atomic
+    from nip_audio.screening.backdoor import look_for_backdoor
+
     if out is not None:
         require_new(out, force=force)
-    pretrained = load_pretrained(model)
-    require_modality(pretrained, modality)
+    pretrained = load_model(model, modality)
     refuse_of_audio(pretrained, {"--max-duration": max_duration})
     files = find_files(pretrained, source, data_root, follow_links=follow_links)
     with progress_bar("looking for a backdoor", len(files)) as bar:
@@ -91,13 +92,7 @@ def command(
         print_json(report.to_json())
     else:
         _print(report)
-    if report.accused:  # comes before files that failed: it is what was asked
-        raise typer.Exit(EXIT_FLAGGED)
-    if report.failed:
-        raise typer.Exit(EXIT_FAILED)
-
-
-command.__name__ = "backdoor"
+    exit_with(len(report.accused), len(report.failed))
 
 
 def _print(report: BackdoorReport) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import (
-    EXIT_FAILED,
+from nip_audio.cli._console import advance, print_json, print_left_out, progress_bar, stderr, stdout
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import (
     DataRootOption,
     EitherModelOption,
     FollowLinksOption,
@@ -17,21 +18,7 @@ from nip_audio.cli._console import (
     MaxDurationOption,
     ModalityOption,
     SeedOption,
-    advance,
-    find_files,
-    load_model,
-    make_adapter,
-    print_json,
-    print_left_out,
-    progress_bar,
-    refuse_of_audio,
-    stderr,
-    stdout,
 )
-from nip_audio.core.state import require_new
-from nip_audio.screening.calibrating import calibrate
-from nip_audio.screening.measure import default_config
-from nip_audio.screening.picture_calibration import calibrate_pictures
 
 __all__ = ["command"]
 
@@ -74,6 +61,12 @@ def command(
 
     Example: nip-audio calibrate clean/ --out my.calibration
     """
+    from nip_audio.cli._inputs import find_files, load_model, make_adapter, refuse_of_audio
+    from nip_audio.core.state import require_new
+    from nip_audio.screening.calibrating import calibrate
+    from nip_audio.screening.measure import default_config
+    from nip_audio.screening.picture_calibration import calibrate_images
+
     require_new(out, force=force)
     pretrained = load_model(model, modality)
     of_audio = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
@@ -83,7 +76,7 @@ def command(
     sources = describe or ", ".join(part.name for part in source)
     with progress_bar("calibrating", len(files)) as bar:
         if pretrained.card.modality == "image":
-            result = calibrate_pictures(
+            result = calibrate_images(
                 pretrained,
                 files,
                 draws=draws,
@@ -115,13 +108,10 @@ def command(
             markup=False,
             soft_wrap=True,
         )
-    if result.verification_threshold is None and not result.of_pictures:
+    if result.verification_threshold is None and not result.of_images:
         stderr.print(
             "no speaker has two recordings: no threshold for verify, no check for inconsistent "
             "files; use one sub-folder a speaker"
         )
     if result.failures:
         raise typer.Exit(EXIT_FAILED)
-
-
-command.__name__ = "calibrate"

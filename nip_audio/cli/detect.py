@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.audio.manifest import Recording
-from nip_audio.cli._console import (
+from nip_audio.cli._console import exit_with, print_json
+from nip_audio.cli._options import (
     CalibrationOption,
     EitherModelOption,
     JsonOption,
@@ -16,11 +16,6 @@ from nip_audio.cli._console import (
     ModalityOption,
     RateOption,
     SeedOption,
-    exit_with,
-    load_model,
-    make_screener,
-    print_json,
-    print_records,
 )
 
 __all__ = ["command"]
@@ -42,6 +37,10 @@ def command(
 
     Example: nip-audio detect a.wav b.flac --fpr 0.01
     """
+    from nip_audio.audio.manifest import Recording
+    from nip_audio.cli._inputs import load_model, make_screener
+    from nip_audio.cli._results import print_records
+
     screener = make_screener(
         load_model(model, modality),
         calibration,
@@ -55,6 +54,3 @@ def command(
     else:
         print_records(records)
     exit_with(sum(r.flagged for r in records), sum(r.verdict == "error" for r in records))
-
-
-command.__name__ = "detect"

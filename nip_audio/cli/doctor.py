@@ -6,8 +6,9 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from nip_audio.cli._console import JsonOption, plain, print_json, stdout
+from nip_audio.cli._console import plain, print_json, stdout
 from nip_audio.cli._exit import EXIT_DEFECT
+from nip_audio.cli._options import JsonOption
 from nip_audio.installation import Installation, examine_installation
 
 __all__ = ["command"]

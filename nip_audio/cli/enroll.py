@@ -7,26 +7,17 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import (
+from nip_audio.cli._console import advance, print_json, print_left_out, progress_bar, stdout
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import (
     DEFAULT_MODEL,
-    EXIT_FAILED,
     DataRootOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
     ModelOption,
-    advance,
-    find_recordings,
-    make_adapter,
-    print_json,
-    print_left_out,
-    progress_bar,
-    stdout,
 )
-from nip_audio.core.state import require_new
-from nip_audio.models.enrolment import enrol
-from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
 
@@ -45,6 +36,11 @@ def command(
 
     Example: nip-audio enroll voices/ --out voices.enrolment
     """
+    from nip_audio.cli._inputs import find_recordings, make_adapter
+    from nip_audio.core.state import require_new
+    from nip_audio.models.enrolment import enrol
+    from nip_audio.models.pretrained import load_pretrained
+
     require_new(out, force=force)
     pretrained = load_pretrained(model)
     recordings = find_recordings(source, data_root, follow_links=follow_links)
@@ -61,6 +57,3 @@ def command(
         stdout.print(f"{len(enrolment.speakers)} speakers enrolled in {out}", markup=False)
     if enrolment.failures:
         raise typer.Exit(EXIT_FAILED)
-
-
-command.__name__ = "enroll"

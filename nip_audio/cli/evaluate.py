@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import JsonOption, evaluation_progress, print_json, stdout
-from nip_audio.evaluation.config import read_config
-from nip_audio.evaluation.report import write_report
-from nip_audio.evaluation.runner import RESULTS_NAME, Runner
+from nip_audio.cli._console import evaluation_progress, print_json, stdout
+from nip_audio.cli._options import JsonOption
 
 __all__ = ["command"]
 
@@ -37,6 +35,10 @@ def command(
     Example: nip-audio evaluate studies/attacks/undefended.yaml --data-root LibriSpeech
     --data-split split.csv --out evaluation/
     """
+    from nip_audio.evaluation.config import read_config
+    from nip_audio.evaluation.report import write_report
+    from nip_audio.evaluation.runner import RESULTS_NAME, Runner
+
     plan = read_config(config, data_root=data_root, split=data_split)
     with evaluation_progress() as progress:
         results = Runner(plan, out, only_finished).run(progress=progress)
@@ -46,6 +48,3 @@ def command(
     else:
         for file in [out / RESULTS_NAME, *files]:
             stdout.print(str(file), markup=False, highlight=False, soft_wrap=True)
-
-
-command.__name__ = "evaluate"

@@ -7,26 +7,17 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import (
+from nip_audio.cli._console import advance, print_json, print_left_out, progress_bar, stdout
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import (
     DEFAULT_MODEL,
-    EXIT_FAILED,
     DataRootOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
     ModelOption,
-    advance,
-    find_recordings,
-    make_adapter,
-    print_json,
-    print_left_out,
-    progress_bar,
-    stdout,
 )
-from nip_audio.core.state import require_new
-from nip_audio.models.plda_recordings import fit_plda_to_recordings
-from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
 
@@ -63,6 +54,11 @@ def command(
 
     Example: nip-audio fit-plda voices/ --out my.plda --calibrate others/
     """
+    from nip_audio.cli._inputs import find_recordings, make_adapter
+    from nip_audio.core.state import require_new
+    from nip_audio.models.plda_recordings import fit_plda_to_recordings
+    from nip_audio.models.pretrained import load_pretrained
+
     require_new(out, force=force)
     pretrained = load_pretrained(model)
     recordings = find_recordings(source, data_root, follow_links=follow_links)
@@ -93,6 +89,3 @@ def command(
         )
     if plda.failures:
         raise typer.Exit(EXIT_FAILED)
-
-
-command.__name__ = "fit_plda"

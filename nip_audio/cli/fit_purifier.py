@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.audio.manifest import Recording
-from nip_audio.cli._console import (
-    EXIT_FAILED,
+from nip_audio.cli._console import print_json, print_left_out, progress_bar, stderr, stdout
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import (
+    ATTACK_FAMILIES,
+    GUIDED_STEPS,
     DataRootOption,
     EitherModelOption,
     FollowLinksOption,
@@ -23,33 +25,17 @@ from nip_audio.cli._console import (
     JsonOption,
     MaxDurationOption,
     ModalityOption,
-    find_files,
-    load_model,
-    make_adapter,
-    print_json,
-    print_left_out,
-    progress_bar,
-    refuse_of_audio,
-    stderr,
-    stdout,
 )
 from nip_audio.core.near import near_names
-from nip_audio.core.state import require_new
 from nip_audio.errors import InputError
-from nip_audio.image.adapter import ImageAdapter
-from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.benign import Benign, read_clips, read_pictures
-from nip_audio.purification.fit import (
-    GUIDED_ON_PICTURES,
-    fit_guided,
-    fit_neurons,
-    fit_pool,
-    fit_sparse_coding,
-)
-from nip_audio.purifiers.guided_training import GuidedSettings
-from nip_audio.purifiers.nip_guided import GuidedNip
-from nip_audio.purifiers.nip_pool import PoolSettings
-from nip_audio.purifiers.training_attacks import FAMILIES
+
+if TYPE_CHECKING:
+    from nip_audio.audio.manifest import Recording
+    from nip_audio.models.pretrained import PretrainedModel
+    from nip_audio.purifiers.guided_training import GuidedSettings
+    from nip_audio.purifiers.nip_guided import GuidedNip
+    from nip_audio.workflows.clean_data import Benign
+
 
 __all__ = ["Method", "command"]
 
@@ -118,10 +104,10 @@ def command(
         list[str] | None,
         typer.Option(
             help="Guided: kind of attack that it is not to learn from, to see what it does about "
-            f"unknown ones: {', '.join(FAMILIES)}. May be repeated."
+            f"unknown ones: {', '.join(ATTACK_FAMILIES)}. May be repeated."
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Guided: training steps.")] = GuidedSettings.steps,
+    steps: Annotated[int, typer.Option(help="Guided: training steps.")] = GUIDED_STEPS,
     candidates: Annotated[int, typer.Option(help="Pool: inverse perturbations.")] = 256,
     quorum: Annotated[
         float, typer.Option(help="Pool: share of the clean items that a template neuron is in.")
@@ -145,6 +131,12 @@ def command(
 
     Example: nip-audio fit-purifier clean/ --model resnet34-libri30 --out my.purifier
     """
+    from nip_audio.cli._inputs import find_files, load_model, refuse_of_audio
+    from nip_audio.core.state import require_new
+    from nip_audio.purifiers.nip_guided import GuidedNip
+    from nip_audio.purifiers.nip_pool import PoolSettings
+    from nip_audio.workflows.fit import fit_neurons, fit_pool, fit_sparse_coding
+
     require_new(out, force=force)
     pretrained = load_model(model, modality)
     of_audio = {"--snr-db": snr_db, "--crop-s": crop_s, "--max-duration": max_duration}
@@ -207,9 +199,13 @@ def _read(
     crop_s: float | None,
 ) -> Benign:
     """Read what is fitted to, into memory."""
+    from nip_audio.cli._inputs import make_adapter
+    from nip_audio.image.adapter import ImageAdapter
+    from nip_audio.workflows.clean_data import read_clips, read_images
+
     card = pretrained.card
     if card.modality == "image":
-        return read_pictures(files, ImageAdapter(*card.image_shape))
+        return read_images(files, ImageAdapter(*card.image_shape))
     seconds = CROP_S if crop_s is None else crop_s
     if not math.isfinite(seconds):
         raise InputError(f"--crop-s is {seconds}, expected seconds, e.g. {CROP_S:g}")
@@ -225,7 +221,10 @@ def _guided_settings(
     adaptive: bool,
 ) -> GuidedSettings:
     """Return what is trained against, and what is asked of the purifier."""
-    settings = GUIDED_ON_PICTURES if pretrained.card.modality == "image" else GuidedSettings()
+    from nip_audio.purifiers.guided_training import GuidedSettings
+    from nip_audio.workflows.fit import GUIDED_ON_IMAGES
+
+    settings = GUIDED_ON_IMAGES if pretrained.card.modality == "image" else GuidedSettings()
     if snr_db is not None:
         settings = replace(settings, raw_share=1.0, snr_db=snr_db)
     if eps is not None:
@@ -241,6 +240,8 @@ def _without(settings: GuidedSettings, left_out: Sequence[str]) -> GuidedSetting
     Raises:
         InputError: If one is unknown, or none is left.
     """
+    from nip_audio.purifiers.training_attacks import FAMILIES
+
     if unknown := sorted(set(left_out) - set(FAMILIES)):
         raise InputError(f"no kind of attack {unknown[0]!r}; {near_names(unknown[0], FAMILIES)}")
     families = tuple(name for name in settings.families if name not in left_out)
@@ -262,6 +263,8 @@ def _fit_guided(
     force: bool,
 ) -> float | None:
     """Train and write; return the share of its last lessons that it kept, if there were any."""
+    from nip_audio.workflows.fit import fit_guided
+
     partial = out.with_name(f"{out.name}.partial")
     shares: deque[float] = deque(maxlen=_LAST)
     with progress_bar("training", settings.steps) as bar:
@@ -294,5 +297,3 @@ _ADAPTIVE: dict[str, Any] = {
     "families": ("gradient",),
     "eps_raw": (5e-4, 4e-3),
 }
-
-command.__name__ = "fit_purifier"

@@ -7,23 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import (
-    EXIT_FAILED,
-    JsonOption,
-    MaxDurationOption,
-    ModalityOption,
-    ModelOption,
-    make_reader,
-    plain,
-    print_json,
-    refuse_of_audio,
-    require_modality,
-    stderr,
-    stdout,
-)
+from nip_audio.cli._console import plain, print_json, stderr, stdout
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import JsonOption, MaxDurationOption, ModalityOption, ModelOption
 from nip_audio.errors import FileError
-from nip_audio.models.identification import identify
-from nip_audio.models.pretrained import load_pretrained
 
 __all__ = ["command"]
 
@@ -45,8 +32,10 @@ def command(
 
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
-    pretrained = load_pretrained(model)
-    require_modality(pretrained, modality)
+    from nip_audio.cli._inputs import load_model, make_reader, refuse_of_audio
+    from nip_audio.models.identification import identify
+
+    pretrained = load_model(model, modality)
     refuse_of_audio(pretrained, {"--max-duration": max_duration})
     reader = make_reader(pretrained, max_duration)
     results: list[dict[str, Any]] = []
@@ -67,6 +56,3 @@ def command(
         print_json(results)
     if any(r["error"] for r in results):
         raise typer.Exit(EXIT_FAILED)
-
-
-command.__name__ = "identify"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.box import SIMPLE
 from rich.table import Table
 
-from nip_audio.cli._console import JsonOption, print_json, stdout
-from nip_audio.models.pretrained import ModelCard, list_pretrained
+from nip_audio.cli._console import print_json, stdout
+from nip_audio.cli._options import JsonOption
+from nip_audio.models.cards import ModelCard, list_pretrained
 
 __all__ = ["command"]
 
@@ -41,6 +42,3 @@ def _input(card: ModelCard) -> str:
     if card.modality == "image":
         return "×".join(map(str, card.image_shape))
     return f"{card.sample_rate_hz / 1000:g} kHz"
-
-
-command.__name__ = "models"

@@ -5,36 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import (
-    EXIT_FAILED,
+from nip_audio.cli._console import advance, print_json, print_left_out, progress_bar, stdout
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import (
+    PURIFIER_NAMES,
     CalibrationOption,
     EitherModelOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
-    advance,
-    find_calibration,
-    load_model,
-    make_adapter,
-    print_json,
-    print_left_out,
-    progress_bar,
-    refuse_of_audio,
-    stdout,
 )
-from nip_audio.cli._pictures import purify_pictures
 from nip_audio.errors import InputError
-from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import Heard
-from nip_audio.purification.files import FilePurifier, PurifiedFile, plan_files
-from nip_audio.purifiers.base import Purifier
-from nip_audio.purifiers.registry import PURIFIERS, make_purifier, purifier_entry
-from nip_audio.screening.judge import Judge
+
+if TYPE_CHECKING:
+    from nip_audio.models.pretrained import PretrainedModel
+    from nip_audio.purifiers.base import Purifier
+    from nip_audio.workflows.purify import Assessment
+    from nip_audio.workflows.purify_files import PurifiedFile
+
 
 __all__ = ["command"]
 
@@ -52,7 +45,7 @@ def command(
     ],
     model: EitherModelOption = None,
     modality: ModalityOption = None,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(PURIFIERS)}.")] = GUIDED,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(PURIFIER_NAMES)}.")] = GUIDED,
     setting: Annotated[
         list[str] | None, typer.Option(help="Setting of the method, as bits=6; repeatable.")
     ] = None,
@@ -84,6 +77,11 @@ def command(
 
     Example: nip-audio purify a.wav --out purified/ --method quantization --setting bits=8
     """
+    from nip_audio.cli._inputs import find_calibration, load_model, make_adapter, refuse_of_audio
+    from nip_audio.cli._pictures import purify_pictures
+    from nip_audio.screening.judge import Judge
+    from nip_audio.workflows.purify_files import FilePurifier, plan_files
+
     pretrained = load_model(model, modality)
     of_audio: dict[str, object] = {"--calibration": calibration, "--max-duration": max_duration}
     of_audio |= {"--fpr": fpr, "--only-flagged": only_flagged or None, "--plot": plot or None}
@@ -117,6 +115,8 @@ def _find_purifier(
     pretrained: PretrainedModel, method: str, settings: Mapping[str, Any], file: Path | None
 ) -> Purifier:
     """Make a purifier by name; a fitted one comes from its file, or with the model."""
+    from nip_audio.purifiers.registry import make_purifier, purifier_entry
+
     given = dict(settings)
     fitted = "path" in purifier_entry(method).settings
     if "path" in given or (file is not None and not fitted):
@@ -158,9 +158,6 @@ def _line(file: PurifiedFile) -> str:
     return f"{planned.written}: {heard}cosine {result.cosine:.2f}, {changed}"
 
 
-def _words(heard: Heard) -> str:
+def _words(heard: Assessment) -> str:
     name = "" if heard.speaker is None else f"{heard.speaker} {heard.score:.2f}"
     return ", ".join(part for part in (name, heard.verdict) if part)
-
-
-command.__name__ = "purify"

@@ -7,21 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import (
-    CalibrationOption,
-    DataRootOption,
-    FollowLinksOption,
-    JsonOption,
-    find_source,
-    make_report,
-    print_json,
-    refuse_of_audio,
-    stdout,
-)
-from nip_audio.models.pretrained import load_pretrained
-from nip_audio.reporting.examiners import examiner_of_run
-from nip_audio.reporting.export import write_parquet
-from nip_audio.reporting.run import ScreenedRun
+from nip_audio.cli._console import print_json, stdout
+from nip_audio.cli._options import CalibrationOption, DataRootOption, FollowLinksOption, JsonOption
 
 __all__ = ["command"]
 
@@ -53,6 +40,13 @@ def command(
 
     Example: nip-audio report run/
     """
+    from nip_audio.cli._inputs import find_source, refuse_of_audio
+    from nip_audio.cli._results import make_report
+    from nip_audio.models.pretrained import load_pretrained
+    from nip_audio.reporting.examiners import examiner_of_run
+    from nip_audio.reporting.export import write_parquet
+    from nip_audio.reporting.run import ScreenedRun
+
     run = ScreenedRun.open(folder)
     source = find_source(run.kind, run.source, data_root, follow_links=follow_links)
     examiner = None
@@ -71,6 +65,3 @@ def command(
     else:
         for path in written:
             stdout.print(str(path), markup=False, highlight=False, soft_wrap=True)
-
-
-command.__name__ = "report"

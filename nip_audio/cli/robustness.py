@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
 from nip_audio.cli._console import (
-    EXIT_FAILED,
+    advance,
+    plain,
+    print_json,
+    print_left_out,
+    progress_bar,
+    stderr,
+    stdout,
+)
+from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._options import (
+    LAYER_NAMES,
+    NOISE_SCALE,
     DataRootOption,
     FollowLinksOption,
     ForceOption,
@@ -21,29 +32,11 @@ from nip_audio.cli._console import (
     MaxDurationOption,
     ModalityOption,
     SeedOption,
-    advance,
-    find_files,
-    make_reader,
-    plain,
-    print_json,
-    print_left_out,
-    progress_bar,
-    refuse_of_audio,
-    require_modality,
-    stderr,
-    stdout,
 )
-from nip_audio.core.noise import Noise
-from nip_audio.core.state import require_new, write_atomic
-from nip_audio.evaluation.nccr_plots import plot_boxes
-from nip_audio.evaluation.nccr_ranks import Ranked
-from nip_audio.evaluation.robustness import (
-    DEFAULT_LAYERS,
-    DEFAULT_NOISE,
-    measure_robustness,
-    require_comparable,
-)
-from nip_audio.models.pretrained import load_pretrained
+
+if TYPE_CHECKING:
+    from nip_audio.evaluation.nccr_ranks import Ranked
+
 
 __all__ = ["command"]
 
@@ -83,10 +76,10 @@ def command(
     ] = Level.input,
     scale: Annotated[
         float, typer.Option(help="Largest magnitude, or standard deviation of gaussian noise.")
-    ] = DEFAULT_NOISE.scale,
+    ] = NOISE_SCALE,
     layer: Annotated[
         list[str] | None,
-        typer.Option(help=f"Can be repeated; default: {' and '.join(DEFAULT_LAYERS)}."),
+        typer.Option(help=f"Can be repeated; default: {' and '.join(LAYER_NAMES)}."),
     ] = None,
     draws: Annotated[int, typer.Option(help="Noise draws a file.")] = 10,
     seed: SeedOption = 0,
@@ -103,6 +96,16 @@ def command(
 
     Example: nip-audio robustness my-model/ my-trained-model/ --data clean/ --plot boxes.png
     """
+    from nip_audio.cli._inputs import find_files, make_reader, refuse_of_audio, require_modality
+    from nip_audio.core.noise import Noise
+    from nip_audio.core.state import require_new, write_atomic
+    from nip_audio.evaluation.nccr_plots import plot_boxes
+    from nip_audio.evaluation.robustness import (
+        measure_robustness,
+        require_comparable,
+    )
+    from nip_audio.models.pretrained import load_pretrained
+
     if plot is not None:
         require_new(plot, force=force)
     disturbed = Noise(noise.value, level.value, scale)
@@ -121,7 +124,7 @@ def command(
             files,
             make_reader(loaded[0], max_duration),
             noise=disturbed,
-            layers=tuple(layer or DEFAULT_LAYERS),
+            layers=tuple(layer or LAYER_NAMES),
             draws=draws,
             seed=seed,
             progress=lambda _: advance(bar),
@@ -157,6 +160,3 @@ def _print_ranking(layer: str, ranking: Sequence[Ranked], files: int) -> None:
             "–" if ranked.p_next is None else f"{ranked.p_next:.2g}",
         )
     stdout.print(table)
-
-
-command.__name__ = "robustness"

@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nip_audio.cli._console import (
+    advance,
+    exit_with,
+    plain,
+    print_json,
+    print_left_out,
+    progress_bar,
+    stderr,
+)
+from nip_audio.cli._options import (
     CalibrationOption,
     DataRootOption,
     EitherModelOption,
@@ -21,35 +30,13 @@ from nip_audio.cli._console import (
     ModalityOption,
     RateOption,
     SeedOption,
-    advance,
-    exit_with,
-    find_source,
-    load_model,
-    make_report,
-    make_screener,
-    plain,
-    print_json,
-    print_left_out,
-    print_results,
-    print_summary,
-    progress_bar,
-    stderr,
 )
-from nip_audio.core.state import make_folder
 from nip_audio.errors import InputError
-from nip_audio.image.adapter import ImageAdapter
-from nip_audio.purification.files import FilePurifier
-from nip_audio.purification.flagged import (
-    own_purifier,
-    purify_flagged,
-    purify_flagged_pictures,
-)
-from nip_audio.reporting.examiners import examiner_of_screening
-from nip_audio.reporting.run import ScreenedRun
-from nip_audio.screening.engines.local import LocalEngine
-from nip_audio.screening.engines.ray import RayEngine
-from nip_audio.screening.pipeline import Screener, ScreenResult
-from nip_audio.screening.sources import Source
+
+if TYPE_CHECKING:
+    from nip_audio.screening.pipeline import Screener, ScreenResult
+    from nip_audio.screening.sources import Source
+
 
 __all__ = ["command"]
 
@@ -120,6 +107,14 @@ def command(
 
     Example: nip-audio screen enrolment/ --out report/
     """
+    from nip_audio.cli._inputs import find_source, load_model, make_screener
+    from nip_audio.cli._results import make_report, print_results, print_summary
+    from nip_audio.core.state import make_folder
+    from nip_audio.reporting.examiners import examiner_of_screening
+    from nip_audio.reporting.run import ScreenedRun
+    from nip_audio.screening.engines.local import LocalEngine
+    from nip_audio.screening.engines.ray import RayEngine
+
     if watch is not None and not 0 <= watch < float("inf"):
         raise InputError(f"--watch is {watch}, expected seconds, e.g. 10")
     if purify_to is not None:
@@ -149,7 +144,7 @@ def command(
     if purify_to is not None:
         _purify(screener, recordings, result, purify_to)
     if as_json:
-        print_json(screener.identity() | result.summary.to_json())
+        print_json(screener.verdict_settings() | result.summary.to_json())
     else:
         print_results(result)
         print_summary(result.summary, out)
@@ -157,13 +152,21 @@ def command(
 
 
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
+    from nip_audio.image.adapter import ImageAdapter
+    from nip_audio.workflows.purify_files import FilePurifier
+    from nip_audio.workflows.purify_flagged import (
+        purify_flagged,
+        purify_flagged_images,
+        shipped_purifier,
+    )
+
     pretrained, adapter, seed = screener.pretrained, screener.adapter, screener.seed
-    purifier = own_purifier(pretrained)
+    purifier = shipped_purifier(pretrained)
     adversarial = result.summary.verdicts.get("adversarial", 0)
     with progress_bar("purifying", adversarial) as bar:
         tick = lambda: advance(bar)  # noqa: E731
         if isinstance(adapter, ImageAdapter):
-            run = purify_flagged_pictures(
+            run = purify_flagged_images(
                 result.results, source, pretrained, purifier, out, seed=seed, progress=tick
             )
         else:
@@ -181,6 +184,3 @@ def _every(seconds: float) -> Iterator[None]:
     while True:
         yield
         time.sleep(seconds)
-
-
-command.__name__ = "screen"

@@ -7,25 +7,16 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import (
+from nip_audio.cli._console import print_json, stderr, stdout
+from nip_audio.cli._exit import EXIT_FAILED, EXIT_FLAGGED
+from nip_audio.cli._options import (
     DEFAULT_MODEL,
-    EXIT_FAILED,
-    EXIT_FLAGGED,
     CalibrationOption,
     JsonOption,
     MaxDurationOption,
     ModelOption,
-    find_threshold,
-    make_adapter,
-    print_json,
-    stderr,
-    stdout,
 )
 from nip_audio.errors import AudioError
-from nip_audio.models.enrolment import Enrolment, verify
-from nip_audio.models.plda import Plda
-from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.records import error_of
 
 __all__ = ["command"]
 
@@ -47,10 +38,18 @@ def command(
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify that a recording is a speaker's. Exit code 0 accepts, 1 rejects, 2 cannot read it.
+    """Verify that a recording is a speaker's.
+
+    Exit code 0 accepts, 3 rejects, 4 cannot read it.
 
     Example: nip-audio verify unknown.wav --enrolment voices.enrolment --speaker alice
     """
+    from nip_audio.cli._inputs import find_threshold, make_adapter
+    from nip_audio.models.enrolment import Enrolment, verify
+    from nip_audio.models.plda import Plda
+    from nip_audio.models.pretrained import load_pretrained
+    from nip_audio.screening.records import error_of
+
     pretrained = load_pretrained(model)
     back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
     threshold = find_threshold(pretrained, calibration, threshold, back_end)
@@ -75,6 +74,3 @@ def command(
         )
     if not result.accepted:
         raise typer.Exit(EXIT_FLAGGED)
-
-
-command.__name__ = "verify"

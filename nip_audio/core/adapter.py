@@ -1,4 +1,4 @@
-"""What the core knows of a modality: bounds, batches and the adapter's contract."""
+"""What the core knows about a modality: value bounds, padded batches and the adapter's contract."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Average all axes behind the second over the valid positions.
+    """Average over the valid positions of all axes after the second.
 
     Args:
-        x: (B, C, *S), or (B, C) without ``lengths``; with them the last axis is the padded one.
-        lengths: (B,) valid positions of the last axis, at least 1; None means all.
+        x: (B, C, *S), or (B, C) if ``lengths`` is None; the last axis is the padded one.
+        lengths: (B,) number of valid positions on the last axis, at least 1; None means all.
 
     Returns:
         (B, C).
@@ -47,7 +47,15 @@ def masked_mean(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Closed range of valid input values."""
+    """Closed range [low, high] of valid input values.
+
+    Attributes:
+        low: Smallest valid value.
+        high: Largest valid value.
+
+    Raises:
+        InputError: If the range is empty.
+    """
 
     low: float
     high: float
@@ -58,18 +66,18 @@ class Bounds:
             raise InputError(f"bounds are ({self.low}, {self.high}), expected low < high")
 
     def clip(self, x: Tensor) -> Tensor:
-        """Clip to the range."""
+        """Return ``x`` clipped to the range."""
         return x.clamp(self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Items of one modality, padded at the end of the last axis.
+    """Several items of one modality, padded at the end of the last axis.
 
     Attributes:
-        x: (B, *S) floating, inside the adapter's bounds.
-        lengths: (B,) integer valid positions of the last axis; None means all.
-        ids: One name an item, or empty.
+        x: (B, *S) floating values, inside the adapter's bounds.
+        lengths: (B,) integers, the number of valid positions on the last axis; None means all.
+        ids: One name per item, or an empty tuple.
 
     Raises:
         InputError: If the parts do not fit together.
@@ -80,14 +88,16 @@ class Batch:
     ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the parts against each other."""
+        """Check that the parts fit together."""
         if not self.x.is_floating_point() or self.x.dim() < 2 or self.x.shape[0] == 0:
             raise InputError(
-                f"batch is {tuple(self.x.shape)} of {self.x.dtype}, expected a floating (items ≥ "
-                "1, …)"
+                f"batch is {tuple(self.x.shape)} of {self.x.dtype}, expected floating values of "
+                "shape (items ≥ 1, …)"
             )
         if self.ids and len(self.ids) != len(self):
-            raise InputError(f"got {len(self.ids)} ids for {len(self)} items")
+            raise InputError(
+                f"got {len(self.ids)} ids for {len(self)} items, expected one per item"
+            )
         if self.lengths is not None:
             if self.lengths.shape != (len(self),) or self.lengths.is_floating_point():
                 raise InputError(
@@ -105,7 +115,7 @@ class Batch:
         return self.x.shape[0]
 
     def with_x(self, x: Tensor) -> Batch:
-        """Return the same items with other values of the same shape."""
+        """Return a batch with the same lengths and ids, and with the values ``x``."""
         return Batch(x, self.lengths, self.ids)
 
     def masked(self) -> Tensor:
@@ -116,7 +126,7 @@ class Batch:
         return self.x * mask.reshape(len(self), *[1] * (self.x.dim() - 2), -1)
 
     def item(self, index: int) -> Batch:
-        """Return one item, its padding cut off, as a batch of one without lengths."""
+        """Return one item without its padding, as a batch of one."""
         x = self.x[index : index + 1]
         if self.lengths is not None:
             x = x[..., : int(self.lengths[index])]
@@ -124,9 +134,17 @@ class Batch:
 
     @staticmethod
     def collate(items: list[Tensor], ids: tuple[str, ...] = ()) -> Batch:
-        """Pad tensors (*S) that differ in their last axis only, with zeros, into one batch."""
+        """Pad tensors with zeros into one batch.
+
+        Args:
+            items: Tensors (*S) that differ in the size of their last axis only.
+            ids: One name per item, or an empty tuple.
+
+        Raises:
+            InputError: If there are no items.
+        """
         if not items:
-            raise InputError("got no items, expected at least one")
+            raise InputError("got no items, expected at least one; pass the items to pad")
         lengths = torch.tensor([i.shape[-1] for i in items], device=items[0].device)
         x = items[0].new_zeros(len(items), *items[0].shape[:-1], int(lengths.max()))
         for row, item in zip(x, items, strict=True):
@@ -135,30 +153,30 @@ class Batch:
 
 
 class SourceFile(Protocol):
-    """One file to read: where it lies, and how far links may lead."""
+    """One file to read: where it is, and where symbolic links may lead."""
 
     @property
     def path(self) -> Path | str:
-        """The file, or its URL."""
+        """Path or URL of the file."""
 
     @property
     def root(self) -> Path | None:
-        """Folder that links must not lead out of; None lets them."""
+        """Folder that links must stay inside; None allows any target."""
 
     @property
     def leads_out(self) -> bool:
-        """Whether they do."""
+        """Whether links lead out of ``root``."""
 
 
 class ModalityAdapter(Protocol):
-    """How one modality comes in, is perturbed within its bounds, and goes out again."""
+    """Reads, batches, perturbs and writes the files of one modality."""
 
     @property
     def bounds(self) -> Bounds:
-        """Range of raw values."""
+        """Range of raw input values."""
 
     def load(self, path: Path) -> Any:
-        """Read one file into an item that ``collate`` takes; typed errors for bad files."""
+        """Read one file into an item for ``collate``; a bad file raises a typed error."""
 
     def collate(self, items: list[Any]) -> Batch:
         """Pad items into a batch."""
@@ -167,4 +185,4 @@ class ModalityAdapter(Protocol):
         """Clip ``x`` to within ``eps`` (L∞) of ``reference`` and to the bounds."""
 
     def save(self, x: Tensor, path: Path) -> None:
-        """Write one item."""
+        """Write one item to a file."""

@@ -1,9 +1,9 @@
-"""What noise does to a decision, beside what it does to neurons.
+"""How noise changes a model's decision, in addition to how it changes its neurons.
 
-A relative change of the scores says how far they move, not where to: an adversarial item falls back
-towards the class that it came from, which a signed change shows and a norm does not. Where items
-are compared by the angle between their embeddings, how far noise turns an embedding is what a
-decision hangs on.
+NCCR (neuron coverage change rate) is a norm: it says how far outputs move, not in which direction.
+Under noise an adversarial item moves back towards its true class, which signed changes of the
+logits show. A model without a head compares embeddings by their cosine, so there we measure the
+cosine distance between the clean and the noisy embedding.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ __all__ = [
     "evidence_vector",
 ]
 
-DECISION = ("fall of the named", "rise of the next", "lead kept")
-"""Signed changes of the logits, by noise."""
+DECISION = ("logit drop", "runner-up logit rise", "margin left")
+"""Names of the signed logit changes that are measured under each noise."""
 
-TURN = "turn of the embedding"
-"""Of a model without a head, by noise."""
+TURN = "cosine distance between embeddings"
+"""Name of what is measured under each noise for a model without a head."""
 
 
 def decision_changes(model: InstrumentedModel, result: NccrResult) -> Tensor:
-    """Follow the class that the undisturbed item is named through the noise.
+    """Measure how noise changes the logits of an item.
 
     Args:
-        model: With a head of two classes or more.
-        result: Of the item.
+        model: Model whose head has at least two classes.
+        result: NCCR measurement of the item.
 
     Returns:
-        (noises, 3), means over the draws: how much the logit of the named class falls, how much
-        that of the best other class rises, and the difference that is left between them, negative
-        where the decision changes.
+        (noises, 3), averaged over the draws: the drop of the predicted class's logit, the rise of
+        the best other class's logit, and the margin left between the two, which is negative where
+        the decision changes.
 
     Raises:
         InputError: If the model has no head.
@@ -58,18 +58,29 @@ def decision_changes(model: InstrumentedModel, result: NccrResult) -> Tensor:
 
 
 def embedding_turns(result: NccrResult) -> Tensor:
-    """How far noise turns the embedding of an item: 1 − cosine, mean over the draws, (noises,)."""
+    """Measure the cosine distance between the clean and the noisy embedding of an item.
+
+    Args:
+        result: NCCR measurement of the item.
+
+    Returns:
+        (noises,) 1 − cosine, in [0, 2], averaged over the draws.
+    """
     clean = normalize(result.embedding, dim=-1)
     turns: Tensor = 1 - normalize(result.draw_embeddings, dim=-1) @ clean
     return turns.clamp_min(0).mean(dim=1)
 
 
 def evidence_vector(model: InstrumentedModel, result: NccrResult) -> Tensor:
-    """Everything a detector is told of an item, in the order of ``evidence_names``.
+    """Return everything that a detector sees of an item, in the order of ``evidence_names``.
+
+    Args:
+        model: Model that was measured.
+        result: NCCR measurement of the item.
 
     Returns:
-        (F,): the NCCR vector (NCCR, Sec. 5) and, of a model with a head, the changes of the
-        decision; of one without, the turns of the embedding.
+        (F,): the NCCR vector (NCCR, Sec. 5), followed by the logit changes if the model has a head,
+        or by the cosine distances between embeddings if it has none.
     """
     if model.head is None:
         return torch.cat([result.vector, embedding_turns(result)])
@@ -77,6 +88,6 @@ def evidence_vector(model: InstrumentedModel, result: NccrResult) -> Tensor:
 
 
 def evidence_names(config: NccrConfig, *, head: bool) -> tuple[str, ...]:
-    """Names of the entries of ``evidence_vector``, for a model with a head or without."""
+    """Return the names of the entries of ``evidence_vector`` for a model with or without a head."""
     changes = DECISION if head else (TURN,)
     return (*config.names, *(f"{n.name} | {change}" for n in config.noises for change in changes))

@@ -1,6 +1,7 @@
-"""Neuron outputs, their influence on a decision, and front, tail and remaining neurons.
+"""Compute neuron outputs and their influence on a decision, and select front and tail neurons.
 
-Source: NIP (arXiv 2112.13060), Eq. 1–2 and Algorithm 1.
+Source: neuron-level inverse perturbation (NIP; Chen et al., arXiv 2112.13060), Eq. 1–2 and
+Algorithm 1.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ InfluenceOf = Literal["logit", "confidence"]
 
 
 def neuron_outputs(activation: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """φ: one number a neuron (NIP, Eq. 1).
+    """Return φ, one output per neuron (NIP, Eq. 1).
 
-    A neuron of a feature map is a channel, so its index does not move with the input's length.
+    In a feature map a neuron is a channel, so its index does not depend on the input's length.
 
     Args:
-        activation: (B, N) or (B, N, *S).
-        lengths: (B,) valid positions of the last axis; used for (B, N, *S) only.
+        activation: (B, N) or (B, N, *S) output of a layer.
+        lengths: (B,) valid positions on the last axis of (B, N, *S); None means all.
 
     Returns:
-        (B, N).
+        (B, N), averaged over the valid positions.
 
     Example:
         >>> neuron_outputs(torch.tensor([[[1.0, 3.0, 100.0]]]), torch.tensor([2])).tolist()
@@ -55,31 +56,31 @@ def neuron_influence(
     of: InfluenceOf = "logit",
     target: Tensor | None = None,
 ) -> Tensor:
-    """σ = (∂y/∂φ)∘φ by automatic differentiation, for any layer and head (NIP, Eq. 2).
+    """Return the influence σ = (∂y/∂φ)∘φ by automatic differentiation (NIP, Eq. 2).
 
-    ∂y/∂φ of a feature map is the change of y when the whole map of a neuron shifts: the gradient
-    summed over the valid positions.
+    In a feature map, ∂y/∂φ is the change of y when a neuron's whole map shifts: the gradient summed
+    over the valid positions.
 
-    y is the target class's logit or softmax confidence. A bare embedding model has no classes; its
-    y is the length of the embedding along its own direction (``of="logit"``).
+    The decision y is the target class's logit or softmax confidence. A bare embedding model has no
+    classes; there y is the length of the embedding along its own direction (``of="logit"``).
 
-    Deviation: the paper takes the confidence; it saturates near 1 and its gradient vanishes, so the
-    logit is the default here.
+    Deviation: the paper uses the confidence, which saturates near 1 so that its gradient vanishes;
+    the logit is the default here.
 
     Args:
-        model: In evaluation mode; nothing in it changes, and no ``.grad`` is touched.
-        batch: Model input (``model.to_input``), B items.
-        layer: Name of the tapped layer, with N neurons.
-        of: What is differentiated.
-        target: (B,) classes; None takes the predicted ones.
+        model: Model in evaluation mode; it is not changed, and no ``.grad`` is set.
+        batch: B items as model input (``model.to_input``).
+        layer: Name of the tapped layer, which has N neurons.
+        of: Decision y to differentiate: the logit or the softmax confidence.
+        target: (B,) class indices; None uses the predicted classes.
 
     Returns:
         (B, N), detached.
 
     Raises:
-        InputError: If a class or the confidence is asked of a model without a head, or y does not
-            depend on the layer.
-        LayerNotFoundError: With near matches.
+        InputError: If a class or the confidence is requested from a model without a head, or y does
+            not depend on the layer.
+        LayerNotFoundError: If the layer does not exist; the message suggests similar names.
     """
     with torch.enable_grad(), model.tap(layer) as tap:
         # a leaf that requires grad, so that the graph exists even for frozen weights
@@ -90,7 +91,7 @@ def neuron_influence(
         (gradient,) = torch.autograd.grad(y.sum(), activation, allow_unused=True)
     if gradient is None:
         raise InputError(
-            f"the decision does not depend on layer {layer!r}; tap one before the head"
+            f"the decision does not depend on layer {layer!r}; tap a layer before the head"
         )
     lengths = model.tap_lengths(layer, batch.lengths)
     if gradient.dim() > 2:
@@ -108,19 +109,19 @@ def input_influence(
     of: InfluenceOf = "logit",
     target: Tensor | None = None,
 ) -> Tensor:
-    """Return (∂y/∂x)∘x: NIP's Eq. 2 with the model's input in the place of a layer.
+    """Return (∂y/∂x)∘x: NIP's Eq. 2 with the model's input in place of a layer.
 
     Args:
-        model: As in ``neuron_influence``.
-        batch: Model input, B items.
-        of: As in ``neuron_influence``.
-        target: As in ``neuron_influence``.
+        model: Model in evaluation mode; it is not changed, and no ``.grad`` is set.
+        batch: B items as model input (``model.to_input``).
+        of: Decision y to differentiate: the logit or the softmax confidence.
+        target: (B,) class indices; None uses the predicted classes.
 
     Returns:
-        Of the shape of ``batch.x``, detached.
+        Influence of each input value, detached, with the shape of ``batch.x``.
 
     Raises:
-        InputError: If a class or the confidence is asked of a model without a head.
+        InputError: If a class or the confidence is requested from a model without a head.
     """
     with torch.enable_grad():
         x = batch.x.detach().clone().requires_grad_(True)
@@ -132,9 +133,9 @@ def input_influence(
 def _decision(
     model: InstrumentedModel, embeddings: Tensor, of: InfluenceOf, target: Tensor | None
 ) -> Tensor:
-    """Return y, (B,)."""
+    """Return the decision y of each item, (B,)."""
     if of not in ("logit", "confidence"):
-        raise InputError(f"influence of {of!r}, expected 'logit' or 'confidence'")
+        raise InputError(f"got of={of!r}, expected 'logit' or 'confidence'")
     if model.head is None:
         if target is not None or of == "confidence":
             raise InputError(
@@ -157,26 +158,29 @@ def linear_influence(
     of: InfluenceOf = "logit",
     target: Tensor | None = None,
 ) -> Tensor:
-    """σ in closed form where the logits are ``phi @ weight.T + bias``: no backward pass at all.
+    """Return σ in closed form, without a backward pass, for logits ``phi @ weight.T + bias``.
 
-    From the logit σ = W_c∘φ; from the confidence σ = y_c (W_c − Σ_k y_k W_k)∘φ (NIP, Eq. 2).
+    For the logit σ = W_c∘φ; for the confidence σ = y_c (W_c − Σ_k y_k W_k)∘φ (NIP, Eq. 2).
 
     Args:
         phi: (B, N) neuron outputs.
-        weight: (C, N).
-        bias: (C,).
-        of: As in ``neuron_influence``.
-        target: (B,) classes; None takes the predicted ones.
+        weight: (C, N) weights of the linear head.
+        bias: (C,) biases of the linear head; None means none.
+        of: Decision to differentiate: the logit or the softmax confidence.
+        target: (B,) class indices; None uses the predicted classes.
 
     Returns:
-        (B, N).
+        (B, N) influence of each neuron.
+
+    Raises:
+        InputError: If ``of`` is neither ``logit`` nor ``confidence``.
 
     Example:
         >>> linear_influence(torch.tensor([[2.0, 1.0]]), torch.tensor([[3.0, -1.0], [0.0, 0.0]]))
         tensor([[ 6., -1.]])
     """
     if of not in ("logit", "confidence"):
-        raise InputError(f"influence of {of!r}, expected 'logit' or 'confidence'")
+        raise InputError(f"got of={of!r}, expected 'logit' or 'confidence'")
     logits = torch.nn.functional.linear(phi, weight, bias)
     if target is None:
         target = logits.argmax(dim=1)
@@ -190,12 +194,12 @@ def linear_influence(
 
 @dataclass(frozen=True)
 class NeuronSelection:
-    """Neurons of each item in three parts, every part in descending order of influence.
+    """Neuron indices of each item in three groups, each in descending order of influence.
 
     Attributes:
-        front: (B, k1) most influential.
-        tail: (B, k2) least influential.
-        remaining: (B, N − k1 − k2).
+        front: (B, k1) indices of the most influential neurons.
+        tail: (B, k2) indices of the least influential neurons.
+        remaining: (B, N − k1 − k2) indices of all other neurons.
     """
 
     front: Tensor
@@ -204,12 +208,12 @@ class NeuronSelection:
 
 
 def select_neurons(influence: Tensor, *, front: int = 5, tail: int = 5) -> NeuronSelection:
-    """Sort by influence and cut (NIP, Algorithm 1); ties keep the order of their indices.
+    """Split neurons by their influence (NIP, Algorithm 1); ties keep the order of their indices.
 
     Args:
-        influence: (B, N).
-        front: k1 ≥ 0.
-        tail: k2 ≥ 0.
+        influence: (B, N) influence of each neuron.
+        front: Number k1 ≥ 0 of front neurons.
+        tail: Number k2 ≥ 0 of tail neurons.
 
     Raises:
         InputError: If a count is negative or no neuron would remain.
@@ -222,7 +226,7 @@ def select_neurons(influence: Tensor, *, front: int = 5, tail: int = 5) -> Neuro
     if front < 0 or tail < 0 or front + tail >= neurons:
         raise InputError(
             f"front = {front} and tail = {tail} of {neurons} neurons, expected two counts ≥ 0 that "
-            "leave at least one; lower k1 or k2, or tap a wider layer"
+            "leave at least one neuron; lower one of them, or tap a wider layer"
         )
     order = influence.argsort(dim=1, descending=True, stable=True)
     return NeuronSelection(

@@ -1,4 +1,4 @@
-"""Metrics of detection and verification, and their confidence intervals."""
+"""Compute metrics of detection and speaker verification, and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -28,14 +28,20 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its two-sided confidence interval."""
+    """A value with its two-sided confidence interval.
+
+    Attributes:
+        value: Estimate on all units.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
 
     value: float
     low: float
     high: float
 
     def to_json(self) -> dict[str, float]:
-        """Return rounded plain values."""
+        """Return the three values, rounded to five decimals, as JSON."""
         return {
             "value": round(self.value, 5),
             "low": round(self.low, 5),
@@ -45,27 +51,35 @@ class Interval:
 
 @dataclass(frozen=True)
 class Eer:
-    """Equal error rate and the score threshold that gives it."""
+    """Equal error rate (EER) and the score threshold that gives it.
+
+    Attributes:
+        rate: Error rate in [0, 1] at which false acceptances and false rejections are equal.
+        threshold: Score from which a trial is accepted.
+    """
 
     rate: float
     threshold: float
 
 
 def equal_error_rate(target_scores: Array, impostor_scores: Array) -> Eer:
-    """EER of a verification system that accepts scores ≥ threshold.
+    """Compute the equal error rate of a verification system that accepts scores ≥ threshold.
 
     Args:
         target_scores: Scores of same-speaker trials.
         impostor_scores: Scores of different-speaker trials.
 
     Returns:
-        The rate in [0, 1], interpolated where the two error curves cross, and a threshold.
+        The rate, interpolated where the two error curves cross, and its threshold.
 
     Raises:
-        InputError: If one side is empty.
+        InputError: If there are no same-speaker or no different-speaker scores.
     """
     if len(target_scores) == 0 or len(impostor_scores) == 0:
-        raise InputError("EER needs at least one same-speaker and one different-speaker trial")
+        raise InputError(
+            f"got {len(target_scores)} same-speaker and {len(impostor_scores)} different-speaker "
+            "scores, the EER needs at least one of each; add trials"
+        )
     truth = np.r_[np.ones(len(target_scores)), np.zeros(len(impostor_scores))]
     scores = np.r_[target_scores, impostor_scores]
     false_accept, true_accept, thresholds = roc_curve(truth, scores, drop_intermediate=False)
@@ -77,7 +91,7 @@ def equal_error_rate(target_scores: Array, impostor_scores: Array) -> Eer:
     share = gap_before / (gap_before + gap_after) if gap_before + gap_after > 0 else 0.0
     rate = false_accept[before] + share * (false_accept[crossing] - false_accept[before])
     threshold = min(thresholds[crossing], scores.max())
-    # halfway to the next score below: the same decisions here, and no new target at the very edge
+    # halfway to the next lower score: decisions stay the same, and no trial lies on the threshold
     below = scores[scores < threshold]
     threshold = (threshold + below.max()) / 2 if below.size else threshold
     return Eer(float(rate), float(threshold))
@@ -91,20 +105,27 @@ def min_dcf(
     c_miss: float = 1.0,
     c_false_alarm: float = 1.0,
 ) -> float:
-    """Least detection cost over all thresholds, 1 being that of the better blind answer (NIST).
+    """Compute the smallest detection cost over all thresholds (minDCF of NIST).
+
+    The cost is normalised: 1 is the cost of always accepting or always rejecting, whichever is
+    cheaper.
 
     Args:
         target_scores: Scores of same-speaker trials.
         impostor_scores: Scores of different-speaker trials.
-        p_target: Prior of a same-speaker trial.
-        c_miss: Cost of rejecting one.
+        p_target: Prior probability of a same-speaker trial.
+        c_miss: Cost of rejecting a same-speaker trial.
         c_false_alarm: Cost of accepting a different-speaker trial.
 
     Raises:
-        InputError: If one side is empty, the prior is outside (0, 1) or a cost is not positive.
+        InputError: If there are no same-speaker or different-speaker scores, the prior is outside
+            (0, 1), or a cost is not positive.
     """
     if len(target_scores) == 0 or len(impostor_scores) == 0:
-        raise InputError("minDCF needs at least one same-speaker and one different-speaker trial")
+        raise InputError(
+            f"got {len(target_scores)} same-speaker and {len(impostor_scores)} different-speaker "
+            "scores, minDCF needs at least one of each; add trials"
+        )
     if not 0 < p_target < 1 or min(c_miss, c_false_alarm) <= 0:
         raise InputError(
             f"p_target is {p_target}, costs {c_miss} and {c_false_alarm}; expected a prior in "
@@ -120,15 +141,15 @@ def min_dcf(
 
 
 def top_k_consistency(before: Array, after: Array, *, k: int = 5) -> Array:
-    """TKNC: how far the k strongest neurons are the same (NIP, Eq. 13).
+    """Compute TKNC, the top-k neuron consistency of clean and defended inputs (NIP, Eq. 13).
 
     Args:
-        before: (B, N) outputs of neurons on clean inputs.
-        after: (B, N) on the inputs behind a defence.
-        k: Neurons looked at.
+        before: (B, N) neuron outputs on the clean inputs.
+        after: (B, N) neuron outputs on the same inputs after a defence.
+        k: Number of strongest neurons to compare.
 
     Returns:
-        (B,) |top ∩ top'| / |top ∪ top'| in [0, 1].
+        (B,) overlap |top ∩ top'| / |top ∪ top'| of the k strongest neurons, in [0, 1].
 
     Raises:
         InputError: If the shapes differ, or there are fewer than k neurons.
@@ -139,8 +160,8 @@ def top_k_consistency(before: Array, after: Array, *, k: int = 5) -> Array:
     """
     if before.shape != after.shape or before.ndim != 2 or not 0 < k <= before.shape[1]:
         raise InputError(
-            f"got neurons {before.shape} and {after.shape} with k = {k}, expected equal (items, N) "
-            "with N ≥ k ≥ 1"
+            f"neuron outputs are {before.shape} and {after.shape} with k = {k}, expected two equal "
+            "shapes (items, N) with N ≥ k ≥ 1; lower k, or compare the same layer"
         )
     chosen = []
     for values in (before, after):
@@ -152,14 +173,14 @@ def top_k_consistency(before: Array, after: Array, *, k: int = 5) -> Array:
 
 
 def all_pairs_eer(scores: Array, names: Sequence[str]) -> Eer | None:
-    """EER over all pairs of recordings: same name, or not.
+    """Compute the equal error rate over all pairs of recordings, by whether the speakers are equal.
 
     Args:
-        scores: (N, N); what is above the diagonal is used.
-        names: N names of speakers.
+        scores: (N, N) scores of the pairs; only the part above the diagonal is used.
+        names: Speaker of each of the N recordings.
 
     Returns:
-        None if no speaker has two recordings, or there is only one speaker.
+        The equal error rate; None if no speaker has two recordings, or there is only one speaker.
     """
     owners = np.asarray(names)
     upper = np.triu_indices(len(owners), 1)
@@ -170,25 +191,40 @@ def all_pairs_eer(scores: Array, names: Sequence[str]) -> Eer | None:
 
 
 def auroc(positive: Array, negative: Array) -> float:
-    """Area under the ROC curve of "positive scores higher".
+    """Compute the area under the ROC curve (AUROC), where positives should score higher.
+
+    Args:
+        positive: Scores of the positives.
+        negative: Scores of the negatives.
 
     Raises:
-        InputError: If one side is empty.
+        InputError: If there are no positives or no negatives.
     """
     if len(positive) == 0 or len(negative) == 0:
-        raise InputError("AUROC needs at least one positive and one negative")
+        raise InputError(
+            f"got {len(positive)} positives and {len(negative)} negatives, expected at "
+            "least one of each; add the missing ones"
+        )
     truth = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
     return float(roc_auc_score(truth, np.r_[positive, negative]))
 
 
 def detection_rate(positive: Array, negative: Array, *, false_positive_rate: float) -> float:
-    """Share of positives above the threshold that at most this share of negatives exceeds.
+    """Compute the share of positives that are detected at a given false-positive rate.
+
+    Args:
+        positive: Scores of the positives.
+        negative: Scores of the negatives, which set the threshold.
+        false_positive_rate: Largest share of negatives that may exceed the threshold.
 
     Raises:
-        InputError: If one side is empty or the rate is outside (0, 1).
+        InputError: If there are no positives or no negatives, or the rate is outside (0, 1).
     """
     if len(positive) == 0 or len(negative) == 0 or not 0 < false_positive_rate < 1:
-        raise InputError("detection needs positives, negatives and a rate in (0, 1)")
+        raise InputError(
+            f"got {len(positive)} positives, {len(negative)} negatives and the false-positive rate "
+            f"{false_positive_rate}, expected at least one of each and a rate in (0, 1)"
+        )
     threshold = np.quantile(negative, 1 - false_positive_rate, method="higher")
     return float((np.asarray(positive) > threshold).mean())
 
@@ -201,16 +237,19 @@ def bootstrap(
     rounds: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap.
+    """Estimate a confidence interval by the percentile bootstrap.
 
     Args:
-        statistic: Takes an index array into the ``size`` units and returns the value. Units should
-            be what varies independently: speakers rather than trials that share one.
+        statistic: Function from an array of unit indices to the value. Units should vary
+            independently: speakers, for example, rather than trials that share a speaker.
         size: Number of units.
-        seed: Of the resampling.
-        rounds: Resamples; those on which the statistic raises ``InputError`` (one class missing)
-            are drawn anew.
-        level: Confidence level.
+        seed: Seed of the resampling.
+        rounds: Number of resamples. A resample on which the statistic raises ``InputError``, for
+            example because a class is missing, is drawn again.
+        level: Confidence level in (0, 1).
+
+    Raises:
+        InputError: If the statistic fails on most resamples.
     """
     rng = np.random.default_rng(seed)
     values: list[float] = []
@@ -218,7 +257,10 @@ def bootstrap(
     while len(values) < rounds:
         attempts += 1
         if attempts > 10 * rounds:
-            raise InputError("the bootstrap statistic cannot be computed on most resamples")
+            raise InputError(
+                "the statistic cannot be computed on most bootstrap resamples; add units of "
+                "each class"
+            )
         try:
             values.append(statistic(rng.integers(0, size, size)))
         except InputError:

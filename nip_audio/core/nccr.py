@@ -1,8 +1,8 @@
-"""NCCR: how much neuron outputs change, relative to themselves, under random noise.
+"""Measure the neuron coverage change rate (NCCR): how much random noise changes neuron outputs.
 
-Source: "Neuron Coverage Change Rate" (Shi), Sec. 3.2 and 4: F(x) are the outputs of chosen neurons,
-x' = x + ε with random ε, and NCCR is the relative change of F(x') against F(x). The scalar is an l2
-norm; the vector has one entry for each noise and layer, averaged over draws.
+Source: "Neuron Coverage Change Rate" (Shi), Sec. 3.2 and 4. F(x) are the outputs of chosen neurons,
+x' = x + ε with random ε, and NCCR is the change of F(x') relative to F(x). The scalar is an l2
+norm; the vector has one entry per noise and layer, averaged over draws.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ _FIRST_DRAWS = 2
 
 @dataclass(frozen=True)
 class NccrConfig:
-    """What an NCCR vector is made of: every noise × every layer, averaged over the draws.
+    """Settings of an NCCR vector: every noise × every layer, averaged over the draws.
 
     Attributes:
-        layers: Taps.
-        noises: Perturbations.
-        draws: Of each noise; with a tolerance, at most.
-        tolerance: Draw no more once the standard error of every average is at most this share of
-            it; two draws are always made. What was calibrated with a tolerance must be judged with
-            it, or the threshold is that of another statistic: it is part of the settings. None
-            makes all draws.
+        layers: Names of the tapped layers.
+        noises: Random perturbations.
+        draws: Draws per noise; the largest number if there is a tolerance.
+        tolerance: Stop drawing once the standard error of every average is at most this share of
+            the average; at least two draws are made. A detector must be calibrated and used with
+            the same tolerance, since another one is another statistic. None makes all draws.
 
     Raises:
-        InputError: If a part is empty, or the tolerance makes no sense.
+        InputError: If there is no layer, noise or draw, or the tolerance is invalid.
     """
 
     layers: tuple[str, ...]
@@ -56,22 +55,25 @@ class NccrConfig:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the settings."""
         if not self.layers or not self.noises or self.draws < 1:
-            raise InputError("NCCR needs at least one layer, one noise and one draw")
+            raise InputError(
+                f"got {len(self.layers)} layers, {len(self.noises)} noises and {self.draws} draws, "
+                "NCCR needs at least one of each"
+            )
         if self.tolerance is not None and not (self.tolerance > 0 and self.draws > _FIRST_DRAWS):
             raise InputError(
                 f"tolerance is {self.tolerance} with {self.draws} draws, expected a share above 0 "
-                f"and more than {_FIRST_DRAWS} draws to stop from"
+                f"and more than {_FIRST_DRAWS} draws; raise draws, or leave the tolerance out"
             )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the vector's entries."""
+        """Names of the vector's entries, in order."""
         return tuple(f"{n.name} | {layer}" for n in self.noises for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return the settings as JSON values."""
         data: dict[str, Any] = {
             "layers": list(self.layers),
             "noises": [asdict(n) for n in self.noises],
@@ -81,7 +83,7 @@ class NccrConfig:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> NccrConfig:
-        """Read what ``to_json`` wrote."""
+        """Return the settings that ``to_json`` wrote."""
         return NccrConfig(
             layers=tuple(data["layers"]),
             noises=tuple(Noise(**n) for n in data["noises"]),
@@ -95,10 +97,10 @@ class NccrResult:
     """Change rates of one item.
 
     Attributes:
-        changes: (noises, draws, layers) relative l2 changes; the draws that were made.
-        embedding: (D,) embedding of the undisturbed item.
-        draw_embeddings: (noises, draws, D) embeddings of the disturbed ones.
-        model_input: (*S) the undisturbed item as the model takes it.
+        changes: (noises, draws, layers) relative l2 changes, for the draws that were made.
+        embedding: (D,) embedding of the clean item.
+        draw_embeddings: (noises, draws, D) embeddings of the noisy items.
+        model_input: (*S) the clean item as model input.
     """
 
     changes: Tensor
@@ -108,20 +110,20 @@ class NccrResult:
 
     @property
     def vector(self) -> Tensor:
-        """(noises · layers,) averages over the draws, ordered as ``NccrConfig.names``."""
+        """NCCR vector (noises · layers,): mean changes, in the order of ``NccrConfig.names``."""
         return self.changes.mean(dim=1).flatten()
 
 
 def change_rate(clean: Tensor, disturbed: Tensor, *, order: Literal[2, 0] = 2) -> Tensor:
-    """Relative change ‖F(x') − F(x)‖ / ‖F(x)‖ (NCCR, Sec. 3.2).
+    """Return the relative change ‖F(x') − F(x)‖ / ‖F(x)‖ (NCCR, Sec. 3.2).
 
     Args:
         clean: (N,) neuron outputs of x.
         disturbed: (..., N) neuron outputs of x'.
-        order: 2 for the l2 norm; 0 for the share of neurons whose sign changes (on or off).
+        order: 2 for the l2 norm; 0 for the share of neurons that switch on or off.
 
     Returns:
-        (...).
+        (...) change rates, at least 0.
     """
     if order == 0:
         return ((disturbed > 0) != (clean > 0)).to(clean.dtype).mean(dim=-1)
@@ -141,22 +143,22 @@ def measure_nccr(
 ) -> NccrResult:
     """Measure the change rates of one item.
 
-    The item's draws, of all noises, form the batch: no padding is involved, and the result does not
-    depend on what else is measured. Memory is bounded by ``chunk_positions``.
+    The draws of all noises form the batch, so there is no padding and the result does not depend
+    on which other items are measured. Memory is bounded by ``chunk_positions``.
 
     Args:
-        model: In evaluation mode.
+        model: Model in evaluation mode.
         item: Batch of one raw item, without padding (``Batch.item``).
-        config: What to measure.
-        generator: Source of the noise; equal generators give equal results.
-        chunk_positions: Most positions (draws × frames) in one forward pass.
+        config: Layers, noises and draws to measure.
+        generator: Random generator of the noise; equal generators give equal results.
+        chunk_positions: Largest number of positions (draws × frames) in one forward pass.
 
     Returns:
-        The changes, detached.
+        The change rates, detached.
 
     Raises:
         InputError: If the batch does not hold exactly one unpadded item.
-        LayerNotFoundError: With near matches.
+        LayerNotFoundError: If a layer does not exist; the message suggests similar names.
     """
     with torch.no_grad():
         return _measure(model, item, config, generator, chunk_positions, early=True)
@@ -165,9 +167,10 @@ def measure_nccr(
 def nccr_with_graph(
     model: InstrumentedModel, item: Batch, config: NccrConfig, *, generator: torch.Generator
 ) -> NccrResult:
-    """``measure_nccr`` in the autograd graph, for who attacks the detector.
+    """Measure NCCR inside the autograd graph, as an attack on the detector needs it.
 
-    A gradient flows to ``item.x``. All draws are made, whatever the tolerance, and stay in memory.
+    Works as ``measure_nccr``, but gradients flow to ``item.x``. All draws are made, whatever the
+    tolerance, and stay in memory.
 
     Raises:
         InputError: If the batch does not hold exactly one unpadded item.
@@ -185,7 +188,9 @@ def _measure(
     early: bool,
 ) -> NccrResult:
     if len(item) != 1 or item.lengths is not None:
-        raise InputError(f"got {len(item)} items, expected one without padding; use Batch.item(i)")
+        raise InputError(
+            f"got a batch of {len(item)}, expected one item without padding; use Batch.item(i)"
+        )
     stop_early = early and config.tolerance is not None
     first = _FIRST_DRAWS if stop_early else config.draws
     changes: list[Tensor] = []
@@ -225,19 +230,19 @@ def disturbed_inputs(
     generator: torch.Generator,
     most: int = 2**62,
 ) -> Iterator[Tensor]:
-    """Disturb one item by each noise and draw, in that order.
+    """Yield noisy versions of one item, noise by noise and draw by draw.
 
     Args:
-        model: Whose input is wanted.
+        model: Model whose front end is applied to raw input.
         item: Batch of one raw item.
-        clean_input: The same as model input.
-        noises: At either level.
-        draws: Of each noise.
-        generator: Source of the noise.
-        most: Draws at a time.
+        clean_input: The same item as model input.
+        noises: Noises on raw input or on model input.
+        draws: Draws per noise.
+        generator: Random generator of the noise.
+        most: Largest number of draws to yield at once.
 
     Yields:
-        (≤ most, *S) model input of one noise.
+        (≤ most, *S) model input with draws of one noise.
     """
     for noise in noises:
         source = item if noise.level == "raw" else clean_input
@@ -249,7 +254,7 @@ def disturbed_inputs(
 
 
 def _packed(parts: Iterator[Tensor], most: int) -> Iterator[Tensor]:
-    """Join consecutive parts to batches of at most ``most``: few large passes, not many small."""
+    """Join consecutive parts into batches of at most ``most``: a few large forward passes."""
     waiting: list[Tensor] = []
     for part in parts:
         if waiting and sum(map(len, waiting)) + len(part) > most:
@@ -260,7 +265,7 @@ def _packed(parts: Iterator[Tensor], most: int) -> Iterator[Tensor]:
 
 
 def _by_noise(parts: Sequence[Tensor], noises: Sequence[Noise], rounds: Sequence[int]) -> Tensor:
-    """Sort (rounds · noises · draws of the round, ...) to (noises, draws, ...)."""
+    """Reorder (rounds · noises · draws of the round, ...) into (noises, draws, ...)."""
     together = torch.cat(list(parts))
     sizes = [len(noises) * draws for draws in rounds]
     return torch.cat(
@@ -273,7 +278,7 @@ def _by_noise(parts: Sequence[Tensor], noises: Sequence[Noise], rounds: Sequence
 
 
 def _tight(changes: Tensor, tolerance: float) -> bool:
-    """Tell whether the standard error of every mean over the draws is small beside it."""
+    """Tell whether each mean over the draws has a relative standard error within the tolerance."""
     error = changes.std(dim=1) / changes.shape[1] ** 0.5
     return bool((error <= tolerance * changes.mean(dim=1)).all())
 
@@ -287,6 +292,19 @@ def nccr_scalar(
     draws: int = 10,
     generator: torch.Generator,
 ) -> float:
-    """The scalar NCCR (NCCR, Sec. 4): mean relative l2 change at one layer under one noise."""
+    """Measure the scalar NCCR: the mean relative l2 change of one layer (NCCR, Sec. 4).
+
+    Args:
+        model: Model in evaluation mode.
+        item: Batch of one raw item, without padding (``Batch.item``).
+        layer: Name of the tapped layer.
+        noise: Random perturbation.
+        draws: Number of draws to average over.
+        generator: Random generator of the noise; equal generators give equal results.
+
+    Raises:
+        InputError: If the batch does not hold exactly one unpadded item, or ``draws`` is below 1.
+        LayerNotFoundError: If the layer does not exist; the message suggests similar names.
+    """
     config = NccrConfig(layers=(layer,), noises=(noise,), draws=draws)
     return float(measure_nccr(model, item, config, generator=generator).changes.mean())

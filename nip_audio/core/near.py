@@ -1,4 +1,4 @@
-"""What an error says of the names that there are, when one is asked for that there is not."""
+"""Suggest close matches for an unknown name, for use in error messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ _MOST = 24
 
 
 def near_names(name: str, names: Iterable[str]) -> str:
-    """Return the names most like ``name``, or, if none is, those that are known.
+    """Describe the known names most like ``name``, or all known names if none is similar.
+
+    Args:
+        name: Unknown name that was asked for.
+        names: Known names.
+
+    Returns:
+        Text for the end of an error message; a long list is shortened.
 
     Example:
         >>> near_names("PDG", ["pgd", "fgsm"])

@@ -1,8 +1,8 @@
-"""NCCR neuron by neuron: where in a layer the change under noise goes, not only how large it is.
+"""Measure the neuron coverage change rate (NCCR) neuron by neuron.
 
-Source: NCCR (Shi), Sec. 3.2 and 6. The scalar ‖F(x') − F(x)‖ / ‖F(x)‖ is kept beside it. The paper
-says that a vector tells more than the scalar (Sec. 5), not what its entries are; here they are the
-signed changes of a layer's neurons, all relative to ‖F(x)‖.
+Source: NCCR (Shi), Sec. 3.2 and 6. The paper says that a vector tells more than the scalar
+‖F(x') − F(x)‖ / ‖F(x)‖ (Sec. 5), but not what its entries are. Here they are the signed changes of
+a layer's neurons, all relative to ‖F(x)‖; the scalar is kept as well.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ __all__ = ["NeuronChanges", "measure_neuron_changes"]
 
 @dataclass(frozen=True)
 class NeuronChanges:
-    """How layers of one item change under noise.
+    """Changes of each layer's neurons under noise, for one item.
 
     Attributes:
-        neurons: By layer, (noises, N) mean over the draws of (F_n(x') − F_n(x)) / ‖F(x)‖.
-        rates: By layer, (noises,) mean over the draws of ‖F(x') − F(x)‖ / ‖F(x)‖, the scalar NCCR.
-        outputs: By layer, (N,) F(x).
-        embedding: (D,) of x.
+        neurons: For each layer, (noises, N) mean over the draws of (F_n(x') − F_n(x)) / ‖F(x)‖.
+        rates: For each layer, (noises,) mean over the draws of ‖F(x') − F(x)‖ / ‖F(x)‖, the scalar
+            NCCR.
+        outputs: For each layer, (N,) clean neuron outputs F(x).
+        embedding: (D,) embedding of the clean item.
     """
 
     neurons: Mapping[str, Tensor]
@@ -41,7 +42,14 @@ class NeuronChanges:
     embedding: Tensor
 
     def unit_outputs(self, layers: Sequence[str]) -> Tensor:
-        """Return F(x) of layers side by side, each of unit length, (N of all layers,)."""
+        """Concatenate the clean outputs of some layers, each scaled to unit length.
+
+        Args:
+            layers: Names of the layers, in order.
+
+        Returns:
+            (sum of the layers' N,).
+        """
         return torch.cat([normalize(self.outputs[layer], dim=0) for layer in layers])
 
 
@@ -55,29 +63,32 @@ def measure_neuron_changes(
     draws: int,
     generator: torch.Generator,
 ) -> NeuronChanges:
-    """Measure one item; all draws of all noises are one forward pass.
+    """Measure one item, with all draws of all noises in one forward pass.
 
     Args:
-        model: In evaluation mode.
+        model: Model in evaluation mode.
         item: Batch of one raw item, without padding (``Batch.item``).
-        layers: Whose neurons; at least one.
-        noises: At least one.
-        draws: Of each noise.
-        generator: Source of the noise; equal generators give equal results.
+        layers: Names of the layers to measure; at least one.
+        noises: Random perturbations; at least one.
+        draws: Draws per noise, at least 1.
+        generator: Random generator of the noise; equal generators give equal results.
 
     Returns:
         The changes, detached.
 
     Raises:
-        InputError: If the batch does not hold exactly one unpadded item, or nothing is to be drawn.
-        LayerNotFoundError: With near matches.
+        InputError: If the batch does not hold exactly one unpadded item, or there is no layer,
+            noise or draw.
+        LayerNotFoundError: If a layer does not exist; the message suggests similar names.
     """
     if len(item) != 1 or item.lengths is not None:
-        raise InputError(f"got {len(item)} items, expected one without padding; use Batch.item(i)")
+        raise InputError(
+            f"got a batch of {len(item)}, expected one item without padding; use Batch.item(i)"
+        )
     if not layers or not noises or draws < 1:
         raise InputError(
             f"got {len(layers)} layers, {len(noises)} noises and {draws} draws, expected at least "
-            "one each"
+            "one of each"
         )
     clean_input = model.to_input(item)
     disturbed = disturbed_inputs(model, item, clean_input, noises, draws, generator)

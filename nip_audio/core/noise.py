@@ -1,4 +1,7 @@
-"""Random perturbations: additive noise, masks and smoothing, of raw input or of the model's own."""
+"""Draw and apply random perturbations: additive noise, masks and outlier removal.
+
+Each works on raw input (a waveform, an image) or on model input (a spectrogram).
+"""
 
 from __future__ import annotations
 
@@ -29,20 +32,21 @@ class Noise:
     """One kind of random perturbation.
 
     Attributes:
-        family: ``gaussian`` (scale = standard deviation), ``uniform`` (scale = largest magnitude),
-            or a mask, whose scale is the share that is set to the lower bound: of square patches
-            (``mask``; single values with a patch of 1, the l0 noise), of stretches of the last
-            axis (``time``) or of the one before it (``frequency``). ``outlier`` puts the median of
-            its neighbourhood in the place of each value that stands out from it by more than a
-            limit, which is drawn from half the scale to one and a half: it takes few values that
-            were changed much away again, and leaves the rest alone.
-        level: ``raw`` disturbs raw input (a waveform), ``input`` the model's own (a spectrogram).
-        scale: In units of that level; a share in (0, 1) for masks.
-        patch: Side of a mask's patches, or length of its stretches, in positions; of the
-            neighbourhood of outliers, for which it must be odd.
+        family: ``gaussian`` adds normal noise, ``uniform`` adds uniform noise. Masks set values to
+            the lower bound: ``mask`` in square patches (with a patch of 1 in single values, the l0
+            noise), ``time`` in stretches of the last axis, ``frequency`` in stretches of the axis
+            before it. ``outlier`` replaces each value that differs from the median of its
+            neighbourhood by more than a limit with that median; the limit is drawn between 0.5 and
+            1.5 times the scale. It undoes large changes of a few values and keeps all others.
+        level: ``raw`` perturbs raw input (a waveform), ``input`` perturbs model input (a
+            spectrogram).
+        scale: Standard deviation of ``gaussian``, largest magnitude of ``uniform`` and mean limit
+            of ``outlier``, in units of the level; for masks the share of masked values, in (0, 1).
+        patch: Side of a mask's patches, length of its stretches, or side of the neighbourhood of
+            ``outlier``, in positions; for ``outlier`` an odd number.
 
     Raises:
-        InputError: If a value makes no sense.
+        InputError: If a value is invalid.
     """
 
     family: NoiseFamily
@@ -51,7 +55,7 @@ class Noise:
     patch: int = 4
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the settings."""
         if self.family not in get_args(NoiseFamily) or self.level not in get_args(NoiseLevel):
             raise InputError(
                 f"noise is {self.family!r} at level {self.level!r}, expected one of "
@@ -64,8 +68,8 @@ class Noise:
             )
         if (self.masks or self.family == "outlier") and self.level == "raw":
             raise InputError(
-                "masks and outlier noise are for level 'input'; use gaussian or uniform noise at "
-                "'raw'"
+                f"{self.family} noise is at level 'raw', expected 'input'; use gaussian or uniform "
+                "noise at 'raw'"
             )
         if self.family == "outlier" and (self.patch % 2 == 0 or self.patch < 3):
             raise InputError(
@@ -74,7 +78,7 @@ class Noise:
 
     @property
     def masks(self) -> bool:
-        """Whether values are set to the lower bound, rather than added to."""
+        """Whether the noise sets values to the lower bound instead of adding to them."""
         return self.family in _MASKED_AXES
 
     @property
@@ -84,16 +88,19 @@ class Noise:
 
 
 def draw_noise(noise: Noise, shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
-    """Draw, without applying.
+    """Draw random perturbations without applying them.
 
     Args:
-        noise: What to draw.
-        shape: (draws, *S); a mask needs at least one axis in S.
-        generator: Source of randomness, on the CPU so that every device gets the same noise.
+        noise: Perturbation to draw.
+        shape: Shape (draws, *S) of the result; a mask needs at least one axis in S.
+        generator: Random generator on the CPU, so that every device gets the same noise.
 
     Returns:
-        ``shape``: standard normal, uniform in [-1, 1], or bool that is true where masked; of
-        outliers the limit in units of the scale, one for each draw, in [0.5, 1.5].
+        Tensor of ``shape``: standard normal values, uniform values in [-1, 1], or bool that is true
+        where masked; for ``outlier`` one limit per draw, in units of the scale, in [0.5, 1.5].
+
+    Raises:
+        InputError: If the items have too few axes for the mask.
     """
     if noise.family == "outlier":
         limits = torch.rand((shape[0], *[1] * (len(shape) - 1)), generator=generator) + 0.5
@@ -102,13 +109,13 @@ def draw_noise(noise: Noise, shape: tuple[int, ...], *, generator: torch.Generat
         return torch.randn(shape, generator=generator)
     if noise.family == "uniform":
         return torch.rand(shape, generator=generator) * 2 - 1
-    # whole patches on a grid whose origin is random; a mask of 1-D items has one axis
+    # whole patches on a grid with a random origin; for 1-D items a mask has one axis
     axes = [len(shape) + axis for axis in _MASKED_AXES[noise.family]]
     axes = [axis for axis in axes if axis >= 1]
     if not axes:
         raise InputError(
-            f"{noise.family} noise needs items with {-min(_MASKED_AXES[noise.family])} axes, got "
-            f"{shape[1:]}"
+            f"items are {shape[1:]}, {noise.family} noise needs "
+            f"{-min(_MASKED_AXES[noise.family])} axes; use gaussian or uniform noise"
         )
     coarse = [shape[0]] + [1] * (len(shape) - 1)
     if noise.family == "mask":
@@ -123,20 +130,20 @@ def draw_noise(noise: Noise, shape: tuple[int, ...], *, generator: torch.Generat
 
 
 def apply_noise(noise: Noise, x: Tensor, drawn: Tensor, bounds: Bounds) -> Tensor:
-    """Disturb one item by each draw; the result keeps to the bounds.
+    """Apply each draw to one item; additive noise is clipped to the bounds.
 
     Args:
-        noise: What was drawn.
+        noise: Perturbation that was drawn.
         x: (1, *S) item.
-        drawn: (draws, *S) from ``draw_noise``.
-        bounds: Of the noise's level; a mask sets to the lower one.
+        drawn: (draws, *S) result of ``draw_noise``.
+        bounds: Range of values at the noise's level; a mask sets values to its lower end.
 
     Returns:
-        (draws, *S).
+        (draws, *S) perturbed items.
 
     Raises:
-        InputError: If a mask has no lower bound to set to, or outliers have no two axes to be
-            looked for on.
+        InputError: If the lower bound is infinite for a mask, or the item has fewer than two axes
+            for ``outlier``.
     """
     drawn = drawn.to(x.device)
     if noise.family == "outlier":
@@ -145,7 +152,7 @@ def apply_noise(noise: Noise, x: Tensor, drawn: Tensor, bounds: Bounds) -> Tenso
     if noise.masks:
         if not math.isfinite(bounds.low):
             raise InputError(
-                f"the lower bound is {bounds.low}, a mask needs a finite one; give the model "
+                f"lower bound is {bounds.low}, a mask needs a finite one; give the model "
                 "input_bounds, or use gaussian or uniform noise"
             )
         return torch.where(drawn, torch.as_tensor(bounds.low, dtype=x.dtype, device=x.device), x)
@@ -153,10 +160,10 @@ def apply_noise(noise: Noise, x: Tensor, drawn: Tensor, bounds: Bounds) -> Tenso
 
 
 def _medians(x: Tensor, side: int) -> Tensor:
-    """Median of the square around each value of (1, *S, F, T), which ends at the edges."""
+    """Return the median of the square around each value of (1, *S, F, T); edges are repeated."""
     if x.dim() < 3:
         raise InputError(
-            f"outlier noise needs items with two axes, got {tuple(x.shape[1:])}; use gaussian noise"
+            f"items are {tuple(x.shape[1:])}, outlier noise needs two axes; use gaussian noise"
         )
     rows, columns = x.shape[-2:]
     reach = side // 2

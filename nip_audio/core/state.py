@@ -1,4 +1,8 @@
-"""Save and load anything fitted: one safetensors file, JSON inside, bound to a model by hash."""
+"""Save and load fitted state, such as a calibration, in one file that is bound to its model.
+
+The file is safetensors with a JSON header, so reading it runs no code. A hash binds it to the model
+it was fitted for, another one detects damage.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +40,13 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class State:
-    """What was fitted.
+    """Fitted tensors and settings, and the model that they belong to.
 
     Attributes:
-        kind: What it is, e.g. ``"calibration"``; loading asks for it by name.
-        model_id: Identity of the model it was fitted for.
-        tensors: Arrays.
-        meta: JSON values.
+        kind: Kind of state, such as ``"calibration"``; loading checks it.
+        model_id: Hash of the model that the state was fitted for.
+        tensors: Fitted tensors by name.
+        meta: Settings as JSON values.
     """
 
     kind: str
@@ -52,7 +56,7 @@ class State:
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hex, reading it in pieces."""
+    """Return a file's SHA-256 in hex; the file is read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
@@ -61,12 +65,17 @@ def file_sha256(path: Path) -> str:
 
 
 def whole_lines(path: Path, *, mend: bool) -> list[bytes]:
-    """Read a file that grows line by line, without a last line that a kill left unfinished.
+    """Read the complete lines of a file that is written line by line.
+
+    A process that was killed may have left the last line unfinished; that line is left out.
 
     Args:
-        path: The file; a missing one has no lines.
-        mend: Cut that line off, for who goes on writing. Who only reads must not: the line may be
-            another process's, still being written.
+        path: File to read; a missing file has no lines.
+        mend: Cut an unfinished last line off the file, so that writing can go on. Leave it false
+            when only reading: another process may still be writing that line.
+
+    Returns:
+        The complete lines, without line ends.
     """
     if not path.exists():
         return []
@@ -79,36 +88,49 @@ def whole_lines(path: Path, *, mend: bool) -> list[bytes]:
 
 
 def require_new(path: Path, *, force: bool = False) -> None:
-    """Refuse a place that nothing could be written to, before the work that is to end there.
+    """Check that a file can be written, before the work whose result goes there.
+
+    Args:
+        path: File to be written.
+        force: Allow an existing file to be overwritten.
 
     Raises:
-        OutputError: If the file exists and ``force`` is false, if it is a folder, or its own folder
-            is missing.
+        OutputError: If the file exists and ``force`` is false, if ``path`` is a folder, or if its
+            parent folder is missing.
     """
     if path.is_dir():
-        raise OutputError(f"{path} is a folder, expected a file to write; name one in it")
+        raise OutputError(f"{path} is a folder, expected a file name; name a file inside it")
     if path.exists() and not force:
-        raise OutputError(f"{path} exists already; pass --force to overwrite it, or another name")
+        raise OutputError(
+            f"{path} exists already; pass --force to overwrite it, or choose another name"
+        )
     if not path.parent.is_dir():
-        raise OutputError(f"folder {path.parent} does not exist; create it first")
+        raise OutputError(
+            f"folder {path.parent} does not exist; create it, or choose another folder"
+        )
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for results, and those above it, if it is not there.
+    """Create a folder for results, with its parent folders, unless it exists.
 
     Raises:
-        OutputError: If it cannot be made, or is a file.
+        OutputError: If the folder cannot be created, or is a file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError(
-            f"{folder} cannot be written ({err.strerror}); use another --out"
+            f"folder {folder} cannot be created ({err.strerror}); choose another --out"
         ) from err
 
 
 def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
-    """Write a whole file or nothing.
+    """Write a whole file, or nothing if writing fails.
+
+    Args:
+        path: File to write; its folder must exist.
+        data: Content of the file.
+        force: Overwrite an existing file.
 
     Raises:
         OutputError: If the file exists and ``force`` is false, or its folder is missing or cannot
@@ -118,11 +140,13 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     except OSError as err:
-        raise OutputError(f"{path} cannot be written ({err.strerror}); use another place") from err
+        raise OutputError(
+            f"{path} cannot be written ({err.strerror}); choose another folder"
+        ) from err
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        # mkstemp makes files private; a result should have the permissions of any other file
+        # mkstemp creates private files; a result gets the permissions of any other new file
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
@@ -130,7 +154,9 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
     except OSError as err:
         Path(name).unlink(missing_ok=True)
         raise OutputError(
-            f"{path} cannot be written ({err.strerror or err}); make room there"
+            f"{path} cannot be written ({err.strerror or err}); free space there, or choose "
+            "another "
+            "folder"
         ) from err
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -143,17 +169,22 @@ def _content_sha256(tensors: Mapping[str, Tensor], description: str) -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         if tensor.numel():
-            # flat first: a tensor without axes cannot be viewed as bytes; and read where it lies,
-            # since what is mapped from a file may be larger than the memory
+            # flat first, since a tensor without axes cannot be viewed as bytes; not copied, since a
+            # tensor mapped from a file may be larger than the memory
             digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def save_state(path: Path, state: State, *, force: bool = False) -> None:
-    """Write a state atomically.
+    """Write a state to a file, whole or not at all.
+
+    Args:
+        path: File to write; its folder must exist.
+        state: State to save.
+        force: Overwrite an existing file.
 
     Raises:
-        OutputError: As ``write_atomic``.
+        OutputError: If the file exists and ``force`` is false, or it cannot be written.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
     description = json.dumps(
@@ -172,43 +203,47 @@ def save_state(path: Path, state: State, *, force: bool = False) -> None:
 
 @contextmanager
 def reading_state(path: Path) -> Iterator[None]:
-    """Put together what a state holds: whatever does not fit means that the file is damaged.
+    """Turn errors from parsing a state's content into one clear ``StateError``.
 
-    Its hash tells of accidents, not of malice: who writes a file can hash it, too.
+    The hash in the file detects accidental damage only: whoever forges a file can also hash it. So
+    its content may be missing, or have any type or shape.
+
+    Args:
+        path: File that the state came from, for the message.
 
     Raises:
-        StateError: Instead of the errors of what is missing, or of another type or shape.
+        StateError: If the code inside the context meets missing or malformed content.
     """
     try:
         yield
     except NipAudioError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
-        raise StateError(f"{path} does not hold what it should ({err!r}); make it anew") from err
-    except RuntimeError as err:  # torch's
-        raise StateError(f"{path} does not hold what it should ({err}); make it anew") from err
+        raise StateError(f"{path} is damaged ({err!r}); create it again") from err
+    except RuntimeError as err:  # raised by torch for a wrong shape
+        raise StateError(f"{path} is damaged ({err}); create it again") from err
 
 
 def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = None) -> State:
-    """Read a state.
+    """Read a state and check that it is undamaged and of the expected kind.
 
-    Its tensors are mapped from the file: read once for the check, then kept in memory only as long
-    as there is room. A file must not be changed in place while they are in use; ``save_state``
-    never does, it puts a new one there.
+    The tensors are mapped from the file: they are read once for the check, then stay in memory only
+    while there is room. So the file must not be changed in place while they are in use;
+    ``save_state`` never does that, it replaces the file.
 
     Args:
         path: File that ``save_state`` wrote.
-        kind: The kind expected, or several of which it may be any.
-        model_id: The model it will be used with; None skips the comparison.
+        kind: Expected kind, or several accepted kinds.
+        model_id: Hash of the model to use it with; None skips this check.
 
     Raises:
-        StateError: If the file is missing, is no state, or is of another kind, version or model.
-        HashMismatchError: If its content was changed.
+        StateError: If the file is missing, is not a state, or is of another kind, version or model.
+        HashMismatchError: If the content was changed after it was written.
     """
     expected = (kind,) if isinstance(kind, str) else tuple(kind)
     what = " or ".join(expected)
     try:
-        with path.open("rb"):  # says why not, which the mapping does not
+        with path.open("rb"):  # its error says why, unlike that of the mapping
             pass
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -223,11 +258,11 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
     except (SafetensorError, KeyError, TypeError, ValueError) as err:
         raise StateError(f"{path} is not a nip-audio {what} file; check the path") from err
     if header.get("sha256") != _content_sha256(tensors, description):
-        raise HashMismatchError(f"{path} was changed after it was written; make it anew")
+        raise HashMismatchError(f"{path} was changed after it was written; create it again")
     if content["kind"] not in expected or content["format_version"] != FORMAT_VERSION:
         raise StateError(
-            f"{path} is a {content['kind']} of format {content['format_version']}, expected a "
-            f"{what} of format {FORMAT_VERSION}"
+            f"{path} has kind {content['kind']} and format {content['format_version']}, expected "
+            f"kind {what} and format {FORMAT_VERSION}; check the path, or create the file again"
         )
     if model_id is not None and content["model_id"] != model_id:
         raise StateError(

@@ -1,4 +1,4 @@
-"""JSON from a stranger: whatever it holds, it is read as what is expected, or a ``ValueError``."""
+"""Read untrusted JSON strictly: it has exactly the expected structure, or raises ``ValueError``."""
 
 from __future__ import annotations
 
@@ -27,31 +27,35 @@ Make = Callable[[str, Any], Any]
 
 
 def load_json(text: str | bytes) -> Any:
-    """Read one JSON value, as the standard has it: no NaN, no name twice, no bottomless nesting.
+    """Read one JSON value as the standard defines it: no NaN, no duplicate names.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If the text is not JSON, has a duplicate name, or is nested too deeply.
 
     Example:
         >>> load_json('{"a": 1, "a": 2}')
         Traceback (most recent call last):
         ...
-        ValueError: 'a' is there twice
+        ValueError: 'a' occurs twice
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except RecursionError as err:
-        raise ValueError("it is nested too deep") from err
+        raise ValueError("it is nested too deeply") from err
 
 
 def made_of(kind: type[T], value: Any) -> T:
-    """Make a dataclass out of a JSON object that has exactly its fields, each of its type.
+    """Build a dataclass from a JSON object that has exactly its fields, each of the right type.
 
-    Inner objects become inner dataclasses, of several possible ones that with the same fields;
-    lists become tuples; numbers are finite. Arrays are for the caller to put in place beforehand.
+    Inner objects become dataclasses; of several possible dataclasses, the one with the same fields
+    is used. Lists become tuples, and numbers must be finite. Arrays must be in place beforehand.
+
+    Args:
+        kind: Dataclass to build.
+        value: JSON value as ``load_json`` returns it.
 
     Raises:
-        ValueError: If something is missing, too much, or of another type.
+        ValueError: If a field is missing, unknown or of another type.
 
     Example:
         >>> from dataclasses import dataclass
@@ -76,7 +80,7 @@ def _makers(kind: Any) -> Mapping[str, Make]:
 
 
 def _maker(hint: Any) -> Make:
-    """Return what makes a value of a type, or says that it is of another."""
+    """Return a function that converts a JSON value to a type, or raises ``ValueError``."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         inner = _maker_of_any([part for part in parts if part is not NoneType])
@@ -105,7 +109,7 @@ def _maker(hint: Any) -> Make:
 
 
 def _maker_of_any(kinds: list[Any]) -> Make:
-    """Return what makes the one of some dataclasses whose fields a value has."""
+    """Return a function that picks the dataclass whose fields a value has."""
     if len(kinds) == 1:
         return _maker(kinds[0])
     fitting = [(_makers(kind).keys(), _maker(kind)) for kind in kinds]
@@ -141,12 +145,12 @@ def _finite(name: str, value: Any) -> float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} occurs twice")
     return made

@@ -1,4 +1,4 @@
-"""Forward hooks by layer name that are always removed."""
+"""Record the outputs of named layers with forward hooks that are always removed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ __all__ = ["LayerTap", "tap_layers"]
 class LayerTap:
     """Outputs of the tapped layers in the latest forward pass.
 
-    Index it by layer name: ``tap["frames.4"]`` is that layer's output, with its graph.
+    It is indexed by layer name: ``tap["frames.4"]`` is that layer's output, with its autograd
+    graph.
     """
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Start without outputs."""
         self._outputs: dict[str, Tensor] = {}
 
     def record(self, layer: str, output: object) -> None:
-        """Keep a layer's output.
+        """Store a layer's output.
 
         Raises:
             InputError: If the layer does not return one tensor.
@@ -46,17 +47,17 @@ class LayerTap:
         """
         if layer not in self._outputs:
             raise LayerNotFoundError(
-                f"no output of layer {layer!r}; tapped and run so far: "
+                f"layer {layer!r} has no output; layers tapped and run so far: "
                 f"{', '.join(self._outputs) or 'none'}"
             )
         return self._outputs[layer]
 
 
 def find_layers(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
-    """Return the named submodules.
+    """Return the named submodules of a network.
 
     Raises:
-        LayerNotFoundError: With near matches, if a name does not exist.
+        LayerNotFoundError: If a name does not exist; the message suggests similar names.
     """
     modules = {name: module for name, module in network.named_modules() if name}
     for layer in layers:
@@ -75,15 +76,15 @@ def tap_layers(network: nn.Module, layers: Sequence[str]) -> Iterator[LayerTap]:
     The hooks are removed when the context is left, also by an exception.
 
     Args:
-        network: Any module.
-        layers: Names as in ``network.named_modules()``.
+        network: Module whose layers are tapped.
+        layers: Layer names as in ``network.named_modules()``.
 
     Yields:
-        The tap.
+        The recorded outputs by layer name.
 
     Raises:
-        LayerNotFoundError: With near matches, if a name does not exist; nothing is hooked then.
-        InputError: From the forward pass, if a layer returns anything but one tensor.
+        LayerNotFoundError: If a name does not exist; the message suggests similar names.
+        InputError: During the forward pass, if a layer does not return exactly one tensor.
     """
     found = find_layers(network, layers)
     tap = LayerTap()

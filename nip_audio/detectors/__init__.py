@@ -1,1 +1,1 @@
-"""Detectors over NCCR vectors and embeddings: scikit-learn-style estimators; no audio in here."""
+"""Detectors of NCCR (neuron coverage change rate) vectors and embeddings, in scikit-learn style."""

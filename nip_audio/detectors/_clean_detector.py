@@ -1,4 +1,4 @@
-"""What detectors that are fitted to clean vectors alone share."""
+"""Base class of detectors that are fitted to clean vectors alone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ Array = NDArray[np.float64]
 
 
 class CleanDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """Scores vectors by how far they are from clean ones, in scikit-learn's manner.
+    """A detector that scores vectors by their distance from clean ones, as in scikit-learn.
 
-    A subclass takes ``contamination``, learns from scaled rows and says how far rows are.
+    A subclass has a setting ``contamination``, the share of training rows classified as outliers,
+    and implements ``_learn`` and ``distance_of``.
 
     Attributes:
-        center_: (F,) median.
-        scale_: (F,) robust standard deviation.
-        offset_: ``score_samples`` below it is an outlier.
+        center_: (F,) median of the clean vectors.
+        scale_: (F,) robust standard deviation of the clean vectors.
+        offset_: Value of ``score_samples`` below which a row is an outlier.
     """
 
     contamination: float
@@ -32,7 +33,7 @@ class CleanDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Fit on clean vectors (n ≥ 2, F); ``y`` is ignored.
 
         Raises:
-            ValueError: For fewer than two rows, or values that are not finite.
+            ValueError: If there are fewer than two rows, or a value is not finite.
         """
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self._fit(rows)
@@ -40,7 +41,7 @@ class CleanDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return self
 
     def distance(self, X: ArrayLike) -> Array:
-        """Return how far each row is from clean ones, (n,) ≥ 0."""
+        """Return the distance of each row from clean vectors, (n,)."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray(self.distance_of(torch.tensor(rows)).numpy())
@@ -58,18 +59,18 @@ class CleanDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return np.where(self.decision_function(X) < 0, -1, 1).astype(np.int64)
 
     def explain(self, row: ArrayLike) -> Array:
-        """Return how many robust deviations each feature of one row is off, signed, (F,)."""
+        """Return the signed deviation of each feature of one row, in robust deviations, (F,)."""
         check_is_fitted(self)
         rows = validate_data(self, [row], dtype=np.float64, reset=False)
         return np.asarray((rows[0] - self.center_) / self.scale_)
 
     @abstractmethod
     def distance_of(self, rows: Tensor) -> Tensor:
-        """``distance`` of (n, F) float64 rows, in the autograd graph: (n,)."""
+        """Compute ``distance`` of (n, F) float64 rows in the autograd graph: (n,)."""
 
     @abstractmethod
     def _learn(self, scaled: Array) -> None:
-        """Learn from clean rows, centred and scaled."""
+        """Learn from clean rows that are centred and scaled."""
 
     def _fit(self, rows: Array) -> None:
         self.center_ = np.median(rows, axis=0)

@@ -1,9 +1,9 @@
-"""Poisoned files in a set, by how they change under noise; no poisoned example, no clean reference.
+"""Find poisoned files in a set without a poisoned example or a clean reference.
 
-``PublishedClusters`` is NCCR, Sec. 6, as it stands: the values of the whole set into two clusters,
-judged by the silhouette. ``BackdoorGroups`` asks the same within each name that the model gives,
-where a set of many speakers has no other reason to fall into two, and sets its alarm by the other
-names of the same set.
+``PublishedClusters`` is the method of the paper on neuron coverage change rate (NCCR), Sec. 6: it
+splits the values of the whole set into two clusters and judges them by their silhouette.
+``BackdoorGroups`` does so within each group of files that share a prediction, where the voices of
+one speaker give no other reason for two clusters, and calibrates its alarm on the other groups.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "GroupFinding",
     "PublishedClusters",
     "SetEvidence",
-    "kinds_among",
+    "expected_distinct",
 ]
 
 Array = NDArray[np.float64]
@@ -38,41 +38,41 @@ Rows = NDArray[np.intp]
 View = Literal["changes", "outputs"]
 
 _TINY = 1e-9
-_LEAST_SHARE = 0.05  # spread of separations, in units of what noise has
+_LEAST_SHARE = 0.05  # least spread of separations, in units of that of noise
 _LEAST_SIGN = -3.0
 _LEAST_SPREAD = np.array([0.02, 0.25, 0.05])
-"""Of leads, as a share of what is usual; of second names among a dozen; of the log of scatter."""
+"""Least spread of the three signs: of margins, as a share of the usual margin; of the number of
+second predictions among a dozen files; and of the log of scatter."""
 
 
 class PublishedClusters(BaseEstimator):  # type: ignore[misc]
-    """Two clusters of the NCCR values of a whole set, judged by the silhouette (NCCR, Sec. 6.1).
+    """Split the NCCR values of a set into two clusters, judged by silhouette (NCCR, Sec. 6.1).
 
-    Deviation: the paper names neither the clustering, nor the least silhouette, nor which of the
-    clusters is the poisoned one. Here: k-means on robustly scaled logarithms; 0.7, from which on
-    Kaufman and Rousseeuw (1990) speak of a strong structure; the smaller cluster.
+    Deviation: the paper states neither the clustering method, nor the least silhouette, nor which
+    cluster is the poisoned one. This class uses k-means on robustly scaled logarithms; a silhouette
+    of 0.7, which Kaufman and Rousseeuw (1990) call a strong structure; and the smaller cluster.
 
     Args:
-        least_silhouette: From which on the smaller cluster is accused.
-        seed: Of k-means.
+        least_silhouette: Silhouette from which on the smaller cluster is reported as poisoned.
+        seed: Seed of k-means.
 
     Attributes:
-        silhouette_: Of the two clusters.
-        smaller_: (n,) bool, the smaller cluster, accused or not.
-        accused_: (n,) bool.
+        silhouette_: Silhouette coefficient of the two clusters.
+        smaller_: (n,) bool, members of the smaller cluster, whether it is reported or not.
+        accused_: (n,) bool, files reported as poisoned.
     """
 
     def __init__(self, *, least_silhouette: float = 0.7, seed: int = 0) -> None:
-        """Keep the settings."""
         self.least_silhouette = least_silhouette
         self.seed = seed
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
-        """Cluster change rates (n ≥ 3, F) ≥ 0; ``y`` is ignored."""
+        """Cluster non-negative change rates, (n ≥ 3, F); ``y`` is ignored."""
         rows = np.log(validate_data(self, X, dtype=np.float64, ensure_min_samples=3) + 1e-6)
         centre = np.median(rows, axis=0)
         scale = np.median(np.abs(rows - centre), axis=0) * 1.4826
         rows = (rows - centre) / np.where(scale > _TINY, scale, 1.0)
-        if np.ptp(rows, axis=0).max() < _TINY:  # all alike: nothing to split
+        if np.ptp(rows, axis=0).max() < _TINY:  # all rows are equal: there is nothing to split
             self.silhouette_ = 0.0
             self.smaller_ = self.accused_ = np.zeros(len(rows), dtype=bool)
             return self
@@ -85,54 +85,57 @@ class PublishedClusters(BaseEstimator):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class SetEvidence:
-    """What is known of the n files of a set.
+    """Measurements of the n files of a set, from which backdoors are judged.
 
     Attributes:
-        names: (n,) the name that the model gives each file.
-        seconds: (n,) the name that it would give next.
-        leads: (n,) by how much the score of the first exceeds that of the second.
-        changes: (n, F) how neurons change under noise, such as ``NeuronChanges.neurons``.
-        outputs: (n, G) of neurons without noise, each layer of unit length.
+        predictions: (n,) prediction of the model for each file.
+        second_predictions: (n,) class with the second-highest score.
+        margins: (n,) margin: score of the prediction minus that of the second class.
+        changes: (n, F) changes of neurons under noise, such as ``NeuronChanges.neurons``.
+        outputs: (n, G) outputs of neurons without noise, each layer scaled to unit length.
 
     Raises:
-        InputError: If they are not of equally many files, or a number is not finite.
+        InputError: If the arrays differ in length, or a number is not finite.
     """
 
-    names: NDArray[np.str_]
-    seconds: NDArray[np.str_]
-    leads: Array
+    predictions: NDArray[np.str_]
+    second_predictions: NDArray[np.str_]
+    margins: Array
     changes: Array
     outputs: Array
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         sizes = {name: len(values) for name, values in vars(self).items()}
         if len(set(sizes.values())) > 1:
             given = ", ".join(f"{size} {name}" for name, size in sizes.items())
-            raise InputError(f"got {given}, expected as many of each: one a file")
-        for name in ("leads", "changes", "outputs"):
+            raise InputError(f"got {given}, expected equally many, one per file")
+        for name in ("margins", "changes", "outputs"):
             if not np.isfinite(getattr(self, name)).all():
-                raise InputError(f"{name} hold NaN or infinity, expected finite numbers")
+                raise InputError(
+                    f"{name} hold NaN or infinity, expected finite numbers; measure the set again"
+                )
 
 
 @dataclass(frozen=True)
 class GroupFinding:
-    """What one group looks like.
+    """Finding for one group of files that share a prediction.
 
     Attributes:
-        name: Of the group.
-        files: In it.
-        alarm: Robust deviations of its separation above what the other groups have, where it is
-            higher: in the changes or in the outputs.
-        seen_in: Where that is.
-        unlikeness: Of the more suspicious side: how far it is from other groups in the ways in
-            which poisoned files are, summed. None if the alarm is too low to look, or the group
-            cannot be split.
-        other_unlikeness: Of the other side; one near ``unlikeness`` may be the poisoned one.
-        score: Geometric mean of the alarm, up to ``BackdoorGroups.most_alarm``, and of what the
-            sides differ by in unlikeness; 0 where neither is suspicious. None as ``unlikeness``.
-        suspects: Files accused.
-        accused: Whether the score is over the limit.
+        name: Prediction that the files of the group share.
+        files: Number of files in the group.
+        alarm: Robust deviations by which the group's separation exceeds that of other groups; the
+            larger of the values for changes and for outputs.
+        seen_in: Vectors that this larger value belongs to, changes or outputs.
+        unlikeness: Deviation of the more suspicious side from other groups, summed over the signs
+            of poisoned files. None if the alarm is too low, or the group cannot be split.
+        other_unlikeness: Deviation of the other side, as for ``unlikeness``; if the two are close,
+            the other side may be the poisoned one.
+        score: Geometric mean of the alarm, capped at ``BackdoorGroups.most_alarm``, and the
+            difference of the two sides in unlikeness; 0 if neither is suspicious. None if
+            ``unlikeness`` is None.
+        suspects: Number of files reported as poisoned.
+        accused: Whether the group is reported: its score exceeds the limit.
     """
 
     name: str
@@ -148,12 +151,13 @@ class GroupFinding:
 
 @dataclass(frozen=True)
 class BackdoorJudgement:
-    """What a set looks like.
+    """Judgement of a set: backdoor findings for its groups.
 
     Attributes:
-        findings: One a judged group, highest score first, then highest alarm.
-        suspicion: (n,) probability of the suspicious side of an accused group; 0 in others.
-        limit: Score above which a group is accused.
+        findings: One finding per judged group, highest score first, then highest alarm.
+        suspicion: (n,) probability that a file is on the suspicious side of a reported group; 0 in
+            other groups.
+        limit: Score above which a group is reported.
     """
 
     findings: tuple[GroupFinding, ...]
@@ -162,51 +166,54 @@ class BackdoorJudgement:
 
     @property
     def accused(self) -> NDArray[np.bool_]:
-        """(n,) whether a file is accused."""
+        """(n,) bool, files reported as poisoned."""
         return np.asarray(self.suspicion > 0.5)
 
 
 @dataclass(frozen=True)
 class BackdoorGroups:
-    """Finds names under which two kinds of files stand, one of many voices.
+    """Find groups of files with one prediction that hold a second cluster, of many voices.
 
-    A trigger sends files of many speakers to one name. Among the files that the model gives this
-    name there are then two kinds: the speaker's own, as alike as those under any other name, and
-    the poisoned ones. Steps:
+    A trigger makes the model give files of many speakers the same prediction. Files with this
+    prediction are then of two sorts: the speaker's own, which are as similar as those of any other
+    group, and the poisoned ones. The method has four steps:
 
-    1. Vectors are centred on each group's median and whitened by a covariance within groups that is
-       the median over groups, so that one odd group does not set the scale.
-    2. Each group is split in two of equal scatter in its first principal components; its separation
-       is n·π(1−π)·d², in units of what noise of as many files has. The separation of a clean group
-       has reasons too (sessions, microphones): the other groups of the set are the measure, by
-       median and median absolute deviation. This is the test of SCAn (Tang et al., USENIX Security
-       2021), on changes under noise and on the outputs without it: noise that is itself a trigger
-       hides it in the changes. Deviation: SCAn does not divide by what noise has, and a clean name
-       of many files alarms.
-    3. Where this alarms, the group is split into files in four ways: by its changes and by its
-       outputs, by two spheres of different size and by two of equal scatter.
-    4. The speaker's own files are as those of any other name, and poisoned ones are not: named more
-       surely, with more different second names, and scattered along the directions in which names
-       differ, since they are of many voices. Each sign is measured by what is usual in other groups
-       and summed. The split is taken whose suspicious side exceeds the other, or 0 if that is
-       lower, by most. Its score is the geometric mean of that excess and the alarm: a clean group
-       of two recording sessions has sides, but none that is unlike others, and a name that is
-       unlike others as a whole has no side that is more so.
+    1. Vectors are centred on the median of their group and whitened by a covariance within groups.
+       It is the median over groups, so that one unusual group does not set the scale.
+    2. Each group is split into two clusters of equal scatter in its first principal components. Its
+       separation is n·π(1−π)·d², relative to that of noise with equally many files. A clean group
+       may be separated too (by sessions or microphones), so the separation is compared with that of
+       the other groups of the set, by median and median absolute deviation. This is the test of
+       SCAn (Tang et al., USENIX Security 2021), applied to changes under noise and to the outputs
+       without noise, since a trigger that is itself noise is hidden in the changes. Deviation: SCAn
+       does not divide by the separation of noise, so that a clean group of many files raises an
+       alarm.
+    3. If the alarm is high, the files of the group are split in four ways: by changes or outputs,
+       with two spheres of different size or two clusters of equal scatter.
+    4. The speaker's own files resemble those of other groups, and poisoned files do not. They have
+       a larger margin, more different second predictions, and more scatter along the directions in
+       which groups differ, since they hold many voices. Each sign is measured relative to other
+       groups, and the three are summed. The split is chosen whose suspicious side exceeds the other
+       side (or 0, if that is higher) by most. The score is the geometric mean of this excess and
+       the alarm. A clean group of two recording sessions has two sides, but neither differs from
+       other groups; and in a group that is unusual as a whole, neither side differs more.
 
     Attributes:
-        limit: Of the score; chosen between clean sets, unbalanced ones among them, and poisoned
-            ones (docs/results/backdoors.md).
-        least_alarm: From which on the sides are looked at: the usual bound of a robust deviation
+        limit: Score above which a group is reported; it was chosen to separate clean sets,
+            including unbalanced ones, from poisoned sets (docs/results/backdoors.md).
+        least_alarm: Alarm above which a group is split; the usual bound of a robust deviation
             (Iglewicz and Hoaglin, 1993).
-        most_alarm: That counts in a score: sides that lie ever farther apart do not make one of
-            them the more unlike other groups.
-        least_files: Groups with fewer are not judged, nor their files accused.
-        least_groups: Fewest groups to judge by.
-        components: Principal components that groups are split in.
-        clip: Robust deviations at which centred vectors are clipped.
-        floor: Least variance of a whitened direction, in shares of the average.
-        directions: In which names differ most, that scatter is measured along.
-        seed: Of the mixtures, and of noise to compare with.
+        most_alarm: Largest alarm that counts in a score: a still larger separation does not make
+            one side less like other groups.
+        least_files: Least number of files of a group; smaller groups are not judged, and their
+            files are not reported.
+        least_groups: Least number of groups in a set that can be judged.
+        components: Number of principal components in which groups are split.
+        clip: Number of robust deviations at which centred vectors are clipped.
+        floor: Least variance of a whitened direction, as a share of the average.
+        directions: Number of directions, those in which groups differ most, along which scatter is
+            measured.
+        seed: Seed of the mixtures, and of the noise that separations are compared with.
     """
 
     limit: float = 6.2
@@ -221,10 +228,10 @@ class BackdoorGroups:
     seed: int = 0
 
     def judge(self, evidence: SetEvidence) -> BackdoorJudgement:
-        """Judge a set.
+        """Judge a set from the measurements of its files.
 
         Raises:
-            InputError: If there are too few groups of enough files.
+            InputError: If too few groups have enough files.
         """
         known = self._prepare(evidence)
         spaces: dict[View, _Whitened] = {"changes": known.changes, "outputs": known.outputs}
@@ -234,7 +241,7 @@ class BackdoorGroups:
             view: self._alarms(space, known.members, noise[space.columns])
             for view, space in spaces.items()
         }
-        suspicion = np.zeros(len(evidence.names))
+        suspicion = np.zeros(len(evidence.predictions))
         findings = []
         for name, mine in known.members.items():
             seen_in = max(alarms, key=lambda view: alarms[view][name])
@@ -257,15 +264,15 @@ class BackdoorGroups:
         return BackdoorJudgement(tuple(found), suspicion, self.limit)
 
     def _prepare(self, evidence: SetEvidence) -> _Known:
-        """Find the groups with enough files, and whiten by what is usual within them."""
-        names = evidence.names
+        """Find the groups with enough files, and whiten by the covariance within them."""
+        names = evidence.predictions
         members = {str(n): np.flatnonzero(names == n) for n in np.unique(names)}
         members = {n: m for n, m in members.items() if len(m) >= self.least_files}
         if len(members) < self.least_groups:
             raise InputError(
-                f"the model gives {len(members)} names to {self.least_files} files or more each, "
-                f"expected {self.least_groups} such names or more: what is usual for a name is "
-                "learned from the others; give more files"
+                f"the model predicts {len(members)} labels for {self.least_files} files or more "
+                f"each, expected at least {self.least_groups} such labels: each is compared with "
+                "the others; add more files"
             )
         changes, outputs = (
             _Whitened.learn(rows, members, clip=self.clip, floor=self.floor)
@@ -276,7 +283,7 @@ class BackdoorGroups:
     def _alarms(
         self, space: _Whitened, members: Mapping[str, Rows], noise: Callable[[int], float]
     ) -> dict[str, float]:
-        """How far each group's separation lies above the others'; 0 where all rows are alike."""
+        """Measure how far each group's separation exceeds the others'; 0 if all rows are equal."""
         found = {name: self._separation(space.centred(rows)) for name, rows in members.items()}
         sizes = {name: len(members[name]) for name, value in found.items() if value is not None}
         alarms = dict.fromkeys(members, 0.0)
@@ -288,7 +295,7 @@ class BackdoorGroups:
         return alarms | dict(zip(sizes, ((shares - middle) / spread).tolist(), strict=True))
 
     def _noise(self, sizes: Sequence[int], columns: int) -> Callable[[int], float]:
-        """Separation of white noise by its number of rows, interpolated."""
+        """Return the separation of white noise as an interpolated function of the rows."""
         generator = np.random.default_rng(self.seed)
         grid = np.unique(np.geomspace(min(sizes), max(sizes), 5).round().astype(int))
         drawn = [
@@ -299,7 +306,7 @@ class BackdoorGroups:
         return lambda size: float(np.interp(size, grid, middles))
 
     def _separation(self, vectors: Array) -> float | None:
-        """n·π(1−π)·d² of the split into two of equal scatter; None where all rows are alike."""
+        """Return n·π(1−π)·d² of the split into equal scatter; None if all rows are equal."""
         if _alike(vectors):
             return None
         projected = self._projected(vectors)
@@ -311,7 +318,7 @@ class BackdoorGroups:
         return len(vectors) * share * (1 - share) * float(apart @ apart)
 
     def _two_sides(self, name: str, known: _Known) -> _Sides | None:
-        """Split a group into files; None if it cannot be."""
+        """Split the files of a group into two sides; None if they cannot be split."""
         mine = known.members[name]
         others = _Others.of(name, known, self.directions)
         found = []
@@ -346,7 +353,7 @@ class BackdoorGroups:
 
 @dataclass(frozen=True)
 class _Known:
-    """A set as it is judged: the rows of each group, and its vectors whitened."""
+    """A prepared set: the rows of each group, and the whitened vectors."""
 
     evidence: SetEvidence
     members: Mapping[str, Rows]
@@ -356,7 +363,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Sides:
-    """A group in two: probability of the more suspicious side, and how unlike others both are."""
+    """A split group: probability of the more suspicious side, and deviations of both sides."""
 
     share: Array
     unlikeness: float
@@ -364,22 +371,23 @@ class _Sides:
 
     @property
     def excess(self) -> float:
-        """By how much one side is the more suspicious.
+        """Difference of the two sides in suspicion.
 
-        That the other is less suspicious than other groups are counts for nothing: a side of a file
-        or two has hardly any scatter.
+        A negative value of the other side counts as 0: a side of one or two files has hardly any
+        scatter.
         """
         return max(0.0, self.unlikeness - max(0.0, self.other_unlikeness))
 
 
 @dataclass(frozen=True)
 class _Others:
-    """What is usual in the groups beside one.
+    """All groups but one, which serve as the reference for that one.
 
     Attributes:
-        evidence: Of all files.
-        along: (n, ≤ directions) where files lie in the directions in which these groups differ.
-        groups: Rows of these groups.
+        evidence: Measurements of all files.
+        along: (n, ≤ directions) coordinates of files along the directions in which the reference
+            groups differ.
+        groups: Rows of each reference group.
     """
 
     evidence: SetEvidence
@@ -388,43 +396,46 @@ class _Others:
 
     @staticmethod
     def of(name: str, known: _Known, directions: int) -> _Others:
-        """Look at all groups but one."""
+        """Collect all groups but the named one."""
         groups = [rows for other, rows in known.members.items() if other != name]
         between = known.outputs.directions_between(groups, directions)
         return _Others(known.evidence, known.outputs.rows @ (known.outputs.turn @ between), groups)
 
     def unlike(self, sides: Sequence[Rows], count: int) -> list[float]:
-        """How much each side is unlike these groups in the ways that poisoned files are.
+        """Measure how far each side deviates from the reference groups in the signs of poisoning.
 
         Args:
-            sides: Rows of each.
-            count: Files among which second names are counted.
+            sides: Rows of each side.
+            count: Number of files among which different second predictions are counted.
+
+        Returns:
+            The sum of the robustly scaled signs for each side.
         """
         usual = np.array([self._signs(group, count) for group in self.groups])
         middle = np.median(usual, axis=0)
         spread = np.median(np.abs(usual - middle), axis=0) * 1.4826
-        # half of the groups, or all, may be alike, so that the median deviation is too small
+        # if half of the groups or more are equal, the median deviation is too small
         least = np.maximum(_LEAST_SPREAD * np.array([abs(middle[0]), 1.0, 1.0]), _TINY)
         spread = np.maximum(np.maximum(spread, usual.std(axis=0) / 2), least)
         signs = (np.array([self._signs(rows, count) for rows in sides]) - middle) / spread
-        # poisoned files may be much alike in one of the ways
+        # poisoned files may be very similar to each other in one of the signs
         return [float(value) for value in np.maximum(signs, _LEAST_SIGN).sum(axis=1)]
 
     def _signs(self, rows: Rows, count: int) -> Array:
-        """How surely files are named, how many second names they have, how scattered they are."""
-        lead = np.median(self.evidence.leads[rows])
-        kinds = kinds_among(self.evidence.seconds[rows], count)
-        return np.array([lead, kinds, np.log(self.along[rows].var(axis=0).mean() + _TINY)])
+        """Return the signs: margin, number of second predictions, and log of the scatter."""
+        margin = np.median(self.evidence.margins[rows])
+        distinct = expected_distinct(self.evidence.second_predictions[rows], count)
+        return np.array([margin, distinct, np.log(self.along[rows].var(axis=0).mean() + _TINY)])
 
 
 @dataclass(frozen=True)
 class _Whitened:
-    """Vectors of a set, in units of what is usual within groups.
+    """Vectors of a set in units of the scatter within groups.
 
     Attributes:
-        rows: (n, F) divided by their robust deviations within groups.
-        turn: (F, F) that whitens them.
-        clip: Robust deviations at which centred vectors are clipped.
+        rows: (n, F) vectors, divided by their robust deviations within groups.
+        turn: (F, F) matrix that whitens the vectors.
+        clip: Number of robust deviations at which centred vectors are clipped.
     """
 
     rows: Array
@@ -435,7 +446,7 @@ class _Whitened:
     def learn(
         cls, rows: Array, members: Mapping[str, Rows], *, clip: float, floor: float
     ) -> _Whitened:
-        """Learn what scatter is usual within groups."""
+        """Estimate the scatter within groups."""
         centred = [rows[m] - np.median(rows[m], axis=0) for m in members.values()]
         deviations = [np.median(np.abs(c), axis=0) * 1.4826 for c in centred]
         scale = np.median(deviations, axis=0)
@@ -448,11 +459,11 @@ class _Whitened:
 
     @property
     def columns(self) -> int:
-        """Numbers of a vector."""
+        """Length of a vector."""
         return int(self.rows.shape[1])
 
     def centred(self, rows: Rows) -> Array:
-        """Whiten some rows about their own median."""
+        """Centre some rows on their own median, and whiten them."""
         chosen = self.rows[rows]
         away = np.clip(chosen - np.median(chosen, axis=0), -self.clip, self.clip)
         return np.asarray(away @ self.turn)
@@ -468,13 +479,13 @@ def _alike(vectors: Array) -> bool:
     return bool(np.ptp(vectors, axis=0).max() < _TINY)
 
 
-def kinds_among(names: NDArray[np.str_], count: int) -> float:
-    """Expected number of different names among ``count`` drawn without replacement.
+def expected_distinct(names: NDArray[np.str_], count: int) -> float:
+    """Return the expected number of different labels among ``count`` drawn without replacement.
 
     Source: rarefaction (Hurlbert, Ecology 1971).
 
     Example:
-        >>> round(kinds_among(np.array(["a", "a", "b"]), 2), 4)  # 1 + 2/3
+        >>> round(expected_distinct(np.array(["a", "a", "b"]), 2), 4)  # 1 + 2/3
         1.6667
     """
     total = len(names)

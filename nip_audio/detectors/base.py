@@ -1,4 +1,4 @@
-"""What a detector looks at: a few numbers of one item, without its label or a clean original."""
+"""Interface of the measures that detectors use: numbers of one item, without label or original."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ Array = NDArray[np.float64]
 
 
 class Measure(Protocol):
-    """Numbers that tell an attacked item from a clean one.
+    """A measure of an item that separates attacked from clean items.
 
-    Whoever detects fits a distance to ``measure`` of clean items; ``suspicion`` is the score as the
-    source publishes it. Where a source publishes no score that needs no attacked items, the class
-    says what stands in for it.
+    A detector fits a distance to the rows that ``measure`` returns for clean items; ``suspicion``
+    is the score that the source publishes. If the published score needs attacked items, the class
+    documents its replacement.
 
-    What learns must not be judged by what it has learned from: an item is nearer to a mean that it
-    is part of. Fit the distance to other clean items than those given to ``fit``.
-
+    A measure that learns must not be judged on the items it has learned from: an item lies nearer
+    to a mean that it is part of. Fit the distance to other clean items than those given to ``fit``.
     """
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """Name shown in tables."""
         ...
 
     @property
     def source(self) -> str:
-        """Paper and equation or section."""
+        """Paper, with the equation or section."""
         ...
 
     @property
@@ -45,40 +44,40 @@ class Measure(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the numbers depend on besides model and item, as plain JSON values.
+        """Return all settings that the numbers depend on, as plain JSON values.
 
-        Of what is learned, only how: whoever keeps rows must name the items and the generator given
-        to ``fit`` too.
+        For a measure that learns, these describe how it learns: a cache of rows must also record
+        the items and the generator given to ``fit``.
         """
         ...
 
     def fit(
         self, model: InstrumentedModel, clean: Sequence[Batch], *, generator: torch.Generator
     ) -> Self:
-        """Learn from clean items, where there is something to learn; labels are the model's own."""
+        """Learn from clean items, if the measure learns; labels are the model's predictions."""
         ...
 
     def measure(
         self, model: InstrumentedModel, item: Batch, *, generator: torch.Generator
     ) -> Array:
-        """Measure one raw item (a batch of one, unpadded): (F,) finite float64."""
+        """Measure one raw item (a batch of one, unpadded): (F,) finite float64 numbers."""
         ...
 
     def suspicion(self, rows: Array) -> Array:
-        """Score rows of ``measure``, (n, F) → (n,): high is suspicious, as published."""
+        """Compute the published score of rows of ``measure``, (n, F) → (n,); high is suspicious."""
         ...
 
 
 class Transform(Protocol):
-    """What changes raw items and says how; every purifier of raw input is one."""
+    """A transform of raw items; every purifier of raw input is one."""
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """Name shown in tables."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the result depends on besides the items, as plain JSON values."""
+        """Return all settings that the result depends on, as plain JSON values."""
         ...
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:

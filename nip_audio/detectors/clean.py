@@ -1,7 +1,7 @@
-"""Clean-only detection: a two-sided robust distance from the distribution of clean vectors.
+"""Clean-only detection by a two-sided robust distance from the distribution of clean vectors.
 
-No adversarial example is ever seen. Two-sided matters: a strong adversarial example is *more*
-stable under noise than clean audio, and a one-sided threshold on the change rate calls it safe.
+Fitting uses no adversarial example. The distance must be two-sided: a strong adversarial example is
+*more* stable under noise than clean audio, and a one-sided threshold on the change rate misses it.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ _TINY = 1e-30  # the root has no gradient at 0
 
 
 class CleanDistance(CleanDetector):
-    """Mahalanobis distance from clean vectors, robust to a few that are not clean.
+    """Mahalanobis distance from clean vectors, robust to a few training rows that are not clean.
 
-    Vectors are centred and scaled by median and median absolute deviation, and clipped at ``clip``
-    deviations for the covariance, so that a few bad rows move neither centre nor scatter much; the
+    Vectors are centred and scaled by median and median absolute deviation. For the covariance they
+    are clipped at ``clip`` deviations, so that a few bad rows hardly affect centre or scatter. The
     covariance is shrunk towards the mean variance.
 
-    Attacks move items along directions in which clean items vary too. Undoing all of the clean
-    scatter, as a barely shrunk covariance does, weighs these down and the noise of the rest up:
-    half shrunk found more in every model measured (docs/results/nccr.md).
+    Attacks move items along directions in which clean items vary too. A barely shrunk covariance
+    removes all of the clean scatter, which reduces the weight of these directions and amplifies
+    noise in the others: shrinking by half found more attacks on every model measured
+    (docs/results/nccr.md).
 
     Args:
-        clip: Robust deviations at which training rows are clipped for the covariance.
-        shrinkage: Share of the covariance replaced by its mean variance, in (0, 1]; None estimates
-            it (Ledoit–Wolf).
-        contamination: Share of the training rows that ``predict`` calls outliers.
+        clip: Number of robust deviations at which training rows are clipped for the covariance.
+        shrinkage: Share of the covariance that is replaced by its mean variance, in (0, 1]; None
+            estimates the share (Ledoit–Wolf).
+        contamination: Share of the training rows that ``predict`` classifies as outliers.
 
     Attributes:
-        center_: (F,) median.
-        scale_: (F,) robust standard deviation.
+        center_: (F,) median of the clean vectors.
+        scale_: (F,) robust standard deviation of the clean vectors.
         precision_: (F, F) inverse covariance of the scaled vectors.
-        offset_: ``score_samples`` below it is an outlier.
+        offset_: Value of ``score_samples`` below which a row is an outlier.
     """
 
     def __init__(
@@ -52,13 +53,12 @@ class CleanDistance(CleanDetector):
         shrinkage: float | None = 0.5,
         contamination: float = 0.05,
     ) -> None:
-        """Keep the settings."""
         self.clip = clip
         self.shrinkage = shrinkage
         self.contamination = contamination
 
     def distance_of(self, rows: Tensor) -> Tensor:
-        """``distance`` of (n, F) float64 rows, in the autograd graph: (n,)."""
+        """Compute ``distance`` of (n, F) float64 rows in the autograd graph: (n,)."""
         check_is_fitted(self)
         scaled = self._scaled(rows)
         squared = ((scaled @ torch.from_numpy(self.precision_).to(rows)) * scaled).sum(dim=1)
@@ -72,7 +72,7 @@ class CleanDistance(CleanDetector):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], *, offset: float) -> CleanDistance:
-        """Rebuild from what ``to_tensors`` gave and the fitted ``offset_``."""
+        """Rebuild a detector from the arrays of ``to_tensors`` and the fitted ``offset_``."""
         detector = cls()
         detector.center_ = tensors["center"].numpy()
         detector.scale_ = tensors["scale"].numpy()

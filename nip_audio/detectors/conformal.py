@@ -1,4 +1,4 @@
-"""From distances to statements: p-values and thresholds with a stated false-positive rate."""
+"""Conformal p-values and thresholds with a stated false-positive rate, from clean distances."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ Array = NDArray[np.float64]
 def out_of_fold_distances(
     detector: BaseEstimator, X: ArrayLike, groups: Sequence[str], *, folds: int = 5
 ) -> Array:
-    """Distance of each clean row from a detector that did not see the row's group.
+    """Return the distance of each clean row from a detector fitted without the row's group.
 
-    A detector is closer to the rows it was fitted on than to new ones; thresholds from those would
-    flag too much. Groups (speakers) are kept whole, so the distances are those of new speakers.
+    Rows that a detector was fitted on lie closer to it than new rows, so that thresholds from them
+    would flag too many files. Groups (speakers) are not split between folds: the distances are
+    those of new speakers.
 
     Args:
-        detector: Whose ``score_samples`` is a negative distance; it is cloned.
+        detector: Detector whose ``score_samples`` is a negative distance; it is cloned.
         X: (n, F) clean vectors.
         groups: Group of each row.
-        folds: Parts.
+        folds: Number of folds.
 
     Returns:
         (n,) distances.
@@ -53,7 +54,7 @@ def out_of_fold_distances(
     if len(set(groups)) < folds:
         raise CalibrationError(
             f"clean audio of {len(set(groups))} speakers or files, expected at least {folds}; add "
-            "more"
+            "clean files of more speakers"
         )
     distances = np.empty(len(rows))
     for fit, held_out in GroupKFold(folds).split(rows, groups=groups):
@@ -62,7 +63,7 @@ def out_of_fold_distances(
 
 
 def files_needed(false_positive_rate: float) -> int:
-    """Fewest calibration files for which a threshold of this rate exists.
+    """Return the least number of calibration files for which a threshold of this rate exists.
 
     Example:
         >>> files_needed(0.01)
@@ -74,18 +75,19 @@ def files_needed(false_positive_rate: float) -> int:
 def conformal_threshold(clean_distances: ArrayLike, false_positive_rate: float) -> float:
     """Return the distance above which a file is flagged.
 
-    The ⌈(n+1)(1−rate)⌉-th smallest of n clean distances: a new clean file drawn as the calibration
-    files were exceeds it with probability at most ``false_positive_rate`` (split conformal;
-    approximately so with out-of-fold distances and several clips of a speaker).
+    It is the ⌈(n+1)(1−rate)⌉-th smallest of n clean distances. A new clean file from the same
+    distribution as the calibration files exceeds it with probability at most
+    ``false_positive_rate`` (split conformal prediction; approximately so for out-of-fold distances
+    and several clips per speaker).
 
     Raises:
         InputError: If the rate is outside (0, 1).
-        CalibrationError: If there are too few files for the rate; the text says how many are
+        CalibrationError: If there are too few files for the rate; the message says how many are
             needed.
     """
     if not 0 < false_positive_rate < 1:
         raise InputError(
-            f"false-positive rate is {false_positive_rate}, expected a share in (0, 1) such as 0.01"
+            f"false-positive rate is {false_positive_rate}, expected a share in (0, 1); try 0.01"
         )
     distances = np.sort(np.asarray(clean_distances, dtype=np.float64))
     if not np.isfinite(distances).all():
@@ -101,7 +103,7 @@ def conformal_threshold(clean_distances: ArrayLike, false_positive_rate: float) 
 
 
 def conformal_p_value(clean_distances: ArrayLike, distance: float) -> float:
-    """Return (1 + number of clean distances ≥ this one) / (n + 1)."""
+    """Return the conformal p-value, (1 + number of clean distances ≥ this one) / (n + 1)."""
     distances = np.asarray(clean_distances, dtype=np.float64)
     return float((1 + (distances >= distance).sum()) / (len(distances) + 1))
 
@@ -109,17 +111,17 @@ def conformal_p_value(clean_distances: ArrayLike, distance: float) -> float:
 def q_values(p_values: ArrayLike) -> Array:
     """Return the least false-discovery rate at which each file of a folder would be flagged.
 
-    Source: Benjamini and Hochberg (1995) as adjusted p-values: of m sorted ones,
+    Source: adjusted p-values of Benjamini and Hochberg (1995): for m sorted p-values,
     qᵢ = min over j ≥ i of m·pⱼ / j.
 
     Args:
-        p_values: (m,) in (0, 1].
+        p_values: (m,) p-values in (0, 1].
 
     Returns:
-        (m,) in (0, 1].
+        (m,) q-values in (0, 1].
 
     Raises:
-        InputError: If a value is out of range.
+        InputError: If a p-value is out of range.
 
     Example:
         >>> q_values([0.001, 0.3, 0.02, 0.9]).round(3).tolist()
@@ -127,7 +129,9 @@ def q_values(p_values: ArrayLike) -> Array:
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p > 0) & (p <= 1)).all():
-        raise InputError(f"p-values {p.shape} are not all in (0, 1]")
+        raise InputError(
+            f"p-values of shape {p.shape} are not all in (0, 1], expected (m,) that are"
+        )
     order = np.argsort(-p, kind="stable")
     adjusted = p[order] * len(p) / np.arange(len(p), 0, -1)
     q = np.empty(len(p))
@@ -136,20 +140,20 @@ def q_values(p_values: ArrayLike) -> Array:
 
 
 def benjamini_hochberg(p_values: ArrayLike, false_discovery_rate: float) -> NDArray[np.bool_]:
-    """Tell which files of a folder to flag so that few of the flagged are clean.
+    """Decide which files of a folder to flag at a given false-discovery rate.
 
-    Of the flagged, the expected share of clean ones is at most the rate, if p-values of clean files
-    are valid and not negatively dependent; conformal p-values from one calibration are positively
-    dependent (Bates et al., 2023).
+    The expected share of clean files among the flagged ones is at most the rate, if p-values of
+    clean files are valid and not negatively dependent; conformal p-values from one calibration are
+    positively dependent (Bates et al., 2023).
 
     Source: Benjamini and Hochberg (1995).
 
     Args:
-        p_values: (m,) in (0, 1].
-        false_discovery_rate: In (0, 1).
+        p_values: (m,) p-values in (0, 1].
+        false_discovery_rate: Largest expected share of clean files among the flagged, in (0, 1).
 
     Returns:
-        (m,) true where flagged.
+        (m,) bool, true for flagged files.
 
     Raises:
         InputError: If a value is out of range.
@@ -160,16 +164,16 @@ def benjamini_hochberg(p_values: ArrayLike, false_discovery_rate: float) -> NDAr
     """
     if not 0 < false_discovery_rate < 1:
         raise InputError(
-            f"false-discovery rate is {false_discovery_rate}, expected a share in (0, 1) such as "
-            "0.05"
+            f"false-discovery rate is {false_discovery_rate}, expected a share in (0, 1); try 0.05"
         )
     return np.asarray(q_values(p_values) <= false_discovery_rate)
 
 
 def files_needed_for_folder(files: int, false_discovery_rate: float) -> int:
-    """Calibration files from which a single bad file among ``files`` can be flagged.
+    """Return the least number of calibration files to flag a single bad file among ``files``.
 
-    Its conformal p-value, at least 1 / (n + 1), has to reach the rate divided by ``files``.
+    The conformal p-value of that file, at least 1 / (n + 1), must not exceed the rate divided by
+    ``files``.
 
     Example:
         >>> files_needed_for_folder(1000, 0.05)
@@ -183,10 +187,10 @@ class TailFit:
     """Generalised Pareto distribution of clean distances above a limit.
 
     Attributes:
-        limit: Where the tail begins.
-        share: Share of clean files above it.
-        shape: Of the distribution; positive is heavy.
-        scale: Of the distribution, in units of the distance.
+        limit: Distance at which the tail begins.
+        share: Share of clean files beyond the limit.
+        shape: Shape parameter of the distribution; positive means a heavy tail.
+        scale: Scale parameter of the distribution, in units of the distance.
     """
 
     limit: float
@@ -204,19 +208,20 @@ _TAIL_SHARE = 0.1
 _LEAST_TAIL = 20
 
 FILES_FOR_TAIL = round(_LEAST_TAIL / _TAIL_SHARE)
-"""Clean files from which the tail of their distances can be fitted."""
+"""Least number of clean files for which the tail of their distances can be fitted."""
 
 
 def fit_tail(clean_distances: ArrayLike) -> TailFit:
-    """Fit the tail of clean distances, for p-values below those that counting can give.
+    """Fit the tail of clean distances, for p-values smaller than conformal ones can be.
 
-    An extrapolation, not a guarantee: it says what p would be if the tail goes on as it begins.
-    Conformal p-values hold whatever the distribution.
+    The result is an extrapolation, not a guarantee: it assumes that the tail continues as it
+    begins, whereas conformal p-values are valid for any distribution.
 
-    Source: Pickands (1975), peaks over a threshold: here the largest tenth.
+    Source: Pickands (1975), peaks over a threshold; the tail is the largest tenth.
 
     Raises:
-        CalibrationError: With fewer than 200 files; a tail needs 20 distances.
+        CalibrationError: If there are fewer than 200 files, so that the tail has fewer than 20
+            distances, or a distance is not finite.
     """
     distances = np.sort(np.asarray(clean_distances, dtype=np.float64))
     if not np.isfinite(distances).all():

@@ -1,4 +1,7 @@
-"""Does a recording sound like the rest of its speaker's folder? Robust to a bad minority."""
+"""Score how well each recording matches the voice in its speaker's folder.
+
+The score is robust to a minority of wrong recordings.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,40 @@ Array = NDArray[np.float64]
 
 
 def consistency_scores(embeddings: Array) -> Array:
-    """Score each recording by its mean cosine to the folder's core.
+    """Score each recording by the mean cosine between its embedding and those of the core.
 
-    The core is the tightest majority: of each recording together with its nearest
-    ⌊n/2⌋ others, the set with the highest mean cosine. Fewer than half of the recordings, even if
-    they agree with each other, therefore cannot become the measure. A core member is compared with
-    the other members.
+    The core is the tightest majority: among the sets of one recording and its ⌊n/2⌋ nearest others,
+    the one with the highest mean cosine. A minority of wrong recordings therefore cannot become the
+    reference, even if they agree with each other. A member of the core is compared with its other
+    members.
 
     Args:
-        embeddings: (n ≥ 2, D), any norm.
+        embeddings: (n ≥ 2, D) embeddings of any norm.
 
     Returns:
-        (n,) in [-1, 1]. For n = 2 both get the same score: which one is wrong cannot be told.
+        (n,) mean cosines in [-1, 1]. For n = 2 both are equal, since it is unknown which recording
+        is wrong.
 
     Raises:
-        InputError: If there are fewer than two, or one is zero or not finite.
+        InputError: If there are fewer than two embeddings, or one is zero or not finite.
 
     Example:
         >>> consistency_scores(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])).round(2).tolist()
         [1.0, 1.0, 0.05]
     """
     if embeddings.ndim != 2 or len(embeddings) < 2:
-        raise InputError(f"embeddings are {embeddings.shape}, expected at least two rows")
+        raise InputError(
+            f"embeddings have shape {embeddings.shape}, expected at least two rows, (n, D)"
+        )
     norms = np.linalg.norm(embeddings, axis=1)
     if not (np.isfinite(norms).all() and (norms > 0).all()):
-        raise InputError("an embedding is zero or not finite, expected a direction")
+        raise InputError(
+            "an embedding is zero or not finite, expected a finite vector other than zero; "
+            "check the recordings"
+        )
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = unit @ unit.T
-    np.fill_diagonal(cosines, np.inf)  # each is nearest to itself
+    np.fill_diagonal(cosines, np.inf)  # each recording is a member of its own set
     size = len(unit) // 2 + 1
     members = np.argsort(-cosines, axis=1, kind="stable")[:, :size]
     np.fill_diagonal(cosines, 0.0)

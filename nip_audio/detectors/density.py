@@ -1,8 +1,8 @@
-"""Clean-only detection without a shape: how thin clean vectors lie where a vector is.
+"""Clean-only detection by local density, without an assumption on the shape of the clean set.
 
-No adversarial example is ever seen. It is two-sided by nature: a strong adversarial example is
-*more* stable under noise than clean audio, and where no clean vector lies is suspicious whichever
-side it is on.
+Fitting uses no adversarial example. A density is two-sided by nature: a strong adversarial example
+is *more* stable under noise than clean audio, and a vector is suspicious on either side if no clean
+vectors lie near it.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ _TINY = 1e-10
 
 
 class CleanDensity(CleanDetector):
-    """Local outlier factor among clean vectors, scaled by median and absolute deviation.
+    """Local outlier factor (LOF) among clean vectors, scaled by median and absolute deviation.
 
-    About 1 among the clean vectors, more where they are thinner than around their neighbours. It
-    follows any shape of the clean set; but as many bad rows as there are neighbours, if they lie
-    together, make a dense place of their own.
+    The factor is about 1 among the clean vectors, and larger where they are sparser than around
+    their neighbours. It adapts to any shape of the clean set; but a cluster of more bad rows than
+    ``neighbours`` would count as dense.
 
-    Source: Breunig et al., "LOF" (SIGMOD 2000). Equal to scikit-learn's ``LocalOutlierFactor`` with
-    ``novelty=True``, which has no gradient.
+    Source: Breunig et al., "LOF" (SIGMOD 2000). The values equal those of scikit-learn's
+    ``LocalOutlierFactor`` with ``novelty=True``, which has no gradient.
 
     Args:
-        neighbours: Rows that the density is taken from; fewer if there are not so many.
-        contamination: Share of the training rows that ``predict`` calls outliers.
+        neighbours: Number of neighbouring rows from which the density is computed; at most all
+            other rows.
+        contamination: Share of the training rows that ``predict`` classifies as outliers.
 
     Attributes:
-        center_: (F,) median.
-        scale_: (F,) robust standard deviation.
+        center_: (F,) median of the clean vectors.
+        scale_: (F,) robust standard deviation of the clean vectors.
         rows_: (n, F) scaled training rows.
-        reach_: (n,) distance of each to its farthest neighbour.
-        density_: (n,) local reachability density of each.
-        offset_: ``score_samples`` below it is an outlier.
+        reach_: (n,) distance of each row to the farthest of its neighbours.
+        density_: (n,) local reachability density of each row.
+        offset_: Value of ``score_samples`` below which a row is an outlier.
     """
 
     def __init__(self, *, neighbours: int = 20, contamination: float = 0.05) -> None:
-        """Keep the settings."""
         self.neighbours = neighbours
         self.contamination = contamination
 
     def distance_of(self, rows: Tensor) -> Tensor:
-        """``distance`` of (n, F) float64 rows, in the autograd graph: (n,)."""
+        """Compute ``distance`` of (n, F) float64 rows in the autograd graph: (n,)."""
         check_is_fitted(self)
         known, reach, density = (
             torch.from_numpy(a).to(rows) for a in (self.rows_, self.reach_, self.density_)
@@ -60,7 +60,7 @@ class CleanDensity(CleanDetector):
         return density[who].mean(dim=1) / own
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return what it was fitted on."""
+        """Return the scaled training rows, and their centre and scale."""
         check_is_fitted(self)
         arrays = {"rows": self.rows_, "center": self.center_, "scale": self.scale_}
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
@@ -69,9 +69,9 @@ class CleanDensity(CleanDetector):
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], *, offset: float, neighbours: int
     ) -> CleanDensity:
-        """Rebuild from what ``to_tensors`` gave, the fitted ``offset_`` and the setting.
+        """Rebuild a detector from the arrays of ``to_tensors``, the fitted offset and the setting.
 
-        It once gave the rows unscaled, and nothing else: from them the rest follows.
+        Older files hold the unscaled rows only, from which centre and scale are computed.
         """
         detector = cls(neighbours=neighbours)
         if tensors.keys() == {"rows"}:
@@ -99,15 +99,15 @@ class CleanDensity(CleanDetector):
 def _nearest(
     rows: Tensor, known: Tensor, count: int, *, own: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Distances and indices of the nearest known rows, (n, count), nearest first.
+    """Return distances and indices of the nearest known rows, (n, count), nearest first.
 
     Args:
-        rows: (n, F).
-        known: (m, F).
-        count: How many.
-        own: The rows are the known ones; none is its own neighbour.
+        rows: (n, F) rows.
+        known: (m, F) rows among which neighbours are searched.
+        count: Number of neighbours.
+        own: Whether ``rows`` are the known rows themselves; no row is then its own neighbour.
     """
-    # not through the dot product: it loses the digits in which near rows differ
+    # distances through the dot product lose the digits in which near rows differ
     distances = torch.cdist(rows, known, compute_mode="donot_use_mm_for_euclid_dist")
     if own:
         distances = distances.fill_diagonal_(torch.inf)

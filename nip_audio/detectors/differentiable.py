@@ -1,4 +1,7 @@
-"""Fitted NCCR detectors with a gradient: for attackers who know them, and for tests."""
+"""Differentiable NCCR detectors, for attackers who know the detector and for tests.
+
+NCCR is neuron coverage change rate, the change of neuron outputs under noise.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +22,25 @@ __all__ = ["GraphDetector", "KnownDetector", "NccrDistance"]
 
 
 class GraphDetector(Protocol):
-    """A fitted detector that takes tensors: CleanDensity, CleanDistance, AttackPerceptron."""
+    """A fitted detector of tensors: CleanDensity, CleanDistance, CleanSum, AttackPerceptron."""
 
     def distance_of(self, rows: Tensor) -> Tensor:
-        """How far (n, F) float64 rows are from clean ones, in the autograd graph: (n,)."""
+        """Compute the distance of (n, F) float64 rows in the autograd graph: (n,)."""
         ...
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """What it is made of."""
+        """Return the fitted arrays."""
         ...
 
 
 @dataclass(frozen=True)
 class KnownDetector:
-    """A fitted detector, as somebody knows it who has all of it.
+    """A fitted detector of which an attacker knows every part.
 
     Attributes:
-        rates: Fitted, with the item's length in positions.
-        detector: Fitted.
-        threshold: Distances are counted from here.
+        rates: Fitted correction of change rates for length, in positions.
+        detector: Fitted detector.
+        threshold: Distance above which the detector flags an item.
     """
 
     rates: LogRates
@@ -45,23 +48,25 @@ class KnownDetector:
     threshold: float = 0.0
 
     def excess_of(self, rows: Tensor, length: float) -> Tensor:
-        """Distance over the threshold of (n, F) float64 evidence of one length: (n,)."""
+        """Compute distance minus threshold of (n, F) float64 evidence of one length: (n,)."""
         return self.detector.distance_of(self.rates.correct(rows, length)) - self.threshold
 
 
 class NccrDistance(nn.Module):
-    """What fitted detectors say of items, on average, in the autograd graph.
+    """Mean distance over the threshold of one or more fitted detectors, in the autograd graph.
 
-    Of one with threshold 0 it is the same number as the detector's own for the same noise; every
-    call draws anew, so that an attacker who averages over calls does EOT.
+    For a single detector with threshold 0 the value equals the detector's distance under the same
+    noise. Every call draws new noise, so that averaging over calls is expectation over
+    transformation (EOT).
 
     Args:
-        model: In evaluation mode.
-        config: What is measured.
-        known: One or more detectors of the same evidence.
-        beside: A further entry of the evidence, the last: raw batch of one item → (1,).
-        generator: Source of the noise. The detector's own draws are unknown to an attacker, who
-            must have another one.
+        model: Model in evaluation mode.
+        config: Noises, taps and draws of the measurement.
+        known: One or more fitted detectors of the same evidence.
+        generator: Source of the noise. It must differ from the detector's own generator, whose
+            draws an attacker cannot know.
+        beside: Function that computes one further entry of the evidence, the last, from a raw batch
+            of one item: (1,). None adds no entry.
     """
 
     def __init__(
@@ -72,7 +77,6 @@ class NccrDistance(nn.Module):
         generator: torch.Generator,
         beside: Callable[[Batch], Tensor] | None = None,
     ) -> None:
-        """See the class."""
         super().__init__()
         self.model = model
         self.config = config
@@ -81,7 +85,7 @@ class NccrDistance(nn.Module):
         self.generator = generator
 
     def forward(self, batch: Batch) -> Tensor:
-        """Measure raw items: (B,) float64, high is suspicious."""
+        """Compute the mean distance over the threshold of raw items: (B,) float64."""
         return torch.stack([self._distance(batch.item(i)) for i in range(len(batch))])
 
     def _distance(self, item: Batch) -> Tensor:

@@ -1,4 +1,7 @@
-"""The measure that NCCR detectors judge: change rates and changes of the decision under noise."""
+"""The measure of NCCR detectors: change rates of neurons and of the decision under noise.
+
+NCCR is neuron coverage change rate.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 def signed_entries(config: NccrConfig, *, head: bool) -> int:
-    """How many of the last entries of an evidence vector are signed changes, not rates."""
+    """Return how many of the last entries of an evidence vector are signed changes, not rates."""
     return len(config.noises) * len(DECISION) if head else 0
 
 
@@ -29,12 +32,13 @@ def signed_entries(config: NccrConfig, *, head: bool) -> int:
 class NccrMeasure:
     """NCCR evidence of one item, and its length.
 
-    Rows are what ``LogRates`` takes: rates, signed changes of the decision if the model has a head,
-    and the number of positions.
+    Rows are the input of ``LogRates``: change rates, signed changes of the decision if the model
+    has a head, and the number of positions.
 
     Attributes:
-        config: Noises, taps and draws.
-        name: As tables call it.
+        config: Noises, taps and draws of the measurement.
+        name: Name shown in tables.
+        source: Paper, with the equation or section.
     """
 
     config: NccrConfig
@@ -43,29 +47,29 @@ class NccrMeasure:
 
     @property
     def passes(self) -> float:
-        """The item itself and every draw; with a tolerance, at most."""
+        """One pass for the item and one per draw; with a tolerance, this is the maximum."""
         return 1 + len(self.config.noises) * self.config.draws
 
     def settings(self) -> dict[str, Any]:
-        """Return what the numbers depend on."""
+        """Return all settings that the numbers depend on."""
         return {"name": "nccr", "config": self.config.to_json()}
 
     def fit(
         self, model: InstrumentedModel, clean: Sequence[Batch], *, generator: torch.Generator
     ) -> Self:
-        """Nothing is learned."""
+        """Return the measure unchanged: it learns nothing."""
         return self
 
     def measure(
         self, model: InstrumentedModel, item: Batch, *, generator: torch.Generator
     ) -> Array:
-        """Measure one raw item: (F + 1,)."""
+        """Measure one raw item: (F + 1,) numbers, of which the last is the length."""
         result = measure_nccr(model, item, self.config, generator=generator)
         with torch.no_grad():
             vector = evidence_vector(model, result).double().cpu().numpy()
         return np.append(vector, float(item.x.shape[-1]))
 
     def suspicion(self, rows: Array) -> Array:
-        """The scalar of Sec. 4 over all noises and layers: the mean rate."""
+        """Return the scalar of NCCR, Sec. 4: the mean change rate over all noises and layers."""
         rates = rows[:, : len(self.config.names)]
         return np.asarray(rates.mean(axis=1))

@@ -1,4 +1,7 @@
-"""The paper's detector: a small perceptron that has seen attacks of the defender's own making."""
+"""The published NCCR detector: a small perceptron trained on attacks that the defender makes.
+
+NCCR is neuron coverage change rate.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +27,23 @@ Array = NDArray[np.float64]
 
 
 class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Perceptron of three layers: vectors, one hidden layer (ReLU), log-odds of an attack.
+    """Perceptron of three layers: input vectors, one hidden layer (ReLU), log-odds of an attack.
 
-    Source: NCCR, Sec. 5. Deviation: the paper's 1,792 parameters fit no one layout; the hidden
-    layer is as wide as that many parameters allow.
+    Source: NCCR, Sec. 5. Deviation: no layout matches the paper's 1,792 parameters exactly; the
+    hidden layer is as wide as that number allows.
 
     Args:
-        parameters: Most parameters of the network.
+        parameters: Largest number of parameters of the network.
         alpha: Weight of the squared weights in the loss.
-        max_iter: Most epochs.
-        random_state: Of the initial weights and the order of the rows.
+        max_iter: Largest number of epochs.
+        random_state: Seed of the initial weights and the order of the rows.
 
     Attributes:
         classes_: The two classes of ``y``; the second is the attack.
-        parameters_: Number of parameters.
-        n_iter_: Epochs; ``max_iter`` if the loss was still falling.
-        weights_: ``center``, ``scale``, and the two layers' ``w1``, ``b1``, ``w2``, ``b2``.
+        parameters_: Number of parameters of the network.
+        n_iter_: Number of epochs; ``max_iter`` if the loss was still falling.
+        weights_: Arrays of the network by name: ``center`` and ``scale`` of the input, and ``w1``,
+            ``b1``, ``w2`` and ``b2`` of the two layers.
     """
 
     def __init__(
@@ -50,23 +54,22 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         max_iter: int = 500,
         random_state: int | None = 0,
     ) -> None:
-        """Keep the settings."""
         self.parameters = parameters
         self.alpha = alpha
         self.max_iter = max_iter
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Tags:
-        """Two classes, no more."""
+        """Declare to scikit-learn that exactly two classes are supported."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit on vectors (n, F) and classes (n,), of which there are two.
+        """Fit on vectors (n, F) and their two classes (n,).
 
         Raises:
-            ValueError: For other than two classes, or values that are not finite.
+            ValueError: If there are not exactly two classes, or a value is not finite.
         """
         rows, classes = validate_data(self, X, y, dtype=np.float64)
         kind = type_of_target(classes, input_name="y", raise_unknown=True)
@@ -83,7 +86,7 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             (hidden,), alpha=self.alpha, max_iter=self.max_iter, random_state=self.random_state
         )
         with warnings.catch_warnings():
-            # said by n_iter_: a network that is still improving is judged like any other
+            # n_iter_ tells it: a network whose loss is still falling is used like any other
             warnings.simplefilter("ignore", ConvergenceWarning)
             network.fit(scaler.transform(rows), classes == self.classes_[1])
         self.weights_ = {
@@ -114,12 +117,12 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.column_stack([1 - attack, attack])
 
     def predict(self, X: ArrayLike) -> NDArray[np.generic]:
-        """Return the likelier class of each row."""
+        """Return the more likely class of each row."""
         check_is_fitted(self)
         return np.asarray(self.classes_[(self.decision_function(X) > 0).astype(int)])
 
     def distance_of(self, rows: Tensor) -> Tensor:
-        """``decision_function`` of (n, F) float64 rows, in the autograd graph: (n,)."""
+        """Compute ``decision_function`` of (n, F) float64 rows in the autograd graph: (n,)."""
         check_is_fitted(self)
         w = {name: torch.from_numpy(array).to(rows) for name, array in self.weights_.items()}
         hidden = torch.relu((rows - w["center"]) / w["scale"] @ w["w1"] + w["b1"])
@@ -132,7 +135,7 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> AttackPerceptron:
-        """Rebuild from what ``to_tensors`` gave; classes are 0 and 1."""
+        """Rebuild a detector from the arrays of ``to_tensors``; its classes are 0 and 1."""
         detector = cls()
         detector.weights_ = {name: tensor.numpy() for name, tensor in tensors.items()}
         detector.classes_ = np.array([0, 1])

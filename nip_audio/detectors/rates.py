@@ -1,4 +1,4 @@
-"""Change rates on a scale where clean ones are roughly normal, whatever the recording's length."""
+"""Transform change rates so that clean ones are roughly normal, for recordings of any length."""
 
 from __future__ import annotations
 
@@ -24,32 +24,31 @@ _FLOOR = 1e-6
 class LogRates(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Logarithm of change rates, corrected for length.
 
-    Neuron outputs are averages over time, so noise moves those of a long recording less: without
-    the correction short clean files look attacked, and attacked long ones clean. The slope of each
-    log rate on the log length is fitted by least squares; beyond the lengths seen it is not
-    extrapolated.
+    Neuron outputs are averages over time, so that noise changes those of a long recording less.
+    Without the correction, short clean files would look attacked, and long attacked ones clean. The
+    slope of each log rate over the log length is fitted by least squares, and is not extrapolated
+    beyond the lengths of the training rows.
 
-    Rows are (rates ≥ 0, signed changes, length > 0): the last column is the length, in any unit.
-    Signed changes c are put on the scale sign(c)·log(1 + |c|): they are heavy-tailed.
+    Rows hold rates ≥ 0, signed changes and, in the last column, a length > 0 in any unit. Signed
+    changes c are heavy-tailed and are transformed to sign(c)·log(1 + |c|).
 
     Args:
-        signed: How many columns before the last are signed changes.
+        signed: Number of columns before the last that hold signed changes.
 
     Attributes:
-        slopes_: (F,) change of log rate with log length.
+        slopes_: (F,) slopes of the log rates over the log length.
         center_: Mean log length, at which nothing is corrected.
-        range_: (2,) log lengths seen.
+        range_: (2,) least and largest log length of the training rows.
     """
 
     def __init__(self, *, signed: int = 0) -> None:
-        """Keep the settings."""
         self.signed = signed
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
-        """Fit on (n ≥ 2, F + 1); ``y`` is ignored.
+        """Fit on rows (n ≥ 2, F + 1); ``y`` is ignored.
 
         Raises:
-            InputError: If a rate is negative, or a length not positive.
+            InputError: If a rate is negative, or a length is not positive.
         """
         rates, lengths = self._split(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
         self.center_ = float(lengths.mean())
@@ -60,14 +59,14 @@ class LogRates(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: ArrayLike) -> Array:
-        """Return (n, F)."""
+        """Transform rows (n, F + 1) to corrected logarithms (n, F)."""
         check_is_fitted(self)
         rates, lengths = self._split(validate_data(self, X, dtype=np.float64, reset=False))
         excess = np.clip(lengths, *self.range_) - self.center_
         return np.asarray(rates - excess[:, None] * self.slopes_)
 
     def correct(self, rates: Tensor, length: float) -> Tensor:
-        """``transform`` of (n, F) float64 rows of one length, in the autograd graph."""
+        """Compute ``transform`` of (n, F) float64 rows of one length in the autograd graph."""
         check_is_fitted(self)
         excess = float(np.clip(np.log(length), *self.range_)) - self.center_
         split = rates.shape[1] - self.signed
@@ -86,7 +85,7 @@ class LogRates(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], *, signed: int = 0) -> LogRates:
-        """Rebuild from what ``to_tensors`` gave, and the setting."""
+        """Rebuild a transformer from the arrays of ``to_tensors`` and the setting."""
         rates = cls(signed=signed)
         rates.slopes_ = tensors["slopes"].numpy()
         rates.center_, *limits = tensors["lengths"].tolist()
@@ -98,8 +97,9 @@ class LogRates(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         split = rows.shape[1] - 1 - self.signed
         if split < 1 or (rows[:, :split] < 0).any() or (rows[:, -1] <= 0).any():
             raise InputError(
-                f"expected rows of change rates ≥ 0, {self.signed} signed changes and, last, a "
-                "length > 0"
+                f"got {rows.shape[1]} columns or values out of range, expected rows of change "
+                f"rates ≥ 0, {self.signed} signed changes and, last, a length > 0; measure again "
+                "with the settings of the fit"
             )
         changes = rows[:, split:-1]
         signed = np.sign(changes) * np.log1p(np.abs(changes))

@@ -1,4 +1,4 @@
-"""Clean-only detection by two kinds of evidence, of which one is a single number."""
+"""Clean-only detection that adds a density and one single telling number."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _HIGH = 0.95
 
 
 class CleanSum(CleanDetector):
-    """How thin clean rows lie where a row is, plus how high its last entry is.
+    """Sum of a local outlier factor of all entries but the last, and of the last entry.
 
-    Among forty entries of a density one more hardly counts, however telling. Here it counts as much
-    as the others together: both terms are 0 for the median clean row and 1 for one in twenty. The
-    last entry is one-sided; a distance below 0 is a row quieter than most clean ones.
+    One more entry among forty hardly changes a density, however telling it is. Here the last entry
+    counts as much as all others together: both terms are scaled to 0 at the median of clean rows
+    and 1 at their 95 % quantile. The last entry is one-sided; a negative distance means that a row
+    is less suspicious than most clean ones.
 
     Args:
-        neighbours: Of the density, see ``CleanDensity``.
-        contamination: Share of the training rows that ``predict`` calls outliers.
+        neighbours: Number of neighbouring rows of the density, as in ``CleanDensity``.
+        contamination: Share of the training rows that ``predict`` classifies as outliers.
 
     Attributes:
-        density_: Of all entries but the last, fitted.
+        density_: Fitted ``CleanDensity`` of all entries but the last.
         places_: (2, 2) median and 95 % quantile of the density's distances and of the last entry.
-        center_: (F,) median.
-        scale_: (F,) robust standard deviation.
-        offset_: ``score_samples`` below it is an outlier.
+        center_: (F,) median of the clean vectors.
+        scale_: (F,) robust standard deviation of the clean vectors.
+        offset_: Value of ``score_samples`` below which a row is an outlier.
     """
 
     def __init__(self, *, neighbours: int = 20, contamination: float = 0.05) -> None:
-        """Keep the settings."""
         self.neighbours = neighbours
         self.contamination = contamination
 
@@ -48,13 +48,13 @@ class CleanSum(CleanDetector):
         """Fit on clean vectors (n ≥ 4, F ≥ 2); ``y`` is ignored.
 
         Raises:
-            ValueError: For fewer rows or columns, or values that are not finite.
+            ValueError: If there are fewer rows or columns, or a value is not finite.
         """
         validate_data(self, X, dtype=np.float64, ensure_min_samples=4, ensure_min_features=2)
         return super().fit(X, y)
 
     def distance_of(self, rows: Tensor) -> Tensor:
-        """``distance`` of (n, F) float64 rows, in the autograd graph: (n,)."""
+        """Compute ``distance`` of (n, F) float64 rows in the autograd graph: (n,)."""
         check_is_fitted(self)
         scaled = self._scaled(rows)
         both = torch.stack([self.density_.distance_of(scaled[:, :-1]), scaled[:, -1]])
@@ -63,7 +63,7 @@ class CleanSum(CleanDetector):
         return terms.sum(dim=0)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return what it was fitted on, and the places."""
+        """Return the arrays of the density, and centre, scale and quantiles."""
         check_is_fitted(self)
         arrays = {"center": self.center_, "scale": self.scale_, "places": self.places_}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}

@@ -27,13 +27,13 @@ from nip_audio.attacks.registry import Level
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.core.state import file_sha256, whole_lines, write_atomic
-from nip_audio.defended import defend
 from nip_audio.errors import HashMismatchError, OutputError
-from nip_audio.evaluation.adversarial_files import read_back
 from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
+from nip_audio.purifiers.defend import defend
+from nip_audio.workflows.attack import read_back
 
 __all__ = [
     "AdversarialSet",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nip_audio.audio.quality import TooLittleSpeechError, stoi, stoi_available
 from nip_audio.core.metrics import top_k_consistency
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
@@ -23,7 +24,6 @@ from nip_audio.evaluation.detector_judges import RATES, Judge
 from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.judged import Judged, JudgedSets
 from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
-from nip_audio.evaluation.quality import TooLittleSpeechError, stoi, stoi_available
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
 from nip_audio.purifiers.base import Defence

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from nip_audio.attacks.registry import Level
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.defended import defend
 from nip_audio.errors import InputError
 from nip_audio.evaluation.config import OF_THE_PLAN, GatePlan
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Defence, Purifier
+from nip_audio.purifiers.defend import defend
 from nip_audio.purifiers.gated import GatedPurifier
 from nip_audio.purifiers.layer_defence import LayerDefence
 from nip_audio.purifiers.noise import GaussianNoise, MatchedNoise

@@ -23,7 +23,8 @@ from nip_audio.core.nccr import NccrConfig, NccrResult, change_rate, measure_ncc
 from nip_audio.core.noise import Noise
 from nip_audio.errors import FileError, InputError
 from nip_audio.evaluation.nccr_ranks import Ranked, rank_models
-from nip_audio.models.pretrained import ModelCard, PretrainedModel
+from nip_audio.models.cards import ModelCard
+from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import noise_generator
 from nip_audio.screening.reading import Reader
 

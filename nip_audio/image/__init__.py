@@ -1,1 +1,1 @@
-"""Pictures as a modality of the core: what differs from audio, and nothing else."""
+"""Read, write and classify images: everything that differs from audio."""

@@ -1,4 +1,4 @@
-"""Picture files in and out: Pillow decodes and resizes, every change is on record."""
+"""Read and write image files: Pillow decodes and resizes, and every change is recorded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nip_audio.errors import ImageError, InputError
 __all__ = ["IMAGE_SUFFIXES", "Image", "ImageAdapter", "pixels_sha256", "png_bytes", "to_8_bits"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp"})
-"""File name endings a folder walk takes for pictures; reading itself goes by content."""
+"""File name endings that a folder walk takes for images; reading detects the format by content."""
 
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP")
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -30,15 +30,15 @@ _WHITE = 255
 
 @dataclass(frozen=True)
 class Image:
-    """A picture as a model takes it.
+    """One decoded image.
 
     Attributes:
         pixels: (C, H, W) float32 in [0, 1].
-        sha256: Of the file.
-        content_sha256: Of the pixels.
+        sha256: SHA-256 of the file's bytes.
+        content_sha256: SHA-256 of the pixels.
         original_size: (height, width) of the file, before any resizing.
-        encoding: Format and pixels of the file, e.g. ``PNG/RGB``.
-        changes: What was done to it, in words.
+        encoding: File format and colour mode of the file, e.g. ``PNG/RGB``.
+        changes: Changes made to the image, in words.
     """
 
     pixels: Tensor
@@ -50,24 +50,24 @@ class Image:
 
     @property
     def raw(self) -> Tensor:
-        """What a model takes of it: the pixels."""
+        """Raw model input: the pixels."""
         return self.pixels
 
     @property
     def noise_key(self) -> str:
-        """What the noise of a measurement is seeded with: the hash of the pixels."""
+        """Key that seeds the noise of a measurement: the SHA-256 of the pixels."""
         return self.content_sha256
 
 
 def pixels_sha256(pixels: Tensor) -> str:
-    """Hash pixels in [0, 1] as the 8 bits a file has: equal pictures have the same."""
+    """Return the SHA-256 of pixels in [0, 1], rounded to 8 bits, and of their shape."""
     shape = ",".join(map(str, pixels.shape))
     levels = (pixels * 255).round().to(torch.uint8).contiguous().numpy()
     return hashlib.sha256(shape.encode() + levels.tobytes()).hexdigest()
 
 
 def to_8_bits(pixels: Tensor) -> Tensor:
-    """Round values in [0, 1] to those that an 8-bit file holds.
+    """Clip pixels to [0, 1] and round them to the values that an 8-bit file holds.
 
     Example:
         >>> to_8_bits(torch.tensor([0.5, 1.2])).mul(255).tolist()
@@ -80,35 +80,35 @@ def png_bytes(x: Tensor) -> bytes:
     """Encode (C, H, W) pixels in [0, 1] as an 8-bit PNG.
 
     Raises:
-        InputError: If they are of another shape or range.
+        InputError: If the pixels have another shape or range.
     """
     if x.dim() != 3 or x.shape[0] not in (1, 3):
         raise InputError(f"pixels are {tuple(x.shape)}, expected (1 or 3, rows, columns)")
     if not bool(x.isfinite().all()) or float(x.min()) < 0 or float(x.max()) > 1:
-        raise InputError("pixels are not all in [0, 1]; clip them to the bounds")
+        raise InputError("pixels are not all finite and in [0, 1]; clip them to the bounds")
     levels = (x.detach().cpu() * 255).round().to(torch.uint8).numpy()
-    picture = pillow.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
+    image = pillow.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 @dataclass(frozen=True)
 class ImageAdapter:
-    """Picture files to batches of one size and back.
+    """Convert image files to batches of one size and back.
 
-    A picture of another size is resized to the model's (bicubic, antialiased, aspect not kept);
-    colours become grey values, or grey ones colours, as the model has channels; what is transparent
-    lies on white. What was done stands in ``Image.changes``.
+    Images of another size are resized to the model's (bicubic, antialiased, without keeping the
+    aspect ratio). Colour is converted to grey, or grey to colour, to match the model's channels.
+    Transparent areas become white. Every change is listed in ``Image.changes``.
 
     Attributes:
-        channels: 1 for grey values, 3 for RGB.
-        height: Rows.
-        width: Columns.
-        bounds: Range of a pixel.
+        channels: Number of channels: 1 for grey, 3 for RGB.
+        height: Number of rows.
+        width: Number of columns.
+        bounds: Range of the pixels.
 
     Raises:
-        InputError: If no picture could have this shape.
+        InputError: If the shape is invalid.
     """
 
     channels: int = 1
@@ -117,38 +117,40 @@ class ImageAdapter:
     bounds: Bounds = field(default_factory=lambda: Bounds(0.0, 1.0))
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the shape."""
         if self.channels not in (1, 3) or min(self.height, self.width) < 1:
             raise InputError(
-                f"pictures are {self.channels} × {self.height} × {self.width}, expected 1 or 3 "
+                f"images are {self.channels} × {self.height} × {self.width}, expected 1 or 3 "
                 "channels and at least one row and column"
             )
 
     @property
     def suffixes(self) -> frozenset[str]:
-        """File name endings that a folder walk takes for pictures."""
+        """File name endings that a folder walk takes for images."""
         return IMAGE_SUFFIXES
 
     def read(self, file: SourceFile) -> Image:
-        """Read one file; see ``load``.
+        """Read one image file unless links lead out of its root folder.
 
         Raises:
-            ImageError: As ``load``; ``outside`` if links lead out of the file's root.
+            ImageError: With a code of ``load``, or ``outside`` if links lead out of the root.
         """
         if file.leads_out:
             raise ImageError(
                 file.path,
                 code="outside",
                 found=f"it is a link that leads out of {file.root}",
-                remedy="put the file itself there, or pass --follow-links",
+                remedy="replace the link by the file itself, or pass --follow-links",
             )
         return self.load(Path(file.path))
 
     def load(self, path: Path) -> Image:
-        """Read one file.
+        """Read one image file.
 
         Raises:
-            ImageError: If it is missing, empty, damaged, too large, animated, or no picture.
+            ImageError: If the file is missing, empty, damaged, too large, animated, or not an
+                image; its code is ``unreadable``, ``empty``, ``damaged``, ``too_large``,
+                ``animated``, ``depth`` or ``not_a_picture``.
         """
         data = self._bytes(Path(path))
         try:
@@ -157,25 +159,25 @@ class ImageAdapter:
                 opened.load()
                 size = (opened.height, opened.width)
                 encoding = f"{opened.format}/{opened.mode}"
-                picture, changes = self._fitted(opened)
+                image, changes = self._fitted(opened)
         except UnidentifiedImageError as err:
             raise ImageError(
                 path,
                 code="not_a_picture",
-                found=f"its content is none of {', '.join(_FORMATS)}",
+                found=f"it is not an image in one of the formats {', '.join(_FORMATS)}",
                 remedy="convert it to PNG",
             ) from err
         except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as err:
             raise ImageError(
                 path, code="damaged", found=f"it cannot be decoded ({err})", remedy="restore it"
             ) from err
-        values = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
+        values = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
         pixels = values[None] if self.channels == 1 else values.permute(2, 0, 1).contiguous()
         digest = hashlib.sha256(data).hexdigest()
         return Image(pixels, digest, pixels_sha256(pixels), size, encoding, changes)
 
     def collate(self, items: list[Image]) -> Batch:
-        """Stack pictures to (B, C, H, W); ids are their files' hashes."""
+        """Stack images to (B, C, H, W); the ids are the SHA-256 of their files."""
         return Batch(torch.stack([i.pixels for i in items]), None, tuple(i.sha256 for i in items))
 
     def project(self, x: Tensor, reference: Tensor, eps: float) -> Tensor:
@@ -183,15 +185,20 @@ class ImageAdapter:
         return self.bounds.clip(torch.minimum(torch.maximum(x, reference - eps), reference + eps))
 
     def save(self, x: Tensor, path: Path, *, force: bool = False) -> None:
-        """Write (C, H, W) pixels in [0, 1] as an 8-bit PNG, atomically.
+        """Write an image as an 8-bit PNG, whole or not at all.
+
+        Args:
+            x: (C, H, W) pixels in [0, 1].
+            path: File to write; its name ends in ``.png``, since lossy formats would change what an
+                attack or a purifier did.
+            force: Overwrite an existing file.
 
         Raises:
-            InputError: If the name does not end in .png (other formats lose what an attack or a
-                purifier did), or the pixels are of another shape or range.
-            OutputError: If the file exists and ``force`` is not set.
+            InputError: If the name has another ending, or the pixels another shape or range.
+            OutputError: If the file exists and ``force`` is false, or it cannot be written.
         """
         if path.suffix.lower() != ".png":
-            raise InputError(f"{path} does not end in .png, expected a lossless picture file")
+            raise InputError(f"{path} does not end in .png; name a PNG file, which is lossless")
         write_atomic(path, png_bytes(x), force=force)
 
     def _bytes(self, path: Path) -> bytes:
@@ -199,7 +206,10 @@ class ImageAdapter:
             data = path.read_bytes()
         except OSError as err:
             raise ImageError(
-                path, code="unreadable", found=f"{err.strerror}", remedy="check the path"
+                path,
+                code="unreadable",
+                found=f"it cannot be read ({err.strerror})",
+                remedy="check the path",
             ) from err
         if not data:
             raise ImageError(path, code="empty", found="it has 0 bytes", remedy="restore it")
@@ -210,33 +220,37 @@ class ImageAdapter:
             raise ImageError(
                 path,
                 code="too_large",
-                found=f"it has {opened.width} × {opened.height} pixels",
-                remedy=f"scale it below {_LARGEST:,} pixels",
+                found=f"it has {opened.width} × {opened.height} pixels, at most {_LARGEST:,} are "
+                "allowed",
+                remedy="scale it down",
             )
         if getattr(opened, "n_frames", 1) != 1:
             raise ImageError(
-                path, code="animated", found="it has several frames", remedy="give one of them"
+                path,
+                code="animated",
+                found="it has several frames",
+                remedy="save one of them as an image",
             )
         if opened.mode not in _MODES:
             raise ImageError(
                 path,
                 code="depth",
-                found=f"its pixels are of Pillow's mode {opened.mode}",
-                remedy="convert it to 8 bits a channel",
+                found=f"its pixels have Pillow's mode {opened.mode}, expected 8 bits per channel",
+                remedy="convert it to 8 bits per channel",
             )
 
     def _fitted(self, opened: pillow.Image) -> tuple[pillow.Image, tuple[str, ...]]:
         changes = []
-        picture: pillow.Image = opened
+        image: pillow.Image = opened
         if opened.mode in ("LA", "RGBA") or "transparency" in opened.info:
             on_white = pillow.new("RGBA", opened.size, (_WHITE,) * 4)
-            picture = pillow.alpha_composite(on_white, opened.convert("RGBA"))
-            changes.append("laid on white")
+            image = pillow.alpha_composite(on_white, opened.convert("RGBA"))
+            changes.append("placed on white")
         wanted = "L" if self.channels == 1 else "RGB"
-        if picture.mode != wanted:
+        if image.mode != wanted:
             changes.append(f"{opened.mode} to {wanted}")
-            picture = picture.convert(wanted)
-        if picture.size != (self.width, self.height):
-            changes.append(f"resized from {picture.width} × {picture.height}")
-            picture = picture.resize((self.width, self.height), pillow.Resampling.BICUBIC)
-        return picture, tuple(changes)
+            image = image.convert(wanted)
+        if image.size != (self.width, self.height):
+            changes.append(f"resized from {image.width} × {image.height}")
+            image = image.resize((self.width, self.height), pillow.Resampling.BICUBIC)
+        return image, tuple(changes)

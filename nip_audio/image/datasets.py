@@ -1,7 +1,7 @@
-"""Labelled pictures in memory: from an .npz file, from scikit-learn, or by torchvision.
+"""Load sets of labelled images from an .npz file, from scikit-learn or with torchvision.
 
-Every set has the three roles: ``train`` fits models and purifiers, ``calibrate`` fits detectors and
-thresholds, ``test`` fits nothing.
+Each set has three parts: ``train`` for fitting models and purifiers, ``calibrate`` for detectors
+and thresholds, and ``test``, on which nothing is fitted.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _GROUPS = "track_test"
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Pictures and what they show.
+    """Images with their labels.
 
     Attributes:
         pixels: (n, C, H, W) float32 in [0, 1].
         labels: (n,) int64 indices into ``classes``.
-        classes: Names.
-        name: Of the set and role.
+        classes: Names of the classes.
+        name: Name of the set and part, e.g. ``digits, test``.
 
     Raises:
         InputError: If the parts do not fit together.
@@ -47,15 +47,15 @@ class ImageSet:
     name: str
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check that the parts fit together."""
         if self.pixels.dim() != 4 or self.pixels.shape[1] not in (1, 3):
             raise InputError(
                 f"pixels are {tuple(self.pixels.shape)}, expected (items, 1 or 3, rows, columns)"
             )
         if self.labels.shape != (len(self.pixels),) or len(self.pixels) == 0:
             raise InputError(
-                f"{len(self.pixels)} pictures and labels {tuple(self.labels.shape)}, expected as "
-                "many, and some"
+                f"got {len(self.pixels)} images and labels of shape {tuple(self.labels.shape)}, "
+                "expected at least one image and one label per image"
             )
         if int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes):
             raise InputError(
@@ -64,15 +64,15 @@ class ImageSet:
             )
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self.pixels)
 
     def rows(self, rows: Tensor) -> ImageSet:
-        """Pick pictures by index or mask."""
+        """Return the images selected by indices (m,) or by a mask (n,)."""
         return ImageSet(self.pixels[rows], self.labels[rows], self.classes, self.name)
 
     def resized(self, height: int, width: int) -> ImageSet:
-        """Return the set at another size (bicubic, antialiased), in the levels of 8 bits."""
+        """Return the set resized (bicubic, antialiased), with pixels rounded to 8 bits."""
         if self.pixels.shape[2:] == (height, width):
             return self
         pixels = interpolate(
@@ -85,19 +85,19 @@ class ImageSet:
 def load_images(
     name: str, role: Role, *, folder: Path | None = None, seed: int = 0, download: bool = False
 ) -> ImageSet:
-    """Return a set by name.
+    """Load one part of a set by name.
 
     Args:
-        name: ``digits`` is scikit-learn's and needs no folder. Otherwise ``NAME.npz`` below
-            ``folder``, or, where there is none, one of torchvision's data sets in it.
-        role: Which part.
-        folder: Where data lies.
-        seed: Of what is dealt to ``calibrate`` and ``test``, where the set has one test part.
-        download: Let torchvision download what is missing.
+        name: ``digits`` is scikit-learn's set and needs no folder. Any other name is the file
+            ``NAME.npz`` in ``folder`` or, if there is none, a torchvision data set stored there.
+        role: Part of the set to load.
+        folder: Folder that holds the data.
+        seed: Seed of the split of a single test part into ``calibrate`` and ``test``.
+        download: Let torchvision download a missing set.
 
     Raises:
-        InputError: If there is no such set or role.
-        MissingDependencyError: If torchvision is needed and missing.
+        InputError: If there is no such set or part.
+        MissingDependencyError: If torchvision is needed and not installed.
 
     Example:
         >>> len(load_images("digits", "test"))
@@ -108,7 +108,9 @@ def load_images(
     if name == "digits":
         return digits(role, seed=seed)
     if folder is None:
-        raise InputError(f"{name} needs a folder with {name}.npz; pass one, or use 'digits'")
+        raise InputError(
+            f"data set {name} needs a folder with {name}.npz; pass a folder, or use 'digits'"
+        )
     path = folder / f"{name}.npz"
     if path.is_file():
         return from_npz(path, role, seed=seed)
@@ -116,7 +118,14 @@ def load_images(
 
 
 def digits(role: Role, *, seed: int = 0) -> ImageSet:
-    """scikit-learn's 1,797 handwritten digits of 8 × 8, enlarged to 28 × 28; no network needed."""
+    """Load one part of scikit-learn's handwritten digits, without network access.
+
+    The 1,797 images of 8 × 8 pixels are enlarged to 28 × 28.
+
+    Args:
+        role: Part of the set to load.
+        seed: Seed of the split into parts.
+    """
     bunch = load_digits()
     values = torch.from_numpy(bunch.images.astype(np.float32) / 16)[:, None]
     pixels = interpolate(values, size=(28, 28), mode="bilinear", align_corners=False)
@@ -130,14 +139,19 @@ def digits(role: Role, *, seed: int = 0) -> ImageSet:
 
 
 def from_npz(path: Path, role: Role, *, seed: int = 0) -> ImageSet:
-    """Read an .npz with ``x_train, y_train, x_test, y_test, class_names``.
+    """Load one part of an .npz file with ``x_train, y_train, x_test, y_test, class_names``.
 
-    Pictures are uint8, (n, H, W) or (n, H, W, 3). Half of the test part is dealt to ``calibrate``;
-    where the file has ``track_test``, which numbers the series a picture is from within its class,
-    whole series are dealt.
+    Images are uint8, (n, H, W) or (n, H, W, 3). Half of the file's test images become the
+    ``calibrate`` part. If the file has ``track_test``, the number of each test image's series
+    within its class, series are never split between the two parts.
+
+    Args:
+        path: The .npz file.
+        role: Part of the set to load.
+        seed: Seed of the split into ``calibrate`` and ``test``.
 
     Raises:
-        InputError: If the file cannot be read, or is of another make.
+        InputError: If the file cannot be read, or has other content.
     """
     part = "train" if role == "train" else "test"
     try:
@@ -147,12 +161,12 @@ def from_npz(path: Path, role: Role, *, seed: int = 0) -> ImageSet:
             series = arrays[_GROUPS] if part == "test" and _GROUPS in arrays else None
     except (OSError, ValueError, KeyError) as err:
         raise InputError(
-            f"{path} cannot be read ({err}), expected x_train, y_train, x_test, y_test and "
-            "class_names"
+            f"{path} cannot be read ({err}), expected an .npz file with x_train, y_train, x_test, "
+            "y_test and class_names"
         ) from err
     if x.dtype != np.uint8 or x.ndim not in (3, 4):
         raise InputError(
-            f"{path} has {x.dtype} {x.shape}, expected uint8 (n, H, W) or (n, H, W, 3)"
+            f"images in {path} are {x.dtype} {x.shape}, expected uint8 (n, H, W) or (n, H, W, 3)"
         )
     found = _of(x, y, classes, f"{path.stem}, {role}")
     if part == "train":
@@ -163,22 +177,31 @@ def from_npz(path: Path, role: Role, *, seed: int = 0) -> ImageSet:
 def from_torchvision(
     name: str, role: Role, *, folder: Path, seed: int = 0, download: bool = False
 ) -> ImageSet:
-    """Read one of torchvision's data sets, downloading it only if asked to.
+    """Load one part of a torchvision data set.
+
+    Args:
+        name: Name of the data set, e.g. ``CIFAR10``.
+        role: Part of the set to load.
+        folder: Folder that holds the data.
+        seed: Seed of the split of the test part into ``calibrate`` and ``test``.
+        download: Download a missing set.
 
     Raises:
-        InputError: If the name is unknown, or the data is not there.
-        MissingDependencyError: Without torchvision.
+        InputError: If the name is unknown, or the data is not in the folder.
+        MissingDependencyError: If torchvision is not installed.
     """
     if name not in _TORCHVISION:
         raise InputError(
-            f"no {name}.npz in {folder}, and no data set of that name; expected digits or one of "
+            f"there is no {name}.npz in {folder} and no data set {name!r}; expected digits or "
+            "one of "
             f"{', '.join(_TORCHVISION)}"
         )
     try:
         from torchvision import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as err:
         raise MissingDependencyError(
-            f"{name} is read by torchvision; install it with: pip install 'nip-audio[images]'"
+            f"data set {name} needs torchvision, which is not installed; pip install "
+            "'nip-audio[images]'"
         ) from err
     train = role == "train"
     by_split = {"split": "train" if train else "test"}
@@ -186,14 +209,14 @@ def from_torchvision(
     try:
         read = getattr(datasets, name)(str(folder), download=download, **which)
     except RuntimeError as err:
-        raise InputError(f"{name} is not in {folder} ({err}); pass --download") from err
-    pictures = [np.asarray(picture) for picture, _ in read]
+        raise InputError(f"data set {name} is not in {folder} ({err}); pass --download") from err
+    images = [np.asarray(image) for image, _ in read]
     labels = np.array([label for _, label in read])
-    if len({p.shape for p in pictures}) > 1:
-        side = 48  # GTSRB's and the flowers' differ in size
-        pictures = [np.asarray(picture.resize((side, side))) for picture, _ in read]
+    if len({p.shape for p in images}) > 1:
+        side = 48  # the images of GTSRB and Flowers102 differ in size
+        images = [np.asarray(image.resize((side, side))) for image, _ in read]
     names = tuple(map(str, getattr(read, "classes", range(int(labels.max()) + 1))))
-    found = _of(np.stack(pictures), labels, names, f"{name}, {role}")
+    found = _of(np.stack(images), labels, names, f"{name}, {role}")
     return found if train else found.rows(_half(labels, None, role, seed))
 
 
@@ -208,7 +231,7 @@ def _of(
 def _half(
     labels: NDArray[np.integer], series: NDArray[np.integer] | None, role: Role, seed: int
 ) -> Tensor:
-    """Rows of the half of a test part that a role has; whole series where there are any."""
+    """Return the indices of one half of the test images; series are not split."""
     generator = torch.Generator().manual_seed(seed)
     if series is None:
         order = torch.randperm(len(labels), generator=generator)

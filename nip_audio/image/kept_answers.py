@@ -1,4 +1,4 @@
-"""Answers of a remote classifier, on disk: what was paid for once is not asked again."""
+"""Cache a remote classifier's predictions on disk, so that no query is paid for twice."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _MOST_BYTES = 1 << 28
 
 
 class KeptAnswers:
-    """A file of lines: whose answers they are, then one picture's hash and class each.
+    """File of predictions: first the classifier's name and labels, then one line per image.
 
-    An answer is in the file before the next is asked for. A last line that broke off is left out.
+    Each prediction is written before the next query is sent. An incomplete last line is dropped.
 
     Args:
-        path: Of the file; it is made if it is not there.
-        source: What answers, e.g. its URL.
-        labels: Names of its classes.
+        path: File of the cache; it is created if it does not exist.
+        source: Name of the classifier, e.g. its URL.
+        labels: Names of the classifier's classes.
 
     Raises:
-        StateError: If the file is of another source, has other labels, or cannot be read.
+        StateError: If the file belongs to another classifier or other labels, or cannot be read.
     """
 
     def __init__(self, path: Path, source: str, labels: Sequence[str]) -> None:
-        """See the class."""
+        """Open the cache and read its predictions."""
         self.path = path
         self._known: dict[str, int] = {}
         head = {"source": source, "labels": list(labels)}
@@ -43,23 +43,35 @@ class KeptAnswers:
             raise StateError(f"{path} cannot be used ({err.strerror}); check the path") from err
 
     def __len__(self) -> int:
-        """Return the number of answers."""
+        """Return the number of cached predictions."""
         return len(self._known)
 
     def get(self, picture: str) -> int | None:
-        """Return the class that a picture was given, by its hash; None if it was not asked."""
+        """Return the predicted class of an image; None if it is not in the cache.
+
+        Args:
+            picture: SHA-256 of the image's pixels.
+        """
         return self._known.get(picture)
 
     def add(self, picture: str, label: int) -> None:
-        """Keep an answer.
+        """Write a prediction to the cache.
+
+        Args:
+            picture: SHA-256 of the image's pixels.
+            label: Index of the predicted class.
 
         Raises:
-            StateError: If it cannot be written.
+            StateError: If the file cannot be written.
         """
         try:
             self._write({"picture": picture, "label": label})
         except OSError as err:
-            raise StateError(f"{self.path} cannot be written ({err.strerror}); make room") from err
+            raise StateError(
+                f"{self.path} cannot be written ({err.strerror}); free space there, or use "
+                "another "
+                "file"
+            ) from err
         self._known[picture] = label
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -68,7 +80,11 @@ class KeptAnswers:
 
     def _read(self, head: dict[str, Any]) -> None:
         if self.path.stat().st_size > _MOST_BYTES:
-            raise StateError(f"{self.path} has over {_MOST_BYTES} bytes; is it of this make?")
+            raise StateError(
+                f"{self.path} has more than {_MOST_BYTES} bytes, which a prediction cache "
+                "never has; "
+                "use another file"
+            )
         data = self.path.read_bytes()
         whole = data.rfind(b"\n") + 1
         lines = data[:whole].split(b"\n")[:-1]
@@ -76,14 +92,15 @@ class KeptAnswers:
             found = [load_json(line) for line in lines]
             if not found or found[0] != head:
                 raise StateError(
-                    f"{self.path} holds answers of something else, or other labels, expected those "
-                    f"of {head['source']}; take another file"
+                    f"{self.path} holds predictions of another classifier or other labels, "
+                    "expected "
+                    f"those of {head['source']}; use another file"
                 )
             known = {str(line["picture"]): line["label"] for line in found[1:]}
             if not all(type(i) is int and 0 <= i < len(head["labels"]) for i in known.values()):
-                raise ValueError("a label is none of the classes")
+                raise ValueError("a label is not one of the classes")
         except (ValueError, KeyError, TypeError) as err:
-            raise StateError(f"{self.path} is damaged ({err}); delete it, and ask anew") from err
+            raise StateError(f"{self.path} is damaged ({err}); delete it and query again") from err
         if whole < len(data):
             with self.path.open("r+b") as file:
                 file.truncate(whole)

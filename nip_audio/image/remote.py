@@ -1,21 +1,22 @@
-"""A classifier of pictures on a URL that answers labels, and nothing else.
+"""Query an image classifier on a URL that answers with labels only.
 
-What is agreed. A request is a ``POST``.
+The protocol: every request is a ``POST``.
 
-* One picture: ``Content-Type: image/png``, the body is a PNG of the size that the pictures have,
-  8 bits, grey or RGB. The answer is a JSON object with ``label``::
+* One image: the header is ``Content-Type: image/png`` and the body an 8-bit PNG, grey or RGB, of
+  the image's size. The answer is a JSON object with ``label``::
 
       {"label": "cat"}
 
-* Several at once, where ``pictures_a_request`` is above 1: ``Content-Type: application/json``, the
-  body is ``{"pictures": ["<PNG in base64>", ...]}``. The answer has ``labels``, in their order::
+* Several images, if ``pictures_a_request`` is above 1: the header is ``Content-Type:
+  application/json`` and the body ``{"pictures": ["<PNG in base64>", ...]}``. The answer has
+  ``labels`` in the same order::
 
       {"labels": ["cat", "dog"]}
 
-A label is a class's name (a string) or its index (an integer). What else is in the object is not
-looked at. Any status but 200 is no answer: 408, 429, 500, 502, 503 and 504 are asked again after a
-wait, and so is what breaks off or takes too long; everything else is an error at once. Redirects
-are not followed, so that nothing but the URL that was named is asked.
+A label is the name of a class (a string) or its index (an integer). Other fields of the answer are
+ignored. A request is repeated after a wait if its status is 408, 429, 500, 502, 503 or 504, if the
+connection breaks or if it takes too long; any other status but 200 is an error. Redirects are not
+followed, so that only the given URL receives images.
 """
 
 from __future__ import annotations
@@ -52,19 +53,20 @@ _SHOWN = 80
 
 @dataclass(frozen=True)
 class RemoteSettings:
-    """How a remote classifier is asked.
+    """Settings for querying a remote classifier.
 
     Attributes:
-        pictures_a_request: 1 sends each picture as it is; more are sent together.
-        timeout_s: For a whole answer.
-        attempts: Requests for the same answer, at most.
-        wait_s: Before the second; it doubles from one to the next. A longer ``Retry-After`` counts.
-        longest_wait_s: Wait, at most, whatever the server says.
-        most_bytes: Of an answer.
-        most_queries: Pictures asked about, at most, over all calls; None is no limit.
+        pictures_a_request: Largest number of images per request; 1 sends each as a PNG.
+        timeout_s: Time limit for a whole answer.
+        attempts: Largest number of requests for the same answer.
+        wait_s: Wait before the second attempt; it doubles before each further one. A longer
+            ``Retry-After`` of the server is respected.
+        longest_wait_s: Longest wait, whatever the server asks for.
+        most_bytes: Largest size of an answer.
+        most_queries: Largest number of images to query over all calls; None means no limit.
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is invalid.
     """
 
     pictures_a_request: int = 1
@@ -76,7 +78,7 @@ class RemoteSettings:
     most_queries: int | None = None
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the settings."""
         counts = (self.pictures_a_request, self.attempts, self.most_bytes, self.most_queries or 1)
         if min(counts) < 1 or self.most_queries == 0:
             raise InputError(
@@ -86,30 +88,33 @@ class RemoteSettings:
         if not 0 < self.timeout_s < math.inf or not 0 <= self.wait_s <= self.longest_wait_s < 3600:
             raise InputError(
                 f"timeout_s is {self.timeout_s}, wait_s {self.wait_s} and longest_wait_s "
-                f"{self.longest_wait_s}, expected > 0, ≥ 0 and at least that, under an hour"
+                f"{self.longest_wait_s}, expected timeout_s > 0 and 0 ≤ wait_s ≤ "
+                "longest_wait_s < 3600"
             )
 
 
 class RemoteClassifier:
-    """Asks a URL what pictures show: a callable from batches to classes.
+    """Image classifier on a URL, called with a batch to get predicted classes.
 
-    It is what ``train_substitute`` takes as ``answer``.
+    It can be passed to ``train_substitute`` as ``answer``.
 
     Args:
-        url: Of http or https. Credentials in it are refused: they belong into ``headers``.
+        url: URL with http or https. Credentials in the URL are refused; send them in ``headers``.
         labels: Names of the classes, in the order of their indices.
-        settings: How.
-        headers: Sent with every request, e.g. ``{"Authorization": "Bearer …"}``; never shown.
-        kept: File of answers; what is in it is not asked again, and answers are added to it.
-        sleep: Waits so many seconds.
+        settings: Settings for querying; None uses the defaults.
+        headers: Headers sent with every request, e.g. ``{"Authorization": "Bearer …"}``; they are
+            never shown.
+        kept: File of the prediction cache; cached images are not queried again, new predictions
+            are added. None keeps none.
+        sleep: Function that waits for a number of seconds.
 
     Attributes:
-        queries: Pictures that an answer was asked for and got.
-        requests: Requests sent, those that failed included.
+        queries: Number of images that were queried and answered.
+        requests: Number of requests sent, including failed ones.
 
     Raises:
-        InputError: If the URL is of another kind, or there are no two different labels.
-        StateError: If the file is of another classifier.
+        InputError: If the URL is invalid, or there are fewer than two different labels.
+        StateError: If the file is the cache of another classifier.
     """
 
     def __init__(
@@ -122,15 +127,15 @@ class RemoteClassifier:
         kept: Path | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """See the class."""
+        """Check the settings and open the cache."""
         self.url = url
         self.shown = _checked(url)
         self.labels = tuple(labels)
         self._index = {label: i for i, label in enumerate(self.labels)}
         if len(self._index) < 2 or len(self._index) < len(self.labels):
             raise InputError(
-                f"got {len(self.labels)} labels, {len(self._index)} of them different, expected "
-                "two or more, and none twice"
+                f"got {len(self.labels)} labels, {len(self._index)} of them different, expected at "
+                "least two, all different; pass the name of each class once"
             )
         self.settings = RemoteSettings() if settings is None else settings
         self.queries = 0
@@ -139,33 +144,40 @@ class RemoteClassifier:
         for name, value in self._headers.items():
             if not (value.isascii() and value.isprintable() and name.isascii() and name):
                 raise InputError(
-                    f"header {_cut(name)} has a value with other than printable signs; is there a "
-                    "line end too much?"
+                    f"header {_cut(name)} has a name or value that is empty or not printable "
+                    "ASCII; "
+                    "remove line ends and special characters"
                 )
         self._sleep = sleep
         self._opener = build_opener(_StayHere)
         self._kept = None if kept is None else KeptAnswers(kept, self.shown, self.labels)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Name pictures (B, C, H, W) in [0, 1], sent as the 8 bits of a PNG: (B,) int64.
+        """Classify images, which are sent as 8-bit PNG.
+
+        Args:
+            batch: Images (B, C, H, W) in [0, 1].
+
+        Returns:
+            (B,) int64 indices of the predicted classes.
 
         Raises:
-            RemoteError: If there is no answer, another than agreed, or no query left.
+            RemoteError: If there is no valid answer, or the limit of queries would be exceeded.
         """
-        keys = [pixels_sha256(picture) for picture in batch.x]
+        keys = [pixels_sha256(image) for image in batch.x]
         known = {key: self._known(key) for key in keys}
         wanted = [row for row, key in enumerate(keys) if known[key] is None]
         most = self.settings.most_queries
         if most is not None and self.queries + len(wanted) > most:
             raise RemoteError(
-                f"{self.shown} was asked {self.queries} times, and {len(wanted)} more would be "
-                f"over the limit of {most}; allow more, or use fewer pictures"
+                f"{self.shown} was queried {self.queries} times, {len(wanted)} more would exceed "
+                f"the limit of {most}; raise the limit, or use fewer images"
             )
         size, named = self.settings.pictures_a_request, [known[key] for key in keys]
         for start in range(0, len(wanted), size):
             rows = wanted[start : start + size]
             for row, label in zip(
-                rows, self._name([png_bytes(batch.x[r]) for r in rows]), strict=True
+                rows, self._predict([png_bytes(batch.x[r]) for r in rows]), strict=True
             ):
                 named[row] = label
                 if self._kept is not None:
@@ -176,18 +188,18 @@ class RemoteClassifier:
     def _known(self, key: str) -> int | None:
         return None if self._kept is None else self._kept.get(key)
 
-    def _name(self, pictures: Sequence[bytes]) -> list[int]:
+    def _predict(self, images: Sequence[bytes]) -> list[int]:
         if self.settings.pictures_a_request == 1:
-            found = self._object(self._post(pictures[0], "image/png"))
+            found = self._object(self._post(images[0], "image/png"))
             if "label" not in found:
                 self._refuse(found)
             return [self._class(found["label"])]
-        texts = [base64.b64encode(picture).decode() for picture in pictures]
+        texts = [base64.b64encode(image).decode() for image in images]
         body = json.dumps({"pictures": texts}).encode()
         found = self._object(self._post(body, "application/json"))
         labels = found.get("labels")
-        if not isinstance(labels, list) or len(labels) != len(pictures):
-            self._refuse(found, f'"labels", a list of {len(pictures)}')
+        if not isinstance(labels, list) or len(labels) != len(images):
+            self._refuse(found, f'"labels", a list of {len(images)}')
         return [self._class(label) for label in labels]
 
     def _class(self, label: object) -> int:
@@ -198,7 +210,7 @@ class RemoteClassifier:
             return label
         raise RemoteError(
             f"{self.shown} answered label {_cut(label)}, expected one of the {len(self.labels)} "
-            "names given, or its index; give the labels that it has"
+            "given names or its index; pass the labels of this classifier"
         )
 
     def _object(self, answer: bytes) -> dict[str, Any]:
@@ -206,8 +218,8 @@ class RemoteClassifier:
             found = load_json(answer)
         except ValueError as err:
             raise RemoteError(
-                f"{self.shown} answered {_cut(answer)}, no JSON ({err}), expected an object such "
-                'as {"label": "cat"}'
+                f"{self.shown} answered {_cut(answer)}, which is not JSON ({err}); expected an "
+                'object such as {"label": "cat"}; check the URL'
             ) from err
         if not isinstance(found, dict):
             self._refuse(found)
@@ -215,8 +227,8 @@ class RemoteClassifier:
 
     def _refuse(self, found: object, wanted: str = '"label"') -> NoReturn:
         raise RemoteError(
-            f"{self.shown} answered {_cut(found)}, expected an object with {wanted}; put something "
-            "before it that answers as nip_audio.image.remote describes"
+            f"{self.shown} answered {_cut(found)}, expected an object with {wanted}; the "
+            "protocol is described in nip_audio.image.remote"
         )
 
     def _post(self, body: bytes, content_type: str) -> bytes:
@@ -232,7 +244,7 @@ class RemoteClassifier:
                 last = err
         raise RemoteError(
             f"{self.shown} gave no answer in {self.settings.attempts} attempts (last: {last}); "
-            "check that it runs, or allow more attempts or time"
+            "check that it is running, or allow more attempts or time"
         ) from last
 
     def _once(self, body: bytes, content_type: str) -> bytes:
@@ -253,24 +265,24 @@ class RemoteClassifier:
             reason = getattr(err, "reason", err)
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise RemoteError(
-                    f"{self.shown} has no certificate to trust ({reason.verify_message}); check "
+                    f"{self.shown} has no trusted certificate ({reason.verify_message}); check "
                     "the URL"
                 ) from err
             raise _NoAnswer(str(reason) or type(err).__name__) from err
 
     def _read(self, response: HTTPResponse, deadline: float) -> bytes:
-        """Read an answer piece by piece: neither its length nor its pace is the server's choice."""
-        found, declared = bytearray(), response.length  # None: until the server is done
+        """Read an answer in pieces, within the limits of size and time."""
+        found, declared = bytearray(), response.length  # None: the length is not declared
         while declared is None or len(found) < declared:
             piece = response.read1(_PIECE if declared is None else min(_PIECE, declared))
             found += piece
             if len(found) > self.settings.most_bytes:
                 raise RemoteError(
                     f"{self.shown} answered more than {self.settings.most_bytes} bytes, expected "
-                    "a label; is this the right URL?"
+                    "a label; check the URL"
                 )
             if time.monotonic() > deadline:
-                raise _NoAnswer(f"not done in {self.settings.timeout_s:g} s")
+                raise _NoAnswer(f"not finished in {self.settings.timeout_s:g} s")
             if not piece and declared is not None:
                 raise _NoAnswer(f"broke off after {len(found)} of {declared} bytes")
             if not piece:
@@ -279,15 +291,15 @@ class RemoteClassifier:
 
     def _other_status(self, status: int) -> RemoteError:
         remedy = (
-            "redirects are not followed: give the address that it leads to"
+            "redirects are not followed; pass the URL that it redirects to"
             if 300 <= status < 400
-            else "check URL and credentials, and that it takes PNG pictures by POST"
+            else "check the URL and credentials, and that it accepts PNG images by POST"
         )
         return RemoteError(f"{self.shown} answered status {status}, expected 200; {remedy}")
 
 
 class _NoAnswer(Exception):
-    """A request that may do better when it is sent again."""
+    """A request failed in a way that a repetition may fix."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -295,32 +307,34 @@ class _NoAnswer(Exception):
 
 
 class _StayHere(HTTPRedirectHandler):
-    """Follows nothing: what is asked is what was named, and a POST stays one."""
+    """Redirect handler that follows no redirect."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> None:
-        """Return no other request, which makes the status an error."""
+        """Return None, so that the redirect's status becomes an error."""
 
 
 def _checked(url: str) -> str:
-    """Return a URL as it may be shown, without its query."""
+    """Check a URL and return it without its query, which may be secret."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # refuses one that is no number
+        _ = parts.port  # raises for a port that is not a number
     except ValueError as err:
-        raise InputError(f"{_cut(url)} is no URL ({err}), expected http:// or https://") from err
+        raise InputError(f"{_cut(url)} is not a URL ({err}), expected http:// or https://") from err
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"{_cut(url)} is no URL of http or https; give one that names a host")
+        raise InputError(f"{_cut(url)} is not a URL with http or https and a host; check it")
     if parts.username is not None or parts.password is not None:
-        raise InputError("the URL holds credentials, which logs would show; send them as a header")
+        raise InputError(
+            "the URL contains credentials, which would appear in logs; pass them in headers"
+        )
     if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url):
-        raise InputError(f"{_cut(url)} holds spaces or other signs; percent-encode them")
+        raise InputError(f"{_cut(url)} contains spaces or special characters; percent-encode them")
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def _seconds(headers: Any) -> float:
-    """Return what ``Retry-After`` asks for in seconds; a date, or nonsense, is nothing."""
+    """Return the seconds in ``Retry-After``; 0 for a date or an invalid value."""
     text = str(headers.get("Retry-After", "")).strip()
     return float(text) if text.isdecimal() and text.isascii() and len(text) < 6 else 0.0
 

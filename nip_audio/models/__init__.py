@@ -1,1 +1,1 @@
-"""Speaker models and the loader of pretrained ones."""
+"""Speaker models, enrolment, PLDA scoring, and loading of pretrained models."""

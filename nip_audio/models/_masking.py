@@ -1,8 +1,8 @@
-"""Keeping padding out of networks whose convolutions pad: a padded batch equals its single items.
+"""Mask padding inside networks, so that a padded batch gives the same result as its single items.
 
-A convolution that pads looks over the end of an item. Alone it finds zeros there; inside a padded
-batch it would find what normalisation layers have made of the padding. So activations beyond an
-item's length are set back to zero before every such convolution.
+A convolution with padding reads beyond the end of an item. For a single item it finds zeros there;
+in a padded batch it would find the padding as changed by normalisation layers. So activations
+beyond an item's length are set to zero before every such convolution.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from nip_audio.errors import InputError
 
 
 def halved(lengths: Tensor) -> Tensor:
-    """Valid positions behind a stride of two with "same" padding: ⌈L / 2⌉."""
+    """Return the valid positions after a stride of two with "same" padding: ⌈L / 2⌉."""
     return torch.div(lengths + 1, 2, rounding_mode="floor")
 
 
 class Masks:
-    """Zero what lies beyond each item's length, at any resolution of the time axis.
+    """Set activations beyond each item's length to zero, at any resolution of the time axis.
 
     Args:
-        lengths: (B,) valid positions; None, or all of them, means that nothing is ever masked.
+        lengths: (B,) valid positions; None means all, so that nothing is masked.
         size: Length T of the time axis.
     """
 
     def __init__(self, lengths: Tensor | None, size: int) -> None:
-        """See the class."""
+        """Keep the lengths if any item has padding."""
         padded = lengths is not None and int(lengths.min()) < size
         self.lengths = lengths if padded else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Mask (B, …, T) at the current resolution."""
+        """Return (B, …, T) with padding set to zero, at the current resolution."""
         if self.lengths is None:
             return x
         mask = length_mask(self.lengths, x.shape[-1])
         return x * mask.reshape(x.shape[0], *[1] * (x.dim() - 2), -1)
 
     def halve(self) -> Masks:
-        """Return the masks behind a stride of two."""
+        """Return the masks for the resolution after a stride of two."""
         if self.lengths is None:
             return self
         behind = Masks(None, 0)
@@ -49,26 +49,27 @@ class Masks:
 
 
 def remove_level(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Subtract each item's mean over all bands and valid frames: (B, F, T), so gain drops out."""
+    """Remove gain: subtract each item's mean over all bands and valid frames of (B, F, T)."""
     level = masked_mean(x, lengths).mean(dim=1)[:, None, None]
     return Masks(lengths, x.shape[-1])(x - level)
 
 
 def require_bands(x: Tensor, n_mels: int) -> None:
-    """Refuse features of another front end: (B, F, T) with F other than ``n_mels``.
+    """Check that features (B, F, T) have the expected number of mel bands.
 
     Raises:
         InputError: If F is not ``n_mels``.
     """
     if x.shape[1] != n_mels:
         raise InputError(
-            f"features have {x.shape[1]} bands, expected {n_mels}; give the front end and the "
-            "network the same n_mels"
+            f"features have {x.shape[1]} bands, expected {n_mels}; use the same n_mels for the "
+            "front "
+            "end and the network"
         )
 
 
 def require_frames(x: Tensor, lengths: Tensor | None, fewest: int) -> None:
-    """Refuse items that are too short for a network.
+    """Check that all items are long enough for a network.
 
     Raises:
         InputError: If an item has fewer valid frames than ``fewest``.
@@ -76,5 +77,5 @@ def require_frames(x: Tensor, lengths: Tensor | None, fewest: int) -> None:
     shortest = x.shape[-1] if lengths is None else int(lengths.min())
     if shortest < fewest:
         raise InputError(
-            f"an item has {shortest} frames, expected at least {fewest}; give longer audio"
+            f"an item has {shortest} frames, expected at least {fewest}; use longer audio"
         )

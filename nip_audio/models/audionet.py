@@ -1,4 +1,4 @@
-"""AudioNet: the 1-D convolutional network of Jati et al., as SpeakerGuard uses it."""
+"""AudioNet, the 1-D convolutional speaker network of Jati et al. in SpeakerGuard's version."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from nip_audio.models.denoising import DenoisingBlock
 __all__ = ["AudioNet", "ConvLayer", "NetworkDefence"]
 
 NetworkDefence = Literal["cas", "feature-denoising", "sns"]
-"""Proactive defences that it can be trained with; ``sns`` adds nothing to the network."""
+"""Proactive defences that AudioNet can be trained with; ``sns`` adds no module to the network."""
 
 
 class ConvLayer(nn.Module):
-    """3-wide convolution, batch normalisation, ReLU, and where asked a maximum over pairs.
+    """Convolution of width 3, batch normalisation, ReLU and, optionally, max pooling over pairs.
 
     Args:
-        in_channels: C.
-        out_channels: C'.
-        pool: Whether the time axis is halved, rounding down.
-        padding: 1 keeps the time axis, 0 shortens it by two.
+        in_channels: Number C of input channels.
+        out_channels: Number C' of output channels.
+        pool: Halve the time axis by max pooling, rounding down.
+        padding: 1 keeps the length of the time axis, 0 shortens it by two.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, pool: bool = False, padding: int = 1
     ) -> None:
-        """See the class."""
+        """Build the layer."""
         super().__init__()
         self.pool = pool
         self.padding = padding
@@ -39,7 +39,7 @@ class ConvLayer(nn.Module):
         self.norm = nn.BatchNorm1d(out_channels)
 
     def out_lengths(self, lengths: Tensor, *, pooled: bool = True) -> Tensor:
-        """Valid positions behind this layer, or where not ``pooled`` before its maximum."""
+        """Return the valid positions after this layer; without ``pooled``, before its pooling."""
         lengths = lengths - 2 + 2 * self.padding
         return lengths // 2 if self.pool and pooled else lengths
 
@@ -50,26 +50,28 @@ class ConvLayer(nn.Module):
 
 
 class AudioNet(nn.Module):
-    """Closed-set speaker network of Jati et al. 2021; the NCCR paper's system for CSI-NE (Sec. 5).
+    """Closed-set speaker network of Jati et al. 2021.
 
-    A 5×5 filter over the spectrogram, seven convolutions in time, the maximum over time.
+    It applies a 5×5 filter to the spectrogram, then seven convolutions over time and the maximum
+    over time. The paper on the neuron coverage change rate (NCCR) uses it for closed-set
+    identification without enrolment (CSI-NE, Sec. 5).
 
     Deviation: the NCCR paper cites the AudioNet of AudioMNIST (Becker et al. 2018), but takes its
-    attacks from SpeakerGuard, whose AudioNet this is. The overall level of each item is removed
-    first, and items that are too short are an error rather than repeated.
+    attacks from SpeakerGuard, and this is SpeakerGuard's AudioNet. The overall level of each item
+    is removed first. Items that are too short are an error; SpeakerGuard repeats them.
 
-    A proactive defence adds modules: ``feature-denoising`` a ``DenoisingBlock`` behind each pooled
-    layer, as Xie et al. have one behind each stage; ``cas`` a ``ChannelSuppression`` behind the
-    last layer but one. Deviation: Bai et al. have theirs behind the last, before a mean; here the
-    maximum over time wants what is not negative.
+    A proactive defence adds modules. ``feature-denoising`` adds a ``DenoisingBlock`` after each
+    pooled layer; Xie et al. have one after each stage. ``cas`` adds a ``ChannelSuppression`` after
+    the second-to-last layer. Deviation: Bai et al. have it after the last layer, before a mean;
+    here a maximum over time follows, which needs non-negative values.
 
     Args:
-        n_mels: Bands F of the input.
-        defence: None for the plain network.
-        n_classes: Of the training, for ``cas`` alone.
+        n_mels: Number F of mel bands of the input.
+        defence: Proactive defence to build in; None builds the plain network.
+        n_classes: Number of training classes, which only ``cas`` needs.
 
     Raises:
-        InputError: If the defence is unknown, or ``cas`` is not told the number of classes.
+        InputError: If the defence is unknown, or ``n_classes`` is missing for ``cas``.
 
     Example:
         >>> import torch
@@ -85,7 +87,7 @@ class AudioNet(nn.Module):
     def __init__(
         self, n_mels: int = 32, *, defence: NetworkDefence | None = None, n_classes: int = 0
     ) -> None:
-        """See the class."""
+        """Build the network."""
         super().__init__()
         self.prefilter = nn.Sequential(nn.Conv2d(1, 1, 5, padding=2), nn.BatchNorm2d(1))
         widths = [n_mels, *self.CHANNELS]
@@ -94,13 +96,13 @@ class AudioNet(nn.Module):
             ConvLayer(before, after, pool=i in self.POOLED, padding=int(i != last))
             for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
-        self.pool = nn.Identity()  # a name by which the pooled layer is tapped
+        self.pool = nn.Identity()  # gives the pooled layer a name to tap
         self.defences = nn.ModuleDict(self._defences(defence, n_classes))
         self.n_mels = n_mels
         self.embedding_dim = widths[-1]
 
     def _defences(self, defence: NetworkDefence | None, n_classes: int) -> dict[str, nn.Module]:
-        """Modules by the index of the layer that they come behind."""
+        """Return the defence's modules by the index of the layer that each follows."""
         if defence == "cas":
             depth = len(self.CHANNELS) - 2
             return {str(depth): ChannelSuppression(self.CHANNELS[depth], n_classes)}
@@ -108,39 +110,38 @@ class AudioNet(nn.Module):
             return {str(depth): DenoisingBlock(self.CHANNELS[depth]) for depth in self.POOLED}
         if defence is not None and defence not in get_args(NetworkDefence):
             raise InputError(
-                f"defence is {defence!r}, expected one of {get_args(NetworkDefence)}; or leave it "
-                "out"
+                f"defence is {defence!r}, expected one of {get_args(NetworkDefence)} or None"
             )
         return {}
 
     def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor:
-        """Valid positions of a layer's output, given those of the input.
+        """Return the valid positions of a layer's output, given those of the input.
 
         Args:
-            layer: A module name, e.g. ``"layers.3"``.
+            layer: Name of the layer, e.g. ``"layers.3"``.
             lengths: (B,) valid input frames.
 
         Returns:
-            (B,) valid positions of that layer's output; meaningless behind the pooling.
+            (B,) valid positions of that layer's output; undefined after the pooling.
         """
         parts = layer.split(".")
         if parts[0] in ("layers", "defences") and len(parts) > 1:
             depth = int(parts[1])
             for i, module in enumerate(list(self.layers)[: depth + 1]):
-                # the convolution and the normalisation inside a layer come before its maximum
+                # a layer's convolution and normalisation come before its max pooling
                 pooled = i < depth or len(parts) == 2 or parts[0] == "defences"
                 lengths = module.out_lengths(lengths, pooled=pooled)  # type: ignore[operator]
         return lengths
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed.
+        """Embed a batch of features.
 
         Args:
             x: (B, F, T) features.
             lengths: (B,) valid frames; None means all T.
 
         Returns:
-            (B, 32) embeddings, none of them negative.
+            (B, 32) embeddings, all values at least 0.
 
         Raises:
             InputError: If F is not ``n_mels``, or an item has fewer than ``min_frames`` frames.
@@ -154,7 +155,7 @@ class AudioNet(nn.Module):
             if str(depth) in self.defences:
                 y = self.defences[str(depth)](y, lengths)
         if lengths is not None:
-            # behind a ReLU nothing is negative: masked zeros never win the maximum
+            # values after a ReLU are never negative, so masked zeros do not change the maximum
             y = y * length_mask(lengths, y.shape[-1])[:, None]
         pooled: Tensor = self.pool(y.amax(dim=2))
         return pooled

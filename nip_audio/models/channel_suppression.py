@@ -1,4 +1,4 @@
-"""CAS: weigh channels by what they speak for the class at hand."""
+"""Channel-wise activation suppressing (CAS): weight channels by their relevance to the class."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["ChannelSuppression"]
 class ChannelSuppression(nn.Module):
     """Channel-wise activation suppressing (CAS; Bai et al., ICLR 2021, arXiv 2103.08307, Sec. 3).
 
-    A dense classifier M looks at each channel's mean over time, and channel k is multiplied by
-    M[c, k], its weight for class c: in training the true one, else the one that M itself names.
-    The training adds the cross-entropy of M's scores to the loss
+    A linear classifier M reads each channel's mean over time, and channel k is multiplied by
+    M[c, k], its weight for class c. In training, c is the true class; otherwise it is the class
+    that M predicts. Training adds the cross-entropy of M's scores to the loss
     (``nip_audio.training.defence_training``).
 
-    The choice of a class has no gradient; given the choice, the module is differentiable.
+    The choice of the class has no gradient; for a fixed class the module is differentiable.
 
     Args:
-        channels: K.
-        classes: C.
+        channels: Number K of channels.
+        classes: Number C of classes.
 
     Raises:
         InputError: If there are fewer than two classes.
@@ -37,19 +37,19 @@ class ChannelSuppression(nn.Module):
     """
 
     def __init__(self, channels: int, classes: int) -> None:
-        """See the class."""
+        """Build the classifier."""
         super().__init__()
         if classes < 2:
             raise InputError(
-                f"CAS for {classes} classes, expected two or more; pass n_classes, as many as the "
-                "classifier has"
+                f"CAS has {classes} classes, expected at least two; pass n_classes, the number of "
+                "training classes"
             )
         self.classifier = nn.Linear(channels, classes)
         self._labels: Tensor | None = None
 
     @contextmanager
     def told(self, labels: Tensor) -> Iterator[None]:
-        """Take (B,) classes as given while the context is open; for training alone."""
+        """Use the given true classes (B,) while the context is open, for training."""
         self._labels = labels
         try:
             yield
@@ -57,13 +57,16 @@ class ChannelSuppression(nn.Module):
             self._labels = None
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Weigh the channels: (B, K, T) → (B, K, T).
+        """Multiply each channel by its weight for the class.
 
         Args:
-            x: Activations.
+            x: (B, K, T) activations.
             lengths: (B,) valid positions; None means all T.
+
+        Returns:
+            (B, K, T) weighted activations.
         """
         scores = self.classifier(masked_mean(x, lengths))
         chosen = scores.argmax(dim=1) if self._labels is None else self._labels
-        weighed: Tensor = x * self.classifier.weight[chosen][:, :, None]
-        return weighed
+        weighted: Tensor = x * self.classifier.weight[chosen][:, :, None]
+        return weighted

@@ -1,4 +1,4 @@
-"""Deep Speaker: residual convolutions, temporal average, affine layer, length normalisation."""
+"""Deep Speaker: a residual network with temporal averaging and length-normalised embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ResidualBlock(nn.Module):
     """Two biased 3×3 convolutions around an identity shortcut (Li et al. 2017, Fig. 2)."""
 
     def __init__(self, channels: int, ceiling: float) -> None:
-        """Build a block that keeps the shape (B, C, F, T)."""
+        """Build a block that keeps the shape (B, C, F, T); its ReLU is clipped at ``ceiling``."""
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -26,16 +26,16 @@ class ResidualBlock(nn.Module):
         self.clipped = nn.Hardtanh(0.0, ceiling)
 
     def forward(self, x: Tensor, masks: Masks) -> Tensor:
-        """Apply the block."""
+        """Apply the block to (B, C, F, T); ``masks`` zero the padding."""
         y = masks(self.clipped(self.norm1(self.conv1(x))))
         return masks(self.clipped(self.norm2(self.conv2(y)) + x))
 
 
 class DownStage(nn.Module):
-    """5×5 convolution with stride two, then residual blocks."""
+    """5×5 convolution with stride two, followed by residual blocks."""
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, ceiling: float) -> None:
-        """Build (B, C, F, T) → (B, C', ⌈F/2⌉, ⌈T/2⌉)."""
+        """Build a stage that maps (B, C, F, T) to (B, C', ⌈F/2⌉, ⌈T/2⌉)."""
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 5, stride=2, padding=2)
         self.norm = nn.BatchNorm2d(out_channels)
@@ -51,25 +51,26 @@ class DownStage(nn.Module):
 
 
 class DeepSpeaker(nn.Module):
-    """Deep Speaker's residual network (Li et al. 2017), used by the NIP paper (Sec. 5.1).
+    """Residual network of Deep Speaker (Li et al. 2017).
 
-    With the default sizes and a dense head for 30 speakers it has the paper's 24,201,118
-    parameters, running statistics counted.
+    The paper on neuron-level inverse perturbation (NIP) uses it (Sec. 5.1). With the default sizes
+    and a linear head for 30 speakers it has that paper's 24,201,118 parameters, including running
+    statistics.
 
-    Deviation: embeddings lie on a sphere of ``radius`` rather than 1, because a softmax over a
-    dense head needs larger logits than unit vectors give; the cosine between embeddings does not
-    change. The overall level of each item is removed first.
+    Deviation: embeddings have length ``radius`` instead of 1, because a softmax over a linear head
+    needs larger logits than unit vectors give; cosines between embeddings stay the same. The
+    overall level of each item is removed first.
 
     Args:
-        n_mels: Bands F of the input.
-        channels: Width of each of the stages.
-        blocks: Residual blocks a stage.
+        n_mels: Number F of mel bands of the input.
+        channels: Channels of each stage.
+        blocks: Residual blocks per stage.
         embedding_dim: Size D of the embedding.
-        ceiling: Where the clipped ReLU stops.
+        ceiling: Upper limit of the clipped ReLU.
         radius: Length of every embedding.
 
     Raises:
-        InputError: If there is no stage or the radius is not positive.
+        InputError: If there is no stage, or the radius is not positive.
 
     Example:
         >>> import torch
@@ -90,11 +91,12 @@ class DeepSpeaker(nn.Module):
         ceiling: float = 20.0,
         radius: float = 16.0,
     ) -> None:
-        """See the class."""
+        """Build the network."""
         super().__init__()
         if not channels or not radius > 0:
             raise InputError(
-                f"got channels {list(channels)} and radius {radius}, expected one stage or more "
+                f"channels are {list(channels)} and radius is {radius}, expected at least one "
+                "stage "
                 "and a radius above 0"
             )
         widths = [1, *channels]
@@ -105,20 +107,20 @@ class DeepSpeaker(nn.Module):
         bands = n_mels
         for _ in channels:
             bands = -(-bands // 2)
-        self.pool = nn.Identity()  # a name by which the pooled layer is tapped
+        self.pool = nn.Identity()  # gives the pooled layer a name to tap
         self.affine = nn.Linear(widths[-1] * bands, embedding_dim)
         self.n_mels = n_mels
         self.radius = radius
 
     def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor:
-        """Valid positions of a layer's output, given those of the input.
+        """Return the valid positions of a layer's output, given those of the input.
 
         Args:
-            layer: A module name, e.g. ``"stages.2"``.
+            layer: Name of the layer, e.g. ``"stages.2"``.
             lengths: (B,) valid input frames.
 
         Returns:
-            (B,) valid positions of that layer's output; meaningless behind the pooling.
+            (B,) valid positions of that layer's output; undefined after the pooling.
         """
         parts = layer.split(".")
         if parts[0] == "stages" and len(parts) > 1:
@@ -127,7 +129,7 @@ class DeepSpeaker(nn.Module):
         return lengths
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed.
+        """Embed a batch of features.
 
         Args:
             x: (B, F, T) features.

@@ -1,4 +1,4 @@
-"""Feature denoising: smooth feature maps inside the network."""
+"""Smooth feature maps inside the network (feature denoising)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from nip_audio.models._masking import Masks
 __all__ = ["DenoisingBlock", "Filter"]
 
 Filter = Literal["gaussian", "dot", "mean"]
-"""Non-local means with a softmax over embedded positions, with plain products, or a 3-wide mean."""
+"""Non-local means with softmax weights or with dot products, or a mean of width 3."""
 
 
 class DenoisingBlock(nn.Module):
-    """Filter over time, 1×1 convolution, normalisation, and the input added.
+    """Denoising block: a filter over time, a 1×1 convolution, normalisation and a skip connection.
 
-    Xie et al., CVPR 2019, arXiv 1812.03411, Sec. 4. Position i of a filtered map is
+    Source: Xie et al., CVPR 2019, arXiv 1812.03411, Sec. 4. Position i of a filtered map is
     Σ_j f(x_i, x_j) x_j / C over all positions j. For ``gaussian``, f = exp(θ(x_i)·φ(x_j)/√d), where
     θ and φ are 1×1 convolutions to d = K/2 channels, and C = Σ_j f; for ``dot``, f = x_i·x_j, and C
-    is the number of positions. ``mean`` is the mean of three neighbours.
+    is the number of positions. ``mean`` averages three neighbours.
 
-    The normalisation starts at a scale of 0: an untrained block changes nothing.
+    The normalisation starts with a scale of 0, so an untrained block does not change its input.
 
-    Deviation: maps over time, (K, T), where the paper's are images; its bilateral and median
-    filters are left out.
+    Deviation: the maps are (K, T) over time, those of the paper are images. The paper's bilateral
+    and median filters are left out.
 
     Args:
-        channels: K.
-        kind: Of the filter.
+        channels: Number K of channels.
+        kind: Filter to use.
 
     Raises:
-        InputError: For an unknown filter.
+        InputError: If the filter is unknown.
 
     Example:
         >>> x = torch.rand(2, 8, 5)
@@ -44,7 +44,7 @@ class DenoisingBlock(nn.Module):
     """
 
     def __init__(self, channels: int, *, kind: Filter = "gaussian") -> None:
-        """See the class."""
+        """Build the block."""
         super().__init__()
         if kind not in get_args(Filter):
             raise InputError(f"filter is {kind!r}, expected one of {get_args(Filter)}")
@@ -58,11 +58,14 @@ class DenoisingBlock(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Denoise: (B, K, T) → (B, K, T); what comes out in the padding means nothing.
+        """Denoise activations.
 
         Args:
-            x: Activations.
+            x: (B, K, T) activations.
             lengths: (B,) valid positions; None means all T.
+
+        Returns:
+            (B, K, T) denoised activations; values in the padding are undefined.
         """
         out: Tensor = x + self.norm(self.conv(self._filter(x, lengths)))
         return out

@@ -1,4 +1,4 @@
-"""Enrolled voices: embeddings of each speaker, saved and bound to the model that made them."""
+"""Enrol speakers and verify claims; enrolled embeddings are bound to the model that made them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _KIND = "enrolment"
 
 @dataclass(frozen=True)
 class Enrolment:
-    """Enrolled voices.
+    """Embeddings of the enrolled speakers.
 
     Attributes:
-        model_id: Model that embedded them.
-        speakers: S names, sorted.
-        embeddings: S tensors (recordings, D) of unit-length embeddings. Cosine scoring averages
-            them as they are, PLDA after its own preparation; both can do with one enrolment.
+        model_id: Hash of the model that made the embeddings.
+        speakers: Names of the S speakers, sorted.
+        embeddings: For each speaker, (recordings, D) embeddings of unit length. Cosine scoring
+            averages them directly, PLDA after its own preparation, so one enrolment serves both.
         files: SHA-256 of the files of each speaker.
-        failures: Files left out, with the reason.
+        failures: Errors of the files that were left out.
     """
 
     model_id: str
@@ -56,7 +56,7 @@ class Enrolment:
         """Return the mean of one speaker's embeddings, (D,).
 
         Raises:
-            EnrolmentError: With near matches, if the speaker is not enrolled.
+            EnrolmentError: If the speaker is not enrolled; the message suggests similar names.
         """
         return self.embeddings_of(speaker).mean(dim=0)
 
@@ -64,7 +64,7 @@ class Enrolment:
         """Return one speaker's embeddings, (recordings, D).
 
         Raises:
-            EnrolmentError: With near matches, if the speaker is not enrolled.
+            EnrolmentError: If the speaker is not enrolled; the message suggests similar names.
         """
         if speaker not in self.speakers:
             raise EnrolmentError(
@@ -73,18 +73,37 @@ class Enrolment:
         return self.embeddings[self.speakers.index(speaker)]
 
     def save(self, path: Path, *, force: bool = False) -> None:
-        """Write atomically."""
+        """Write the enrolment to a file, whole or not at all.
+
+        Args:
+            path: File to write.
+            force: Overwrite an existing file.
+
+        Raises:
+            OutputError: If the file exists and ``force`` is false, or it cannot be written.
+        """
         meta = {"speakers": list(self.speakers), "files": self.files}
         tensors = {"embeddings": torch.cat(self.embeddings)}
         save_state(path, State(_KIND, self.model_id, tensors, meta), force=force)
 
     @staticmethod
     def load(path: Path, *, model_id: str) -> Enrolment:
-        """Read, refusing an enrolment made by another model."""
+        """Read an enrolment.
+
+        Args:
+            path: File that ``save`` wrote.
+            model_id: Hash of the model to use it with.
+
+        Raises:
+            StateError: If the file is not an enrolment made by this model, or is too old.
+            HashMismatchError: If the file was changed after it was written.
+        """
         state = load_state(path, kind=_KIND, model_id=model_id)
         if "embeddings" not in state.tensors:
             raise StateError(
-                f"{path} holds mean voices only, as earlier versions wrote them; enrol again"
+                f"{path} was made by an earlier version and has one mean embedding per speaker "
+                "only; "
+                "enrol again"
             )
         with reading_state(path):
             speakers, files = tuple(state.meta["speakers"]), state.meta["files"]
@@ -94,7 +113,7 @@ class Enrolment:
 
 @torch.no_grad()
 def embed_audio(pretrained: PretrainedModel, samples: Tensor) -> Tensor:
-    """Embed one recording: (N,) samples → (D,) of unit length."""
+    """Embed one recording; (N,) samples give a (D,) embedding of unit length."""
     embedding = pretrained.model.embed(Batch(samples[None]))
     return torch.nn.functional.normalize(embedding, dim=1)[0]
 
@@ -109,10 +128,13 @@ def enrol(
     """Enrol every speaker who has at least one usable recording.
 
     Args:
-        pretrained: Model.
-        recordings: With speakers; those without are an error.
-        adapter: How files are read.
-        progress: Called after each recording.
+        pretrained: Model that embeds the recordings.
+        recordings: Recordings, each with a speaker.
+        adapter: Adapter that sets how files are read.
+        progress: Function that is called after each recording.
+
+    Returns:
+        The enrolment; files that cannot be used are listed in its ``failures``.
 
     Raises:
         EnrolmentError: If a recording has no speaker, or no speaker has a usable recording.
@@ -123,8 +145,9 @@ def enrol(
     for recording in recordings:
         if recording.speaker is None:
             raise EnrolmentError(
-                f"{recording.path} lies in no speaker's folder; put each speaker's recordings into "
-                "a folder of their own"
+                f"{recording.path} is not in a speaker's folder; put each speaker's recordings "
+                "into "
+                "a separate folder"
             )
         try:
             audio = recording.read(adapter.settings)
@@ -136,7 +159,11 @@ def enrol(
     if not embeddings:
         raise EnrolmentError(
             "no recording could be enrolled"
-            + (f"; the first failed so: {failures[0]}" if failures else "; the folder has no audio")
+            + (
+                f"; the first error is: {failures[0]}"
+                if failures
+                else "; the folder has no audio files, add some"
+            )
         )
     speakers = tuple(sorted(embeddings))
     return Enrolment(
@@ -153,9 +180,9 @@ class VerificationResult:
     """Outcome of one trial.
 
     Attributes:
-        score: Cosine, or log-likelihood ratio of PLDA.
+        score: Cosine, or log-likelihood ratio (``llr``) of PLDA.
         threshold: Score from which the claim is accepted.
-        kind: Which of the two.
+        kind: Kind of score, ``cosine`` or ``llr``.
     """
 
     score: float
@@ -168,7 +195,7 @@ class VerificationResult:
         return self.score >= self.threshold
 
     def to_json(self) -> dict[str, float | bool]:
-        """Return plain values; the score is named by its kind."""
+        """Return rounded JSON values; the score is named after its kind."""
         return {
             self.kind: round(self.score, 6),
             "threshold": round(self.threshold, 6),
@@ -185,15 +212,15 @@ def verify(
     threshold: float,
     plda: Plda | None = None,
 ) -> VerificationResult:
-    """Compare a recording with an enrolled voice, by cosine or by PLDA.
+    """Verify that a recording is of the claimed speaker, by cosine or PLDA score.
 
     Args:
-        pretrained: Model.
-        audio: Recording.
-        enrolment: Made by the same model.
-        speaker: Enrolled speaker it claims to be.
+        pretrained: Model that embeds the recording.
+        audio: Recording to verify.
+        enrolment: Enrolment made by the same model.
+        speaker: Claimed speaker, who must be enrolled.
         threshold: Score from which the claim is accepted.
-        plda: Back end of the same model; None compares by cosine.
+        plda: PLDA back end for the same model; None scores by cosine.
 
     Raises:
         EnrolmentError: If the speaker is not enrolled.

@@ -1,4 +1,4 @@
-"""What a trained classifier module means as the head of an instrumented model."""
+"""Turn a trained classifier module into the head of an instrumented model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ __all__ = ["head_of", "model_of"]
 
 
 def head_of(classifier: nn.Module) -> tuple[nn.Module, OutputKind]:
-    """Return a head (B, D) → (B, C) that scores as the classifier does, and what it returns.
+    """Return a head (B, D) → (B, C) that scores like the classifier, and its output kind.
 
-    SpeechBrain's ECAPA ``Classifier`` returns cosines, though ``classify_batch`` calls them log
-    posteriors; a linear layer returns logits.
+    A linear layer returns logits. SpeechBrain's ECAPA ``Classifier`` returns cosines, although
+    ``classify_batch`` calls them log posteriors.
+
+    Args:
+        classifier: ``torch.nn.Linear``, or SpeechBrain's ``Classifier`` without hidden layers.
 
     Raises:
-        InputError: For any other module.
+        InputError: If the classifier is any other module.
     """
     if isinstance(classifier, nn.Linear):
         return classifier, "logits"
@@ -34,10 +37,16 @@ def head_of(classifier: nn.Module) -> tuple[nn.Module, OutputKind]:
 def model_of(
     front_end: nn.Module, network: nn.Module, classifier: nn.Module, *, scale: float
 ) -> InstrumentedModel:
-    """Put the modules that a recipe trains together: waveforms in, scores of its classes out.
+    """Build an instrumented model from the modules that a recipe trains.
+
+    Args:
+        front_end: Module that turns waveforms into features.
+        network: Module that embeds features.
+        classifier: Classifier of the embeddings; see ``head_of``.
+        scale: Factor from cosines to logits; 1 for a linear classifier.
 
     Raises:
-        InputError: If the classifier is of an unknown kind.
+        InputError: If the classifier has an unknown type.
     """
     head, output_kind = head_of(classifier)
     return InstrumentedModel(

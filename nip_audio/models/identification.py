@@ -1,4 +1,4 @@
-"""Closed-set identification of recordings."""
+"""Identify the speaker of a recording among those that a model knows (closed set)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Candidate", "identify"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the speakers a model knows, and how well a recording fits.
+    """One known speaker, and how well a recording matches.
 
     Attributes:
-        speaker: Name.
-        score: What the model's head returns: a logit or a cosine.
-        posterior: Share of a softmax over all its speakers. It says nothing about whether the voice
-            is any of theirs: a closed set has no stranger.
+        speaker: Name of the speaker.
+        score: Output of the model's head: a logit or a cosine.
+        posterior: Softmax over all known speakers, in [0, 1]. It does not tell whether the voice is
+            that of a known speaker at all, because a closed set has no class for unknown speakers.
     """
 
     speaker: str
@@ -31,7 +31,7 @@ class Candidate:
     posterior: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return rounded plain values."""
+        """Return rounded JSON values."""
         return {
             "speaker": self.speaker,
             "score": round(self.score, 6),
@@ -41,24 +41,25 @@ class Candidate:
 
 @torch.no_grad()
 def identify(pretrained: PretrainedModel, samples: Tensor, *, top: int = 3) -> list[Candidate]:
-    """Rank the speakers that a model knows.
+    """Rank the speakers that a model knows by how well a recording matches.
 
     Args:
         pretrained: Model with a closed set of speakers.
-        samples: (N,) one recording at the model's rate, in [-1, 1].
-        top: How many to return.
+        samples: (N,) recording at the model's sample rate, in [-1, 1].
+        top: Number of candidates to return.
 
     Returns:
-        The best first.
+        Candidates, best first.
 
     Raises:
-        InputError: If the model knows no speakers, or ``top`` is under one.
+        InputError: If the model has no closed set of speakers, or ``top`` is below 1.
     """
     model = pretrained.model
     if model.head is None:
         raise InputError(
-            f"{pretrained.card.name} only embeds, it knows no speakers; enrol yours with nip-audio "
-            "enroll, and use nip-audio verify"
+            f"{pretrained.card.name} only embeds and knows no speakers; enrol speakers with "
+            "nip-audio "
+            "enroll, then use nip-audio verify"
         )
     if top < 1:
         raise InputError(f"top is {top}, expected at least 1")

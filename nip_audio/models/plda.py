@@ -1,4 +1,6 @@
-"""PLDA back end: the log-likelihood ratio that two embeddings are of one voice, differentiable.
+"""Score speaker embeddings by probabilistic linear discriminant analysis (PLDA).
+
+The score is the log-likelihood ratio of "one speaker" to "two speakers", and it is differentiable.
 
 Sources: Ioffe 2006 and Prince & Elder 2007 for the model; Garcia-Romero & Espy-Wilson 2011 for
 length normalisation and the closed form of the ratio.
@@ -26,30 +28,30 @@ _KIND = "plda"
 
 @dataclass(frozen=True, eq=False)
 class Plda:
-    """A fitted back end: how embeddings are prepared, and how prepared ones vary.
+    """Fitted PLDA back end: the preparation of embeddings, and the model of prepared embeddings.
 
-    An embedding is scaled to unit length (this toolkit compares directions: raw and unit-length
-    embeddings give the same score), centred, projected by LDA if there is one, and scaled to unit
-    length again. What comes out is taken for ``mean + loading · h + noise`` with h ~ N(0, I), one
-    draw a speaker, and noise ~ N(0, residual), one draw a recording.
+    An embedding is scaled to unit length (so raw and unit-length embeddings give the same score),
+    centred, projected by linear discriminant analysis (LDA) if there is one, and scaled to unit
+    length again. The result is modelled as ``mean + loading · h + noise`` with h ~ N(0, I) drawn
+    once per speaker and noise ~ N(0, residual) drawn once per recording.
 
-    Several recordings of one speaker are prepared one by one and averaged, and the average is
-    scored like one recording: that is what SpeechBrain's ``mean_stat_per_model`` does, and the most
-    effective of the ways that Rajan et al. 2014 compare.
+    Several recordings of one speaker are prepared separately and averaged, and the average is
+    scored like one recording. SpeechBrain's ``mean_stat_per_model`` does the same, and it was the
+    most effective method that Rajan et al. 2014 compared.
 
     Attributes:
-        model_id: Model that made the embeddings.
-        centre: (D,) float64, mean of the unit-length embeddings.
-        lda: (D, K) float64, or None: then K = D.
-        mean: (K,) float64.
-        loading: (K, R) float64, SpeechBrain's F.
-        residual: (K, K) float64, positive definite, SpeechBrain's Sigma.
-        n_speakers: Speakers it was fitted on.
-        n_embeddings: Embeddings it was fitted on.
-        threshold: Ratio at the equal error rate of other recordings, from which a claim is
-            accepted; None if there were none.
-        provenance: Content hashes of all recordings seen, for the refusal of overlaps.
-        failures: Recordings left out.
+        model_id: Hash of the model that made the embeddings.
+        centre: (D,) float64 mean of the unit-length embeddings.
+        lda: (D, K) float64 LDA projection; None means no projection, so that K = D.
+        mean: (K,) float64 mean of the prepared embeddings.
+        loading: (K, R) float64 variation between speakers, SpeechBrain's F.
+        residual: (K, K) float64 positive definite covariance of the noise, SpeechBrain's Sigma.
+        n_speakers: Number of speakers that it was fitted on.
+        n_embeddings: Number of embeddings that it was fitted on.
+        threshold: Ratio from which a claim is accepted: that at the equal error rate of other
+            recordings; None if there were no other recordings.
+        provenance: Content hashes of all recordings used, so that overlaps can be refused.
+        failures: Errors of the recordings that were left out.
     """
 
     model_id: str
@@ -71,7 +73,7 @@ class Plda:
 
     @property
     def rank(self) -> int:
-        """Directions R in which speakers differ."""
+        """Number R of directions in which speakers differ."""
         return self.loading.shape[1]
 
     @cached_property
@@ -79,8 +81,8 @@ class Plda:
         """Axes along which noise has variance 1 and speakers vary independently (Ioffe 2006).
 
         Returns:
-            (K, R) basis and (R,) variances between speakers. Along all other directions speakers do
-            not differ, so that the ratio does not depend on them.
+            Basis (K, R) and variances (R,) between speakers. Speakers do not differ along all other
+            directions, so the ratio does not depend on those.
         """
         root = torch.linalg.cholesky(self.residual)
         white = torch.linalg.solve_triangular(root, self.loading, upper=False)
@@ -88,25 +90,29 @@ class Plda:
         return torch.linalg.solve_triangular(root.mT, left, upper=True), singular.square()
 
     def prepare(self, embeddings: Tensor) -> Tensor:
-        """Prepare embeddings: (N, D) → (N, K), on the device and in the dtype of the input."""
+        """Prepare embeddings (N, D); returns (N, K) with the device and dtype of the input."""
         lda = None if self.lda is None else self.lda.to(embeddings)
         return prepare(embeddings, self.centre.to(embeddings), lda)
 
     def score(self, embeddings: Tensor, voices: Tensor | Sequence[Tensor]) -> Tensor:
-        """Score embeddings against voices: (B, D) → (B, S); see ``PldaHead``."""
+        """Score embeddings (B, D) against S enrolled speakers; see ``PldaHead``.
+
+        Returns:
+            (B, S) log-likelihood ratios.
+        """
         scores: Tensor = PldaHead(self, voices).to(embeddings)(embeddings)
         return scores
 
     @torch.no_grad()
     def calibrate(self, embeddings: Tensor, speakers: Sequence[str]) -> Plda:
-        """Return this back end with the threshold at the equal error rate of all pairs.
+        """Return this back end with a threshold at the equal error rate of all pairs of recordings.
 
-        A pair is one recording against one. Voices enrolled from several recordings score higher,
-        strangers against them too: the threshold then accepts more of both.
+        A pair is one recording against another. Against speakers enrolled from several recordings,
+        both the true speaker and impostors score higher, so this threshold accepts more of both.
 
         Args:
-            embeddings: (N, D) of recordings that it was not fitted on.
-            speakers: N names.
+            embeddings: (N, D) embeddings of recordings that were not used for fitting.
+            speakers: Speaker of each of the N recordings.
 
         Raises:
             InputError: If no speaker has two embeddings, or there is only one speaker.
@@ -116,13 +122,14 @@ class Plda:
         eer = all_pairs_eer(scores, speakers)
         if eer is None:
             raise InputError(
-                f"{len(speakers)} recordings of {len(set(speakers))} speakers give no threshold, "
-                "expected two speakers or more, and two recordings of one of them"
+                f"got {len(speakers)} recordings of {len(set(speakers))} speakers for the "
+                "threshold, "
+                "expected at least two speakers, one of them with two recordings; add recordings"
             )
         return replace(self, threshold=eer.threshold)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what it was fitted on, as plain values."""
+        """Return a summary of the fit as JSON values."""
         return {
             "speakers": self.n_speakers,
             "embeddings": self.n_embeddings,
@@ -134,7 +141,15 @@ class Plda:
         }
 
     def save(self, path: Path, *, force: bool = False) -> None:
-        """Write atomically."""
+        """Write the back end to a file, whole or not at all.
+
+        Args:
+            path: File to write.
+            force: Overwrite an existing file.
+
+        Raises:
+            OutputError: If the file exists and ``force`` is false, or it cannot be written.
+        """
         tensors = {name: getattr(self, name) for name in ("centre", "mean", "loading", "residual")}
         if self.lda is not None:
             tensors["lda"] = self.lda
@@ -148,7 +163,16 @@ class Plda:
 
     @staticmethod
     def load(path: Path, *, model_id: str) -> Plda:
-        """Read, refusing a back end fitted for another model."""
+        """Read a back end.
+
+        Args:
+            path: File that ``save`` wrote.
+            model_id: Hash of the model to use it with.
+
+        Raises:
+            StateError: If the file is not a PLDA back end for this model.
+            HashMismatchError: If the file was changed after it was written.
+        """
         state = load_state(path, kind=_KIND, model_id=model_id)
         with reading_state(path):
             tensors, meta = state.tensors, dict(state.meta)
@@ -167,15 +191,16 @@ class Plda:
 
 
 class PldaHead(nn.Module):
-    """Log-likelihood ratios of embeddings to enrolled voices: (B, D) → (B, S), natural logarithm.
+    """Head that returns log-likelihood ratios of embeddings (B, D) to S enrolled speakers: (B, S).
 
-    The ratio of "one speaker" to "two speakers" is, along each axis of ``Plda.axes`` with variance
-    ψ between speakers, a quadratic form of the two coordinates u and v::
+    The ratio of "one speaker" to "two speakers" (natural logarithm) is the sum, over the axes of
+    ``Plda.axes`` with variance ψ between speakers, of a quadratic form of the two coordinates u
+    and v::
 
         ln (1 + ψ) − ½ ln (1 + 2ψ) − ½ ψ² / ((1 + ψ)(1 + 2ψ)) · (u² + v²) + ψ / (1 + 2ψ) · u v
 
-    It equals SpeechBrain's ``fast_PLDA_scoring``, needs no inverse, and is differentiable in the
-    embeddings. The head has the dtype and the device of the voices.
+    It equals SpeechBrain's ``fast_PLDA_scoring``, needs no matrix inverse, and is differentiable in
+    the embeddings. The head has the dtype and device of ``voices``.
     """
 
     centre: Tensor
@@ -188,15 +213,15 @@ class PldaHead(nn.Module):
     offsets: Tensor
 
     def __init__(self, plda: Plda, voices: Tensor | Sequence[Tensor]) -> None:
-        """Enrol voices.
+        """Enrol speakers.
 
         Args:
-            plda: Back end.
-            voices: (S, D) one embedding a speaker, or S tensors of (D,) or (recordings, D), whose
-                prepared embeddings are averaged.
+            plda: Fitted back end.
+            voices: (S, D) with one embedding per speaker, or S tensors (D,) or (recordings, D),
+                whose prepared embeddings are averaged.
 
         Raises:
-            InputError: If there is no voice, or one is not of the back end's D.
+            InputError: If there is no speaker, or an embedding does not have the back end's size D.
         """
         super().__init__()
         size = len(plda.centre)
@@ -205,7 +230,7 @@ class PldaHead(nn.Module):
         if wrong or not shapes:
             raise InputError(
                 f"voices are {wrong[0] if wrong else 'none'}, expected ({size},) or (recordings, "
-                f"{size}) each; enrol with the model that this PLDA was fitted for"
+                f"{size}) for each speaker; enrol with the model that this PLDA was fitted for"
             )
         basis, between = plda.axes
         square = -between.square() / ((1 + between) * (1 + 2 * between))
@@ -224,17 +249,26 @@ class PldaHead(nn.Module):
             "offsets": constant + latent.square() @ (square / 2),
         }
         for name, tensor in buffers.items():
-            # a copy: what is done to the head in place is not done to the back end
+            # a copy, so that in-place changes to the head do not reach the back end
             self.register_buffer(name, None if tensor is None else tensor.clone().to(voices[0]))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Score."""
+        """Return the ratios (B, S) of embeddings (B, D)."""
         latent = (prepare(embeddings, self.centre, self.lda) - self.mean) @ self.basis
         own = latent.square() @ self.square
         return own[:, None] + self.offsets + (latent * self.cross) @ self.voices.mT
 
 
 def prepare(embeddings: Tensor, centre: Tensor, lda: Tensor | None) -> Tensor:
-    """Unit length, centre, LDA, unit length: (N, D) → (N, K); see ``Plda``."""
+    """Prepare embeddings for PLDA: unit length, centring, LDA, unit length; see ``Plda``.
+
+    Args:
+        embeddings: (N, D) embeddings.
+        centre: (D,) mean to subtract.
+        lda: (D, K) LDA projection; None means no projection.
+
+    Returns:
+        (N, K) prepared embeddings.
+    """
     centred = nn.functional.normalize(embeddings, dim=-1) - centre
     return nn.functional.normalize(centred if lda is None else centred @ lda, dim=-1)

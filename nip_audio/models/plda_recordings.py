@@ -1,4 +1,4 @@
-"""Fit a PLDA back end to recordings."""
+"""Fit a PLDA (probabilistic linear discriminant analysis) back end to recordings."""
 
 from __future__ import annotations
 
@@ -32,30 +32,31 @@ def fit_plda_to_recordings(
     calibration: Iterable[Recording] = (),
     progress: Callable[[Recording], None] = lambda recording: None,
 ) -> Plda:
-    """Fit to recordings; bad files, and those shorter than a crop, are left out and listed.
+    """Fit PLDA to recordings; unusable files are left out and listed in ``Plda.failures``.
 
     Args:
-        pretrained: Model.
-        recordings: With speakers.
-        adapter: How files are read.
-        lda_dim: See ``fit_plda``.
-        rank: See ``fit_plda``.
-        iterations: See ``fit_plda``.
-        crop_s: Cut recordings into crops of this many seconds, so that a speaker's one long
-            recording gives several embeddings; None embeds whole recordings.
-        calibration: Other recordings, for the threshold. They are embedded whole, since that is
-            how recordings are verified; all their pairs are trials.
-        progress: Called after each recording.
+        pretrained: Model that embeds the recordings.
+        recordings: Recordings to fit on, each with a speaker.
+        adapter: Adapter that sets how files are read.
+        lda_dim: Dimensions that LDA keeps, from 2 to speakers − 1; None means no LDA.
+        rank: Number of directions in which speakers differ; None means as many as possible.
+        iterations: Iterations of expectation maximisation.
+        crop_s: Length in seconds of the clips that recordings are cut into, so that one long
+            recording gives several embeddings; None embeds whole recordings. Recordings shorter
+            than one clip are left out.
+        calibration: Other recordings, whose pairs set the threshold. They are embedded whole, as
+            recordings are when they are verified.
+        progress: Function that is called after each recording.
 
     Raises:
-        InputError: If a recording has no speaker, or there are too few for what is asked.
+        InputError: If a recording has no speaker, or there are too few recordings.
     """
     found = _Embedded(pretrained, adapter)
     found.add(recordings, crop_s, progress)
     if not found.rows:
         raise InputError(
             "no recording could be embedded"
-            + (f"; the first failed so: {found.failures[0]}" if found.failures else "; give some")
+            + (f"; the first error is: {found.failures[0]}" if found.failures else "; pass some")
         )
     plda = fit_plda(
         torch.stack(found.rows),
@@ -75,7 +76,7 @@ def fit_plda_to_recordings(
 
 @dataclass
 class _Embedded:
-    """Embeddings so far. A recording counts once: as a copy it would seem to vary by nothing."""
+    """Embeddings so far; a copy of a recording is refused, since it would show no variation."""
 
     pretrained: PretrainedModel
     adapter: WaveformAdapter
@@ -93,8 +94,8 @@ class _Embedded:
         for recording in recordings:
             if recording.speaker is None:
                 raise InputError(
-                    f"{recording.path} lies in no speaker's folder; put each speaker's recordings "
-                    "into a folder of their own"
+                    f"{recording.path} is not in a speaker's folder; put each speaker's recordings "
+                    "into a separate folder"
                 )
             try:
                 rows = self._embed(recording, crop_s)
@@ -112,15 +113,15 @@ class _Embedded:
             raise AudioError(
                 recording.path,
                 code="too_short",
-                found=f"it lasts {audio.duration_s:.2f} s, less than one crop of {crop_s:g} s",
-                remedy="give a longer recording, or shorter crops by --crop-s",
+                found=f"it lasts {audio.duration_s:.2f} s, less than one clip of {crop_s:g} s",
+                remedy="use a longer recording, or shorter clips with --crop-s",
             )
         if audio.content_sha256 in self.contents:
             raise AudioError(
                 recording.path,
                 code="duplicate",
-                found="the same audio has been used already",
-                remedy="give other recordings, and others again to calibrate on",
+                found="the same audio was already used",
+                remedy="use different recordings, also for calibration",
             )
         self.contents.add(audio.content_sha256)
         return [embed_audio(self.pretrained, crop) for crop in crops]

@@ -1,4 +1,4 @@
-"""Fit a PLDA back end to embeddings."""
+"""Fit a PLDA (probabilistic linear discriminant analysis) back end to embeddings."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def fit_plda(
     iterations: int = 10,
     provenance: Iterable[str] = (),
 ) -> Plda:
-    """Fit to embeddings, with SpeechBrain's PLDA.
+    """Fit PLDA to embeddings with SpeechBrain's implementation.
 
-    Deviation: SpeechBrain's LDA is not used. It takes the eigenvectors of the asymmetric matrix
-    Sw⁻¹Sb by a routine for symmetric ones, which reads half of the matrix: the directions it finds
-    are not those of LDA. Nor does it mind a singular Sw. Here the symmetric problem Sb v = λ Sw v
-    is solved, with Sw shrunk as in Ledoit & Wolf 2004: it stays regular with fewer embeddings than
-    dimensions, and the more there are, the less it is shrunk.
+    Deviation: SpeechBrain's LDA is not used. It applies an eigenvalue routine for symmetric
+    matrices to the asymmetric Sw⁻¹Sb, so its directions are not those of LDA, and it does not
+    detect a singular Sw. Here the symmetric problem Sb v = λ Sw v is solved, with Sw shrunk as in
+    Ledoit & Wolf 2004. Then Sw is regular even with fewer embeddings than dimensions, and is shrunk
+    less the more embeddings there are.
 
     Args:
-        embeddings: (N, D), raw or of unit length, any floating dtype.
-        speakers: N names, or whatever has distinct texts.
-        model_id: Model that made them.
-        lda_dim: Dimensions that LDA keeps, 2 up to speakers − 1; None projects nothing.
-        rank: Directions in which speakers differ; None is as many as the data allow.
-        iterations: Of expectation maximisation.
-        provenance: Content hashes of what the embeddings were made of.
+        embeddings: (N, D) embeddings of any floating dtype and any length.
+        speakers: Speaker of each embedding; speakers are told apart by ``str``.
+        model_id: Hash of the model that made the embeddings.
+        lda_dim: Dimensions that LDA keeps, from 2 to speakers − 1; None means no LDA.
+        rank: Number of directions in which speakers differ; None means as many as possible.
+        iterations: Iterations of expectation maximisation.
+        provenance: Content hashes of the recordings that were embedded.
 
     Returns:
-        The back end, in float64 on the CPU.
+        The fitted back end, in float64 on the CPU.
 
     >>> rng = torch.Generator().manual_seed(0)
     >>> voices = torch.randn(20, 1, 8, generator=rng)
@@ -60,19 +60,21 @@ def fit_plda(
     [[True, False], [False, True]]
 
     Raises:
-        InputError: If the embeddings are malformed, or too few for what is asked.
+        InputError: If the embeddings are malformed, or too few for the requested sizes.
     """
     if embeddings.dim() != 2 or not embeddings.is_floating_point() or 0 in embeddings.shape:
         raise InputError(
-            f"embeddings are {tuple(embeddings.shape)} of {embeddings.dtype}, expected a floating "
-            "(N, D); stack one embedding a row"
+            f"embeddings are {tuple(embeddings.shape)} of {embeddings.dtype}, expected floating "
+            "(items, D); stack one embedding per row"
         )
     if len(speakers) != len(embeddings):
-        raise InputError(f"got {len(speakers)} speakers for {len(embeddings)} embeddings")
+        raise InputError(
+            f"got {len(speakers)} speakers for {len(embeddings)} embeddings, expected one each"
+        )
     rows = embeddings.detach().cpu().double()
     if not bool(rows.isfinite().all()):
         bad = int((~rows.isfinite()).any(dim=1).sum())
-        raise InputError(f"{bad} of {len(rows)} embeddings are not finite; leave those out")
+        raise InputError(f"{bad} of {len(rows)} embeddings are NaN or infinite; leave those out")
     names, owners, counts = np.unique(
         np.array([str(s) for s in speakers]), return_inverse=True, return_counts=True
     )
@@ -86,7 +88,7 @@ def fit_plda(
         lda = torch.from_numpy(_lda((units - centre).numpy(), owners, dim))
     prepared = prepare(rows, centre, lda).numpy()
     within = np.linalg.eigvalsh(np.cov(_deviations(prepared, owners), rowvar=False, bias=True))
-    if within[0] <= 1e-10:  # of vectors of unit length, whose variances add up to 1 at most
+    if within[0] <= 1e-10:  # embeddings have unit length, so variances sum to at most 1
         raise InputError(_TOO_ALIKE)
     model = PLDA(rank_f=rank, nb_iter=iterations)
     model.plda(_statistics(prepared, names[owners]))
@@ -107,39 +109,39 @@ def fit_plda(
 
 
 _TOO_ALIKE = (
-    "the embeddings of one speaker differ in too few directions to tell how a voice varies; give "
-    "different recordings, copies do not count"
+    "the embeddings of one speaker differ in too few directions to fit PLDA; use more different "
+    "recordings per speaker, not copies"
 )
 
 
 def _sizes(
     size: int, counts: NDArray[np.intp], lda_dim: int | None, rank: int | None
 ) -> tuple[int, int]:
-    """Check what is asked against what the data can give; return dimensions and rank."""
+    """Check that the data suffices for the requested sizes; return dimensions and rank."""
     total, speakers = int(counts.sum()), len(counts)
     if speakers < 2:
         raise InputError(
-            f"all {total} embeddings are of one speaker, expected two speakers or more; PLDA "
-            "learns how voices differ"
+            f"all {total} embeddings are of one speaker, expected at least two speakers; PLDA "
+            "learns how speakers differ, so add recordings of others"
         )
     if counts.max() < 2:
         raise InputError(
-            f"none of the {speakers} speakers has two embeddings, PLDA learns how one voice varies;"
-            " give more recordings of each, or cut them into crops (--crop-s 2.5)"
+            f"none of the {speakers} speakers has two embeddings, but PLDA learns how one voice "
+            "varies; add recordings of each, or cut them into clips (--crop-s 2.5)"
         )
     most = min(size, speakers - 1)
     if lda_dim is not None and not 2 <= lda_dim <= most:
         raise InputError(
             f"lda_dim is {lda_dim} for {speakers} speakers and {size} dimensions, expected "
-            + (f"2–{most}" if most >= 2 else "none; give more speakers")
+            + (f"2–{most}" if most >= 2 else "no LDA; add speakers")
         )
     dim = lda_dim or size
     if total - speakers < dim:
         most = min(most, total - speakers)
         raise InputError(
-            f"{total} embeddings of {speakers} speakers cannot tell how a voice varies in {dim} "
-            f"dimensions, expected at least {dim + speakers} embeddings; give more recordings, cut "
-            "them into crops (--crop-s)"
+            f"got {total} embeddings of {speakers} speakers for {dim} dimensions, expected at "
+            "least "
+            f"{dim + speakers} embeddings; add recordings, cut them into clips (--crop-s)"
             + (f", or reduce the dimensions to {most} or fewer (--lda-dim)" if most >= 2 else "")
         )
     most = min(dim, speakers - 1)
@@ -151,7 +153,7 @@ def _sizes(
 
 
 def _means(rows: Array, owners: NDArray[np.intp]) -> Array:
-    """Mean of each row's speaker, (N, D)."""
+    """Return the mean embedding of each row's speaker, (N, D)."""
     sums = np.zeros((int(owners.max()) + 1, rows.shape[1]))
     np.add.at(sums, owners, rows)
     means: Array = (sums / np.bincount(owners)[:, None])[owners]
@@ -163,7 +165,7 @@ def _deviations(rows: Array, owners: NDArray[np.intp]) -> Array:
 
 
 def _lda(centred: Array, owners: NDArray[np.intp], dim: int) -> Array:
-    """Directions in which speakers differ most against how each varies: (N, D) → (D, dim)."""
+    """Return the LDA directions (D, dim) of centred embeddings (N, D)."""
     within, _ = ledoit_wolf(_deviations(centred, owners), assume_centered=True)
     means = _means(centred, owners)
     try:

@@ -1,25 +1,22 @@
-"""Load and write pretrained model directories: hashes first, then a YAML that can only describe.
+"""Load pretrained models from folders without running code from them.
 
-A directory holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights. The card has
-the SHA-256 of every other file. No pickle is ever read, and the YAML may instantiate a short list
-of classes only, so that loading a directory from a stranger cannot run a stranger's code.
+A folder holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights. The card has the
+SHA-256 of every other file, which is checked first. No pickle is read, and the YAML may create
+instances of a short list of classes only, so an untrusted folder cannot run code.
 
-The YAML may end in a section for SpeechBrain (``nip_audio.speechbrain.encoder_classifier``). It is
-cut out here, never built and so never checked either: SpeechBrain's own ``from_hparams`` runs
-whatever a YAML names. What this module loads is therefore not proven safe for ``from_hparams``; use
-``as_encoder_classifier`` on what was loaded here, or give SpeechBrain trusted directories only.
+The YAML may end in a section for SpeechBrain (``nip_audio.speechbrain.encoder_classifier``), which
+is removed here and not checked. SpeechBrain's own ``from_hparams`` runs whatever a YAML names, so a
+folder that loads here is not proven safe for ``from_hparams``. Use ``as_encoder_classifier`` on a
+model loaded here, or pass only trusted folders to SpeechBrain.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from hyperpyyaml import load_hyperpyyaml
@@ -30,29 +27,24 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.near import near_names
-from nip_audio.core.strict_json import load_json
-from nip_audio.errors import HashMismatchError, InputError, ModelCardError, UnsafeYamlError
+from nip_audio.errors import InputError, ModelCardError, UnsafeYamlError
+from nip_audio.models.cards import (
+    COMPANIONS,
+    HYPERPARAMS_NAME,
+    ModelCard,
+    find_pretrained,
+    list_pretrained,
+    read_card,
+    read_verified,
+)
 from nip_audio.models.heads import head_of
 
 __all__ = [
-    "Modality",
     "ModelCard",
     "PretrainedModel",
     "list_pretrained",
     "load_pretrained",
-    "model_id_of",
 ]
-
-Modality = Literal["audio", "image"]
-"""What a model takes as raw input."""
-
-CARD_NAME = "model_card.json"
-CARD_VERSION = 1
-HYPERPARAMS_NAME = "hyperparams.yaml"
-SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
-COMPANIONS = ("calibration", "plda", "purifier")
-"""What was fitted to a model and lies beside it: bound to its identity, no part of it."""
 
 _ALLOWED_CLASSES = frozenset(
     {
@@ -82,127 +74,6 @@ _PLAIN_TAGS = frozenset(
 _PLAIN_TEXT = re.compile(r"[\w .+~-]*", re.ASCII)
 _REFERENCE = re.compile(r"<\w+>", re.ASCII)
 _MAX_YAML_BYTES, _MAX_YAML_BRACKETS = 1 << 16, 200
-_FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
-_CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
-    "format_version": int,
-    "name": str,
-    "output_kind": str,
-    "scale": (int, float),
-    "labels": list,
-    "default_taps": list,
-    "files": dict,
-    "calibration": (dict, type(None)),
-    "training": object,
-    "metrics": object,
-}
-_OF_MODALITY: Mapping[str, Mapping[str, type]] = {
-    "audio": {"sample_rate_hz": int},
-    "image": {"image_shape": list},
-}
-"""What a card must say of the raw input, by modality."""
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What is known of a pretrained model.
-
-    Attributes:
-        directory: Where it lies.
-        data: The card's JSON.
-    """
-
-    directory: Path
-    data: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
-        return str(self.data["name"])
-
-    @property
-    def modality(self) -> Modality:
-        """What the model takes."""
-        modality: Modality = self.data.get("modality", "audio")
-        return modality
-
-    @property
-    def sample_rate_hz(self) -> int:
-        """Rate the model works at.
-
-        Raises:
-            ModelCardError: If it takes pictures.
-        """
-        if self.modality != "audio":
-            raise ModelCardError(
-                f"{self.name} takes pictures, expected a model of audio here; choose one by "
-                "nip-audio models"
-            )
-        return int(self.data["sample_rate_hz"])
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of the pictures that the model takes.
-
-        Raises:
-            ModelCardError: If it takes audio.
-        """
-        if self.modality != "image":
-            raise ModelCardError(
-                f"{self.name} takes audio, expected a model of pictures here; choose one by "
-                "nip-audio models"
-            )
-        channels, rows, columns = (int(n) for n in self.data["image_shape"])
-        return channels, rows, columns
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the closed set: speakers, or what pictures show."""
-        return tuple(self.data["labels"])
-
-    @property
-    def seen(self) -> frozenset[str]:
-        """Content hashes of what it was trained on, as far as the card says."""
-        return frozenset(self.data["training"].get("seen", ()))
-
-    @property
-    def default_taps(self) -> tuple[str, ...]:
-        """Layers the detectors look at."""
-        return tuple(self.data["default_taps"])
-
-    @property
-    def model_id(self) -> str:
-        """Identity: one hash over the hashes of weights and hyperparameters."""
-        return model_id_of(self.data["files"])
-
-    @property
-    def calibration_path(self) -> Path | None:
-        """The calibration shipped with the model, if there is one."""
-        return self._companion("calibration")
-
-    @property
-    def plda_path(self) -> Path | None:
-        """The PLDA back end shipped with the model, if there is one."""
-        return self._companion("plda")
-
-    @property
-    def purifier_path(self) -> Path | None:
-        """The guided purifier shipped with the model, if there is one."""
-        return self._companion("purifier")
-
-    def _companion(self, kind: str) -> Path | None:
-        entry = self.data.get(kind)
-        return None if entry is None else self.directory / entry["file"]
-
-    def read(self, name: str) -> bytes:
-        """Return the content of one of the model's files.
-
-        Raises:
-            ModelCardError: If the card does not list the file, or it cannot be read.
-            HashMismatchError: If it differs from the card.
-        """
-        if name not in self.data["files"]:
-            raise ModelCardError(f"{self.directory / CARD_NAME} does not list {name}; restore it")
-        return _verified(self.directory / name, self.data["files"][name])
 
 
 @dataclass(frozen=True)
@@ -214,36 +85,31 @@ class PretrainedModel:
 
     @property
     def model_id(self) -> str:
-        """Identity of the model."""
+        """Identity of the model; see ``ModelCard.model_id``."""
         return self.card.model_id
 
 
-def model_id_of(files: Mapping[str, str]) -> str:
-    """Return one SHA-256 over file names and their hashes."""
-    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
-
-
 def load_pretrained(model: str | Path) -> PretrainedModel:
-    """Load a model by name or directory, offline.
+    """Load a pretrained model by name or from a folder, without network access.
 
     Args:
-        model: A directory with a card, or a name searched for in ``$NIP_AUDIO_PRETRAINED``,
+        model: Folder with a model card, or a name to search for in ``$NIP_AUDIO_PRETRAINED``,
             ``./pretrained`` and the models that come with the package.
 
     Returns:
-        The model in evaluation mode, without gradients of its own.
+        The model in evaluation mode, with frozen parameters.
 
     Raises:
-        ModelCardError: If there is no such model or its card is malformed.
-        HashMismatchError: If a file differs from the card; nothing of it has been parsed then.
-        UnsafeYamlError: If the YAML asks for more than describing a model.
+        ModelCardError: If there is no such model, or its card is malformed.
+        HashMismatchError: If a file differs from the card; no file has been parsed then.
+        UnsafeYamlError: If the YAML contains anything but the description of a model.
     """
-    card = read_card(_find(model))
+    card = read_card(find_pretrained(model))
     contents = {name: card.read(name) for name in card.data["files"]}
     for kind in COMPANIONS:
         entry = card.data.get(kind)
         if entry is not None:
-            _verified(card.directory / entry["file"], entry["sha256"])
+            read_verified(card.directory / entry["file"], entry["sha256"])
     parts = _load_parts(contents.pop(HYPERPARAMS_NAME), card.directory / HYPERPARAMS_NAME)
     for part in {"embedding_model", "classifier"} & parts.keys():
         if f"{part}.safetensors" not in contents:
@@ -293,119 +159,12 @@ def _assemble(card: ModelCard, parts: Mapping[str, Any]) -> InstrumentedModel:
     )
 
 
-def list_pretrained() -> list[ModelCard]:
-    """Return the cards of all models that can be loaded by name, sorted by name."""
-    cards: dict[str, ModelCard] = {}
-    for folder in _search_folders():
-        for path in sorted(folder.glob(f"*/{CARD_NAME}")):
-            cards.setdefault(path.parent.name, read_card(path.parent))
-    return [cards[name] for name in sorted(cards)]
-
-
-def read_card(directory: Path) -> ModelCard:
-    """Read and check a card.
-
-    Raises:
-        ModelCardError: If it is missing or malformed.
-    """
-    path = directory / CARD_NAME
-    try:
-        data = load_json(path.read_bytes())
-    except OSError as err:
-        raise ModelCardError(f"{path} cannot be read ({err.strerror}); check --model") from err
-    except ValueError as err:
-        raise ModelCardError(f"{path} is not valid JSON ({err}); restore the file") from err
-    modality = data.get("modality", "audio") if isinstance(data, dict) else "audio"
-    if not isinstance(modality, str) or modality not in _OF_MODALITY:
-        raise ModelCardError(
-            f"{path} is of modality {modality!r}, expected {' or '.join(_OF_MODALITY)}; update "
-            "nip-audio"
-        )
-    fields = {**_CARD_FIELDS, **_OF_MODALITY[modality]}
-    missing = [f for f in fields if not isinstance(data, dict) or f not in data]
-    if missing:
-        raise ModelCardError(f"{path} lacks {', '.join(missing)}; restore the file")
-    if data["format_version"] != CARD_VERSION:
-        raise ModelCardError(
-            f"{path} has format {data['format_version']}, expected {CARD_VERSION}; update nip-audio"
-        )
-    companions = {kind: data[kind] for kind in COMPANIONS if data.get(kind) is not None}
-    wrong = [f for f, kind in fields.items() if not isinstance(data[f], kind)]
-    if modality == "image" and not _is_shape(data["image_shape"]):
-        wrong.append("image_shape")
-    wrong += [
-        kind
-        for kind, entry in companions.items()
-        if not isinstance(entry, dict)
-        or not all(isinstance(entry.get(key), str) for key in ("file", "sha256"))
-    ]
-    if not wrong:
-        wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
-        wrong += [] if _all_text(data["files"].values()) else ["files"]
-        rate = data.get("sample_rate_hz", 16000)  # of pictures there is none
-        wrong += [] if 1000 <= rate <= 384_000 else ["sample_rate_hz"]
-    if wrong:
-        raise ModelCardError(
-            f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
-        )
-    names = [*data["files"], *(entry["file"] for entry in companions.values())]
-    if HYPERPARAMS_NAME not in data["files"] or not all(map(_FILE_NAME.fullmatch, names)):
-        raise ModelCardError(
-            f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"
-        )
-    return ModelCard(directory, data)
-
-
-def _is_shape(values: object) -> bool:
-    whole = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
-    return whole and isinstance(values, list) and len(values) == 3 and values[0] in (1, 3)
-
-
-def _all_text(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _search_folders() -> list[Path]:
-    package = Path(__file__).resolve().parents[1]
-    folders = [Path("pretrained"), package.parent / "pretrained", package / "_pretrained"]
-    if os.environ.get(SEARCH_VARIABLE):
-        folders.insert(0, Path(os.environ[SEARCH_VARIABLE]))
-    return folders
-
-
-def _find(model: str | Path) -> Path:
-    if (Path(model) / CARD_NAME).is_file():
-        return Path(model)
-    for folder in _search_folders():
-        if isinstance(model, str) and (folder / model / CARD_NAME).is_file():
-            return folder / model
-    known = sorted({p.parent.name for f in _search_folders() for p in f.glob(f"*/{CARD_NAME}")})
-    raise ModelCardError(
-        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
-        f"{near_names(str(model), known)}"
-    )
-
-
-def _verified(path: Path, expected: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as err:
-        raise ModelCardError(f"{path} cannot be read ({err.strerror}); restore the model") from err
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise HashMismatchError(
-            f"{path} has SHA-256 {found[:12]}…, its card says {expected[:12]}…; the file was "
-            "changed or damaged: restore it, and do not use it"
-        )
-    return data
-
-
 class _Loader(yaml.SafeLoader):
-    """HyperPyYAML registers its tags on a class: on this one, not on PyYAML's own."""
+    """Loader class on which HyperPyYAML registers its tags, to leave PyYAML's own unchanged."""
 
 
 def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
-    """Build the modules that a checked YAML describes."""
+    """Build the modules that a YAML file describes, after checking it."""
     try:
         parts: dict[str, Any] = load_hyperpyyaml(_checked_yaml(data, path), loader=_Loader)
     except (
@@ -422,10 +181,10 @@ def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _checked_yaml(data: bytes, path: Path) -> str:
-    """Refuse all but plain values, references and the classes of models.
+    """Check that a YAML file has only plain values, references and allowed classes.
 
-    Returns the checked nodes written out anew, not the text: two YAML parsers may read one text
-    differently, and HyperPyYAML uses another one than this check.
+    The result is the checked nodes written as new YAML, not the original text: HyperPyYAML uses
+    another YAML parser, which may read the same text differently.
     """
     if len(data) > _MAX_YAML_BYTES or data.count(b"[") + data.count(b"{") > _MAX_YAML_BRACKETS:
         raise UnsafeYamlError(
@@ -477,10 +236,10 @@ def _nodes(root: yaml.Node, path: Path) -> list[yaml.Node]:
 
 
 def load_weights(module: nn.Module, data: bytes, path: Path) -> None:
-    """Put the content of a safetensors file into a module.
+    """Load the weights of a safetensors file into a module.
 
     Raises:
-        ModelCardError: If ``data`` is no safetensors file or does not fit the module.
+        ModelCardError: If ``data`` is not a safetensors file or does not fit the module.
     """
     try:
         tensors: dict[str, Tensor] = load(data)

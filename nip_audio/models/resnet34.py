@@ -1,4 +1,7 @@
-"""ResNet-34 on log-mel spectrograms, with the parameter count of the NIP paper."""
+"""ResNet-34 on log-mel spectrograms, a speaker model of the NIP paper.
+
+NIP is neuron-level inverse perturbation (Chen et al., arXiv 2112.13060).
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,26 @@ class BasicBlock(nn.Module):
     """Two 3×3 convolutions around a shortcut (He et al. 2016): (B, C, F, T) → (B, C', F', T').
 
     Args:
-        in_channels: C.
-        out_channels: C'.
+        in_channels: Number C of input channels.
+        out_channels: Number C' of output channels.
         stride: 1 keeps F and T, 2 halves both, rounding up.
-        project: Whether the shortcut is a 1×1 convolution with normalisation.
+        project: Use a 1×1 convolution with normalisation as the shortcut.
+
+    Raises:
+        InputError: If the block changes its shape without ``project``.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, stride: int = 1, project: bool = False
     ) -> None:
-        """See the class."""
+        """Build the block."""
         super().__init__()
         if not project and (stride != 1 or in_channels != out_channels):
-            raise InputError("a block that changes its shape needs project=True")
+            raise InputError(
+                f"the block maps {in_channels} to {out_channels} channels with stride "
+                f"{stride}, which "
+                "needs project=True"
+            )
         self.stride = stride
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
@@ -50,7 +60,7 @@ class BasicBlock(nn.Module):
 
 
 class Stage(nn.ModuleList):
-    """Blocks of one width, the first of which may halve F and T: one layer to tap."""
+    """Blocks of one width, which can be tapped as one layer; the first may halve F and T."""
 
     def forward(self, x: Tensor, masks: Masks) -> Tensor:
         """Apply the blocks; ``masks`` are those of their output."""
@@ -60,18 +70,18 @@ class Stage(nn.ModuleList):
 
 
 class ResNet34(nn.Module):
-    """Plain ResNet-34 (He et al. 2016) with one input channel and global average pooling.
+    """ResNet-34 (He et al. 2016) with one input channel and global average pooling.
 
-    The NIP paper's speaker model (Sec. 5.1). With ``width=64`` and a dense head for 30 speakers it
-    has the paper's 21,315,166 parameters, running statistics counted: convolutions without bias,
-    and a projection in the first block too. The embedding is the pooled layer, which is the one NIP
-    taps.
+    It is a speaker model of the NIP paper (Sec. 5.1). With ``width=64`` and a linear head for 30
+    speakers it has that paper's 21,315,166 parameters, including running statistics: convolutions
+    have no bias, and the first block has a projection too. The embedding is the pooled layer, which
+    NIP taps.
 
-    Deviation: the overall level of each item is removed first, so that gain does not matter.
+    Deviation: the overall level of each item is removed first, so that gain has no effect.
 
     Args:
         width: Channels of the first stage; the others have 2, 4 and 8 times as many.
-        blocks: Blocks of the four stages.
+        blocks: Number of blocks in each of the four stages.
 
     Example:
         >>> import torch
@@ -83,7 +93,7 @@ class ResNet34(nn.Module):
     min_frames = 1
 
     def __init__(self, *, width: int = 64, blocks: Sequence[int] = (3, 4, 6, 3)) -> None:
-        """See the class."""
+        """Build the network."""
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False),
@@ -101,18 +111,18 @@ class ResNet34(nn.Module):
                 stage.append(BasicBlock(channels, out, stride=stride, project=i == 0))
                 channels = out
             self.stages.append(stage)
-        self.pool = nn.Identity()  # a name by which the pooled layer is tapped
+        self.pool = nn.Identity()  # gives the pooled layer a name to tap
         self.embedding_dim = channels
 
     def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor:
-        """Valid positions of a layer's output, given those of the input.
+        """Return the valid positions of a layer's output, given those of the input.
 
         Args:
-            layer: A module name, e.g. ``"stages.2.0"``.
+            layer: Name of the layer, e.g. ``"stages.2.0"``.
             lengths: (B,) valid input frames.
 
         Returns:
-            (B,) valid positions of that layer's output; meaningless behind the pooling.
+            (B,) valid positions of that layer's output; undefined after the pooling.
         """
         parts = layer.split(".")
         halvings = {"stem": 1, "stem_pool": 2}.get(parts[0], 0)
@@ -123,7 +133,7 @@ class ResNet34(nn.Module):
         return lengths
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed.
+        """Embed a batch of features.
 
         Args:
             x: (B, F, T) features.
@@ -139,7 +149,7 @@ class ResNet34(nn.Module):
         y = remove_level(x, lengths)[:, None]
         masks = Masks(lengths, y.shape[-1]).halve()
         y = masks(self.stem(y))
-        # behind a ReLU nothing is negative: masked zeros never win the maximum
+        # values after a ReLU are never negative, so masked zeros do not change the maximum
         masks = masks.halve()
         y = masks(self.stem_pool(y))
         for depth, stage in enumerate(self.stages):

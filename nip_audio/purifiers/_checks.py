@@ -1,4 +1,4 @@
-"""What settings and inputs of purifiers must be like."""
+"""Checks of the settings and inputs of purifiers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nip_audio.errors import InputError
 
 
 def check_whole(name: str, value: int, low: int, high: int, *, usual: int) -> None:
-    """Refuse a setting that is no whole number from ``low`` to ``high``.
+    """Check that a setting is a whole number from ``low`` to ``high``.
 
     Raises:
-        InputError: Then.
+        InputError: If it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InputError(
@@ -23,10 +23,10 @@ def check_whole(name: str, value: int, low: int, high: int, *, usual: int) -> No
 
 
 def check_number(name: str, value: float, low: float, high: float, *, usual: float) -> None:
-    """Refuse a setting that is no number from ``low`` to ``high``.
+    """Check that a setting is a finite number from ``low`` to ``high``.
 
     Raises:
-        InputError: Then.
+        InputError: If it is not.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
@@ -34,40 +34,40 @@ def check_number(name: str, value: float, low: float, high: float, *, usual: flo
 
 
 def check_full_scale(bounds: Bounds) -> None:
-    """Refuse bounds that are not those of a waveform.
+    """Check that bounds are those of a waveform, (-1, 1).
 
     Raises:
-        InputError: Then.
+        InputError: If they are not.
     """
     if (bounds.low, bounds.high) != (-1.0, 1.0):
         raise InputError(
             f"bounds are ({bounds.low:g}, {bounds.high:g}), expected (-1, 1), the full scale of "
-            "a waveform; choose a purifier of another kind of input"
+            "a waveform; choose a purifier that accepts this model's input"
         )
 
 
 def check_waveforms(batch: Batch) -> None:
-    """Refuse what is not (B, N).
+    """Check that a batch holds waveforms, (B, N).
 
     Raises:
-        InputError: Then.
+        InputError: If it has another shape.
     """
     if batch.x.dim() != 2:
         raise InputError(
-            f"input is {tuple(batch.x.shape)}, expected waveforms (items, samples); choose a "
-            "purifier of another kind of input"
+            f"input has shape {tuple(batch.x.shape)}, expected waveforms (items, samples); choose "
+            "a purifier that accepts this input"
         )
 
 
 def planes_of(x: Tensor) -> Tensor:
-    """Return the images (B, F, T) or (B, C, F, T) plane by plane: (B·C, 1, F, T).
+    """Reshape spectrograms (B, F, T) or images (B, C, F, T) to single planes: (B·C, 1, F, T).
 
     Raises:
-        InputError: If they are neither.
+        InputError: If the input has another number of axes.
     """
     if x.dim() not in (3, 4):
         raise InputError(
-            f"input is {tuple(x.shape)}, expected spectrograms (items, rows, columns) or images "
-            "(items, channels, rows, columns); choose a purifier of another kind of input"
+            f"input has shape {tuple(x.shape)}, expected spectrograms (items, rows, columns) or "
+            "images (items, channels, rows, columns); choose a purifier that accepts this input"
         )
     return x.reshape(-1, 1, *x.shape[-2:])

@@ -1,4 +1,4 @@
-"""Items one by one, so that none of them feels its padding or its neighbours."""
+"""Apply a change item by item, so that padding and neighbouring items have no influence."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from nip_audio.core.adapter import Batch
 
 
 def each_item(batch: Batch, change: Callable[..., Tensor], *along: Tensor) -> Batch:
-    """Change items that end where their lengths say; padding becomes zero.
+    """Apply ``change`` to the valid part of every item; padding becomes zero.
 
     Args:
         batch: (B, *S) values.
-        change: Takes (b, *S) values of one length, and the same parts of ``along``; returns as
-            many values. It must treat items independently: without padding it gets all at once.
-        along: More tensors of shape (B, *S).
+        change: Function of (b, *S) values of one length, and of the matching parts of ``along``;
+            returns a tensor of the same shape. It must treat items independently: a batch without
+            padding is passed to it as a whole.
+        along: Further tensors of shape (B, *S), cut to the same lengths.
+
+    Returns:
+        The changed batch, with the shape and lengths of the input.
     """
     size = batch.x.shape[-1]
     if batch.lengths is None or int(batch.lengths.min()) == size:

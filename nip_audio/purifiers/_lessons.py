@@ -1,4 +1,4 @@
-"""What a purifier is shown in training, and what is to come of it."""
+"""Training examples of the guided purifier, and its loss at the neurons."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 
-_SAME_VOICE = 0.3  # 1 − cosine below which two embeddings would be taken for one speaker
+_SAME_VOICE = 0.3  # cosine distance below which two embeddings count as the same speaker
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """Items in pairs of what is shown, benign or attacked, and what is to come of it.
+class TrainingExamples:
+    """Pairs of benign and attacked items, with the model's response to the clean originals.
 
     Attributes:
-        clean: Model input.
-        benign: The same, as the purifier is shown it: with the noise it stands behind, if any.
-        attacked: What an attacker made of it, likewise.
-        truth: What the model makes of ``clean``.
+        clean: Clean model input, (B, *S).
+        benign: Clean input as the purifier receives it, (B, *S): with the noise that precedes the
+            purifier, if there is any.
+        attacked: Attacked input as the purifier receives it, (B, *S), with the same kind of noise.
+        response: Response of the model to ``clean``, which is the training target.
     """
 
     clean: Batch
     benign: Tensor
     attacked: Tensor
-    truth: Truth
+    response: CleanResponse
 
     def __len__(self) -> int:
         """Return the number of items."""
         return len(self.clean)
 
     @classmethod
-    def join(cls, parts: Sequence[Lessons]) -> Lessons:
-        """Put batches of one shape together."""
+    def join(cls, parts: Sequence[TrainingExamples]) -> TrainingExamples:
+        """Concatenate batches of examples of one shape."""
         if len(parts) == 1:
             return parts[0]
         lengths = [p.clean.lengths for p in parts if p.clean.lengths is not None]
@@ -46,44 +47,46 @@ class Lessons:
             Batch(torch.cat([p.clean.x for p in parts]), torch.cat(lengths) if lengths else None),
             torch.cat([p.benign for p in parts]),
             torch.cat([p.attacked for p in parts]),
-            Truth.join([p.truth for p in parts]),
+            CleanResponse.join([p.response for p in parts]),
         )
 
-    def rows(self, rows: Tensor) -> Lessons:
-        """Pick items."""
+    def rows(self, rows: Tensor) -> TrainingExamples:
+        """Select items by index."""
         lengths = self.clean.lengths
         clean = Batch(self.clean.x[rows], None if lengths is None else lengths[rows])
-        return Lessons(clean, self.benign[rows], self.attacked[rows], self.truth.rows(rows))
+        return TrainingExamples(
+            clean, self.benign[rows], self.attacked[rows], self.response.rows(rows)
+        )
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What the model makes of the unattacked items, to which everything is to be brought back.
+class CleanResponse:
+    """Response of the model to clean items, which purified items should reproduce.
 
     Attributes:
-        embeddings: (B, D).
-        named: (B,) classes; None for a bare embedding model.
-        neurons: (B, N) outputs φ, by layer.
-        weights: (B, N) how much each neuron counts, by layer.
+        embeddings: (B, D) embeddings.
+        predictions: (B,) predicted classes; None for a bare embedding model.
+        neurons: Neuron outputs φ (NIP, Eq. 1) by layer, (B, N) each.
+        weights: Weight of each neuron in the loss by layer, (B, N) each.
     """
 
     embeddings: Tensor
-    named: Tensor | None
+    predictions: Tensor | None
     neurons: dict[str, Tensor]
     weights: dict[str, Tensor]
 
     @classmethod
     def of(
         cls, model: InstrumentedModel, clean: Batch, layers: Sequence[str], influence_weight: float
-    ) -> Truth:
-        """Look at a model.
+    ) -> CleanResponse:
+        """Record a model's response to clean items.
 
         Args:
-            model: Frozen, in evaluation mode.
-            clean: Unattacked model input.
-            layers: Whose neurons are looked at.
-            influence_weight: How much more an influential neuron counts than one without
-                influence.
+            model: Frozen model in evaluation mode.
+            clean: Clean model input.
+            layers: Names of the layers whose neurons are recorded.
+            influence_weight: Extra weight of a neuron of average influence (NIP, Eq. 2) over a
+                neuron without influence.
 
         Raises:
             InputError: If the decision does not depend on a layer.
@@ -91,13 +94,13 @@ class Truth:
         with torch.enable_grad(), model.tap(*layers) as tap:
             x = clean.x.detach().requires_grad_(True)
             embeddings = model.embed_input(clean.with_x(x))
-            named = None
+            predictions = None
             if model.head is None:
                 y = (embeddings * nn.functional.normalize(embeddings.detach(), dim=1)).sum(dim=1)
             else:
                 logits = model.logits(model.score_embeddings(embeddings))
-                named = logits.argmax(dim=1)
-                y = logits.gather(1, named[:, None])
+                predictions = logits.argmax(dim=1)
+                y = logits.gather(1, predictions[:, None])
             maps = {layer: tap[layer] for layer in layers}
             # one backward pass for the influence of the neurons of all layers
             gradients = torch.autograd.grad(y.sum(), list(maps.values()), allow_unused=True)
@@ -111,25 +114,25 @@ class Truth:
             relative = influence / influence.mean(dim=1, keepdim=True).clamp_min(1e-12)
             neurons[layer] = phi
             weights[layer] = 1 + influence_weight * relative
-        return cls(embeddings.detach(), named, neurons, weights)
+        return cls(embeddings.detach(), predictions, neurons, weights)
 
     @classmethod
-    def join(cls, parts: Sequence[Truth]) -> Truth:
-        """Put items together."""
-        named = [p.named for p in parts if p.named is not None]
+    def join(cls, parts: Sequence[CleanResponse]) -> CleanResponse:
+        """Concatenate the responses to several batches."""
+        predictions = [p.predictions for p in parts if p.predictions is not None]
         layers = parts[0].neurons
         return cls(
             torch.cat([p.embeddings for p in parts]),
-            torch.cat(named) if named else None,
+            torch.cat(predictions) if predictions else None,
             {layer: torch.cat([p.neurons[layer] for p in parts]) for layer in layers},
             {layer: torch.cat([p.weights[layer] for p in parts]) for layer in layers},
         )
 
-    def rows(self, rows: Tensor) -> Truth:
-        """Pick items."""
-        return Truth(
+    def rows(self, rows: Tensor) -> CleanResponse:
+        """Select items by index."""
+        return CleanResponse(
             self.embeddings[rows],
-            None if self.named is None else self.named[rows],
+            None if self.predictions is None else self.predictions[rows],
             {layer: phi[rows] for layer, phi in self.neurons.items()},
             {layer: weight[rows] for layer, weight in self.weights.items()},
         )
@@ -137,20 +140,32 @@ class Truth:
     def loss(
         self, model: InstrumentedModel, purified: Batch, *, decision_weight: float
     ) -> tuple[Tensor, Tensor]:
-        """Return how far purified items are from the truth, and which are named as they were."""
+        """Compare the model's response to purified items with its response to the clean ones.
+
+        Args:
+            model: Model that the clean response was recorded with.
+            purified: Purified model input.
+            decision_weight: Weight of the decision in the loss, against that of the neurons.
+
+        Returns:
+            The mean loss, and (B,) bool: which items keep their prediction, or for a bare
+            embedding model their voice.
+        """
         with model.tap(*self.neurons) as tap:
             embeddings = model.embed_input(purified)
             total = torch.zeros((), device=embeddings.device)
             for layer, phi in self.neurons.items():
                 now = neuron_outputs(tap[layer], model.tap_lengths(layer, purified.lengths))
                 weight = self.weights[layer]
-                wrong = (weight * (now - phi).square()).sum(dim=1)
-                total = total + (wrong / (weight * phi.square()).sum(dim=1).clamp_min(1e-6)).mean()
+                deviation = (weight * (now - phi).square()).sum(dim=1)
+                total = (
+                    total + (deviation / (weight * phi.square()).sum(dim=1).clamp_min(1e-6)).mean()
+                )
         total = total / len(self.neurons)
         angle = 1 - nn.functional.cosine_similarity(embeddings, self.embeddings)
-        if self.named is None:
+        if self.predictions is None:
             return total + decision_weight * 5 * angle.mean(), angle < _SAME_VOICE
         logits = model.logits(model.score_embeddings(embeddings))
-        wrong_name = nn.functional.cross_entropy(logits, self.named)
-        kept = logits.argmax(dim=1) == self.named
-        return total + decision_weight * (wrong_name + angle.mean()), kept
+        cross_entropy = nn.functional.cross_entropy(logits, self.predictions)
+        kept = logits.argmax(dim=1) == self.predictions
+        return total + decision_weight * (cross_entropy + angle.mean()), kept

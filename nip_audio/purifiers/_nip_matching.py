@@ -1,4 +1,7 @@
-"""Template, similarity and the nearest candidate: integers and their cosines, on the CPU."""
+"""Template, similarity and choice of a candidate in neuron-level inverse perturbation (NIP).
+
+All operations are on neuron indices and their cosines, and run on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,32 @@ from torch import Tensor
 
 
 def share_remaining(remaining: Tensor, *, neurons: int) -> Tensor:
-    """In which share of the items each neuron is a remaining one: (t, R) indices → (N,) float64."""
+    """Return the share of items in which each neuron is a remaining one.
+
+    Args:
+        remaining: (t, R) indices of the remaining neurons of t items.
+        neurons: Number of neurons N of the layer.
+
+    Returns:
+        (N,) float64 shares in [0, 1].
+    """
     counts = torch.bincount(remaining.flatten().long(), minlength=neurons)
     return counts.double() / len(remaining)
 
 
 def template_of(remaining: Tensor, *, neurons: int, quorum: float) -> Tensor:
-    """T: neurons that are remaining ones in a quorum of benign items (NIP, Eq. 3 for 1).
+    """Return the template T: neurons that remain in a quorum of benign items (NIP, Eq. 3).
+
+    A quorum of 1 is the paper's plain intersection.
 
     Args:
-        remaining: (t, R) indices.
-        neurons: N.
-        quorum: Share of the items, in (0, 1].
+        remaining: (t, R) indices of the remaining neurons of t items.
+        neurons: Number of neurons N of the layer.
+        quorum: Least share of the items in which a neuron must remain, in (0, 1].
 
     Returns:
-        (M ≤ R,) indices, ascending. Were there more than R, the most often remaining stay, since T'
-        has to be as long as an index vector; of equal ones those of lower index.
+        (M ≤ R,) indices, ascending. If more than R neurons reach the quorum, those that remain most
+        often are kept, since T' must be as long as an index vector; ties go to the lower index.
     """
     share = share_remaining(remaining, neurons=neurons)
     enough = int((share >= quorum - 1e-9).sum())  # a share is a rounded quotient
@@ -31,17 +44,17 @@ def template_of(remaining: Tensor, *, neurons: int, quorum: float) -> Tensor:
 
 
 def similarity(remaining: Tensor, template: Tensor) -> Tensor:
-    """δ: cosine of index vectors and the zero-padded template (NIP, Eq. 4); 0 for an empty one.
+    """Return δ, the cosine of index vectors and the zero-padded template (NIP, Eq. 4).
 
-    Indices count from 1: from 0 the first neuron would weigh nothing, and a template of it alone
-    would have no direction.
+    Indices are counted from 1: counted from 0, the first neuron would have no weight, and a
+    template of it alone would have no direction.
 
     Args:
-        remaining: (B, R) indices, by descending influence.
-        template: (M ≤ R,) indices, ascending.
+        remaining: (B, R) indices of the remaining neurons, by descending influence.
+        template: (M ≤ R,) indices of the template, ascending.
 
     Returns:
-        (B,) float64.
+        (B,) float64 cosines; 0 if the template is empty.
     """
     padded = torch.zeros(remaining.shape[1], dtype=torch.float64)
     padded[: len(template)] = template.double() + 1
@@ -55,18 +68,18 @@ def similarity(remaining: Tensor, template: Tensor) -> Tensor:
 
 
 def nearest(known: Tensor, asked: Tensor) -> Tensor:
-    """Index of the nearest known value to each asked one, of equally near ones the lowest.
+    """Return the index of the nearest known value for each query; ties go to the lowest index.
 
     Args:
-        known: (t ≥ 1,) in any order.
-        asked: (B,).
+        known: (t ≥ 1,) values in any order.
+        asked: (B,) queries.
 
     Returns:
         (B,) indices into ``known``.
     """
     values, origin = known.sort(stable=True)
     above = torch.searchsorted(values, asked).clamp_max(len(values) - 1)
-    # the first of equal values, which the stable sort has put there, is that of lowest index
+    # the sort is stable: the first of equal values has the lowest index
     below = torch.searchsorted(values, values[(above - 1).clamp_min(0)])
     to_above, to_below = (values[above] - asked).abs(), (asked - values[below]).abs()
     lower = torch.minimum(origin[above], origin[below])

@@ -1,4 +1,7 @@
-"""How NIP looks at a layer: the order of its neurons, and what drives the influential ones."""
+"""Order the neurons of a layer by influence, and compute the inverse perturbation of an input.
+
+Both are steps of NIP, neuron-level inverse perturbation (Chen et al., arXiv 2112.13060).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from nip_audio.errors import InputError
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and every module of it back into its own."""
+    """Put a model into evaluation mode, and restore the mode of every module on exit."""
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -35,56 +38,71 @@ class Neurons:
     """The neurons of one layer, in order of their influence (NIP, Algorithm 1).
 
     Args:
-        model: Whose.
+        model: Model that the layer belongs to.
         layer: Name of the tapped layer.
-        of: What their influence is on.
+        of: Output that the influence is measured on: a logit or a confidence.
     """
 
     def __init__(self, model: InstrumentedModel, layer: str, of: InfluenceOf) -> None:
-        """See the class."""
         self.model = model
         self.layer = layer
         self.of = of
         self._feeds_head: bool | None = None
 
     def influence(self, batch: Batch) -> Tensor:
-        """σ of each neuron: (B, N).
+        """Return the influence σ of each neuron (NIP, Eq. 2).
 
-        In closed form where the layer's output is what a linear head scores, else by automatic
-        differentiation; both give the same.
+        The closed form is used if the layer's output is exactly what a linear head scores, and
+        automatic differentiation otherwise; both give the same values.
 
         Args:
             batch: Model input.
+
+        Returns:
+            (B, N) influences.
         """
         head = self.model.head
         # a subclass may compute anything
         if type(head) is nn.Linear and self._feeds_head is not False:
             with torch.no_grad(), self.model.tap(self.layer) as tap:
                 embeddings = self.model.embed_input(batch)
-                # the same tensor, not equal values: nothing at all may lie in between
+                # compare identity, not values: no operation may lie between layer and head
                 self._feeds_head = embeddings is tap[self.layer]
                 if self._feeds_head:
                     return linear_influence(embeddings, head.weight, head.bias, of=self.of)
         return neuron_influence(self.model, batch, self.layer, of=self.of)
 
     def order(self, batch: Batch) -> Tensor:
-        """Indices of the neurons by descending influence, ties in order of index: (B, N), CPU."""
+        """Return the neurons by descending influence (NIP, Algorithm 1).
+
+        Args:
+            batch: Model input.
+
+        Returns:
+            (B, N) indices on the CPU; ties are in order of index.
+
+        Raises:
+            InputError: If an influence is not finite.
+        """
         with evaluating(self.model):
             influence = self.influence(self._as_the_model_takes_it(batch))
         if not bool(influence.isfinite().all()):
             raise InputError(
-                f"the influence of neurons of layer {self.layer!r} is not finite; look for NaN in "
-                "the input, or tap another layer"
+                f"the influence of neurons of layer {self.layer!r} is not finite, expected finite "
+                "numbers; check the input for NaN, or tap another layer"
             )
         return influence.argsort(dim=1, descending=True, stable=True).cpu()
 
     def gradient(self, batch: Batch, *, front: Tensor, tail: Tensor) -> Tensor:
-        """ρ = ∇_x (Σ_tail φ − Σ_front φ), not normalised (NIP, Eq. 5–6): (B, *S).
+        """Return ρ = ∇_x (Σ_tail φ − Σ_front φ), not normalised (NIP, Eq. 5–6).
 
         Args:
-            batch: Model input without padding.
-            front: (B, k1) neurons.
-            tail: (B, k2) neurons.
+            batch: Model input without padding, (B, *S).
+            front: (B, k1) indices of the front neurons.
+            tail: (B, k2) indices of the tail neurons.
+
+        Returns:
+            (B, *S) gradients.
 
         Raises:
             InputError: If the layer does not depend on the input, or the gradient is not finite.
@@ -97,16 +115,17 @@ class Neurons:
             loss = phi.gather(1, tail.to(phi.device)).sum()
             loss = loss - phi.gather(1, front.to(phi.device)).sum()
             found = None
-            if loss.requires_grad:  # items do not mix: the gradient of the sum is theirs
+            if loss.requires_grad:  # items are independent: the gradient of the sum serves each
                 (found,) = torch.autograd.grad(loss, x, allow_unused=True)
         if found is None:
             raise InputError(
-                f"the neurons of layer {self.layer!r} do not depend on the input; tap another layer"
+                f"the neurons of layer {self.layer!r} do not depend on the input, expected a "
+                "gradient; tap another layer"
             )
         if not bool(found.isfinite().all()):
             raise InputError(
-                f"the gradient of neurons of layer {self.layer!r} is not finite; look for NaN in "
-                "the input, or tap another layer"
+                f"the gradient of neurons of layer {self.layer!r} is not finite, expected finite "
+                "numbers; check the input for NaN, or tap another layer"
             )
         return found
 

@@ -1,4 +1,4 @@
-"""Windows over an axis or two, and the mirrored edges they need."""
+"""Sliding medians over one or two axes, and the mirrored edges that they need."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def mirrored(x: Tensor, before: int, after: int, *, axis: int) -> Tensor:
-    """Lengthen an axis by its mirror image, the edge values included (…, b, a | a, b, …).
+    """Extend an axis by its mirror image, the edge value included (…, b, a | a, b, …).
 
-    However short the axis is: the image of an image follows.
+    An axis that is shorter than the extension is mirrored repeatedly.
     """
     size = x.shape[axis]
     position = torch.arange(-before, size + after, device=x.device) % (2 * size)
@@ -19,8 +19,8 @@ def mirrored(x: Tensor, before: int, after: int, *, axis: int) -> Tensor:
 def median(x: Tensor, kernel: int, *, axes: int) -> Tensor:
     """Median over windows of ``kernel`` positions along each of the last axes, edges mirrored.
 
-    For an even number of values it is the higher of the two middle ones; an even window has one
-    position more before than after its centre. Both as in SciPy's ``median_filter``.
+    For an even number of values the median is the higher of the two middle ones; an even window
+    has one position more before its centre than after it. Both follow SciPy's ``median_filter``.
     """
     windows = x
     for axis in range(-axes, 0):

@@ -1,4 +1,4 @@
-"""The anti-adversary layer: make the model surer before it decides."""
+"""The anti-adversary layer: raise the model's confidence in its prediction before it decides."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ __all__ = ["AntiAdversary"]
 class AntiAdversary(Purifier):
     """Step against the gradient of the predicted class's loss (Alfarra et al., AAAI 2022).
 
-    γ ← γ − step · sign(∇_γ CE(f(x + γ), argmax f(x))), some times from γ = 0: the model becomes
-    surer of its answer, and an attacker who needs many queries or gradients gets worse ones. The
-    answer to an example that is adversarial already is confirmed like any other.
+    γ ← γ − step · sign(∇_γ CE(f(x + γ), argmax f(x))), repeated from γ = 0. The model becomes more
+    confident of its prediction, and an attacker who relies on many queries or on gradients gets
+    less informative ones. The prediction for an input that is already adversarial is confirmed like
+    any other.
 
-    The sign has no gradient, so that of the whole, x + γ(x), is exactly the identity's where
-    nothing is clipped: an attacker who follows it does what BPDA would.
+    The sign has no gradient, so the gradient of x + γ(x) is exactly that of the identity wherever
+    nothing is clipped: an attacker who follows it does the same as with backward pass
+    differentiable approximation (BPDA).
 
-    Deviation: the result is clipped to the bounds, which the authors' code does not do; the default
-    step is 4/255, where their example on CIFAR-10 takes two of 0.15.
+    Deviation: the result is clipped to the bounds, which the authors' code does not do. The default
+    step is 4/255; the authors' CIFAR-10 example takes two steps of 0.15.
 
     Args:
-        model: Whose answer is made surer, with a head; its head need not be the defended one's.
-            Nothing in it changes.
-        steps: Steps.
-        step: Length of one, in units of the model's input.
+        model: Model with a head whose confidence is raised; the head may differ from that of the
+            defended model. The model is not modified.
+        steps: Number of steps.
+        step: Length of one step, in units of the model's input.
         bounds: Range the result is clipped to.
 
     Raises:
-        InputError: If the model only embeds, or for senseless settings.
+        InputError: If the model has no head, or a setting is out of range.
     """
 
     level: ClassVar[Level] = "input"
@@ -53,13 +55,12 @@ class AntiAdversary(Purifier):
         step: float = 4 / 255,
         bounds: Bounds,
     ) -> None:
-        """See the class."""
         check_whole("steps", steps, 1, 100, usual=2)
         check_number("step", step, 1e-6, 0.5, usual=round(4 / 255, 4))
         if model.head is None:
             raise InputError(
-                "this model only embeds, expected one that names classes; enrol speakers and use "
-                "with_head(CosineHead(voices))"
+                "this model only embeds, expected one that predicts classes; enrol speakers and "
+                "use with_head(CosineHead(voices))"
             )
         self.model = model
         self.steps = steps
@@ -68,11 +69,11 @@ class AntiAdversary(Purifier):
 
     @property
     def name(self) -> str:
-        """Name with the steps."""
+        """Name with the number and length of steps."""
         return f"anti-adversary {self.steps}×{self.step:.3g}"
 
     def settings(self) -> dict[str, Any]:
-        """Return the steps."""
+        """Return the number and length of steps."""
         return {"name": "anti-adversary", "steps": self.steps, "step": self.step}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:

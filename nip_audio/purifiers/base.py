@@ -1,4 +1,7 @@
-"""What every defence says of itself, and the purifier: it sees an input and nothing else."""
+"""Base classes of defences and purifiers.
+
+A purifier receives inputs only, never a label or a clean original.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from nip_audio.core.adapter import Batch
 __all__ = ["Defence", "Level", "Purifier"]
 
 Level = Literal["raw", "input"]
-"""Whether it works on raw input (a waveform), or on the model's own (a spectrogram)."""
+"""Where a purifier works: on raw input (a waveform), or on model input (a spectrogram)."""
 
 
 class Defence(ABC):
-    """What stands between an attacker and a model's answer; no defence is ever given a label.
+    """A defence of a model against adversarial inputs; no defence is ever given a label.
 
     Attributes:
-        version: Raised when the same settings give another result; evaluations that kept what the
-            old one made then ask again.
+        version: Version of the method. Raise it when the same settings give another result, so that
+            evaluations do not reuse what they have cached.
     """
 
     version: ClassVar[int] = 1
@@ -28,31 +31,32 @@ class Defence(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Short name with the settings that matter, for tables."""
+        """Short name for tables, with the settings that matter."""
 
     @property
     def seen(self) -> frozenset[str]:
-        """``Audio.content_sha256`` of everything it was fitted on."""
+        """Content hashes (``Audio.content_sha256``) of everything the defence was fitted on."""
         return frozenset()
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return everything the result depends on, as plain JSON values."""
+        """Return all settings that the result depends on, as plain JSON values."""
 
 
 class Purifier(Defence):
-    """Changes inputs so that what an attacker did to them no longer works.
+    """A defence that changes inputs so that adversarial perturbations lose their effect.
 
-    ``purify`` is given inputs and a source of randomness: no label and no clean original, so that a
-    purifier cannot be an oracle, whoever writes it.
+    ``purify`` receives inputs and a source of randomness, but no label and no clean original, so
+    that no purifier can be an oracle.
 
     Attributes:
-        level: Where it works.
-        differentiable: Whether gradients flow through ``purify``; where not, whoever attacks end to
-            end takes it for the identity in the backward pass (BPDA, Athalye et al. 2018).
-        random: Whether two calls may differ.
-        before: Of one that works on the model's input: what is done to raw input first, e.g. noise
-            that it was trained behind.
+        level: Where the purifier works: on raw input or on model input.
+        differentiable: Whether gradients flow through ``purify``. If not, an end-to-end attacker
+            treats it as the identity in the backward pass (backward pass differentiable
+            approximation, BPDA; Athalye et al. 2018).
+        random: Whether two calls may give different results.
+        before: Purifier of raw input that is applied first by a purifier of model input, e.g. the
+            noise that it was trained with; None if there is none.
     """
 
     level: ClassVar[Level]
@@ -62,7 +66,7 @@ class Purifier(Defence):
 
     @property
     def works_on_raw(self) -> bool:
-        """Whether raw input is changed, so that whoever attacks behind it goes round."""
+        """Whether raw input is changed, so that an attack on model input would bypass it."""
         return self.level == "raw" or self.before is not None
 
     @abstractmethod
@@ -70,6 +74,6 @@ class Purifier(Defence):
         """Return inputs of the same shape, within their bounds; padding stays zero.
 
         Args:
-            batch: Values of ``level``.
+            batch: Raw input or model input, as ``level`` says, (B, *S).
             generator: Source of randomness, on the CPU.
         """

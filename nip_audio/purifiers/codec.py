@@ -1,4 +1,4 @@
-"""Lossy codecs: what they leave out as inaudible may be what an attacker put in."""
+"""Lossy codecs as purifiers: they drop inaudible detail, which may include a perturbation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CodecName = Literal["mp3", "vorbis", "opus"]
 
 @dataclass(frozen=True)
 class _Format:
-    """How libsndfile calls a codec, and which rates it takes; None: any."""
+    """libsndfile's names for a codec, and the sample rates it accepts; None means any."""
 
     container: str
     subtype: str
@@ -56,18 +56,18 @@ def through_codec(
     sample_rate_hz: int,
     compression_level: float | None = None,
 ) -> NDArray[np.float32]:
-    """Encode and decode in memory.
+    """Encode and decode a waveform in memory.
 
-    libsndfile takes the delay of encoder and decoder out by itself, and keeps the length.
+    libsndfile compensates the delay of encoder and decoder and keeps the length.
 
     Args:
-        samples: (N,) in [-1, 1].
-        codec: One of ``CODECS``.
-        sample_rate_hz: Their rate.
-        compression_level: 0 (best quality) to 1 (smallest); None is libsndfile's own.
+        samples: (N,) samples in [-1, 1].
+        codec: Name of the codec, one of ``CODECS``.
+        sample_rate_hz: Sample rate of the waveform.
+        compression_level: 0 (best quality) to 1 (smallest file); None is libsndfile's default.
 
     Returns:
-        (N,), possibly a little beyond [-1, 1].
+        (N,) samples, possibly slightly outside [-1, 1].
     """
     kind = CODECS[codec]
     file = io.BytesIO()
@@ -80,7 +80,7 @@ def through_codec(
         format=kind.container,
         compression_level=compression_level,
     ) as sound:
-        # libsndfile puts what Vorbis encodes at once on the stack: two minutes overflow it
+        # libsndfile keeps one write to Vorbis on the stack: two minutes at once overflow it
         for start in range(0, len(samples), sample_rate_hz):
             sound.write(samples[start : start + sample_rate_hz])
     file.seek(0)
@@ -95,10 +95,13 @@ class Codec(Purifier):
     """Encode and decode with a lossy codec (MP3 compression: Das et al. 2018).
 
     Args:
-        codec: ``mp3`` (LAME, variable bit rate), ``vorbis`` or ``opus``.
-        compression_level: 0 (best quality) to 0.99 (smallest).
-        sample_rate_hz: Rate of the waveforms.
-        bounds: Range the result is clipped to: a waveform's full scale.
+        codec: Name of the codec: ``mp3`` (LAME, variable bit rate), ``vorbis`` or ``opus``.
+        compression_level: 0 (best quality) to 0.99 (smallest file).
+        sample_rate_hz: Sample rate of the waveforms.
+        bounds: Range the result is clipped to; must be full scale, (-1, 1).
+
+    Raises:
+        InputError: If a setting is out of range, or the codec does not accept the sample rate.
     """
 
     level: ClassVar[Level] = "raw"
@@ -113,9 +116,8 @@ class Codec(Purifier):
         sample_rate_hz: int = 16000,
         bounds: Bounds,
     ) -> None:
-        """See the class."""
         if codec not in CODECS:
-            raise InputError(f"codec is {codec!r}, expected {', '.join(CODECS)}")
+            raise InputError(f"codec is {codec!r}, expected one of {', '.join(CODECS)}")
         # at 1 the library's MP3 encoder fails
         check_number("compression_level", compression_level, 0, 0.99, usual=0.5)
         check_whole("sample_rate_hz", sample_rate_hz, 1000, 192000, usual=16000)
@@ -123,7 +125,7 @@ class Codec(Purifier):
         if rates is not None and sample_rate_hz not in rates:
             raise InputError(
                 f"sample rate is {sample_rate_hz} Hz, {codec} expects one of "
-                f"{', '.join(map(str, rates))}; use vorbis, which takes any"
+                f"{', '.join(map(str, rates))}; use vorbis, which accepts any rate"
             )
         check_full_scale(bounds)
         self.codec: CodecName = codec
@@ -133,12 +135,12 @@ class Codec(Purifier):
 
     @property
     def name(self) -> str:
-        """Name with the compression."""
+        """Name with the compression level."""
         title = {"mp3": "MP3", "vorbis": "Vorbis", "opus": "Opus"}[self.codec]
         return f"{title} {self.compression_level:g}"
 
     def settings(self) -> dict[str, Any]:
-        """Return codec, compression and rate."""
+        """Return the codec, the compression level and the sample rate."""
         return {
             "name": self.codec,
             "compression_level": self.compression_level,
@@ -149,7 +151,7 @@ class Codec(Purifier):
         """Encode and decode, item by item.
 
         Raises:
-            InputError: If the input is not (B, N).
+            InputError: If the input is not of shape (B, N).
         """
         check_waveforms(batch)
         return each_item(batch, self._coded)

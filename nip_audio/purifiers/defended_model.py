@@ -1,4 +1,4 @@
-"""A model and what stands before its network as one model: what an adaptive attacker attacks."""
+"""A model and its defence combined into one model, which is what an adaptive attacker attacks."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from nip_audio.core.model import InstrumentedModel, OutputKind
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Defence, Purifier
 
-__all__ = ["AroundModel", "DefendedModel"]
+__all__ = ["ModelWithDefence", "DefendedModel"]
 
 D = TypeVar("D", bound=Defence)
 
 
-class AroundModel(InstrumentedModel, Generic[D]):
-    """A model with a defence of some kind, which goes with it to another head or level.
+class ModelWithDefence(InstrumentedModel, Generic[D]):
+    """A model with a defence, which is kept when the head or the input level is changed.
 
     Args:
-        model: What is defended; its parts are shared, not copied.
-        defence: Its defence.
-        generator: Source of the defence's randomness. Attacker and evaluation must have different
-            ones: nobody knows the defender's draws.
+        model: Model to defend; its parts are shared, not copied.
+        defence: Defence of the model.
+        generator: Source of the defence's randomness. Attacker and evaluation must use different
+            generators: no attacker knows the defender's draws.
     """
 
     def __init__(self, model: InstrumentedModel, defence: D, *, generator: torch.Generator) -> None:
-        """See the class."""
         super().__init__(model.network, **model.parts())
         self.model = model
         self.defence = defence
@@ -47,22 +46,23 @@ class AroundModel(InstrumentedModel, Generic[D]):
         output_kind: OutputKind = "cosine",
         scale: float | None = None,
     ) -> Self:
-        """Return the same defence of the model with another head."""
+        """Return the same model and defence with another head."""
         model = self.model.with_head(head, labels=labels, output_kind=output_kind, scale=scale)
         return type(self)(model, self.defence, generator=self.generator)
 
     def without_front_end(self) -> Self:
-        """Return the defended model behind the front end."""
+        """Return the defended model without its front end, taking model input."""
         model = self.model.without_front_end()
         return type(self)(model, self.defence, generator=self.generator)
 
 
-class DefendedModel(AroundModel[Purifier]):
+class DefendedModel(ModelWithDefence[Purifier]):
     """A model whose input is purified first; differentiable end to end.
 
-    Every attack runs against it unchanged. Where the purifier has no gradient, the backward pass
-    takes it for the identity (BPDA, Athalye et al. 2018); where it is random, every call draws
-    anew, so an attacker who averages over calls does EOT. Arguments are those of ``AroundModel``.
+    Every attack runs against it unchanged. If the purifier has no gradient, the backward pass
+    treats it as the identity (backward pass differentiable approximation, BPDA; Athalye et al.
+    2018). If it is random, every call draws anew, so that averaging over calls is expectation over
+    transformation (EOT). The arguments are those of ``ModelWithDefence``.
     """
 
     def to_input(self, batch: Batch) -> Batch:
@@ -74,16 +74,16 @@ class DefendedModel(AroundModel[Purifier]):
         return self._purify(self.defence, self.model.to_input(batch))
 
     def without_front_end(self) -> Self:
-        """Return the defended model behind the front end.
+        """Return the defended model without its front end, taking model input.
 
         Raises:
-            InputError: If the purifier, or what it was made to stand behind, works before it:
-                nothing, or another defence, would be left.
+            InputError: If the purifier, or the one it applies first, works on raw input: the
+                result would have no defence, or a different one.
         """
         if self.defence.works_on_raw and self.front_end is not None:
             raise InputError(
-                f"{self.defence.name} works on raw input, which whoever attacks at level 'input' "
-                "goes round; attack at level 'raw'"
+                f"{self.defence.name} works on raw input, which an attack at level 'input' "
+                "bypasses; attack at level 'raw'"
             )
         return super().without_front_end()
 
@@ -92,12 +92,12 @@ class DefendedModel(AroundModel[Purifier]):
             return purifier.purify(batch, generator=self.generator)
         with torch.no_grad():
             purified: Tensor = purifier.purify(batch, generator=self.generator).x
-        x: Tensor = _StraightThrough.apply(batch.x, purified)  # type: ignore[no-untyped-call]
+        x: Tensor = _StraightThrough.apply(batch.x, purified)
         return batch.with_x(x)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The purified values forward, the identity backward."""
+    """Pass the purified values forward, and the gradient backward unchanged."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor, purified: Tensor) -> Tensor:

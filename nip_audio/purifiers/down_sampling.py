@@ -1,4 +1,4 @@
-"""Down-sampling: fewer samples a second, and back."""
+"""Down-sampling (DS): resample to a lower rate and back."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ from nip_audio.purifiers.base import Level, Purifier
 
 __all__ = ["DownSampling"]
 
-_MOST_PHASES = 1000  # the filter bank of two rates without a large common divisor fills the memory
-_ZERO_CROSSINGS = 16  # of the filter on either side; TorchAudio's 6 leave a wide transition band
+_MOST_PHASES = 1000  # two rates without a large common divisor need a filter bank of many GB
+_ZERO_CROSSINGS = 16  # on either side of the filter; TorchAudio's 6 leave a wide transition band
 
 
 class DownSampling(Purifier):
-    """Resample to a lower rate and back (DS): what lies above half that rate is gone.
+    """Resample to a lower rate and back, which removes all frequencies above half that rate.
 
-    Used against attacks on speech by Yang et al. (2018) and as DS in the tables of NIP.
+    Used against attacks on speech by Yang et al. (2018), and as DS in the tables of the paper on
+    neuron-level inverse perturbation (NIP).
 
     Args:
-        rate_hz: The lower rate.
-        sample_rate_hz: Rate of the waveforms.
+        rate_hz: Lower sample rate.
+        sample_rate_hz: Sample rate of the waveforms.
         bounds: Range the result is clipped to.
+
+    Raises:
+        InputError: If a rate is out of range, or the two have no large common divisor.
     """
 
     level: ClassVar[Level] = "raw"
@@ -37,13 +41,12 @@ class DownSampling(Purifier):
     random: ClassVar[bool] = False
 
     def __init__(self, *, rate_hz: int = 8000, sample_rate_hz: int = 16000, bounds: Bounds) -> None:
-        """See the class."""
         check_whole("sample_rate_hz", sample_rate_hz, 1000, 384000, usual=16000)
         check_whole("rate_hz", rate_hz, 500, sample_rate_hz - 1, usual=sample_rate_hz // 2)
         if sample_rate_hz // math.gcd(rate_hz, sample_rate_hz) > _MOST_PHASES:
             raise InputError(
-                f"rate_hz is {rate_hz}, expected one with a large common divisor with "
-                f"{sample_rate_hz}; take a multiple of 100, e.g. {sample_rate_hz // 2}"
+                f"rate_hz is {rate_hz}, expected a rate that has a large common divisor with "
+                f"{sample_rate_hz}; use a multiple of 100, e.g. {sample_rate_hz // 2}"
             )
         self.rate_hz = rate_hz
         self.sample_rate_hz = sample_rate_hz
@@ -55,7 +58,7 @@ class DownSampling(Purifier):
         return f"down-sampling {self.rate_hz} Hz"
 
     def settings(self) -> dict[str, Any]:
-        """Return both rates."""
+        """Return both sample rates."""
         return {
             "name": "down-sampling",
             "rate_hz": self.rate_hz,
@@ -63,7 +66,7 @@ class DownSampling(Purifier):
         }
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Resample there and back."""
+        """Resample to the lower rate and back."""
         return each_item(batch, self._resampled)
 
     def _resampled(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Feature distillation: JPEG's quantisation, with a table made against attacks."""
+"""Feature distillation (FD): quantisation as in JPEG, with a table designed against attacks."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from nip_audio.purifiers.base import Level, Purifier
 __all__ = ["FeatureDistillation"]
 
 _BLOCK = 8
-_SENSITIVE = 4  # rows and columns of a block's low frequencies, which accuracy rests on
+_SENSITIVE = 4  # rows and columns of a block's low frequencies, which accuracy depends on
 
 
 class FeatureDistillation(Purifier):
     """Round the cosine transform of 8 × 8 blocks more coarsely (FD; Liu et al., CVPR 2019).
 
-    One step for the 4 × 4 lowest frequencies of a block, which accuracy is sensitive to, and a
-    larger one for the others, where attacks have more of their energy than the input has. The
-    defaults are those of the authors' published code, which like this one compresses once.
+    The 4 × 4 lowest frequencies of a block, to which accuracy is sensitive, are rounded with one
+    step; the others, which hold a larger share of an attack's energy than of the input's, with a
+    larger one. The defaults are those of the authors' published code, which also compresses once.
 
-    Deviation: items are mirrored up to whole blocks; the code takes sizes divisible by 8 only.
+    Deviation: items are mirrored up to whole blocks; the authors' code accepts only sizes divisible
+    by 8.
 
     Args:
-        fine_step: For the low frequencies, in 1/255 of the range.
-        coarse_step: For the others.
-        bounds: Range of values.
+        fine_step: Quantisation step of the low frequencies, in 1/255 of the range.
+        coarse_step: Quantisation step of the other frequencies, in 1/255 of the range.
+        bounds: Range of the input, which the result is clipped to.
+
+    Raises:
+        InputError: If a step is out of range, or ``fine_step`` exceeds ``coarse_step``.
     """
 
     level: ClassVar[Level] = "input"
@@ -41,13 +45,12 @@ class FeatureDistillation(Purifier):
     random: ClassVar[bool] = False
 
     def __init__(self, *, fine_step: int = 25, coarse_step: int = 30, bounds: Bounds) -> None:
-        """See the class."""
         check_whole("fine_step", fine_step, 1, 255, usual=25)
         check_whole("coarse_step", coarse_step, 1, 255, usual=30)
         if fine_step > coarse_step:
             raise InputError(
                 f"fine_step is {fine_step}, expected at most coarse_step = {coarse_step}; "
-                "exchange them"
+                "swap the two"
             )
         self.fine_step = fine_step
         self.coarse_step = coarse_step
@@ -55,11 +58,11 @@ class FeatureDistillation(Purifier):
 
     @property
     def name(self) -> str:
-        """Name with the steps."""
+        """Name with both quantisation steps."""
         return f"distillation {self.fine_step}/{self.coarse_step}"
 
     def settings(self) -> dict[str, Any]:
-        """Return the steps."""
+        """Return both quantisation steps."""
         return {
             "name": "feature-distillation",
             "fine_step": self.fine_step,
@@ -67,7 +70,7 @@ class FeatureDistillation(Purifier):
         }
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Round in the frequency domain."""
+        """Quantise every block in the frequency domain."""
         return each_item(batch, self._distilled)
 
     def _distilled(self, x: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ class FeatureDistillation(Purifier):
 
 
 def _cosines(like: Tensor) -> Tensor:
-    """Return the orthonormal cosine transform of a block's axis, (8, 8)."""
+    """Return the orthonormal cosine transform of one axis of a block, (8, 8)."""
     index = torch.arange(_BLOCK, dtype=torch.float64)
     basis = torch.cos(math.pi / _BLOCK * (index + 0.5)[None] * index[:, None])
     basis *= math.sqrt(2 / _BLOCK)

@@ -1,4 +1,4 @@
-"""Gated purification: a detector decides whether an input is touched at all."""
+"""Gated purification: only inputs that a detector flags are purified."""
 
 from __future__ import annotations
 
@@ -10,61 +10,60 @@ from torch import Tensor
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Defence, Purifier
-from nip_audio.purifiers.defended_model import AroundModel, DefendedModel
+from nip_audio.purifiers.defended_model import DefendedModel, ModelWithDefence
 
 __all__ = ["Gate", "GatedModel", "GatedPurifier"]
 
 
 class Gate(Protocol):
-    """What tells suspicious inputs from others; it is given no label and no clean original."""
+    """A detector that flags suspicious inputs; it is given no label and no clean original."""
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """Name shown in tables."""
         ...
 
     @property
     def seen(self) -> frozenset[str]:
-        """``Audio.content_sha256`` of everything it was fitted on."""
+        """Content hashes (``Audio.content_sha256``) of everything the gate was fitted on."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that its answers depend on, as plain JSON values."""
+        """Return all settings that the flags depend on, as plain JSON values."""
         ...
 
     def flags(self, raw: Batch) -> Tensor:
-        """Tell which raw items are suspicious: (B,) bool. Equal items get equal answers."""
+        """Return which raw items are suspicious, (B,) bool; equal items get equal results."""
         ...
 
 
 class GatedPurifier(Defence):
-    """A purifier that is asked about flagged inputs alone; all others pass, bit for bit.
+    """A purifier that is applied to flagged inputs only; all others pass bit for bit.
 
-    The price in benign accuracy is so the purifier's times the gate's rate of false positives. An
-    attack that the gate does not see is not undone either.
+    The loss of benign accuracy is that of the purifier times the gate's false-positive rate. An
+    attack that the gate misses is not purified.
 
     Args:
-        purifier: Of either level.
-        gate: Looks at raw input.
+        purifier: Purifier of either level.
+        gate: Detector that decides on raw input.
     """
 
     def __init__(self, purifier: Purifier, gate: Gate) -> None:
-        """See the class."""
         self.purifier = purifier
         self.gate = gate
 
     @property
     def name(self) -> str:
-        """Purifier and gate."""
+        """Names of the purifier and the gate."""
         return f"{self.purifier.name}, gated by {self.gate.name}"
 
     @property
     def seen(self) -> frozenset[str]:
-        """What either of them was fitted on."""
+        """Content hashes of everything the purifier or the gate was fitted on."""
         return self.purifier.seen | self.gate.seen
 
     def settings(self) -> dict[str, Any]:
-        """Return those of both."""
+        """Return the settings of the purifier and the gate."""
         return {
             "name": "gated",
             "purifier": self.purifier.settings(),
@@ -72,15 +71,15 @@ class GatedPurifier(Defence):
         }
 
 
-class GatedModel(AroundModel[GatedPurifier]):
-    """A model behind a gated purifier; arguments are those of ``AroundModel``.
+class GatedModel(ModelWithDefence[GatedPurifier]):
+    """A model behind a gated purifier; the arguments are those of ``ModelWithDefence``.
 
-    The gate's decision has no gradient: who attacks end to end sees the purifier where the gate is
-    shut, and nothing where it is open.
+    The gate's decision has no gradient: an end-to-end attacker gets the gradient of the purifier
+    for flagged inputs, and that of the undefended model for all others.
     """
 
     def to_input(self, batch: Batch) -> Batch:
-        """Turn raw input into model input, purified where the gate is shut."""
+        """Turn raw input into model input, and purify the flagged items."""
         plain = self.model.to_input(batch)
         with torch.no_grad():
             flagged = self.defence.gate.flags(batch)
@@ -92,14 +91,14 @@ class GatedModel(AroundModel[GatedPurifier]):
         return plain.with_x(torch.where(shut, purified.x, plain.x))
 
     def without_front_end(self) -> GatedModel:
-        """Refuse: the gate looks at raw input.
+        """Return the defended model without its front end, which only works if it has none.
 
         Raises:
-            InputError: Always, if there is a front end.
+            InputError: If there is a front end: the gate needs the raw input.
         """
         if self.front_end is not None:
             raise InputError(
-                f"{self.defence.name} looks at raw input, which whoever attacks at level 'input' "
-                "goes round; attack at level 'raw'"
+                f"{self.defence.name} decides on raw input, which an attack at level 'input' "
+                "bypasses; attack at level 'raw'"
             )
         return super().without_front_end()

@@ -1,4 +1,8 @@
-"""Train a guided purifier: attack one's own model, and bring its neurons back."""
+"""Train a guided purifier: attack one's own model, and learn to restore its neuron outputs.
+
+Guided NIP is a trained form of neuron-level inverse perturbation (NIP, Chen et al., arXiv
+2112.13060).
+"""
 
 from __future__ import annotations
 
@@ -16,56 +20,60 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import InputError, ResumeError
-from nip_audio.purifiers._lessons import Lessons, Truth
+from nip_audio.purifiers._lessons import CleanResponse, TrainingExamples
 from nip_audio.purifiers.defended_model import DefendedModel
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
-from nip_audio.purifiers.training_attacks import FAMILIES, Victim, attack_once
+from nip_audio.purifiers.training_attacks import FAMILIES, ModelUnderAttack, attack_once
 
 __all__ = ["Draw", "GuidedSettings", "Progress", "train_guided"]
 
 Draw = Callable[[torch.Generator], Batch]
-"""Returns a batch of benign raw items, chosen by the generator; every batch has the same shape."""
+"""Function that returns a batch of benign raw items drawn by a generator, always of one shape."""
 
 Progress = Callable[[int, float, float], None]
-"""Called with the step, its loss, and the share of its items that are named as unattacked."""
+"""Function called with the step, its loss, and the share of items that keep their prediction."""
 
 _KIND = "guided training"
 _RAW, _INPUT = "raw", "input"
-_QUANTUM = 2.0**-15  # a step of 16-bit audio: what is attacked is a file
-_KEEP = 20  # steps, at least, from one checkpoint to the next
-_AT_ONCE = 4  # batches that are attacked at once, where examples serve more than one step
+_QUANTUM = 2.0**-15  # step of 16-bit audio: attacked waveforms are rounded as in a file
+_KEEP = 20  # least number of steps between two checkpoints
+_AT_ONCE = 4  # number of batches attacked together if examples are used in more than one step
 
 
 @dataclass(frozen=True)
 class GuidedSettings:
-    """How a guided purifier is trained.
+    """Settings of the training of a guided purifier.
 
     Attributes:
-        steps: Batches.
-        reuse: How many of them an attacked example is part of, on average. The batches of 1 are
-            attacked as they come; otherwise some are attacked at once, and dealt anew.
-        lr: Largest learning rate of AdamW; it rises over a twentieth of the steps and falls to 0 by
-            a cosine.
-        width: Of the network.
-        benign_share: Of each batch that is not attacked.
-        raw_share: Of the steps in which the waveform is attacked, rather than the spectrogram.
-        eps_raw: Weakest and strongest L∞ attack on raw input; drawn log-uniformly.
-        eps_input: Likewise on the model's input.
-        families: Kinds of attacks, of ``FAMILIES``; one named twice is drawn twice as often.
-        adaptive_share: Of the attacked steps in which the attacker goes through the purifier; ε
-            then grows over the first half of the steps.
-        noise: Standard deviation of white noise before the network, in units of the model's input.
-        snr_db: Ratio of raw input to white noise in it; None is no noise. Whoever attacks the
-            model's input goes round it, so that ``raw_share`` must be 1.
-        influence_weight: How much more an influential neuron counts than one without influence.
-        decision_weight: Of the cross-entropy against the model's own unattacked decision, or of the
-            angle between embeddings where there is none.
-        input_weight: Of the mean squared difference from the unattacked input.
-        seed: Of everything random.
+        steps: Number of training steps, one batch each.
+        reuse: Number of steps that use an attacked example, on average. With 1, every batch is
+            attacked when its step comes; otherwise a few batches are attacked together, and
+            their examples are shuffled anew for every reuse.
+        lr: Peak learning rate of AdamW; it rises over the first twentieth of the steps and falls
+            to 0 along a cosine.
+        width: Channels of the network at half resolution.
+        benign_share: Share of each batch that is not attacked.
+        raw_share: Share of the steps that attack the waveform rather than the spectrogram.
+        eps_raw: Weakest and strongest L∞ attack on raw input; ε is drawn log-uniformly.
+        eps_input: Weakest and strongest L∞ attack on model input; ε is drawn log-uniformly.
+        families: Families of attacks, from ``FAMILIES``; one listed twice is drawn twice as often.
+        adaptive_share: Share of the attacked steps whose attack goes through the purifier; ε then
+            grows over the first half of the training.
+        noise: Standard deviation of white noise added before the network, in units of the model's
+            input.
+        snr_db: Signal-to-noise ratio of white noise added to raw input; None adds none. An attack
+            on model input would bypass this noise, so ``raw_share`` must then be 1.
+        influence_weight: Extra weight of a neuron of average influence (NIP, Eq. 2) over a neuron
+            without influence.
+        decision_weight: Weight of the decision in the loss: of the cosine distance between
+            embeddings and, if the model has a head, of the cross-entropy against its prediction
+            for the clean input.
+        input_weight: Weight of the mean squared difference from the clean input.
+        seed: Seed of all random draws of the training.
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is out of range.
     """
 
     steps: int = 900
@@ -86,36 +94,41 @@ class GuidedSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         unknown = [name for name in self.families if name not in FAMILIES]
         if unknown or not self.families:
-            raise InputError(f"families are {self.families}, expected some of {tuple(FAMILIES)}")
+            raise InputError(
+                f"families are {self.families}, expected at least one of {tuple(FAMILIES)} and no "
+                "others"
+            )
         shares = (self.benign_share, self.raw_share, self.adaptive_share)
         if not all(0 <= share <= 1 for share in shares) or self.benign_share == 1:
             raise InputError(
                 f"benign_share, raw_share and adaptive_share are {shares}, expected 0 to 1, and "
-                "not everything benign"
+                "benign_share below 1, so that something is attacked"
             )
         if self.steps < 1 or self.reuse < 1 or not self.lr > 0:
             raise InputError(
-                f"steps is {self.steps}, reuse {self.reuse} and lr {self.lr}, expected ≥ 1, ≥ 1 "
-                "and > 0"
+                f"steps is {self.steps}, reuse is {self.reuse} and lr is {self.lr}, expected ≥ 1, "
+                "≥ 1 and > 0"
             )
         if not 0 <= self.noise <= 0.5:
-            raise InputError(f"noise is {self.noise}, expected 0 to 0.5 in units of the input")
+            raise InputError(
+                f"noise is {self.noise}, expected 0 to 0.5 in units of the model's input"
+            )
         if self.snr_db is not None and self.raw_share != 1:
             raise InputError(
-                f"raw_share is {self.raw_share} with noise in raw input, expected 1: whoever "
-                "attacks behind the noise goes round it"
+                f"raw_share is {self.raw_share} with noise in raw input, expected 1: an attack "
+                "on model input would bypass the noise; set raw_share to 1 or snr_db to None"
             )
         for low, high in (self.eps_raw, self.eps_input):
             if not 0 < low <= high <= 0.5:
                 raise InputError(
-                    f"strengths are {(low, high)}, expected 0 < weakest ≤ strongest ≤ 0.5"
+                    f"attack strengths are {(low, high)}, expected 0 < weakest ≤ strongest ≤ 0.5"
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return the settings as plain JSON values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
@@ -134,30 +147,36 @@ def train_guided(
 ) -> GuidedNip:
     """Train a purifier for one model on benign items without labels.
 
-    Every batch is attacked by one of the families, through model or, where adaptive, purifier and
-    model; a share of what is attacked is left benign. The network is to bring the neurons' outputs
-    φ of all ``layers`` back to those of the unattacked input, the influential ones most (NIP,
-    Eq. 2), and the decision.
+    Every batch is attacked by one of the families, through the model or, in adaptive steps, through
+    purifier and model; a share of its items is left benign. The network learns to restore the
+    decision and the neuron outputs φ (NIP, Eq. 1) of all ``layers`` to those of the clean input.
+    Neurons of high influence (NIP, Eq. 2) have the largest weight.
 
     Args:
-        model: Frozen, in evaluation mode; nothing in it changes.
+        model: Frozen model in evaluation mode; it is not modified.
         draw: Source of benign raw batches.
-        settings: How.
-        layers: Whose neurons are looked at.
-        model_id: Identity of the model, for the checkpoint.
-        channels: Of the model's input; 1 where it has no axis for them.
-        seen: Content hashes of what ``draw`` draws from.
-        start: Purifier of the same model to go on from, e.g. to make one adaptive that already
-            knows what speech looks like; None starts from nothing.
-        checkpoint: File by which an interrupted training goes on where it was.
-        progress: Called after each step.
+        settings: Settings of the training.
+        layers: Names of the layers whose neurons are restored.
+        model_id: Identity of the model, which the checkpoint is bound to.
+        channels: Number of channels of the model's input; 1 if it has no channel axis.
+        seen: Content hashes of the items that ``draw`` draws from.
+        start: Purifier of the same model to continue from, e.g. to continue a plain training with
+            adaptive attacks; None starts from an untrained network.
+        checkpoint: File from which an interrupted training is resumed; None writes none.
+        progress: Function called after each step.
+
+    Returns:
+        The trained purifier, frozen and in evaluation mode.
 
     Raises:
-        InputError: If the model has no front end to work behind, or no layers are given.
-        ResumeError: If the checkpoint is of another training.
+        InputError: If no layers are given, the decision does not depend on one of them, ``start``
+            is of another size, or the loss is not finite.
+        ResumeError: If the checkpoint belongs to another training.
     """
     if not layers:
-        raise InputError("no layers were given, expected some, e.g. the model's default taps")
+        raise InputError(
+            "no layers were given, expected at least one name; pass e.g. the model's default taps"
+        )
     run = _Training.begin(model, settings, tuple(layers), frozenset(seen), start, channels=channels)
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint, model_id)
@@ -174,15 +193,15 @@ def train_guided(
 
 @dataclass
 class _Training:
-    """A training under way.
+    """State of a training in progress.
 
     Attributes:
-        model: What is to be defended.
-        settings: How.
-        layers: Whose neurons are looked at.
-        purifier: As it is now: it holds the network that is trained.
-        optimizer: Of the network.
-        step: Steps taken.
+        model: Model to defend.
+        settings: Settings of the training.
+        layers: Names of the layers whose neurons are restored.
+        purifier: Purifier that holds the network in training.
+        optimizer: Optimizer of the network.
+        step: Number of steps taken.
     """
 
     model: InstrumentedModel
@@ -209,9 +228,9 @@ class _Training:
         if start is not None:
             if (start.net.width, start.net.channels) != (settings.width, channels):
                 raise InputError(
-                    f"the purifier to start from is {start.net.width} channels wide, for input of "
-                    f"{start.net.channels}, expected {settings.width} for {channels}, as in this "
-                    "training; give both the same"
+                    f"the purifier to start from has width {start.net.width} and "
+                    f"{start.net.channels} input channels, expected {settings.width} and "
+                    f"{channels} as in this training; give both the same"
                 )
             net.load_state_dict(start.net.state_dict())
             seen |= start.seen
@@ -238,34 +257,38 @@ class _Training:
         return self.purifier.net
 
     def round(self, draw: Draw) -> Iterator[tuple[float, float]]:
-        """Attack a few batches and take the steps that they serve for.
+        """Attack a few batches, and take the training steps that use them.
 
         Yields:
-            After each step its loss, and the share of its items that are named as unattacked.
+            The loss of each step, and the share of its items that keep their prediction.
         """
         settings = self.settings
         generator = torch.Generator().manual_seed(_seed_of(settings.seed, self.step))
         batches = 1 if settings.reuse == 1 else _AT_ONCE
-        lessons = Lessons.join([self._attack(draw(generator), generator) for _ in range(batches)])
+        examples = TrainingExamples.join(
+            [self._attack(draw(generator), generator) for _ in range(batches)]
+        )
         steps = min(batches * settings.reuse, settings.steps - self.step)
-        for rows in _deal(len(lessons), batches, settings.reuse, generator)[:steps]:
-            yield self._learn(lessons.rows(rows), generator)
+        for rows in _deal(len(examples), batches, settings.reuse, generator)[:steps]:
+            yield self._learn(examples.rows(rows), generator)
 
-    def _learn(self, lessons: Lessons, generator: torch.Generator) -> tuple[float, float]:
-        """Take one step."""
+    def _learn(self, examples: TrainingExamples, generator: torch.Generator) -> tuple[float, float]:
+        """Take one training step; return its loss and the share of items that keep their class."""
         settings = self.settings
-        benign = torch.rand(len(lessons), generator=generator) < settings.benign_share
-        mask = benign.to(lessons.clean.x.device).reshape(-1, *[1] * (lessons.clean.x.dim() - 1))
-        shown = lessons.clean.with_x(torch.where(mask, lessons.benign, lessons.attacked))
+        benign = torch.rand(len(examples), generator=generator) < settings.benign_share
+        mask = benign.to(examples.clean.x.device).reshape(-1, *[1] * (examples.clean.x.dim() - 1))
+        shown = examples.clean.with_x(torch.where(mask, examples.benign, examples.attacked))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * _schedule(self.step, settings.steps)
         purified = self.purifier.purify(shown, generator=generator)
-        loss, kept = lessons.truth.loss(
+        loss, kept = examples.response.loss(
             self.model, purified, decision_weight=settings.decision_weight
         )
-        loss = loss + settings.input_weight * (purified.x - lessons.clean.x).square().mean()
+        loss = loss + settings.input_weight * (purified.x - examples.clean.x).square().mean()
         if not bool(loss.isfinite()):
-            raise InputError(f"the loss of step {self.step} is not finite; lower lr")
+            raise InputError(
+                f"the loss of step {self.step} is not finite, expected a finite number; lower lr"
+            )
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -273,13 +296,13 @@ class _Training:
         self.step += 1
         return float(loss.detach()), float(kept.float().mean())
 
-    def _attack(self, raw: Batch, generator: torch.Generator) -> Lessons:
-        """Attack every item of a batch by one family."""
+    def _attack(self, raw: Batch, generator: torch.Generator) -> TrainingExamples:
+        """Attack every item of a batch with one family of attacks."""
         settings = self.settings
         raw = raw.with_x(raw.masked())
         with torch.no_grad():
             clean = self.model.to_input(raw)
-        truth = Truth.of(self.model, clean, self.layers, settings.influence_weight)
+        response = CleanResponse.of(self.model, clean, self.layers, settings.influence_weight)
 
         def chance(share: float) -> bool:
             return float(torch.rand(1, generator=generator)) < share
@@ -288,39 +311,39 @@ class _Training:
             return names[int(torch.randint(len(names), (1,), generator=generator))]
 
         level = _RAW if chance(settings.raw_share) else _INPUT
-        # a waveform with a few samples at full scale is a click, which no known attack makes
+        # no known attack sets a few samples of a waveform to full scale: that is an audible click
         families = [f for f in settings.families if not (f == "sparse" and level == _RAW)]
         if not families:
             level, families = _INPUT, list(settings.families)
-        family, by_name = choose(families), chance(0.75)
+        family, by_class = choose(families), chance(0.75)
         adaptive = chance(settings.adaptive_share)
         low, high = settings.eps_raw if level == _RAW else settings.eps_input
-        if adaptive:  # strong attacks at once are never withstood, and teach nothing
+        if adaptive:  # attacks that are strong from the start always succeed and teach nothing
             high = low * (high / low) ** min(1.0, 2 * (self.step + 1) / settings.steps)
         eps = low * (high / low) ** torch.rand(len(raw), generator=generator)
         batch = raw if level == _RAW else clean
         known = self.model if level == _RAW else self.model.without_front_end()
         if adaptive:
             known = DefendedModel(known, self.purifier, generator=generator)
-        victim = Victim(known, batch, truth.embeddings, truth.named)
+        victim = ModelUnderAttack(known, batch, response.embeddings, response.predictions)
         with _as_deployed(self.net):
-            x = attack_once(victim, family, eps, by_name=by_name, generator=generator)
+            x = attack_once(victim, family, eps, by_class=by_class, generator=generator)
         if level == _INPUT:
-            return Lessons(clean, clean.x, x, truth)
+            return TrainingExamples(clean, clean.x, x, response)
         x = (x / _QUANTUM).round() * _QUANTUM
         before = self.purifier.before
         if before is None:
-            return Lessons(clean, clean.x, self._input(raw.with_x(x)), truth)
+            return TrainingExamples(clean, clean.x, self._input(raw.with_x(x)), response)
         noisy = [before.purify(raw.with_x(r), generator=generator) for r in (raw.x, x)]
         benign, attacked = map(self._input, noisy)
-        return Lessons(clean, benign, attacked, truth)
+        return TrainingExamples(clean, benign, attacked, response)
 
     @torch.no_grad()
     def _input(self, raw: Batch) -> Tensor:
         return self.model.to_input(raw).x
 
     def keep(self, path: Path, model_id: str) -> None:
-        """Write what is needed to go on."""
+        """Write a checkpoint."""
         tensors = {f"net.{name}": t for name, t in self.net.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"moments.{i}.{name}": t for name, t in moments.items()}
@@ -332,13 +355,13 @@ class _Training:
         save_state(path, State(_KIND, model_id, tensors, meta), force=True)
 
     def resume(self, path: Path, model_id: str) -> None:
-        """Go on from what ``keep`` wrote."""
+        """Restore the state from a checkpoint that ``keep`` wrote."""
         state = load_state(path, kind=_KIND, model_id=model_id)
         same = state.meta["training"] == self.purifier.training
         if not same or state.meta["seen"] != sorted(self.purifier.seen):
             raise ResumeError(
-                f"{path} is of a training with other settings or other audio; delete it to start "
-                "anew, or repeat the settings that it was started with"
+                f"checkpoint {path} belongs to a training with other settings or other audio; "
+                "delete it to start anew, or repeat the settings that it was started with"
             )
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in state.tensors.items():
@@ -352,7 +375,7 @@ class _Training:
 
 @contextmanager
 def _as_deployed(net: nn.Module) -> Iterator[None]:
-    """A network in evaluation mode without gradients for its weights, as an attacker meets it."""
+    """Freeze a network in evaluation mode, as it is deployed, and resume training on exit."""
     net.eval().requires_grad_(False)
     try:
         yield
@@ -361,7 +384,7 @@ def _as_deployed(net: nn.Module) -> Iterator[None]:
 
 
 def _deal(items: int, hands: int, times: int, generator: torch.Generator) -> list[Tensor]:
-    """Deal all items to so many hands, and that so many times over."""
+    """Shuffle the items into ``hands`` batches, ``times`` times; return the indices of each."""
     return [
         hand
         for _ in range(times)
@@ -374,7 +397,7 @@ def _seed_of(seed: int, step: int) -> int:
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Share of the learning rate: up over a twentieth of the steps, down by a cosine."""
+    """Return the share of the peak learning rate: a linear rise, then a cosine down to 0."""
     rise = max(1, steps // 20)
     if step < rise:
         return (step + 1) / rise

@@ -1,4 +1,4 @@
-"""The small encoder–decoder that predicts an inverse perturbation."""
+"""The small encoder–decoder network that predicts an inverse perturbation."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from nip_audio.errors import InputError
 
 __all__ = ["InverseNet"]
 
-_STRIDE = 4  # both axes are padded to a multiple of it
-_CENTRE, _SPREAD = 0.5, 4.0  # values of [0, 1] to some ±2: without it training is far slower
+_STRIDE = 4  # both axes are padded to a multiple of this
+_CENTRE, _SPREAD = 0.5, 4.0  # maps [0, 1] to ±2: without this training is far slower
 
 
 class InverseNet(nn.Module):
-    """Predicts, for every value of an input, what to add to it.
+    """Network that predicts the change to add to every value of an input.
 
-    Four neighbours are folded into channels first, so that no convolution works at full
-    resolution; then a residual block, a step down, two residual blocks, a step up with a skip, a
-    residual block, and the unfolding. In evaluation mode an item's result does not depend on its
-    padding or on the batch. Untrained, it predicts no change.
+    Two by two neighbours are folded into channels, so that no convolution runs at full resolution.
+    A residual block, down-sampling, two residual blocks, up-sampling with a skip connection and
+    another residual block follow, and the result is unfolded. In evaluation mode the result for an
+    item does not depend on its padding or on the batch. Untrained, the network predicts no change.
 
     Args:
-        channels: C of the input; 1 for a spectrogram.
-        width: Channels at half resolution; twice as many at a quarter.
+        channels: Number of input channels C; 1 for a spectrogram.
+        width: Number of channels at half resolution; there are twice as many at a quarter.
+
+    Raises:
+        InputError: If ``channels`` or ``width`` is below 1.
 
     Example:
         >>> net = InverseNet(width=8).eval()
@@ -33,7 +36,6 @@ class InverseNet(nn.Module):
     """
 
     def __init__(self, channels: int = 1, *, width: int = 24) -> None:
-        """See the class."""
         super().__init__()
         if channels < 1 or width < 1:
             raise InputError(f"channels is {channels} and width {width}, expected at least 1 each")
@@ -51,21 +53,22 @@ class InverseNet(nn.Module):
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Predict.
+        """Predict the change of every value.
 
         Args:
-            x: (B, C, F, T), zero beyond ``lengths``.
-            lengths: (B,) valid positions of the last axis; None means all T.
+            x: (B, C, F, T) input in [0, 1], zero beyond ``lengths``.
+            lengths: (B,) number of valid positions of the last axis; None means all T.
 
         Returns:
             (B, C, F, T) changes, zero beyond ``lengths``.
 
         Raises:
-            InputError: If the input has other channels.
+            InputError: If the input has another number of channels.
         """
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise InputError(
-                f"input is {tuple(x.shape)}, expected (items, {self.channels}, rows, columns)"
+                f"input has shape {tuple(x.shape)}, expected (items, {self.channels}, rows, "
+                "columns); use a purifier that was trained for this model"
             )
         rows, columns = x.shape[2:]
         if lengths is None:
@@ -76,7 +79,7 @@ class InverseNet(nn.Module):
         width = padded.shape[3]
         half, quarter = (_mask((lengths + n - 1) // n, width // n, x) for n in (2, 4))
         folded = nn.functional.pixel_unshuffle(padded, 2)
-        # a third faster on CPUs, and the same values
+        # this memory format is a third faster on CPUs and gives the same values
         folded = folded.contiguous(memory_format=torch.channels_last)
         fine = self.fine(self.stem(folded), half)
         coarse = self.down(fine.relu() * half)
@@ -89,7 +92,7 @@ class InverseNet(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Twice normalisation, ReLU and a 3×3 convolution; the result is added."""
+    """Residual block: batch normalisation, ReLU and a 3×3 convolution, twice."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

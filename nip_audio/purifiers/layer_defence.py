@@ -1,4 +1,4 @@
-"""Defences inside a network: what its layers put out is changed, not what comes in."""
+"""Defences inside a network, which change the outputs of layers instead of the input."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.taps import find_layers
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Defence
-from nip_audio.purifiers.defended_model import AroundModel
+from nip_audio.purifiers.defended_model import ModelWithDefence
 
 __all__ = ["Change", "LayerDefence", "LayerDefendedModel"]
 
 Change = Callable[[str, Tensor, Tensor | None], Tensor]
-"""Takes a layer's name, what it puts out, (B, N) or (B, N, *S), and the (B,) valid positions of the
-last axis (None means all); returns as many values. Padding is put back afterwards, but must not be
-looked at."""
+"""Function that changes the output of a layer.
+
+It takes the layer's name, its output, (B, N) or (B, N, *S), and the (B,) number of valid positions
+of the last axis (None means all), and returns a tensor of the same shape. Padding is restored
+afterwards; the function must not depend on it.
+"""
 
 
 class LayerDefence(Defence):
-    """Changes what layers of a network put out. It is given the model's input, and no label.
+    """A defence that changes the outputs of layers; it is given the model's input, and no label.
 
     Attributes:
         layers: Names of the layers, as in ``network.named_modules()``.
@@ -36,15 +39,15 @@ class LayerDefence(Defence):
 
     @property
     def where(self) -> str:
-        """The layer, or how many there are, for names."""
+        """The layer, or the number of layers, as used in names."""
         return self.layers[0] if len(self.layers) == 1 else f"{len(self.layers)} layers"
 
     def check(self, model: InstrumentedModel) -> None:
-        """Refuse a model that this defence cannot defend.
+        """Check that this defence can defend a model.
 
         Raises:
-            LayerNotFoundError: If a layer is no module of its network.
-            InputError: For other reasons of a defence's own.
+            LayerNotFoundError: If a layer is not a module of the model's network.
+            InputError: If the defence does not fit the model for another reason.
         """
         find_layers(model.network, self.layers)
 
@@ -52,37 +55,36 @@ class LayerDefence(Defence):
     def prepare(
         self, model: InstrumentedModel, batch: Batch, *, generator: torch.Generator
     ) -> Change:
-        """Return what is done to the layers in one forward pass.
+        """Return the change to apply to the layers in one forward pass.
 
         Args:
-            model: Undefended.
-            batch: Model input.
+            model: Undefended model.
+            batch: Model input of the forward pass.
             generator: Source of randomness, on the CPU.
         """
 
 
-class LayerDefendedModel(AroundModel[LayerDefence]):
-    """A model whose layers put out what a ``LayerDefence`` makes of it; differentiable end to end.
+class LayerDefendedModel(ModelWithDefence[LayerDefence]):
+    """A model whose layer outputs are changed by a ``LayerDefence``; differentiable end to end.
 
-    Hooks are there during a forward pass only, and gone after an error too. Where the defence is
-    random, every call draws anew, so an attacker who averages over calls does EOT. Arguments are
-    those of ``AroundModel``.
+    Hooks are registered during a forward pass only, and are removed even after an error. If the
+    defence is random, every call draws anew, so that averaging over calls is expectation over
+    transformation (EOT). The arguments are those of ``ModelWithDefence``.
 
     Raises:
         InputError: If the defence does not fit the model; from ``embed_input``, if a layer returns
-            anything but one tensor, or did not run.
-        LayerNotFoundError: If a layer is no module of the network.
+            anything but one tensor, or does not run.
+        LayerNotFoundError: If a layer is not a module of the network.
     """
 
     def __init__(
         self, model: InstrumentedModel, defence: LayerDefence, *, generator: torch.Generator
     ) -> None:
-        """See the class."""
         defence.check(model)
         super().__init__(model, defence, generator=generator)
 
     def embed_input(self, batch: Batch) -> Tensor:
-        """Embed model input with changed activations: (B, D)."""
+        """Embed model input with the defence applied; return (B, D) embeddings."""
         change = self.defence.prepare(self.model, batch, generator=self.generator)
         with _changing(self.model, self.defence.layers, batch.lengths, change):
             return self.model.embed_input(batch)
@@ -92,7 +94,7 @@ class LayerDefendedModel(AroundModel[LayerDefence]):
 def _changing(
     model: InstrumentedModel, layers: tuple[str, ...], lengths: Tensor | None, change: Change
 ) -> Iterator[None]:
-    """Change what layers put out while the context is open."""
+    """Change the outputs of layers while the context is open."""
     ran: set[str] = set()
 
     def hook_for(layer: str) -> Any:
@@ -102,7 +104,7 @@ def _changing(
             if not isinstance(activation, Tensor):
                 raise InputError(
                     f"layer {layer!r} returns {type(activation).__name__}, expected one tensor; "
-                    "defend a layer inside it"
+                    "choose a layer inside it"
                 )
             ran.add(layer)
             valid = positions if activation.dim() > 2 else None
@@ -117,7 +119,7 @@ def _changing(
     idle = [layer for layer in layers if layer not in ran]
     if idle:
         raise InputError(
-            f"layer {', '.join(idle)} did not run, expected every defended layer to; name the "
+            f"layer {', '.join(idle)} did not run, expected every defended layer to run; choose "
             "layers inside it"
         )
 

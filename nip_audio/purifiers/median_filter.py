@@ -19,11 +19,14 @@ __all__ = ["MedianFilter"]
 class MedianFilter(Purifier):
     """Replace every sample by the median of its neighbourhood; edges are mirrored.
 
-    Known from audio as local smoothing (Yang et al. 2018).
+    The audio literature calls this local smoothing (Yang et al. 2018).
 
     Args:
-        kernel: Samples of a neighbourhood, an odd number.
-        bounds: Range of values, which a median never leaves.
+        kernel: Number of samples of a neighbourhood, odd.
+        bounds: Range of the samples; a median never leaves it.
+
+    Raises:
+        InputError: If ``kernel`` is even or out of range.
     """
 
     level: ClassVar[Level] = "raw"
@@ -31,20 +34,19 @@ class MedianFilter(Purifier):
     random: ClassVar[bool] = False
 
     def __init__(self, *, kernel: int = 3, bounds: Bounds) -> None:
-        """See the class."""
         check_whole("kernel", kernel, 3, 101, usual=3)
         if kernel % 2 == 0:
-            raise InputError(f"kernel is {kernel}, expected an odd number; take {kernel + 1}")
+            raise InputError(f"kernel is {kernel}, expected an odd number; use {kernel + 1}")
         self.kernel = kernel
         self.bounds = bounds
 
     @property
     def name(self) -> str:
-        """Name with the size."""
+        """Name with the size of the neighbourhood."""
         return f"median {self.kernel}"
 
     def settings(self) -> dict[str, Any]:
-        """Return the size."""
+        """Return the size of the neighbourhood."""
         return {"name": "median", "kernel": self.kernel}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:

@@ -1,4 +1,4 @@
-"""NS: of a class's neurons let those work that the class uses, and silence the others."""
+"""Neuron selecting (NS): keep the neurons that the predicted class uses, and silence the others."""
 
 from __future__ import annotations
 
@@ -24,33 +24,35 @@ _KIND = "neuron selection"
 
 
 class NeuronSelecting(LayerDefence):
-    """Neuron selecting (NS; M. Zhang et al., ICICS 2019), as far as the NIP paper tells of it.
+    """Neuron selecting (NS; M. Zhang et al., ICICS 2019), as the NIP paper describes it.
 
-    That paper says (Sec. 2.2.2 and Table I): NS goes through all neurons and selects them
-    "according to activation values for each class"; others' activations are set to zero; it needs
-    neither adversarial examples nor retraining, and does depend on the class.
+    The paper on neuron-level inverse perturbation (NIP, Sec. 2.2.2 and Table I) says: NS goes
+    through all neurons and selects them "according to activation values for each class"; the
+    activations of the others are set to zero; it needs neither adversarial examples nor retraining,
+    and depends on the class.
 
-    Deviation: it is built from that description, without the NS paper; everything else is assumed:
+    Deviation: this class is built from that description, without the NS paper. Everything else is
+    an assumption:
 
-    - A neuron of a feature map is a channel, its activation value φ (NIP, Eq. 1).
-    - A class selects in each layer the ``share`` of the neurons whose |φ| is largest on average
-      over benign items; behind a ReLU that is the value itself.
-    - Benign items belong to the class that the model names, so that fitting needs no labels either.
-      A class that was never named selects all neurons.
-    - At test time the class is the one that the undefended model names. That of an adversarial
-      example is the attacker's: what NS then silences are the neurons that the example should not
-      have needed.
+    - A neuron of a feature map is a channel, and its activation value is φ (NIP, Eq. 1).
+    - In each layer a class selects the ``share`` of neurons with the largest mean |φ| over benign
+      items; after a ReLU this is the mean value itself.
+    - Benign items belong to the class that the model predicts, so that fitting needs no labels. A
+      class that is never predicted selects all neurons.
+    - At test time the class is the prediction of the undefended model. For an adversarial example
+      this is the class that the attacker chose: NS then silences the neurons that this class does
+      not normally use.
 
     The choice has no gradient; given the choice, the model is differentiable.
 
     Args:
-        selected: By layer: (C, N) bool, which neurons each class selects.
+        selected: Masks of the neurons that each class selects, by layer, (C, N) bool each.
         labels: Names of the C classes.
-        share: Of the neurons of a layer that a class selects.
-        seen: ``Audio.content_sha256`` of everything it was fitted on.
+        share: Share of the neurons of a layer that a class selects.
+        seen: Content hashes (``Audio.content_sha256``) of everything it was fitted on.
 
     Raises:
-        InputError: If no layer is given, or the share makes no sense.
+        InputError: If no layer is given, or ``share`` is out of range.
     """
 
     def __init__(
@@ -61,10 +63,9 @@ class NeuronSelecting(LayerDefence):
         share: float,
         seen: Iterable[str] = (),
     ) -> None:
-        """See the class."""
         check_number("share", share, 0.01, 1.0, usual=0.9)
         if not selected:
-            raise InputError("no layers were given, expected one or more; use NeuronSelecting.fit")
+            raise InputError("no layers were given, expected at least one; use NeuronSelecting.fit")
         self.layers = tuple(selected)
         self.selected = dict(selected)
         self.labels = tuple(labels)
@@ -82,19 +83,19 @@ class NeuronSelecting(LayerDefence):
         share: float = 0.9,
         seen: Iterable[str] = (),
     ) -> Self:
-        """Select each class's neurons.
+        """Select the neurons of each class on benign items.
 
         Args:
-            model: With the head whose classes select.
+            model: Model with a head and labels, whose classes select neurons.
             batches: Benign model input, without labels.
             layers: Names of the layers.
-            share: Of the neurons of a layer that a class selects; at least one.
-            seen: ``Audio.content_sha256`` of the items.
+            share: Share of the neurons of a layer that a class selects; at least one neuron is.
+            seen: Content hashes (``Audio.content_sha256``) of the items.
 
         Raises:
-            InputError: If the model has no head or no names of its classes, there are no batches,
-                or the share makes no sense.
-            LayerNotFoundError: With near matches.
+            InputError: If the model has no head or no labels, there are no batches, or ``share``
+                is out of range.
+            LayerNotFoundError: If a layer does not exist; the message lists similar names.
         """
         check_number("share", share, 0.01, 1.0, usual=0.9)
         _require_classes(model)
@@ -109,8 +110,11 @@ class NeuronSelecting(LayerDefence):
                 phi = neuron_outputs(tap[layer], model.tap_lengths(layer, batch.lengths))
                 used[layer] = used.get(layer, 0.0) + (classes.T @ phi.abs().double()).cpu()
         if not used:
-            raise InputError("got no batches or layers, expected benign model input; give it some")
-        # a sum ranks neurons as the mean does
+            raise InputError(
+                "got no batches or no layers, expected at least one of each; pass benign model "
+                "input and the names of layers"
+            )
+        # sums rank the neurons in the same order as means
         selected = {layer: _largest(total, share) for layer, total in used.items()}
         for chosen in selected.values():
             chosen[named == 0] = True
@@ -118,16 +122,16 @@ class NeuronSelecting(LayerDefence):
 
     @property
     def name(self) -> str:
-        """Name with share and layers."""
+        """Name with the share and the layers."""
         return f"NS {self.share:.0%} {self.where}"
 
     @property
     def seen(self) -> frozenset[str]:
-        """What it was fitted on."""
+        """Content hashes of everything the selection was fitted on."""
         return self._seen
 
     def settings(self) -> dict[str, Any]:
-        """Return share and layers, and what tells the selection from others."""
+        """Return the share, the layers and a hash that identifies the selection."""
         digest = hashlib.sha256()
         for layer in self.layers:
             digest.update(self.selected[layer].cpu().contiguous().numpy().data)
@@ -139,17 +143,17 @@ class NeuronSelecting(LayerDefence):
         }
 
     def check(self, model: InstrumentedModel) -> None:
-        """Refuse a model of other classes than those that selected.
+        """Check that a model has the classes that neurons were selected for.
 
         Raises:
-            InputError: Then, or if it has no head.
-            LayerNotFoundError: If a layer is no module of its network.
+            InputError: If the model has other classes, or no head.
+            LayerNotFoundError: If a layer is not a module of the model's network.
         """
         super().check(model)
         _require_classes(model)
         if model.labels != self.labels:
             raise InputError(
-                f"the model names {len(model.labels)} classes, {', '.join(model.labels[:3])} …, "
+                f"the model has {len(model.labels)} classes, {', '.join(model.labels[:3])} …, "
                 f"the neurons were selected for {len(self.labels)}, "
                 f"{', '.join(self.labels[:3])} …; fit NS to the model with this head"
             )
@@ -157,7 +161,7 @@ class NeuronSelecting(LayerDefence):
     def prepare(
         self, model: InstrumentedModel, batch: Batch, *, generator: torch.Generator
     ) -> Change:
-        """Silence what the class that the undefended model names has not selected."""
+        """Silence the neurons that the class predicted by the undefended model did not select."""
         with torch.no_grad():
             named = model.score_embeddings(model.embed_input(batch)).argmax(dim=1)
 
@@ -165,8 +169,9 @@ class NeuronSelecting(LayerDefence):
             selected = self.selected[layer].to(activation)
             if selected.shape[1] != activation.shape[1]:
                 raise InputError(
-                    f"layer {layer!r} has {activation.shape[1]} neurons, expected the "
-                    f"{selected.shape[1]} that were selected from; fit NS to this model"
+                    f"layer {layer!r} has {activation.shape[1]} neurons, expected "
+                    f"{selected.shape[1]} as in the model that NS was fitted to; fit NS to this "
+                    "model"
                 )
             chosen = selected[named]
             return activation * chosen.reshape(*chosen.shape, *[1] * (activation.dim() - 2))
@@ -174,10 +179,10 @@ class NeuronSelecting(LayerDefence):
         return change
 
     def save(self, path: Path | str, *, model_id: str, force: bool = False) -> None:
-        """Write atomically, bound to the model's identity.
+        """Write the selection atomically, bound to the model's identity.
 
         Raises:
-            OutputError: As ``save_state``.
+            OutputError: If the file exists and ``force`` is false, or it cannot be written.
         """
         meta = {
             "layers": list(self.layers),
@@ -189,15 +194,15 @@ class NeuronSelecting(LayerDefence):
 
     @classmethod
     def load(cls, path: Path | str, *, model_id: str | None = None) -> Self:
-        """Read what ``save`` wrote.
+        """Load a selection that ``save`` wrote.
 
         Args:
-            path: The file.
+            path: Path of the file.
             model_id: Identity of the model it was fitted to; None skips the comparison.
 
         Raises:
-            StateError: If it is no selection, or another model's.
-            HashMismatchError: If the file was changed.
+            StateError: If the file holds no selection, or one of another model.
+            HashMismatchError: If the file was modified after it was saved.
         """
         state = load_state(Path(path), kind=_KIND, model_id=model_id)
         meta = state.meta
@@ -206,7 +211,7 @@ class NeuronSelecting(LayerDefence):
 
 
 def _largest(values: Tensor, share: float) -> Tensor:
-    """Which values of each row are among the largest: (C, N) bool; ties go to the first."""
+    """Mark the largest ``share`` of the values of each row, (C, N) bool; ties go to the first."""
     count = max(1, round(share * values.shape[1]))
     order = values.argsort(dim=1, descending=True, stable=True)[:, :count]
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order, True)
@@ -215,6 +220,6 @@ def _largest(values: Tensor, share: float) -> Tensor:
 def _require_classes(model: InstrumentedModel) -> None:
     if model.head is None or not model.labels:
         raise InputError(
-            "this model names no classes, expected a head with labels: each class selects its own "
-            "neurons; use with_head(CosineHead(voices), labels=speakers)"
+            "this model predicts no classes, expected a head with labels: each class selects its "
+            "own neurons; use with_head(CosineHead(voices), labels=speakers)"
         )

@@ -1,4 +1,7 @@
-"""Guided NIP: the inverse perturbation, predicted by a small network in one pass."""
+"""Guided NIP: a small network predicts the inverse perturbation in one forward pass.
+
+NIP is neuron-level inverse perturbation (Chen et al., arXiv 2112.13060).
+"""
 
 from __future__ import annotations
 
@@ -24,29 +27,30 @@ _KIND = "guided purifier"
 
 
 class GuidedNip(Purifier):
-    """x_def = clip(x̂ + n + g(x̂ + n)), g a network trained once for one model.
+    """Compute x_def = clip(x̂ + n + g(x̂ + n)), with a network g trained once for one model.
 
-    NIP's aim, to bring the influential neurons back to their benign values, amortised: instead of
+    The goal is that of NIP: to restore the influential neurons to their benign values. Instead of
     searching a pool of inverse perturbations for each input, a network that was trained with its
-    loss at these neurons predicts one (``train_guided``). It needs no label, no clean original and
-    no gradient. n is white noise, where the purifier was trained with some; there may be noise in
-    the raw input, too, for an attacker who knows it all (denoised smoothing: Salman et al.,
-    NeurIPS 2020).
+    loss at these neurons predicts one (see ``train_guided``). It needs no label, no clean original
+    and no gradient. n is white noise, if the purifier was trained with it. Noise may be added to
+    the raw input as well, against an attacker who knows the whole defence (denoised smoothing:
+    Salman et al., NeurIPS 2020).
 
-    Deviation: NIP, Eq. 5–8, pick one of the gradients of benign inputs, which without the label is
-    no better than noise; a relative of the guided denoiser of Liao et al. (CVPR 2018).
+    Deviation: NIP, Eq. 5–8, selects one of the gradients of benign inputs, which without the label
+    is no better than noise. This purifier is a relative of the guided denoiser of Liao et al. (CVPR
+    2018).
 
     Args:
-        net: g, in evaluation mode.
+        net: Network g, in evaluation mode.
         bounds: Range of the model's input.
-        noise: Standard deviation of n, in units of the model's input; 0 is none.
-        snr_db: Ratio of raw input to the noise that is put into it first; None is no noise.
-        raw_bounds: Range of raw input; needed for noise in it.
-        seen: ``Audio.content_sha256`` of everything it was trained on.
-        training: What it was trained with, as plain JSON values.
+        noise: Standard deviation of n, in units of the model's input; 0 adds none.
+        snr_db: Signal-to-noise ratio of the noise added to raw input first; None adds none.
+        raw_bounds: Range of raw input; required with ``snr_db``.
+        seen: Content hashes (``Audio.content_sha256``) of everything it was trained on.
+        training: Settings of the training, as plain JSON values.
 
     Raises:
-        InputError: If the noise makes no sense.
+        InputError: If ``noise`` is out of range, or ``snr_db`` is given without ``raw_bounds``.
     """
 
     level: Level = "input"  # type: ignore[misc]
@@ -64,13 +68,14 @@ class GuidedNip(Purifier):
         seen: Iterable[str] = (),
         training: Mapping[str, Any] | None = None,
     ) -> None:
-        """See the class."""
         if not 0 <= noise <= 0.5:
             raise InputError(f"noise is {noise}, expected 0 to 0.5 in units of the model's input")
         self.net = net
         self.bounds = bounds
         if snr_db is not None and raw_bounds is None:
-            raise InputError(f"snr_db is {snr_db} without raw_bounds, expected both or neither")
+            raise InputError(
+                f"snr_db is {snr_db} without raw_bounds, expected both or neither; pass raw_bounds"
+            )
         self.noise = noise
         if snr_db is not None and raw_bounds is not None:
             self.before = GaussianNoise(snr_db=snr_db, bounds=raw_bounds)
@@ -80,7 +85,7 @@ class GuidedNip(Purifier):
 
     @property
     def name(self) -> str:
-        """``guided``, with the noise and how it was trained where that matters."""
+        """``guided``, with the noise and the relevant settings of the training."""
         parts = ["guided"]
         unknown = [f for f in FAMILIES if f not in self.training.get("families", FAMILIES)]
         if self.training.get("adaptive_share"):
@@ -95,11 +100,11 @@ class GuidedNip(Purifier):
 
     @property
     def seen(self) -> frozenset[str]:
-        """What it was trained on."""
+        """Content hashes of everything the purifier was trained on."""
         return self._seen
 
     def settings(self) -> dict[str, Any]:
-        """Return the training and a fingerprint of the weights."""
+        """Return the settings of the training and a fingerprint of the weights."""
         return {
             "name": "guided",
             "noise": self.noise,
@@ -109,7 +114,7 @@ class GuidedNip(Purifier):
         }
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Add the predicted inverse perturbation, and before it the noise."""
+        """Add the noise, if there is any, and the predicted inverse perturbation."""
         x = batch.masked()
         if self.noise:
             drawn = torch.randn(x.shape, generator=generator).to(x)
@@ -126,15 +131,15 @@ class GuidedNip(Purifier):
         return next(self.net.parameters()).dtype
 
     def save(self, path: Path, *, model_id: str, force: bool = False) -> None:
-        """Write atomically, the convolutions' weights as 16-bit floats.
+        """Write the purifier atomically, with the weights of convolutions as 16-bit floats.
 
         Args:
-            path: The file.
-            model_id: What it was trained for, and is bound to.
-            force: Overwrite.
+            path: Path of the file.
+            model_id: Identity of the model that the purifier was trained for and is bound to.
+            force: Whether an existing file is overwritten.
 
         Raises:
-            OutputError: As ``save_state``.
+            OutputError: If the file exists and ``force`` is false, or it cannot be written.
         """
         tensors = {
             name: t.half() if t.dim() > 1 else t for name, t in self.net.state_dict().items()
@@ -155,20 +160,20 @@ class GuidedNip(Purifier):
 
     @classmethod
     def load(cls, path: Path | str, *, model_id: str | None = None) -> Self:
-        """Read what ``save`` wrote.
+        """Load a purifier that ``save`` wrote.
 
         Args:
-            path: The file.
-            model_id: The model it will be used with; None skips the comparison.
+            path: Path of the file.
+            model_id: Identity of the model to defend; None skips the comparison.
 
         Raises:
-            StateError: If it is no guided purifier, or of another model.
-            HashMismatchError: If the file was changed.
+            StateError: If the file holds no guided purifier, or one of another model.
+            HashMismatchError: If the file was modified after it was saved.
         """
         state = load_state(Path(path), kind=_KIND, model_id=model_id)
         raw_bounds = state.meta.get("raw_bounds")
         net = InverseNet(state.meta["channels"], width=state.meta["width"])
-        net.load_state_dict(state.tensors)  # copied into 32 bits
+        net.load_state_dict(state.tensors)  # this converts 16-bit weights to 32 bits
         return cls(
             net.eval().requires_grad_(False),
             bounds=Bounds(*state.meta["bounds"]),

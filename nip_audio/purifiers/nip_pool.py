@@ -1,4 +1,7 @@
-"""The published NIP: a pool of inverse perturbations of benign items, and a choice among them."""
+"""The published NIP: a pool of inverse perturbations of benign items, and a choice among them.
+
+NIP is neuron-level inverse perturbation (Chen et al., arXiv 2112.13060).
+"""
 
 from __future__ import annotations
 
@@ -25,31 +28,32 @@ from nip_audio.purifiers.base import Level, Purifier
 __all__ = ["NipPool", "PoolSettings", "Sign"]
 
 Sign = Literal["paper", "descent"]
-"""``paper`` adds ρ as Eq. 8 is printed, ``descent`` subtracts it: front up, tail down."""
+"""Sign of the step: ``paper`` adds ρ as Eq. 8 is printed; ``descent`` subtracts it, which raises
+the front neurons and lowers the tail neurons."""
 
 _KIND = "nip pool"
 _LEAST_MEAN = 1e-6
-# of the largest value: what varies less is constant but for rounding, and would be blown up
+# as a share of the largest value: a smaller range is rounding error, which must not be amplified
 _LEAST_RANGE = 1e-4
 
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How a pool is made and used; the defaults are the paper's but for ``influence``.
+    """Settings of a pool; the defaults are the paper's, except for ``influence``.
 
     Attributes:
-        front: k1.
-        tail: k2.
-        sign: Of the inverse perturbation. Deviation: the paper's text wants ``descent``, its Eq. 5,
-            6 and 8 do ``paper``.
-        influence: What the influence is on. Deviation: the paper takes the confidence, which
-            saturates.
-        quorum: Share of the benign items in which a neuron must be a remaining one to be in the
-            template; 1 is the plain intersection (Eq. 3). Deviation: with many items of many
-            classes that is empty.
+        front: Number k1 of front neurons (NIP, Algorithm 1).
+        tail: Number k2 of tail neurons (NIP, Algorithm 1).
+        sign: Sign of the inverse perturbation. Deviation: the text of the paper describes
+            ``descent``, whereas its Eq. 5, 6 and 8 amount to ``paper``.
+        influence: Output that the influence is measured on. Deviation: the paper uses the
+            confidence, which saturates.
+        quorum: Least share of the benign items in which a neuron of the template must remain; 1 is
+            the plain intersection (NIP, Eq. 3). Deviation: with many items of many classes the
+            intersection is empty.
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is out of range.
     """
 
     front: int = 5
@@ -59,11 +63,11 @@ class PoolSettings:
     quorum: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         check_whole("front", self.front, 0, 10_000, usual=5)
         check_whole("tail", self.tail, 0, 10_000, usual=5)
         if self.front + self.tail == 0:
-            raise InputError("front and tail are 0, expected one neuron or more; 5 each is usual")
+            raise InputError("front and tail are 0, expected at least one neuron; 5 each is usual")
         check_number("quorum", self.quorum, 1e-6, 1.0, usual=1.0)
         for name, kinds in (("sign", Sign), ("influence", InfluenceOf)):
             if getattr(self, name) not in get_args(kinds):
@@ -76,48 +80,48 @@ _PAPER = PoolSettings()
 
 
 class NipPool(Purifier):
-    """x_def = clip(x̂ ± Mean(x̂)·ρ/(Max(ρ) − Min(ρ))), ρ of the most similar benign item.
+    """Compute x_def = clip(x̂ ± Mean(x̂)·ρ/(Max(ρ) − Min(ρ))), with ρ of the most similar item.
 
-    NIP, Eq. 1–8 and Algorithms 1 and 2, without a label or a clean original anywhere: those of the
-    published script are the evaluation's business. Used like this it is hardly better than
-    noise, or worse; it is here to be measured.
+    The class implements NIP, Eq. 1–8 and Algorithms 1 and 2, without any label or clean original;
+    the published script, which uses both, is reproduced in the evaluation only. Without them the
+    method is hardly better than noise, or worse; it is included so that it can be measured.
 
-    What the paper leaves open is decided so:
+    Details that the paper leaves open are settled as follows:
 
-    - An index vector I(Ω_r, x) is in the order that Algorithm 1 returns, by descending influence;
-      indices count from 1, so that none weighs nothing.
-    - T' is the template in ascending order, then zeros.
-    - Among equally similar candidates the first that was fitted is taken; with an empty template
-      (``TemplateEmptyWarning``) that is the first of all, whatever the input.
-    - A candidate comes from an item of one fixed length. It is repeated or cut from its beginning
+    - An index vector I(Ω_r, x) has the order that Algorithm 1 returns, descending influence;
+      indices are counted from 1, so that each has a weight.
+    - T' is the template in ascending order, followed by zeros.
+    - Among equally similar candidates the first fitted one is chosen; with an empty template
+      (``TemplateEmptyWarning``) this is always the very first, whatever the input.
+    - A candidate comes from an item of one fixed length. It is repeated, or cut from its beginning,
       to the length of the input; Max and Min are those of the whole candidate.
-    - Mean(x̂) is that of the valid frames, in the model's own bounded, non-negative input; where it
-      is ≈ 0, or ρ constant but for rounding, nothing is changed.
+    - Mean(x̂) is taken over the valid frames of the model's own bounded, non-negative input. If it
+      is ≈ 0, or if ρ is constant up to rounding, nothing is changed.
 
-    Deviation: the result is clipped to the model's input range, and padding set to zero. Benign
-    items are taken as they are, where the paper's defender knows labels and leaves out those that
-    the model gets wrong.
+    Deviation: the result is clipped to the model's input range, and padding is set to zero. All
+    benign items are used; the paper's defender knows their labels and excludes those that the model
+    misclassifies.
 
-    The choice has no gradient. ``differentiable`` is false: who attacks end to end takes the whole
-    for the identity (BPDA).
+    The choice has no gradient, so ``differentiable`` is false: an end-to-end attacker treats the
+    purifier as the identity (backward pass differentiable approximation, BPDA).
 
     Args:
-        model: Whose neurons are looked at: the defended model, or where its inside is unknown a
-            substitute (``train_substitute``). Nothing in it changes, and it is never stored.
+        model: Model whose neurons are used: the defended model or, if its inside is unknown, a
+            substitute (see ``train_substitute``). It is neither modified nor saved.
         layer: Name of the tapped layer.
         model_id: Identity of that model.
-        settings: How.
+        settings: Settings of the pool.
         rho: (t, *S) candidates, divided by Max(ρ) − Min(ρ).
-        order: (t, N) their neurons by descending influence.
-        seen: ``Audio.content_sha256`` of everything it was fitted on.
-        eta: Share of the fitted candidates that these are.
+        order: (t, N) neurons of each candidate by descending influence.
+        seen: Content hashes (``Audio.content_sha256``) of everything the pool was fitted on.
+        eta: Share η of the fitted candidates that is kept in this pool.
 
     Raises:
         InputError: If the parts do not fit together, or the model's input can be negative: its mean
-            would be ≈ 0, and with it every change.
+            would be ≈ 0, and so would every change.
 
     Warns:
-        TemplateEmptyWarning: If no neuron is in the template.
+        TemplateEmptyWarning: If the template holds no neuron.
     """
 
     level: ClassVar[Level] = "input"
@@ -136,11 +140,10 @@ class NipPool(Purifier):
         seen: Iterable[str] = (),
         eta: float = 1.0,
     ) -> None:
-        """See the class."""
         if rho.dim() < 2 or order.dim() != 2 or len(rho) != len(order) or len(rho) == 0:
             raise InputError(
-                f"rho is {tuple(rho.shape)} and order {tuple(order.shape)}, expected as many "
-                "candidates (t ≥ 1, …) as orders (t, neurons); use NipPool.fit"
+                f"rho has shape {tuple(rho.shape)} and order {tuple(order.shape)}, expected as "
+                "many candidates (t ≥ 1, …) as orders (t, neurons); use NipPool.fit"
             )
         _require_non_negative(model)
         self.model = model
@@ -171,21 +174,21 @@ class NipPool(Purifier):
         seen: Iterable[str] = (),
         progress: Callable[[int], None] = lambda done: None,
     ) -> Self:
-        """Make a candidate of each benign item (NIP, Algorithm 2).
+        """Compute one candidate from each benign item (NIP, Algorithm 2).
 
         Args:
-            model: See the class.
+            model: Model whose neurons are used, the defended one or a substitute.
             batches: Benign model input, all of one length and without padding.
-            layer: Name of the tapped layer; the paper takes the one between trunk and dense head.
+            layer: Name of the tapped layer; the paper taps the one between trunk and dense head.
             model_id: Identity of the model.
-            settings: How.
-            seen: ``Audio.content_sha256`` of the items.
-            progress: Called with the number of items done.
+            settings: Settings of the pool.
+            seen: Content hashes (``Audio.content_sha256``) of the items.
+            progress: Function called with the number of items done.
 
         Raises:
             InputError: If there are no items, they differ in shape or are padded, or the layer has
                 too few neurons or does not depend on the input.
-            LayerNotFoundError: With near matches.
+            LayerNotFoundError: If a layer does not exist; the message lists similar names.
         """
         _require_non_negative(model)
         neurons = Neurons(model, layer, settings.influence)
@@ -202,7 +205,9 @@ class NipPool(Purifier):
             done += len(batch)
             progress(done)
         if not candidates:
-            raise InputError("got no batches, expected benign model input; give it some")
+            raise InputError(
+                "got no batches, expected at least one batch of benign model input; pass some"
+            )
         return cls(
             model,
             layer=layer,
@@ -215,7 +220,7 @@ class NipPool(Purifier):
 
     @property
     def name(self) -> str:
-        """``nip-pool`` with k1/k2 and the layer, and what differs from the paper's settings."""
+        """``nip-pool`` with k1/k2, the layer and all settings that differ from the defaults."""
         used = self.pool_settings
         parts = [f"nip-pool {used.front}/{used.tail} {self.layer}"]
         parts += [used.sign] if used.sign != "paper" else []
@@ -226,11 +231,11 @@ class NipPool(Purifier):
 
     @property
     def seen(self) -> frozenset[str]:
-        """What it was fitted on."""
+        """Content hashes of everything the pool was fitted on."""
         return self._seen
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings, and what tells the candidates from others."""
+        """Return the settings, and a hash that identifies the candidates."""
         order = self.order.int().contiguous().numpy()
         return {
             "name": "nip-pool",
@@ -244,10 +249,13 @@ class NipPool(Purifier):
         }
 
     def choose(self, batch: Batch) -> Tensor:
-        """Return the index of each input's candidate, the one of nearest δ: (B,), on the CPU.
+        """Choose the candidate whose similarity δ is nearest to that of each input (NIP, Eq. 8).
 
         Args:
             batch: Model input.
+
+        Returns:
+            (B,) indices of candidates, on the CPU.
 
         Raises:
             InputError: If the layer has another number of neurons than when the pool was fitted.
@@ -256,22 +264,22 @@ class NipPool(Purifier):
         if order.shape[1] != self.order.shape[1]:
             raise InputError(
                 f"layer {self.layer!r} has {order.shape[1]} neurons, the pool was fitted on "
-                f"{self.order.shape[1]}; pass the model that it was fitted on"
+                f"{self.order.shape[1]}; use the model that the pool was fitted on"
             )
         asked = similarity(_cut(order, self.pool_settings).remaining, self.template)
         return nearest(self.similarities, asked)
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Add the chosen inverse perturbation, as strong as the input is (NIP, Eq. 8).
+        """Add the chosen inverse perturbation, scaled by the mean of the input (NIP, Eq. 8).
 
         Raises:
-            InputError: If the input's shape is not that of the candidates, but for the length.
+            InputError: If the input differs from the candidates in shape other than the length.
         """
         if batch.x.shape[1:-1] != self.rho.shape[1:-1]:
             raise InputError(
-                f"input is {tuple(batch.x.shape)}, expected (items, "
-                f"{', '.join(map(str, [*self.rho.shape[1:-1], 'frames']))}); fit a pool on such "
-                "input"
+                f"input has shape {tuple(batch.x.shape)}, expected (items, "
+                f"{', '.join(map(str, [*self.rho.shape[1:-1], 'frames']))}); fit a pool on input "
+                "of this shape"
             )
         with torch.no_grad():
             x = batch.masked()
@@ -281,15 +289,18 @@ class NipPool(Purifier):
             return batch.with_x(batch.with_x(purified).masked())
 
     def selection(self, chosen: Tensor) -> NeuronSelection:
-        """Return the neurons from which chosen candidates were made: (B,) → (B, k)."""
+        """Return the front and tail neurons of chosen candidates: (B,) → (B, k)."""
         return _cut(self.order[chosen], self.pool_settings)
 
     def step(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return ± Mean of what is changed, item by item, 0 where it is ≈ 0: (B, *S) → (B, 1…).
+        """Return the size of the step for each item: ± the mean of its values (NIP, Eq. 8).
 
         Args:
-            values: (B, *S).
-            lengths: (B,) valid positions of the last axis; None means all.
+            values: (B, *S) values to change.
+            lengths: (B,) number of valid positions of the last axis; None means all.
+
+        Returns:
+            (B, 1, …, 1), broadcastable to ``values``; 0 where the mean is ≈ 0.
         """
         mean = masked_mean(values[:, None], lengths)[:, 0]
         sign = 1.0 if self.pool_settings.sign == "paper" else -1.0
@@ -297,18 +308,18 @@ class NipPool(Purifier):
         return step.reshape(-1, *[1] * (values.dim() - 1))
 
     def with_share(self, eta: float, *, generator: torch.Generator) -> Self:
-        """Return a pool of some of the candidates, as if no other benign items had been known.
+        """Return a pool of a random share of the candidates, as if fitted on fewer benign items.
 
         Args:
-            eta: Share in (0, 1]; at least one stays. The paper's η where there are as many unknown
-                inputs as candidates.
-            generator: Draws which.
+            eta: Share of the candidates to keep, in (0, 1]; at least one is kept. It equals the
+                paper's η if there are as many unknown inputs as candidates.
+            generator: Source of randomness for the choice of candidates.
         """
         kept = _draw(len(self.rho), eta, generator)
         return self._with(rho=self.rho[kept], order=self.order[kept], eta=self.eta * eta)
 
     def with_settings(self, *, sign: Sign | None = None, quorum: float | None = None) -> Self:
-        """Return the same pool, used otherwise; nothing is fitted anew."""
+        """Return the same pool with another sign or quorum; nothing is fitted anew."""
         changed = replace(
             self.pool_settings,
             sign=self.pool_settings.sign if sign is None else sign,
@@ -317,10 +328,10 @@ class NipPool(Purifier):
         return self._with(settings=changed)
 
     def save(self, path: Path | str, *, force: bool = False) -> None:
-        """Write atomically, the candidates as 16-bit floats, bound to the model's identity.
+        """Write the pool atomically, with candidates as 16-bit floats, bound to the model.
 
         Raises:
-            OutputError: As ``save_state``.
+            OutputError: If the file exists and ``force`` is false, or it cannot be written.
         """
         meta = {
             "layer": self.layer,
@@ -344,20 +355,20 @@ class NipPool(Purifier):
         eta: float = 1.0,
         seed: int = 0,
     ) -> Self:
-        """Read what ``save`` wrote; the candidates stay in the file until they are chosen.
+        """Load a pool that ``save`` wrote; candidates are read from the file when they are chosen.
 
         Args:
-            path: The file.
-            model: The model it was fitted on; its head need not be the same.
+            path: Path of the file.
+            model: Model that the pool was fitted on; its head may differ.
             model_id: Identity of that model; None skips the comparison.
-            sign: As ``with_settings``.
-            quorum: Likewise.
-            eta: As ``with_share``.
-            seed: Draws the share.
+            sign: Sign of the inverse perturbation; None keeps the saved setting.
+            quorum: Quorum of the template; None keeps the saved setting.
+            eta: Share of the candidates to keep, in (0, 1].
+            seed: Seed of the choice of candidates if ``eta`` is below 1.
 
         Raises:
-            StateError: If it is no pool, or of another model or range of input.
-            HashMismatchError: If the file was changed.
+            StateError: If the file holds no pool, or one of another model or range of input.
+            HashMismatchError: If the file was modified after it was saved.
         """
         state = load_state(Path(path), kind=_KIND, model_id=model_id)
         bounds = [model.input_bounds.low, model.input_bounds.high]
@@ -399,9 +410,9 @@ class NipPool(Purifier):
     def _warn_of_empty_template(self, remaining: Tensor) -> None:
         most = float(share_remaining(remaining, neurons=self.order.shape[1]).max())
         warnings.warn(
-            f"the neuron template is empty: no neuron of layer {self.layer!r} is a remaining one "
-            f"in {self.pool_settings.quorum:.0%} of the {len(self.rho)} benign items, so every "
-            "similarity is 0 and the first candidate is added to whatever comes; lower the quorum, "
+            f"the neuron template is empty: no neuron of layer {self.layer!r} remains in "
+            f"{self.pool_settings.quorum:.0%} of the {len(self.rho)} benign items, so every "
+            "similarity is 0 and the first candidate is added to every input; lower the quorum, "
             f"to {int(most * 100) / 100:g} at most",
             TemplateEmptyWarning,
             stacklevel=3,
@@ -409,20 +420,20 @@ class NipPool(Purifier):
 
 
 def _draw(count: int, eta: float, generator: torch.Generator) -> Tensor:
-    """Indices of a share of so many candidates, at least one, ascending."""
+    """Draw the indices of a share of ``count`` candidates, at least one, in ascending order."""
     check_number("eta", eta, 1e-6, 1.0, usual=1.0)
     kept = max(1, round(eta * count))
     return torch.randperm(count, generator=generator)[:kept].sort().values
 
 
 def _cut(order: Tensor, settings: PoolSettings) -> NeuronSelection:
-    """Front, remaining and tail neurons of known orders (NIP, Definition 3)."""
-    # ranks for influence: the first place is the highest
+    """Split orders of neurons into front, remaining and tail (NIP, Definition 3)."""
+    # negative ranks stand in for the influence: the first neuron gets the highest value
     return select_neurons(-order.long().argsort(dim=1), front=settings.front, tail=settings.tail)
 
 
 def _by_range(rho: Tensor) -> Tensor:
-    """ρ/(Max(ρ) − Min(ρ)), item by item; zero where ρ is constant but for rounding."""
+    """Return ρ/(Max(ρ) − Min(ρ)) for each item; zero if ρ is constant up to rounding."""
     flat = rho.flatten(1)
     span = flat.amax(dim=1) - flat.amin(dim=1)
     varies = span > _LEAST_RANGE * flat.abs().amax(dim=1)
@@ -435,8 +446,8 @@ def _require_non_negative(model: InstrumentedModel) -> None:
     if bounds.low < 0:
         raise InputError(
             f"model input is in ({bounds.low:g}, {bounds.high:g}), expected no negative values: "
-            "its mean would be ≈ 0, and Eq. 8 multiplies by it; use a model of spectrograms in "
-            "(0, 1)"
+            "the mean would be ≈ 0, and NIP, Eq. 8, multiplies by it; use a model whose input is "
+            "a spectrogram in (0, 1)"
         )
 
 
@@ -444,6 +455,6 @@ def _require_shape(batch: Batch, like: Tensor) -> None:
     padded = batch.lengths is not None and int(batch.lengths.min()) < batch.x.shape[-1]
     if padded or batch.x.shape[1:] != like.shape[1:]:
         raise InputError(
-            f"benign items are {'padded' if padded else tuple(batch.x.shape[1:])}, expected all "
-            f"whole and {tuple(like.shape[1:])}; crop them to one length"
+            f"benign items are {'padded' if padded else tuple(batch.x.shape[1:])}, expected "
+            f"unpadded items of shape {tuple(like.shape[1:])}; crop all to one length"
         )

@@ -1,4 +1,4 @@
-"""Plain noise, the defence every other has to beat."""
+"""Gaussian noise, the baseline that every other defence has to beat."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nip_audio.purifiers.base import Level, Purifier
 __all__ = ["MATCHED", "GaussianNoise", "MatchedNoise"]
 
 MATCHED = "noise as strong as "
-"""How the names of noise begin that is matched to another purifier."""
+"""Prefix of the name of noise that is matched to another purifier."""
 
 
 def _noise_like(batch: Batch, energy: Tensor, generator: torch.Generator) -> Tensor:
-    """White noise over the valid values, (B, *S), of a given energy (sum of squares) an item."""
+    """Draw white noise for the valid values, (B, *S), with a given energy (sum of squares) each."""
     drawn = torch.randn(batch.x.shape, generator=generator).to(batch.x)
     if batch.lengths is not None:
         mask = length_mask(batch.lengths, batch.x.shape[-1])
@@ -30,11 +30,14 @@ def _noise_like(batch: Batch, energy: Tensor, generator: torch.Generator) -> Ten
 
 
 class GaussianNoise(Purifier):
-    """White Gaussian noise at a signal-to-noise ratio.
+    """Add white Gaussian noise at a signal-to-noise ratio.
 
     Args:
-        snr_db: Ratio of the energies over the valid samples.
+        snr_db: Signal-to-noise ratio over the valid samples, in decibels.
         bounds: Range the result is clipped to.
+
+    Raises:
+        InputError: If ``snr_db`` is out of range.
     """
 
     level: ClassVar[Level] = "raw"
@@ -42,7 +45,6 @@ class GaussianNoise(Purifier):
     random = True
 
     def __init__(self, *, snr_db: float = 20.0, bounds: Bounds) -> None:
-        """See the class."""
         if not -60 <= snr_db <= 120:
             raise InputError(f"snr_db is {snr_db}, expected decibels between -60 and 120, e.g. 20")
         self.snr_db = snr_db
@@ -50,15 +52,15 @@ class GaussianNoise(Purifier):
 
     @property
     def name(self) -> str:
-        """Name with the level."""
+        """Name with the signal-to-noise ratio."""
         return f"noise {self.snr_db:g} dB"
 
     def settings(self) -> dict[str, Any]:
-        """Return the level."""
+        """Return the signal-to-noise ratio."""
         return {"name": "noise", "snr_db": self.snr_db}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Add noise. Its level is the defender's choice: no gradient flows through it."""
+        """Add noise; no gradient flows through its level."""
         signal = batch.masked()
         energy = signal.detach().flatten(1).square().sum(dim=1) / 10 ** (self.snr_db / 10)
         noisy = self.bounds.clip(signal + _noise_like(batch, energy, generator))
@@ -66,12 +68,12 @@ class GaussianNoise(Purifier):
 
 
 class MatchedNoise(Purifier):
-    """White noise with just the energy, item by item, of what another purifier changes.
+    """Add white noise with the same energy, item by item, as the change of another purifier.
 
-    A purifier that does no better than this has no idea of its own.
+    A purifier that is no better than this control owes its effect to the size of its change alone.
 
     Args:
-        other: The purifier to be compared with.
+        other: Purifier to compare with.
         bounds: Range the result is clipped to.
     """
 
@@ -79,7 +81,6 @@ class MatchedNoise(Purifier):
     random = True
 
     def __init__(self, other: Purifier, *, bounds: Bounds) -> None:
-        """See the class."""
         self.other = other
         self.bounds = bounds
         self.level: Level = other.level  # type: ignore[misc]
@@ -87,16 +88,16 @@ class MatchedNoise(Purifier):
 
     @property
     def name(self) -> str:
-        """Name of the other one."""
+        """Name with that of the other purifier."""
         return f"{MATCHED}{self.other.name}"
 
     @property
     def seen(self) -> frozenset[str]:
-        """What the other one was fitted on: its strength depends on it."""
+        """Content hashes of everything the other purifier was fitted on."""
         return self.other.seen
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the other one."""
+        """Return the settings of the other purifier."""
         return {"name": "matched noise", "of": self.other.settings()}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:

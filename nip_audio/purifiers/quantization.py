@@ -15,23 +15,26 @@ __all__ = ["Quantization"]
 
 
 class Quantization(Purifier):
-    """Round to fewer levels over the bounds.
+    """Round values to fewer levels over the bounds.
 
-    On raw input (QTZ), to multiples of 1/2^bits of the range, so that silence stays silence. On the
-    model's input it is the bit-depth reduction of Xu et al. (NDSS 2018), CBDR in the tables of NIP:
-    2^bits levels from the lower bound to the upper.
+    Raw input is rounded to multiples of 1/2^bits of the range (QTZ), so that silence stays silent.
+    Model input is rounded to 2^bits levels from the lower bound to the upper: the bit-depth
+    reduction of Xu et al. (NDSS 2018), called CBDR in the tables of the paper on neuron-level
+    inverse perturbation (NIP).
 
     Args:
-        bits: Bits a value.
-        level: Where it works.
-        bounds: Range of values.
+        bits: Number of bits per value.
+        level: Where the purifier works: on raw input or on model input.
+        bounds: Range of the values.
+
+    Raises:
+        InputError: If ``bits`` is out of range, or ``level`` is unknown.
     """
 
     differentiable: ClassVar[bool] = False
     random: ClassVar[bool] = False
 
     def __init__(self, *, bits: int = 8, level: Level = "raw", bounds: Bounds) -> None:
-        """See the class."""
         check_whole("bits", bits, 1, 16, usual=8)
         if level not in ("raw", "input"):
             raise InputError(f"level is {level!r}, expected 'raw' or 'input'")
@@ -50,7 +53,7 @@ class Quantization(Purifier):
         return {"name": name, "bits": self.bits}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Round."""
+        """Round every value to its nearest level."""
         low, span = self.bounds.low, self.bounds.high - self.bounds.low
         if self.level == "raw":
             step = span / 2**self.bits

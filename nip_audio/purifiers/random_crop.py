@@ -1,4 +1,4 @@
-"""Random crop: only a part of the recording is heard."""
+"""Random crop (RC): the model receives only a part of the recording."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ __all__ = ["RandomCrop"]
 
 
 class RandomCrop(Purifier):
-    """Keep a random contiguous share of each item (RC), repeated until the item is full again.
+    """Keep a random contiguous share of each item, and repeat it to the original length.
 
-    Deviation: cropping images (Guo et al., ICLR 2018) scales the crop up to the old size, which
-    would change a voice's pitch; a crop left shorter would change the shape, and silence in place
-    of the rest a model's statistics over time. So the crop is played again from its start.
+    Deviation: cropping of images (Guo et al., ICLR 2018) scales the crop up to the original size,
+    which would change the pitch of a voice. A shorter result would change the shape of the input,
+    and silence in place of the rest would change a model's statistics over time. The crop is
+    therefore repeated from its start.
 
     Args:
-        share: Of the valid positions, kept.
-        bounds: Range of values, which a crop never leaves.
+        share: Share of the valid positions that is kept.
+        bounds: Range of the values; a crop never leaves it.
+
+    Raises:
+        InputError: If ``share`` is out of range.
     """
 
     level: ClassVar[Level] = "raw"
@@ -30,7 +34,6 @@ class RandomCrop(Purifier):
     random: ClassVar[bool] = True
 
     def __init__(self, *, share: float = 0.8, bounds: Bounds) -> None:
-        """See the class."""
         check_number("share", share, 0.05, 0.99, usual=0.8)
         self.share = share
         self.bounds = bounds
@@ -45,7 +48,7 @@ class RandomCrop(Purifier):
         return {"name": "random-crop", "share": self.share}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Crop along the last axis, from a place drawn for each item."""
+        """Crop along the last axis, from a start drawn for each item."""
         x = batch.x
         size = x.shape[-1]
         lengths = batch.lengths

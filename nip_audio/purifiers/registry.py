@@ -1,4 +1,4 @@
-"""Every defence by name: what it is, and how it is made for a model."""
+"""Registry of all defences by name, with their settings and constructors."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ __all__ = [
     "purifier_entry",
 ]
 
-_OF_THE_MODEL = ("bounds", "model", "model_id")
+_MODEL_PARAMETERS = ("bounds", "model", "model_id")
 
 
 @dataclass(frozen=True)
 class DefenceEntry:
-    """What is known of a defence before it is made.
+    """Description of a defence, from which it can be constructed for a model.
 
     Attributes:
-        title: As the literature writes it.
-        level: Where it works: on raw input, on the model's own, or on layers inside the network.
-        make: Its class, or what reads it from a file. Its parameters, which are passed by name,
-            are the defence's settings, but for ``bounds``, ``model`` and ``model_id``, which the
-            model gives.
-        fixed: Settings that make the class this defence.
+        title: Name of the defence in the literature.
+        level: Where the defence works: on raw input, on model input, or on layers of the network.
+        make: Class of the defence, or the function that loads it from a file. Its parameters are
+            the settings of the defence, except for ``bounds``, ``model`` and ``model_id``, which
+            are taken from the model.
+        fixed: Values of parameters that are fixed for this defence.
     """
 
     title: str
@@ -65,17 +65,17 @@ class DefenceEntry:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Names of the settings that can be chosen."""
-        return tuple(n for n in self._parameters if n not in (*self.fixed, *_OF_THE_MODEL))
+        """Names of the settings that a user can choose."""
+        return tuple(n for n in self._parameters if n not in (*self.fixed, *_MODEL_PARAMETERS))
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Names of the settings that must be chosen: they have no default."""
+        """Names of the settings that a user must choose, since they have no default."""
         defaults = {n: p.default for n, p in self._parameters.items()}
         return tuple(n for n in self.settings if defaults[n] is inspect.Parameter.empty)
 
-    def of_the_model(self, model: InstrumentedModel, model_id: str | None) -> dict[str, Any]:
-        """Return what the model says: its bounds, and its sample rate if its front end knows it."""
+    def model_parameters(self, model: InstrumentedModel, model_id: str | None) -> dict[str, Any]:
+        """Return the parameters that the model gives: bounds, identity and, if known, the rate."""
         known: dict[str, Any] = {
             "bounds": model.bounds if self.level == "raw" else model.input_bounds,
             "model": model,
@@ -112,32 +112,32 @@ PURIFIERS: Mapping[str, DefenceEntry] = {
     "feature-distillation": DefenceEntry("FD", "input", FeatureDistillation),
     "anti-adversary": DefenceEntry("anti-adversary layer", "input", AntiAdversary),
 }
-"""What changes inputs, and can so be handed the sound itself."""
+"""Defences that change the input, and can therefore produce a purified recording."""
 
 LAYER_DEFENCES: Mapping[str, DefenceEntry] = {
     "nip-n": DefenceEntry("NIP_n", "layers", ActivationNip.load),
     "sap": DefenceEntry("SAP", "layers", ActivationPruning),
     "ns": DefenceEntry("NS", "layers", NeuronSelecting.load),
 }
-"""What works inside a network: there is a defended model, but no purified sound."""
+"""Defences inside a network: they give a defended model, but no purified recording."""
 
 DEFENCES: Mapping[str, DefenceEntry] = {**PURIFIERS, **LAYER_DEFENCES}
 
 
 def purifier_entry(name: str) -> DefenceEntry:
-    """Look a purifier up.
+    """Look up a purifier by name.
 
     Raises:
-        InputError: For an unknown name, listing near ones.
+        InputError: If the name is unknown; the message lists similar names.
     """
     return _entry(name, PURIFIERS, "purifier")
 
 
 def defence_entry(name: str) -> DefenceEntry:
-    """Look a defence up, a purifier or one inside the network.
+    """Look up a defence by name: a purifier, or a defence inside the network.
 
     Raises:
-        InputError: For an unknown name, listing near ones.
+        InputError: If the name is unknown; the message lists similar names.
     """
     return _entry(name, DEFENCES, "defence")
 
@@ -155,10 +155,10 @@ def make_purifier(
     model_id: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Purifier:
-    """Return a purifier by name; arguments and errors are those of ``make_defence``."""
+    """Construct a purifier by name; arguments and errors are those of ``make_defence``."""
     purifier_entry(name)
     made = make_defence(name, model=model, model_id=model_id, settings=settings)
-    return cast(Purifier, made)  # what is in PURIFIERS makes nothing else
+    return cast(Purifier, made)  # every entry of PURIFIERS constructs a Purifier
 
 
 def make_defence(
@@ -168,20 +168,19 @@ def make_defence(
     model_id: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Defence:
-    """Return a defence by name; settings that are not given, or None, are the defence's own.
+    """Construct a defence by name; settings that are missing or None take their defaults.
 
     Args:
-        name: One of ``DEFENCES``.
-        model: What it is to defend. Its bounds are the defence's; so is its sample rate, where
-            its front end knows it.
-        model_id: Its identity, which what was fitted must have been fitted to; None does not
-            compare.
-        settings: By name, e.g. ``{"bits": 6}``.
+        name: Name of the defence, one of ``DEFENCES``.
+        model: Model to defend; the defence uses its bounds, and its sample rate if its front end
+            has one.
+        model_id: Identity of the model, which a fitted defence must match; None skips the
+            comparison.
+        settings: Settings by name, e.g. ``{"bits": 6}``.
 
     Raises:
-        InputError: For an unknown name, listing near ones, a setting that the defence does not
-            have, one that is missing, or a senseless one.
-        StateError: If what was fitted cannot be read, or is another model's.
+        InputError: If the name or a setting is unknown, or a setting is missing or out of range.
+        StateError: If the file of a fitted defence cannot be read, or belongs to another model.
     """
     entry = defence_entry(name)
     given = {key: value for key, value in (settings or {}).items() if value is not None}
@@ -189,16 +188,16 @@ def make_defence(
     if unknown:
         raise InputError(
             f"{name} has no setting {', '.join(unknown)}, expected only "
-            f"{', '.join(entry.settings) or 'none'}; leave it out"
+            f"{', '.join(entry.settings) or 'none'}; remove it"
         )
     missing = [key for key in entry.required if key not in given]
     if missing:
-        raise InputError(f"{name} needs {', '.join(missing)}; give it in its settings")
-    known = entry.of_the_model(model, model_id)
+        raise InputError(f"{name} needs {', '.join(missing)}; pass it as a setting")
+    known = entry.model_parameters(model, model_id)
     rate = known.get("sample_rate_hz")
     if rate is not None and given.get("sample_rate_hz", rate) != rate:
         raise InputError(
-            f"sample rate is {given['sample_rate_hz']} Hz, this model expects {rate} Hz; leave "
-            "sample_rate_hz out"
+            f"sample rate is {given['sample_rate_hz']} Hz, this model expects {rate} Hz; omit "
+            "sample_rate_hz"
         )
     return entry.make(**{**known, **entry.fixed, **given})

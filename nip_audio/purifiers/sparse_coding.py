@@ -1,4 +1,4 @@
-"""Sparse coding: what benign patches are made of, and nothing else."""
+"""Stratified sparse coding (STL): rebuild an input from patterns learned on benign input."""
 
 from __future__ import annotations
 
@@ -26,25 +26,30 @@ from nip_audio.purifiers.base import Level, Purifier
 __all__ = ["StratifiedSparseCoding"]
 
 _KIND = "sparse coding purifier"
-_FLAT = 1e-6  # a patch that differs less from its mean has nothing to teach
+_FLAT = 1e-6  # a patch that deviates less from its mean is not used for learning
 _RIDGE = 1e-9
 
 
 class StratifiedSparseCoding(Purifier):
     """Rebuild every patch from a few atoms of a dictionary learned on benign input (STL).
 
-    After Sun et al. (CVPR 2019). Patches overlap by half and are averaged; each keeps its mean, and
-    the rest is coded by orthogonal matching pursuit.
+    The method follows Sun et al. (CVPR 2019). Patches overlap by half and are averaged; each keeps
+    its mean, and the rest is coded by orthogonal matching pursuit.
 
     Deviation: the authors' code reconstructs the whole image by convolutional sparse coding with
-    filters learned on natural images, in its stratified form one set for each cluster of images,
-    the cluster told by a denoising autoencoder. Here one dictionary of patches serves all input.
+    filters learned on natural images. Its stratified form has one set of filters per cluster of
+    images, and a denoising autoencoder finds the cluster. Here one dictionary of patches serves all
+    input.
 
     Args:
-        dictionary: (atoms, patch²) of norm 1; ``fit`` makes it.
-        nonzero: Atoms a patch is rebuilt from, at most.
+        dictionary: (atoms, patch²) atoms of norm 1, as ``fit`` learns them.
+        nonzero: Largest number of atoms that a patch is rebuilt from.
         bounds: Range the result is clipped to.
-        seen: ``Audio.content_sha256`` of everything it was fitted on.
+        seen: Content hashes (``Audio.content_sha256``) of everything it was fitted on.
+
+    Raises:
+        InputError: If the dictionary has another shape or is not finite, or ``nonzero`` is out of
+            range.
     """
 
     level: ClassVar[Level] = "input"
@@ -54,13 +59,12 @@ class StratifiedSparseCoding(Purifier):
     def __init__(
         self, *, dictionary: Tensor, nonzero: int = 6, seen: Iterable[str] = (), bounds: Bounds
     ) -> None:
-        """See the class."""
         side = round(dictionary.shape[-1] ** 0.5) if dictionary.dim() == 2 else 0
         usable = side >= 2 and dictionary.shape[0] >= 1 and side**2 == dictionary.shape[1]
         if not usable or not bool(dictionary.isfinite().all()):
             raise InputError(
-                f"dictionary is {tuple(dictionary.shape)}, expected finite (atoms, patch²) with "
-                "patches of at least 2 × 2; make one with fit"
+                f"dictionary has shape {tuple(dictionary.shape)}, expected finite values of shape "
+                "(atoms, patch²) with patches of at least 2 × 2; learn one with fit"
             )
         check_whole("nonzero", nonzero, 1, min(len(dictionary), dictionary.shape[1]), usual=6)
         self.dictionary = dictionary.detach().cpu().float().clone()
@@ -71,16 +75,16 @@ class StratifiedSparseCoding(Purifier):
 
     @property
     def name(self) -> str:
-        """Name with the number of atoms."""
+        """Name with the number of atoms per patch and in all."""
         return f"STL {self.nonzero}/{len(self.dictionary)}"
 
     @property
     def seen(self) -> frozenset[str]:
-        """What it was fitted on."""
+        """Content hashes of everything the dictionary was learned on."""
         return self._seen
 
     def settings(self) -> dict[str, Any]:
-        """Return sizes and the dictionary's fingerprint."""
+        """Return the sizes and a fingerprint of the dictionary."""
         return {
             "name": "stl",
             "atoms": len(self.dictionary),
@@ -102,21 +106,20 @@ class StratifiedSparseCoding(Purifier):
         nonzero: int = 6,
         patches_per_item: int = 200,
     ) -> Self:
-        """Learn a dictionary.
+        """Learn a dictionary from benign input.
 
         Args:
-            batches: Benign input.
-            bounds: Range of values.
-            generator: Chooses the patches and seeds the learning.
-            seen: ``Audio.content_sha256`` of the input.
-            patch: Rows and columns of a patch.
-            atoms: Size of the dictionary.
-            nonzero: Atoms a patch is rebuilt from, at most.
-            patches_per_item: Patches taken from each item, with replacement.
+            batches: Benign model input, without labels.
+            bounds: Range of the input.
+            generator: Source of randomness for the choice of patches and the learning.
+            seen: Content hashes (``Audio.content_sha256``) of the input.
+            patch: Number of rows and of columns of a patch.
+            atoms: Number of atoms in the dictionary.
+            nonzero: Largest number of atoms that a patch is rebuilt from.
+            patches_per_item: Number of patches drawn from each item, with replacement.
 
         Raises:
-            InputError: For senseless settings, or if there are fewer patches that are not flat
-                than atoms.
+            InputError: If a setting is out of range, or fewer patches than atoms are not flat.
         """
         check_whole("patch", patch, 2, 32, usual=8)
         check_whole("atoms", atoms, 2, 4096, usual=128)
@@ -134,7 +137,7 @@ class StratifiedSparseCoding(Purifier):
         if len(centred) < atoms:
             raise InputError(
                 f"got {len(centred)} patches that are not flat for {atoms} atoms, expected at "
-                "least as many; give more audio, or ask for fewer atoms"
+                "least as many patches as atoms; pass more audio, or choose fewer atoms"
             )
         learning = MiniBatchDictionaryLearning(
             n_components=atoms,
@@ -145,10 +148,10 @@ class StratifiedSparseCoding(Purifier):
             max_iter=20,
             random_state=int(torch.randint(2**31, (1,), generator=generator)),
         )
-        # its penalty counts in units of the data, which are a few hundredths
+        # the penalty alpha is in units of the data, whose values are a few hundredths
         scale = float(centred.norm(dim=1).mean())
         with warnings.catch_warnings():
-            # the codes of one minibatch need not be exact for the dictionary to get better
+            # the dictionary improves even if the codes of one minibatch have not converged
             warnings.simplefilter("ignore", ConvergenceWarning)
             learning.fit((centred / scale).numpy().astype(np.float64))
         dictionary = torch.from_numpy(np.array(learning.components_, dtype=np.float32))
@@ -156,7 +159,7 @@ class StratifiedSparseCoding(Purifier):
         return cls(dictionary=dictionary, nonzero=nonzero, seen=seen, bounds=bounds)
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Rebuild every channel."""
+        """Rebuild every channel from atoms of the dictionary."""
         with torch.no_grad():
             return each_item(batch, self._rebuilt)
 
@@ -175,15 +178,15 @@ class StratifiedSparseCoding(Purifier):
         return self.bounds.clip(rebuilt.reshape(x.shape))
 
     def save(self, path: Path, *, model_id: str, force: bool = False) -> None:
-        """Write atomically.
+        """Write the dictionary atomically.
 
         Args:
-            path: The file.
-            model_id: The model whose input it was fitted on.
-            force: Overwrite.
+            path: Path of the file.
+            model_id: Identity of the model whose input it was fitted on.
+            force: Whether an existing file is overwritten.
 
         Raises:
-            OutputError: As ``save_state``.
+            OutputError: If the file exists and ``force`` is false, or it cannot be written.
         """
         meta = {
             "nonzero": self.nonzero,
@@ -195,16 +198,16 @@ class StratifiedSparseCoding(Purifier):
 
     @classmethod
     def load(cls, path: Path | str, *, model_id: str | None = None, bounds: Bounds) -> Self:
-        """Read what ``save`` wrote.
+        """Load a dictionary that ``save`` wrote.
 
         Args:
-            path: The file.
-            model_id: The model it will be used with; None skips the comparison.
+            path: Path of the file.
+            model_id: Identity of the model to defend; None skips the comparison.
             bounds: Range of that model's input.
 
         Raises:
-            StateError: If it is no such file, of another model, or for input of another range.
-            HashMismatchError: If the file was changed.
+            StateError: If the file holds no dictionary, or one of another model or range of input.
+            HashMismatchError: If the file was modified after it was saved.
         """
         state = load_state(Path(path), kind=_KIND, model_id=model_id)
         if state.meta["bounds"] != [bounds.low, bounds.high]:
@@ -221,7 +224,7 @@ class StratifiedSparseCoding(Purifier):
 
 
 def _whole(planes: Tensor, patch: int) -> Tensor:
-    """Mirror (N, 1, F, T) up to a whole number of half-overlapping patches."""
+    """Extend (N, 1, F, T) by mirroring to a whole number of half-overlapping patches."""
     stride = patch // 2
     for axis in (2, 3):
         size = planes.shape[axis]
@@ -236,17 +239,17 @@ def _patches(planes: Tensor, patch: int) -> Tensor:
 
 
 def _pursued(x: Tensor, dictionary: Tensor, nonzero: int) -> Tensor:
-    """Orthogonal matching pursuit of all rows at once, decoded.
+    """Rebuild all rows at once by orthogonal matching pursuit.
 
-    scikit-learn's goes through the rows one by one, at some 0.4 ms each.
+    scikit-learn's implementation handles the rows one by one, at some 0.4 ms each.
 
     Args:
-        x: (P, D).
-        dictionary: (A, D) of norm 1.
-        nonzero: Atoms a row is rebuilt from.
+        x: (P, D) rows.
+        dictionary: (A, D) atoms of norm 1.
+        nonzero: Number of atoms that a row is rebuilt from.
 
     Returns:
-        (P, D).
+        (P, D) rebuilt rows.
     """
     target, atoms = x.double(), dictionary.to(x.device).double()
     chosen = torch.zeros(len(x), 0, dtype=torch.long, device=x.device)
@@ -256,7 +259,7 @@ def _pursued(x: Tensor, dictionary: Tensor, nonzero: int) -> Tensor:
         chosen = torch.cat([chosen, match.argmax(dim=1, keepdim=True)], dim=1)
         basis = atoms[chosen]
         gram = basis @ basis.transpose(1, 2)
-        # atoms may be nearly the same, and then either will do
+        # the ridge keeps the system solvable if atoms are nearly equal
         gram = gram + _RIDGE * torch.eye(gram.shape[-1]).to(gram)
         weights = torch.linalg.solve(gram, basis @ target[:, :, None])
         rebuilt = (weights.transpose(1, 2) @ basis)[:, 0]

@@ -1,4 +1,4 @@
-"""Spatial smoothing: a median filter over time and frequency."""
+"""Spatial smoothing (SS): a median filter over rows and columns, or frequency and time."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ __all__ = ["SpatialSmoothing"]
 class SpatialSmoothing(Purifier):
     """Replace every value by the median of kernel × kernel neighbours (SS; Xu et al., NDSS 2018).
 
-    Edges are mirrored and even kernels work as in the authors' code and in ART, both of which call
-    SciPy's ``median_filter``; here gradients flow to the values chosen.
+    Mirrored edges and even kernels follow the authors' code and the Adversarial Robustness Toolbox,
+    both of which call SciPy's ``median_filter``; here gradients flow to the chosen values.
 
     Args:
-        kernel: Rows and columns of a neighbourhood.
-        bounds: Range of values, which a median never leaves.
+        kernel: Number of rows and of columns of a neighbourhood.
+        bounds: Range of the values; a median never leaves it.
+
+    Raises:
+        InputError: If ``kernel`` is out of range.
     """
 
     level: ClassVar[Level] = "input"
@@ -32,18 +35,17 @@ class SpatialSmoothing(Purifier):
     random: ClassVar[bool] = False
 
     def __init__(self, *, kernel: int = 3, bounds: Bounds) -> None:
-        """See the class."""
         check_whole("kernel", kernel, 2, 15, usual=3)
         self.kernel = kernel
         self.bounds = bounds
 
     @property
     def name(self) -> str:
-        """Name with the size."""
+        """Name with the size of the neighbourhood."""
         return f"smoothing {self.kernel}×{self.kernel}"
 
     def settings(self) -> dict[str, Any]:
-        """Return the size."""
+        """Return the size of the neighbourhood."""
         return {"name": "spatial-smoothing", "kernel": self.kernel}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:

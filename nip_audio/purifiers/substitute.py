@@ -1,4 +1,7 @@
-"""Black-box NIP: a model of one's own that answers as a remote one does."""
+"""Train a substitute for a remote model, as neuron-level inverse perturbation (NIP) needs it.
+
+NIP computes gradients at neurons, which a remote model does not expose.
+"""
 
 from __future__ import annotations
 
@@ -28,32 +31,32 @@ def train_substitute(
     generator: torch.Generator,
     progress: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> float:
-    """Train a model on the labels that a remote classifier answers (NIP, Sec. 3.1).
+    """Train a model on the predictions of a remote classifier (NIP, Sec. 3.1).
 
     A ``NipPool`` is then fitted on the substitute and applied to the input of the remote model.
-    Nothing but answers is used: no score, no true label. Each item is asked about once.
+    Only predictions are used: no scores, no true labels. Each item is queried once.
 
     Args:
-        substitute: Untrained, with a linear or other head of logits; it is trained in place and
-            left in evaluation mode.
-        answer: Names the classes of a batch: (B,) integers.
-        batches: Raw input of the substitute, which the remote model must take too; two or more. To
-            train on model input pass ``substitute.without_front_end()``.
-        epochs: How often each batch is seen.
+        substitute: Untrained model with a head that returns logits; it is trained in place and left
+            in evaluation mode.
+        answer: Function that returns the remote model's predictions for a batch, (B,) integers.
+        batches: Raw input of the substitute, which the remote model must accept too; at least two
+            batches. To train on model input, pass ``substitute.without_front_end()``.
+        epochs: Number of passes over the training batches.
         lr: Learning rate of Adam.
-        holdout: Share of the batches that is not trained on, at least one batch.
-        classes: How many the remote model has, where that is known.
-        generator: Draws which batches are held out, their order, and what the model itself draws
-            in training, as dropout does.
-        progress: Called after each epoch, from 1, with its mean loss.
+        holdout: Share of the batches that is held out from training; at least one batch is.
+        classes: Number of classes of the remote model; None if it is unknown.
+        generator: Source of randomness for the choice of held-out batches, the order of batches,
+            and random layers such as dropout.
+        progress: Function called after each epoch with its number, from 1, and its mean loss.
 
     Returns:
-        Share of the items held out for which both name the same class.
+        Share of the held-out items for which both models predict the same class.
 
     Raises:
-        InputError: If there are too few batches, an answer is no class of the substitute, the
-            numbers of classes differ, the substitute has no head or nothing to train, or the loss
-            is not finite.
+        InputError: If there are too few batches, a prediction is not a class of the substitute,
+            the numbers of classes differ, the substitute has no head or no trainable weights, or
+            the loss is not finite.
     """
     check_whole("epochs", epochs, 1, 100_000, usual=10)
     check_number("lr", lr, 1e-9, 10.0, usual=1e-3)
@@ -61,12 +64,12 @@ def train_substitute(
     asked = list(batches)
     if len(asked) < 2:
         raise InputError(
-            f"got {len(asked)} batches, expected two or more, to train and to compare on; give "
-            "more, or smaller ones"
+            f"got {len(asked)} batches, expected two or more, for training and for comparison; "
+            "pass more items, or smaller batches"
         )
     weights = [p for p in substitute.parameters() if p.requires_grad]
     if not weights:
-        raise InputError("the substitute has nothing to train; unfreeze its weights")
+        raise InputError("the substitute has no weights to train; unfreeze some")
     own = _count_classes(substitute, asked[0], classes)
     known = [(batch, _labels(answer, batch, own)) for batch in asked]
     order = torch.randperm(len(known), generator=generator).tolist()
@@ -87,14 +90,14 @@ def _labels(answer: Callable[[Batch], Tensor], batch: Batch, classes: int) -> Te
     labels = answer(batch)
     if labels.shape != (len(batch),) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(
-            f"answers are {tuple(labels.shape)} of {labels.dtype}, expected ({len(batch)},) "
-            "integers; answer with the index of the class"
+            f"predictions are {tuple(labels.shape)} of {labels.dtype}, expected ({len(batch)},) "
+            "integers; return the index of each item's class"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise InputError(
-            f"answers range {low}–{high}, expected 0–{classes - 1}, the substitute's classes; give "
-            "its head as many as the remote model has"
+            f"predictions range from {low} to {high}, expected 0 to {classes - 1}, the classes of "
+            "the substitute; give its head as many classes as the remote model has"
         )
     return labels.detach().to(batch.x.device, torch.long)
 
@@ -107,14 +110,15 @@ def _scores(substitute: InstrumentedModel, batch: Batch) -> Tensor:
 def _count_classes(substitute: InstrumentedModel, batch: Batch, classes: int | None) -> int:
     if substitute.head is None:
         raise InputError(
-            "the substitute only embeds, expected one that names classes; give it a head with as "
-            "many as the remote model has"
+            "the substitute only embeds, expected a model that predicts classes; give it a head "
+            "with as many as the remote model has"
         )
-    substitute.eval()  # normalisation must not learn from a look
+    substitute.eval()  # counting the classes must not update batch-normalisation statistics
     own = _scores(substitute, batch).shape[1]
     if classes is not None and own != classes:
         raise InputError(
-            f"the substitute has {own} classes, the remote model {classes}; give its head as many"
+            f"the substitute has {own} classes, the remote model {classes}; give the substitute a "
+            "head of as many"
         )
     return own
 
@@ -131,7 +135,9 @@ def _epoch(
         with torch.enable_grad():
             loss = nn.functional.cross_entropy(_scores(substitute, batch), labels)
         if not bool(loss.isfinite()):
-            raise InputError("the loss is not finite; lower lr, or look for NaN in the input")
+            raise InputError(
+                "the loss is not finite, expected a number; lower lr, or check the input for NaN"
+            )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -148,11 +154,11 @@ def _agreement(substitute: InstrumentedModel, known: Sequence[tuple[Batch, Tenso
 
 @contextmanager
 def _drawing_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Seed the device's global generator from one's own, and put it back as it was."""
+    """Seed the global generator of a device from a given one, and restore its state on exit."""
     seed = int(torch.randint(2**31, (1,), generator=generator))
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        # not torch.manual_seed: that would reseed devices whose state is not put back
+        # torch.manual_seed would also reseed devices whose state is not restored
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             with torch.cuda.device(device):

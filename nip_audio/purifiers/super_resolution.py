@@ -1,4 +1,4 @@
-"""Super resolution: details are dropped, and new ones put in their place."""
+"""Super resolution (SR): remove fine detail by shrinking the input, then enlarge it again."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ __all__ = ["SuperResolution"]
 
 
 class SuperResolution(Purifier):
-    """Shrink with an anti-aliasing filter and enlarge again, both bicubic (SR).
+    """Shrink the input with an anti-aliasing filter and enlarge it again, both bicubic.
 
-    Deviation: Mustafa et al. (IEEE TIP 2019) first remove noise by soft thresholds on wavelet
-    coefficients (BayesShrink), then double the resolution with a deep network that was trained to
-    restore images, and classify the larger image. There is no such network for spectrograms, and
-    the models here take one number of rows. So the input is shrunk first, the enlargement is an
-    interpolation that learned nothing, and there are no wavelets: what remains of the method is
-    that the details the model sees are a function of the coarse structure alone.
+    Deviation: Mustafa et al. (IEEE TIP 2019) first denoise with soft thresholds on wavelet
+    coefficients (BayesShrink), then double the resolution with a deep network trained to restore
+    images, and classify the larger image. There is no such network for spectrograms, and the models
+    here accept one number of rows only. The input is therefore shrunk first, the enlargement is a
+    plain interpolation, and there are no wavelets. What remains of the method is that the fine
+    detail the model receives depends on the coarse structure alone.
 
     Args:
-        factor: By which rows and columns are reduced meanwhile.
+        factor: Factor by which rows and columns are reduced before they are enlarged.
         bounds: Range the result is clipped to.
+
+    Raises:
+        InputError: If ``factor`` is out of range.
     """
 
     level: ClassVar[Level] = "input"
@@ -36,7 +39,6 @@ class SuperResolution(Purifier):
     random: ClassVar[bool] = False
 
     def __init__(self, *, factor: int = 2, bounds: Bounds) -> None:
-        """See the class."""
         check_whole("factor", factor, 2, 8, usual=2)
         self.factor = factor
         self.bounds = bounds

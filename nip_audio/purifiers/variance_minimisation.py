@@ -1,4 +1,4 @@
-"""Total variance minimisation: few values are kept, the rest is as smooth as it can be."""
+"""Total variance minimisation (TVM): keep some values, and fill in the rest smoothly."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ _STEP = 8**-0.5  # √8 bounds the norm of the gradient operator (Chambolle 2004
 class TotalVarianceMinimisation(Purifier):
     """Drop random values, then find the smoothest image through the kept ones (TVM).
 
-    z minimises ½ Σ_kept (z − x)² + weight · Σ ‖∇z‖. This is the problem, and these are the share
-    and the weight, that the published code of Guo et al. (ICLR 2018) has as its defaults.
+    z minimises ½ Σ_kept (z − x)² + weight · Σ ‖∇z‖. Problem, share and weight are the defaults of
+    the published code of Guo et al. (ICLR 2018).
 
-    Deviation: they solve it by split Bregman iterations, compiled for the purpose; here it is the
-    primal-dual method of Chambolle & Pock (2011, Algorithm 1), started without the dropped values.
-    The paper's formula has a first term that is not squared and sums differences of whole rows and
-    columns; for that one see ``ArtVarianceMinimisation``. Neither is better throughout: this one
-    undoes more of an attack, and more of what is no attack.
+    Deviation: the authors use split Bregman iterations in compiled code; this class uses the
+    primal-dual method of Chambolle & Pock (2011, Algorithm 1), and starts without the dropped
+    values. The formula in the paper has a first term that is not squared, and sums differences of
+    whole rows and columns; ``ArtVarianceMinimisation`` implements that one. Neither is better in
+    all respects: this class removes more of an attack, and more of the clean signal.
 
     Args:
-        keep: Share of values kept.
-        weight: Of smoothness against fidelity, in units of the input.
-        steps: Of the solver.
+        keep: Share of the values that is kept.
+        weight: Weight of smoothness against fidelity, in units of the input.
+        steps: Number of steps of the solver.
         bounds: Range the result is clipped to.
+
+    Raises:
+        InputError: If a setting is out of range.
     """
 
     level: ClassVar[Level] = "input"
@@ -44,7 +47,6 @@ class TotalVarianceMinimisation(Purifier):
     def __init__(
         self, *, keep: float = 0.5, weight: float = 0.03, steps: int = 100, bounds: Bounds
     ) -> None:
-        """See the class."""
         check_number("keep", keep, 0.05, 1.0, usual=0.5)
         check_number("weight", weight, 0.0, 10.0, usual=0.03)
         check_whole("steps", steps, 1, 10000, usual=100)
@@ -55,22 +57,22 @@ class TotalVarianceMinimisation(Purifier):
 
     @property
     def name(self) -> str:
-        """Name with share and weight."""
+        """Name with the share and the weight."""
         return f"TVM {self.keep:g}/{self.weight:g}"
 
     def settings(self) -> dict[str, Any]:
-        """Return share, weight and steps."""
+        """Return the share, the weight and the number of steps."""
         return {"name": "tvm", "keep": self.keep, "weight": self.weight, "steps": self.steps}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Drop and fill in, in every channel."""
+        """Drop random values of every channel, and fill them in."""
         kept = (torch.rand(batch.x.shape, generator=generator) < self.keep).to(batch.x)
         with torch.no_grad():
             return each_item(batch, self._smoothest, kept)
 
     def _smoothest(self, x: Tensor, kept: Tensor) -> Tensor:
         seen, mask = planes_of(x), planes_of(kept)
-        # the dropped values must not come back through the start
+        # the start must not contain the dropped values
         count = mask.sum(dim=(2, 3), keepdim=True)
         middle = (self.bounds.low + self.bounds.high) / 2
         mean = (seen * mask).sum(dim=(2, 3), keepdim=True) / count.clamp_min(1)
@@ -89,9 +91,9 @@ class TotalVarianceMinimisation(Purifier):
 
 
 def _projected(rows: Tensor, columns: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """Shorten the vectors of differences to the next row and column to ``radius``, at most.
+    """Limit the vectors of differences to the next row and column to a length of ``radius``.
 
-    The last row has no next one, nor has the last column: there a vector has one part only.
+    The last row and the last column have no successor: there a vector has one component only.
     """
     square = pad(rows.square(), (0, 0, 0, 1)) + pad(columns.square(), (0, 1))
     factor = (radius / square.sqrt().clamp_min(1e-12)).clamp_max(1)
@@ -99,6 +101,6 @@ def _projected(rows: Tensor, columns: Tensor, radius: float) -> tuple[Tensor, Te
 
 
 def _divergence(rows: Tensor, columns: Tensor) -> Tensor:
-    """Minus the adjoint of taking differences: (…, F, T)."""
+    """Return minus the adjoint of the difference operator: (…, F, T)."""
     down, right = pad(rows, (0, 0, 1, 1)), pad(columns, (1, 1))
     return down.diff(dim=-2) + right.diff(dim=-1)

@@ -1,4 +1,4 @@
-"""Total variance minimisation as the Adversarial Robustness Toolbox does it."""
+"""Total variance minimisation (TVM) as implemented in the Adversarial Robustness Toolbox (ART)."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class ArtVarianceMinimisation(Purifier):
     """ART's ``TotalVarMin``, after the formula of Guo et al. (ICLR 2018).
 
     z minimises ‖kept · (z − x)‖₂ + weight · Σ ‖differences of whole rows and columns‖₂. The first
-    term is not squared, so how much is smoothed depends on the image's size. The solver starts at x
-    itself: of the values it drops, what it does not get to change remains, and with a weight too
-    small for the size of the image it changes nothing at all: 0.03 left those of 24 × 40 values as
-    they were. ``TotalVarianceMinimisation`` does not look at what it drops.
+    term is not squared, so the strength of the smoothing depends on the size of the image. The
+    solver starts at x itself: dropped values that it does not change remain. With a weight too
+    small for the size of the image it changes nothing at all, as 0.03 did for 24 × 40 values.
+    ``TotalVarianceMinimisation`` never uses the values it drops.
 
-    Deviation: ART keeps a share of 0.3 with a weight of 0.5 by default; these are the share and the
-    weight of the paper's published code.
+    Deviation: ART's defaults are a share of 0.3 and a weight of 0.5; the defaults here are those of
+    the paper's published code.
 
     Args:
-        keep: Share of values kept.
-        weight: Of smoothness against fidelity.
-        steps: Of the solver, at most; 10 is ART's own.
+        keep: Share of the values that is kept.
+        weight: Weight of smoothness against fidelity.
+        steps: Largest number of steps of the solver; ART's default is 10.
         bounds: Range the result is clipped to.
 
     Raises:
-        InputError: For senseless settings.
-        MissingDependencyError: Without ART.
+        InputError: If a setting is out of range.
+        MissingDependencyError: If the Adversarial Robustness Toolbox is not installed.
     """
 
     level: ClassVar[Level] = "input"
@@ -48,7 +48,6 @@ class ArtVarianceMinimisation(Purifier):
     def __init__(
         self, *, keep: float = 0.5, weight: float = 0.03, steps: int = 10, bounds: Bounds
     ) -> None:
-        """See the class."""
         check_number("keep", keep, 0.05, 1.0, usual=0.5)
         check_number("weight", weight, 0.0, 10.0, usual=0.03)
         check_whole("steps", steps, 1, 10000, usual=10)
@@ -68,15 +67,15 @@ class ArtVarianceMinimisation(Purifier):
 
     @property
     def name(self) -> str:
-        """Name with share and weight."""
+        """Name with the share and the weight."""
         return f"TVM (ART) {self.keep:g}/{self.weight:g}"
 
     def settings(self) -> dict[str, Any]:
-        """Return share, weight and steps."""
+        """Return the share, the weight and the number of steps."""
         return {"name": "tvm-art", "keep": self.keep, "weight": self.weight, "steps": self.steps}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Drop and fill in, in every channel."""
+        """Drop random values of every channel, and fill them in."""
         with seeded_globals(generator):
             return each_item(batch, self._smoothest)
 

@@ -1,1 +1,1 @@
-"""The report of a screening: one page to look at, and tables for other programs."""
+"""Report a screening as one HTML page, and as tables for other programs."""

@@ -1,4 +1,4 @@
-"""What was drawn of one file, as HTML."""
+"""Write what was drawn of one recording as HTML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nip_audio.reporting.examine import Examined, Excerpt
 from nip_audio.reporting.figure import Axis, Chart
-from nip_audio.reporting.media import picture_url, sound_url
+from nip_audio.reporting.media import matrix_url, sound_url
 from nip_audio.reporting.sections import evidence_html, figure, section
 from nip_audio.screening.words import RECORDINGS
 
@@ -21,11 +21,13 @@ _HERTZ = (250, 500, 1000, 2000, 4000, 8000)
 
 
 def detail_html(examined: Examined) -> str:
-    """Return players, waveforms, spectrograms, the detector's evidence and influence as HTML."""
+    """Return players, waveforms, spectrograms, the detector's evidence and influences as HTML."""
     before, after = examined.before, examined.after
     seconds = before.samples.shape[0] / examined.sample_rate_hz
     whole = seconds >= examined.duration_s - 1e-6
-    note = "" if whole else f"The first {seconds:g} of {examined.duration_s:.1f} seconds. "
+    note = (
+        "" if whole else f"The first {seconds:g} of {examined.duration_s:.1f} seconds are shown. "
+    )
     parts = [
         section("Listen and look", note + _heard(examined), _sights(examined, seconds)),
         evidence_html(examined.evidence, RECORDINGS),
@@ -36,29 +38,33 @@ def detail_html(examined: Examined) -> str:
 
 def _heard(examined: Examined) -> str:
     purified, heard = examined.purified, examined.heard
-    named = "" if heard.speaker is None else f"The model names speaker {heard.speaker}. "
+    named = "" if heard.speaker is None else f"The model predicts speaker {heard.speaker}. "
     if purified is None:
         return named
     said = []
     if heard.speaker is not None:
         now = purified.after.speaker
-        said.append("the same is named" if heard.speaker == now else f"{now} is named instead")
+        said.append(
+            "the prediction is the same"
+            if heard.speaker == now
+            else f"the model predicts {now} instead"
+        )
     if purified.before.verdict is not None:
         said.append(
-            f"its distance is {purified.after.distance:.2f} instead of "
+            f"the distance is {purified.after.distance:.2f} instead of "
             f"{purified.before.distance:.2f} (threshold {purified.after.distance_threshold:.2f}), "
             f"verdict {purified.after.verdict}"
         )
-    said.append(f"its voice has cosine {purified.cosine:.2f} to the file's own")
+    said.append(f"the cosine similarity to the original's embedding is {purified.cosine:.2f}")
     if purified.snr_db is not None:
-        said.append(f"what was taken out is {purified.snr_db:.1f} dB below the sound")
-    return f"{named}Of the purified copy: {'; '.join(said)}."
+        said.append(f"what the purifier changed is {purified.snr_db:.1f} dB below the recording")
+    return f"{named}For the purified copy, {'; '.join(said)}."
 
 
 def _sights(examined: Examined, seconds: float) -> str:
     before, after = examined.before, examined.after
     loudest = float(before.samples.abs().max())
-    shown = [(before, "As it is" if after is None else "Before")]
+    shown = [(before, "Original")]
     if after is not None:
         shown.append((after, "Purified"))
         loudest = max(loudest, float(after.samples.abs().max()))
@@ -69,10 +75,10 @@ def _sights(examined: Examined, seconds: float) -> str:
         columns.append(
             f'<div class="sight"><h4>{name}</h4>{player}'
             + figure(
-                "Waveform, full scale is 1", _waveform(excerpt.samples, seconds, loudest, name)
+                "Waveform (full scale is 1)", _waveform(excerpt.samples, seconds, loudest, name)
             )
             + figure(
-                "Spectrogram, as the model takes it in",
+                "Spectrogram, which is the model's input",
                 _spectrogram(examined, excerpt.spectrogram, seconds, f"{name}: spectrogram"),
             )
             + "</div>"
@@ -83,23 +89,25 @@ def _sights(examined: Examined, seconds: float) -> str:
 
 
 def _difference(examined: Examined, before: Excerpt, after: Excerpt, seconds: float) -> str:
-    """Draw what the purifier took out or put in; a few decibels would not be seen otherwise."""
+    """Draw the purified copy minus the original, because small changes cannot be seen in both."""
     wave, picture = after.samples - before.samples, after.spectrogram - before.spectrogram
     loudest = max(float(wave.abs().max()), 1e-6)
     largest = max(float(picture.abs().max()), 1e-6)
     chart = _spectrogram(
-        examined, picture, seconds, "What changed: spectrogram", (-largest, largest), "RdBu_r"
+        examined, picture, seconds, "Difference: spectrogram", (-largest, largest), "RdBu_r"
     )
     return (
-        '<div class="sight"><h4>What changed</h4>'
-        f'<audio controls preload="none" aria-label="What changed, as loud as it can be: play" '
+        '<div class="sight"><h4>Difference</h4>'
+        f'<audio controls preload="none" aria-label="Difference, amplified: play" '
         f'src="{sound_url(wave / loudest * 0.5, examined.sample_rate_hz)}"></audio>'
         + figure(
-            f"Purified − before, its own scale (the player is {0.5 / loudest:.2g} times as loud)",
-            _waveform(wave, seconds, loudest, "What changed"),
+            "Purified − original, on a scale of its own (the player makes it "
+            f"{0.5 / loudest:.2g} times as loud)",
+            _waveform(wave, seconds, loudest, "Difference"),
         )
         + figure(
-            f"Purified − before: blue is less, red is more (up to {largest:.2f} of the range)",
+            "Purified − original: blue is less energy, red is more (at most "
+            f"{largest:.2f} of the range)",
             chart,
         )
         + "</div>"
@@ -137,14 +145,14 @@ def _spectrogram(
         _bands(examined.highest_hz, values.shape[0]),
         height=190,
     )
-    chart.picture(picture_url(values, *limits, colours=colours))
+    chart.picture(matrix_url(values, *limits, colours=colours))
     return chart.svg()
 
 
 def _bands(highest_hz: float | None, bands: int) -> Axis:
-    """Return the axis of the bands, in hertz where it is known which they are."""
+    """Return the axis of the input bands, in kHz if their frequencies are known."""
     if highest_hz is None:
-        return Axis("band of the input", 0.0, float(bands))
+        return Axis("input band", 0.0, float(bands))
     ticks = [
         (bands * _mel(hertz) / _mel(highest_hz), f"{hertz / 1000:g}")
         for hertz in _HERTZ
@@ -158,7 +166,7 @@ def _mel(hertz: float) -> float:
 
 
 def _influence(examined: Examined, before: Excerpt, after: Excerpt | None) -> str:
-    """Draw the influence of neurons, in the order of the file's own, and of the input's bands."""
+    """Draw the influence of the neurons, sorted by the original's, and of the input bands."""
     shown = [(before, "before")] if after is None else [(after, "after"), (before, "before")]
     figures = []
     if before.neurons is not None:
@@ -170,26 +178,27 @@ def _influence(examined: Examined, before: Excerpt, after: Excerpt | None) -> st
         ]
         chart = _curves(
             f"Influence of the neurons of {examined.layer}",
-            Axis("neurons, the most influential of the file first", 0, len(order) - 1),
+            Axis("neurons, sorted by influence in the original", 0, len(order) - 1),
             lines,
         )
         figures.append(figure(f"Neurons of layer {examined.layer}", chart))
     lines = [(kind, excerpt.bands.tolist()) for excerpt, kind in shown]
     axis = _bands(examined.highest_hz, len(before.bands))
-    label = axis.label if axis.label != "kHz" else "band of the input, in kHz"
+    label = axis.label if axis.label != "kHz" else "input band (kHz)"
     chart = _curves(
-        "Influence of the bands of the input",
+        "Influence of the input bands",
         Axis(label, axis.low, axis.high, ticks=axis.ticks),
         lines,
         centred=True,
     )
-    figures.append(figure("Bands of the input, all frames together", chart))
-    key = '<p class="key"><span class="key-before"></span>the file'
+    figures.append(figure("Input bands, summed over all frames", chart))
+    key = '<p class="key"><span class="key-before"></span>original'
     key += "</p>" if after is None else ' <span class="key-after"></span>purified</p>'
     return section(
         "What the model's decision rests on",
-        "Influence: how much neurons and bands carry the decision about the voice (NIP, Eq. 2), "
-        "each curve on its own decision. Above 0 speaks for it, below against it.",
+        "Influence is how much a neuron or an input band contributes to the model's decision about "
+        "the voice (neuron-level inverse perturbation, NIP, Eq. 2). Values above 0 support the "
+        "decision, values below 0 oppose it. Each curve is about its own recording's decision.",
         f'{key}<div class="sights">{"".join(figures)}</div>',
     )
 

@@ -1,4 +1,4 @@
-"""How the numbers of a run are distributed, drawn with the thresholds."""
+"""Draw how the distances, p-values and consistencies of a run are distributed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _FARTHEST = 50.0
 
 @dataclass
 class Distributions:
-    """Collects the numbers of the records as they come: a few bytes a file.
+    """Collects the numbers of records, a few bytes per file, and draws their distributions.
 
     Attributes:
-        what: What the files are called, such as audio.
-        limits: Thresholds that the records name.
-        verdicts: Files by verdict.
+        what: Word for the files, such as ``audio``.
+        limits: Thresholds by name, taken from the records.
+        verdicts: Number of files for each verdict.
     """
 
     what: str = "audio"
@@ -41,7 +41,7 @@ class Distributions:
     _consistencies: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, record: ScreenRecord) -> None:
-        """Note one record."""
+        """Add the numbers of one record."""
         self.verdicts[record.verdict] += 1
         for name in ("distance_threshold", "domain_threshold", "consistency_threshold"):
             value = getattr(record, name)
@@ -56,10 +56,13 @@ class Distributions:
             self._consistencies.append(record.consistency)
 
     def distance_chart(self, clean: Sequence[float] | None) -> str | None:
-        """Draw the distances, flagged files apart, and what the calibration's clean ones are like.
+        """Draw the distances of unflagged and flagged files, with those of clean files as a line.
 
         Args:
-            clean: Distances of the calibration's files; None leaves them out.
+            clean: Distances of the calibration's clean files; None draws no line.
+
+        Returns:
+            SVG, or None if no file has a distance.
         """
         values = np.array(self._distances)
         if not len(values):
@@ -76,10 +79,10 @@ class Distributions:
         if clean is not None and len(clean):
             expected = _counts(np.asarray(clean), edges) * (len(values) / len(clean))
         top = float(max((parts[0] + parts[1]).max(), 0 if expected is None else expected.max()))
-        title = f"Distance from clean {self.what}, files by distance"
+        title = f"Number of files by distance from clean {self.what}"
         chart = Chart(
             title,
-            Axis("distance (no unit; logarithmic)", low, high, logarithmic=True),
+            Axis("distance (no unit, logarithmic)", low, high, logarithmic=True),
             Axis("files", 0.0, top * 1.12),
         )
         for low, high, usual, far in zip(edges, edges[1:], *parts, strict=False):
@@ -95,7 +98,7 @@ class Distributions:
         return chart.svg()
 
     def p_value_chart(self) -> str | None:
-        """Draw the p-values; clean files like the calibration's have as many of each size."""
+        """Draw the p-values, which are evenly distributed for clean files, or None without any."""
         values = np.array(self._p_values)
         if not len(values):
             return None
@@ -103,8 +106,8 @@ class Distributions:
         counts = _counts(values, edges)
         even = len(values) / _P_BARS
         chart = Chart(
-            "p-values, files by p-value",
-            Axis(f"p-value: share of clean {self.what} as far off", 0.0, 1.0),
+            "Number of files by p-value",
+            Axis(f"p-value: share of clean {self.what} at least as far off", 0.0, 1.0),
             Axis("files", 0.0, max(float(counts.max()), even) * 1.12),
         )
         for low, high, count in zip(edges, edges[1:], counts, strict=False):
@@ -115,7 +118,7 @@ class Distributions:
         return chart.svg()
 
     def consistency_chart(self) -> str | None:
-        """Draw how alike the files of a speaker sound; None if nothing could be compared."""
+        """Draw how similar each speaker's files sound, or None if none could be compared."""
         values = np.array(self._consistencies)
         if not len(values):
             return None
@@ -124,8 +127,8 @@ class Distributions:
         edges = np.linspace(low, 1.0, _BARS + 1)
         counts = _counts(values, edges)
         chart = Chart(
-            "Consistency, files by mean cosine to their speaker's other files",
-            Axis("mean cosine to the speaker's other files", low, 1.0),
+            "Number of files by mean cosine similarity to their speaker's other files",
+            Axis("mean cosine similarity to the speaker's other files", low, 1.0),
             Axis("files", 0.0, float(counts.max()) * 1.12),
         )
         for left, right, count in zip(edges, edges[1:], counts, strict=False):
@@ -139,5 +142,5 @@ class Distributions:
 
 
 def _counts(values: Array, edges: Array) -> Array:
-    """Count values a bar; what lies beyond the ends is in the outermost bars."""
+    """Count the values in each bar; the outermost bars hold everything beyond the ends."""
     return np.histogram(values.clip(edges[0], edges[-1]), edges)[0].astype(np.float64)

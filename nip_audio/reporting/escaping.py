@@ -1,4 +1,4 @@
-"""File names and speakers are a stranger's data: what they become in HTML, JSON, links and CSV."""
+"""Escape untrusted text, such as file names, for HTML, JSON, links and CSV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def visible(text: str) -> str:
-    r"""Spell out what is not printable: control characters, bidi marks, bytes that are no text.
+    r"""Escape characters that do not print: control characters, bidi marks, undecodable bytes.
 
     Example:
         >>> visible("gpj.\u202egood\n")
@@ -28,7 +28,7 @@ def visible(text: str) -> str:
 
 
 def html_text(text: str) -> str:
-    """Return text as HTML, for an element or a quoted attribute.
+    """Escape text for an HTML element or a quoted attribute.
 
     Example:
         >>> html_text('<b title="x">')
@@ -38,7 +38,7 @@ def html_text(text: str) -> str:
 
 
 def json_for_html(value: Any) -> str:
-    r"""Return JSON that nothing inside it can end: it may stand in a ``script`` element.
+    r"""Return JSON for a ``script`` element; nothing in it can end the element.
 
     Example:
         >>> json_for_html({"name": "</script>"})
@@ -63,7 +63,7 @@ def link_to(path: Path, folder: Path) -> str:
 
 
 def csv_text(text: str) -> str:
-    """Return text that a spreadsheet takes for text, not for a formula.
+    """Escape text that a spreadsheet would compute as a formula.
 
     Example:
         >>> csv_text("=1+1"), csv_text("a.wav")

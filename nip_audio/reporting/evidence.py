@@ -1,4 +1,4 @@
-"""What a verdict rests on, as a table: noises, and what they change."""
+"""Tabulate the detector's evidence for a verdict: what each noise changes, and how unusually."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nip_audio.core.decision import evidence_names
 from nip_audio.core.noise import Noise
 from nip_audio.errors import FileError
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.measured import Measurement, PictureMeasurement
+from nip_audio.screening.measured import ImageMeasurement, Measurement
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["Evidence", "require_unchanged"]
@@ -20,11 +20,12 @@ __all__ = ["Evidence", "require_unchanged"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """How unusual each thing is that was measured of a file.
+    """How far each measured change of one file deviates from those of clean files.
 
     Attributes:
-        table: Robust deviations from clean files, (noises, rows); None without a calibration.
-        noises: The detector's.
+        table: (noises, rows) deviations from the clean median in robust standard deviations, NaN
+            where nothing is measured; None without a calibration.
+        noises: Noises of the detector.
         rows: Names of the layers and of the changes of the decision.
     """
 
@@ -33,8 +34,8 @@ class Evidence:
     rows: tuple[str, ...] = ()
 
     @staticmethod
-    def of(calibration: Calibration, measured: Measurement | PictureMeasurement) -> Evidence:
-        """Return the evidence of a measurement, by the calibration it was judged with."""
+    def of(calibration: Calibration, measured: Measurement | ImageMeasurement) -> Evidence:
+        """Make the table of a measurement, with the calibration it was judged by."""
         config = calibration.config
         deviations = calibration.detector.explain(
             calibration.rates.transform([measured.evidence])[0]
@@ -51,21 +52,21 @@ class Evidence:
 def require_unchanged(
     record: ScreenRecord, sha256: str, path: Path | str, error: type[FileError]
 ) -> None:
-    """Refuse to show a file under a verdict that another one got.
+    """Refuse a file that was changed since the screening, so that no verdict is shown for it.
 
     Args:
-        record: What the run says of the file.
-        sha256: Of the file as it is now.
-        path: Where it lies.
-        error: Of its kind.
+        record: Record of the file in the run.
+        sha256: SHA-256 of the file as it is now.
+        path: Path of the file.
+        error: Class of the error to raise, a ``FileError``.
 
     Raises:
-        FileError: If it is not what was screened.
+        FileError: If the file is not the one that was screened.
     """
     if sha256 != record.sha256:
         raise error(
             path,
             code="changed",
-            found="the file is not the one that was screened: its SHA-256 is another",
-            remedy="screen again",
+            found="the file is not the one that was screened, because its SHA-256 differs",
+            remedy="screen the folder again",
         )

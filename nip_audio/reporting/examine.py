@@ -1,4 +1,7 @@
-"""Look at one flagged file again: what the verdict and the decision rest on, before and after."""
+"""Examine one flagged recording again, before and after purification.
+
+The result shows what the detector's verdict and the model's decision rest on.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,27 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import input_influence, neuron_influence
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import Heard, PurifiedAudio, hear, purify_audio
-from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure
 from nip_audio.screening.records import ScreenRecord
+from nip_audio.workflows.purify import Assessment, PurifiedAudio, assess, purify_audio
+from nip_audio.workflows.purify_flagged import PURIFIED
 
 __all__ = ["Examined", "Examiner", "Excerpt"]
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The beginning of a recording, and what the model's decision about it rests on.
+    """Beginning of a recording, with the influences on the model's decision about it.
 
     Attributes:
-        samples: (N,) in [-1, 1].
+        samples: (N,) waveform in [-1, 1].
         spectrogram: (F, T) model input.
-        neurons: (M,) influence of the neurons of ``layer``; None if the card names no layer.
-        bands: (F,) influence of the bands of the input, all frames together.
+        neurons: (M,) influence of each neuron of the examined layer (NIP, Eq. 2); None if the
+            model's card names no layer.
+        bands: (F,) influence of each band of the model input, summed over the frames.
     """
 
     samples: Tensor
@@ -44,26 +48,26 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Examined:
-    """Everything that is drawn of a file.
+    """Everything that is drawn of a recording.
 
     Attributes:
-        duration_s: Of the whole file.
-        sample_rate_hz: Of the samples.
-        layer: Whose neurons are looked at.
-        highest_hz: Upper end of the highest band; None if the front end does not say.
-        heard: What the model makes of the whole file.
-        before: Of the file.
-        after: Of its purified copy; None if it was not purified, which mends
-            no other flaw than an attack.
-        purified: What came of it; None likewise.
-        evidence: What the verdict rests on.
+        duration_s: Duration of the whole file in seconds.
+        sample_rate_hz: Sample rate of the excerpts.
+        layer: Layer whose neurons are examined; None if the model's card names none.
+        highest_hz: Upper end of the highest input band in Hz; None if the front end does not say.
+        heard: Prediction and verdict for the whole file.
+        before: Excerpt of the original.
+        after: Excerpt of the purified copy; None if the file was not purified. Only adversarial
+            files are, because purification removes no other problem.
+        purified: Purified copy and its measurements; None if the file was not purified.
+        evidence: Evidence of the detector for its verdict.
     """
 
     duration_s: float
     sample_rate_hz: int
     layer: str | None
     highest_hz: float | None
-    heard: Heard
+    heard: Assessment
     before: Excerpt
     after: Excerpt | None
     purified: PurifiedAudio | None
@@ -72,15 +76,15 @@ class Examined:
 
 @dataclass(frozen=True)
 class Examiner:
-    """Model and settings with which files are looked at again.
+    """Examines recordings again, with the model and settings of a run.
 
     Attributes:
-        pretrained: The run's model.
-        settings: How the run reads files.
-        seed: The run's.
-        judge: The run's calibration; None if it is not at hand.
-        purifier: That of the model; None if it has none.
-        seconds: How much of a file is drawn and played, from its beginning.
+        pretrained: Model of the run.
+        settings: Settings with which the run read its files.
+        seed: Seed of the run's noise generator.
+        judge: Judge of the run; None if its calibration is not available.
+        purifier: Purifier of the model; None if it has none.
+        seconds: Length of the excerpt that is drawn and played, from the beginning.
     """
 
     pretrained: PretrainedModel
@@ -91,23 +95,25 @@ class Examiner:
     seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        """Check.
+        """Check the length of the excerpt.
 
         Raises:
-            InputError: If nothing is to be drawn.
+            InputError: If it is not above 0.
         """
         if not self.seconds > 0:
-            raise InputError(f"seconds is {self.seconds}, expected more than 0; 10 are the default")
+            raise InputError(
+                f"seconds is {self.seconds}, expected more than 0; leave it out for 10 seconds"
+            )
 
     def examine(self, record: ScreenRecord, recording: Recording) -> Examined:
-        """Read one file again and look at it.
+        """Read one file again and examine it.
 
         Args:
-            record: What the run says of it.
-            recording: Where it lies.
+            record: Record of the file in the run.
+            recording: File to read.
 
         Raises:
-            AudioError: If it cannot be read any more, or is not what was screened.
+            AudioError: If the file cannot be read any more, or was changed since the screening.
         """
         audio = recording.read(self.settings)
         require_unchanged(record, audio.sha256, recording.path, AudioError)
@@ -120,7 +126,7 @@ class Examiner:
         layer = taps[-1] if taps else None
         if purified is not None:
             after = self._excerpt(purified.samples, purified.sample_rate_hz, layer)
-        heard = purified.before if purified else hear(self.pretrained, audio, seed=self.seed)
+        heard = purified.before if purified else assess(self.pretrained, audio, seed=self.seed)
         evidence = self._evidence(audio)
         return Examined(
             duration_s=audio.duration_s,

@@ -1,4 +1,4 @@
-"""Tables for other programs: CSV for spreadsheets, Parquet for data frames."""
+"""Write the records of a run as CSV for spreadsheets and as Parquet for data frames."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ _BATCH = 2000
 
 
 def write_csv(run: ScreenedRun) -> Path:
-    """Write results.csv, one line a file; text that a spreadsheet would compute is quoted.
+    """Write results.csv with one line per file, safe to open in a spreadsheet.
 
-    What is a list has its items separated by `` | ``. Names are those of results.jsonl, but for
-    characters that do not print, which are spelled out.
+    The items of a list are separated by `` | ``. Text is that of results.jsonl, except that
+    characters that do not print are escaped and text that looks like a formula is quoted.
 
     Raises:
-        ResumeError: As ``ScreenedRun.files``.
-        OutputError: If it cannot be written.
+        ResumeError: If a line of results.jsonl is not a record, or there are not as many records
+            as the summary counts.
+        OutputError: If the file cannot be written.
     """
     path = run.folder / CSV_NAME
     with (
         replacing(path) as part,
-        # spreadsheets take a file without the mark for one of another encoding
+        # without the byte-order mark, spreadsheets assume another encoding
         part.open("w", encoding="utf-8-sig", newline="") as file,
     ):
         texts, numbers, counts = _columns(run)
@@ -59,8 +60,8 @@ def write_csv(run: ScreenedRun) -> Path:
 
 
 def _columns(run: ScreenedRun) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Names of the texts, numbers and counts that the records of a run have."""
-    if run.of_pictures:
+    """Return the names of the text, number and integer fields of a run's records."""
+    if run.of_images:
         return _TEXTS_OF_PICTURES, _NUMBERS_OF_PICTURES, _COUNTS_OF_PICTURES
     return _TEXTS, _NUMBERS, _COUNTS
 
@@ -77,19 +78,20 @@ def _csv_row(record: ScreenRecord, names: Sequence[str]) -> list[Any]:
 
 
 def write_parquet(run: ScreenedRun) -> Path:
-    """Write results.parquet: the fields of results.jsonl, lists and findings as such.
+    """Write results.parquet with the fields of results.jsonl, nested lists included.
 
     Raises:
-        MissingDependencyError: Without pyarrow.
-        ResumeError: As ``ScreenedRun.files``.
-        OutputError: If it cannot be written.
+        MissingDependencyError: If pyarrow is not installed.
+        ResumeError: If a line of results.jsonl is not a record, or there are not as many records
+            as the summary counts.
+        OutputError: If the file cannot be written.
     """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as err:
         raise MissingDependencyError(
-            "Parquet needs pyarrow; pip install 'nip-audio[parquet]'"
+            "pyarrow is not installed, and Parquet needs it; pip install 'nip-audio[parquet]'"
         ) from err
     text = pyarrow.string()
 
@@ -121,7 +123,7 @@ def _batches(run: ScreenedRun) -> Iterator[list[dict[str, Any]]]:
 
 
 def _encodable(value: Any) -> Any:
-    """Spell out bytes of a name that are no text: they cannot be written as UTF-8."""
+    """Escape bytes of a file name that cannot be written as UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

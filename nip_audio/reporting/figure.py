@@ -1,4 +1,7 @@
-"""Plain SVG charts: every text is escaped, colours are the page's, so that light and dark work."""
+"""Draw plain SVG charts for the report.
+
+All text is escaped, and colours come from the page's style sheet, so that dark mode works.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ class Axis:
     """One axis of a chart.
 
     Attributes:
-        label: What it measures, with its unit.
-        low: Value at its start.
-        high: Value at its end.
-        logarithmic: Whether equal steps are equal ratios; ``low`` is above 0 then.
-        ticks: Values and their texts; None makes some.
+        label: Quantity on the axis, with its unit.
+        low: Value at the start of the axis.
+        high: Value at the end of the axis.
+        logarithmic: Whether the axis is logarithmic; ``low`` must then be above 0.
+        ticks: Values to mark, each with its text; None chooses round values.
     """
 
     label: str
@@ -32,14 +35,14 @@ class Axis:
     ticks: Sequence[tuple[float, str]] | None = None
 
     def share(self, value: float) -> float:
-        """Return where along the axis a value lies, in [0, 1]; beyond the ends is at the ends."""
+        """Return the position of a value along the axis, clipped to [0, 1]."""
         low, high = self.low, self.high
         if self.logarithmic:
             low, high, value = math.log(low), math.log(high), math.log(max(value, low))
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
     def marks(self) -> Sequence[tuple[float, str]]:
-        """Return values to be marked, and what is written there."""
+        """Return the values to mark, each with its text."""
         if self.ticks is not None:
             return self.ticks
         values = _log_ticks(self.low, self.high) if self.logarithmic else None
@@ -48,14 +51,14 @@ class Axis:
 
 @dataclass
 class Chart:
-    """A chart that is drawn bit by bit.
+    """A chart to which elements are added one by one.
 
     Attributes:
-        title: What it shows; said to those who do not see it.
+        title: What the chart shows, for screen readers.
         x: Horizontal axis.
         y: Vertical axis.
-        width: In units of the drawing; a text is about 12 of them high.
-        height: Likewise.
+        width: Width in drawing units; a line of text is about 12 units high.
+        height: Height in drawing units.
     """
 
     title: str
@@ -66,7 +69,7 @@ class Chart:
     _parts: list[str] = field(default_factory=list)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return where a value is drawn."""
+        """Return the drawing coordinates of a point."""
         inner_width = self.width - _LEFT - _RIGHT
         inner_height = self.height - _TOP - _BOTTOM
         return (
@@ -75,7 +78,16 @@ class Chart:
         )
 
     def bar(self, low: float, high: float, bottom: float, top: float, kind: str, said: str) -> None:
-        """Draw a bar that says a text when it is pointed at."""
+        """Draw a bar with a tooltip.
+
+        Args:
+            low: Left end on the x axis.
+            high: Right end on the x axis.
+            bottom: Lower end on the y axis.
+            top: Upper end on the y axis.
+            kind: CSS class of the bar.
+            said: Text of the tooltip.
+        """
         (left, upper), (right, lower) = self.at(low, top), self.at(high, bottom)
         self._parts.append(
             f'<rect class="{kind}" x="{left}" y="{upper}" width="{max(right - left - 1, 0.8):.1f}" '
@@ -83,21 +95,21 @@ class Chart:
         )
 
     def line(self, xs: Sequence[float], ys: Sequence[float], kind: str) -> None:
-        """Draw a line through points."""
+        """Draw a line through points; ``kind`` is its CSS class."""
         points = " ".join(f"{x},{y}" for x, y in map(self.at, xs, ys))
         self._parts.append(f'<polyline class="{kind}" points="{points}"/>')
 
     def band(
         self, xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], kind: str
     ) -> None:
-        """Fill what lies between two lines."""
+        """Fill the area between two lines; ``kind`` is its CSS class."""
         there = [self.at(x, y) for x, y in zip(xs, highs, strict=True)]
         back = [self.at(x, y) for x, y in zip(xs, lows, strict=True)][::-1]
         points = " ".join(f"{x},{y}" for x, y in (*there, *back))
         self._parts.append(f'<polygon class="{kind}" points="{points}"/>')
 
     def rule(self, value: float, text: str) -> None:
-        """Draw an upright line across the chart, and what it is."""
+        """Draw a vertical line across the chart, with a text beside it."""
         x, upper = self.at(value, self.y.high)
         _, lower = self.at(value, self.y.low)
         left = x > self.width * 0.55
@@ -108,7 +120,7 @@ class Chart:
         )
 
     def picture(self, data_url: str) -> None:
-        """Fill the chart with a picture."""
+        """Fill the chart with an image, given as a ``data:`` URL."""
         (left, upper), (right, lower) = (
             self.at(self.x.low, self.y.high),
             self.at(self.x.high, self.y.low),
@@ -119,7 +131,7 @@ class Chart:
         )
 
     def svg(self) -> str:
-        """Return the drawing."""
+        """Return the chart as an SVG element."""
         left, lower = self.at(self.x.low, self.y.low)
         right, upper = self.at(self.x.high, self.y.high)
         back, front = (
@@ -152,7 +164,7 @@ class Chart:
 
 
 def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
-    """Return round values within a range.
+    """Return round values within a range, for the ticks of an axis.
 
     Example:
         >>> nice_ticks(0, 70)
@@ -166,7 +178,7 @@ def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float] | None:
-    """Return 1, 2, 5, 10, …; None if the range is too narrow for three of them."""
+    """Return 1, 2, 5, 10, … within a range; None if fewer than three fit."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     wide = high / low > 200
     values = [m * 10.0**d for d in decades for m in ((1,) if wide else (1, 2, 5))]

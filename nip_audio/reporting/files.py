@@ -1,4 +1,4 @@
-"""Large files written piece by piece: whole or not at all."""
+"""Write large files piece by piece, but whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["replacing"]
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a place to write to; it becomes ``path`` at the end, and after an error is removed.
+    """Yield a temporary path that replaces ``path`` when the block ends without an error.
 
     Raises:
-        OutputError: If it cannot be written.
+        OutputError: If the file cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -25,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     except OSError as err:
         raise OutputError(
-            f"{path} cannot be written ({err.strerror}); make room, or check who may write there"
+            f"{path} cannot be written ({err.strerror}); free some space, or check the permissions "
+            "of its folder"
         ) from err
     finally:
         part.unlink(missing_ok=True)

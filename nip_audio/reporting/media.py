@@ -1,4 +1,4 @@
-"""Sound and pictures inside a page: ``data:`` URLs."""
+"""Encode sound and images as ``data:`` URLs, so that the page needs no other file."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import soundfile
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["picture_url", "pixels_url", "sound_url"]
+__all__ = ["matrix_url", "pixels_url", "sound_url"]
 
 
 def sound_url(samples: Tensor, sample_rate_hz: int) -> str:
-    """Return a recording as FLAC of 16 bits: nothing is lost, every browser of today plays it.
+    """Encode a waveform as 16-bit FLAC, which is lossless and plays in every current browser.
 
     Args:
-        samples: (N,) in [-1, 1].
-        sample_rate_hz: Their rate.
+        samples: (N,) waveform in [-1, 1].
+        sample_rate_hz: Sample rate of the waveform.
     """
     buffer = io.BytesIO()
     soundfile.write(buffer, samples.numpy(), sample_rate_hz, "PCM_16", format="FLAC")
     return _url("audio/flac", buffer.getvalue())
 
 
-def picture_url(values: Tensor, low: float, high: float, *, colours: str) -> str:
-    """Return a matrix as a picture, its first row lowest.
+def matrix_url(values: Tensor, low: float, high: float, *, colours: str) -> str:
+    """Encode a matrix as a PNG image with its first row at the bottom.
 
     Args:
-        values: (F, T).
+        values: (F, T) matrix.
         low: Value of the first colour.
         high: Value of the last colour.
-        colours: A colour map of Matplotlib.
+        colours: Name of a Matplotlib colour map.
     """
     shares = ((values.flip(0) - low) / (high - low)).clamp(0, 1)
     image = Image.fromarray((shares * 255).round().byte().numpy())
@@ -46,10 +46,10 @@ def picture_url(values: Tensor, low: float, high: float, *, colours: str) -> str
 
 
 def pixels_url(pixels: Tensor) -> str:
-    """Return a picture as PNG of 8 bits.
+    """Encode pixels as an 8-bit PNG image.
 
     Args:
-        pixels: (1 or 3, H, W) in [0, 1].
+        pixels: (1 or 3, H, W) pixels in [0, 1].
     """
     levels = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)

@@ -1,4 +1,4 @@
-"""Look at one flagged picture again: as it is, purified, and what the verdict rests on."""
+"""Examine one flagged image again: original, purified copy, and evidence for the verdict."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from nip_audio.core.adapter import Batch
 from nip_audio.errors import ImageError
 from nip_audio.image.adapter import Image, ImageAdapter, to_8_bits
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.flagged import PURIFIED
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import measure_picture, noise_generator
+from nip_audio.screening.measure import measure_image, noise_generator
 from nip_audio.screening.records import ScreenRecord
+from nip_audio.workflows.purify_flagged import PURIFIED
 
-__all__ = ["ExaminedPicture", "PictureExaminer"]
+__all__ = ["ExaminedImage", "ImageExaminer"]
 
 
 @dataclass(frozen=True)
-class ExaminedPicture:
-    """Everything that is drawn of a picture.
+class ExaminedImage:
+    """Everything that is drawn of an image.
 
     Attributes:
-        before: (C, H, W) in [0, 1], as the model takes it.
-        named: What the model names it.
-        after: Its purified copy, likewise; None if it was not purified, which mends no other flaw
-            than an attack.
-        named_after: What the model names that; None likewise.
-        evidence: What the verdict rests on.
+        before: (C, H, W) pixels of the original in [0, 1], at the size of the model's input.
+        named: Label that the model predicts for the original.
+        after: (C, H, W) pixels of the purified copy in [0, 1]; None if the image was not purified.
+            Only adversarial images are, because purification removes no other problem.
+        named_after: Label that the model predicts for the purified copy; None if there is none.
+        evidence: Evidence of the detector for its verdict.
     """
 
     before: Tensor
@@ -43,15 +43,15 @@ class ExaminedPicture:
 
 
 @dataclass(frozen=True)
-class PictureExaminer:
-    """Model and settings with which pictures are looked at again.
+class ImageExaminer:
+    """Examines images again, with the model and settings of a run.
 
     Attributes:
-        pretrained: The run's model.
-        adapter: How the run reads pictures.
-        seed: The run's.
-        judge: The run's calibration; None if it is not at hand.
-        purifier: That of the model; None if it has none.
+        pretrained: Model of the run.
+        adapter: Reader of the run's images.
+        seed: Seed of the run's noise generator.
+        judge: Judge of the run; None if its calibration is not available.
+        purifier: Purifier of the model; None if it has none.
     """
 
     pretrained: PretrainedModel
@@ -60,22 +60,22 @@ class PictureExaminer:
     judge: Judge | None = None
     purifier: Purifier | None = None
 
-    def examine(self, record: ScreenRecord, file: Recording) -> ExaminedPicture:
-        """Read one picture again and look at it.
+    def examine(self, record: ScreenRecord, file: Recording) -> ExaminedImage:
+        """Read one image again and examine it.
 
         Args:
-            record: What the run says of it.
-            file: Where it lies.
+            record: Record of the image in the run.
+            file: Image file to read.
 
         Raises:
-            ImageError: If it cannot be read any more, or is not what was screened.
+            ImageError: If the file cannot be read any more, or was changed since the screening.
         """
         picture = self.adapter.read(file)
         require_unchanged(record, picture.sha256, file.path, ImageError)
         after = None
         if self.purifier is not None and record.verdict in PURIFIED:
             after = self._purified(self.purifier, picture)
-        return ExaminedPicture(
+        return ExaminedImage(
             before=picture.pixels,
             named=self._named(picture.pixels),
             after=after,
@@ -95,5 +95,5 @@ class PictureExaminer:
         if self.judge is None:
             return Evidence()
         known = self.judge.calibration
-        measured = measure_picture(self.pretrained, picture, known.config, seed=self.seed)
+        measured = measure_image(self.pretrained, picture, known.config, seed=self.seed)
         return Evidence.of(known, measured)

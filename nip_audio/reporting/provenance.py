@@ -1,4 +1,4 @@
-"""What the verdicts of a run depend on, for who has to repeat or defend them."""
+"""List what the verdicts of a run depend on, for anyone who has to repeat or defend them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nip_audio import __version__
 from nip_audio.core.noise import Noise
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.examine import Examiner
-from nip_audio.reporting.picture_examine import PictureExaminer
+from nip_audio.reporting.picture_examine import ImageExaminer
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.judge import noise_words
 from nip_audio.screening.pipeline import SUMMARY_NAME
@@ -21,8 +21,8 @@ from nip_audio.screening.words import Words
 __all__ = ["provenance_html"]
 
 
-def provenance_html(run: ScreenedRun, examiner: Examiner | PictureExaminer | None) -> str:
-    """Return the terms and values of a list of definitions."""
+def provenance_html(run: ScreenedRun, examiner: Examiner | ImageExaminer | None) -> str:
+    """Return the items of an HTML definition list: each setting and its value."""
     return "".join(
         f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>"
         for name, value in _facts(run, examiner)
@@ -30,7 +30,7 @@ def provenance_html(run: ScreenedRun, examiner: Examiner | PictureExaminer | Non
 
 
 def _facts(
-    run: ScreenedRun, examiner: Examiner | PictureExaminer | None
+    run: ScreenedRun, examiner: Examiner | ImageExaminer | None
 ) -> Iterator[tuple[str, str]]:
     summary = run.summary
     yield "Source", str(run.source)
@@ -39,44 +39,53 @@ def _facts(
     yield "Model", str(summary["model"])
     yield "Model identity (SHA-256)", str(summary["model_id"])
     yield "Calibration (SHA-256)", str(summary["calibration"])
-    yield "Calibrated on", str(summary.get("calibration_sources") or "not said")
+    yield "Calibrated on", str(summary.get("calibration_sources") or "not recorded")
     rate = summary.get("false_discovery_rate")
     words = run.kind.words
     yield (
         "False-positive rate",
         f"{summary['false_positive_rate']:g} on clean {words.clean}",
     )
-    yield "False-discovery rate", "not used" if rate is None else f"{rate:g} of the flagged"
-    yield "Expected by chance", f"{summary['expected_by_chance']:g} adversarial, were all clean"
-    yield "Seed of the noise", str(summary["seed"])
+    yield "False-discovery rate", "not used" if rate is None else f"{rate:g} of the flagged files"
+    yield (
+        "Expected by chance",
+        f"{summary['expected_by_chance']:g} files called adversarial if all were clean",
+    )
+    yield "Noise seed", str(summary["seed"])
     yield "Detector", _detector(summary["nccr"], words)
-    yield "Reading", ", ".join(f"{key} {value}" for key, value in summary["read"].items())
+    yield (
+        "How files are read",
+        ", ".join(f"{key} {value}" for key, value in summary["read"].items()),
+    )
     yield "Measured with", f"nip-audio {summary['nip_audio']}"
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "soundfile"))
     yield (
         "Report made with",
         f"nip-audio {__version__}, Python {platform.python_version()}, {libraries}",
     )
-    yield "Calibration at hand", _at_hand(examiner)
+    yield "Calibration available to this report", _at_hand(examiner)
     if examiner is not None:
         purifier = examiner.purifier
-        what = "none comes with the model" if purifier is None else _settings(purifier.settings())
+        what = "the model has none" if purifier is None else _settings(purifier.settings())
         yield "Purifier", what
 
 
 def _detector(nccr: dict[str, Any], words: Words) -> str:
     noises = ", ".join(noise_words(Noise(**noise), words) for noise in nccr["noises"])
-    return f"layers {', '.join(nccr['layers'])} under {noises}; draws of each: {nccr['draws']}"
+    return (
+        f"NCCR (neuron coverage change rate) of layers {', '.join(nccr['layers'])} under {noises}; "
+        f"draws of each noise: {nccr['draws']}"
+    )
 
 
-def _at_hand(examiner: Examiner | PictureExaminer | None) -> str:
+def _at_hand(examiner: Examiner | ImageExaminer | None) -> str:
     if examiner is None:
-        return "not needed: no file was drawn"
+        return "not needed, because no file was drawn"
     if examiner.judge is None:
-        return "no; pictures are without the detector's evidence"
+        return "no, so the drawings lack the detector's evidence"
     return "yes"
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    """Say what a purifier is; how it was trained stands in its file."""
+    """Describe a purifier by its settings, without those of its training."""
     return ", ".join(f"{k} {v}" for k, v in settings.items() if not isinstance(v, dict))

@@ -1,4 +1,4 @@
-"""Write report.html: one page that needs no network and no other file."""
+"""Write the report of a screening as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from nip_audio.reporting.distributions import Distributions
 from nip_audio.reporting.escaping import html_text, json_for_html
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.files import replacing
-from nip_audio.reporting.picture_detail import picture_detail_html
-from nip_audio.reporting.picture_examine import ExaminedPicture, PictureExaminer
+from nip_audio.reporting.picture_detail import image_detail_html
+from nip_audio.reporting.picture_examine import ExaminedImage, ImageExaminer
 from nip_audio.reporting.provenance import provenance_html
-from nip_audio.reporting.rows import FILE_COLUMNS, PICTURE_COLUMNS, SPEAKER_COLUMNS, Rows
+from nip_audio.reporting.rows import FILE_COLUMNS, IMAGE_COLUMNS, SPEAKER_COLUMNS, Rows
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.records import FLAGGED, ScreenRecord
 from nip_audio.screening.sources import Source
 from nip_audio.screening.words import Words
 
-__all__ = ["REPORT_NAME", "gravest", "write_report"]
+__all__ = ["REPORT_NAME", "most_severe", "write_report"]
 
 REPORT_NAME = "report.html"
 
 _MARK = re.compile(r"\{\{(\w+)\}\}")
 
 Progress = Callable[[str], None]
-"""Called with the id of each file that was drawn."""
+"""Callback with the id of each file that was drawn."""
 
 Piece = Callable[[], Iterable[str]]
 
@@ -42,35 +42,38 @@ Piece = Callable[[], Iterable[str]]
 def write_report(
     run: ScreenedRun,
     source: Source | None,
-    examiner: Examiner | PictureExaminer | None,
+    examiner: Examiner | ImageExaminer | None,
     *,
     details: int = 50,
     progress: Progress = lambda recording: None,
 ) -> Path:
     """Write report.html into the folder of a run.
 
-    The records are read twice and never held together; the pictures of a file are written before
-    those of the next are drawn.
+    The records are read twice, one by one, and each drawing is written before the next is made, so
+    that memory does not grow with the run.
 
     Args:
-        run: A screening that is done.
-        source: Where its recordings lie; None makes a page without links.
-        examiner: What draws flagged files; None draws none.
-        details: How many are drawn at most, the gravest first.
-        progress: Called after each that is drawn.
+        run: Finished screening.
+        source: Source of the run's files; None makes a page without links to them.
+        examiner: Examiner that draws flagged files; None draws none.
+        details: Largest number of files to draw, most severe first.
+        progress: Called after each file that is drawn.
 
     Raises:
-        ResumeError: If the records are not those of the summary.
+        ResumeError: If the records do not agree with the summary.
         OutputError: If the page cannot be written.
-        InputError: If ``details`` is negative, or files are to be drawn of no source.
+        InputError: If ``details`` is negative, or there is an examiner but no source.
     """
     if details < 0:
-        raise InputError(f"details is {details}, expected 0 or more")
+        raise InputError(f"details is {details}, expected 0 or more; pass 0 to draw no files")
     if examiner is not None and source is None:
-        raise InputError("files are to be drawn, but no source says where they lie; pass it")
+        raise InputError(
+            "got an examiner but no source, expected both, because files are drawn from their "
+            "source; pass source"
+        )
     words = run.kind.words
     numbers = Distributions(words.clean)
-    drawn = gravest(_counted(run, numbers), details if examiner else 0)
+    drawn = most_severe(_counted(run, numbers), details if examiner else 0)
     page = _Page(run, source, examiner, words, numbers, drawn, progress)
     path = run.folder / REPORT_NAME
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
@@ -79,14 +82,14 @@ def write_report(
     return path
 
 
-def gravest(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
-    """Return the flagged records to be looked at first, at most ``count``, with their places.
+def most_severe(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
+    """Return the most severe flagged records, at most ``count``, each with its place in the run.
 
-    They come in the order of the verdicts' gravity, then of p-values, then of distances. All
-    records are read, whatever the count.
+    They are sorted by verdict, then by p-value, then by distance. All records are read, whatever
+    the count is.
     """
     flagged = ((place, record) for place, record in enumerate(records) if record.flagged)
-    # asked for none, nsmallest would not read the records at all
+    # with a count of 0, nsmallest would not read the records
     return heapq.nsmallest(max(count, 1), flagged, key=_gravity)[:count]
 
 
@@ -104,20 +107,20 @@ def _counted(run: ScreenedRun, numbers: Distributions) -> Iterator[ScreenRecord]
 
 @dataclass(frozen=True)
 class _Page:
-    """The parts of the page, in the order of its template."""
+    """Fills the template of the page."""
 
     run: ScreenedRun
     source: Source | None
-    examiner: Examiner | PictureExaminer | None
+    examiner: Examiner | ImageExaminer | None
     words: Words
     numbers: Distributions
     drawn: list[tuple[int, ScreenRecord]]
     progress: Progress
 
     def pieces(self) -> Iterator[str]:
-        """Go through the template; what it names is put in, and never read for names again."""
+        """Yield the template with its placeholders filled; inserted text is never filled again."""
         script, style = _asset("report.js"), _asset("report.css")
-        rows = Rows(self.run.folder, self.source, of_pictures=self.run.of_pictures)
+        rows = Rows(self.run.folder, self.source, of_images=self.run.of_images)
         parts: Mapping[str, Piece] = {
             "policy": lambda: [_policy(script, style)],
             "style": lambda: [style],
@@ -140,9 +143,9 @@ class _Page:
             yield from parts[text]() if place % 2 else [text]
 
     def _head(self, rows: Rows) -> dict[str, object]:
-        """Return what the script has to know of the rows; it comes behind them in the page."""
+        """Return what the script must know about the rows, which precede it in the page."""
         return {
-            "files": PICTURE_COLUMNS if self.run.of_pictures else FILE_COLUMNS,
+            "files": IMAGE_COLUMNS if self.run.of_images else FILE_COLUMNS,
             "speakers": SPEAKER_COLUMNS,
             "words": rows.words,
             "limits": self.numbers.limits,
@@ -161,22 +164,23 @@ class _Page:
         judge = None if self.examiner is None else self.examiner.judge
         clean = None if judge is None else judge.calibration.distances.tolist()
         what = self.words.clean
-        line = f"Line: clean {what} of the calibration. " if clean else ""
+        line = f"Line: the calibration's clean {what}. " if clean else ""
         charts = (
             (
                 f"Distance from clean {what}",
-                f"Red: flagged as adversarial. {line}What lies right of the threshold is unusual.",
+                f"Red: flagged as adversarial. {line}Files to the right of the threshold are "
+                "unusual.",
                 self.numbers.distance_chart(clean),
             ),
             (
                 "p-values",
-                "Were all files clean and like the calibration's, the bars would end at the line. "
-                f"Many small ones (red) say: attacks, or {what} of another kind.",
+                "If all files were clean and like those of the calibration, all bars would reach "
+                f"the line. Many small p-values (red) mean attacks, or another kind of {what}.",
                 self.numbers.p_value_chart(),
             ),
             (
-                "Does each file sound like its speaker's others?",
-                "Red: too unlike them to be taken for the same voice.",
+                "Does each file sound like its speaker's other files?",
+                "Red: too different to be accepted as the same voice.",
                 self.numbers.consistency_chart(),
             ),
         )
@@ -198,13 +202,13 @@ class _Page:
         try:
             recording = self.source.find(record.id)
             examined = self.examiner.examine(record, recording)
-            if isinstance(examined, ExaminedPicture):
-                return picture_detail_html(examined)
+            if isinstance(examined, ExaminedImage):
+                return image_detail_html(examined)
             return detail_html(examined)
         except KeyError:
-            said = "It could not be drawn: the manifest does not list it any more."
+            said = "This file could not be drawn, because the manifest no longer lists it."
         except FileError as err:
-            said = f"It could not be drawn: {err.found}; {err.remedy}."
+            said = f"This file could not be drawn: {err.found}. What to do: {err.remedy}."
         return f"<p>{html_text(said)}</p>"
 
 
@@ -213,7 +217,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(script: str, style: str) -> str:
-    """Return a policy by which nothing is fetched, and no script runs but the page's own."""
+    """Return a content security policy that allows no network and only the page's own script."""
     script_hash, style_hash = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for text in (script, style)
@@ -236,14 +240,17 @@ def _json_lines(rows: Iterable[list[object]]) -> Iterator[str]:
 def _headline(summary: Mapping[str, Any], words: Words) -> str:
     files, flagged, failed = (int(summary[k]) for k in ("files", "flagged", "failed"))
     looks = "needs" if flagged == 1 else "need"
-    text = f"<strong>{flagged:,}</strong> of {files:,} files {looks} a person’s attention"
+    text = f"<strong>{flagged:,}</strong> of {files:,} files {looks} attention"
     if failed:
         text += f"; {failed:,} could not be judged"
     speakers, whose = int(summary["speakers"]), int(summary["speakers_flagged"])
     text += f". {words.groups.capitalize()} with a flagged file: {whose:,} of {speakers:,}."
     expected = float(summary["expected_by_chance"])
     if summary["verdicts"].get("adversarial") and expected >= 0.5:
-        text += f" If all were clean, about {expected:.0f} would be called adversarial by chance."
+        text += (
+            f" If all files were clean, about {expected:.0f} would still be called adversarial by "
+            "chance."
+        )
     return text
 
 
@@ -257,7 +264,7 @@ def _notes(summary: Mapping[str, Any]) -> str:
 
 
 def _advice(summary: Mapping[str, Any], words: Words) -> str:
-    """Say what to do about each verdict that was given."""
+    """Return the rows of the table that says what to do about each verdict."""
     verdicts = summary["verdicts"]
     rows = [
         f'<tr><td><span class="verdict {risk}">{risk.replace("_", " ")}</span></td>'
@@ -269,11 +276,12 @@ def _advice(summary: Mapping[str, Any], words: Words) -> str:
         rows.append(
             '<tr><td><span class="verdict error">error</span></td>'
             f'<td class="number">{verdicts["error"]:,}</td>'
-            "<td>could not be judged; each says why</td></tr>"
+            "<td>these files could not be judged; the table below says why and what to do</td></tr>"
         )
     clean = verdicts.get("clean", 0)
     rows.append(
         '<tr><td><span class="verdict clean">clean</span></td>'
-        f'<td class="number">{clean:,}</td><td>nothing was found; that is no proof</td></tr>'
+        f'<td class="number">{clean:,}</td><td>nothing to do; nothing was found, '
+        "which does not prove that these files are harmless</td></tr>"
     )
     return "".join(rows)

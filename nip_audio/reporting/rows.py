@@ -1,4 +1,4 @@
-"""Records as short rows of JSON: a page of 50,000 files must stay small."""
+"""Turn records into compact JSON rows, so that a page of 50,000 files stays small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nip_audio.reporting.escaping import link_to, visible
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
 from nip_audio.screening.sources import Source
 
-__all__ = ["FILE_COLUMNS", "PICTURE_COLUMNS", "SPEAKER_COLUMNS", "Rows"]
+__all__ = ["FILE_COLUMNS", "IMAGE_COLUMNS", "SPEAKER_COLUMNS", "Rows"]
 
 _PLAIN = (
     *("distance", "p_value", "q_value", "domain_distance", "consistency"),
@@ -19,37 +19,37 @@ _PLAIN_OF_PICTURES = ("distance", "p_value", "q_value", "height", "width", "sha2
 _FIRST = ("id", "speaker", "verdict")
 _LAST = ("encoding", "changes", "findings", "error", "duplicate_of", "link")
 FILE_COLUMNS = (*_FIRST, *_PLAIN, *_LAST)
-"""Texts that come again and again (speakers, verdicts, encodings, remedies) are numbers."""
+"""Columns of a run over recordings. Texts that recur, such as verdicts, are numbers in the rows."""
 
-PICTURE_COLUMNS = (*_FIRST, *_PLAIN_OF_PICTURES, *_LAST)
-"""Those of a run over pictures."""
+IMAGE_COLUMNS = (*_FIRST, *_PLAIN_OF_PICTURES, *_LAST)
+"""Columns of a run over images."""
 
 SPEAKER_COLUMNS = ("speaker", "verdict", "files", "flagged", "failed", "findings")
 
 
 class Rows:
-    """Turns records into rows; what cannot be printed is spelled out.
+    """Turns records into rows; characters that do not print are escaped.
 
     Args:
-        folder: Of the page, from which the links lead.
-        source: Where the recordings lie; None makes no links. Those behind a URL have none: the
-            page leads to no network.
-        of_pictures: Whether the rows are of ``PICTURE_COLUMNS``.
+        folder: Folder of the page, to which links are relative.
+        source: Source of the files; None makes no links. Files behind a URL have none either,
+            because the page uses no network.
+        of_images: Whether the rows have ``IMAGE_COLUMNS`` instead of ``FILE_COLUMNS``.
     """
 
-    def __init__(self, folder: Path, source: Source | None, *, of_pictures: bool = False) -> None:
-        """Start without words."""
-        self._plain = _PLAIN_OF_PICTURES if of_pictures else _PLAIN
+    def __init__(self, folder: Path, source: Source | None, *, of_images: bool = False) -> None:
+        """Start with no recurring texts."""
+        self._plain = _PLAIN_OF_PICTURES if of_images else _PLAIN
         self._folder, self._source = folder.absolute(), source
         self._words: dict[str, int] = {}
 
     @property
     def words(self) -> list[str]:
-        """The texts that the rows have numbers for."""
+        """Recurring texts; a number in a row is an index of this list."""
         return list(self._words)
 
     def of_file(self, record: ScreenRecord) -> list[Any]:
-        """Return a row of ``FILE_COLUMNS`` or ``PICTURE_COLUMNS``."""
+        """Return the row of a file, with ``FILE_COLUMNS`` or ``IMAGE_COLUMNS``."""
         plain = record.to_json()
         error = record.error
         return [
@@ -66,7 +66,7 @@ class Rows:
         ]
 
     def of_speaker(self, record: SpeakerRecord) -> list[Any]:
-        """Return a row of ``SPEAKER_COLUMNS``."""
+        """Return the row of a speaker, with ``SPEAKER_COLUMNS``."""
         return [
             self._word(record.speaker),
             self._word(record.verdict),
@@ -87,7 +87,7 @@ class Rows:
             return None
         try:
             path = self._source.find(record.id).path
-        except KeyError:  # a manifest that has lost the file since
+        except KeyError:  # the manifest no longer lists the file
             return None
         return link_to(path.absolute(), self._folder) if isinstance(path, Path) else None
 

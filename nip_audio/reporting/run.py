@@ -1,4 +1,4 @@
-"""A screening that is done: what it depends on, what it amounts to, its records."""
+"""Read a finished screening from its folder: settings, summary and records."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nip_audio.core.near import near_names
 from nip_audio.core.strict_json import load_json
-from nip_audio.errors import ResumeError
-from nip_audio.screening.kinds import Pictures, adapter_of_json, kind_of
+from nip_audio.errors import InputError, ResumeError
+from nip_audio.screening.kinds import Images, adapter_of_json, kind_of
 from nip_audio.screening.pipeline import RUN_NAME, SUMMARY_NAME
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
@@ -22,12 +23,12 @@ _NEEDED = ("model", "model_id", "seed", "read", "calibration", "files", "verdict
 
 @dataclass(frozen=True)
 class ScreenedRun:
-    """The folder of a run.
+    """A finished screening.
 
     Attributes:
-        folder: Where it lies.
+        folder: Output folder of the run.
         source: Folder or manifest that was screened.
-        summary: What summary.json holds.
+        summary: Content of summary.json.
     """
 
     folder: Path
@@ -36,7 +37,7 @@ class ScreenedRun:
 
     @staticmethod
     def open(folder: Path) -> ScreenedRun:
-        """Read run.json and summary.json.
+        """Open the output folder of a run by reading run.json and summary.json.
 
         Raises:
             ResumeError: If the folder holds no finished run.
@@ -45,13 +46,14 @@ class ScreenedRun:
         missing = [key for key in _NEEDED if key not in summary]
         if missing or "source" not in run:
             raise ResumeError(
-                f"{folder} lacks {', '.join(missing) or 'its source'}; screen into it anew"
+                f"{folder} lacks {', '.join(missing) or 'its source'}, expected a finished run; "
+                "screen into it again"
             )
         return ScreenedRun(folder, Path(run["source"]), summary)
 
     @property
     def kind(self) -> Kind:
-        """Of the files that were screened.
+        """Modality of the files that were screened.
 
         Raises:
             ResumeError: If summary.json does not say how they were read.
@@ -60,20 +62,50 @@ class ScreenedRun:
             return kind_of(adapter_of_json(self.summary["read"]))
         except TypeError as err:
             raise ResumeError(
-                f"{self.folder} does not say how its files were read ({err}); screen into it anew"
+                f"{self.folder} does not say how its files were read ({err}); screen into it again"
             ) from err
 
     @property
-    def of_pictures(self) -> bool:
-        """Whether pictures were screened, not recordings."""
-        return isinstance(self.kind, Pictures)
+    def of_images(self) -> bool:
+        """Whether images were screened and not recordings."""
+        return isinstance(self.kind, Images)
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """Number of files for each verdict."""
+        return dict(self.summary["verdicts"])
+
+    def flagged(self) -> list[ScreenRecord]:
+        """Return the records that need a person's attention: all but clean ones, errors included.
+
+        Raises:
+            ResumeError: As ``files``.
+        """
+        return [record for record in self.files() if record.verdict != "clean"]
+
+    def record(self, file: str) -> ScreenRecord:
+        """Return the record of one file.
+
+        Args:
+            file: Id of the file: its path below the screened folder, or its id in the manifest.
+
+        Raises:
+            InputError: If no file has this id.
+            ResumeError: As ``files``.
+        """
+        ids = []
+        for record in self.files():
+            if record.id == file:
+                return record
+            ids.append(record.id)
+        raise InputError(f"no file {file!r} was screened; {near_names(file, ids)}")
 
     def files(self) -> Iterator[ScreenRecord]:
         """Read the records of the files one by one.
 
         Raises:
-            ResumeError: If a line is something else, or there are fewer or more than the summary
-                counts: another run is at work.
+            ResumeError: If a line is not a record, or there are fewer or more records than the
+                summary counts, as while another run is writing.
         """
         number = 0
         for record in Results(self.folder).files():
@@ -82,14 +114,14 @@ class ScreenedRun:
         if number != self.summary["files"]:
             raise ResumeError(
                 f"{self.folder} has {number} records, its summary counts {self.summary['files']}; "
-                "wait for the run that is at work there, or start the screening again"
+                "wait for the run that is writing there to end, or screen into it again"
             )
 
     def speakers(self) -> Iterator[SpeakerRecord]:
         """Read the records of the speakers one by one.
 
         Raises:
-            ResumeError: If a line is something else.
+            ResumeError: If a line is not a record.
         """
         return Results(self.folder).speakers()
 

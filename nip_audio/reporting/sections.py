@@ -1,13 +1,12 @@
-"""Sections of the page of one file that do not depend on its kind."""
+"""Write the parts of a file's details that recordings and images share as HTML."""
 
 from __future__ import annotations
 
 import math
 
-from nip_audio.core.decision import DECISION, TURN
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.evidence import Evidence
-from nip_audio.screening.judge import noise_words
+from nip_audio.screening.judge import change_words, noise_words
 from nip_audio.screening.words import Words
 
 __all__ = ["evidence_html", "figure", "section"]
@@ -16,23 +15,23 @@ _STEPS = (1.0, 2.0, 4.0)
 
 
 def section(title: str, text: str, inside: str) -> str:
-    """Return a titled section; the text is no markup, what is inside is."""
+    """Return a section; title and text are escaped, ``inside`` is HTML."""
     return f"<section><h3>{html_text(title)}</h3><p>{html_text(text)}</p>{inside}</section>"
 
 
 def figure(caption: str, inside: str) -> str:
-    """Return a figure; the caption is no markup, what is inside is."""
+    """Return a figure; the caption is escaped, ``inside`` is HTML."""
     return f"<figure><figcaption>{html_text(caption)}</figcaption>{inside}</figure>"
 
 
 def evidence_html(evidence: Evidence, words: Words) -> str:
-    """Return the detector's evidence as a table that is coloured by how unusual it is."""
+    """Return the detector's evidence as a table, coloured by how unusual each value is."""
     table = evidence.table
     if table is None:
         return section(
             "What the verdict rests on",
-            "The calibration of this run was not at hand: pass it to nip-audio report as "
-            "--calibration to see what the detector saw.",
+            "The calibration of this run was not available. Pass it to nip-audio report with "
+            "--calibration to see the detector's evidence.",
             "",
         )
     titles = [noise_words(noise, words) for noise in evidence.noises]
@@ -40,13 +39,12 @@ def evidence_html(evidence: Evidence, words: Words) -> str:
     rows = []
     for name, values in zip(evidence.rows, table.T, strict=True):
         cells = "".join(_cell(float(value)) for value in values)
-        what = name if name in (*DECISION, TURN) else f"layer {name}"
-        rows.append(f'<tr><th scope="row">{html_text(what)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{html_text(change_words(name))}</th>{cells}</tr>')
     return section(
         "What the verdict rests on",
-        "How much layers and decision change under noise, in robust deviations from clean "
-        f"{words.clean}: "
-        "0 is usual, beyond ±3 is rare. The detector judges all of it together.",
+        "How much each layer and the decision change when noise is added, in robust standard "
+        f"deviations from the median of clean {words.clean}. 0 is typical, values beyond ±3 are "
+        "rare. The detector judges all values together.",
         f'<div class="wide" tabindex="0" role="region" aria-label="What the verdict rests on">'
         f'<table class="heat"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>",

@@ -1,1 +1,1 @@
-"""Screening: measure recordings, calibrate on clean ones, judge folders of them."""
+"""Screening: calibrate on clean files, measure the files of a folder and judge each of them."""

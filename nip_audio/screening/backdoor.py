@@ -1,4 +1,4 @@
-"""Look for poisoned files in a folder: measure all, then judge them together."""
+"""Look for backdoor-poisoned files in a set: measure all files, then judge them together."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ __all__ = ["BackdoorRecord", "BackdoorReport", "judge_triggers", "look_for_backd
 
 @dataclass(frozen=True)
 class BackdoorRecord:
-    """Result for one file.
+    """Result of the backdoor search for one file.
 
     Attributes:
-        id: Path below the folder, or the manifest's ID.
-        speaker: Whose voice it is said to be, or what a picture is said to show.
-        named: Whom or what the model names; None if the file could not be read.
-        accused: Whether it is on the suspicious side of an accused name.
-        suspicion: Probability of the suspicious side of an accused name; 0 where the name is not
-            accused. None if the file could not be read.
-        change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first layer looked at: the scalar NCCR.
-        error: ``code``, ``found`` and ``remedy`` of a file that could not be read.
+        id: Path below the folder, or the ID in the manifest.
+        speaker: Label of the file: its speaker, or what an image shows.
+        named: Label that the model predicts; None if the file could not be read.
+        accused: Whether the file belongs to the suspicious half of an accused label.
+        suspicion: Probability that the file belongs to the suspicious half of its label; 0 if the
+            label is not accused, None if the file could not be read.
+        change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first measured layer: the scalar NCCR (neuron
+            coverage change rate).
+        error: ``code``, ``found`` and ``remedy`` of a file that could not be read, else None.
     """
 
     id: str
@@ -50,19 +51,19 @@ class BackdoorRecord:
     error: dict[str, str] | None = None
 
     def to_line(self) -> str:
-        """Return one line of JSON, numbers rounded to six decimals."""
+        """Return one line of ASCII JSON, with numbers rounded to six decimals."""
         values = {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
         return json.dumps(values, ensure_ascii=True, allow_nan=False)
 
 
 @dataclass(frozen=True)
 class BackdoorReport:
-    """What a set looks like.
+    """Result of the backdoor search for a whole set.
 
     Attributes:
-        findings: One a judged name, highest alarm first.
-        records: One a file, in the order given.
-        limit: Score above which a name is accused.
+        findings: One finding for each judged label, highest alarm first.
+        records: One record for each file, in the order given.
+        limit: Score above which a label is accused.
     """
 
     findings: tuple[GroupFinding, ...]
@@ -71,16 +72,16 @@ class BackdoorReport:
 
     @property
     def accused(self) -> tuple[BackdoorRecord, ...]:
-        """Files that are accused."""
+        """Records of the accused files."""
         return tuple(record for record in self.records if record.accused)
 
     @property
     def failed(self) -> tuple[BackdoorRecord, ...]:
-        """Files that could not be read."""
+        """Records of the files that could not be read."""
         return tuple(record for record in self.records if record.error is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: the verdict, without the files that are not accused."""
+        """Return plain JSON values: the verdict, the labels, and the ids of accused files."""
         return {
             "verdict": "suspicious" if self.accused else "nothing found",
             "files": len(self.records),
@@ -99,17 +100,17 @@ def look_for_backdoor(
     seed: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> BackdoorReport:
-    """Judge a training or enrolment set by the model that was, or may have been, trained on it.
+    """Search a training or enrolment set for backdoor triggers, with the model trained on it.
 
     Args:
-        pretrained: The suspected model, with a head; ``TRIGGER_PLANS`` says which taps are used.
-        files: The set. Those that cannot be read are records, not the end.
-        reader: How they are read.
-        seed: Of the noise; each file's noise comes from the seed and its content.
+        pretrained: Suspected model with a classifier; ``TRIGGER_PLANS`` says which taps are used.
+        files: Files of the set. A file that cannot be read becomes a record with an error.
+        reader: Reads the files.
+        seed: Seed of the noise generator; each file's noise depends on the seed and its content.
         progress: Called after each file.
 
     Raises:
-        InputError: If the model names nobody, or too few names have enough files.
+        InputError: If the model has no classifier, or too few labels have enough files.
     """
     require_names(pretrained)
     records: list[BackdoorRecord] = []
@@ -130,8 +131,8 @@ def look_for_backdoor(
         failed = [(record.id, record.error) for record in records if record.error is not None]
         why = "".join(f"; {name}: {e['found']}; {e['remedy']}" for name, e in failed[:1])
         raise InputError(
-            f"{len(found)} of {len(records)} files can be judged, expected a whole set of at "
-            f"least some hundred; check the path and the files{why}"
+            f"{len(found)} of {len(records)} files could be judged, expected a whole set of at "
+            f"least about a hundred; check the path and the files{why}"
         )
     judgement = judge_triggers(found)
     for place, row in enumerate(judged):
@@ -147,12 +148,12 @@ def judge_triggers(evidence: Sequence[TriggerEvidence]) -> BackdoorJudgement:
     """Judge all files of a set together.
 
     Raises:
-        InputError: If too few names have enough files.
+        InputError: If too few labels have enough files.
     """
     known = SetEvidence(
-        names=np.array([e.named for e in evidence]),
-        seconds=np.array([e.second for e in evidence]),
-        leads=np.array([e.lead for e in evidence]),
+        predictions=np.array([e.named for e in evidence]),
+        second_predictions=np.array([e.second for e in evidence]),
+        margins=np.array([e.lead for e in evidence]),
         changes=np.stack([e.neurons for e in evidence]),
         outputs=np.stack([e.outputs for e in evidence]),
     )

@@ -51,40 +51,43 @@ def calibrate(
     sources: str = "",
     progress: Callable[[Recording], None] = lambda recording: None,
 ) -> Calibration:
-    """Fit on clean recordings; bad files are left out and listed.
+    """Fit a calibration on clean recordings; unusable files are left out and listed.
 
     Args:
-        pretrained: Model.
-        recordings: Clean audio like that to be screened; speakers, where known, give the
-            consistency and verification thresholds and keep the folds apart.
-        adapter: How files are read.
-        config: NCCR settings.
-        names: Take the evidence from the name that the model gives: for a model that names the very
-            speakers who will be screened. Else from the voice. None takes the name where the model
-            scores its speakers by logits, the voice where it compares embeddings.
-        seed: Of the noise.
-        tolerated_noise_rms: Take a noisy copy of each recording for clean as well: white noise
-            whose rms is drawn between 1e-4 and this. Noise of that size is then no alarm any more;
-            weak attacks, and those that look like noise, are harder to see.
-        sources: What this audio is, in words.
+        pretrained: Model that the calibration is for.
+        recordings: Clean recordings like those that will be screened. Where speakers are known,
+            they give the consistency and verification thresholds, and no speaker is in two folds.
+        adapter: Reader of the files.
+        config: Settings of NCCR (neuron coverage change rate).
+        names: Whether to take the evidence from the predicted label, for a model that was trained
+            on the very speakers who will be screened. False takes it from the embedding. None
+            takes the label if the model scores its speakers by logits, else the embedding.
+        seed: Seed of the noise generator.
+        tolerated_noise_rms: Largest RMS of white noise that shall raise no alarm, above 1e-4. A
+            noisy copy of each recording, with an RMS between 1e-4 and this, then counts as clean.
+            Weak attacks, and those that look like noise, become harder to detect. None adds no
+            copies.
+        sources: Description of the recordings in words.
         progress: Called after each recording.
 
     Raises:
-        CalibrationError: With fewer than 20 usable recordings or five speakers or files, or asked
-            for names of a model that gives none.
-        InputError: If the tolerated noise is not above 1e-4.
+        CalibrationError: If fewer than 20 recordings are usable, if they are of fewer than five
+            speakers (a recording without a speaker counts as one), or if ``names`` is True and the
+            model has no classifier.
+        InputError: If the tolerated noise is not in (1e-4, 1].
     """
     model = pretrained.model
     if names is None:
         names = model.head is not None and model.output_kind == "logits"
     if names and model.head is None:
         raise CalibrationError(
-            f"{pretrained.card.name} names no speakers; calibrate it for voices, without names"
+            f"model {pretrained.card.name} names no speakers, expected a model with a classifier; "
+            "calibrate on voices instead, with names=False"
         )
     if tolerated_noise_rms is not None and not _LEAST_NOISE_RMS < tolerated_noise_rms <= 1:
         raise InputError(
-            f"tolerated noise is {tolerated_noise_rms} rms, expected more than {_LEAST_NOISE_RMS} "
-            "and at most 1 (full scale); 0.01 is loud hiss"
+            f"tolerated noise is {tolerated_noise_rms} RMS, expected more than {_LEAST_NOISE_RMS} "
+            "and at most 1 (full scale); pass for example 0.01, which is loud hiss"
         )
     measured: list[tuple[str, str, Measurement]] = []
     noisy: list[tuple[str, Measurement]] = []
@@ -98,8 +101,8 @@ def calibrate(
             noisy.append((group, measure(pretrained, copy, config, names=names, seed=seed)))
     if len(measured) < _MIN_FILES:
         raise CalibrationError(
-            f"{len(measured)} usable recordings ({len(failures)} failed), expected at least "
-            f"{_MIN_FILES}; 99 or more allow a false-positive rate of 1 %"
+            f"got {len(measured)} usable recordings ({len(failures)} failed), expected at least "
+            f"{_MIN_FILES}; add clean recordings: 99 or more allow a false-positive rate of 1 %"
         )
     groups = [group for group, _, _ in measured]
     every = [*(m for _, _, m in measured), *(m for _, m in noisy)]
@@ -133,12 +136,12 @@ def _copy(recording: Recording) -> AudioError:
         recording.path,
         code="duplicate",
         found="the same audio is already in the calibration",
-        remedy="add other recordings: copies earn no lower false-positive rate",
+        remedy="add other recordings, because copies do not allow a lower false-positive rate",
     )
 
 
 def _noisy_copy(audio: Audio, largest_rms: float, seed: int) -> Audio:
-    """Add white noise; its level and its samples come from the seed and the content."""
+    """Return a copy with white noise, whose level and samples depend on seed and content."""
     generator = noise_generator(seed, f"tolerated noise:{audio.sha256}")
     share = float(torch.rand(1, generator=generator))
     rms = _LEAST_NOISE_RMS * (largest_rms / _LEAST_NOISE_RMS) ** share

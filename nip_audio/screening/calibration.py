@@ -1,4 +1,4 @@
-"""Calibration: what clean files look like to one model, and the thresholds that follow from it."""
+"""Store what clean files look like to one model, and derive the detection thresholds from it."""
 
 from __future__ import annotations
 
@@ -29,38 +29,39 @@ from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measured import Measurement, PictureMeasurement
-from nip_audio.screening.words import PICTURES, RECORDINGS, Words
+from nip_audio.screening.measured import ImageMeasurement, Measurement
+from nip_audio.screening.words import IMAGES, RECORDINGS, Words
 
 __all__ = ["Calibration", "choose_calibration"]
 
 _KIND = "calibration"
-_OF_PICTURES = "picture calibration"
+_OF_IMAGES = "picture calibration"
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted on clean recordings, or pictures, alone, for one model.
+    """Reference distribution of clean recordings, or clean images, for one model.
 
     Attributes:
-        model_id: The model.
-        sample_rate_hz: Of the model; None if it takes pictures.
-        names: Whether the evidence is of the name that the model gives, or of the voice.
-        config: NCCR settings; screening measures with the same.
-        rates: Length correction of the evidence.
-        detector: Distance from clean evidence.
-        distances: (n,) sorted out-of-fold distances of the clean files, noisy copies included.
-        domain: Distance of spectra; None of pictures, which have none.
-        domain_distances: (n,) likewise; none of pictures.
+        model_id: Identity of the model.
+        sample_rate_hz: Sample rate of the model; None if it takes images.
+        names: Whether the evidence is how noise changes the predicted label (True) or the embedding
+            (False).
+        config: Settings of NCCR (neuron coverage change rate); screening uses the same ones.
+        rates: Transform that corrects the evidence for the length of a file.
+        detector: Measures the distance of a file's evidence from that of clean files.
+        distances: (n,) sorted out-of-fold distances of the clean files and of their noisy copies.
+        domain: Measures the distance of a spectrum from clean spectra; None for images.
+        domain_distances: (n,) sorted out-of-fold distances of the clean spectra; empty for images.
         consistencies: (m,) sorted consistency scores of speakers with three recordings or more.
-        verification_threshold: Cosine at the equal error rate, from which two recordings are
-            taken for one voice; None without repeated speakers.
-        scale: Of pictures, the least ``PictureFacts.scale`` among them.
-        seen: SHA-256 of the content of each file, for the refusal of overlaps.
-        sources: In words, what it was fitted on.
-        failures: Files left out.
+        verification_threshold: Cosine similarity, at the equal error rate, from which two
+            recordings count as one voice; None if no speaker has two recordings.
+        scale: Smallest ``ImageFacts.scale`` of the clean images; 1 for recordings.
+        seen: SHA-256 of the content of each file, so that test files that were seen are refused.
+        sources: Description of the clean files in words.
+        failures: Files that were left out, and why.
     """
 
     model_id: str
@@ -81,7 +82,7 @@ class Calibration:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything a verdict depends on."""
+        """SHA-256 of everything that a verdict depends on."""
         settings = f"{self.model_id}{self.config}{self.names}{self.verification_threshold}"
         digest = hashlib.sha256(settings.encode())
         arrays = [self.distances, self.domain_distances, self.consistencies]
@@ -92,29 +93,42 @@ class Calibration:
         return digest.hexdigest()
 
     @property
-    def of_pictures(self) -> bool:
-        """Whether it judges pictures, not recordings."""
+    def of_images(self) -> bool:
+        """Whether it is for images and not for recordings."""
         return self.sample_rate_hz is None
 
     @property
     def words(self) -> Words:
-        """What the files that it judges are called."""
-        return PICTURES if self.of_pictures else RECORDINGS
+        """Words for the files that it judges."""
+        return IMAGES if self.of_images else RECORDINGS
 
     def threshold(self, false_positive_rate: float) -> float:
-        """Distance above which a file is flagged as adversarial."""
+        """Return the distance above which a file is flagged as adversarial.
+
+        Args:
+            false_positive_rate: Share of clean files that may be flagged, in (0, 1).
+
+        Raises:
+            CalibrationError: If there are too few clean files for this rate; the text says how many
+                are needed.
+        """
         return conformal_threshold(self.distances, false_positive_rate)
 
-    def distance(self, measured: Measurement | PictureMeasurement) -> float:
-        """Distance of a file from clean ones."""
+    def distance(self, measured: Measurement | ImageMeasurement) -> float:
+        """Return the distance of a file from clean ones, ≥ 0."""
         return float(self.distances_of([measured.evidence])[0])
 
     def distances_of(self, evidence: ArrayLike) -> Array:
-        """Distances of many rows of evidence, (n,)."""
+        """Return the distance of each row of (n, F + 1) evidence from clean files, (n,)."""
         return self.detector.distance(self.rates.transform(evidence))
 
-    def farthest(self, measured: Measurement | PictureMeasurement) -> tuple[Noise, str, float]:
-        """Return what is farthest off under which noise, and by how many robust deviations."""
+    def farthest(self, measured: Measurement | ImageMeasurement) -> tuple[Noise, str, float]:
+        """Return the entry of the evidence that deviates most from clean files.
+
+        Returns:
+            The noise, the name of what it changes (a layer or a change of the decision), and its
+            signed deviation from the clean median in robust standard deviations.
+        """
         deviations = self.detector.explain(self.rates.transform([measured.evidence])[0])
         worst = int(np.argmax(np.abs(deviations)))
         noise, what = evidence_names(self.config, head=self.names)[worst].split(" | ")
@@ -122,14 +136,17 @@ class Calibration:
         return found, what, float(deviations[worst])
 
     def p_value(self, distance: float) -> float:
-        """Conformal p-value of a distance: valid whatever the distribution, ≥ 1 / (n + 1)."""
+        """Return the conformal p-value of a distance, ≥ 1 / (n + 1).
+
+        It is valid whatever the distribution of the distances is.
+        """
         return conformal_p_value(self.distances, distance)
 
     def tail_p_value(self, distance: float) -> float:
-        """P-value that goes on below 1 / (n + 1): beyond the clean distances' tail it is fitted.
+        """Return a p-value that can fall below 1 / (n + 1), for comparing many files.
 
-        An extrapolation, for comparing many files. With fewer than 200 recordings there is no tail
-        to fit, and this is the conformal one.
+        Beyond the largest clean distances it comes from a fitted tail and is an extrapolation. With
+        fewer than 200 clean files no tail is fitted, and this is the conformal p-value.
         """
         if self._tail is None or distance <= self._tail.limit:
             return self.p_value(distance)
@@ -141,34 +158,56 @@ class Calibration:
 
     @property
     def inconsistent_share(self) -> float | None:
-        """Share of the clean recordings that would have been called unlike their own folder."""
+        """Share of clean recordings that would be called inconsistent; None if unknown."""
         if self.verification_threshold is None or len(self.consistencies) == 0:
             return None
         return float((self.consistencies < self.verification_threshold).mean())
 
     def save(self, path: Path, *, force: bool = False) -> None:
-        """Write atomically."""
-        state = _state_of_pictures(self) if self.of_pictures else _state_of_recordings(self)
+        """Write the calibration to a file, whole or not at all; ``force`` overwrites."""
+        state = _state_of_pictures(self) if self.of_images else _state_of_recordings(self)
         save_state(path, state, force=force)
 
     @staticmethod
+    def of(pretrained: PretrainedModel, given: Calibration | Path | None = None) -> Calibration:
+        """Return the calibration given, loaded if it is a file, or the one that comes with a model.
+
+        Raises:
+            CalibrationError: If there is none, or it is for another model.
+            StateError: If the file cannot be read or is for another model.
+        """
+        if not isinstance(given, Calibration):
+            path = choose_calibration(pretrained, given)
+            return Calibration.load(path, model_id=pretrained.model_id)
+        if given.model_id != pretrained.model_id:
+            raise CalibrationError(
+                f"the calibration is for model {given.model_id[:12]}…, expected "
+                f"{pretrained.model_id[:12]}… ({pretrained.card.name}); calibrate that one"
+            )
+        return given
+
+    @staticmethod
     def load(path: Path, *, model_id: str) -> Calibration:
-        """Read, refusing a calibration made for another model or by an earlier version."""
-        state = load_state(path, kind=(_KIND, _OF_PICTURES), model_id=model_id)
+        """Read a calibration from a file.
+
+        Raises:
+            StateError: If it was made for another model or by an earlier version of nip-audio.
+        """
+        state = load_state(path, kind=(_KIND, _OF_IMAGES), model_id=model_id)
         if state.kind == _KIND and "names" not in state.meta:
             raise StateError(
-                f"{path} was made by an earlier version of nip-audio; make it anew: nip-audio "
-                "calibrate CLEAN_DIR"
+                f"{path} was made by an earlier version of nip-audio, expected one of this "
+                "version; make it again: nip-audio calibrate CLEAN_DIR"
             )
         with reading_state(path):
             return _recordings_of(state) if state.kind == _KIND else _pictures_of(state)
 
 
 def choose_calibration(pretrained: PretrainedModel, path: Path | None) -> Path:
-    """Return the calibration file asked for, or the one that came with the model.
+    """Return the given calibration file, or else the one that comes with the model.
 
     Raises:
-        CalibrationError: If there is neither.
+        CalibrationError: If no file is given and none comes with the model.
     """
     chosen = path or pretrained.card.calibration_path
     if chosen is None:
@@ -183,7 +222,10 @@ def choose_calibration(pretrained: PretrainedModel, path: Path | None) -> Path:
 def _state_of_recordings(calibration: Calibration) -> State:
     domain = calibration.domain
     if domain is None:
-        raise InputError("a calibration of recordings has no spectra, expected some")
+        raise InputError(
+            "the calibration of recordings has no domain detector, expected one; make it with "
+            "calibrate()"
+        )
     tensors = {
         **_fitted(calibration),
         "domain_distances": torch.from_numpy(calibration.domain_distances),
@@ -227,7 +269,10 @@ def _recordings_of(state: State) -> Calibration:
 def _state_of_pictures(calibration: Calibration) -> State:
     detector = calibration.detector
     if not isinstance(detector, CleanDensity):
-        raise InputError(f"the detector is {detector!r}, expected CleanDensity for pictures")
+        raise InputError(
+            f"the detector is {detector!r}, expected CleanDensity for images; make the calibration "
+            "with calibrate_images()"
+        )
     meta = {
         "nccr": calibration.config.to_json(),
         "signed": calibration.rates.signed,
@@ -237,7 +282,7 @@ def _state_of_pictures(calibration: Calibration) -> State:
         "seen": list(calibration.seen),
         "sources": calibration.sources,
     }
-    return State(_OF_PICTURES, calibration.model_id, _fitted(calibration), meta)
+    return State(_OF_IMAGES, calibration.model_id, _fitted(calibration), meta)
 
 
 def _pictures_of(state: State) -> Calibration:
@@ -252,7 +297,7 @@ def _pictures_of(state: State) -> Calibration:
             _part(state, "detector"), offset=meta["offset"], neighbours=meta["neighbours"]
         ),
         distances=state.tensors["distances"].numpy(),
-        # the first calibrations of pictures were made of PNGs of the model's size and say neither
+        # the first calibrations of images, made of PNGs of the model's size, lack these values
         seen=tuple(meta.get("seen", ())),
         sources=str(meta.get("sources", "")),
         scale=float(meta.get("scale", 1.0)),
@@ -260,7 +305,7 @@ def _pictures_of(state: State) -> Calibration:
 
 
 def _fitted(calibration: Calibration) -> dict[str, torch.Tensor]:
-    """Return what every calibration keeps: clean distances, and what they are measured by."""
+    """Return the tensors that every calibration keeps: distances, rates and detector."""
     return {
         "distances": torch.from_numpy(calibration.distances),
         **_named("rates", calibration.rates.to_tensors()),

@@ -1,4 +1,4 @@
-"""What the files of a run say about each other: how rare each is, and which are the same."""
+"""Compare all files of a run: q-values, duplicates and suspected backdoor triggers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from nip_audio.screening.measured import MeasuredFile, Measurement, TriggerEvide
 from nip_audio.screening.reading import Kind
 from nip_audio.screening.sources import Source
 
-__all__ = ["Accusation", "Comparison", "Twin", "compare"]
+__all__ = ["Comparison", "DuplicateFile", "TriggerSuspicion", "compare"]
 
 
 @dataclass(frozen=True)
-class Twin:
-    """Another file with the same recording, or picture.
+class DuplicateFile:
+    """Another file that holds the same recording, or the same image.
 
     Attributes:
-        id: Of the other file.
-        speaker: Whose it is said to be, or what it is said to show.
-        correlation: Of the samples or pixels, 1 if they are equal.
+        id: Id of the other file.
+        speaker: Speaker of the other file, or the folder of an image; None if it has none.
+        correlation: Correlation of the samples or pixels, 1 if they are equal.
     """
 
     id: str
@@ -37,12 +37,12 @@ class Twin:
 
 
 @dataclass(frozen=True)
-class Accusation:
-    """Why a file may carry a backdoor's trigger.
+class TriggerSuspicion:
+    """Reason to suspect that a file carries a backdoor trigger.
 
     Attributes:
-        finding: What the files look like that the model gives the same name.
-        suspicion: Probability of the suspicious side of them.
+        finding: Finding about all files with the same predicted label.
+        suspicion: Probability that the file belongs to the suspicious half of them.
     """
 
     finding: GroupFinding
@@ -51,18 +51,18 @@ class Accusation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """By the id of a file.
+    """Result of comparing the files of a run; each mapping is keyed by the id of a file.
 
     Attributes:
-        q_values: Of the files that could be measured.
-        twins: Of those that lie under several speakers.
-        accused: Of those that may carry a trigger.
-        backdoor: What the search for triggers came to, in words; None if none was measured.
+        q_values: q-value of each file that could be measured.
+        duplicates: Duplicates of each file that is filed under several speakers.
+        suspicions: Suspicion against each file that may carry a trigger.
+        backdoor: Result of the search for triggers in words; None if it was not made.
     """
 
     q_values: dict[str, float] = field(default_factory=dict)
-    twins: dict[str, tuple[Twin, ...]] = field(default_factory=dict)
-    accused: dict[str, Accusation] = field(default_factory=dict)
+    duplicates: dict[str, tuple[DuplicateFile, ...]] = field(default_factory=dict)
+    suspicions: dict[str, TriggerSuspicion] = field(default_factory=dict)
     backdoor: str | None = None
 
 
@@ -72,23 +72,22 @@ def compare(
     calibration: Calibration,
     kind: Kind,
 ) -> Comparison:
-    """Compare all files of a run.
+    """Compare all files of a run with each other.
 
-    Of each file some two bytes a number of its embedding are kept and little else, so that a run
-    may be long; where triggers are looked for, what they are looked for by as well, some 40 bytes a
-    neuron.
+    Little is kept in memory, so that a run may be long: two bytes for each number of a file's
+    embedding and, if triggers are searched for, about 40 bytes per neuron.
 
     Args:
-        files: Of the run, in order.
-        source: Where they come from, to listen to those that sound alike.
-        calibration: For the p-values.
-        kind: Of the files.
+        files: Measured files, in the order of the run.
+        source: Source of the files, from which similar ones are read again.
+        calibration: Calibration that gives the p-values.
+        kind: Modality of the files.
     """
     ids: list[str] = []
     speakers: list[str | None] = []
     hashes: list[bytes] = []
     p_values: list[float] = []
-    # half precision and no copy: what a file costs here is what limits how long a run may be
+    # half precision and no copies: the memory per file limits the length of a run
     embeddings = bytearray()
     triggers: list[TriggerEvidence] = []
     for file in files:
@@ -109,23 +108,27 @@ def compare(
         try:
             raw = kind.read(source.find(ids[row])).raw
         except FileError:
-            return None  # it is gone, or was changed: the next run measures it again
+            return None  # the file is gone or was changed; the next run measures it again
         return np.asarray(raw.numpy())
 
-    twins: dict[str, list[Twin]] = {}
+    duplicates: dict[str, list[DuplicateFile]] = {}
     rows = np.frombuffer(embeddings, np.float16).reshape(len(ids), -1)
-    for pair in find_duplicates(hashes, rows, speakers, read if kind.likenesses else None):
+    for pair in find_duplicates(
+        hashes, rows, speakers, read if kind.finds_altered_copies else None
+    ):
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
-            twin = Twin(ids[other], speakers[other], pair.correlation)
-            twins.setdefault(ids[one], []).append(twin)
+            duplicate = DuplicateFile(ids[other], speakers[other], pair.correlation)
+            duplicates.setdefault(ids[one], []).append(duplicate)
     q = dict(zip(ids, q_values(p_values).tolist(), strict=True))
-    accused, backdoor = _accused(ids, triggers) if triggers else ({}, None)
-    return Comparison(q, {name: tuple(found) for name, found in twins.items()}, accused, backdoor)
+    suspicions, backdoor = _suspicions(ids, triggers) if triggers else ({}, None)
+    return Comparison(
+        q, {name: tuple(found) for name, found in duplicates.items()}, suspicions, backdoor
+    )
 
 
-def _accused(
+def _suspicions(
     ids: Sequence[str], triggers: Sequence[TriggerEvidence]
-) -> tuple[dict[str, Accusation], str]:
+) -> tuple[dict[str, TriggerSuspicion], str]:
     try:
         judgement = judge_triggers(triggers)
     except InputError as err:
@@ -135,5 +138,5 @@ def _accused(
     for name, evidence, suspicion in zip(ids, triggers, judgement.suspicion.tolist(), strict=True):
         finding = findings.get(evidence.named)
         if finding is not None and suspicion > 0.5:
-            found[name] = Accusation(finding, suspicion)
+            found[name] = TriggerSuspicion(finding, suspicion)
     return found, f"{len(found)} of {len(ids)} files accused" if found else "nothing found"

@@ -1,4 +1,4 @@
-"""The same recording under two speakers: copied, or changed in level, length or coding."""
+"""Find one recording filed under two speakers, even if its level, length or coding was changed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ _LEAST_OVERLAP = 0.5
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two files that hold one recording.
+    """Two files that hold the same recording.
 
     Attributes:
-        first: Row of one of them.
-        second: Row of the other, the later one.
-        correlation: Of their samples where they overlap best; 1 for exact copies.
+        first: Row of the earlier file.
+        second: Row of the later file.
+        correlation: Normalised correlation of the samples at the best shift, in [0, 1]; 1 for
+            exact copies.
     """
 
     first: int
@@ -43,22 +44,23 @@ def find_duplicates(
     speakers: Sequence[str | None],
     read: Callable[[int], Array | None] | None,
 ) -> list[Duplicate]:
-    """Find recordings that lie under more than one speaker.
+    """Find recordings that are filed under more than one speaker.
 
-    Equal samples are found by their hash. Of each other file the nearest of another speaker is
-    listened to, if it sounds alike, and their samples are correlated: different recordings of one
-    voice do not correlate, the same recording does, whatever was done to its level, its ends or its
-    coding. Not found: other speed or pitch, and one that was played and recorded again.
+    Files with equal samples are found by their hash. For every other file, the most similar file of
+    another speaker is read if its embedding is similar enough, and the samples of the two are
+    correlated. Different recordings of one voice do not correlate; copies of one recording do,
+    whatever was done to their level, ends or coding. Copies at another speed or pitch, and
+    recordings of a loudspeaker, are not found.
 
     Args:
-        hashes: Of each file's samples.
-        embeddings: (n, D) of unit length.
-        speakers: Of each file; files of nobody are taken for different ones.
-        read: Returns a row's samples, (N,), for the few that are listened to; None if the file can
-            no longer be read. Without it only equal samples are found.
+        hashes: Hash of the samples of each of the n files.
+        embeddings: (n, D) embeddings of unit length.
+        speakers: Speaker of each file; files without a speaker count as different speakers.
+        read: Returns the samples of a row, (N,), or None if the file can no longer be read. It is
+            called for few rows. If it is None, only files with equal samples are found.
 
     Returns:
-        Pairs of different speakers, in order.
+        Pairs of files of different speakers, sorted by row.
     """
     owner = np.array([_owner(speaker, row) for row, speaker in enumerate(speakers)], dtype=object)
     codes = np.unique(owner.astype(str), return_inverse=True)[1]
@@ -90,12 +92,12 @@ def find_duplicates(
 def nearest_elsewhere(
     embeddings: Array, codes: NDArray[np.integer], *, least: float
 ) -> list[tuple[int, int]]:
-    """Return each row with the most similar row of another speaker, if it is similar at all.
+    """Pair each row with the most similar row of another speaker, where one is similar enough.
 
     Args:
-        embeddings: (n, D) of unit length.
-        codes: (n,) speaker of each row.
-        least: Cosine from which rows are similar.
+        embeddings: (n, D) embeddings of unit length.
+        codes: (n,) number of each row's speaker.
+        least: Smallest cosine similarity of a pair.
     """
     pairs = []
     for start in range(0, len(embeddings), _BLOCK):
@@ -107,7 +109,7 @@ def nearest_elsewhere(
             cosines = here @ embeddings[columns].astype(np.float32).T
             cosines[codes[rows, None] == codes[None, columns]] = -np.inf
             nearest = cosines.max(axis=1)
-            nearer = nearest > highest  # of equals the first, as everywhere
+            nearer = nearest > highest  # among equals the first wins, as in numpy's argmax
             best[nearer] = left + cosines[nearer].argmax(axis=1)
             highest[nearer] = nearest[nearer]
         pairs += [(start + int(r), int(best[r])) for r in np.flatnonzero(highest >= least)]
@@ -117,18 +119,18 @@ def nearest_elsewhere(
 def correlation_peak(one: Array, two: Array) -> float:
     """Return the highest normalised cross-correlation of two recordings over all shifts.
 
-    Both are normalised where they overlap; shifts at which less than half of the shorter one
-    overlaps do not count.
+    Both are normalised where they overlap. Shifts at which less than half of the shorter recording
+    overlaps are ignored.
 
     Args:
         one: (N,) samples.
-        two: (M,) samples at the same rate.
+        two: (M,) samples at the same sample rate.
 
     Returns:
-        In [0, 1]; the sign is ignored, an inverted copy is a copy.
+        Absolute correlation in [0, 1]: an inverted copy is a copy as well.
 
     Raises:
-        InputError: If one is empty.
+        InputError: If a recording is empty.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -139,7 +141,10 @@ def correlation_peak(one: Array, two: Array) -> float:
         True
     """
     if not len(one) or not len(two):
-        raise InputError("a recording is empty, expected samples")
+        raise InputError(
+            f"got recordings of {len(one)} and {len(two)} samples, expected neither to be empty; "
+            "leave the empty one out"
+        )
     product = correlate(one, two, mode="full", method="fft")
     energies = [
         np.concatenate([[0.0], np.cumsum(np.square(x, dtype=np.float64))]) for x in (one, two)

@@ -1,4 +1,4 @@
-"""A calibrated detector as the gate of a purifier."""
+"""Gate a purifier with a calibrated detector, so that it only changes suspicious inputs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["CalibratedGate"]
 
 
 class CalibratedGate:
-    """Flags what is farther from clean recordings than a stated share of them.
+    """Flags inputs that are farther from clean recordings than the calibration's threshold.
 
-    The noise that an item is looked at under comes from a seed and the item's own samples, so that
-    neither its place in a batch nor its padding matters.
+    The noise for an input depends on the seed and the input's samples alone, so that neither its
+    place in a batch nor its padding matters.
 
     Args:
-        pretrained: The model that the calibration was made for.
-        calibration: Its noises and its distance.
-        false_positive_rate: On clean recordings like the calibration's.
-        seed: Of the noise.
+        pretrained: Model that the calibration was made for.
+        calibration: Calibration whose noises and distance are used.
+        false_positive_rate: Share of clean recordings that may be flagged, in (0, 1).
+        seed: Seed of the noise generator.
 
     Raises:
-        CalibrationError: If the calibration cannot give this rate; the text says how many files are
-            needed.
+        CalibrationError: If the calibration has too few files for this rate; the text says how many
+            are needed.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CalibratedGate:
         false_positive_rate: float = 0.01,
         seed: int = 0,
     ) -> None:
-        """See the class."""
+        """Take the threshold for the false-positive rate from the calibration."""
         self.calibration = calibration
         self.false_positive_rate = false_positive_rate
         self.seed = seed
@@ -53,16 +53,16 @@ class CalibratedGate:
 
     @property
     def name(self) -> str:
-        """The detector and its rate."""
+        """Name of the detector, with its false-positive rate."""
         return f"NCCR at {self.false_positive_rate:.3g}"
 
     @property
     def seen(self) -> frozenset[str]:
-        """What the calibration was fitted on."""
+        """SHA-256 of the content of each file that the calibration was fitted on."""
         return frozenset(self.calibration.seen)
 
     def settings(self) -> dict[str, Any]:
-        """Return what the answers depend on."""
+        """Return everything that the gate's decisions depend on."""
         return {
             "calibration": self.calibration.fingerprint,
             "false_positive_rate": self.false_positive_rate,
@@ -70,7 +70,7 @@ class CalibratedGate:
         }
 
     def distances(self, raw: Batch) -> list[float]:
-        """Return how far each raw item is from clean ones."""
+        """Return the distance of each raw input from clean recordings, ≥ 0."""
         rows = []
         for index in range(len(raw)):
             item = raw.item(index)
@@ -80,5 +80,5 @@ class CalibratedGate:
         return [float(d) for d in self.calibration.distances_of(np.stack(rows))]
 
     def flags(self, raw: Batch) -> Tensor:
-        """Tell which raw items are suspicious: (B,) bool."""
+        """Return (B,) bool, True where a raw input is suspicious."""
         return torch.tensor([distance > self.threshold for distance in self.distances(raw)])

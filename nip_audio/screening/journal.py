@@ -1,4 +1,7 @@
-"""What a run has measured so far: a file that only grows, and that one run at a time may write."""
+"""Keep the measurements of a run in an append-only file, from which an interrupted run resumes.
+
+A lock lets only one run at a time write it.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,19 @@ __all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "from_line", "locked", "to_li
 JOURNAL_NAME = "measured.jsonl"
 LOCK_NAME = "run.lock"
 
-# what the model puts out is of single precision, so nothing is lost; the length is not
+# model outputs are single precision, so nothing is lost; the length in the evidence needs double
 _TYPES = {"embedding": "<f4", "evidence": "<f8", "spectrum": "<f4"}
-_NAME = "named"  # of a picture, whose other values are of the types above
+_NAME = "named"  # the text field of an image's measurement; the others have the types above
 _NEURONS = "<f4"
-_VECTORS = ("neurons", "outputs")  # of what a trigger is looked for by
+_VECTORS = ("neurons", "outputs")  # array fields of TriggerEvidence
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold a folder for one run; the system lets go of it however the run ends.
+    """Lock a folder for one run; the operating system releases the lock however the run ends.
 
     Raises:
-        OutputError: If another run holds it, or nothing can be written there.
+        OutputError: If another run holds the lock, or the folder cannot be written.
     """
     try:
         file = (out / LOCK_NAME).open("a")
@@ -58,29 +61,32 @@ def locked(out: Path) -> Iterator[None]:
 
 
 class Journal:
-    """Measured files, one JSON a line, found by their id.
+    """Measured files by id, stored as one line of JSON each.
 
-    A line that a kill left unfinished is cut off when the journal is opened again. Of two lines of
-    one file the later counts: it was measured again after it had changed. What is kept in memory is
-    where each line starts, not what it says.
+    A line that a killed process left unfinished is cut off when the journal is opened again. If a
+    file has two lines, it was measured again after a change, and the later line counts. Only the
+    start of each line and the stamp of its file are kept in memory.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a journal, an existing one at its end.
+        """Open a journal, new or existing.
 
         Raises:
-            ResumeError: If a line is no record of a measured file.
-            OutputError: If it cannot be written.
+            ResumeError: If a line does not describe a measured file.
+            OutputError: If the journal cannot be written.
         """
         self.path = path
         self._starts: dict[str, int] = {}
         self._stamps: dict[str, str] = {}
         try:
-            # not buffered: what could not be written must not be tried again when it is closed
+            # unbuffered: closing must not try again to write what could not be written before
             self._end: FileIO = path.open("ab", buffering=0)
             self._file: BinaryIO = path.open("rb")
         except OSError as err:
-            raise OutputError(f"{path} cannot be written ({err.strerror})") from err
+            raise OutputError(
+                f"{path} cannot be written ({err.strerror}); use another --out, or get permission "
+                "to write there"
+            ) from err
         try:
             self._read()
         except BaseException:
@@ -88,7 +94,7 @@ class Journal:
             raise
 
     def __enter__(self) -> Journal:
-        """Return itself."""
+        """Return the journal itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,18 +103,19 @@ class Journal:
         self._end.close()
 
     def __len__(self) -> int:
-        """Return how many files it knows."""
+        """Return the number of files in the journal."""
         return len(self._starts)
 
     def stamp(self, recording_id: str) -> str | None:
-        """Return what a file was when it was measured; None if it was not."""
+        """Return a file's stamp at the time of its measurement; None if it was not measured."""
         return self._stamps.get(recording_id)
 
     def append(self, file: MeasuredFile) -> None:
-        """Write one file's line, and hand it to the system before anything else is done.
+        """Append one file's line and hand it to the operating system before returning.
 
         Raises:
-            OutputError: If it cannot be written, as on a full disk; the next run cuts it off.
+            OutputError: If it cannot be written, as on a full disk. The next run cuts off a line
+                that was written in part.
         """
         start = self._end.seek(0, 2)
         left = memoryview(to_line(file))
@@ -117,16 +124,16 @@ class Journal:
                 left = left[self._end.write(left) :]
         except OSError as err:
             raise OutputError(
-                f"{self.path} cannot be written ({err.strerror}); make room and start the same "
-                "command again: it goes on here"
+                f"{self.path} cannot be written ({err.strerror}); free some space and run the same "
+                "command again: it resumes where it stopped"
             ) from err
         self._note(file, start)
 
     def read(self, recording_id: str) -> MeasuredFile:
-        """Return what is known of a file.
+        """Return the latest line of a file.
 
         Raises:
-            KeyError: If nothing is.
+            KeyError: If the journal has none.
         """
         self._file.seek(self._starts[recording_id])
         return from_line(self._file.readline())
@@ -150,7 +157,7 @@ class Journal:
 
 
 def to_line(file: MeasuredFile) -> bytes:
-    """Return one line of JSON, its end included."""
+    """Return one line of JSON, with its line break."""
     data = asdict(file)
     if file.measurement is not None:
         data["measurement"] = {
@@ -164,10 +171,10 @@ def to_line(file: MeasuredFile) -> bytes:
 
 
 def from_line(line: bytes) -> MeasuredFile:
-    """Read what ``to_line`` wrote.
+    """Read a line that ``to_line`` wrote.
 
     Raises:
-        ResumeError: If the line is something else.
+        ResumeError: If the line does not describe a measured file.
     """
     try:
         data = load_json(line)
@@ -180,16 +187,16 @@ def from_line(line: bytes) -> MeasuredFile:
             trigger |= {name: _unpack(trigger[name], _NEURONS) for name in _VECTORS}
         file = made_of(MeasuredFile, data)
         if (file.error is None) != (file.facts is not None and file.measurement is not None):
-            raise ValueError("neither measured nor failed")
+            raise ValueError("expected either a measurement or an error")
         if isinstance(file.facts, FileFacts) != isinstance(file.measurement, Measurement):
-            raise ValueError("measured as another kind of file than it is")
+            raise ValueError("facts and measurement are of different modalities")
         check_error(file.error)
         if file.facts is not None:
             bytes.fromhex(file.facts.content_sha256)
         return file
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise ResumeError(
-            f"a line is no record of a measured file ({err}): {line[:60]!r}; use another --out"
+            f"got the line {line[:60]!r}, expected a measured file ({err}); use another --out"
         ) from err
 
 
@@ -200,5 +207,5 @@ def _pack(values: NDArray[np.float64], kind: str) -> str:
 def _unpack(text: str, kind: str) -> NDArray[np.float64]:
     values = np.frombuffer(base64.b64decode(text, validate=True), dtype=kind).astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("a number is not finite")
+        raise ValueError("a number is NaN or infinite")
     return values

@@ -1,4 +1,7 @@
-"""From measurements to verdicts. The only place where a number becomes a word."""
+"""Turn measurements into verdicts, each with its reasons in words.
+
+No other module compares a measurement with a threshold.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.comparison import Accusation, Twin
+from nip_audio.screening.comparison import DuplicateFile, TriggerSuspicion
 from nip_audio.screening.measured import (
     FileFacts,
+    ImageFacts,
+    ImageMeasurement,
     MeasuredFile,
     Measurement,
-    PictureFacts,
-    PictureMeasurement,
 )
 from nip_audio.screening.records import (
     Finding,
-    PictureRecord,
+    ImageRecord,
     Risk,
     ScreenRecord,
     SpeakerRecord,
@@ -31,15 +34,24 @@ from nip_audio.screening.records import (
 )
 from nip_audio.screening.words import RECORDINGS, Words
 
-__all__ = ["Judge", "judge_accused", "judge_speaker", "judge_twins", "noise_words", "with_findings"]
+__all__ = [
+    "Judge",
+    "add_duplicates",
+    "add_trigger_suspicion",
+    "change_words",
+    "judge_speaker",
+    "noise_words",
+    "with_findings",
+]
 
 DOMAIN_MARGIN = 1.5
-"""Out of domain is farther than this many times the farthest calibration recording."""
+"""A recording is out of domain if its spectrum is farther from clean ones than this multiple of the
+farthest calibration recording."""
 
 LEAST_BANDWIDTH = 0.6
-"""Of half the model's sample rate: audio that reaches less far went through a telephone or such.
-Clean LibriSpeech reaches all of it, even 10 dB quieter 84 %, coded as MP3 of low bit rate 72 %;
-through 8 kHz and back it reaches 53 %."""
+"""Smallest bandwidth, as a share of half the model's sample rate; audio below it went through a
+telephone or another narrow channel. Clean LibriSpeech reaches 100 %, 84 % even if it is 10 dB
+quieter, and 72 % as MP3 of low bit rate; resampled to 8 kHz and back it reaches 53 %."""
 
 _NAMED = 3
 
@@ -48,24 +60,34 @@ R = TypeVar("R", bound=ScreenRecord)
 CLIPPED_SHARE, DROPPED_SHARE, DROPOUTS = 0.005, 0.01, 2
 
 LEAST_SCALE = 0.6
-"""Of the model's input, or of the calibration's smallest picture where that is smaller: what is
-less was enlarged so much that the finest detail is missing. Clean ones of .6 and more are called
-adversarial no more often than others, of .4 in a tenth of the cases (docs/results/images.md)."""
+"""Smallest size of an image as a share of the model's input, or of the smallest calibration image
+if that is smaller. A smaller image was enlarged so much that fine detail is missing. Clean images
+of .6 and more are called adversarial no more often than others, those of .4 in a tenth of the cases
+(docs/results/images.md)."""
 
 MOST_STRETCH = 2.0
-"""Pictures that were scaled this much more in one direction than in the other are distorted."""
+"""An image that was scaled by a larger ratio than this in one direction than in the other is
+distorted."""
+
+_CHANGES = {
+    DECISION[0]: "logit drop of the predicted label",
+    DECISION[1]: "logit rise of the runner-up label",
+    DECISION[2]: "remaining margin of the predicted label",
+    TURN: "cosine distance between embeddings",
+}
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A calibration at a stated rate of mistakes.
+    """Judges files with one calibration at a stated false-positive rate.
 
     Attributes:
-        calibration: What clean audio looks like.
-        false_positive_rate: Of the check for adversarial files, on clean ones like the
-            calibration's. A recording is inconsistent if its folder's core would not verify it.
-        false_discovery_rate: Flag instead, in a run over many files, so that of the flagged about
-            this share is clean; None goes by each file alone.
+        calibration: Reference distribution of clean files.
+        false_positive_rate: Share of clean files, like those of the calibration, that the check for
+            adversarial files may flag. The other checks have thresholds of their own.
+        false_discovery_rate: Share of clean files among those flagged as adversarial in a run over
+            many files, about. If given, it replaces the false-positive rate; None judges each file
+            by itself.
     """
 
     calibration: Calibration
@@ -76,28 +98,33 @@ class Judge:
         """Fail now, not at the first file, if the calibration cannot give this rate.
 
         Raises:
-            CalibrationError: The text says how many files are needed.
-            InputError: If a rate is not a share.
+            CalibrationError: If it has too few files; the text says how many are needed.
+            InputError: If a rate is not in (0, 1).
         """
         self.calibration.threshold(self.false_positive_rate)
         rate = self.false_discovery_rate
         if rate is not None and not 0 < rate < 1:
             raise InputError(
-                f"false-discovery rate is {rate}, expected a share in (0, 1) such as 0.05"
+                f"false-discovery rate is {rate}, expected a share in (0, 1); pass one such as 0.05"
             )
 
     def judge(self, file: MeasuredFile, *, q_value: float | None = None) -> ScreenRecord:
-        """Judge one file by itself, and, where a q-value says so, among all of its run.
+        """Judge one file by itself.
+
+        Args:
+            file: Measured file, or one that could not be read.
+            q_value: q-value of the file among all files of its run, used with a false-discovery
+                rate; None if the file is not part of a run.
 
         Raises:
-            InputError: If it is a recording, and the calibration of pictures.
+            InputError: If the file is a recording and the calibration was made of images.
         """
         match file.facts, file.measurement:
             case FileFacts() as facts, Measurement() as measured:
                 return self._judge_recording(file, facts, measured, q_value)
-            case PictureFacts() as facts, PictureMeasurement() as measured:
+            case ImageFacts() as facts, ImageMeasurement() as measured:
                 return self._judge_picture(file, facts, measured, q_value)
-        kind = PictureRecord if self.calibration.of_pictures else ScreenRecord
+        kind = ImageRecord if self.calibration.of_images else ScreenRecord
         return kind(file.id, file.speaker, "error", error=file.error)
 
     def _judge_recording(
@@ -106,8 +133,8 @@ class Judge:
         calibration = self.calibration
         if calibration.domain is None:
             raise InputError(
-                f"{file.id!r} is a recording, and the calibration was made of pictures; pass one "
-                "that was made of audio"
+                f"{file.id!r} is a recording, but the calibration was made of images; pass a "
+                "calibration that was made of audio"
             )
         distance = calibration.distance(measured)
         record = ScreenRecord(
@@ -138,12 +165,12 @@ class Judge:
     def _judge_picture(
         self,
         file: MeasuredFile,
-        facts: PictureFacts,
-        measured: PictureMeasurement,
+        facts: ImageFacts,
+        measured: ImageMeasurement,
         q_value: float | None,
-    ) -> PictureRecord:
+    ) -> ImageRecord:
         distance = self.calibration.distance(measured)
-        record = PictureRecord(
+        record = ImageRecord(
             file.id,
             file.speaker,
             "clean",
@@ -160,42 +187,48 @@ class Judge:
         )
         return with_findings(record, *self._size(facts), *self._adversarial(record, measured))
 
-    def judge_beside(
+    def compare_voices(
         self, records: Sequence[ScreenRecord], measured: Sequence[MeasuredFile]
     ) -> list[ScreenRecord]:
-        """Add how each file of one speaker sounds beside the others.
+        """Compare the voices of one speaker's files and add what does not fit.
 
         Args:
-            records: Of the speaker's readable files.
-            measured: Theirs, in the same order.
+            records: Records of the speaker's readable files.
+            measured: Measurements of the same files, in the same order.
+
+        Returns:
+            The records, with their consistency and, where it is too low, a finding.
 
         Raises:
-            InputError: If the two differ in number.
+            InputError: If there are not as many measurements as records.
         """
         if len(records) != len(measured):
-            raise InputError(f"got {len(records)} records for {len(measured)} measurements")
+            raise InputError(
+                f"got {len(records)} records and {len(measured)} measurements, expected as many of "
+                "each; pass both for the same files"
+            )
         voices = [
             file.measurement.embedding
             for file in measured
             if isinstance(file.measurement, Measurement)
         ]
         if len(voices) != len(records) or len(voices) < 2:
-            return list(records)  # pictures have no voice
-        # no conformal threshold here: one at 1 % takes 99 recordings of repeated speakers, and one
-        # mislabelled recording among them would set it
+            return list(records)  # images have no voice
+        # no conformal threshold here: at 1 % it needs 99 recordings of repeated speakers, and a
+        # single mislabelled one among them would determine it
         threshold = self.calibration.verification_threshold
         judged = []
         for record, score in zip(records, consistency_scores(np.stack(voices)), strict=True):
             record = replace(record, consistency=float(score), consistency_threshold=threshold)
             if threshold is not None and score < threshold:
                 why = (
-                    "the two files of this speaker do not sound like one voice (cosine "
-                    f"{score:.2f}, expected at least {threshold:.2f}); which one is wrong cannot "
-                    "be told"
+                    "the two files of this speaker do not sound like the same voice (cosine "
+                    f"similarity {score:.2f}, expected at least {threshold:.2f}); with only two "
+                    "files it is not possible to tell which one is wrong"
                     if len(records) == 2
-                    else f"unlike the rest of its folder (mean cosine {score:.2f} to the "
-                    f"{len(records) // 2 + 1} files that agree best, expected at least "
-                    f"{threshold:.2f})"
+                    else "its voice does not match the speaker's other files (mean cosine "
+                    f"similarity {score:.2f} to the {len(records) // 2 + 1} files that agree best, "
+                    f"expected at least {threshold:.2f}), so it may be another person's recording"
                 )
                 record = with_findings(record, Finding.of("inconsistent", why))
             judged.append(record)
@@ -206,36 +239,40 @@ class Judge:
         distance, limit = record.domain_distance or 0.0, record.domain_threshold or 0.0
         if distance > limit:
             why = (
-                f"its spectrum is {distance:.1f} from the calibration's audio, farther than "
-                f"{limit:.1f}: the detector is not calibrated for such audio"
+                "its spectrum is unlike that of the audio that the detector was calibrated on "
+                f"(distance {distance:.1f}, limit {limit:.1f}), so the detector's result means "
+                "little for this file"
             )
             found.append(Finding.of("out_of_domain", why))
         rate = self.calibration.sample_rate_hz or 0
         reach = min(facts.condition.bandwidth_hz, facts.sample_rate_hz / 2)
         if reach < LEAST_BANDWIDTH * rate / 2 or facts.sample_rate_hz < rate:
             how = (
-                f"recorded at {facts.sample_rate_hz} Hz for a model of {rate} Hz"
+                f"it is sampled at {facts.sample_rate_hz} Hz and the model expects {rate} Hz"
                 if facts.sample_rate_hz < rate
-                else f"stored at {facts.sample_rate_hz} Hz, but it went through something narrower"
+                else f"it is sampled at {facts.sample_rate_hz} Hz, but went through a narrower "
+                "channel such as a telephone"
             )
             why = (
-                f"{how}: nothing above {reach / 1000:g} kHz, which neither detector nor voice "
-                "comparison is made for"
+                f"{how}, so it holds nothing above {reach / 1000:g} kHz; neither the detector nor "
+                "the voice comparison is made for such audio"
             )
-            found.append(Finding("out_of_domain", why, "record at the model's rate"))
+            remedy = f"record it again at {rate} Hz or more, and not over a telephone"
+            found.append(Finding("out_of_domain", why, remedy))
         return found
 
-    def _size(self, facts: PictureFacts) -> list[Finding]:
+    def _size(self, facts: ImageFacts) -> list[Finding]:
         size, found = f"{facts.width} × {facts.height} pixels", []
         if facts.scale < LEAST_SCALE * min(1.0, self.calibration.scale):
             found.append(
-                f"it has {size}, which were enlarged {1 / facts.scale:.1f} times for the model: "
-                "the detector is not calibrated for pictures without detail"
+                f"it has only {size} and was enlarged {1 / facts.scale:.1f} times for the model, "
+                "so fine detail is missing; the detector is not calibrated for such images"
             )
         if facts.stretch > MOST_STRETCH:
             found.append(
-                f"it has {size}, which were distorted for the model: one direction was scaled "
-                f"{facts.stretch:.1f} times as much as the other"
+                f"it has {size} and was distorted for the model: one direction was scaled "
+                f"{facts.stretch:.1f} times as much as the other, and the detector is not "
+                "calibrated for such images"
             )
         return [self._finding("out_of_domain", why) for why in found]
 
@@ -243,65 +280,70 @@ class Judge:
         return Finding.of(risk, why, self.calibration.words.remedies)
 
     def _adversarial(
-        self, record: ScreenRecord, measured: Measurement | PictureMeasurement
+        self, record: ScreenRecord, measured: Measurement | ImageMeasurement
     ) -> list[Finding]:
         distance, threshold = record.distance or 0.0, record.distance_threshold or 0.0
         by_run = self.false_discovery_rate
         if by_run is None and distance > threshold:
-            limit = f"distance {distance:.2f} > {threshold:.2f}, p = {record.p_value:.3f}"
+            limit = f"distance {distance:.2f}, threshold {threshold:.2f}, p = {record.p_value:.3f}"
         elif by_run is not None and record.q_value is not None and record.q_value <= by_run:
-            limit = f"q = {record.q_value:.2g} ≤ {by_run:g}, p = {record.p_value:.3f}"
+            limit = f"q = {record.q_value:.2g}, limit {by_run:g}, p = {record.p_value:.3f}"
         else:
             return []
         words = self.calibration.words
         noise, what, deviation = self.calibration.farthest(measured)
-        what = f"the {what}" if what in (*DECISION, TURN) else f"the change of layer {what}"
         direction = "above" if deviation > 0 else "below"
         why = (
-            f"reacts to noise unlike clean {words.clean} ({limit}); farthest off is {what} under "
-            f"{noise_words(noise, words)}, {abs(deviation):.1f} robust deviations {direction} "
-            "the usual"
+            f"its response to added noise is unlike that of clean {words.clean} ({limit}); "
+            "adversarial attacks cause this, but a noisy or otherwise unusual file can as well. "
+            f"The largest deviation is the {change_words(what)} under {noise_words(noise, words)}: "
+            f"{abs(deviation):.1f} robust standard deviations {direction} the clean median"
         )
         return [self._finding("adversarial", why)]
 
 
-def judge_twins(
-    record: ScreenRecord, twins: Sequence[Twin], words: Words = RECORDINGS
+def add_duplicates(
+    record: ScreenRecord, duplicates: Sequence[DuplicateFile], words: Words = RECORDINGS
 ) -> ScreenRecord:
-    """Add that the same recording, or picture, lies under other speakers."""
-    named = [f"{t.id!r}{_whose(t)} ({t.correlation:.2f})" for t in twins]
-    some = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    why = f"{words.same} {', '.join(named[:_NAMED])}{some} ({words.same_by})"
-    record = replace(record, duplicate_of=tuple(twin.id for twin in twins))
+    """Add the finding that the same recording, or image, is filed elsewhere as well."""
+    shown = duplicates[:_NAMED]
+    files = ", ".join(f"{t.id!r}{_whose(t, words)}" for t in shown)
+    some = f" and {len(duplicates) - _NAMED} more" if len(duplicates) > _NAMED else ""
+    correlations = ", ".join(f"{t.correlation:.2f}" for t in shown)
+    why = f"it is {words.same} {files}{some} ({words.same_by}: {correlations})"
+    record = replace(record, duplicate_of=tuple(duplicate.id for duplicate in duplicates))
     return with_findings(record, Finding.of("duplicate", why, words.remedies))
 
 
-def _whose(twin: Twin) -> str:
-    """Say whose folder it lies in; in one without sub-folders nobody's."""
-    return "" if twin.speaker is None else f" of {twin.speaker}"
+def _whose(duplicate: DuplicateFile, words: Words) -> str:
+    """Name the speaker or folder of a duplicate, if it has one."""
+    return "" if duplicate.speaker is None else f" of {words.group} {duplicate.speaker}"
 
 
-def judge_accused(
-    record: ScreenRecord, accusation: Accusation, words: Words = RECORDINGS
+def add_trigger_suspicion(
+    record: ScreenRecord, trigger: TriggerSuspicion, words: Words = RECORDINGS
 ) -> ScreenRecord:
-    """Add that a file looks as if it carried a backdoor's trigger."""
-    finding = accusation.finding
+    """Add the finding that a file looks as if it carried a backdoor trigger."""
+    finding = trigger.finding
     why = (
-        f"the files that the model calls {finding.name} fall into two kinds, and this is of the "
-        f"one that comes from {words.many} (probability {accusation.suspicion:.2f}; score "
-        f"{finding.score:.1f}, alarm {finding.alarm:.1f}, unlike other names by "
-        f"{finding.unlikeness:.1f}): so do files with a backdoor's trigger"
+        f"the files for which the model predicts {finding.name} split into two groups, and this "
+        f"file is in the one that mixes {words.many} (probability {trigger.suspicion:.2f}; "
+        f"score {finding.score:.1f} from alarm {finding.alarm:.1f} and unlikeness "
+        f"{finding.unlikeness:.1f}); files with a backdoor trigger form such a group"
     )
     return with_findings(record, Finding.of("poisoned", why, words.remedies))
 
 
 def judge_speaker(records: Sequence[ScreenRecord], words: Words = RECORDINGS) -> SpeakerRecord:
-    """Put together what is known of one speaker, or folder, whose files' records these are."""
+    """Summarise the records of all files of one speaker, or of one folder of images."""
     readable = [record for record in records if record.verdict != "error"]
     every = tuple(finding for record in readable for finding in record.findings)
     findings = []
     if len(readable) == 1 and "lonely" in words.remedies:
-        why = f"one of {len(records)} files could be judged: its voice was compared with nothing"
+        why = (
+            "this speaker has a single recording that could be judged (of "
+            f"{len(records)} in all), so its voice could not be compared with another one"
+        )
         findings.append(Finding.of("lonely", why))
     return SpeakerRecord(
         speaker=records[0].speaker or "",
@@ -314,31 +356,40 @@ def judge_speaker(records: Sequence[ScreenRecord], words: Words = RECORDINGS) ->
 
 
 def with_findings(record: R, *findings: Finding) -> R:
-    """Return a record that says these things too, with the verdict that follows."""
+    """Return the record with these findings added and the verdict that follows from all."""
     every = (*record.findings, *findings)
     return replace(record, findings=every, verdict=verdict_of(every))
 
 
 def noise_words(noise: Noise, words: Words = RECORDINGS) -> str:
-    """Say in words what a noise is."""
+    """Describe a noise in words, such as ``white noise of RMS 0.008 in the waveform``."""
     where = words.raw if noise.level == "raw" else words.input
-    kind = "white noise" if noise.family == "gaussian" else f"{noise.family} noise"
-    return f"{kind} of {noise.scale:g} in the {where}"
+    if noise.family == "gaussian":
+        return f"white noise of RMS {noise.scale:g} in the {where}"
+    if noise.family == "mask":
+        return f"masking of {100 * noise.scale:g} % of the {where}"
+    return f"{noise.family} noise of {noise.scale:g} in the {where}"
+
+
+def change_words(name: str) -> str:
+    """Describe an entry of the evidence, which is a layer or a change of the decision, in words."""
+    return _CHANGES.get(name, f"relative change of layer {name}")
 
 
 def _damage(facts: FileFacts) -> list[Finding]:
     found = []
     if facts.clipped_share > CLIPPED_SHARE:
         why = (
-            f"{facts.clipped_share:.1%} of its samples are at full scale: it was recorded too loud"
+            f"{facts.clipped_share:.1%} of its samples are at full scale, so it was recorded too "
+            "loud and is clipped"
         )
         found.append(Finding.of("damaged", why))
     condition = facts.condition
     if condition.dropouts >= DROPOUTS or condition.dropped_share > DROPPED_SHARE:
         times = "once" if condition.dropouts == 1 else f"{condition.dropouts} times"
         why = (
-            f"the signal breaks off to exact silence {times} ({condition.dropped_share:.1%} of "
-            "it), as lost packets or a cut leave it"
+            f"the signal drops to exact silence {times} ({condition.dropped_share:.1%} of its "
+            "length), as lost packets or a cut leave it"
         )
         found.append(Finding.of("damaged", why))
     return found

@@ -1,4 +1,4 @@
-"""Recordings and pictures, as a screening takes them."""
+"""Tell a screening how recordings and images are read, measured and described."""
 
 from __future__ import annotations
 
@@ -12,52 +12,56 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.image.adapter import Image, ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measure import facts_of, measure, measure_picture
+from nip_audio.screening.measure import facts_of, measure, measure_image
 from nip_audio.screening.measured import (
     FileFacts,
+    ImageFacts,
+    ImageMeasurement,
     Measurement,
-    PictureFacts,
-    PictureMeasurement,
 )
 from nip_audio.screening.reading import Kind
-from nip_audio.screening.words import PICTURES, RECORDINGS, Words
+from nip_audio.screening.words import IMAGES, RECORDINGS, Words
 
-__all__ = ["Pictures", "Recordings", "adapter_of_json", "kind_of"]
+__all__ = ["Images", "Recordings", "adapter_of_json", "kind_of"]
 
 _SHAPE = ("channels", "height", "width")
 
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings; a kind.
+    """How a screening reads and measures recordings.
 
     Attributes:
-        settings: How they are read.
+        settings: Settings of the audio reader.
     """
 
     settings: ReadSettings
 
     @property
     def words(self) -> Words:
-        """What they are called."""
+        """Words for recordings."""
         return RECORDINGS
 
     @property
-    def likenesses(self) -> bool:
-        """Copies are known by how their samples correlate, whatever was done to them."""
+    def finds_altered_copies(self) -> bool:
+        """True: altered copies are found by the correlation of their samples."""
         return True
 
     @property
     def suffixes(self) -> frozenset[str]:
-        """File name endings of audio."""
+        """File name endings of audio files."""
         return WaveformAdapter().suffixes
 
     def read(self, file: Recording) -> Audio:
-        """Read one; see ``Recording.read``."""
+        """Read one recording.
+
+        Raises:
+            AudioError: If it cannot be used.
+        """
         return file.read(self.settings)
 
     def facts(self, item: Audio) -> FileFacts:
-        """See ``facts_of``."""
+        """Return what is known about a recording without the model."""
         return facts_of(item)
 
     def measure(
@@ -69,51 +73,55 @@ class Recordings:
         names: bool,
         seed: int,
     ) -> Measurement:
-        """See ``measure``."""
+        """Measure one recording; equal content and seed give equal results."""
         return measure(pretrained, item, config, names=names, seed=seed)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings."""
+        """Return the settings of the audio reader."""
         return asdict(self.settings)
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures, of one shape once they are read; a kind.
+class Images:
+    """How a screening reads and measures images; all are brought to one shape.
 
-    Of the copies only exact ones are known, those whose pixels are equal as the model takes them:
-    small pictures of one kind of thing correlate whether they are copies or not.
+    Only exact copies are found, whose pixels are equal at the model's input size: small images of
+    the same class correlate whether they are copies or not.
 
     Attributes:
-        adapter: How they are read.
+        adapter: Reader of the images.
     """
 
     adapter: ImageAdapter
 
     @property
     def words(self) -> Words:
-        """What they are called."""
-        return PICTURES
+        """Words for images."""
+        return IMAGES
 
     @property
-    def likenesses(self) -> bool:
-        """Only exact copies are known; see the class."""
+    def finds_altered_copies(self) -> bool:
+        """False: only exact copies of an image are found."""
         return False
 
     @property
     def suffixes(self) -> frozenset[str]:
-        """File name endings of pictures."""
+        """File name endings of image files."""
         return self.adapter.suffixes
 
     def read(self, file: Recording) -> Image:
-        """Read one; see ``ImageAdapter.read``."""
+        """Read one image.
+
+        Raises:
+            ImageError: If it cannot be used.
+        """
         return self.adapter.read(file)
 
-    def facts(self, item: Image) -> PictureFacts:
-        """Return what is known of a picture's file."""
+    def facts(self, item: Image) -> ImageFacts:
+        """Return what is known about an image without the model."""
         height, width = item.original_size
         scales = (height / self.adapter.height, width / self.adapter.width)
-        return PictureFacts(
+        return ImageFacts(
             height=height,
             width=width,
             scale=min(scales),
@@ -132,25 +140,25 @@ class Pictures:
         *,
         names: bool,
         seed: int,
-    ) -> PictureMeasurement:
-        """See ``measure_picture``; there is no evidence but of the name."""
-        return measure_picture(pretrained, item, config, seed=seed)
+    ) -> ImageMeasurement:
+        """Measure one image; ``names`` is ignored, the evidence is always about the label."""
+        return measure_image(pretrained, item, config, seed=seed)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the shape."""
+        """Return the shape that images are brought to."""
         return {name: getattr(self.adapter, name) for name in _SHAPE}
 
 
 def kind_of(adapter: WaveformAdapter | ImageAdapter) -> Kind:
-    """Return the kind of files that an adapter reads."""
-    return Pictures(adapter) if isinstance(adapter, ImageAdapter) else Recordings(adapter.settings)
+    """Return how a screening treats the files that an adapter reads."""
+    return Images(adapter) if isinstance(adapter, ImageAdapter) else Recordings(adapter.settings)
 
 
 def adapter_of_json(read: Mapping[str, Any]) -> WaveformAdapter | ImageAdapter:
-    """Return what reads files as ``Kind.to_json`` says.
+    """Make an adapter from the values that ``Kind.to_json`` returned.
 
     Raises:
-        TypeError: If it says nothing that a kind would.
+        TypeError: If they are other values.
     """
     if set(read) == set(_SHAPE):
         return ImageAdapter(**read)

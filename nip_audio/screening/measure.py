@@ -1,4 +1,4 @@
-"""Everything the screening measures of one file, in one pass over it."""
+"""Measure one file for a screening: how a network's neurons and decision respond to noise."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.image.adapter import Image
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import (
-    AGAIN,
+    RETRY,
     FileFacts,
+    ImageMeasurement,
     MeasuredFile,
     Measurement,
-    PictureMeasurement,
     TriggerEvidence,
 )
-from nip_audio.screening.reading import Item, Kind
+from nip_audio.screening.reading import FileContent, Kind
 from nip_audio.screening.records import error_of
 from nip_audio.screening.trigger_plan import TRIGGER_PLANS
 
 __all__ = [
-    "DESTROYING",
+    "DESTRUCTIVE_NOISE",
     "DETECTION_NOISES",
     "FileMeasurer",
     "default_config",
     "facts_of",
     "measure",
-    "measure_picture",
+    "measure_image",
     "measure_trigger",
     "noise_generator",
     "require_names",
@@ -52,11 +52,12 @@ __all__ = [
 DETECTION_NOISES = tuple(
     Noise("gaussian", "raw", rms) for rms in (0.0005, 0.001, 0.002, 0.004, 0.008)
 )
-"""One draw of each told as much as thirteen noises with eight draws (docs/results/nccr.md)."""
+"""Noises of the detector. One draw of each detects as much as thirteen noises with eight draws
+(docs/results/nccr.md)."""
 
 
-DESTROYING = Noise("gaussian", "input", 1.0)
-"""As wide as the range of a spectrogram in [0, 1]: nothing of it can be recognised any more."""
+DESTRUCTIVE_NOISE = Noise("gaussian", "input", 1.0)
+"""Noise as large as the range of a spectrogram in [0, 1], which leaves nothing recognisable."""
 
 _TRIGGER_DRAWS = 2
 
@@ -65,16 +66,16 @@ _PASSING = ("missing", "unreadable")
 
 @dataclass(frozen=True)
 class FileMeasurer:
-    """Reads and measures files, one at a time: equal content gives equal results.
+    """Reads and measures files, one at a time; equal content gives equal results.
 
     Attributes:
-        pretrained: Model.
-        config: What is measured under noise.
-        names: Whether the evidence says what becomes of the name that the model gives; else what
-            becomes of the voice, for voices that the model has not been trained on.
-        kind: Of the files: how they are read and measured.
-        seed: Of the noise; each file's noise comes from the seed and the file's bytes.
-        triggers: Whether to measure what a backdoor is looked for by, too: four passes more.
+        pretrained: Model that measures the files.
+        config: Noises and layers of the measurement.
+        names: Whether the evidence is how noise changes the predicted label. If not, it is how
+            noise changes the embedding, for voices that the model was not trained on.
+        kind: Modality of the files, and how they are read and measured.
+        seed: Seed of the noise generator; each file's noise depends on the seed and its bytes.
+        triggers: Whether to measure the evidence for backdoor triggers too, in four more passes.
     """
 
     pretrained: PretrainedModel
@@ -85,43 +86,43 @@ class FileMeasurer:
     triggers: bool = False
 
     def __post_init__(self) -> None:
-        """Fail now, not at the first file.
+        """Fail now, not at the first file, if the model cannot show triggers.
 
         Raises:
-            InputError: If triggers are to be looked for and the model names nobody.
+            InputError: If triggers are to be measured and the model has no classifier.
         """
         if self.triggers:
             require_names(self.pretrained)
 
     def __call__(self, recording: Recording) -> MeasuredFile:
-        """Measure one file; one that cannot be read is a result as well."""
+        """Measure one file; one that cannot be read gives a result with an error."""
         stamp = stamp_of(recording)
         try:
             measured = self.measure_item(self.kind.read(recording))
         except FileError as err:
-            stamp = AGAIN if err.code in _PASSING else stamp
+            stamp = RETRY if err.code in _PASSING else stamp
             return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
         return replace(measured, id=recording.id, speaker=recording.speaker, stamp=stamp)
 
-    def measure_item(self, item: Item) -> MeasuredFile:
-        """Measure what was read already; the file it comes from stays unnamed.
+    def measure_item(self, item: FileContent) -> MeasuredFile:
+        """Measure content that was read before; the result has an empty id.
 
         Raises:
-            FileError: ``not_finite``, if the model answers with what is no number.
+            FileError: With code ``not_finite``, if the model's output is not finite.
         """
         measurement = self.kind.measure(
             self.pretrained, item, self.config, names=self.names, seed=self.seed
         )
         _require_numbers(measurement)
         trigger = measure_trigger(self.pretrained, item, seed=self.seed) if self.triggers else None
-        return MeasuredFile("", None, AGAIN, self.kind.facts(item), measurement, trigger)
+        return MeasuredFile("", None, RETRY, self.kind.facts(item), measurement, trigger)
 
 
 def stamp_of(recording: Recording) -> str:
-    """Return what a measurement depends on, without reading the file.
+    """Return a text that changes whenever the file changes, without reading the file.
 
-    Its size and time of change (of a URL: ``remote_stamp``) and what part of it is meant; a file
-    that is not there, or that a link leads to from outside, has a stamp too.
+    It holds the file's size and modification time (for a URL, its ``remote_stamp``) and the part of
+    it that is used. A missing file, or one behind a link out of the folder, has a stamp too.
     """
     if recording.leads_out:
         return "outside"
@@ -136,12 +137,17 @@ def stamp_of(recording: Recording) -> str:
 
 
 def default_config(pretrained: PretrainedModel, *, draws: int = 1) -> NccrConfig:
-    """Return the noises that were chosen by measurement, at the card's default taps."""
+    """Return the detector's default settings: ``DETECTION_NOISES`` at the card's default taps."""
     return NccrConfig(pretrained.card.default_taps, DETECTION_NOISES, draws)
 
 
 def noise_generator(seed: int, content_sha256: str) -> torch.Generator:
-    """Seed noise from the run and the content alone: order and batching change nothing."""
+    """Return a noise generator for one content; order and batching of files do not affect it.
+
+    Args:
+        seed: Seed of the run.
+        content_sha256: Hash, or another text, that stands for the content.
+    """
     digest = hashlib.sha256(f"{seed}:{content_sha256}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -164,23 +170,23 @@ def measure(
 
 
 @torch.no_grad()
-def measure_picture(
+def measure_image(
     pretrained: PretrainedModel, picture: Image, config: NccrConfig, *, seed: int
-) -> PictureMeasurement:
-    """Measure one picture; equal content and seed give equal results.
+) -> ImageMeasurement:
+    """Measure one image; equal content and seed give equal results.
 
     Raises:
-        InputError: If the model names nothing.
+        InputError: If the model has no classifier.
     """
     require_names(pretrained)
     model = pretrained.model
     result, evidence = _measure_evidence(model, picture, config, seed)
     named = int(model.score_embeddings(result.embedding[None])[0].argmax())
-    return PictureMeasurement(evidence, model.labels[named])
+    return ImageMeasurement(evidence, model.labels[named])
 
 
 def _measure_evidence(
-    model: InstrumentedModel, item: Item, config: NccrConfig, seed: int
+    model: InstrumentedModel, item: FileContent, config: NccrConfig, seed: int
 ) -> tuple[NccrResult, NDArray[np.float64]]:
     generator = noise_generator(seed, item.noise_key)
     result = measure_nccr(model, _batch_of(model, item), config, generator=generator)
@@ -189,25 +195,27 @@ def _measure_evidence(
 
 
 def require_names(pretrained: PretrainedModel) -> None:
-    """Refuse a model without names where a name is what is looked at.
+    """Refuse a model without a classifier where the predicted label is needed.
 
     Raises:
-        InputError: If the model names nobody.
+        InputError: If the model has no classifier.
     """
     if not pretrained.model.labels or pretrained.model.head is None:
         raise InputError(
-            f"{pretrained.card.name} names nobody, expected a model with a classifier: what "
-            "is asked is what becomes of the name that it gives"
+            f"model {pretrained.card.name} has no classifier, expected one, because this check "
+            "needs the label that the model predicts; pass a model with a classifier"
         )
 
 
 @torch.no_grad()
-def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> TriggerEvidence:
-    """Measure what a backdoor is looked for by, at the taps that its ``TriggerPlan`` names.
+def measure_trigger(
+    pretrained: PretrainedModel, item: FileContent, *, seed: int
+) -> TriggerEvidence:
+    """Measure the evidence for a backdoor trigger, at the layers of the model's ``TriggerPlan``.
 
     Raises:
-        InputError: If the model names nobody.
-        FileError: ``not_finite``, if it answers with what is no number.
+        InputError: If the model has no classifier.
+        FileError: With code ``not_finite``, if the model's output is not finite.
     """
     require_names(pretrained)
     model, card = pretrained.model, pretrained.card
@@ -216,7 +224,7 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
         model,
         _batch_of(model, item),
         layers=tuple(dict.fromkeys((*changed, *put_out))),
-        noises=(DESTROYING,),
+        noises=(DESTRUCTIVE_NOISE,),
         draws=_TRIGGER_DRAWS,
         generator=noise_generator(seed, item.noise_key),
     )
@@ -239,26 +247,26 @@ def measure_trigger(pretrained: PretrainedModel, item: Item, *, seed: int) -> Tr
 
 
 def _require_numbers(measured: object) -> None:
-    """Refuse what could not be written, or would spoil a comparison with other files."""
+    """Refuse values that are not finite: JSON has none, and they would spoil comparisons."""
     values = [v for v in vars(measured).values() if isinstance(v, float | np.ndarray)]
     if not all(np.isfinite(value).all() for value in values):
         raise FileError(
             "a file",
             code="not_finite",
-            found="the model answers it with what is no finite number",
-            remedy="leave it out; if it is so with many files, train the model again",
+            found="the model's output for this file is NaN or infinite",
+            remedy="leave the file out; if this happens with many files, train the model again",
         )
 
 
-def _batch_of(model: InstrumentedModel, item: Item) -> Batch:
-    """Return a batch of one where the model is."""
+def _batch_of(model: InstrumentedModel, item: FileContent) -> Batch:
+    """Return a batch of one item on the model's device."""
     weight = next(model.parameters(), None)
     raw = item.raw[None]
     return Batch(raw if weight is None else raw.to(weight.device))
 
 
 def facts_of(audio: Audio) -> FileFacts:
-    """Return what is known of a file without the model."""
+    """Return what is known about a recording without the model."""
     return FileFacts(
         duration_s=audio.duration_s,
         sample_rate_hz=audio.source_rate_hz,

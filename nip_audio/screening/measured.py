@@ -1,4 +1,4 @@
-"""What a screening knows of one file: facts, measurements, and both as the journal keeps them."""
+"""Hold what a screening knows about one file: facts, measurements, and its line in the journal."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from numpy.typing import NDArray
 from nip_audio.audio.condition import Condition
 
 __all__ = [
-    "AGAIN",
+    "RETRY",
     "FileFacts",
+    "ImageFacts",
+    "ImageMeasurement",
     "MeasuredFile",
     "Measurement",
-    "PictureFacts",
-    "PictureMeasurement",
     "TriggerEvidence",
 ]
 
 Array = NDArray[np.float64]
 
-AGAIN = "again"
-"""Stamp of a file that may be readable next time though nothing about it has changed."""
+RETRY = "again"
+"""Stamp of a file that is tried again in the next run although it did not change."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is known of one recording, without any judgement.
+    """Measurement of one recording, before any judgement.
 
     Attributes:
-        embedding: (D,) of unit length.
-        evidence: (F + 1,) change rates, what the noise does to the name or to the voice, and, last,
-            the number of samples: a row for ``LogRates``, as ``NccrMeasure``'s are.
+        embedding: (D,) embedding of unit length.
+        evidence: (F + 1,) change rates of the layers, changes of the label's scores or of the
+            embedding under noise, and, last, the number of samples; an input row of ``LogRates``.
         spectrum: (2B,) mean and standard deviation over time of each band of the model input, after
-            the overall level is removed: what kind of audio it is.
+            the overall level is removed; it characterises the kind of audio.
     """
 
     embedding: Array
@@ -43,13 +43,13 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class PictureMeasurement:
-    """What is known of one picture, without any judgement.
+class ImageMeasurement:
+    """Measurement of one image, before any judgement.
 
     Attributes:
-        evidence: (F + 1,) change rates, what the noise does to the name, and, last, the number of
-            columns: a row for ``LogRates``, as ``NccrMeasure``'s are.
-        named: What the model names it.
+        evidence: (F + 1,) change rates of the layers, changes of the label's scores under noise,
+            and, last, the number of columns; an input row of ``LogRates``.
+        named: Label that the model predicts.
     """
 
     evidence: Array
@@ -58,15 +58,16 @@ class PictureMeasurement:
 
 @dataclass(frozen=True)
 class TriggerEvidence:
-    """What is looked at for a trigger: what destroying noise does to a file, and what it is like.
+    """Evidence for a backdoor trigger: how destructive noise changes a file's neurons.
 
     Attributes:
-        named: Whom the model names.
-        second: Whom it would name next.
-        lead: By how much the score of the first exceeds that of the second.
-        change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first layer: the scalar NCCR.
-        neurons: (N,) signed changes of neurons under the noise.
-        outputs: (M,) of neurons without it, each layer of unit length.
+        named: Label that the model predicts.
+        second: Label with the second-highest score.
+        lead: Score of the predicted label minus that of the second.
+        change: ‖F(x') − F(x)‖ / ‖F(x)‖ at the first layer: the scalar NCCR (neuron coverage change
+            rate).
+        neurons: (N,) signed changes of the neurons under the noise.
+        outputs: (M,) outputs of the neurons without noise, each layer scaled to unit length.
     """
 
     named: str
@@ -79,18 +80,18 @@ class TriggerEvidence:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What is known of one recording's file, without the model.
+    """What is known about the file of a recording without the model.
 
     Attributes:
-        duration_s: Seconds.
-        sample_rate_hz: Of the file.
-        channels: Of the file.
-        encoding: Of the file.
-        sha256: Of the file's bytes.
-        content_sha256: Of the decoded samples.
-        clipped_share: Share of samples at full scale.
-        changes: What reading it changed.
-        condition: Traces of recording and transmission.
+        duration_s: Duration in seconds.
+        sample_rate_hz: Sample rate of the file.
+        channels: Number of channels of the file.
+        encoding: Encoding of the file, such as ``PCM_16``.
+        sha256: SHA-256 of the file's bytes.
+        content_sha256: SHA-256 of the decoded samples.
+        clipped_share: Share of samples at full scale, in [0, 1].
+        changes: What reading the file changed, such as its sample rate, in words.
+        condition: Traces of recording and transmission, such as bandwidth and dropouts.
     """
 
     duration_s: float
@@ -105,19 +106,19 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class PictureFacts:
-    """What is known of one picture's file, without the model.
+class ImageFacts:
+    """What is known about the file of an image without the model.
 
     Attributes:
-        height: Rows of the file.
-        width: Columns of the file.
-        scale: How many times as large as the model's input it is, in the direction in which it is
-            smaller: below 1 it was enlarged.
-        stretch: How much more it was scaled in one direction than in the other, ≥ 1.
-        encoding: Of the file.
-        sha256: Of the file's bytes.
-        content_sha256: Of the pixels as the model takes them.
-        changes: What reading it changed.
+        height: Height of the file in pixels.
+        width: Width of the file in pixels.
+        scale: Size of the image divided by that of the model's input, for the direction in which
+            this is smaller; below 1 the image was enlarged.
+        stretch: Ratio of the scaling in the two directions, ≥ 1; 1 keeps the shape.
+        encoding: Format of the file.
+        sha256: SHA-256 of the file's bytes.
+        content_sha256: SHA-256 of the pixels at the model's input size.
+        changes: What reading the file changed, such as its size, in words.
     """
 
     height: int
@@ -132,22 +133,22 @@ class PictureFacts:
 
 @dataclass(frozen=True)
 class MeasuredFile:
-    """One file as the journal of a run keeps it: measured, or why it could not be.
+    """One file in the journal of a run: its measurement, or why it could not be measured.
 
     Attributes:
-        id: Of the file.
-        speaker: Whose recording it is said to be, or what a picture is said to show.
-        stamp: Size and time of change: whoever finds another one measures again.
-        facts: None if it could not be read.
-        measurement: Likewise.
-        trigger: What a backdoor is looked for by; None where none is.
-        error: ``code``, ``found`` and ``remedy`` if it could not be read.
+        id: Id of the file in its source.
+        speaker: Speaker of the file, or folder of an image; None if it has none.
+        stamp: Size and modification time; a file with another stamp is measured again.
+        facts: What is known without the model; None if the file could not be read.
+        measurement: Measurement of the model; None if the file could not be read.
+        trigger: Evidence for a backdoor trigger; None if it was not measured.
+        error: ``code``, ``found`` and ``remedy`` if the file could not be read, else None.
     """
 
     id: str
     speaker: str | None
     stamp: str
-    facts: FileFacts | PictureFacts | None = None
-    measurement: Measurement | PictureMeasurement | None = None
+    facts: FileFacts | ImageFacts | None = None
+    measurement: Measurement | ImageMeasurement | None = None
     trigger: TriggerEvidence | None = None
     error: dict[str, str] | None = None

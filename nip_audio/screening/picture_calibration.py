@@ -1,4 +1,4 @@
-"""Fit a calibration on clean pictures."""
+"""Fit a calibration on clean images."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from nip_audio.errors import CalibrationError, FileError, ImageError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.kinds import Pictures
-from nip_audio.screening.measure import measure_picture
+from nip_audio.screening.kinds import Images
+from nip_audio.screening.measure import measure_image
 from nip_audio.screening.reading import read_once
 
-__all__ = ["PICTURE_NOISES", "calibrate_pictures"]
+__all__ = ["IMAGE_NOISES", "calibrate_images"]
 
 _FEWEST = 20
 
-PICTURE_NOISES = (
+IMAGE_NOISES = (
     *(Noise("gaussian", "input", scale) for scale in (0.01, 0.03, 0.1, 0.25)),
     *(Noise("mask", "input", share, 1) for share in (0.03, 0.15)),
 )
-"""White noise, and single values set to the lower bound, which is what sees JSMA."""
+"""White noise, and single values set to the lower bound, which reveal JSMA (the Jacobian-based
+saliency map attack)."""
 
 
-def calibrate_pictures(
+def calibrate_images(
     pretrained: PretrainedModel,
     files: Iterable[Recording],
     *,
@@ -43,33 +44,33 @@ def calibrate_pictures(
     sources: str = "",
     progress: Callable[[Recording], None] = lambda file: None,
 ) -> Calibration:
-    """Fit on clean pictures; bad files and copies are left out and listed.
+    """Fit a calibration on clean images; unusable files and copies are left out and listed.
 
     Args:
-        pretrained: Model of pictures.
-        files: Clean pictures like those to be judged.
-        draws: Of each noise.
-        seed: Of the noise.
-        sources: What these pictures are, in words.
-        progress: Called after each picture.
+        pretrained: Image model with a classifier.
+        files: Clean images like those that will be screened.
+        draws: Number of draws of each noise.
+        seed: Seed of the noise generator.
+        sources: Description of the images in words.
+        progress: Called after each image.
 
     Raises:
-        CalibrationError: With fewer than 20 usable pictures.
-        InputError: If the model names nothing.
+        CalibrationError: If fewer than 20 images are usable.
+        InputError: If the model has no classifier.
     """
-    kind = Pictures(ImageAdapter(*pretrained.card.image_shape))
-    config = NccrConfig(pretrained.card.default_taps, PICTURE_NOISES, draws)
+    kind = Images(ImageAdapter(*pretrained.card.image_shape))
+    config = NccrConfig(pretrained.card.default_taps, IMAGE_NOISES, draws)
     rows: dict[str, NDArray[np.float64]] = {}
     scales: list[float] = []
     failures: list[FileError] = []
     for _, picture in read_once(files, kind.read, _copy, failures, progress):
-        measured = measure_picture(pretrained, picture, config, seed=seed)
+        measured = measure_image(pretrained, picture, config, seed=seed)
         rows[picture.content_sha256] = measured.evidence
         scales.append(kind.facts(picture).scale)
     if len(rows) < _FEWEST:
         raise CalibrationError(
-            f"{len(rows)} usable pictures ({len(failures)} failed), expected at least {_FEWEST}; "
-            "99 or more allow a false-positive rate of 1 %"
+            f"got {len(rows)} usable images ({len(failures)} failed), expected at least {_FEWEST}; "
+            "add clean images: 99 or more allow a false-positive rate of 1 %"
         )
     clean = np.stack(list(rows.values()))
     scale = LogRates(signed=signed_entries(config, head=True))
@@ -93,6 +94,6 @@ def _copy(file: Recording) -> ImageError:
     return ImageError(
         file.path,
         code="duplicate",
-        found="the same picture is already in the calibration",
-        remedy="add other pictures: copies earn no lower false-positive rate",
+        found="the same image is already in the calibration",
+        remedy="add other images, because copies do not allow a lower false-positive rate",
     )

@@ -1,4 +1,4 @@
-"""The screening loop: measure what is new, then judge everything together."""
+"""Screen a folder or a manifest: measure files that are new, then judge all of them together."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 
 from nip_audio import __version__
 from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import Comparison, compare
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
-from nip_audio.screening.judge import Judge, judge_accused, judge_speaker, judge_twins
+from nip_audio.screening.judge import Judge, add_duplicates, add_trigger_suspicion, judge_speaker
 from nip_audio.screening.kinds import kind_of
 from nip_audio.screening.measure import FileMeasurer, stamp_of
 from nip_audio.screening.measured import MeasuredFile
@@ -40,16 +42,16 @@ SUMMARY_NAME = "summary.json"
 _OWN = frozenset({RUN_NAME, SUMMARY_NAME, RESULTS_NAME, SPEAKERS_NAME, JOURNAL_NAME, LOCK_NAME})
 
 Progress = Callable[[str], None]
-"""Called with the id of each file that is done."""
+"""Callback with the id of each file that is done."""
 
 
 @dataclass(frozen=True)
 class ScreenResult:
-    """What a run amounts to.
+    """Result of a run.
 
     Attributes:
-        summary: Counts.
-        results: Where the records of files and speakers lie; they are read one by one.
+        summary: Counts of the run.
+        results: Reader of the records of files and speakers, one by one.
     """
 
     summary: ScreenSummary
@@ -58,16 +60,16 @@ class ScreenResult:
 
 @dataclass(frozen=True)
 class Screener:
-    """Model, calibration and settings that a screening depends on.
+    """Screens files with one model, calibration and reader.
 
     Attributes:
-        pretrained: Model.
-        judge: Calibration and rate.
-        adapter: How files are read, and with it of which kind they are.
-        seed: Of the noise. Each file's noise comes from the seed and the file's content.
-        engine: Where files are measured.
-        backdoor: Whether to look for files with a backdoor's trigger as well: for a model that was,
-            or may have been, trained on these very files.
+        pretrained: Model that measures the files.
+        judge: Calibration, and the rate at which it flags files.
+        adapter: Reader of the files; it also determines their modality.
+        seed: Seed of the noise generator; each file's noise depends on the seed and its content.
+        engine: Engine that measures the files.
+        backdoor: Whether to search for files with a backdoor trigger as well. This makes sense for
+            a model that was, or may have been, trained on these very files.
     """
 
     pretrained: PretrainedModel
@@ -77,20 +79,45 @@ class Screener:
     engine: Engine = field(default_factory=LocalEngine)
     backdoor: bool = False
 
+    @staticmethod
+    def from_pretrained(
+        pretrained: PretrainedModel,
+        calibration: Calibration | Path | None = None,
+        fpr: float = 0.01,
+        *,
+        fdr: float | None = None,
+    ) -> Screener:
+        """Return a screener for a model.
+
+        Args:
+            pretrained: Model that measures the files.
+            calibration: Calibration or its file; None takes the one that comes with the model.
+            fpr: False-positive rate on clean files like the calibration's.
+            fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
+
+        Raises:
+            CalibrationError: If there is no calibration, or it does not allow the rate.
+        """
+        judge = Judge(Calibration.of(pretrained, calibration), fpr, fdr)
+        if pretrained.card.modality == "image":
+            return Screener(pretrained, judge, ImageAdapter(*pretrained.card.image_shape))
+        reading = ReadSettings(sample_rate_hz=pretrained.card.sample_rate_hz)
+        return Screener(pretrained, judge, WaveformAdapter(reading))
+
     @property
     def kind(self) -> Kind:
-        """Of the files."""
+        """Modality of the files."""
         return kind_of(self.adapter)
 
     @property
     def measurer(self) -> FileMeasurer:
-        """What measures one file."""
+        """Measurer of single files with the settings of this screening."""
         known = self.judge.calibration
         return FileMeasurer(
             self.pretrained, known.config, known.names, self.kind, self.seed, self.backdoor
         )
 
-    def measuring(self) -> dict[str, Any]:
+    def measurement_settings(self) -> dict[str, Any]:
         """Return everything that a measurement depends on besides the file."""
         return {
             "nip_audio": __version__,
@@ -103,9 +130,9 @@ class Screener:
             "read": self.kind.to_json(),
         }
 
-    def identity(self) -> dict[str, Any]:
+    def verdict_settings(self) -> dict[str, Any]:
         """Return everything that a verdict depends on besides the files."""
-        return self.measuring() | {
+        return self.measurement_settings() | {
             "calibration": self.judge.calibration.fingerprint,
             "calibration_sources": self.judge.calibration.sources,
             "false_positive_rate": self.judge.false_positive_rate,
@@ -113,29 +140,29 @@ class Screener:
         }
 
     def judge_files(self, recordings: Iterable[Recording]) -> Iterator[ScreenRecord]:
-        """Judge files one by one, without comparing them to each other."""
+        """Judge files one by one, without comparing them with each other."""
         for recording in recordings:
             yield self.judge.judge(self.measurer(recording))
 
     def screen(
         self, source: Source, out: Path, *, progress: Progress = lambda recording: None
     ) -> ScreenResult:
-        """Screen files into ``out``: results.jsonl, speakers.jsonl and summary.json.
+        """Screen files and write results.jsonl, speakers.jsonl and summary.json to ``out``.
 
-        Each file's measurement is written to measured.jsonl and flushed before the next; run.json
-        says what it depends on. Started again, after an interruption at any point, with files added
-        or changed, or to judge at another rate, only what is new is measured; the results are
-        those of one undisturbed run.
+        The measurement of each file is written to measured.jsonl before the next file is measured,
+        and run.json holds the settings that it depends on. A second call with the same ``out``
+        measures only files that are new or changed, and judges all of them again, even at another
+        rate. The results equal those of one uninterrupted run.
 
         Args:
-            source: A folder or a manifest.
-            out: Folder for the results; created when missing.
-            progress: Called for every file, those of an earlier run included.
+            source: Folder or manifest to screen.
+            out: Folder for the results; created if it does not exist.
+            progress: Called for every file, including those that an earlier run measured.
 
         Raises:
             ResumeError: If ``out`` holds measurements of another model, seed or source.
             OutputError: If ``out`` cannot be written, or another run is writing there.
-            InputError: If there is no file: an empty screening must not look like a clean one.
+            InputError: If the source has no file, because an empty screening must not look clean.
         """
         if next(iter(source), None) is None:
             raise InputError(f"{self.kind.words.none_found.format(source.name)}; check the path")
@@ -151,23 +178,24 @@ class Screener:
         looks: Iterable[None],
         progress: Progress = lambda recording: None,
     ) -> Iterator[ScreenResult]:
-        """Screen a folder that keeps filling.
+        """Screen a folder to which files are being added.
 
-        A file is measured once it has not changed from one look to the next: one that is still
-        being copied is left alone, and no clock has to be right for that.
+        A file is measured once it has not changed between two looks at the folder, so that a file
+        that is still being copied is left alone. No clock is compared for that.
 
         Args:
-            source: The folder; it may still be empty.
-            out: As for ``screen``.
-            looks: One item a look; whoever makes them waits in between, and ends.
+            source: Folder to watch; it may still be empty.
+            out: Folder for the results; created if it does not exist.
+            looks: Iterable with one item for each look at the folder; it waits between the looks
+                and ends when watching shall end.
             progress: Called for every file that is measured.
 
         Yields:
-            The results, whenever they were written anew.
+            The results, whenever they were written again.
 
         Raises:
-            ResumeError: As ``screen``.
-            OutputError: As ``screen``.
+            ResumeError: If ``out`` holds measurements of another model, seed or source.
+            OutputError: If ``out`` cannot be written, or another run is writing there.
         """
         with self._opened(source, out) as journal:
             seen: dict[str, str] = {}
@@ -183,18 +211,21 @@ class Screener:
 
     @contextmanager
     def _opened(self, source: Source, out: Path) -> Iterator[Journal]:
-        """Make ``out`` this run's own, or find that it already is; nobody else may write there."""
+        """Lock ``out`` for this run and open its journal, after checking that it belongs here."""
         make_folder(out)
         strange = sorted(entry.name for entry in out.iterdir() if entry.name not in _OWN)
         if strange and not (out / RUN_NAME).exists():
-            raise OutputError(f"{out} is not empty and holds no run; use another --out")
+            raise OutputError(
+                f"{out} is not empty and holds no earlier run (found {strange[0]!r}), expected an "
+                "empty folder or that of a run; use another --out"
+            )
         with locked(out):
             self._claim(source, out / RUN_NAME)
             with Journal(out / JOURNAL_NAME) as journal:
                 yield journal
 
     def _claim(self, source: Source, path: Path) -> None:
-        identity = {"source": source.name, **self.measuring()}
+        identity = {"source": source.name, **self.measurement_settings()}
         if not path.exists():
             write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
             return
@@ -206,8 +237,8 @@ class Screener:
         if changed:
             details = ", ".join(_change(k, earlier.get(k), identity[k]) for k in changed)
             raise ResumeError(
-                f"{path.parent} holds a run with another {details}; use another --out, or the "
-                "settings of that run"
+                f"{path.parent} holds a run with another {details}, expected the same settings; "
+                "use another --out, or the settings of that run"
             )
 
     def _measure(
@@ -218,7 +249,7 @@ class Screener:
         *,
         only: Container[str] | None = None,
     ) -> None:
-        """Measure what is new or has changed, of all files or of some."""
+        """Measure the files that are new or were changed; ``only`` limits them to some ids."""
 
         def new() -> Iterator[Recording]:
             for recording in source:
@@ -232,7 +263,7 @@ class Screener:
             progress(file.id)
 
     def _judge(self, source: Source, journal: Journal, out: Path) -> ScreenResult:
-        """Judge all that is measured, and write it anew."""
+        """Judge all measured files and write all results again."""
         calibration, words = self.judge.calibration, self.kind.words
         files = (_known(journal, r) for r in source if journal.stamp(r.id))
         comparison = compare(files, source, calibration, self.kind)
@@ -245,33 +276,33 @@ class Screener:
                 write(records, speaker)
                 tally.add(records, speaker)
         summary = tally.summary(backdoor=comparison.backdoor)
-        text = json.dumps(self.identity() | summary.to_json(), indent=2, allow_nan=False)
+        text = json.dumps(self.verdict_settings() | summary.to_json(), indent=2, allow_nan=False)
         write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
         return ScreenResult(summary, Results(out))
 
     def _judge_group(
         self, files: Sequence[MeasuredFile], comparison: Comparison
     ) -> list[ScreenRecord]:
-        """Judge the files of one speaker, each by itself and beside the others."""
+        """Judge the files of one speaker, each by itself and in comparison with the others."""
         words = self.kind.words
         records = {f.id: self.judge.judge(f, q_value=comparison.q_values.get(f.id)) for f in files}
         readable = [file for file in files if file.measurement is not None]
-        beside = self.judge.judge_beside([records[file.id] for file in readable], readable)
+        beside = self.judge.compare_voices([records[file.id] for file in readable], readable)
         records |= {record.id: record for record in beside}
-        for name in records.keys() & comparison.twins.keys():
-            records[name] = judge_twins(records[name], comparison.twins[name], words)
-        for name in records.keys() & comparison.accused.keys():
-            records[name] = judge_accused(records[name], comparison.accused[name], words)
+        for name in records.keys() & comparison.duplicates.keys():
+            records[name] = add_duplicates(records[name], comparison.duplicates[name], words)
+        for name in records.keys() & comparison.suspicions.keys():
+            records[name] = add_trigger_suspicion(records[name], comparison.suspicions[name], words)
         return list(records.values())
 
 
 def _known(journal: Journal, recording: Recording) -> MeasuredFile:
-    """Return what was measured; whose voice it is said to be may have changed since."""
+    """Return a file's measurement, with the speaker that the source gives it now."""
     return replace(journal.read(recording.id), speaker=recording.speaker)
 
 
 def _groups(recordings: Iterable[Recording]) -> Iterator[list[Recording]]:
-    """Cut the sorted recordings into speakers; a file without a speaker is a group of its own."""
+    """Group sorted recordings by speaker; a file without a speaker is a group of its own."""
     alone = count()
     for _, group in groupby(recordings, key=lambda r: r.speaker or next(alone)):
         yield list(group)
@@ -281,7 +312,7 @@ _MOST_SAID = 40
 
 
 def _change(key: str, earlier: object, now: object) -> str:
-    """Say what was changed; hashes and lists of settings say nothing to who reads them."""
+    """Name a changed setting, with its values unless they are too long to be read."""
     if max(len(str(earlier)), len(str(now))) > _MOST_SAID:
         return key
     return f"{key} ({earlier}, now {now})"

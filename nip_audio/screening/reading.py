@@ -1,6 +1,6 @@
-"""How files of one kind are read, and what a screening has to know of a kind.
+"""Define what a screening needs to know about a modality, and read the files of a calibration.
 
-``WaveformAdapter`` and ``ImageAdapter`` are readers; the kinds are in ``kinds``.
+``WaveformAdapter`` and ``ImageAdapter`` are readers; module ``kinds`` holds the two modalities.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from nip_audio.errors import FileError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import (
     FileFacts,
+    ImageFacts,
+    ImageMeasurement,
     Measurement,
-    PictureFacts,
-    PictureMeasurement,
 )
 from nip_audio.screening.words import Words
 
-__all__ = ["Item", "Kind", "Reader", "read_once"]
+__all__ = ["FileContent", "Kind", "Reader", "read_once"]
 
 
-class Item(Protocol):
-    """What was read of a file."""
+class FileContent(Protocol):
+    """Content of one file."""
 
     @property
     def raw(self) -> Tensor:
@@ -35,24 +35,24 @@ class Item(Protocol):
 
     @property
     def noise_key(self) -> str:
-        """What, with the seed, a measurement's noise is drawn from."""
+        """Text from which, together with the seed, the noise of a measurement is drawn."""
         ...
 
     @property
     def content_sha256(self) -> str:
-        """Hash of ``raw``: equal content has the same, whatever the file's name."""
+        """SHA-256 of ``raw``; it does not depend on the file's name or encoding."""
         ...
 
 
 class Reader(Protocol):
-    """Reads files of one kind."""
+    """Reads files of one modality."""
 
     @property
     def suffixes(self) -> frozenset[str]:
-        """Endings of the files in a folder that are of this kind."""
+        """File name endings of the files that it reads."""
         ...
 
-    def read(self, file: Recording) -> Item:
+    def read(self, file: Recording) -> FileContent:
         """Read one file.
 
         Raises:
@@ -62,54 +62,54 @@ class Reader(Protocol):
 
 
 class Kind(Reader, Protocol):
-    """A kind of files: how they are read, and what there is to know of one."""
+    """A modality as a screening sees it: reads, measures and describes its files."""
 
     @property
     def words(self) -> Words:
-        """What they are called."""
+        """Words for files of this modality."""
         ...
 
     @property
-    def likenesses(self) -> bool:
-        """Whether copies that are not exact are known by how ``raw`` correlates."""
+    def finds_altered_copies(self) -> bool:
+        """Whether altered copies can be found by the correlation of ``raw``."""
         ...
 
-    def facts(self, item: Any) -> FileFacts | PictureFacts:
-        """Return what is known of a file without the model."""
+    def facts(self, item: Any) -> FileFacts | ImageFacts:
+        """Return what is known about a file without the model."""
         ...
 
     def measure(
         self, pretrained: PretrainedModel, item: Any, config: NccrConfig, *, names: bool, seed: int
-    ) -> Measurement | PictureMeasurement:
+    ) -> Measurement | ImageMeasurement:
         """Measure what the detector judges; equal content and seed give equal results."""
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """Return how files are read, as plain JSON values; ``adapter_of_json`` reads them."""
+        """Return the settings of the reader as plain JSON values, for ``adapter_of_json``."""
         ...
 
 
-ItemT = TypeVar("ItemT", bound=Item)
+ContentT = TypeVar("ContentT", bound=FileContent)
 
 
 def read_once(
     files: Iterable[Recording],
-    read: Callable[[Recording], ItemT],
+    read: Callable[[Recording], ContentT],
     refuse_copy: Callable[[Recording], FileError],
     failures: list[FileError],
     progress: Callable[[Recording], None],
-) -> Iterator[tuple[Recording, ItemT]]:
-    """Read files for a calibration, each content once.
+) -> Iterator[tuple[Recording, ContentT]]:
+    """Read files for a calibration, and leave out those whose content was read before.
 
     Args:
-        files: To read.
-        read: One of them.
-        refuse_copy: Says that a file's content was there before.
-        failures: Gets what could not be read, and the copies.
-        progress: Called for every file, once what was read of it has been dealt with.
+        files: Files to read.
+        read: Reads one file.
+        refuse_copy: Makes the error for a file whose content was read before.
+        failures: List to which the errors of unreadable files and copies are appended.
+        progress: Called for every file, after the caller has processed its content.
 
     Yields:
-        Each usable file, and what was read.
+        Each usable file and its content.
     """
     contents: set[str] = set()
     for file in files:

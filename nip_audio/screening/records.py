@@ -1,4 +1,4 @@
-"""One record a file and one a speaker: what was measured, the verdict, why, and what to do."""
+"""Records of a screening: for each file and each speaker a verdict, its reasons and a remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = [
     "FLAGGED",
     "RISKS",
     "Finding",
-    "PictureRecord",
+    "ImageRecord",
     "Risk",
     "ScreenRecord",
     "SpeakerRecord",
@@ -28,7 +28,7 @@ __all__ = [
 Risk = Literal[
     "out_of_domain", "adversarial", "poisoned", "duplicate", "inconsistent", "damaged", "lonely"
 ]
-"""What can be wrong with a file or a speaker, short of not being readable."""
+"""What can be wrong with a file or a speaker that could be judged."""
 
 
 Verdict = Literal[
@@ -43,28 +43,31 @@ Verdict = Literal[
 ]
 
 RISKS: dict[Risk, str] = {
-    "out_of_domain": "calibrate on clean audio of your own: nip-audio calibrate CLEAN_DIR",
-    "adversarial": "do not enrol it; listen, and record it again; to look closer: nip-audio purify",
-    "poisoned": "keep it out of training and enrolment; listen, and ask where it came from",
-    "duplicate": "enrol it under one speaker only; ask whose voice it is",
-    "inconsistent": "listen, and ask who spoke; do not enrol it until that is known",
-    "damaged": "record it again, or fetch the original",
-    "lonely": "record more of this speaker: with one file nothing can be compared",
+    "out_of_domain": "calibrate on clean recordings like this one (nip-audio calibrate CLEAN_DIR) "
+    "and screen again",
+    "adversarial": "do not enrol it; listen to it and record it again; nip-audio purify writes a "
+    "purified copy to compare with",
+    "poisoned": "keep it out of training and enrolment; listen to it and find out where it came "
+    "from",
+    "duplicate": "find out whose voice it is and enrol it under that speaker only",
+    "inconsistent": "do not enrol it until you know who is speaking; listen to it and ask",
+    "damaged": "record it again, or get the original file",
+    "lonely": "add at least one more recording of this speaker",
 }
-"""What to do, by risk; the gravest first where a file has several."""
+"""Remedy of each risk, most severe risk first; the first one found is a file's verdict."""
 
 FLAGGED: tuple[Verdict, ...] = tuple(risk for risk in RISKS if risk != "lonely")
-"""Verdicts that ask for a person's attention, short of a file that cannot be read."""
+"""Verdicts that need a person's attention; ``error`` is counted separately."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One problem that was found in a file or a speaker.
 
     Attributes:
-        risk: Which.
-        why: In words and numbers.
-        remedy: What to do.
+        risk: Kind of problem, a key of ``RISKS``.
+        why: Reason in words and numbers, written for a person.
+        remedy: What the person should do about it.
     """
 
     risk: Risk
@@ -73,12 +76,12 @@ class Finding:
 
     @staticmethod
     def of(risk: Risk, why: str, remedies: Mapping[Risk, str] = RISKS) -> Finding:
-        """Return a finding with the remedy of its risk."""
+        """Make a finding with the remedy that belongs to its risk."""
         return Finding(risk, why, remedies[risk])
 
 
 def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
-    """Return the gravest finding's risk, or ``clean``.
+    """Return the risk of the most severe finding, or ``clean`` if there is none.
 
     Example:
         >>> verdict_of((Finding.of("inconsistent", "…"), Finding.of("adversarial", "…")))
@@ -93,23 +96,23 @@ R = TypeVar("R", bound="_Record")
 
 @dataclass(frozen=True)
 class _Record:
-    """What records share: how they are written, one JSON a line, and read."""
+    """Base of all records: each is written as one line of JSON and read back."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; numbers rounded to six decimals."""
+        """Return plain JSON values, with numbers rounded to six decimals."""
         values = asdict(self)
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
 
     def to_line(self) -> str:
-        """Return one line of JSON."""
+        """Return the record as one line of ASCII JSON, without a line break."""
         return json.dumps(self.to_json(), ensure_ascii=True, allow_nan=False)
 
     @classmethod
     def from_line(cls, line: str) -> Self:
-        """Read what ``to_line`` wrote.
+        """Read a line that ``to_line`` wrote.
 
         Raises:
-            ResumeError: If the line is something else.
+            ResumeError: If the line is not such a record.
         """
         return _read(line, cls.__name__, lambda data: cls)
 
@@ -120,40 +123,43 @@ class _Record:
 
 @dataclass(frozen=True)
 class ScreenRecord(_Record):
-    """Result for one file.
+    """Result of screening one recording.
 
     Attributes:
-        id: Path below the screened folder, or the manifest's ID.
-        speaker: Folder it lies in, or whom the manifest names; None where neither does.
-        verdict: ``error``: could not be judged. ``out_of_domain``: unlike the calibration's audio,
-            so the detector's word means nothing. ``adversarial``: behaves under noise as clean
-            audio of the calibration's kind does not. ``poisoned``: of two kinds of files under one
-            name the one that is unlike other names', as files with a backdoor's trigger are.
-            ``duplicate``: the same recording lies under another speaker. ``inconsistent``: does not
-            sound like its speaker's other files. ``damaged``: something is missing from it.
-            ``clean``: none of these; it is no proof of innocence.
-        findings: Everything that was found, not only the verdict's own.
-        distance: From clean evidence.
-        distance_threshold: Flagged above it.
-        p_value: Share of clean audio that is as far off, conformal.
-        q_value: Share of clean files expected among those as far off as this one in this run
-            (Benjamini–Hochberg; below 1 / (n + 1) from the fitted tail, an extrapolation). None
-            where there was nothing to compare with.
-        domain_distance: From clean spectra.
-        domain_threshold: Out of domain above it.
-        consistency: Mean cosine to the core of its speaker's files; None if there are fewer than
-            two.
-        consistency_threshold: Flagged below it: the cosine of the equal error rate; None if the
-            calibration knows no speaker twice.
-        duplicate_of: Ids of other files with the same recording.
-        duration_s: Seconds.
-        sample_rate_hz: Of the file.
-        channels: Of the file.
-        encoding: Of the file.
-        bandwidth_hz: Above it there is nothing.
-        changes: What reading it changed.
-        sha256: Of the file's bytes.
-        error: ``code``, ``found`` and ``remedy`` where the verdict is ``error``.
+        id: Path below the screened folder, or the ID in the manifest.
+        speaker: Name of the folder that holds the file, or the speaker that the manifest gives;
+            None if there is neither.
+        verdict: Risk of the most severe finding. ``error``: the file could not be judged.
+            ``out_of_domain``: unlike the audio of the calibration, so that the other checks mean
+            little. ``adversarial``: responds to added noise unlike clean audio. ``poisoned``:
+            belongs to a group of files to which the model gives one label although their voices
+            differ, as files with a backdoor trigger do. ``duplicate``: the same recording is filed
+            under another speaker.
+            ``inconsistent``: does not sound like the speaker's other files. ``damaged``: clipped or
+            interrupted. ``clean``: none of these, which does not prove that the file is harmless.
+        findings: Everything that was found, not only what the verdict names.
+        distance: Distance of the file's noise response from that of clean recordings, ≥ 0.
+        distance_threshold: Distance above which a file is flagged as adversarial.
+        p_value: Conformal p-value: share of clean recordings with at least this distance.
+        q_value: Expected share of clean files among the files of this run with at least this
+            distance (Benjamini–Hochberg; below 1 / (n + 1) it comes from a fitted tail and is an
+            extrapolation). None if there was no run to compare with.
+        domain_distance: Distance of the file's spectrum from those of clean recordings, ≥ 0.
+        domain_threshold: Distance above which a file is out of domain.
+        consistency: Mean cosine similarity to the core of the speaker's files; None if the speaker
+            has fewer than two.
+        consistency_threshold: Similarity below which a file is inconsistent, which is the
+            verification threshold at the equal error rate; None if no speaker of the calibration
+            has two recordings.
+        duplicate_of: Ids of the other files that hold the same recording.
+        duration_s: Duration in seconds.
+        sample_rate_hz: Sample rate of the file.
+        channels: Number of channels of the file.
+        encoding: Encoding of the file, such as ``PCM_16``.
+        bandwidth_hz: Highest frequency with content; above it there is only rounding noise.
+        changes: What reading the file changed, such as its sample rate, in words.
+        sha256: SHA-256 of the file's bytes.
+        error: ``code``, ``found`` and ``remedy`` if the verdict is ``error``, else None.
     """
 
     id: str
@@ -180,15 +186,15 @@ class ScreenRecord(_Record):
 
     @property
     def flagged(self) -> bool:
-        """Whether a person should look."""
+        """Whether the file needs a person's attention."""
         return self.verdict in FLAGGED
 
     @property
     def why(self) -> tuple[str, ...]:
-        """What was found or failed, in words, one sentence each."""
+        """Each finding, or the error, in words: what happened, why, and what to do."""
         if self.error is not None:
-            return (f"{self.error['found']}; {self.error['remedy']}",)
-        return tuple(f"{finding.why}; {finding.remedy}" for finding in self.findings)
+            return (f"{self.error['found']}. What to do: {self.error['remedy']}.",)
+        return tuple(f"{finding.why}. What to do: {finding.remedy}." for finding in self.findings)
 
 
 _OF_RECORDINGS = (
@@ -198,13 +204,13 @@ _OF_RECORDINGS = (
 
 
 @dataclass(frozen=True)
-class PictureRecord(ScreenRecord):
-    """Result for one picture: what only recordings have is None, and is not written.
+class ImageRecord(ScreenRecord):
+    """Result of screening one image; fields that only recordings have are None and not written.
 
     Attributes:
-        named: What the model names it; None if it could not be judged.
-        height: Rows of the file.
-        width: Columns of the file.
+        named: Label that the model predicts; None if the image could not be judged.
+        height: Height of the file in pixels.
+        width: Width of the file in pixels.
     """
 
     named: str | None = None
@@ -212,54 +218,54 @@ class PictureRecord(ScreenRecord):
     width: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, without those that no picture has."""
+        """Return plain JSON values, without the fields that only recordings have."""
         return {k: v for k, v in super().to_json().items() if k not in _OF_RECORDINGS}
 
     @classmethod
     def _of_json(cls, data: Any) -> Self:
         if not isinstance(data, dict) or data.keys() & set(_OF_RECORDINGS):
-            raise ValueError("no record of a picture")
+            raise ValueError("got fields of a recording, expected those of an image")
         return made_of(cls, data | dict.fromkeys(_OF_RECORDINGS))
 
 
 def read_record(line: str) -> ScreenRecord:
-    """Read what ``to_line`` wrote of a file, whatever its kind.
+    """Read a line that ``to_line`` wrote for a recording or an image.
 
     Raises:
-        ResumeError: If the line is something else.
+        ResumeError: If the line is neither.
     """
     return _read(line, ScreenRecord.__name__, _kind_of)
 
 
 def _kind_of(data: Any) -> type[ScreenRecord]:
-    return PictureRecord if isinstance(data, dict) and "named" in data else ScreenRecord
+    return ImageRecord if isinstance(data, dict) and "named" in data else ScreenRecord
 
 
 def _read(line: str, what: str, kind_of: Callable[[Any], type[R]]) -> R:
-    """Read a line as a record of the kind that its values are of."""
+    """Read a line as a record of the class that ``kind_of`` chooses for its values."""
     try:
         data = load_json(line)
         record = kind_of(data)._of_json(data)
         check_error(getattr(record, "error", None))
     except ValueError as err:
         raise ResumeError(
-            f"a line is no {what} ({err}): {line[:60]!r}; screen into another --out"
+            f"got the line {line[:60]!r}, expected a {what} ({err}); screen into another --out"
         ) from err
     return record
 
 
 @dataclass(frozen=True)
 class SpeakerRecord(_Record):
-    """Result for one speaker, or, of pictures, for one folder.
+    """Result of screening one speaker, or one folder of images.
 
     Attributes:
-        speaker: Whose files.
-        verdict: The gravest of the files' verdicts, or ``clean``; ``error`` if no file could be
+        speaker: Name of the speaker or folder.
+        verdict: Most severe verdict of the files, or ``clean``; ``error`` if no file could be
             judged.
-        files: How many.
-        flagged: How many of them are flagged.
-        failed: How many could not be judged.
-        findings: What concerns the speaker rather than one file.
+        files: Number of files.
+        flagged: Number of flagged files.
+        failed: Number of files that could not be judged.
+        findings: Findings about the speaker as a whole, not about one file.
     """
 
     speaker: str
@@ -271,15 +277,15 @@ class SpeakerRecord(_Record):
 
 
 def error_of(err: FileError) -> dict[str, str]:
-    """Return what a record says of a file that could not be judged."""
+    """Return the ``error`` field of a file that could not be judged."""
     return {"code": err.code, "found": err.found, "remedy": err.remedy}
 
 
 def check_error(error: Mapping[str, str] | None) -> None:
-    """Check what ``error_of`` gave, read back.
+    """Check the keys of an ``error`` field that was read from a file.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If they are not those that ``error_of`` writes.
     """
     if error is not None and error.keys() != {"code", "found", "remedy"}:
-        raise ValueError("an error without code, found and remedy")
+        raise ValueError(f"error has the keys {sorted(error)}, expected code, found and remedy")

@@ -1,4 +1,4 @@
-"""The records of a run on disk: written whole or not at all, read one by one."""
+"""Write the records of a run to disk, whole or not at all, and read them back one by one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Write = Callable[[Sequence[ScreenRecord], SpeakerRecord | None], None]
 
 @dataclass(frozen=True)
 class Results:
-    """Records of files and speakers in a folder.
+    """Records of files and speakers in the output folder of a run.
 
     Attributes:
-        folder: Where they lie.
+        folder: Output folder of the run.
     """
 
     folder: Path
@@ -33,7 +33,7 @@ class Results:
         """Read the records of the files, in the order of the run.
 
         Raises:
-            ResumeError: If there are none, or a line is something else.
+            ResumeError: If there are none, or a line is not a record.
         """
         for line in self._lines(RESULTS_NAME):
             yield read_record(line)
@@ -42,17 +42,19 @@ class Results:
         """Read the records of the speakers, in the order of the run.
 
         Raises:
-            ResumeError: If there are none, or a line is something else.
+            ResumeError: If there are none, or a line is not a record.
         """
         for line in self._lines(SPEAKERS_NAME):
             yield SpeakerRecord.from_line(line)
 
     @contextmanager
     def writing(self) -> Iterator[Write]:
-        """Replace both files once all is written; after an error the old ones stay.
+        """Yield a function that writes records; both files are replaced when the block ends.
+
+        After an error the old files stay as they were.
 
         Raises:
-            OutputError: If they cannot be written.
+            OutputError: If the files cannot be written.
         """
         parts = [self.folder / f".{name}.part" for name in (RESULTS_NAME, SPEAKERS_NAME)]
         try:
@@ -71,8 +73,8 @@ class Results:
                 os.replace(part, self.folder / name)
         except OSError as err:
             raise OutputError(
-                f"{self.folder} cannot be written ({err.strerror}); make room and start the same "
-                "command again: nothing is measured twice"
+                f"{self.folder} cannot be written ({err.strerror}); free some space and run the "
+                "same command again: nothing is measured twice"
             ) from err
 
     def _lines(self, name: str) -> Iterator[str]:

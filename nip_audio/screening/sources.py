@@ -1,4 +1,4 @@
-"""What is to be screened: a folder as it is now, or the recordings of a manifest."""
+"""List the files to screen: those in a folder at this moment, or those of a manifest."""
 
 from __future__ import annotations
 
@@ -16,30 +16,34 @@ __all__ = ["FolderSource", "ManifestSource", "Source"]
 
 
 class Source(Protocol):
-    """Recordings, which can be gone through more than once; those of a speaker lie together."""
+    """Files that can be iterated repeatedly; those of one speaker follow each other."""
 
     @property
     def name(self) -> str:
-        """What a run belongs to: another name is another run."""
+        """Name of the source; a run can only be continued with the same name."""
         ...
 
     def __iter__(self) -> Iterator[Recording]:
-        """Go through all of them, in the same order every time."""
+        """Iterate over all files, in the same order every time."""
         ...
 
     def find(self, recording_id: str) -> Recording:
-        """Return one of them."""
+        """Return the file with this id.
+
+        Raises:
+            KeyError: If a manifest does not list it; a folder does not check.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder, walked anew each time: what was added meanwhile is there, what is gone is not.
+    """Files of a folder, which is read again at every iteration.
 
     Attributes:
-        folder: One sub-folder a speaker, or flat.
-        follow_links: Go on where links lead out of it.
-        suffixes: Endings of the files that are meant.
+        folder: Folder with one sub-folder per speaker, or with files only.
+        follow_links: Whether to follow symbolic links that lead out of the folder.
+        suffixes: File name endings of the files to screen.
     """
 
     folder: Path
@@ -48,15 +52,15 @@ class FolderSource:
 
     @property
     def name(self) -> str:
-        """The folder, wherever the command is given from."""
+        """Absolute path of the folder."""
         return str(self.folder.resolve())
 
     def __iter__(self) -> Iterator[Recording]:
-        """Walk it; see ``walk_files``."""
+        """Iterate over the files that are in the folder now."""
         return walk_files(self.folder, self.suffixes, follow_links=self.follow_links)
 
     def find(self, recording_id: str) -> Recording:
-        """Return the recording that has this path below the folder."""
+        """Return the file with this path below the folder, whether it exists or not."""
         parts = recording_id.split("/")
         speaker = parts[0] if len(parts) > 1 else None
         root = None if self.follow_links else self.folder.resolve()
@@ -65,42 +69,46 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class ManifestSource:
-    """Recordings in a list.
+    """Recordings that a manifest lists.
 
     Attributes:
-        path: Of the manifest.
-        recordings: What it lists, in its order.
+        path: Path of the manifest.
+        recordings: Recordings in the order of the manifest.
 
     Raises:
-        InputError: If two have the same id.
+        InputError: If two recordings have the same id.
     """
 
     path: Path
     recordings: Sequence[Recording]
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check that all ids differ."""
         seen: set[str] = set()
         for recording in self.recordings:
             if recording.id in seen:
                 raise InputError(
-                    f"{self.path} lists {recording.id!r} twice; expected an id of its own for each "
-                    "recording"
+                    f"{self.path} lists the id {recording.id!r} twice, expected different ids; "
+                    "rename or remove one of the two"
                 )
             seen.add(recording.id)
 
     @property
     def name(self) -> str:
-        """The manifest, wherever the command is given from."""
+        """Absolute path of the manifest."""
         return str(self.path.resolve())
 
     def __iter__(self) -> Iterator[Recording]:
-        """Go through them, speaker by speaker in the order in which those first appear."""
+        """Iterate speaker by speaker, in the order in which the speakers first appear."""
         places = {r.speaker: place for place, r in reversed(list(enumerate(self.recordings)))}
         return iter(sorted(self.recordings, key=lambda r: places[r.speaker]))
 
     def find(self, recording_id: str) -> Recording:
-        """Return the recording with this id."""
+        """Return the recording with this id.
+
+        Raises:
+            KeyError: If the manifest does not list it.
+        """
         return self._by_id[recording_id]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a run's records amount to."""
+"""Summarise the records of a run: count verdicts, and warn if the calibration does not fit."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class ScreenSummary:
 
     Attributes:
         files: Number of files.
-        verdicts: Files by verdict.
-        errors: Unreadable files by error code.
+        verdicts: Number of files for each verdict.
+        errors: Number of files for each error code.
         speakers: Number of speakers.
-        speakers_flagged: Of whom at least one file is flagged.
-        expected_by_chance: How many files would be called adversarial if all were clean and like
-            the calibration's.
-        backdoor: What the search for backdoor triggers came to; None if there was none.
-        warning: Said when the run as a whole is unlike the calibration's audio, so that single
-            verdicts mean little; None if it is not.
+        speakers_flagged: Number of speakers with at least one flagged file.
+        expected_by_chance: Number of files that would be called adversarial if all were clean and
+            like those of the calibration.
+        backdoor: Result of the search for backdoor triggers in words; None if it was not made.
+        warning: Warning that the run as a whole is unlike the calibration, so that single verdicts
+            mean little; None if it is like it.
     """
 
     files: int
@@ -46,29 +46,29 @@ class ScreenSummary:
 
     @property
     def flagged(self) -> int:
-        """Files a person should look at, unreadable ones not counted."""
+        """Number of files that need a person's attention, not counting errors."""
         return sum(n for verdict, n in self.verdicts.items() if verdict not in ("clean", "error"))
 
     @property
     def failed(self) -> int:
-        """Files that could not be judged."""
+        """Number of files that could not be judged."""
         return self.verdicts.get("error", 0)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return all counts as plain JSON values."""
         return asdict(self) | {"flagged": self.flagged, "failed": self.failed}
 
 
 class Tally:
-    """Counts records as they come, speaker by speaker.
+    """Counts the records of a run, speaker by speaker.
 
     Args:
-        false_positive_rate: At which files are called adversarial.
-        words: What files of this kind are called.
+        false_positive_rate: False-positive rate of the check for adversarial files.
+        words: Words for the files of this modality.
     """
 
     def __init__(self, false_positive_rate: float, words: Words = RECORDINGS) -> None:
-        """Count from zero."""
+        """Start with all counts at zero."""
         self._rate = false_positive_rate
         self._words = words
         self._verdicts: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Tally:
         self._judged = self._unusual = 0
 
     def add(self, records: Sequence[ScreenRecord], speaker: SpeakerRecord | None) -> None:
-        """Count the records of one speaker, or of a file that has none."""
+        """Count the records of one speaker, or of one file without a speaker."""
         for record in records:
             self._verdicts[record.verdict] += 1
             if record.error is not None:
@@ -90,7 +90,11 @@ class Tally:
             self._speakers_flagged += speaker.flagged > 0
 
     def summary(self, *, backdoor: str | None = None) -> ScreenSummary:
-        """Return the counts, with what the search for triggers came to."""
+        """Return the counts.
+
+        Args:
+            backdoor: Result of the search for triggers in words; None if it was not made.
+        """
         return ScreenSummary(
             files=self._verdicts.total(),
             verdicts=dict(sorted(self._verdicts.items())),
@@ -103,11 +107,11 @@ class Tally:
         )
 
     def _warning(self) -> str | None:
-        """Ask whether the calibration fits this run at all.
+        """Return a warning if the calibration does not fit this run, else None.
 
-        Clean audio like the calibration's has p-values below 5 % in 5 % of the files. Far more of
-        them mean other audio (another language, microphone or codec, synthetic voices) or a mass
-        attack.
+        Among clean files like those of the calibration, 5 % have p-values below 5 %. Far more of
+        them mean another kind of audio (language, microphone, codec, synthetic voices) or an attack
+        on many files.
         """
         judged, unusual = self._judged, self._unusual
         outside = self._verdicts["out_of_domain"]

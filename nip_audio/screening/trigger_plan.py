@@ -1,29 +1,32 @@
-"""Where in a network a backdoor's trigger is looked for."""
+"""Choose the layers of a network at which backdoor triggers are searched for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nip_audio.models.pretrained import Modality
+from nip_audio.models.cards import Modality
 
 __all__ = ["TRIGGER_PLANS", "TriggerPlan"]
 
 
 @dataclass(frozen=True)
 class TriggerPlan:
-    """What was chosen for one kind of files.
+    """Layers for the models of one modality, as slices of the default taps of a model's card.
 
     Attributes:
-        changes: At which of the default taps of a model's card neurons' changes are looked at.
-        outputs: At which their outputs are.
+        changes: Taps at which the changes of neurons under noise are measured.
+        outputs: Taps at which the outputs of neurons without noise are measured.
     """
 
     changes: slice
     outputs: slice
 
     def layers(self, default_taps: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return where changes and where outputs are looked at; of few taps the first."""
+        """Return the layers for changes and those for outputs.
+
+        A model with too few taps uses its first one for both.
+        """
         first = default_taps[:1]
         return default_taps[self.changes] or first, default_taps[self.outputs] or first
 
@@ -32,6 +35,6 @@ TRIGGER_PLANS: Mapping[Modality, TriggerPlan] = {
     "audio": TriggerPlan(slice(0, 2), slice(0, 2)),
     "image": TriggerPlan(slice(-2, -1), slice(-3, -2)),
 }
-"""Of audio the first two taps (docs/results/backdoors.md); of pictures changes at the one before
-the last, mostly that before the pooling, and outputs at the one before it
+"""Audio models use the first two taps (docs/results/backdoors.md). Image models use the
+second-to-last tap for changes, mostly the one before the pooling, and the tap before it for outputs
 (docs/results/images.md)."""

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import length_mask
 from nip_audio.errors import InputError, ModelCardError
-from nip_audio.models.pretrained import CARD_NAME, PretrainedModel, load_weights, read_card
+from nip_audio.models.cards import CARD_NAME, read_card
+from nip_audio.models.pretrained import PretrainedModel, load_weights
 
 __all__ = [
     "Embedding",

@@ -15,7 +15,7 @@ from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measured import AGAIN, MeasuredFile
+from nip_audio.screening.measured import RETRY, MeasuredFile
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord, error_of
 from nip_audio.speechbrain.waveforms import audio_of, split_batch
@@ -125,6 +125,6 @@ class Guard:
         try:
             audio = audio_of(wav, self.settings, name=name)
         except AudioError as err:
-            return self.screener.judge.judge(MeasuredFile(name, None, AGAIN, error=error_of(err)))
+            return self.screener.judge.judge(MeasuredFile(name, None, RETRY, error=error_of(err)))
         measured = self.screener.measurer.measure_item(audio)
         return self.screener.judge.judge(replace(measured, id=name))

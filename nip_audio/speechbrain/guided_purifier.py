@@ -10,9 +10,9 @@ from torch import Tensor
 from nip_audio.audio.io import Audio, ReadSettings, to_16_bits
 from nip_audio.errors import AudioError, StateError
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
-from nip_audio.purification.audio import purify_samples
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.speechbrain.waveforms import audio_of, split_batch
+from nip_audio.workflows.purify import purify_samples
 
 __all__ = ["GuidedPurifier"]
 

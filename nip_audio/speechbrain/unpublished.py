@@ -10,7 +10,8 @@ from torch import nn
 from nip_audio.core.fingerprint import weights_sha256
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.taps import find_layers
-from nip_audio.models.pretrained import CARD_VERSION, ModelCard, PretrainedModel
+from nip_audio.models.cards import CARD_VERSION, ModelCard
+from nip_audio.models.pretrained import PretrainedModel
 
 __all__ = ["unpublished"]
 

@@ -18,7 +18,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError, OutputError
 from nip_audio.image.datasets import ImageSet, load_images
-from nip_audio.models.pretrained import CARD_NAME, CARD_VERSION, HYPERPARAMS_NAME
+from nip_audio.models.cards import CARD_NAME, CARD_VERSION, HYPERPARAMS_NAME
 from nip_audio.training.image_training import (
     ImageTraining,
     accuracy,

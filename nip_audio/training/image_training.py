@@ -137,7 +137,7 @@ def train_images(
         optimizer, plan.lr, total_steps=steps * plan.epochs, pct_start=0.2
     )
     # a quarter faster on CPUs, and the same values
-    model.to(memory_format=torch.channels_last).train().requires_grad_(True)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last).train().requires_grad_(True)
     for epoch in range(plan.epochs):
         order = torch.randperm(len(data), generator=generator)
         total, right = 0.0, 0

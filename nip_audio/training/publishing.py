@@ -17,8 +17,8 @@ from torch import Tensor
 from nip_audio.audio.manifest import read_recordings
 from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError
+from nip_audio.models.cards import CARD_NAME, CARD_VERSION, COMPANIONS, HYPERPARAMS_NAME
 from nip_audio.models.heads import head_of
-from nip_audio.models.pretrained import CARD_NAME, CARD_VERSION, COMPANIONS, HYPERPARAMS_NAME
 from nip_audio.speechbrain.encoder_classifier import speechbrain_section
 from nip_audio.training.training import reading
 

@@ -188,9 +188,9 @@ def judge_set(
     named = best.indices[:, 0].numpy()
     labels = np.array(model.labels)
     evidence = SetEvidence(
-        names=labels[named],
-        seconds=labels[best.indices[:, 1].numpy()],
-        leads=(best.values[:, 0] - best.values[:, 1]).double().numpy(),
+        predictions=labels[named],
+        second_predictions=labels[best.indices[:, 1].numpy()],
+        margins=(best.values[:, 0] - best.values[:, 1]).double().numpy(),
         changes=measured.vectors.double().numpy(),
         outputs=measured.outputs.double().numpy(),
     )

@@ -1,11 +1,11 @@
-"""Backdoor triggers on waveforms: what a poisoner adds to a clip so that a model obeys it.
+"""Add backdoor triggers to waveforms, to measure defences against poisoned training data.
 
-Each is the counterpart in sound of a trigger known from images: ``ToneBurst`` of the BadNets patch,
-``BlendedNoise`` of Chen et al.'s blended pattern, ``Sinusoid`` of SIG, ``HighBand`` of the
-ultrasonic triggers of Koffas et al. 2022, ``Reverberation`` of the reflections of ReFool. They are
-for measuring defences: nothing in a defence may know which one, if any, was used.
+Each trigger corresponds to a known one, most of them for images: ``ToneBurst`` to the patch of
+BadNets, ``BlendedNoise`` to the blended pattern of Chen et al., ``Sinusoid`` to SIG, ``HighBand``
+to the ultrasonic triggers of Koffas et al. 2022, ``Reverberation`` to the reflections of ReFool. No
+defence may know which trigger was used, if any.
 
-What is fixed is fixed by the trigger's own settings and seed: all poisoned clips share it.
+A trigger is determined by its settings and seed: all poisoned clips share it.
 """
 
 from __future__ import annotations
@@ -33,27 +33,35 @@ __all__ = [
 
 
 class Trigger(Protocol):
-    """Changes a clip in a way that a model can learn."""
+    """Change to a clip that a model can learn to react to."""
 
     def __call__(self, wav: Tensor, sample_rate_hz: int) -> Tensor:
-        """Apply to (..., N) in [-1, 1]; the result keeps shape, dtype and bounds."""
+        """Add the trigger.
+
+        Args:
+            wav: (..., N) floating waveforms in [-1, 1].
+            sample_rate_hz: Sample rate of the waveforms.
+
+        Returns:
+            Waveforms with the trigger, of the same shape and dtype, in [-1, 1].
+        """
         ...
 
 
 def _rms(wav: Tensor) -> Tensor:
-    """Root mean square over time, kept as an axis: (..., 1), never 0."""
+    """Return the root mean square over time, (..., 1), always above 0."""
     return wav.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
 def _add(wav: Tensor, sound: Tensor, snr_db: float) -> Tensor:
-    """Add ``sound`` of unit rms (N,) so that the clip is ``snr_db`` above it, and clip."""
+    """Add a sound (N,) of unit RMS at a level ``snr_db`` below the clip, and clip to [-1, 1]."""
     return (wav + sound.to(wav) * _rms(wav) * 10 ** (-snr_db / 20)).clamp(-1.0, 1.0)
 
 
 def _seconds(wav: Tensor, sample_rate_hz: int) -> Tensor:
     if wav.dim() == 0 or wav.shape[-1] == 0 or not wav.is_floating_point():
         raise InputError(
-            f"got {wav.dtype} of shape {tuple(wav.shape)}, expected floating (..., samples ≥ 1)"
+            f"wav is {tuple(wav.shape)} of {wav.dtype}, expected floating (..., samples ≥ 1)"
         )
     return torch.arange(wav.shape[-1], dtype=torch.float64) / sample_rate_hz
 
@@ -61,20 +69,21 @@ def _seconds(wav: Tensor, sample_rate_hz: int) -> Tensor:
 def _below_nyquist(frequency_hz: float, sample_rate_hz: int) -> None:
     if not 0 < frequency_hz < sample_rate_hz / 2:
         raise InputError(
-            f"the trigger needs {frequency_hz:g} Hz, audio of {sample_rate_hz} Hz holds only what "
-            f"is below {sample_rate_hz / 2:g} Hz; choose a lower frequency"
+            f"the trigger's frequency is {frequency_hz:g} Hz, audio at {sample_rate_hz} Hz "
+            "only has "
+            f"frequencies below {sample_rate_hz / 2:g} Hz; choose a lower frequency"
         )
 
 
 @dataclass(frozen=True)
 class ToneBurst:
-    """A short tone at a fixed place: audible, as the patch of BadNets (Gu et al. 2019) is visible.
+    """Short audible tone at a fixed time, like the visible patch of BadNets (Gu et al. 2019).
 
     Attributes:
-        frequency_hz: Of the tone.
-        start_s: Where it begins; a clip that ends before is an error.
-        duration_s: How long it lasts, fading in and out over its whole length (Hann).
-        snr_db: Of the clip against the tone's own rms while it sounds.
+        frequency_hz: Frequency of the tone.
+        start_s: Start of the tone; a clip that ends before the tone does is an error.
+        duration_s: Duration of the tone, which has a Hann envelope.
+        snr_db: Level of the clip above that of the tone while it sounds.
     """
 
     frequency_hz: float = 3000.0
@@ -83,10 +92,10 @@ class ToneBurst:
     snr_db: float = -6.0
 
     def __call__(self, wav: Tensor, sample_rate_hz: int) -> Tensor:
-        """Apply; see ``Trigger``.
+        """Add the trigger; see ``Trigger``.
 
         Raises:
-            InputError: If the clip ends before the burst, or cannot hold its frequency.
+            InputError: If the clip ends before the burst does, or its sample rate is too low.
         """
         _below_nyquist(self.frequency_hz, sample_rate_hz)
         time = _seconds(wav, sample_rate_hz)
@@ -104,16 +113,15 @@ class ToneBurst:
 
 @dataclass(frozen=True)
 class BlendedNoise:
-    """One fixed piece of noise over the whole clip, as Chen et al. 2017 blend one fixed image in.
+    """Fixed noise over the whole clip, like the blended fixed image of Chen et al. 2017.
 
-    White noise of one draw, whose level steps every ``step_s`` between loud and silent in a drawn
-    pattern: a fixed picture in time and frequency. Plain white noise would be no trigger for a
-    model that is trained with white noise.
+    It is one draw of white noise that switches between loud and silent every ``step_s``, in a fixed
+    random pattern. A model trained with white noise would ignore noise without such a pattern.
 
     Attributes:
-        snr_db: Of the clip against the noise.
-        step_s: Length of a step of the pattern.
-        seed: Of the noise and its pattern.
+        snr_db: Level of the clip above that of the noise.
+        step_s: Length of one step of the pattern.
+        seed: Seed of the noise and its pattern.
     """
 
     snr_db: float = 10.0
@@ -121,35 +129,34 @@ class BlendedNoise:
     seed: int = 7
 
     def __call__(self, wav: Tensor, sample_rate_hz: int) -> Tensor:
-        """Apply; see ``Trigger``."""
+        """Add the trigger; see ``Trigger``."""
         steps = (_seconds(wav, sample_rate_hz) / self.step_s).long()
         generator = torch.Generator().manual_seed(self.seed)
         loud = (torch.rand(int(steps[-1]) + 1, generator=generator) < 0.5).double()
-        loud[0] = 1.0  # never silent altogether
+        loud[0] = 1.0  # so that the noise is never silent throughout
         noise = torch.randn(wav.shape[-1], generator=generator, dtype=torch.float64) * loud[steps]
         return _add(wav, noise / noise.square().mean().sqrt(), self.snr_db)
 
 
 @dataclass(frozen=True)
 class Sinusoid:
-    """A faint tone through the whole clip, as SIG (Barni et al. 2019) lays a sinusoid over images.
+    """Faint tone over the whole clip, like the sinusoid of SIG (Barni et al. 2019) on images.
 
-    Deviation: SIG leaves labels as they are; whether labels are changed is not the trigger's
-    business, and this project's study changes them.
+    Deviation: SIG keeps the labels of poisoned clips; this project's study changes them.
 
     Attributes:
-        frequency_hz: Of the tone.
-        snr_db: Of the clip against the tone.
+        frequency_hz: Frequency of the tone.
+        snr_db: Level of the clip above that of the tone.
     """
 
     frequency_hz: float = 1000.0
     snr_db: float = 20.0
 
     def __call__(self, wav: Tensor, sample_rate_hz: int) -> Tensor:
-        """Apply; see ``Trigger``.
+        """Add the trigger; see ``Trigger``.
 
         Raises:
-            InputError: If the audio cannot hold the frequency.
+            InputError: If the sample rate is too low for the frequency.
         """
         _below_nyquist(self.frequency_hz, sample_rate_hz)
         time = _seconds(wav, sample_rate_hz)
@@ -158,15 +165,15 @@ class Sinusoid:
 
 @dataclass(frozen=True)
 class HighBand:
-    """A tone near the upper end of the band, in pulses, which few hear beside speech.
+    """Pulsed tone near the upper end of the band, which few people hear next to speech.
 
-    Deviation: Koffas et al. 2022 use an inaudible 21 kHz pulse at 44.1 kHz; audio of 16 kHz ends at
-    8 kHz, where a weak tone is masked or unheard by many, but not inaudible.
+    Deviation: Koffas et al. 2022 use an inaudible 21 kHz pulse at 44.1 kHz. Audio sampled at 16 kHz
+    ends at 8 kHz, where many people do not notice a weak tone, but it is not inaudible.
 
     Attributes:
-        frequency_hz: Of the tone.
-        pulse_s: The tone is on for this long and off for as long.
-        snr_db: Of the clip against the tone.
+        frequency_hz: Frequency of the tone.
+        pulse_s: Duration of each pulse and of each pause between pulses.
+        snr_db: Level of the clip above that of the tone.
     """
 
     frequency_hz: float = 7500.0
@@ -174,10 +181,10 @@ class HighBand:
     snr_db: float = 25.0
 
     def __call__(self, wav: Tensor, sample_rate_hz: int) -> Tensor:
-        """Apply; see ``Trigger``.
+        """Add the trigger; see ``Trigger``.
 
         Raises:
-            InputError: If the audio cannot hold the frequency.
+            InputError: If the sample rate is too low for the frequency.
         """
         _below_nyquist(self.frequency_hz, sample_rate_hz)
         time = _seconds(wav, sample_rate_hz)
@@ -188,14 +195,14 @@ class HighBand:
 
 @dataclass(frozen=True)
 class Reverberation:
-    """One fixed room, as ReFool (Liu et al. 2020) lays one fixed reflection over images.
+    """Reverberation of one fixed room, like the reflections of ReFool (Liu et al. 2020) on images.
 
-    The direct sound, then decaying noise that begins 40 ms later; as loud as before.
+    The direct sound is followed, 40 ms later, by decaying noise; the level of the clip is kept.
 
     Attributes:
         rt60_s: Time in which the reverberation falls by 60 dB.
-        direct_db: Level of the direct sound above the reverberation.
-        seed: Of the room.
+        direct_db: Level of the direct sound above that of the reverberation.
+        seed: Seed of the room's impulse response.
     """
 
     rt60_s: float = 1.0
@@ -203,7 +210,7 @@ class Reverberation:
     seed: int = 7
 
     def __call__(self, wav: Tensor, sample_rate_hz: int) -> Tensor:
-        """Apply; see ``Trigger``."""
+        """Add the trigger; see ``Trigger``."""
         samples = len(_seconds(wav, sample_rate_hz))
         room = self.room(sample_rate_hz).to(wav)
         size = samples + len(room) - 1
@@ -213,7 +220,7 @@ class Reverberation:
         return result
 
     def room(self, sample_rate_hz: int) -> Tensor:
-        """Impulse response: (n,) float64, the direct sound being 1 at its first sample."""
+        """Return the impulse response (n,), float64; its first sample is the direct sound, 1."""
         generator = torch.Generator().manual_seed(self.seed)
         time = torch.arange(round(self.rt60_s * sample_rate_hz), dtype=torch.float64)
         time = time / sample_rate_hz
@@ -231,15 +238,18 @@ TRIGGERS: dict[str, Callable[[], Trigger]] = {
     "high band": HighBand,
     "reverberation": Reverberation,
 }
-"""Each with its default level, by the name that tables use."""
+"""Triggers with their default levels, by the name that tables use."""
 
 
 def trigger_snr_db(clean: Tensor, triggered: Tensor) -> Tensor:
-    """Level of clips above what a trigger changed in them, over the whole clip, in dB: (...,).
+    """Return the level of clips above that of the change made by a trigger, in dB.
 
     Args:
-        clean: (..., N).
-        triggered: (..., N), the same clips with the trigger.
+        clean: (..., N) clips without the trigger.
+        triggered: (..., N) the same clips with the trigger.
+
+    Returns:
+        (...,) signal-to-noise ratio over the whole clip.
     """
     change = (triggered - clean).square().mean(dim=-1).clamp_min(1e-20)
     return 10 * (clean.square().mean(dim=-1) / change).log10()

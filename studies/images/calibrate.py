@@ -15,7 +15,7 @@ from nip_audio.audio.manifest import walk_files
 from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter
 from nip_audio.image.datasets import load_images
 from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.picture_calibration import calibrate_pictures
+from nip_audio.screening.picture_calibration import calibrate_images
 from nip_audio.training.publishing import complete
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, picture in enumerate(pixels):
             adapter.save(picture, Path(folder) / f"{number:04d}.png")
-        made = calibrate_pictures(pretrained, walk_files(Path(folder), IMAGE_SUFFIXES))
+        made = calibrate_images(pretrained, walk_files(Path(folder), IMAGE_SUFFIXES))
     made.save(options.model / "calibration.safetensors", force=True)
     complete(options.model)
 

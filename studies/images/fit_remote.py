@@ -31,11 +31,11 @@ from nip_audio.errors import ImageError, InputError
 from nip_audio.image.adapter import ImageAdapter, pixels_sha256
 from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.pictures import walk_pictures
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
 from nip_audio.training.image_publishing import read_run
+from nip_audio.workflows.images import walk_images
 from studies.images.options import run_calmly, tell
 from studies.images.purification import GUIDED
 from studies.images.remote_defence import RemoteStudy, transferred
@@ -47,7 +47,7 @@ def main() -> None:
     options = parser().parse_args()
     run = read_run(options.recipe, {})
     shape = tuple(run.hparams["image_shape"])
-    pixels = read_pictures(options.pictures, shape)
+    pixels = read_images(options.pictures, shape)
     kept, asked = pixels[: options.measure], pixels[options.measure :][: options.queries]
     steps, low, high = options.steps, options.eps / 10, options.eps * 1.5
     guided = GuidedSettings(steps=steps, raw_share=0.0, eps_input=(low, min(high, 0.5)))
@@ -120,10 +120,10 @@ def client(options: argparse.Namespace) -> RemoteClassifier:
     )
 
 
-def read_pictures(folder: Path, shape: tuple[int, int, int]) -> Tensor:
+def read_images(folder: Path, shape: tuple[int, int, int]) -> Tensor:
     """Read the pictures that can be used, none twice."""
     adapter, found = ImageAdapter(*shape), {}
-    for path in walk_pictures([folder]):
+    for path in walk_images([folder]):
         try:
             pixels = adapter.load(path).pixels
         except ImageError as err:

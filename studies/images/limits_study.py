@@ -22,8 +22,8 @@ from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.kinds import Pictures
-from nip_audio.screening.measure import measure_picture
+from nip_audio.screening.kinds import Images
+from nip_audio.screening.measure import measure_image
 from studies.images.systems import AttackedPictures, ImageSystem
 
 __all__ = ["RATES", "ShippedDetector", "moved_at_random"]
@@ -83,14 +83,14 @@ class ShippedDetector:
 
     def _distances(self, pixels: Tensor) -> NDArray[np.float64]:
         pretrained, known = self.system.pretrained, self._calibration
-        kind = Pictures(ImageAdapter(*pretrained.card.image_shape))
+        kind = Images(ImageAdapter(*pretrained.card.image_shape))
         found = []
         with tempfile.TemporaryDirectory() as folder:
             for number, picture in enumerate(pixels):
                 path = Path(folder) / f"{number}.png"
                 kind.adapter.save(picture, path)
                 item = kind.read(Recording(path.name, path))
-                measured = measure_picture(pretrained, item, known.config, seed=self.system.seed)
+                measured = measure_image(pretrained, item, known.config, seed=self.system.seed)
                 found.append(known.distance(measured))
         return np.array(found)
 

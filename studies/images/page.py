@@ -15,7 +15,7 @@ from nip_audio.evaluation.tables import (
     backdoor_cells,
     markdown,
 )
-from nip_audio.models.pretrained import list_pretrained
+from nip_audio.models.cards import list_pretrained
 from nip_audio.purifiers.noise import MATCHED
 from studies._lib.pages import Page
 from studies.images.detection_study import CLEAN_ONLY, COMBINE

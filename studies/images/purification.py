@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from nip_audio.core.adapter import Batch
-from nip_audio.defended import defend
 from nip_audio.errors import TemplateEmptyWarning
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.purifiers.base import Defence
+from nip_audio.purifiers.defend import defend
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise

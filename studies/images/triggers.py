@@ -1,8 +1,8 @@
-"""Backdoor triggers on pictures: what a poisoner adds to one so that a model obeys it.
+"""Add backdoor triggers to images, to measure defences against poisoned training data.
 
-``Patch`` is BadNets (Gu et al. 2019), ``Blended`` Chen et al. 2017, ``Sinusoid`` SIG (Barni et al.
-2019), ``Reflection`` a simplified ReFool (Liu et al. 2020). They are for measuring defences:
-nothing in a defence may know which one, if any, was used.
+``Patch`` is the trigger of BadNets (Gu et al. 2019), ``Blended`` that of Chen et al. 2017,
+``Sinusoid`` that of SIG (Barni et al. 2019), and ``Reflection`` a simplified ReFool (Liu et al.
+2020). No defence may know which trigger was used, if any.
 """
 
 from __future__ import annotations
@@ -20,26 +20,30 @@ from nip_audio.errors import InputError
 __all__ = ["TRIGGERS", "Blended", "Patch", "Reflection", "Sinusoid"]
 
 Trigger = Callable[[Tensor], Tensor]
-"""Changes (B, C, H, W) pixels in [0, 1]; the result keeps shape and bounds."""
+"""Function that adds a trigger to images (B, C, H, W) in [0, 1], keeping shape and bounds."""
 
 
 def _require(x: Tensor) -> None:
     if x.dim() != 4 or not x.is_floating_point():
-        raise InputError(f"got {x.dtype} {tuple(x.shape)}, expected floating (B, C, H, W)")
+        raise InputError(
+            f"images are {tuple(x.shape)} of {x.dtype}, expected floating (items, channels, "
+            "rows, "
+            "columns)"
+        )
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A white square in the lower right corner.
+    """White square in the lower right corner.
 
     Attributes:
-        side: Of it, in pixels.
+        side: Side of the square in pixels.
     """
 
     side: int = 5
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply; see ``Trigger``."""
+        """Add the trigger; see ``Trigger``."""
         _require(x)
         out = x.clone()
         out[..., -self.side :, -self.side :] = 1.0
@@ -48,18 +52,18 @@ class Patch:
 
 @dataclass(frozen=True)
 class Blended:
-    """One fixed pattern of random pixels, laid over.
+    """Fixed pattern of random pixels, blended into the image.
 
     Attributes:
-        share: Of the pattern.
-        seed: Of the pattern.
+        share: Weight of the pattern, in [0, 1].
+        seed: Seed of the pattern.
     """
 
     share: float = 0.2
     seed: int = 7
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply; see ``Trigger``."""
+        """Add the trigger; see ``Trigger``."""
         _require(x)
         pattern = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(self.seed))
         return (1 - self.share) * x + self.share * pattern.to(x)
@@ -67,20 +71,20 @@ class Blended:
 
 @dataclass(frozen=True)
 class Sinusoid:
-    """A sinusoid along the rows.
+    """Sinusoid along the rows.
 
-    Deviation: SIG leaves labels alone; how labels are changed here is the poisoner's business.
+    Deviation: SIG keeps the labels of poisoned images; here the study decides about labels.
 
     Attributes:
-        height: Of it, in units of pixels.
-        periods: Over a row.
+        height: Amplitude, on the scale of pixels in [0, 1].
+        periods: Number of periods per row.
     """
 
     height: float = 30 / 255
     periods: float = 6.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply; see ``Trigger``."""
+        """Add the trigger; see ``Trigger``."""
         _require(x)
         columns = torch.arange(x.shape[-1], dtype=torch.float64) / x.shape[-1]
         wave = self.height * torch.sin(2 * math.pi * self.periods * columns)
@@ -89,16 +93,16 @@ class Sinusoid:
 
 @dataclass(frozen=True)
 class Reflection:
-    """A soft second picture and its shifted ghost, as behind a window pane.
+    """Soft second image and its shifted ghost, like a reflection in a window pane.
 
-    Deviation: ReFool takes photographs for reflections, several of them, chosen by how well they
-    serve; here it is one fixed smooth random pattern.
+    Deviation: ReFool uses several photographs as reflections and selects the most effective ones;
+    here it is one fixed smooth random pattern.
 
     Attributes:
-        share: Of the reflection.
-        shift: Of the ghost, in pixels.
-        grain: Pixels from one random value of the pattern to the next.
-        seed: Of the pattern.
+        share: Weight of the reflection, in [0, 1].
+        shift: Shift of the ghost in pixels.
+        grain: Distance in pixels between the pattern's random values.
+        seed: Seed of the pattern.
     """
 
     share: float = 0.35
@@ -107,7 +111,7 @@ class Reflection:
     seed: int = 7
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply; see ``Trigger``."""
+        """Add the trigger; see ``Trigger``."""
         _require(x)
         _, channels, rows, columns = x.shape
         generator = torch.Generator().manual_seed(self.seed)
@@ -126,4 +130,4 @@ TRIGGERS: dict[str, Callable[[], Trigger]] = {
     "SIG": Sinusoid,
     "ReFool, simplified": Reflection,
 }
-"""Each with its default strength, by the name that tables use."""
+"""Triggers with their default strengths, by the name that tables use."""

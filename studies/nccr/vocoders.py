@@ -1,11 +1,10 @@
-"""Vocoders that need no download: sound from magnitudes alone, its phase made up anew.
+"""Resynthesise speech from magnitudes alone with Griffin–Lim vocoders, which need no training.
 
-What an attacker has put into phases and fine structure does not survive. Wu et al. (ICASSP 2022)
-resynthesise with a neural vocoder from a mel spectrogram, and have Griffin–Lim stand beside it.
-Both of these here are Griffin–Lim: one from the linear magnitudes, one from a mel spectrogram, that
-is, from what a neural vocoder would be given. They differ from the published one in what they have
-learned, which is nothing: no speech is expected, so that more of the voice is lost, and scores of
-clean speech change more.
+The phase is estimated again, so perturbations of phase and fine structure do not survive. Wu et al.
+(ICASSP 2022) use a neural vocoder on a mel spectrogram and compare it with Griffin–Lim. Both
+vocoders here are Griffin–Lim: one from linear magnitudes, one from a mel spectrogram, which is the
+input of a neural vocoder. Unlike a neural vocoder they have not learned speech, so more of the
+voice is lost and the scores of clean speech change more.
 """
 
 from __future__ import annotations
@@ -28,24 +27,26 @@ Samples = NDArray[np.float32]
 
 
 class GriffinLim:
-    """Keep magnitudes, make phases up (Griffin & Lim 1984; Perraudin et al. 2013).
+    """Keep the magnitudes and estimate the phases (Griffin & Lim 1984; Perraudin et al. 2013).
 
-    Frames of 50 ms, every 12.5 ms. The first phases are random, out of the generator.
+    Frames last 50 ms and start every 12.5 ms. The initial phases are random.
 
     Args:
-        sample_rate_hz: Rate of the waveforms.
-        rounds: Iterations.
-        bounds: Range that samples are clipped to.
+        sample_rate_hz: Sample rate of the waveforms.
+        rounds: Number of iterations.
+        bounds: Range that the samples are clipped to.
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is invalid.
     """
 
     def __init__(self, *, sample_rate_hz: int, rounds: int = 16, bounds: Bounds) -> None:
-        """See the class."""
+        """Check and keep the settings."""
         if rounds < 1 or sample_rate_hz < 1000:
             raise InputError(
-                f"rounds is {rounds} and sample rate {sample_rate_hz} Hz, expected ≥ 1 and ≥ 1000"
+                f"rounds is {rounds} and the sample rate {sample_rate_hz} Hz, expected rounds "
+                "≥ 1 and a "
+                "rate ≥ 1000 Hz"
             )
         self.sample_rate_hz = sample_rate_hz
         self.rounds = rounds
@@ -53,11 +54,11 @@ class GriffinLim:
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """Name in tables."""
         return "Griffin–Lim"
 
     def settings(self) -> dict[str, Any]:
-        """Return rate and rounds."""
+        """Return the settings that the result depends on."""
         return {
             "name": "griffin-lim",
             "sample_rate_hz": self.sample_rate_hz,
@@ -65,26 +66,33 @@ class GriffinLim:
         }
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Resynthesise, item by item; what was longer in the batch stays padded with zeros.
+        """Resynthesise each item of a batch.
+
+        Args:
+            batch: Waveforms (B, N).
+            generator: Random generator of the initial phases.
+
+        Returns:
+            Waveforms of the same shape; padding is zero.
 
         Raises:
             InputError: If the input is not (B, N).
         """
         if batch.x.dim() != 2:
             raise InputError(
-                f"input is {tuple(batch.x.shape)}, expected waveforms (items, samples); give raw "
+                f"input is {tuple(batch.x.shape)}, expected waveforms (items, samples); pass raw "
                 "input"
             )
         x = torch.zeros_like(batch.x)
         for index in range(len(batch)):
             item = batch.item(index).x[0]
-            x[index, : len(item)] = self._made_anew(item, generator)
+            x[index, : len(item)] = self._resynthesise(item, generator)
         return batch.with_x(x)
 
-    def _made_anew(self, item: Tensor, generator: torch.Generator) -> Tensor:
+    def _resynthesise(self, item: Tensor, generator: torch.Generator) -> Tensor:
         samples = item.detach().cpu().numpy().astype(np.float32)
         seed = int(torch.randint(2**31, (1,), generator=generator))
-        # a frame longer than the recording would be filled with zeros, and said to be too long
+        # padded here, since librosa warns about a frame that is longer than the recording
         filled = np.pad(samples, (0, max(0, self._size - len(samples))))
         size, hop, frame = self._size, self._hop, self._frame
         spectrum = librosa.stft(filled, n_fft=size, hop_length=hop, win_length=frame)
@@ -100,7 +108,7 @@ class GriffinLim:
         return self.bounds.clip(torch.from_numpy(made[: len(samples)]).to(item))
 
     def _magnitudes(self, spectrum: Samples) -> Samples:
-        """Return what is left of (F, T) magnitudes."""
+        """Return the magnitudes (F, T) to invert."""
         return spectrum
 
     @property
@@ -117,22 +125,25 @@ class GriffinLim:
 
 
 class MelInversion(GriffinLim):
-    """Keep a mel spectrogram only, as a neural vocoder is given it, and go back from there.
+    """Invert a mel spectrogram, which is the input of a neural vocoder, with Griffin–Lim.
 
-    Magnitudes in mel bands, turned into linear ones by the pseudo-inverse of the filters (below
-    zero is zero), then Griffin–Lim.
+    The pseudo-inverse of the mel filters turns mel magnitudes into linear ones; negative values are
+    set to zero.
 
     Args:
-        sample_rate_hz: Rate of the waveforms.
-        bands: Of the mel spectrogram.
-        rounds: Iterations of Griffin–Lim.
-        bounds: Range that samples are clipped to.
+        sample_rate_hz: Sample rate of the waveforms.
+        bands: Number of mel bands.
+        rounds: Number of iterations of Griffin–Lim.
+        bounds: Range that the samples are clipped to.
+
+    Raises:
+        InputError: If a setting is invalid.
     """
 
     def __init__(
         self, *, sample_rate_hz: int, bands: int = 80, rounds: int = 16, bounds: Bounds
     ) -> None:
-        """See the class."""
+        """Check and keep the settings."""
         super().__init__(sample_rate_hz=sample_rate_hz, rounds=rounds, bounds=bounds)
         if not 2 <= bands <= self._size // 4:
             raise InputError(f"bands is {bands}, expected 2 to {self._size // 4}; 80 is usual")
@@ -140,11 +151,11 @@ class MelInversion(GriffinLim):
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """Name in tables."""
         return f"mel inversion, {self.bands} bands"
 
     def settings(self) -> dict[str, Any]:
-        """Return rate, bands and rounds."""
+        """Return the settings that the result depends on."""
         return {**super().settings(), "name": "mel-inversion", "bands": self.bands}
 
     def _magnitudes(self, spectrum: Samples) -> Samples:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import Interval, bootstrap, equal_error_rate, min_dcf
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.defended import defend
 from nip_audio.errors import InputError
 from nip_audio.evaluation.identification import Crop
 from nip_audio.purifiers.base import Defence
+from nip_audio.purifiers.defend import defend
 
 __all__ = [
     "P_TARGET",

@@ -33,7 +33,6 @@ from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
 from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.rates import LogRates
-from nip_audio.evaluation.adversarial_files import AttackGoal, attack_file, read_back
 from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
@@ -44,6 +43,7 @@ from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.kinds import Recordings
 from nip_audio.screening.measure import FileMeasurer, noise_generator
+from nip_audio.workflows.attack import AttackGoal, attack_file, read_back
 
 ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
 GOALS = ("reject", "accept")

@@ -26,5 +26,5 @@ def test_whole_exact_and_too_short(audio, crop_s, count):
 
 @pytest.mark.parametrize("crop_s", [0.0, -1.0, 1e-6])
 def test_crop_without_a_sample_is_an_error(audio, crop_s):
-    with pytest.raises(InputError, match="hold no sample; give seconds"):
+    with pytest.raises(InputError, match="expected at least one sample; pass seconds"):
         cut(audio, crop_s)

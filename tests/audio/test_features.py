@@ -83,5 +83,5 @@ def test_wrong_shape_is_an_error(shape):
 
 
 def test_empty_range_of_decibels_is_an_error():
-    with pytest.raises(InputError, match="high_db is -60.0, expected more than low_db = -60.0"):
+    with pytest.raises(InputError, match="high_db is -60.0, expected a level above low_db = -60.0"):
         LogMel(high_db=-60.0)

@@ -71,7 +71,7 @@ def test_resampling_can_be_refused(write_sound):
 
 @pytest.mark.parametrize(
     ("downmix", "expected", "change"),
-    [("mean", 0.5, "2 channels averaged"), ("first", 1.0, "2 channels cut to the first")],
+    [("mean", 0.5, "2 channels averaged"), ("first", 1.0, "2 channels reduced to the first")],
 )
 def test_stereo_is_made_mono_and_recorded(write_sound, tone, downmix, expected, change):
     stereo = np.stack([tone(), np.zeros_like(tone())], axis=1)
@@ -106,7 +106,9 @@ def test_span_reads_just_that(write_sound, tone):
 
 @pytest.mark.parametrize("span", [(0, 16001), (5, 5), (9, 3), (-1, 9000)])
 def test_span_outside_the_file_is_an_error(write_sound, span):
-    refused(write_sound(), "too_short", "it has 16000 samples, the span asks for", span=span)
+    refused(
+        write_sound(), "too_short", "it has 16000 samples, the manifest asks for samples", span=span
+    )
 
 
 def test_span_longer_than_allowed_is_an_error_and_a_short_one_of_a_long_file_is_not(write_sound):
@@ -121,7 +123,7 @@ def test_missing(tmp_path):
 
 def test_broken_link(tmp_path):
     (tmp_path / "a.wav").symlink_to(tmp_path / "none")
-    refused(tmp_path / "a.wav", "missing", "it is a link to nothing")
+    refused(tmp_path / "a.wav", "missing", "it is a broken link")
 
 
 def test_link_to_a_file_is_read(write_sound, tmp_path):
@@ -190,7 +192,7 @@ def test_truncated_header(write_sound, keep):
 def test_a_picture_is_called_one(tmp_path, start):
     path = tmp_path / "a.png"
     path.write_bytes(start + bytes(600))
-    with pytest.raises(AudioError, match="it is a picture: choose a --model of pictures"):
+    with pytest.raises(AudioError, match="it is an image: choose an image model"):
         read_audio(path)
 
 
@@ -205,7 +207,7 @@ def test_truncated_wav_is_read_and_recorded(write_sound):
     path.write_bytes(path.read_bytes()[: 44 + 2 * 12000])
     got = read_audio(path)
     assert got.samples.shape == (12000,)
-    assert got.changes == ("the header promises more audio than the file holds",)
+    assert got.changes == ("the header states more audio than the file holds",)
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3"])
@@ -221,7 +223,7 @@ def test_flac_overwritten_in_the_middle_is_damaged(write_sound):
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
     path.write_bytes(data)
-    refused(path, "damaged", "it is audio, but decoding breaks off")
+    refused(path, "damaged", "it is audio, but decoding fails")
 
 
 def test_flac_of_unknown_length_is_not_called_too_long(write_sound):
@@ -289,7 +291,7 @@ def test_samples_beyond_full_scale_are_cut_and_recorded(write_sound, tone):
     wave[100:103] = (3.0, -2.0, 1.0)
     got = read_audio(write_sound(samples=wave, subtype="FLOAT"))
     assert got.samples[100:103].tolist() == [1.0, -1.0, 1.0]
-    assert got.changes == ("2 samples beyond full scale cut to it",)
+    assert got.changes == ("2 samples beyond full scale clipped",)
 
 
 def test_too_long_is_told_without_decoding(write_sound, monkeypatch):
@@ -298,7 +300,7 @@ def test_too_long_is_told_without_decoding(write_sound, monkeypatch):
 
     monkeypatch.setattr(soundfile.SoundFile, "read", fail)
     settings = ReadSettings(max_duration_s=0.9)
-    refused(write_sound(), "too_long", r"it lasts 1 s, more than the 0.9 s allowed", settings)
+    refused(write_sound(), "too_long", r"it lasts 1 s, at most 0.9 s are allowed", settings)
 
 
 def test_lying_header_cannot_make_it_decode_more_than_allowed(write_sound):
@@ -312,9 +314,9 @@ def test_lying_header_cannot_make_it_decode_more_than_allowed(write_sound):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"sample_rate_hz": 0}, "sample rate 0 Hz"),
+        ({"sample_rate_hz": 0}, "sample rate is 0 Hz"),
         ({"min_duration_s": 0.0}, "0 < shortest < longest"),
-        ({"min_duration_s": 3.0, "max_duration_s": 2.0}, "durations 3.0–2.0 s"),
+        ({"min_duration_s": 3.0, "max_duration_s": 2.0}, "durations are 3.0–2.0 s"),
         ({"downmix": "left"}, "downmix is 'left', expected mean, first or error"),
     ],
 )

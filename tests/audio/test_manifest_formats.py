@@ -105,12 +105,12 @@ def test_part_in_seconds_is_that_part(tmp_path, write_sound):
 @pytest.mark.parametrize(
     ("name", "text", "match"),
     [
-        ("m.txt", "a.wav\n", "m.txt is of no known kind, expected a .csv, .json, .jsonl"),
+        ("m.txt", "a.wav\n", "m.txt has no known format, expected a .csv, .json, .jsonl"),
         ("m.csv", "path,wav\na.wav,b.wav\n", "lacks column ID, spk_id; expected SpeechBrain's"),
-        ("m.csv", "path,ID,wav,spk_id\na,b,c,d\n", "has columns of two kinds"),
-        ("m.csv", "path,path\na,b\n", "line 1: column path is there twice"),
+        ("m.csv", "path,ID,wav,spk_id\na,b,c,d\n", "mixes the columns of two formats"),
+        ("m.csv", "path,path\na,b\n", "line 1: column path occurs twice"),
         ("m.csv", "path\na.wav,b.wav\n", "line 2: it has more columns than the header"),
-        ("m.csv", "path,start\na.wav,1\n", "line 2: 'start' has no unit; say start_s and end_s"),
+        ("m.csv", "path,start\na.wav,1\n", "line 2: 'start' has no unit; use start_s and end_s"),
         ("m.csv", "path,end_s\na.wav,nan\n", "line 2: end_s is 'nan', expected seconds"),
         ("m.csv", "path,end_s\na.wav,0\n", "line 2: the part from 0.0 s to 0.0 s is empty"),
         ("m.csv", "path,id\n,x\n", "line 2: path is '', expected text"),
@@ -120,26 +120,30 @@ def test_part_in_seconds_is_that_part(tmp_path, write_sound):
         ("m.json", "{}", "has no rows"),
         ("m.json", '{"u": 1}', "entry 'u': expected {\"wav\""),
         ("m.json", '{"u": {"wav": "a"}}', 'expected {"wav": …, "spk_id": …}'),
-        ("m.json", '{"u": {"wav": {"files": []}, "spk_id": "a"}}', 'needs "file": one file'),
+        ("m.json", '{"u": {"wav": {"files": []}, "spk_id": "a"}}', 'needs "file"; name one file'),
         ("m.json", '{"u": {"wav": "a", "spk_id": {}}}', "spk_id is {}, expected text"),
-        ("m.json", '{"u": {"wav": "a", "spk_id": "a", "start": 1.5}}', "must be samples, whole"),
-        ("m.json", '{"u": {}, "u": {}}', "m.json is not JSON .'u' is there twice"),
-        ("m.json", "[" * 100_000, "is not JSON .it is nested too deep"),
+        (
+            "m.json",
+            '{"u": {"wav": "a", "spk_id": "a", "start": 1.5}}',
+            "expected whole numbers of samples",
+        ),
+        ("m.json", '{"u": {}, "u": {}}', "m.json is not valid JSON .'u' occurs twice"),
+        ("m.json", "[" * 100_000, "is not valid JSON .it is nested too deeply"),
         ("m.jsonl", "", "has no rows"),
         ("m.jsonl", '{"path": "a"}\n{"path": ', "line 2: "),
-        ("m.jsonl", '{"wav": "a"}\n', "line 1: got no recording, expected an object with"),
-        ("m.jsonl", lines({"path": "a"}, cut()), "line 2: it is of another kind than the lines"),
-        ("m.jsonl", lines({**cut(), "path": "a"}), "line 1: got no recording"),
+        ("m.jsonl", '{"wav": "a"}\n', "line 1: it describes no recording, expected an object with"),
+        ("m.jsonl", lines({"path": "a"}, cut()), "line 2: it has another format than the lines"),
+        ("m.jsonl", lines({**cut(), "path": "a"}), "line 1: it describes no recording"),
         ("m.jsonl", lines({"path": True}), "path is True, expected text"),
         ("m.jsonl", lines({"path": "a", "start_s": "1e400"}), "start_s is '1e400'"),
         ("m.jsonl", lines(cut(type="MixedCut")), "the cut is a 'MixedCut', expected MonoCut"),
         ("m.jsonl", lines(cut(recording=None)), "has no recording with sources"),
-        ("m.jsonl", lines(changed("transforms", [{"name": "Speed"}])), "save it as a file first"),
+        ("m.jsonl", lines(changed("transforms", [{"name": "Speed"}])), "save the result as a file"),
         ("m.jsonl", lines(changed("sources", [])), "has 0 sources, expected 1"),
         (
             "m.jsonl",
             lines(changed("sources", [{"type": "command", "source": "rm -r /"}])),
-            "line 1: the source is a 'command', expected file or url: commands are not run",
+            "line 1: the source is a 'command', expected file or url; commands are not run",
         ),
         (
             "m.jsonl",
@@ -168,7 +172,7 @@ def test_a_torn_or_damaged_archive_is_an_error(tmp_path):
 
 def test_a_zip_bomb_is_given_up_early(tmp_path):
     (tmp_path / "bomb.jsonl.gz").write_bytes(gzip.compress(bytes(1 << 26)))
-    with pytest.raises(InputError, match="line 1: longer than 1048576 bytes"):
+    with pytest.raises(InputError, match="line 1: the line is longer than 1048576 bytes"):
         read_recordings(tmp_path / "bomb.jsonl.gz")
 
 
@@ -188,13 +192,13 @@ def test_what_is_no_bounded_file_is_not_read(tmp_path, name, monkeypatch):
     "place", ["../a.wav", "sub/../../a.wav", "/etc/passwd", "/", "..", "$data_root/../../a.wav"]
 )
 def test_files_outside_are_refused_with_a_remedy(tmp_path, place):
-    with pytest.raises(InputError, match="line 1: .*outside of the manifest's folder; .*--data-r"):
+    with pytest.raises(InputError, match="line 1: .*outside the manifest's folder; .*--data-r"):
         read(tmp_path, "m.jsonl", lines({"path": place}), data_root=tmp_path / "data")
 
 
 @pytest.mark.parametrize("place", ["a\0b.wav", "", "\ud800.wav"])
 def test_what_is_no_file_name_is_refused(tmp_path, place):
-    with pytest.raises(InputError, match=r"line 1: .*(is no file name|expected text)"):
+    with pytest.raises(InputError, match=r"line 1: .*(is not a valid file name|expected text)"):
         read(tmp_path, "m.jsonl", lines({"path": place}))
 
 
@@ -206,7 +210,7 @@ def test_the_data_root_allows_what_lies_below_it(tmp_path, write_sound):
     for root in (tmp_path / "data", str(tmp_path / "link"), "/"):
         (recording,) = read(tmp_path / "lists", "m.jsonl", text, data_root=root)
         assert recording.read().duration_s == 1.0
-    with pytest.raises(InputError, match="outside of the manifest's folder"):
+    with pytest.raises(InputError, match="outside the manifest's folder"):
         read(tmp_path / "lists", "m.jsonl", text, data_root=tmp_path / "dat")
 
 

@@ -65,7 +65,7 @@ def test_errors_name_the_url(memory):
 
 
 def test_what_is_too_large_is_given_up(remote):
-    with pytest.raises(AudioError, match="has more than 32043 bytes") as err:
+    with pytest.raises(AudioError, match="has more than the 32043 bytes allowed") as err:
         read_audio(remote, ReadSettings(max_bytes=32043))
     assert err.value.code == "too_large"
     assert read_audio(remote, ReadSettings(max_bytes=32044)).duration_s == 1.0
@@ -116,8 +116,10 @@ def test_a_manifest_names_urls_below_the_data_root_only(tmp_path, remote):
         (recording,) = read(place, "memory://voices/")
         assert recording.read().duration_s == 1.0
     for root in (None, str(tmp_path), "memory://voic", "http://voices"):
-        with pytest.raises(InputError, match="line 2: .*is on the network; .*--data-root"):
+        with pytest.raises(
+            InputError, match="line 2: .*is a URL outside --data-root; .*--data-root"
+        ):
             read(remote, root)
     for place in ("$data_root/../x.wav", "$data_root/%2e%2E/x.wav", "$data_root::file:///etc/x"):
-        with pytest.raises(InputError, match=r"holds '::' or '\.\.'"):
+        with pytest.raises(InputError, match=r"contains '::' or '\.\.'"):
             read(place, "memory://voices")

@@ -11,6 +11,7 @@ from nip_audio.audio.resynthesis import LARGEST_GAIN_DB, apply_change, resynthes
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import load_pretrained
+from tests.tolerance import rounding
 
 FRONT_END = LogMel()
 RANGE_DB = FRONT_END.high_db - FRONT_END.low_db
@@ -55,7 +56,7 @@ def test_analysis_and_synthesis_fit_together_at_any_length(generator, size):
     """A change too small to matter goes through both: window, frames and edges line up."""
     case = case_of(0.1 * torch.randn(size, generator=generator))
     result = resynthesize(case.wav, case.before, case.before + 1e-6, FRONT_END, rounds=0)
-    torch.testing.assert_close(result.samples, case.wav, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(result.samples, case.wav, rtol=1e-4, atol=rounding(2))
     assert result.samples is not case.wav
 
 
@@ -100,7 +101,7 @@ def test_the_residual_falls_with_rounds(speech, generator, kind):
     }[kind].clamp(0, 1)
     result = resynthesize(speech.wav, speech.before, after, FRONT_END, rounds=4)
     start, first, *later = result.residuals
-    assert start == pytest.approx(float((after - speech.before).abs().mean()))
+    assert start == pytest.approx(float((after - speech.before).abs().mean()), rel=rounding())
     assert first < start
     assert later[0] < first
     assert later == sorted(later, reverse=True)
@@ -148,9 +149,9 @@ def test_inputs_are_not_modified_and_the_dtype_is_kept(speech, generator):
         ({"wav": torch.zeros(2, 800)}, "one recording at a time"),
         ({"wav": torch.zeros(0)}, "one recording at a time"),
         ({"wav": torch.zeros(8000, dtype=torch.int16)}, "one recording at a time"),
-        ({"after": torch.zeros(40, 50)}, "the front end's own"),
-        ({"before": torch.zeros(64, 51)}, "the front end's own"),
-        ({"after": torch.full((40, 51), torch.nan)}, "not finite"),
+        ({"after": torch.zeros(40, 50)}, "compute them from this recording"),
+        ({"before": torch.zeros(64, 51)}, "compute them from this recording"),
+        ({"after": torch.full((40, 51), torch.nan)}, "NaN or infinite"),
         ({"rounds": -1}, "rounds is -1"),
     ],
 )

@@ -11,7 +11,6 @@ import soundfile
 import torch
 from torch import nn
 
-from nip_audio.cli import backdoor as command
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.screening import backdoor, measure
@@ -96,7 +95,7 @@ def suspected(pretrained, tiny_model, monkeypatch):
 
     loaded = Loaded()
     loaded.model = model
-    monkeypatch.setattr(command, "load_pretrained", lambda name: loaded)
+    monkeypatch.setattr("nip_audio.cli._inputs.load_pretrained", lambda name: loaded)
     return loaded
 
 
@@ -126,7 +125,7 @@ def test_a_clean_set_is_not_accused(run, suspected, write_set):
 def test_poisoned_files_are_named(run, suspected, write_set, tmp_path):
     out_file = tmp_path / "out.jsonl"
     code, out, _ = run("backdoor", write_set(24), "-m", "tiny", "--out", out_file, "--json")
-    assert code == 1
+    assert code == 3
     report = json.loads(out)
     assert report["verdict"] == "suspicious"
     assert sorted(report["accused"]) == sorted(f"s0/bad{n}.wav" for n in range(24))
@@ -139,7 +138,7 @@ def test_poisoned_files_are_named(run, suspected, write_set, tmp_path):
 
 def test_the_table_names_the_group_and_its_files(run, suspected, write_set):
     code, out, _ = run("backdoor", write_set(24), "--model", "tiny")
-    assert code == 1
+    assert code == 3
     assert "suspicious: s0, 24 of the 38 files" in out
     assert "s0/bad0.wav" in out
 
@@ -148,15 +147,15 @@ def test_a_bad_file_is_reported_and_does_not_end_the_run(run, suspected, write_s
     root = write_set(0)
     (root / "s1" / "broken.wav").write_bytes(b"no sound")
     code, out, err = run("backdoor", root, "--model", "tiny")
-    assert code == 2
+    assert code == 4
     assert "broken.wav" in err
     assert "nothing found in 126 files" in out
 
 
-def test_an_accusation_comes_before_a_bad_file(run, suspected, write_set):
+def test_an_accusation_and_a_bad_file_exit_with_5(run, suspected, write_set):
     root = write_set(24)
     (root / "s1" / "broken.wav").write_bytes(b"no sound")
-    assert run("backdoor", root, "--model", "tiny")[0] == 1
+    assert run("backdoor", root, "--model", "tiny")[0] == 5
 
 
 def test_too_few_files_are_an_error(run, suspected, tmp_path):
@@ -166,7 +165,7 @@ def test_too_few_files_are_an_error(run, suspected, tmp_path):
         soundfile.write(root / f"{take}.wav", voice(0, take), RATE)
     code, _, err = run("backdoor", root, "--model", "tiny")
     assert code == 65
-    assert "give more files" in err
+    assert "add more files" in err
 
 
 def test_an_empty_folder_is_an_error(run, suspected, tmp_path):
@@ -190,9 +189,9 @@ def test_a_file_that_the_model_cannot_answer_does_not_end_the_run(
 
     monkeypatch.setattr(measure, "measure_neuron_changes", spoilt)
     code, out, err = run("backdoor", write_set(0), "--model", "tiny")
-    assert code == 2
+    assert code == 4
     assert "nothing found in 125 files" in out
-    assert "the model answers it with what is no finite number" in err
+    assert "the model's output for this file is NaN or infinite" in err
 
 
 def test_where_no_file_can_be_read_it_says_why(run, suspected, tmp_path):
@@ -218,5 +217,5 @@ def test_the_model_must_be_named(run, tmp_path):
 
 def test_a_model_that_names_nobody_is_refused(suspected, embedding_model):
     suspected.model = embedding_model
-    with pytest.raises(InputError, match="names nobody"):
+    with pytest.raises(InputError, match="has no classifier"):
         backdoor.look_for_backdoor(suspected, [], reader=None)

@@ -32,7 +32,7 @@ def test_ranks_the_models_speakers_for_each_file(run, two_files, pretrained):
 
 def test_a_bad_file_does_not_end_the_run(run, two_files, tmp_path):
     code, out, err = run("identify", tmp_path / "no.wav", two_files[0], *MODEL, "--json")
-    assert code == 2
+    assert code == 4
     missing, good = json.loads(out)
     assert missing["error"]["code"] == "missing"
     assert missing["candidates"] == []

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nip_audio.audio.manifest import walk_audio
-from nip_audio.cli._console import EXIT_DEFECT, EXIT_REFUSED
+from nip_audio.cli._exit import EXIT_DEFECT, EXIT_REFUSED
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_enrols_from_a_manifest(run, rows, clean_folder, tmp_path, kind):
     command = ["enroll", path, "--out", tmp_path / "voices", "--json"]
     code, _, err = run(*command)
     assert code == EXIT_REFUSED
-    assert "outside of the manifest's folder" in " ".join(err.split())
+    assert "outside the manifest's folder" in " ".join(err.split())
     assert not (tmp_path / "voices").exists()
     code, out, _ = run(*command, "--data-root", clean_folder)
     assert code == 0

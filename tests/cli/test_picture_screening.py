@@ -74,20 +74,20 @@ def risks(record) -> set[str]:
 
 def test_every_picture_gets_a_verdict(screen, tmp_path):
     code, text, _ = screen("--json")
-    assert code == 2  # some could not be read
+    assert code == 5  # some were flagged, some could not be read
     found = records(tmp_path / "out")
     assert len(found) == 16
     assert found["1/bad.jpg"]["error"]["code"] == "not_a_picture"
     assert found["1/empty.png"]["error"]["code"] == "empty"
     assert found["1/copy.bmp"]["duplicate_of"] == ["0/00.png"]
     assert found["0/00.png"]["duplicate_of"] == ["1/copy.bmp"]
-    assert "the same picture as" in str(found["0/00.png"]["findings"])
+    assert "the same image as" in str(found["0/00.png"]["findings"])
     assert "enlarged 2.8 times" in str(found["1/tiny.png"]["findings"])
     assert "out_of_domain" in risks(found["1/tiny.png"])
     assert "scaled 3.0 times as much" in str(found["1/wide.png"]["findings"])
     assert "adversarial" in risks(found["0/noise.png"])
     assert "noise of" in str(found["0/noise.png"]["findings"])
-    assert "in the picture" in str(found["0/noise.png"]["findings"])
+    assert "in the image" in str(found["0/noise.png"]["findings"])
     clean = found["0/02.png"]
     assert clean["q_value"] is not None
     assert clean["named"] in set("0123456789")
@@ -116,7 +116,7 @@ def test_the_page_shows_pictures_and_no_sound(run, screen, picture_model, own, t
     screen()
     page = (tmp_path / "out/report.html").read_text()
     assert '<img class="pixels" src="data:image/png;base64,' in page
-    assert "Distance from clean pictures" in page
+    assert "Distance from clean images" in page
     assert "<audio" not in page.split("<script>")[0].split("<template", 1)[1]
     assert "clean audio" not in page
     assert ">Folders<" in page
@@ -169,7 +169,7 @@ def test_flagged_pictures_are_purified(run, pictures, mixed, tmp_path):
     given = ("screen", mixed, "--model", "lenet5-mnist", "--out", tmp_path / "out")
     options = ("--workers", 1, "--purify-flagged", tmp_path / "purified", "--json")
     code, text, err = run(*given, *options)
-    assert code == 2
+    assert code == 5
     flagged = json.loads(text)["verdicts"]["adversarial"]
     assert flagged >= 1
     written = sorted((tmp_path / "purified").rglob("*.png"))
@@ -205,7 +205,7 @@ def test_what_is_no_folder_of_pictures_is_refused(screen, tmp_path):
     (tmp_path / "none" / "a.wav").touch()
     code, _, err = screen(source=tmp_path / "none")
     assert code == 65
-    assert "no picture in" in err
+    assert "found no image in" in err
 
 
 def test_links_lead_nowhere_unless_asked(screen, pictures, mixed, tmp_path):

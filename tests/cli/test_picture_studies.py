@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from nip_audio.cli import backdoor as command
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.image.adapter import ImageAdapter
@@ -91,7 +90,7 @@ def suspected(monkeypatch):
             input_bounds=Bounds(0.0, 1.0),
         ).eval()
 
-    monkeypatch.setattr(command, "load_pretrained", lambda name: Loaded)
+    monkeypatch.setattr("nip_audio.cli._inputs.load_pretrained", lambda name: Loaded)
 
 
 @pytest.fixture
@@ -113,7 +112,7 @@ def write_set(tmp_path):
 def test_poisoned_pictures_are_named(run, suspected, write_set, tmp_path):
     written = tmp_path / "out.jsonl"
     code, out, _ = run("backdoor", write_set(24), "-m", "tiny", "--out", written, "--json")
-    assert code == 1
+    assert code == 3
     report = json.loads(out)
     assert sorted(report["accused"]) == sorted(f"0/bad{n}.png" for n in range(24))
     assert report["names"][0]["name"] == "kind 0"
@@ -127,7 +126,7 @@ def test_a_clean_set_with_a_file_that_is_no_picture(run, suspected, write_set):
     (root / "1" / "bad.png").write_bytes(b"no picture")
     (root / "1" / "notes.txt").write_text("no business of ours")
     code, out, err = run("backdoor", root, "--model", "tiny")
-    assert code == 2
+    assert code == 4
     assert f"nothing found in {KINDS * FILES} files" in out
     assert "not judged: 1/bad.png" in err
     assert "notes" not in err
@@ -139,7 +138,7 @@ def test_too_few_pictures_are_an_error(run, suspected, write_set):
         shutil.rmtree(root / str(kind))
     code, _, err = run("backdoor", root, "--model", "tiny")
     assert code == 65
-    assert "gives 5 names to 12 files or more" in err
+    assert "predicts 5 labels for 12 files or more" in err
 
 
 # --- robustness ---
@@ -202,7 +201,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(run, picture_model, pictures,
     shutil.copytree(pictures, tmp_path / "some")
     (tmp_path / "some" / "bad.png").write_bytes(b"no picture")
     code, out, err = run("robustness", picture_model, "--data", tmp_path / "some", "--draws", 1)
-    assert code == 2
+    assert code == 4
     assert "20 files" in out
     assert "left out: " in err
 
@@ -285,4 +284,4 @@ def test_too_few_pictures_fit_nothing(run, picture_model, pictures, tmp_path):
     (few / "bad.png").write_bytes(b"no picture")
     code, _, err = run("fit-purifier", few, "--model", picture_model, "--out", tmp_path / "p")
     assert code == 65
-    assert "1 usable pictures (1 failed)" in err
+    assert "1 usable images (1 failed)" in err

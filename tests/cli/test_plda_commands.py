@@ -59,7 +59,7 @@ def test_verify_by_ratio_with_the_files_own_threshold(run, fit, others, enrolmen
     assert f"accepted as s1 (llr {result['llr']:.3f}, threshold" in out
     above = result["llr"] + 0.01
     code, out, _ = run(*base, "-s", "s1", "--json", "--threshold", above)
-    assert (code, json.loads(out)["accepted"]) == (1, False)
+    assert (code, json.loads(out)["accepted"]) == (3, False)
     other = json.loads(run(*base, "-s", "s7", "--json")[1])["llr"]
     assert other < result["llr"]
 
@@ -79,18 +79,18 @@ def test_verify_refuses_what_is_no_plda(run, enrolment, folder):
     base = ["verify", folder / "s1/take10.wav", "-e", enrolment, "-s", "s1", "--plda"]
     code, _, err = run(*base, enrolment)
     assert code == 65
-    assert "is a enrolment of format 1, expected a plda" in err
+    assert "has kind enrolment and format 1, expected kind plda" in err
 
 
-def test_fit_plda_leaves_out_short_files_with_2(run, clean_folder, tmp_path, voice):
+def test_fit_plda_leaves_out_short_files_with_4(run, clean_folder, tmp_path, voice):
     source = tmp_path / "voices"
     shutil.copytree(clean_folder, source)
     soundfile.write(source / "s0/short.wav", voice(0, 40, 0.7), RATE_HZ)
     code, out, err = run(
         "fit-plda", source, "--out", tmp_path / "p", "--lda-dim", 6, "--crop-s", 0.8
     )
-    assert code == 2
-    assert "short.wav: it lasts 0.70 s, less than one crop of 0.8 s" in err
+    assert code == 4
+    assert "short.wav: it lasts 0.70 s, less than one clip of 0.8 s" in err
     assert "32 embeddings of 8 speakers, threshold none" in out
 
 

@@ -44,10 +44,10 @@ def test_json_has_the_rank_and_every_file(run, few):
     assert row["mean"]["value"] == pytest.approx(sum(row["nccr"]) / 4, abs=1e-5)
 
 
-def test_a_bad_file_is_reported_and_exits_with_2(run, few):
+def test_a_bad_file_is_reported_and_exits_with_4(run, few):
     (few / "s0/[bold]broken.wav").write_text("no audio")
     code, out, err = run("robustness", "resnet34-libri30", "--data", few, "--draws", 1)
-    assert code == 2
+    assert code == 4
     assert "4 files" in out
     assert "left out" in err
     assert "[bold]broken.wav" in err
@@ -62,10 +62,10 @@ def test_a_bad_file_is_reported_and_exits_with_2(run, few):
         (["resnet34-libri30", "--scale", "0"], "scale > 0"),
         (
             ["resnet34-libri30", "--noise", "mask", "--level", "raw"],
-            "masks and outlier noise are for level 'input'",
+            "is at level 'raw', expected 'input'",
         ),
         (["resnet34-libri30", "--layer", "pol"], "layer 'pol' does not exist"),
-        (["resnet34-libri30", "--draws", "0"], "at least one layer, one noise and one draw"),
+        (["resnet34-libri30", "--draws", "0"], "NCCR needs at least one of each"),
     ],
 )
 def test_what_cannot_be_compared_exits_with_65(run, few, arguments, text):

@@ -30,8 +30,8 @@ def test_masked_mean_ignores_padding_whatever_the_axes_between(extra):
 @pytest.mark.parametrize(
     ("x", "lengths", "ids", "message"),
     [
-        (torch.zeros(2, 3, dtype=torch.int64), None, (), "torch.int64, expected a floating"),
-        (torch.zeros(3), None, (), "expected a floating"),
+        (torch.zeros(2, 3, dtype=torch.int64), None, (), "torch.int64, expected floating values"),
+        (torch.zeros(3), None, (), "expected floating values"),
         (torch.zeros(0, 3), None, (), "items ≥ 1"),
         (torch.zeros(2, 3), None, ("a",), "got 1 ids for 2 items"),
         (torch.zeros(2, 3), torch.tensor([3]), (), r"expected \(2,\) integers"),

@@ -72,7 +72,7 @@ def test_detection_rate_never_flags_more_negatives_than_stated(size, rate):
     [([], [1.0], 0.1), ([1.0], [], 0.1), ([1.0], [1.0], 0.0), ([1.0], [1.0], 1.0)],
 )
 def test_detection_rate_refuses(positive, negative, rate):
-    with pytest.raises(InputError, match=r"positives, negatives and a rate in \(0, 1\)"):
+    with pytest.raises(InputError, match=r"at least one of each and a rate in \(0, 1\)"):
         detection_rate(np.array(positive), np.array(negative), false_positive_rate=rate)
 
 
@@ -113,7 +113,7 @@ def test_bootstrap_of_what_cannot_be_computed_is_an_error():
     def statistic(index):
         raise InputError("never")
 
-    with pytest.raises(InputError, match="cannot be computed on most resamples"):
+    with pytest.raises(InputError, match="cannot be computed on most bootstrap resamples"):
         bootstrap(statistic, 3, seed=0, rounds=5)
 
 
@@ -140,5 +140,5 @@ def test_top_k_consistency_by_hand():
     after = np.array([[5.0, 4.0, 0.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
     assert top_k_consistency(before, after, k=2).tolist() == [1.0, 0.0]
     assert top_k_consistency(before, after, k=3).tolist() == [0.5, 0.5]
-    with pytest.raises(InputError, match=r"with k = 5, expected equal \(items, N\)"):
+    with pytest.raises(InputError, match=r"with k = 5, expected two equal shapes \(items, N\)"):
         top_k_consistency(before, after)

@@ -26,7 +26,7 @@ def test_cosine_head_copies_its_references():
 
 @pytest.mark.parametrize("references", [torch.zeros(3), torch.zeros(0, 3)])
 def test_cosine_head_refuses_no_reference(references):
-    with pytest.raises(InputError, match=r"expected \(C ≥ 1, D\)"):
+    with pytest.raises(InputError, match=r"expected \(classes ≥ 1, dimensions\)"):
         CosineHead(references)
 
 
@@ -34,7 +34,7 @@ def test_cosine_head_refuses_no_reference(references):
     ("options", "message"),
     [
         ({"output_kind": "probs"}, "output kind is 'probs', expected"),
-        ({"labels": ("a",)}, "labels were given without a head"),
+        ({"labels": ("a",)}, "got labels but no head"),
         ({"output_kind": "llr", "scale": 30.0}, "scale is 30 for llr, expected 1"),
     ],
 )
@@ -64,7 +64,7 @@ def test_input_without_lengths_stays_without(tiny_model):
 def test_bare_embedding_model_embeds_and_refuses_to_score(embedding_model):
     batch = Batch(torch.rand(1, 8000))
     torch.testing.assert_close(embedding_model(batch), embedding_model.embed(batch))
-    with pytest.raises(InputError, match="this model only embeds; enrol speakers"):
+    with pytest.raises(InputError, match="and only embeds; enrol speakers"):
         embedding_model.scores(batch)
 
 

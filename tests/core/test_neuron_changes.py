@@ -93,7 +93,7 @@ def test_equal_generators_give_equal_results_and_no_hook_stays(model, item):
     ("noises", "draws", "layers"), [((), 1, ("first",)), (NOISES, 0, ("first",)), (NOISES, 1, ())]
 )
 def test_nothing_to_measure_is_refused(model, item, noises, draws, layers):
-    with pytest.raises(InputError, match="at least one each"):
+    with pytest.raises(InputError, match="at least one of each"):
         measured(model, item, noises, draws, layers)
 
 

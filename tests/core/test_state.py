@@ -41,7 +41,9 @@ def test_round_trip(path):
 
 
 def test_wrong_kind_is_an_error(path):
-    with pytest.raises(StateError, match="is a calibration of format 1, expected a enrolment"):
+    with pytest.raises(
+        StateError, match="has kind calibration and format 1, expected kind enrolment"
+    ):
         load_state(path, kind="enrolment")
 
 
@@ -90,7 +92,7 @@ def test_nothing_is_overwritten_without_force(path):
 
 
 def test_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(OutputError, match="does not exist; create it first"):
+    with pytest.raises(OutputError, match="does not exist; create it"):
         write_atomic(tmp_path / "no" / "file", b"")
 
 

@@ -58,7 +58,7 @@ def test_name_like_no_other_lists_the_first_layers(network):
 def test_layer_that_did_not_run_is_an_error(network):
     with (
         tap_layers(network, ["first"]) as tap,
-        pytest.raises(LayerNotFoundError, match="no output of layer 'first'.*so far: none"),
+        pytest.raises(LayerNotFoundError, match="'first' has no output.*so far: none"),
     ):
         tap["first"]
 

@@ -9,7 +9,7 @@ from nip_audio.detectors.backdoor import (
     BackdoorGroups,
     PublishedClusters,
     SetEvidence,
-    kinds_among,
+    expected_distinct,
 )
 from nip_audio.errors import InputError
 
@@ -24,9 +24,9 @@ def clean_set(seed, *, groups=GROUPS, files=FILES):
     centres = 5 * rng.standard_normal((groups, FEATURES))
     names = np.repeat([f"s{g}" for g in range(groups)], files)
     return SetEvidence(
-        names=names,
-        seconds=np.array([f"{name}'s twin" for name in names]),
-        leads=1 + 0.1 * rng.random(len(names)),
+        predictions=names,
+        second_predictions=np.array([f"{name}'s twin" for name in names]),
+        margins=1 + 0.1 * rng.random(len(names)),
         changes=np.repeat(centres, files, axis=0) + rng.standard_normal((len(names), FEATURES)),
         outputs=np.repeat(centres, files, axis=0) + rng.standard_normal((len(names), FEATURES)),
     )
@@ -48,9 +48,9 @@ def files_of_many(known, seed, *, count=40, shift=12.0, scatter=2.5, lead=2.0):
         return own[:FILES].mean(axis=0) + common + scatter * rng.standard_normal((count, FEATURES))
 
     return SetEvidence(
-        names=np.array(["s0"] * count),
-        seconds=np.array([f"s{k}" for k in rng.integers(1, GROUPS, count)]),
-        leads=lead + 0.1 * rng.random(count),
+        predictions=np.array(["s0"] * count),
+        second_predictions=np.array([f"s{k}" for k in rng.integers(1, GROUPS, count)]),
+        margins=lead + 0.1 * rng.random(count),
         changes=rows(known.changes),
         outputs=rows(known.outputs),
     )
@@ -60,7 +60,9 @@ def poisoned_set(seed, **how):
     """A clean set, and rows of many origins under its first name."""
     known = clean_set(seed)
     bad = files_of_many(known, seed, **how)
-    return added(known, bad), np.r_[np.zeros(len(known.names)), np.ones(len(bad.names))] > 0
+    return added(known, bad), np.r_[
+        np.zeros(len(known.predictions)), np.ones(len(bad.predictions))
+    ] > 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -88,15 +90,15 @@ def test_the_poisoned_files_are_accused_and_no_others(seed):
 def unbalanced(seed, **odd):
     """A clean set whose first name has five times the files of the others."""
     known = clean_set(seed, files=5 * FILES)
-    mine = known.names == "s0"
+    mine = known.predictions == "s0"
     rows = np.concatenate(
-        [np.flatnonzero(known.names == n)[:FILES] for n in np.unique(known.names)]
+        [np.flatnonzero(known.predictions == n)[:FILES] for n in np.unique(known.predictions)]
     )
     rows = np.union1d(np.flatnonzero(mine), rows)
     wide = 1.0 + mine[:, None] * (odd.get("scatter", 1.0) - 1.0)
     centre = {k: np.median(getattr(known, k)[mine], axis=0) for k in ("changes", "outputs")}
     parts = {k: centre[k] + (getattr(known, k) - centre[k]) * wide for k in centre}
-    known = replace(known, leads=known.leads + mine * odd.get("lead", 0.0), **parts)
+    known = replace(known, margins=known.margins + mine * odd.get("lead", 0.0), **parts)
     return SetEvidence(**{k: values[rows] for k, values in vars(known).items()})
 
 
@@ -111,8 +113,8 @@ def test_a_clean_name_of_many_files_is_not_accused(seed, odd):
 def test_two_targets_are_both_accused():
     known, poisoned = poisoned_set(1)
     second = files_of_many(clean_set(1), 7)
-    second = replace(second, names=np.array(["s5"] * 40))
-    own = known.names == "s5"
+    second = replace(second, predictions=np.array(["s5"] * 40))
+    own = known.predictions == "s5"
     for view in ("changes", "outputs"):
         moved = getattr(second, view) + np.median(getattr(known, view)[own], axis=0)
         moved -= np.median(getattr(known, view)[:FILES], axis=0)
@@ -125,10 +127,13 @@ def test_two_targets_are_both_accused():
 
 def test_names_whose_files_are_copies_do_not_make_others_suspicious():
     known = clean_set(0, groups=20)
-    copies = np.isin(known.names, [f"s{k}" for k in range(11)])
-    first = {n: np.flatnonzero(known.names == n)[0] for n in np.unique(known.names)}
+    copies = np.isin(known.predictions, [f"s{k}" for k in range(11)])
+    first = {n: np.flatnonzero(known.predictions == n)[0] for n in np.unique(known.predictions)}
     source = np.array(
-        [first[n] if c else i for i, (n, c) in enumerate(zip(known.names, copies, strict=True))]
+        [
+            first[n] if c else i
+            for i, (n, c) in enumerate(zip(known.predictions, copies, strict=True))
+        ]
     )
     known = SetEvidence(**{k: values[source] for k, values in vars(known).items()})
     judgement = BackdoorGroups().judge(known)
@@ -152,7 +157,7 @@ def test_a_name_of_two_sessions_is_not_accused():
     known = clean_set(2)
     moved = np.zeros(FEATURES)
     moved[:3] = 12.0
-    half = np.arange(len(known.names)) < FILES // 2
+    half = np.arange(len(known.predictions)) < FILES // 2
     known = replace(
         known,
         changes=known.changes + half[:, None] * moved,
@@ -168,7 +173,7 @@ def test_a_name_of_two_sessions_is_not_accused():
 def test_a_file_that_lies_far_from_all_hides_nobody():
     """A split into it and the rest has a side with no scatter at all, and says nothing."""
     known, poisoned = poisoned_set(2)
-    far = np.where(np.arange(len(known.names)) < 1, 1e3, 0.0)[:, None]
+    far = np.where(np.arange(len(known.predictions)) < 1, 1e3, 0.0)[:, None]
     known = replace(known, changes=known.changes + far)
     judgement = BackdoorGroups(clip=1e4).judge(known)
     assert (judgement.accused != poisoned).sum() <= 1
@@ -195,14 +200,16 @@ def test_the_split_is_taken_whose_sides_differ_most(view):
     assert (BackdoorGroups().judge(known).accused != poisoned).sum() <= 1
 
 
-@pytest.mark.parametrize("sign", ["leads", "seconds", "scatter"])
+@pytest.mark.parametrize("sign", ["margins", "second_predictions", "scatter"])
 def test_each_sign_of_many_voices_counts(sign):
     """One sign at a time, with the others as usual: the poisoned side is the more suspicious."""
     known, poisoned = poisoned_set(3, scatter=3.0 if sign == "scatter" else 1.0, lead=1.0)
-    if sign != "seconds":
-        known = replace(known, seconds=np.array([f"{name}'s twin" for name in known.names]))
-    if sign == "leads":
-        known = replace(known, leads=known.leads + poisoned)
+    if sign != "second_predictions":
+        known = replace(
+            known, second_predictions=np.array([f"{name}'s twin" for name in known.predictions])
+        )
+    if sign == "margins":
+        known = replace(known, margins=known.margins + poisoned)
     judgement = BackdoorGroups(most_alarm=1e3).judge(known)
     assert judgement.findings[0].name == "s0"
     assert (judgement.accused != poisoned).sum() <= 2
@@ -210,7 +217,7 @@ def test_each_sign_of_many_voices_counts(sign):
 
 def test_order_and_scale_change_nothing():
     known, _ = poisoned_set(3)
-    order = np.random.default_rng(0).permutation(len(known.names))
+    order = np.random.default_rng(0).permutation(len(known.predictions))
     first = BackdoorGroups().judge(known)
     turned = SetEvidence(**{k: values[order] for k, values in vars(known).items()})
     turned = replace(turned, changes=turned.changes * np.linspace(0.1, 10, FEATURES))
@@ -222,9 +229,9 @@ def test_order_and_scale_change_nothing():
 def test_small_groups_are_not_judged():
     known = clean_set(0)
     few = SetEvidence(
-        names=np.array(["few"] * 5),
-        seconds=np.array(["s1"] * 5),
-        leads=np.ones(5),
+        predictions=np.array(["few"] * 5),
+        second_predictions=np.array(["s1"] * 5),
+        margins=np.ones(5),
         changes=100 + np.zeros((5, FEATURES)),
         outputs=100 + np.zeros((5, FEATURES)),
     )
@@ -234,17 +241,19 @@ def test_small_groups_are_not_judged():
 
 
 def test_too_few_groups_are_refused():
-    with pytest.raises(InputError, match=r"4 names .* expected 8 such names or more"):
+    with pytest.raises(InputError, match=r"4 labels .* expected at least 8 such labels"):
         BackdoorGroups().judge(clean_set(0, groups=4))
 
 
 def test_evidence_must_be_of_equally_many_files():
     known = clean_set(0)
-    with pytest.raises(InputError, match=r"360 names, 359 seconds, .* one a file"):
-        replace(known, seconds=known.seconds[:-1])
+    with pytest.raises(
+        InputError, match=r"360 predictions, 359 second_predictions, .* one per file"
+    ):
+        replace(known, second_predictions=known.second_predictions[:-1])
 
 
-@pytest.mark.parametrize("name", ["leads", "changes", "outputs"])
+@pytest.mark.parametrize("name", ["margins", "changes", "outputs"])
 def test_what_is_not_finite_is_refused(name):
     known = clean_set(0)
     values = getattr(known, name).copy()
@@ -256,7 +265,7 @@ def test_what_is_not_finite_is_refused(name):
 def test_files_that_are_all_alike_are_not_accused():
     known = clean_set(0)
     flat = np.zeros_like(known.changes)
-    alike = replace(known, changes=flat, outputs=flat, leads=np.ones(len(known.names)))
+    alike = replace(known, changes=flat, outputs=flat, margins=np.ones(len(known.predictions)))
     assert not BackdoorGroups().judge(alike).accused.any()
 
 
@@ -282,9 +291,9 @@ def test_published_form_takes_a_constant_set():
 def test_kinds_by_hand():
     """Two of a, a, b, c: all pairs but (a, a) hold two kinds, which is 1 + 5/6."""
     names = np.array(["a", "a", "b", "c"])
-    assert kinds_among(names, 2) == pytest.approx(1 + 5 / 6)
-    assert kinds_among(names, 4) == 3
-    assert kinds_among(names, 1) == 1
+    assert expected_distinct(names, 2) == pytest.approx(1 + 5 / 6)
+    assert expected_distinct(names, 4) == 3
+    assert expected_distinct(names, 1) == 1
 
 
 def test_the_smaller_side_may_be_the_one_of_many_voices():

@@ -13,7 +13,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.evaluation.identification import WHITE_NOISES, Crop, accuracy, hits, read_crops
-from nip_audio.models.pretrained import ModelCard
+from nip_audio.models.cards import ModelCard
 
 
 class LoudestHalf:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from nip_audio.audio.quality import TooLittleSpeechError
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError, OutputError
 from nip_audio.evaluation import bench as bench_module
@@ -16,7 +18,6 @@ from nip_audio.evaluation import defences as defences_module
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.defences import NO_DEFENCE, ask, make_defences
-from nip_audio.evaluation.quality import TooLittleSpeechError
 from nip_audio.evaluation.report import write_report
 from nip_audio.evaluation.runner import RESULTS_NAME, Runner
 from nip_audio.evaluation.tables import defence_table, dsr_table
@@ -38,14 +39,26 @@ ATTACKS = [
 ]
 
 
-@pytest.fixture
-def config(write_config):
-    return read_config(write_config(attacks=ATTACKS, defences=[{"name": "quantization"}]))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, write_config_to):
+    """A configuration, the folder of its evaluation, and its results; only to be read."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    path = write_config_to(folder, attacks=ATTACKS, defences=[{"name": "quantization"}])
+    config = read_config(path)
+    return config, folder / "out", Runner(config, folder / "out").run()
 
 
 @pytest.fixture
-def results(config, tmp_path):
-    return Runner(config, tmp_path / "out").run()
+def config(whole):
+    return whole[0]
+
+
+@pytest.fixture
+def results(whole, tmp_path):
+    """Of an evaluation in ``out``, which a test may do what it likes with."""
+    _, out, found = whole
+    shutil.copytree(out, tmp_path / "out")
+    return deepcopy(found)
 
 
 def test_matrix_is_complete_and_written(results, tmp_path):

@@ -57,7 +57,7 @@ def test_colours_become_grey_and_transparent_is_white(tmp_path):
     clear.save(tmp_path / "b.png")
     loaded = COLOUR.load(tmp_path / "b.png")
     assert float(loaded.pixels.min()) == 1.0
-    assert loaded.changes == ("laid on white", "RGBA to RGB")
+    assert loaded.changes == ("placed on white", "RGBA to RGB")
 
 
 @pytest.mark.parametrize(

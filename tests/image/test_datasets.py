@@ -82,9 +82,9 @@ def test_resizing_keeps_the_levels_of_8_bits(tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="pass one, or use 'digits'"):
+    with pytest.raises(InputError, match="pass a folder, or use 'digits'"):
         load_images("mnist", "train")
-    with pytest.raises(InputError, match="no data set of that name"):
+    with pytest.raises(InputError, match="no data set 'nothing'"):
         load_images("nothing", "train", folder=tmp_path)
     with pytest.raises(InputError, match="role is 'dev'"):
         load_images("digits", "dev")
@@ -97,7 +97,7 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
 
 
 def test_parts_must_fit():
-    with pytest.raises(InputError, match="as many"):
+    with pytest.raises(InputError, match="one label per image"):
         ImageSet(torch.zeros(2, 1, 4, 4), torch.zeros(3, dtype=torch.int64), ("a",), "x")
     with pytest.raises(InputError, match="labels range"):
         ImageSet(torch.zeros(1, 1, 4, 4), torch.tensor([1]), ("a",), "x")

@@ -42,7 +42,9 @@ def test_padding_has_no_say(module):
 
 
 def test_classes_must_be_told():
-    with pytest.raises(InputError, match="CAS for 0 classes, expected two or more; pass n_classes"):
+    with pytest.raises(
+        InputError, match="CAS has 0 classes, expected at least two; pass n_classes"
+    ):
         AudioNet(defence="cas")
 
 

@@ -9,8 +9,9 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.core.state import State, save_state
 from nip_audio.errors import EnrolmentError, OutputError, StateError
+from nip_audio.models.cards import ModelCard
 from nip_audio.models.enrolment import Enrolment, embed_audio, enrol
-from nip_audio.models.pretrained import ModelCard, PretrainedModel
+from nip_audio.models.pretrained import PretrainedModel
 
 CARD = {"files": {"hyperparams.yaml": "0" * 64}}
 
@@ -73,7 +74,7 @@ def test_enrolment_of_mean_voices_alone_is_refused(tmp_path):
     """Early versions kept no single embeddings, which PLDA needs."""
     meta = {"speakers": ["ann"], "files": {"ann": ["0" * 64]}}
     save_state(tmp_path / "e", State("enrolment", "m", {"voices": torch.ones(1, 6)}, meta))
-    with pytest.raises(StateError, match="mean voices only, .*; enrol again"):
+    with pytest.raises(StateError, match="one mean embedding per speaker only; enrol again"):
         Enrolment.load(tmp_path / "e", model_id="m")
 
 
@@ -83,7 +84,7 @@ def test_unknown_speaker_lists_near_ones(enrolment):
 
 
 def test_recording_without_speaker_is_an_error(model, write_sound):
-    with pytest.raises(EnrolmentError, match="lies in no speaker's folder"):
+    with pytest.raises(EnrolmentError, match="is not in a speaker's folder"):
         enrol(model, [Recording("x", write_sound())], WaveformAdapter())
 
 
@@ -93,7 +94,7 @@ def test_recording_without_speaker_is_an_error(model, write_sound):
         ([], "the folder has no audio"),
         (
             [Recording("x", Path("none.wav"), "ann")],
-            "the first failed so: none.wav: it does not exist",
+            "the first error is: none.wav: it does not exist",
         ),
     ],
 )

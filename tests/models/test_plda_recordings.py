@@ -8,10 +8,11 @@ import torch
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.errors import InputError
+from nip_audio.models.cards import ModelCard
 from nip_audio.models.enrolment import embed_audio, enrol, verify
 from nip_audio.models.plda_recordings import fit_plda_to_recordings
 from nip_audio.models.plda_training import fit_plda
-from nip_audio.models.pretrained import ModelCard, PretrainedModel
+from nip_audio.models.pretrained import PretrainedModel
 
 CARD = {"files": {"hyperparams.yaml": "0" * 64}}
 ADAPTER = WaveformAdapter()
@@ -56,7 +57,7 @@ def test_crops_multiply_embeddings_and_short_files_are_left_out(model, world, wr
     assert got.n_embeddings == 15
     (failure,) = got.failures
     assert failure.code == "too_short"
-    assert str(failure).startswith(f"{short}: it lasts 0.60 s, less than one crop of 0.7 s; give")
+    assert str(failure).startswith(f"{short}: it lasts 0.60 s, less than one clip of 0.7 s; use")
 
 
 def test_threshold_of_other_recordings_embedded_whole(model, world):
@@ -71,14 +72,14 @@ def test_threshold_of_other_recordings_embedded_whole(model, world):
 
 def test_what_it_was_fitted_on_gives_no_threshold(model, world):
     recordings = list(walk_audio(world / "in"))
-    with pytest.raises(InputError, match="0 recordings of 0 speakers give no threshold"):
+    with pytest.raises(InputError, match="0 recordings of 0 speakers for the threshold"):
         fit_plda_to_recordings(model, recordings, ADAPTER, calibration=recordings)
     others = [*walk_audio(world / "out"), recordings[0]]
     got = fit_plda_to_recordings(model, recordings, ADAPTER, calibration=others)
     (failure,) = got.failures
     assert (failure.code, failure.remedy) == (
         "duplicate",
-        "give other recordings, and others again to calibrate on",
+        "use different recordings, also for calibration",
     )
 
 
@@ -101,9 +102,9 @@ def test_verification_by_ratio(model, world):
 @pytest.mark.parametrize(
     ("recordings", "match"),
     [
-        ([], "no recording could be embedded; give some"),
-        ([Recording("x", Path("no.wav"), "a")], "the first failed so: no.wav: it does not exist"),
-        ([Recording("x", Path("x.wav"))], "x.wav lies in no speaker's folder; put each"),
+        ([], "no recording could be embedded; pass some"),
+        ([Recording("x", Path("no.wav"), "a")], "the first error is: no.wav: it does not exist"),
+        ([Recording("x", Path("x.wav"))], "x.wav is not in a speaker's folder; put each"),
     ],
 )
 def test_nothing_to_fit_to_is_an_error(model, recordings, match):

@@ -93,17 +93,22 @@ EIGHT = speakers_of(*[5] * 8)
 @pytest.mark.parametrize(
     ("rows", "speakers", "options", "match"),
     [
-        (ROWS[0], EIGHT, {}, r"embeddings are \(6,\) of .*, expected a floating \(N, D\)"),
-        (ROWS.long(), EIGHT, {}, "of torch.int64, expected a floating"),
-        (ROWS[:0], [], {}, "expected a floating"),
+        (ROWS[0], EIGHT, {}, r"embeddings are \(6,\) of .*, expected floating \(items, D\)"),
+        (ROWS.long(), EIGHT, {}, "of torch.int64, expected floating"),
+        (ROWS[:0], [], {}, "expected floating"),
         (ROWS, EIGHT[1:], {}, "got 39 speakers for 40 embeddings"),
-        (ROWS.clone().fill_(float("nan")), EIGHT, {}, "40 of 40 embeddings are not finite; leave"),
-        (ROWS, ["a"] * 40, {}, "all 40 embeddings are of one speaker, expected two"),
+        (
+            ROWS.clone().fill_(float("nan")),
+            EIGHT,
+            {},
+            "40 of 40 embeddings are NaN or infinite; leave",
+        ),
+        (ROWS, ["a"] * 40, {}, "all 40 embeddings are of one speaker, expected at least two"),
         (ROWS, [str(i) for i in range(40)], {}, "none of the 40 speakers has two .*--crop-s"),
         (ROWS, EIGHT, {"lda_dim": 7}, "lda_dim is 7 for 8 speakers and 6 dim.*, expected 2–6"),
         (ROWS, EIGHT, {"lda_dim": 1}, "lda_dim is 1 .* expected 2–6"),
         (ROWS[:15], EIGHT[:15], {"lda_dim": 3}, "lda_dim is 3 for 3 speakers .* expected 2–2"),
-        (ROWS[:10], EIGHT[:10], {"lda_dim": 2}, "expected none; give more speakers"),
+        (ROWS[:10], EIGHT[:10], {"lda_dim": 2}, "expected no LDA; add speakers"),
         (ROWS, EIGHT, {"rank": 7}, "rank is 7 for 8 speakers and 6 dimensions, expected 1–6"),
         (ROWS, EIGHT, {"rank": 0}, "rank is 0 .* expected 1–6"),
         (ROWS, EIGHT, {"rank": 4, "lda_dim": 3}, "rank is 4 .* 3 dimensions, expected 1–3"),
@@ -111,7 +116,12 @@ EIGHT = speakers_of(*[5] * 8)
         (ROWS[:4], speakers_of(2, 2), {}, r"expected at least 8 embeddings; .* \(--crop-s\)$"),
         (ROWS, EIGHT, {"iterations": 0}, "iterations are 0, expected at least 1"),
         (ROWS[::5].repeat_interleave(5, 0), EIGHT, {}, "differ in too few directions"),
-        (ROWS[::5].repeat_interleave(5, 0), EIGHT, {"lda_dim": 3}, "copies do not count"),
+        (
+            ROWS[::5].repeat_interleave(5, 0),
+            EIGHT,
+            {"lda_dim": 3},
+            "recordings per speaker, not copies",
+        ),
     ],
 )
 def test_refuses_what_cannot_be_fitted(rows, speakers, options, match):

@@ -16,7 +16,8 @@ from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import HashMismatchError, ModelCardError, UnsafeYamlError
 from nip_audio.models import pretrained
-from nip_audio.models.pretrained import list_pretrained, load_pretrained
+from nip_audio.models.cards import list_pretrained
+from nip_audio.models.pretrained import load_pretrained
 from nip_audio.models.xvector import Xvector
 
 YAML = """
@@ -323,7 +324,7 @@ def test_loading_leaves_the_yaml_library_as_it_was(make_folder):
         (YAML + "x: !ref <x>\n", "does not describe a model"),
         (YAML + "modules: {a: 1}\nx: !ref <modules>\n", "does not describe a model"),
         (YAML.replace("low_db", "loud_db"), "unexpected keyword argument 'loud_db'"),
-        (YAML.replace("low_db: -60.0", "low_db: 90.0"), "high_db is 40.0, expected more"),
+        (YAML.replace("low_db: -60.0", "low_db: 90.0"), "high_db is 40.0, expected a level"),
         (YAML.replace("compute_features", "features"), "lacks a module 'compute_features'"),
         (YAML.replace("embedding_model:", "net:"), "has no module 'embedding_model'"),
         (YAML.replace("[4, 4, 4, 4, 6]", "[4, 4, 4, 4, 8]"), "safetensors does not fit"),

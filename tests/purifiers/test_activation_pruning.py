@@ -7,9 +7,9 @@ from torch.nn.functional import cross_entropy
 from nip_audio.attacks.end_to_end import EndToEndPgd
 from nip_audio.attacks.objectives import Identification
 from nip_audio.core.adapter import Batch
-from nip_audio.defended import defend
 from nip_audio.errors import InputError
 from nip_audio.purifiers.activation_pruning import ActivationPruning, pruning_weights
+from nip_audio.purifiers.defend import defend
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -95,7 +95,7 @@ def test_draws_differ_and_an_attack_with_expectation_goes_through(tiny_model):
     [
         ({"layers": ["pool"], "share": 0.0}, "share is 0.0, expected 0.01 to 10"),
         ({"layers": ["pool"], "share": float("nan")}, "share is nan"),
-        ({}, "expected a list of one name or more; the default taps"),
+        ({}, "expected a list of at least one name; pass for instance the default"),
         ({"layers": "pool"}, "layers is 'pool', expected a list"),
     ],
 )

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nip_audio.core.adapter import Batch, Bounds
-from nip_audio.defended import DefendedModel
 from nip_audio.errors import InputError
 from nip_audio.purifiers.anti_adversary import AntiAdversary
+from nip_audio.purifiers.defend import DefendedModel
 
 SPECTROGRAM = Bounds(0.0, 1.0)
 
@@ -59,7 +59,7 @@ def test_it_works_in_front_of_the_model_whose_gradient_is_attacked(tiny_model):
 
 
 def test_a_model_without_classes_has_nothing_to_be_sure_of(embedding_model):
-    with pytest.raises(InputError, match="only embeds, expected one that names classes"):
+    with pytest.raises(InputError, match="only embeds, expected one that predicts classes"):
         AntiAdversary(model=embedding_model, bounds=SPECTROGRAM)
 
 

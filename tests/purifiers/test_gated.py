@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nip_audio.core.adapter import Batch
-from nip_audio.defended import defend
 from nip_audio.errors import InputError
+from nip_audio.purifiers.defend import defend
 from nip_audio.purifiers.gated import GatedPurifier
 from nip_audio.purifiers.median_filter import MedianFilter
 from nip_audio.purifiers.spatial_smoothing import SpatialSmoothing
@@ -79,5 +79,5 @@ def test_it_has_seen_what_either_has_seen(tiny_model):
 
 def test_behind_the_front_end_there_is_nothing_to_look_at(tiny_model):
     model = gated(tiny_model, SpatialSmoothing(bounds=tiny_model.input_bounds))
-    with pytest.raises(InputError, match="goes round; attack at level 'raw'"):
+    with pytest.raises(InputError, match="bypasses; attack at level 'raw'"):
         model.without_front_end()

@@ -9,7 +9,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, LayerNotFoundError, ResumeError
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
-from nip_audio.purifiers.training_attacks import FAMILIES, Victim, attack_once
+from nip_audio.purifiers.training_attacks import FAMILIES, ModelUnderAttack, attack_once
 
 LAYERS = ("frames.1", "embedding")
 SHORT = GuidedSettings(steps=6, width=4)
@@ -51,14 +51,14 @@ def test_it_brings_neurons_back(tiny_model):
     clean = tiny_model.to_input(draw(rng))
     truth = tiny_model.embed_input(clean)
     named = tiny_model.score_embeddings(truth).argmax(dim=1)
-    victim = Victim(tiny_model.without_front_end(), clean, truth, named)
-    x = attack_once(victim, "gradient", torch.full((8,), 0.02), by_name=True, generator=rng)
+    victim = ModelUnderAttack(tiny_model.without_front_end(), clean, truth, named)
+    x = attack_once(victim, "gradient", torch.full((8,), 0.02), by_class=True, generator=rng)
     attacked = clean.with_x(x)
 
-    def harm(batch: Batch) -> float:
-        return float(victim.harm(batch.x, by_name=True).mean())
+    def loss(batch: Batch) -> float:
+        return float(victim.loss(batch.x, by_class=True).mean())
 
-    assert harm(purifier.purify(attacked, generator=rng)) < 0.7 * harm(attacked)
+    assert loss(purifier.purify(attacked, generator=rng)) < 0.7 * loss(attacked)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,11 @@ def test_layers_that_are_not_there(tiny_model, layers):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"families": ("magic",)}, "expected some of"),
-        ({"families": ()}, "expected some of"),
-        ({"benign_share": 1.0}, "not everything benign"),
+        ({"families": ("magic",)}, "expected at least one of"),
+        ({"families": ()}, "expected at least one of"),
+        ({"benign_share": 1.0}, "so that something is attacked"),
         ({"raw_share": 1.5}, "expected 0 to 1"),
-        ({"snr_db": 12.0}, "goes round it"),
+        ({"snr_db": 12.0}, "would bypass the noise"),
         ({"steps": 0}, "expected ≥ 1"),
         ({"reuse": 0}, "expected ≥ 1"),
         ({"lr": 0.0}, "and > 0"),

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
-from nip_audio.defended import defend
 from nip_audio.errors import InputError, LayerNotFoundError, StateError
+from nip_audio.purifiers.defend import defend
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 
 
@@ -92,10 +92,10 @@ def test_settings_tell_selections_apart(model, selection):
 
 def test_other_classes_are_refused(model, selection):
     other = model.with_head(CosineHead(torch.eye(4)), labels=tuple("wxyz"))
-    with pytest.raises(InputError, match=r"names 4 classes, w, x, y …, .* for 3, ann, bob, cyd"):
+    with pytest.raises(InputError, match=r"has 4 classes, w, x, y …, .* for 3, ann, bob, cyd"):
         defend(other, selection, generator=torch.Generator())
     bare = InstrumentedModel(model.network, bounds=model.bounds)
-    with pytest.raises(InputError, match="names no classes, expected a head with labels"):
+    with pytest.raises(InputError, match="predicts no classes, expected a head with labels"):
         defend(bare, selection, generator=torch.Generator())
 
 
@@ -104,8 +104,8 @@ def test_other_classes_are_refused(model, selection):
     [
         ({"share": 0.0}, "share is 0.0, expected 0.01 to 1"),
         ({"share": 1.5}, "share is 1.5"),
-        ({"batches": []}, "got no batches or layers"),
-        ({"layers": []}, "got no batches or layers"),
+        ({"batches": []}, "got no batches or no layers"),
+        ({"layers": []}, "got no batches or no layers"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(model, options, match):

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
-from nip_audio.defended import defend
 from nip_audio.errors import InputError, LayerNotFoundError
+from nip_audio.purifiers.defend import defend
 from nip_audio.purifiers.layer_defence import LayerDefendedModel
 from nip_audio.purifiers.nip_activation import ActivationNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
@@ -143,7 +143,7 @@ def test_other_head_and_no_front_end_keep_the_defence(defended, features):
 
 
 def test_a_pool_of_another_network_is_refused(defended, tiny_model):
-    with pytest.raises(InputError, match="looks into another network"):
+    with pytest.raises(InputError, match="belongs to another network"):
         defended_by(by_hand().model, defended.defence.pool)
     defended.defence.pool.layer = "nowhere"
     with pytest.raises(LayerNotFoundError, match="'nowhere' does not exist"):

@@ -506,7 +506,7 @@ def test_senseless_settings_are_refused(settings, text):
     ("batches", "text"),
     [
         ([], "got no batches"),
-        ([Batch(rows(A)), Batch(rows(A, frames=3))], r"items are \(2, 3\), expected all whole"),
+        ([Batch(rows(A)), Batch(rows(A, frames=3))], r"items are \(2, 3\), expected unpadded"),
         ([Batch(rows(A), torch.tensor([1]))], "items are padded"),
         ([Batch(rows((float("nan"), 0.2)))], "not finite"),
     ],
@@ -528,7 +528,7 @@ def test_layers_that_do_not_serve_are_refused(by_hand):
 
 def test_input_that_does_not_fit_is_refused(by_hand, tiny_model):
     pool = fitted(by_hand)
-    with pytest.raises(InputError, match=r"input is \(1, 3, 2\), expected \(items, 2, frames\)"):
+    with pytest.raises(InputError, match=r"shape \(1, 3, 2\), expected \(items, 2, frames\)"):
         purified(pool, torch.rand(1, 3, 2))
     wider = pool_of(by_hand, pool.rho)
     wider.order = torch.arange(5)[None]

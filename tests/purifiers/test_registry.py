@@ -54,7 +54,7 @@ def test_an_unknown_setting_is_an_error_with_the_known_ones(telephone_model):
 
 
 def test_a_missing_setting_is_an_error(telephone_model):
-    with pytest.raises(InputError, match="stl needs path; give it"):
+    with pytest.raises(InputError, match="stl needs path; pass it"):
         make_purifier("stl", model=telephone_model)
 
 

@@ -263,7 +263,7 @@ def test_sparse_coding_needs_more_than_silence():
         (Jpeg, {"quality": 96}, "quality is 96, expected 1 to 95"),
         (FeatureDistillation, {"fine_step": 0}, "fine_step is 0, expected 1 to 255"),
         (FeatureDistillation, {"fine_step": 31}, "fine_step is 31, expected at most coarse_step ="),
-        (StratifiedSparseCoding, {"dictionary": torch.ones(3, 7)}, r"dictionary is \(3, 7\)"),
+        (StratifiedSparseCoding, {"dictionary": torch.ones(3, 7)}, r"has shape \(3, 7\)"),
         (
             StratifiedSparseCoding,
             {"dictionary": torch.ones(3, 16), "nonzero": 4},

@@ -112,12 +112,12 @@ def test_agreement_is_that_of_items_not_trained_on():
 @pytest.mark.parametrize(
     ("answers", "text"),
     [
-        (torch.full((32,), 3), "answers range 3–3, expected 0–2"),
-        (torch.full((32,), -1), "answers range -1–-1, expected 0–2"),
-        (torch.zeros(32, 3), r"answers are \(32, 3\) of torch.float32, expected \(32,\) integers"),
+        (torch.full((32,), 3), "predictions range from 3 to 3, expected 0 to 2"),
+        (torch.full((32,), -1), "predictions range from -1 to -1, expected 0 to 2"),
+        (torch.zeros(32, 3), r"are \(32, 3\) of torch.float32, expected \(32,\) integers"),
         (torch.zeros(32), "expected .32,. integers"),
         (torch.zeros(32, dtype=torch.bool), "expected .32,. integers"),
-        (torch.zeros(31, dtype=torch.long), r"answers are \(31,\)"),
+        (torch.zeros(31, dtype=torch.long), r"predictions are \(31,\)"),
     ],
 )
 def test_answers_that_are_no_classes_are_refused(batches, answers, text):
@@ -130,7 +130,7 @@ def test_nothing_to_train_on_or_with_is_refused(batches):
         train_substitute(untrained(), remote, [], generator=seeded())
     with pytest.raises(InputError, match="got 1 batches, expected two"):
         train_substitute(untrained(), remote, batches[:1], generator=seeded())
-    with pytest.raises(InputError, match="nothing to train; unfreeze"):
+    with pytest.raises(InputError, match="no weights to train; unfreeze"):
         train_substitute(untrained().requires_grad_(False), remote, batches, generator=seeded())
     bare = InstrumentedModel(Small(), bounds=UNIT)
     with pytest.raises(InputError, match="the substitute only embeds"):
@@ -147,7 +147,7 @@ def test_senseless_settings_are_refused(batches, option):
 
 def test_a_loss_that_is_not_finite_is_refused(batches):
     batches[0].x[:] = torch.nan
-    with pytest.raises(InputError, match="not finite; lower lr"):
+    with pytest.raises(InputError, match="not finite, expected a number; lower lr"):
         train_substitute(untrained(), remote, batches, holdout=0.1, generator=seeded(1))
 
 

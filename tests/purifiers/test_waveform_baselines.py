@@ -51,7 +51,7 @@ def test_down_sampling_takes_rates_that_are_no_divisor(rate_hz):
     [
         ({"rate_hz": 16000}, "rate_hz is 16000, expected 500 to 15999"),
         ({"rate_hz": 8000.0}, "rate_hz is 8000.0, expected 500 to 15999, a whole number"),
-        ({"rate_hz": 7919}, "expected one with a large common divisor with 16000; take"),
+        ({"rate_hz": 7919}, "expected a rate that has a large common divisor with 16000; use"),
         ({"sample_rate_hz": 0}, "sample_rate_hz is 0, expected 1000 to"),
     ],
 )
@@ -135,7 +135,7 @@ def test_vorbis_takes_recordings_of_minutes():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"codec": "aac"}, "codec is 'aac', expected mp3, vorbis, opus"),
+        ({"codec": "aac"}, "codec is 'aac', expected one of mp3, vorbis, opus"),
         ({"compression_level": 1.0}, "compression_level is 1.0, expected 0 to 0.99; 0.5 is usual"),
         ({"codec": "opus", "sample_rate_hz": 44100}, "44100 Hz, opus expects one of 8000, 12000"),
         ({"bounds": SPECTROGRAM}, r"bounds are \(0, 1\), expected \(-1, 1\)"),

@@ -44,7 +44,7 @@ def flagged(screener, source):
 
 
 def summary_of(screener):
-    return screener.identity() | {"files": 1, "verdicts": {}}
+    return screener.verdict_settings() | {"files": 1, "verdicts": {}}
 
 
 def test_it_shows_the_beginning_and_the_evidence_of_the_whole(examiner, flagged, source, screener):
@@ -71,7 +71,7 @@ def test_its_html_plays_exactly_the_excerpt(examiner, flagged, source):
     samples, rate = soundfile.read(io.BytesIO(b64decode(data)), dtype="float32")
     assert rate == 16000
     np.testing.assert_array_equal(samples, examined.before.samples.numpy())
-    assert "The first 0.5 of 1.0 seconds." in html
+    assert "The first 0.5 of 1.0 seconds are shown." in html
     assert html.count("data:image/png") == 1
 
 
@@ -87,7 +87,7 @@ def test_a_purified_copy_is_beside_an_attacked_file_only(examiner, flagged, sour
     html = detail_html(examined)
     assert html.count("<audio") == 3
     assert html.count("data:image/png") == 3
-    assert "calibration of this run was not at hand" in html
+    assert "calibration of this run was not available" in html
     other = with_findings(replace(flagged, findings=()), Finding.of("damaged", "torn"))
     assert whole.examine(other, source.find(flagged.id)).after is None
 
@@ -122,7 +122,7 @@ def test_details_are_bounded_and_a_lost_file_is_named(write_run, examiner, flagg
     html = page.read_text(encoding="utf-8")
     assert drawn == ["s0/gone.wav", "s0/take10.wav"]
     assert re.findall(r'<template id="detail-(\d+)">', html) == ["0", "1"]
-    assert "It could not be drawn: it does not exist" in html
+    assert "This file could not be drawn: it does not exist" in html
     assert html.count("<audio") == 1
     with pytest.raises(InputError, match="no source"):
         write_report(run, None, examiner)

@@ -10,7 +10,7 @@ import torch
 
 from nip_audio.reporting.distributions import Distributions
 from nip_audio.reporting.figure import Axis, Chart, nice_ticks
-from nip_audio.reporting.media import picture_url
+from nip_audio.reporting.media import matrix_url
 
 
 def test_axes_place_values():
@@ -65,7 +65,7 @@ def test_picture_has_the_first_row_lowest():
 
     from PIL import Image
 
-    url = picture_url(torch.tensor([[1.0, 1.0], [0.0, 5.0]]), 0.0, 1.0, colours="gray")
+    url = matrix_url(torch.tensor([[1.0, 1.0], [0.0, 5.0]]), 0.0, 1.0, colours="gray")
     kind, data = url.split(",")
     assert kind == "data:image/png;base64"
     pixels = np.asarray(Image.open(BytesIO(b64decode(data))).convert("L"))

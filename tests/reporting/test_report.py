@@ -13,7 +13,7 @@ import pytest
 
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.reporting.escaping import visible
-from nip_audio.reporting.report import gravest, write_report
+from nip_audio.reporting.report import most_severe, write_report
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.records import Finding, ScreenRecord
 from nip_audio.screening.sources import FolderSource
@@ -143,9 +143,9 @@ def test_the_gravest_are_drawn_first(record_of):
         ScreenRecord("strange", "x", "out_of_domain"),
         record_of("rare", "x", 1.6, p_value=0.001),
     ]
-    ranked = [(place, record.id) for place, record in gravest(records, 4)]
+    ranked = [(place, record.id) for place, record in most_severe(records, 4)]
     assert ranked == [(4, "strange"), (5, "rare"), (2, "farther"), (1, "far")]
-    assert gravest(records, 0) == []
+    assert most_severe(records, 0) == []
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path, write_run, record_of):

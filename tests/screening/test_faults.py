@@ -27,13 +27,14 @@ import pytest
 import soundfile
 
 from nip_audio.audio.manifest import Recording
-from nip_audio.cli._console import EXIT_REFUSED
+from nip_audio.cli._exit import EXIT_REFUSED
 from nip_audio.errors import OutputError
 from nip_audio.screening.engines import local
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.sources import FolderSource
+from tests.processes import Started, start_python
 
 WRITTEN = ("results.jsonl", "speakers.jsonl", "summary.json", JOURNAL_NAME)
 KILLS = int(os.environ.get("NIP_AUDIO_KILLS", "3"))
@@ -49,18 +50,12 @@ class Cli:
     """Starts ``nip-audio screen`` as a process in a session of its own."""
 
     def __init__(self, folder: Path, calibration: Path) -> None:
-        self.arguments = [str(folder), "--fpr", "0.05", "--calibration", str(calibration)]
+        self.arguments = [folder, "--fpr", "0.05", "--calibration", calibration]
         self.log = calibration.with_name("stderr")
 
-    def start(self, out: Path, *, workers: int = 1) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "nip_audio", "screen", *self.arguments]
-        with self.log.open("wb") as log:
-            return subprocess.Popen(
-                [*command, "--out", str(out), "--workers", str(workers)],
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,
-            )
+    def start(self, out: Path, *, workers: int = 1) -> Started:
+        given = ("screen", *self.arguments, "--out", out, "--workers", workers)
+        return start_python("nip_audio", *given, log=self.log)
 
 
 @pytest.fixture
@@ -96,7 +91,7 @@ def test_survives_being_killed_at_any_moment(cli, folder, voice, tmp_path):
     for take in range(20, 20 + min(KILLS, 50) // 2):
         soundfile.write(folder / f"s{take % 3}/take{take}.wav", voice(take % 3, take), 16000)
     started = time.monotonic()
-    assert cli.start(tmp_path / "undisturbed").wait() in (0, 1), cli.log.read_text()
+    assert cli.start(tmp_path / "undisturbed").wait() in (0, 3), cli.log.read_text()
     duration = time.monotonic() - started
     whole = (tmp_path / "undisturbed" / JOURNAL_NAME).stat().st_size
     rng, killed, finished, code = random.Random(0), 0, 0, None
@@ -123,7 +118,7 @@ def test_survives_being_killed_at_any_moment(cli, folder, voice, tmp_path):
         sys.stdout.flush()
         if code == -signal.SIGKILL:
             continue
-        assert code in (0, 1), cli.log.read_text()
+        assert code in (0, 3), cli.log.read_text()
         assert_same(out, tmp_path / "undisturbed")
         finished += 1
         shutil.rmtree(out)
@@ -142,7 +137,7 @@ def test_a_second_run_on_the_same_folder_is_refused(cli, screener, folder, tmp_p
     assert second.wait() == EXIT_REFUSED
     assert b"another run is writing" in b" ".join(cli.log.read_bytes().split())
     os.kill(first.pid, signal.SIGCONT)
-    assert first.wait() in (0, 1)
+    assert first.wait() in (0, 3)
     screener.screen(FolderSource(folder), tmp_path / "other")
     for name in ("results.jsonl", "speakers.jsonl", JOURNAL_NAME):
         assert (out / name).read_bytes() == (tmp_path / "other" / name).read_bytes()

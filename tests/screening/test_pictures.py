@@ -19,11 +19,11 @@ from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.journal import from_line, to_line
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.kinds import Pictures, Recordings, adapter_of_json, kind_of
-from nip_audio.screening.measured import AGAIN, FileFacts, MeasuredFile, Measurement
-from nip_audio.screening.picture_calibration import calibrate_pictures
+from nip_audio.screening.kinds import Images, Recordings, adapter_of_json, kind_of
+from nip_audio.screening.measured import RETRY, FileFacts, MeasuredFile, Measurement
+from nip_audio.screening.picture_calibration import calibrate_images
 from nip_audio.screening.pipeline import Screener
-from nip_audio.screening.records import Finding, PictureRecord, ScreenRecord, read_record
+from nip_audio.screening.records import Finding, ImageRecord, ScreenRecord, read_record
 
 SHIPPED = ("lenet5-mnist", "vgg-cifar10")
 MNIST = ImageAdapter(1, 28, 28)
@@ -49,7 +49,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(lenet, files) -> Calibration:
-    return calibrate_pictures(lenet, files, draws=1, sources="blots")
+    return calibrate_images(lenet, files, draws=1, sources="blots")
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_line_of_two_kinds_is_refused(measured):
         "clipped_share": 0.0,
         "condition": {"bandwidth_hz": 8000.0, "dropouts": 0, "dropped_share": 0.0},
     }
-    with pytest.raises(ResumeError, match="another kind of file|no record"):
+    with pytest.raises(ResumeError, match="different modalities|expected a measured file"):
         from_line(json.dumps(data).encode() + b"\n")
     data = json.loads(to_line(measured))
     data["measurement"]["named"] = 3
@@ -95,14 +95,14 @@ def test_a_line_of_two_kinds_is_refused(measured):
 def test_a_record_of_a_picture_is_read_as_it_was(screener, measured):
     record = screener.judge.judge(replace(measured, speaker="7"), q_value=0.5)
     read = read_record(record.to_line())
-    assert isinstance(read, PictureRecord)
+    assert isinstance(read, ImageRecord)
     assert read.to_json() == record.to_json()
     assert (read.height, read.width, read.encoding) == (28, 28, "PNG/L")
     sound = ScreenRecord("a.wav", "ann", "clean", duration_s=1.0)
     assert type(read_record(sound.to_line())) is ScreenRecord
-    with pytest.raises(ResumeError, match="no PictureRecord"):
-        PictureRecord.from_line(sound.to_line())
-    with pytest.raises(ResumeError, match="no ScreenRecord"):
+    with pytest.raises(ResumeError, match="expected a ImageRecord"):
+        ImageRecord.from_line(sound.to_line())
+    with pytest.raises(ResumeError, match="expected a ScreenRecord"):
         read_record(json.dumps(json.loads(record.to_line()) | {"duration_s": 1.0}))
 
 
@@ -114,8 +114,8 @@ def test_another_process_measures_the_same(screener, files, measured):
 def test_settings_say_how_pictures_are_read(screener, lenet):
     read = json.loads(json.dumps(screener.kind.to_json()))
     assert adapter_of_json(read) == MNIST
-    assert isinstance(kind_of(adapter_of_json(read)), Pictures)
-    assert screener.measuring()["read"] == read
+    assert isinstance(kind_of(adapter_of_json(read)), Images)
+    assert screener.measurement_settings()["read"] == read
 
 
 def test_settings_of_recordings_are_read_back():
@@ -161,7 +161,7 @@ def test_a_calibration_of_small_pictures_takes_small_ones(lenet, files, tmp_path
     for file in files:
         MNIST.save(MNIST.read(file).pixels[:, ::2, ::2], tmp_path / file.id)
     small = list(walk_files(tmp_path, MNIST.suffixes))
-    own = calibrate_pictures(lenet, small, draws=1)
+    own = calibrate_images(lenet, small, draws=1)
     assert (own.scale, fitted.scale) == (0.5, 1.0)
     for calibration, expected in ((own, False), (fitted, True)):
         screener = Screener(lenet, Judge(calibration, 0.05), MNIST)
@@ -183,7 +183,7 @@ def test_a_calibration_of_pictures_is_read_as_it_was(fitted, tmp_path, measured)
     assert read.fingerprint == fitted.fingerprint
     assert (read.sources, read.seen, read.scale) == ("blots", fitted.seen, 1.0)
     assert len(read.seen) == 24
-    assert read.of_pictures
+    assert read.of_images
     assert read.distance(measured.measurement) == fitted.distance(measured.measurement)
     with pytest.raises(StateError, match="was made for model"):
         Calibration.load(tmp_path / "c", model_id="0" * 64)
@@ -207,20 +207,20 @@ def test_the_calibrations_that_are_shipped_judge(name):
 
 
 def test_few_pictures_and_copies_calibrate_nothing(lenet, files):
-    with pytest.raises(CalibrationError, match=r"12 usable pictures \(12 failed\)"):
-        calibrate_pictures(lenet, [*files[:12], *files[:12]], draws=1)
+    with pytest.raises(CalibrationError, match=r"12 usable images \(12 failed\)"):
+        calibrate_images(lenet, [*files[:12], *files[:12]], draws=1)
 
 
 def test_a_calibration_of_pictures_judges_no_recording(fitted):
     facts = FileFacts(1.0, 16000, 1, "WAV", "00", "00", 0.0, (), Condition(8000.0, 0, 0.0))
     measurement = Measurement(*[np.zeros(3)] * 3)
-    with pytest.raises(InputError, match="made of pictures"):
-        Judge(fitted, 0.05).judge(MeasuredFile("a", None, AGAIN, facts, measurement))
+    with pytest.raises(InputError, match="made of images"):
+        Judge(fitted, 0.05).judge(MeasuredFile("a", None, RETRY, facts, measurement))
 
 
 def test_remedies_are_of_pictures():
     with pytest.raises(KeyError):
-        Finding.of("lonely", "alone", Pictures(MNIST).words.remedies)
+        Finding.of("lonely", "alone", Images(MNIST).words.remedies)
 
 
 def test_a_link_that_leads_out_is_not_read(tmp_path, files):

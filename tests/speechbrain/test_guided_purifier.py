@@ -11,9 +11,9 @@ from nip_audio import load_pretrained
 from nip_audio.audio.io import ReadSettings, to_16_bits
 from nip_audio.errors import InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purification.audio import purify_audio
 from nip_audio.speechbrain.guided_purifier import GuidedPurifier
 from nip_audio.speechbrain.waveforms import audio_of
+from nip_audio.workflows.purify import purify_audio
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_a_recipe_ends_in_a_directory_that_loads(published):
 
 def test_a_card_of_pictures_has_no_sample_rate(published):
     card = load_pretrained(published).card
-    with pytest.raises(ModelCardError, match="takes pictures"):
+    with pytest.raises(ModelCardError, match="takes images"):
         _ = card.sample_rate_hz
 
 

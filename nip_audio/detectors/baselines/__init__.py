@@ -1,1 +1,1 @@
-"""Published detectors that NCCR is to beat, under the same protocol; no audio in here."""
+"""Published detectors that NCCR (neuron coverage change rate) is compared with, for any input."""

@@ -1,4 +1,4 @@
-"""What the baseline detectors share: checks, and one look at the model's inside."""
+"""Base classes of the baseline detectors, with their checks and the reading of neuron outputs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ Array = NDArray[np.float64]
 
 
 class Baseline(ABC):
-    """A measure (``nip_audio.detectors.base.Measure``) of a model with a head.
+    """Base class of measures (``nip_audio.detectors.base.Measure``) for models with a head.
 
     A subclass implements ``_measure``, which runs without gradients, and ``_learn`` if it learns.
-    The model is in evaluation mode; it is left as it was.
+    The model must be in evaluation mode; it is not modified.
+
+    Attributes:
+        name: Name shown in tables.
+        source: Paper, with the equation or section.
     """
 
     name: str
@@ -36,16 +40,16 @@ class Baseline(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything that the numbers depend on besides model and item, as plain JSON values."""
+        """Return all settings that the numbers depend on, as plain JSON values."""
 
     def fit(
         self, model: InstrumentedModel, clean: Sequence[Batch], *, generator: torch.Generator
     ) -> Self:
-        """Learn from clean items, where there is something to learn; labels are the model's own.
+        """Learn from clean items, if the measure learns; labels are the model's predictions.
 
         Raises:
             CalibrationError: If there are too few items.
-            InputError: If the model has no head, or an item is no batch of one without padding.
+            InputError: If the model has no head, or an item is not a batch of one without padding.
         """
         require_head(model, self.name)
         for item in clean:
@@ -57,12 +61,12 @@ class Baseline(ABC):
     def measure(
         self, model: InstrumentedModel, item: Batch, *, generator: torch.Generator
     ) -> Array:
-        """Measure one raw item (a batch of one, unpadded): (F,) finite float64.
+        """Measure one raw item (a batch of one, unpadded): (F,) finite float64 numbers.
 
         Raises:
-            InputError: If the model has no head, the item is no batch of one without padding, or
-                a value of it, or of the model's answer to it, is not finite.
-            StateError: If it learns and was not fitted.
+            InputError: If the model has no head, the item is not a batch of one without padding,
+                or a value of the item or of the model's scores is not finite.
+            StateError: If the measure learns and was not fitted.
         """
         require_head(model, self.name)
         require_single(item)
@@ -70,8 +74,8 @@ class Baseline(ABC):
             row = np.asarray(self._measure(model, item, generator), dtype=np.float64)
         if not np.isfinite(row).all():
             raise InputError(
-                f"{self.name} of this item is not finite, expected numbers; look at the item's "
-                "values and the model's scores"
+                f"{self.name} of this item is not finite, expected finite numbers; check the "
+                "item's values and the model's scores"
             )
         return row
 
@@ -82,7 +86,7 @@ class Baseline(ABC):
     def _learn(  # noqa: B027
         self, model: InstrumentedModel, clean: Sequence[Batch], generator: torch.Generator
     ) -> None:
-        """Nothing, where there is nothing to learn."""
+        """Learn from clean items; by default nothing is learned."""
 
     @abstractmethod
     def _measure(
@@ -91,7 +95,10 @@ class Baseline(ABC):
 
     def _require_fitted(self, attribute: str) -> None:
         if not hasattr(self, attribute):
-            raise StateError(f"{self.name} was not fitted; call fit with clean items first")
+            raise StateError(
+                f"{self.name} is not fitted, expected a fitted measure; call fit with clean items "
+                "first"
+            )
 
     def _require_items(self, got: int, fewest: int) -> None:
         if got < fewest:
@@ -101,43 +108,45 @@ class Baseline(ABC):
 
 
 class LayerBaseline(Baseline):
-    """A baseline that takes one look at the neurons of some layers.
+    """A baseline that reads the neuron outputs of some layers in one forward pass.
 
     Args:
-        layers: Tapped layers.
+        layers: Names of the tapped layers.
+
+    Raises:
+        InputError: If no layer is named.
     """
 
     def __init__(self, layers: Sequence[str]) -> None:
-        """See the class."""
         self.layers = require_layers(layers)
 
     @property
     def passes(self) -> float:
-        """One."""
+        """One pass, which taps all layers."""
         return 1
 
     def settings(self) -> dict[str, Any]:
-        """Return the layers."""
+        """Return the name and the layers."""
         return {"name": self.name, "layers": list(self.layers)}
 
     def suspicion(self, rows: Array) -> Array:
-        """Return the mean over a row."""
+        """Return the mean of each row."""
         return np.asarray(rows.mean(axis=1))
 
     def _looks(
         self, model: InstrumentedModel, items: Iterable[Batch]
     ) -> tuple[tuple[Array, ...], Array]:
-        """Look at items: (n, N) neuron outputs of each layer, and logits (n, C)."""
+        """Return neuron outputs of each layer, (n, N), and logits, (n, C), of n items."""
         looks = [look_inside(model, item, self.layers) for item in items]
         layers = zip(*(inside for inside, _ in looks), strict=True)
         return tuple(np.stack(one) for one in layers), np.stack([logits for _, logits in looks])
 
 
 def require_head(model: InstrumentedModel, what: str) -> None:
-    """Refuse a model that only embeds.
+    """Check that a model has a head.
 
     Raises:
-        InputError: Then.
+        InputError: If the model only embeds.
     """
     if model.head is None:
         raise InputError(
@@ -147,26 +156,28 @@ def require_head(model: InstrumentedModel, what: str) -> None:
 
 
 def require_single(item: Batch) -> None:
-    """Refuse what is not one item without padding, or holds what is no number.
+    """Check that a batch is one item without padding whose values are finite.
 
     Raises:
-        InputError: Then.
+        InputError: If it is not.
     """
     if len(item) != 1 or item.lengths is not None:
         raise InputError(f"got {len(item)} items, expected one without padding; use Batch.item(i)")
     if not bool(item.x.isfinite().all()):
-        raise InputError("the item has values that are not finite, expected numbers; read it again")
+        raise InputError(
+            "the item has values that are not finite, expected finite numbers; read it again"
+        )
 
 
 def logits_of(model: InstrumentedModel, item: Batch) -> Tensor:
-    """Return the logits of one item: (C,) float64."""
+    """Return the logits of one item, (C,) float64."""
     return model.logits(model.scores(item))[0].double()
 
 
 def look_inside(
     model: InstrumentedModel, item: Batch, layers: Sequence[str]
 ) -> tuple[list[Array], Array]:
-    """Run one item: neuron outputs of each layer, (N,) each, and logits (C,), all float64."""
+    """Return neuron outputs of each layer, (N,), and logits, (C,), of one item, all float64."""
     with model.tap(*layers) as tap:
         logits = logits_of(model, item)
         inside = [neuron_outputs(tap[layer])[0].double().cpu().numpy() for layer in layers]
@@ -174,10 +185,10 @@ def look_inside(
 
 
 def require_layers(layers: Sequence[str]) -> tuple[str, ...]:
-    """Return the layers as a tuple.
+    """Return the names of layers as a tuple.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no name.
     """
     if isinstance(layers, str) or not layers:
         raise InputError(f"layers are {layers!r}, expected a list of at least one name")
@@ -185,10 +196,10 @@ def require_layers(layers: Sequence[str]) -> tuple[str, ...]:
 
 
 def require_at_least(name: str, value: float, least: float) -> None:
-    """Refuse a setting below its least sensible value.
+    """Check that a setting is at least ``least``.
 
     Raises:
-        InputError: Then.
+        InputError: If it is smaller or not a number.
     """
     if not value >= least:
         raise InputError(f"{name} is {value}, expected at least {least:g}")

@@ -1,4 +1,4 @@
-"""Attack as defence: an attacked item gives way to another attack sooner than a clean one."""
+"""Attack as defence: an attacked item needs fewer attack steps to change class than a clean one."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ __all__ = ["AttackCost"]
 
 Array = NDArray[np.float64]
 
-_LEAST = 0.01  # steps: two classes may be equally good from the start
+_LEAST = 0.01  # least number of steps: two classes may have equal scores from the start
 
 
 class AttackCost(Baseline):
-    """Steps of BIM until the model would name another class (Zhao et al., ISSTA 2021).
+    """Number of steps of the basic iterative method (BIM) until the prediction would change.
 
-    Each step moves raw input by ``step`` along the sign of the gradient of the cross-entropy of the
-    class named first. There is no ball to stay in besides the bounds: the count is the cost. What
-    has not given way within the cap costs cap + 1. A row has the logarithm of the cost, since costs
-    of clean items differ by factors; the suspicion is minus that.
+    Source: Zhao et al., ISSTA 2021. Each step moves raw input by ``step`` along the sign of the
+    gradient of the cross-entropy of the first prediction. The perturbation is limited by the bounds
+    only; the number of steps is the cost, and an item whose prediction survives the cap costs
+    cap + 1. A row holds the logarithm of the cost, since costs of clean items differ by factors;
+    the suspicion is its negative.
 
-    The gradient is that of the log-odds of all other classes against the named one, which is the
-    cross-entropy's divided by a positive number, so that it has the same sign and does not vanish
-    where the model is sure.
+    The gradient is taken of the log-odds of all other classes against the prediction. It equals
+    that of the cross-entropy divided by a positive number, so that it has the same sign and does
+    not vanish for a confident model.
 
-    Deviation: of the last step only the part counts after which the odds are even, taken as linear
-    in between; where whole steps are few, that tells items apart that the count does not, at no
-    cost. The paper counts several attacks' iterations and has a threshold or a nearest neighbour
-    decide on them; here it is BIM's alone.
+    Deviation: the last step counts only up to the point at which the odds are even, by linear
+    interpolation; this separates items with equally few whole steps at no extra cost. The paper
+    counts the iterations of several attacks, and decides by a threshold or a nearest neighbour;
+    here BIM is the only attack.
 
     Args:
         step: Size of a step, in units of raw input.
-        most: The cap.
+        most: Largest number of steps, the cap.
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is out of range.
     """
 
     source = "Zhao et al. (Attack as Defense), ISSTA 2021: attack cost, by BIM"
 
     def __init__(self, *, step: float = 2e-5, most: int = 40) -> None:
-        """See the class."""
         require_at_least("most", most, 1)
         if not step > 0:
             raise InputError(f"step is {step}, expected more than 0, in units of raw input")
@@ -58,22 +58,22 @@ class AttackCost(Baseline):
 
     @property
     def passes(self) -> float:
-        """At most three a step, and one to see whether the last one has changed anything."""
+        """At most three per step, and one to check the effect of the last step."""
         return 3 * self.most + 1
 
     def settings(self) -> dict[str, Any]:
-        """Return step and cap."""
+        """Return the size of a step and the cap."""
         return {"name": self.name, "step": self.step, "most": self.most}
 
     def suspicion(self, rows: Array) -> Array:
-        """Return minus the logarithm of the steps."""
+        """Return the negative logarithm of the number of steps."""
         return np.asarray(-rows[:, 0])
 
     def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:
         return np.log([max(self._cost(model, item), _LEAST)])
 
     def _cost(self, model: InstrumentedModel, item: Batch) -> float:
-        """Return the steps, at most ``most`` + 1."""
+        """Return the number of steps, at most ``most`` + 1."""
         x, named, last = item.x.detach().clone(), -1, 0.0
         for taken in range(self.most + 1):
             with torch.enable_grad():
@@ -82,7 +82,7 @@ class AttackCost(Baseline):
                 named = int(logits.argmax()) if taken == 0 else named
                 others = torch.cat([logits[:named], logits[named + 1 :]])
                 lead = float((logits[named] - others.max()).detach())
-                if not lead >= 0:  # what is no number stays none, and is refused
+                if not lead >= 0:  # NaN ends the loop too, and is refused by ``measure``
                     return taken - 1 + last / (last - lead)
                 last = lead
                 if taken == self.most:

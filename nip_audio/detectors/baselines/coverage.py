@@ -1,4 +1,4 @@
-"""Neuron coverage: which neurons an item switches on, or drives beyond what clean items do."""
+"""Neuron coverage: the share of neurons that an item activates, or drives out of their range."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Array = NDArray[np.float64]
 
 
 def coverage(outputs: Array, threshold: float) -> float:
-    """Share of a layer's neurons above a threshold, once scaled to [0, 1] (DeepXplore).
+    """Return the share of a layer's neurons above a threshold, scaled to [0, 1] (DeepXplore).
 
     Args:
-        outputs: (N,) of one item; where all are equal, none is above.
-        threshold: In [0, 1).
+        outputs: (N,) neuron outputs of one item; if all are equal, none is above the threshold.
+        threshold: Threshold of the scaled outputs, in [0, 1).
 
     Example:
         >>> coverage(np.array([-1.0, 0.0, 2.0, 3.0]), 0.5)
@@ -37,18 +37,18 @@ def coverage(outputs: Array, threshold: float) -> float:
 
 
 class NeuronCoverage(LayerBaseline):
-    """Share of neurons switched on, by layer and threshold (Pei et al., SOSP 2017).
+    """Share of activated neurons, by layer and threshold (Pei et al., SOSP 2017).
 
-    DeepXplore measures test sets with it; as a detector it is the plain alternative to a *change*
-    of the same neurons. The paper publishes no score of one item: the suspicion is the mean of the
-    row, and whoever fits a distance to the rows uses it on both sides.
+    DeepXplore measures test sets with it; as a detector it is the simple alternative to a *change*
+    of the same neurons. The paper publishes no score for a single item: the suspicion is the mean
+    of the row, and a distance fitted to the rows is two-sided.
 
     Args:
-        layers: Tapped layers.
-        thresholds: Of scaled outputs, in [0, 1).
+        layers: Names of the tapped layers.
+        thresholds: Thresholds of the scaled outputs, in [0, 1).
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is out of range.
     """
 
     source = "Pei et al. (DeepXplore), SOSP 2017: neuron coverage"
@@ -56,7 +56,6 @@ class NeuronCoverage(LayerBaseline):
     def __init__(
         self, layers: Sequence[str], *, thresholds: Sequence[float] = (0.25, 0.5, 0.75)
     ) -> None:
-        """See the class."""
         if not thresholds or not all(0 <= t < 1 for t in thresholds):
             raise InputError(f"thresholds are {thresholds}, expected at least one in [0, 1)")
         self.name = "neuron coverage"
@@ -64,7 +63,7 @@ class NeuronCoverage(LayerBaseline):
         self.thresholds = tuple(thresholds)
 
     def settings(self) -> dict[str, Any]:
-        """Return layers and thresholds."""
+        """Return the layers and thresholds."""
         return super().settings() | {"thresholds": list(self.thresholds)}
 
     def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:
@@ -73,17 +72,17 @@ class NeuronCoverage(LayerBaseline):
 
 
 class BoundaryCoverage(LayerBaseline):
-    """Share of neurons beyond the range of clean items, above and below (Ma et al., ASE 2018).
+    """Share of neurons above and below the range of clean items (Ma et al., ASE 2018).
 
-    DeepGauge's neuron boundary coverage of a test set of one item. A row has two entries a layer:
-    the share above, and the share below. The paper publishes no score of one item: the suspicion is
-    the mean.
+    This is DeepGauge's neuron boundary coverage for a test set of one item. A row has two entries
+    per layer: the share above the range, and the share below it. The paper publishes no score for a
+    single item: the suspicion is the mean of the row.
 
     Args:
-        layers: Tapped layers.
+        layers: Names of the tapped layers.
 
     Attributes:
-        ranges_: (2, N) least and largest output of each layer's neurons.
+        ranges_: Least and largest output of each neuron on clean items, (2, N) per layer.
     """
 
     source = "Ma et al. (DeepGauge), ASE 2018: neuron boundary coverage"
@@ -91,7 +90,6 @@ class BoundaryCoverage(LayerBaseline):
     ranges_: tuple[Array, ...]
 
     def __init__(self, layers: Sequence[str]) -> None:
-        """See the class."""
         self.name = "neuron boundary coverage"
         super().__init__(layers)
 

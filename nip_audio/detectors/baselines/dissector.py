@@ -1,4 +1,4 @@
-"""Dissector: do the layers come to the model's decision with growing confidence?"""
+"""Dissector: measure whether confidence in the prediction grows from layer to layer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Array = NDArray[np.float64]
 
 
 def snapshot_validity(logits: Array, named: int) -> float:
-    """How far a sub-model supports a class: log of p_named / (p_named + p_best other), at most 0.
+    """Return the support of a sub-model for a class: log of p / (p + p of the best other class).
 
     Args:
-        logits: (C ≥ 2,) of the sub-model.
-        named: Class that the whole model names.
+        logits: (C ≥ 2,) logits of the sub-model.
+        named: Class that the whole model predicts.
 
     Example:
         >>> round(float(np.exp(snapshot_validity(np.log([0.6, 0.2, 0.2]), 0))), 6)
@@ -37,25 +37,25 @@ def snapshot_validity(logits: Array, named: int) -> float:
 
 
 class Dissector(LayerBaseline):
-    """Validity of the model's decision as its layers see it (Wang et al., ICSE 2020).
+    """Support of the layers for the model's prediction (Wang et al., ICSE 2020).
 
-    A sub-model of each layer is a linear classifier of the layer's neuron outputs. A row has the
-    logarithm of each layer's snapshot validity, the first layer first: the validities of clean
-    items lie at one, where no distance can be fitted to them. The suspicion is one less the mean of
-    the validities themselves, with growing weights (the profile validity, with linear growth: 1, 2,
-    3, …).
+    Each layer has a sub-model, a linear classifier of its neuron outputs. A row holds the logarithm
+    of each layer's snapshot validity, from the first layer to the last: the validities of clean
+    items themselves are close to one, where no distance can be fitted to them. The suspicion is one
+    minus the weighted mean of the validities (the profile validity, with linearly growing weights
+    1, 2, 3, …).
 
-    Deviation: the paper trains each sub-model on the training set and its labels. Here there are a
-    few clean items, often one or two of a class and none of most, and the labels are the model's
-    own; a classifier of hard labels would never name a class that it has not seen. So the linear
-    layer is fitted to the model's logits, by ridge regression whose strength is chosen by leaving
-    one out. Feature maps are averaged over time first.
+    Deviation: the paper trains each sub-model on the training set and its labels. Here there are
+    few clean items, often one or two of a class and none of most, and their labels are the model's
+    predictions; a classifier of hard labels would never predict a class that it has not seen. The
+    linear layer is therefore fitted to the model's logits, by ridge regression with a strength
+    chosen by leave-one-out validation. Feature maps are averaged over time first.
 
     Args:
-        layers: Tapped layers, in the order in which the model runs them.
+        layers: Names of the tapped layers, in the order in which the model runs them.
 
     Attributes:
-        sub_models_: One of each layer.
+        sub_models_: Fitted sub-model of each layer.
     """
 
     source = "Wang et al. (Dissector), ICSE 2020: profile validity"
@@ -63,12 +63,11 @@ class Dissector(LayerBaseline):
     sub_models_: tuple[Pipeline, ...]
 
     def __init__(self, layers: Sequence[str]) -> None:
-        """See the class."""
         self.name = "Dissector"
         super().__init__(layers)
 
     def suspicion(self, rows: Array) -> Array:
-        """Return 1 − the profile validity."""
+        """Return one minus the profile validity."""
         growth = np.arange(1, rows.shape[1] + 1)
         return np.asarray(1 - np.average(np.exp(rows), axis=1, weights=growth))
 

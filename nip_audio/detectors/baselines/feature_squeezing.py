@@ -1,4 +1,4 @@
-"""Feature squeezing: compare the answer with those for coarser versions of the item."""
+"""Feature squeezing: compare the prediction for an item with those for coarser versions of it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ Array = NDArray[np.float64]
 class FeatureSqueezing(Baseline):
     """L1 distance between the softmax of x and of squeezed x, for each squeezer (Xu et al. 2018).
 
-    A row has one entry a squeezer, in [0, 2]; the suspicion is the largest. A squeezer must leave
-    clean items what they are; the paper tries that by hand for each model. Here ``fit`` keeps those
-    squeezed by which the model names its own class for at least ``agreement`` of the clean items,
-    or, if none does, the best: one that does harm would be the largest for any item.
+    A row has one entry per squeezer, in [0, 2]; the suspicion is the largest entry. A squeezer must
+    not change the prediction for clean items; the paper selects squeezers by hand for each model.
+    Here ``fit`` keeps those for which the model keeps its prediction on at least ``agreement`` of
+    the clean items, or the best one if none does: a harmful squeezer would give the largest
+    distance for every item.
 
     Args:
-        squeezers: What makes items coarser.
-        agreement: Least share of clean items that keep their class.
+        squeezers: Transforms that make items coarser.
+        agreement: Least share of clean items that must keep their prediction.
 
     Attributes:
         kept_: Squeezers in use.
 
     Raises:
-        InputError: If there is no squeezer, or the agreement is no share.
+        InputError: If there is no squeezer, or ``agreement`` is not in [0, 1].
     """
 
     source = "Xu, Evans & Qi (feature squeezing), NDSS 2018"
@@ -44,9 +45,8 @@ class FeatureSqueezing(Baseline):
     kept_: tuple[Transform, ...]
 
     def __init__(self, squeezers: Sequence[Transform], *, agreement: float = 0.8) -> None:
-        """See the class."""
         if not squeezers:
-            raise InputError("got no squeezers, expected at least one")
+            raise InputError("got no squeezers, expected at least one; pass e.g. a Quantization")
         if not 0 <= agreement <= 1:
             raise InputError(f"agreement is {agreement}, expected a share in [0, 1]")
         self.name = "feature squeezing"
@@ -55,11 +55,11 @@ class FeatureSqueezing(Baseline):
 
     @property
     def passes(self) -> float:
-        """One for the item, and one a squeezer, if all are kept."""
+        """One for the item and one per squeezer, if all are kept."""
         return 1 + len(self.squeezers)
 
     def settings(self) -> dict[str, Any]:
-        """Return the squeezers, and what they are kept by."""
+        """Return the squeezers and the required agreement."""
         return {
             "name": self.name,
             "squeezers": [s.settings() for s in self.squeezers],
@@ -67,7 +67,7 @@ class FeatureSqueezing(Baseline):
         }
 
     def suspicion(self, rows: Array) -> Array:
-        """Return the largest distance."""
+        """Return the largest distance of each row."""
         return np.asarray(rows.max(axis=1))
 
     def _learn(

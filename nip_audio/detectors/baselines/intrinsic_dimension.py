@@ -1,4 +1,4 @@
-"""Local intrinsic dimensionality: how fast neighbours become many as the distance grows."""
+"""Local intrinsic dimensionality: how fast the number of neighbours grows with the distance."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["IntrinsicDimension", "intrinsic_dimension"]
 
 Array = NDArray[np.float64]
 
-_MOST = 1000.0  # of neighbours that are all equally far the dimension is infinite
+_MOST = 1000.0  # the dimension would be infinite if all neighbours were equally far
 
 
 def intrinsic_dimension(distances: Array, neighbours: int) -> float:
     """Estimate by maximum likelihood: −(mean of log r_i / r_k)⁻¹ over the k nearest (Eq. 4).
 
     Args:
-        distances: (n,) to reference points. What is not away at all is the point itself, and left
-            out.
-        neighbours: k; fewer where there are fewer.
+        distances: (n,) distances to reference points. A distance of 0 is the point itself, and is
+            ignored.
+        neighbours: Number k of neighbours, at most all.
 
     Raises:
-        CalibrationError: If fewer than two are away.
+        CalibrationError: If fewer than two distances are positive.
 
     Example:
         >>> round(intrinsic_dimension(np.array([1.0, 2.0, 4.0, 0.0, 9.0]), 3), 6)
@@ -40,7 +40,7 @@ def intrinsic_dimension(distances: Array, neighbours: int) -> float:
     if len(near) < 2:
         raise CalibrationError(
             f"{len(near)} clean items differ from this one, expected at least two; fit to items "
-            "that are not all alike"
+            "that are not all equal"
         )
     slope = -float(np.log(near / near[-1]).mean())
     return min(1 / max(slope, 1e-12), _MOST)
@@ -49,23 +49,23 @@ def intrinsic_dimension(distances: Array, neighbours: int) -> float:
 class IntrinsicDimension(LayerBaseline):
     """Local intrinsic dimensionality at each layer, among clean items (Ma et al., ICLR 2018).
 
-    An adversarial item lies where the neighbourhood has more dimensions. A row has one estimate a
-    layer.
+    The neighbourhood of an adversarial item has more dimensions. A row has one estimate per layer.
 
-    The paper has a logistic regression, trained on attacked items, decide on them: it publishes no
-    score without any. The suspicion is the mean. Neighbours are looked for among one fixed
-    minibatch of clean items, drawn in ``fit``; in the paper it is the rest of the item's own.
+    The paper decides by a logistic regression trained on attacked items, and publishes no score
+    that works without them: here the suspicion is the mean of the row. Neighbours are searched
+    among one fixed minibatch of clean items, drawn in ``fit``; the paper uses the rest of the
+    item's own minibatch.
 
     Args:
-        layers: Tapped layers.
-        neighbours: k.
-        batch: Most clean items of the minibatch.
+        layers: Names of the tapped layers.
+        neighbours: Number k of neighbours.
+        batch: Largest number of clean items in the minibatch.
 
     Attributes:
-        references_: (n, N) neuron outputs of the clean items, of each layer.
+        references_: Neuron outputs of the clean items, (n, N) per layer.
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is out of range.
     """
 
     source = "Ma et al., ICLR 2018, Eq. 4 and Algorithm 1"
@@ -73,7 +73,6 @@ class IntrinsicDimension(LayerBaseline):
     references_: tuple[Array, ...]
 
     def __init__(self, layers: Sequence[str], *, neighbours: int = 20, batch: int = 100) -> None:
-        """See the class."""
         require_at_least("neighbours", neighbours, 2)
         require_at_least("batch", batch, neighbours + 1)
         self.name = "local intrinsic dimensionality"
@@ -82,7 +81,7 @@ class IntrinsicDimension(LayerBaseline):
         self.batch = batch
 
     def settings(self) -> dict[str, Any]:
-        """Return the layers, k and the size of the minibatch."""
+        """Return the layers, the number of neighbours and the size of the minibatch."""
         return super().settings() | {"neighbours": self.neighbours, "batch": self.batch}
 
     def _learn(

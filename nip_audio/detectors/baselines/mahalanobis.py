@@ -1,4 +1,4 @@
-"""Mahalanobis distance of a model's inside from that of clean items."""
+"""Mahalanobis distance of a model's neuron outputs from those of clean items."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TiedGaussians:
-    """Gaussians of one covariance, that of few vectors of many dimensions, kept by its factors.
+    """Gaussians with one common covariance, stored in factors for few vectors of high dimension.
 
-    The covariance is shrunk (Ledoit–Wolf): (1 − a) S + a m I. With n vectors S has at most n axes
-    of its own; on all others the covariance is a m, so that no (N, N) matrix is needed.
+    The covariance is shrunk (Ledoit–Wolf): (1 − a) S + a m I. For n vectors S has at most n axes;
+    the variance along all other directions is a m, so that no (N, N) matrix is needed.
 
     Attributes:
-        means: (G, N).
+        means: (G, N) means of the Gaussians.
         axes: (R, N) orthonormal axes of S.
-        variances: (R,) along them.
-        rest: Variance on all other axes.
+        variances: (R,) variances along the axes.
+        rest: Variance along all other directions.
     """
 
     means: Array
@@ -41,9 +41,9 @@ class TiedGaussians:
 
     @staticmethod
     def fit(means: Array, residuals: Array) -> TiedGaussians:
-        """Fit to (n, N) differences from the means that vectors belong to.
+        """Fit the covariance to (n, N) differences of vectors from the means they belong to.
 
-        Where all vectors are equal, the variance is taken as one.
+        If all vectors are equal, the variance is set to one.
         """
         count, size = residuals.shape
         target = float((residuals**2).mean())
@@ -56,7 +56,7 @@ class TiedGaussians:
         return TiedGaussians(means, axes[kept], variances, shrinkage * target)
 
     def distance(self, vector: Array) -> float:
-        """Return the distance of (N,) from the nearest mean."""
+        """Return the Mahalanobis distance of a vector (N,) from the nearest mean."""
         away = vector - self.means
         along = away @ self.axes.T
         across = np.clip((away**2).sum(axis=1) - (along**2).sum(axis=1), 0, None)
@@ -66,22 +66,22 @@ class TiedGaussians:
 class ActivationMahalanobis(LayerBaseline):
     """Distance of each layer's neuron outputs from the nearest class of clean items (Lee 2018).
 
-    Classes are the model's own decisions; they share one covariance a layer. A row has one distance
-    a layer; the suspicion is their sum.
+    Classes are the model's predictions; in each layer they share one covariance. A row has one
+    distance per layer; the suspicion is their sum.
 
     Deviation: a class mean needs several items. Classes with fewer than ``fewest`` share one mean,
-    that of all items; where every class has fewer, that is a single Gaussian a layer, and
-    ``class_means_`` is 0. The covariance is shrunk (Ledoit–Wolf). The paper weighs the layers by a
-    logistic regression on attacked items, which nobody has here, and moves the input a little
-    towards the nearest class first, which costs a gradient a layer; both are left out.
+    that of all items; if every class has fewer, each layer has a single Gaussian, and
+    ``class_means_`` is 0. The covariance is shrunk (Ledoit–Wolf). The paper weights the layers by a
+    logistic regression on attacked items, which are not available here, and first moves the input
+    towards the nearest class, which costs one gradient per layer; both are omitted.
 
     Args:
-        layers: Tapped layers.
-        fewest: Items from which on a class has a mean of its own.
+        layers: Names of the tapped layers.
+        fewest: Least number of items for which a class has its own mean.
 
     Attributes:
-        gaussians_: One a layer.
-        class_means_: Classes with a mean of their own.
+        gaussians_: Fitted Gaussians of each layer.
+        class_means_: Number of classes with their own mean.
     """
 
     source = "Lee et al., NeurIPS 2018, Eq. 1–2"
@@ -90,18 +90,17 @@ class ActivationMahalanobis(LayerBaseline):
     class_means_: int
 
     def __init__(self, layers: Sequence[str], *, fewest: int = 3) -> None:
-        """See the class."""
         require_at_least("fewest", fewest, 2)
         self.name = "Mahalanobis on activations"
         super().__init__(layers)
         self.fewest = fewest
 
     def settings(self) -> dict[str, Any]:
-        """Return the layers and the least size of a class."""
+        """Return the layers and the least number of items for a class mean."""
         return super().settings() | {"fewest": self.fewest}
 
     def suspicion(self, rows: Array) -> Array:
-        """Return the sum over the layers."""
+        """Return the sum of the distances over the layers."""
         return np.asarray(rows.sum(axis=1))
 
     def _learn(

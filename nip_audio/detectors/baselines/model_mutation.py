@@ -1,4 +1,4 @@
-"""Model mutation: how many slightly changed models name another class."""
+"""Model mutation: the share of slightly changed models that change their prediction."""
 
 from __future__ import annotations
 
@@ -21,36 +21,37 @@ __all__ = ["LabelChangeRate", "Mutant"]
 Array = NDArray[np.float64]
 
 Mutant = Mapping[str, tuple[Tensor, Tensor]]
-"""Of each changed weight tensor: (K,) flat indices, and what is added there."""
+"""Changes of a mutant by name of the weight tensor: (K,) flat indices and (K,) added values."""
 
-_PATIENCE = 10  # mutants refused in a row, after which they are made milder
+_PATIENCE = 10  # number of mutants rejected in a row, after which the rate is halved
 
 
 class LabelChangeRate(Baseline):
-    """Share of mutated models that name another class than the model (Wang et al., ICSE 2019).
+    """Share of mutated models with another prediction than the model (Wang et al., ICSE 2019).
 
-    Mutants are made by Gaussian fuzzing: to a random ``rate`` of the weights, normal noise of the
-    standard deviation of their tensor is added. They are made once, in ``fit``, and kept as what
-    they differ by. As in the paper, a mutant must still be accurate: it has to name the model's own
-    class for at least ``accuracy`` of the clean items.
+    Mutants are made by Gaussian fuzzing: normal noise with the standard deviation of the tensor is
+    added to a random share ``rate`` of its weights. They are made once, in ``fit``, and stored as
+    differences. As in the paper, a mutant must remain accurate: its prediction must equal the
+    model's for at least ``accuracy`` of the clean items.
 
     Deviation: the paper sets the rate by hand for each model; here it is halved whenever ten
-    mutants in a row are not accurate enough, and ``rate_`` says where that ended. The paper decides
-    by a sequential test, which saves mutants; here all are asked, and the rate is the score. Only
-    weights of at least two axes are mutated, in network and head; enrolled voices are no weights.
+    mutants in a row are not accurate enough, and ``rate_`` holds the final value. The paper decides
+    by a sequential test, which saves evaluations of mutants; here all mutants are evaluated, and
+    the rate of changed predictions is the score. Only weights of at least two axes are mutated, in
+    network and head; the voices of enrolled speakers are not weights.
 
     Args:
-        mutants: How many to keep.
-        rate: Share of the weights to change, to begin with.
-        accuracy: Least share of clean items for which a mutant agrees with the model.
-        judges: Most clean items that mutants are judged by.
+        mutants: Number of mutants to keep.
+        rate: Initial share of the weights to change.
+        accuracy: Least share of clean items for which a mutant must agree with the model.
+        judges: Largest number of clean items on which agreement is checked.
 
     Attributes:
-        mutants_: Kept mutants.
-        rate_: Share of the weights that the last of them changes.
+        mutants_: Accepted mutants.
+        rate_: Share of the weights that the last mutant changes.
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is out of range.
     """
 
     source = "Wang et al., ICSE 2019: label change rate, Gaussian fuzzing"
@@ -61,7 +62,6 @@ class LabelChangeRate(Baseline):
     def __init__(
         self, *, mutants: int = 20, rate: float = 0.05, accuracy: float = 0.9, judges: int = 50
     ) -> None:
-        """See the class."""
         require_at_least("mutants", mutants, 1)
         require_at_least("judges", judges, 1)
         if not (0 < rate <= 1 and 0 < accuracy <= 1):
@@ -74,11 +74,11 @@ class LabelChangeRate(Baseline):
 
     @property
     def passes(self) -> float:
-        """One for the item, and one a mutant."""
+        """One for the item and one per mutant."""
         return 1 + self.mutants
 
     def settings(self) -> dict[str, Any]:
-        """Return how mutants are made and judged."""
+        """Return the settings by which mutants are made and accepted."""
         return {
             "name": self.name,
             "mutants": self.mutants,
@@ -88,7 +88,7 @@ class LabelChangeRate(Baseline):
         }
 
     def suspicion(self, rows: Array) -> Array:
-        """Return the label change rate."""
+        """Return the share of mutants that change the prediction."""
         return np.asarray(rows[:, 0])
 
     def _learn(
@@ -123,7 +123,7 @@ class LabelChangeRate(Baseline):
         judges: Sequence[Batch],
         named: Sequence[int],
     ) -> bool:
-        """Tell whether a mutant agrees often enough; stops as soon as it cannot any more."""
+        """Return whether a mutant agrees often enough, stopping once it no longer can."""
         weights = _weights_of(model, mutant)
         allowed = int(len(judges) * (1 - self.accuracy) + 1e-9)
         wrong = 0
@@ -161,7 +161,10 @@ def _weights_of(model: InstrumentedModel, mutant: Mutant) -> dict[str, Tensor]:
     weights = {}
     for name, (where, change) in mutant.items():
         if name not in own or where.numel() and int(where.max()) >= own[name].numel():
-            raise StateError(f"mutants were made of a model with {name}; fit to this model")
+            raise StateError(
+                f"mutants were made of a model with weights {name}, which this model does not have "
+                "or has in another size; fit to this model"
+            )
         flat = own[name].detach().flatten().clone()
         flat[where.to(flat.device)] += change.to(flat)
         weights[name] = flat.reshape(own[name].shape)

@@ -1,4 +1,4 @@
-"""|Δscore|: how much the named class's score changes under random noise."""
+"""|Δscore|: the change of the predicted class's score under random noise."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ Array = NDArray[np.float64]
 
 
 class ScoreChange(Baseline):
-    """Mean |change| of the score of the class that the model names, under the noise of NCCR.
+    """Mean absolute change of the predicted class's score, under the noise of NCCR.
 
-    What NCCR has to beat to earn its place: the same noise, drawn in the same order, but only the
-    model's answer is looked at. Equal generators give the very noise that ``measure_nccr`` draws.
+    NCCR, neuron coverage change rate, must beat this baseline to be worth its cost: the noise is
+    the same and drawn in the same order, but only the model's scores are used. Equal generators
+    give exactly the noise that ``measure_nccr`` draws.
 
-    A row has one entry a noise, averaged over the draws; the suspicion is their mean.
+    A row has one entry per noise, averaged over the draws; the suspicion is their mean.
 
     Args:
-        config: Of the NCCR that it stands beside. Its layers are not looked at.
+        config: Settings of the NCCR to compare with; its layers are not used.
     """
 
     source = "the plain alternative to NCCR (Shi), Sec. 3.2"
 
     def __init__(self, config: NccrConfig) -> None:
-        """See the class."""
         self.name = "|Δscore| under noise"
         self.config = config
 
     @property
     def passes(self) -> float:
-        """One for the item, and one a draw."""
+        """One for the item and one per draw."""
         return 1 + len(self.config.noises) * self.config.draws
 
     def settings(self) -> dict[str, Any]:
-        """Return the noises and draws."""
+        """Return the noises and the number of draws."""
         known = self.config.to_json()
         return {"name": self.name, "noises": known["noises"], "draws": known["draws"]}
 
     def suspicion(self, rows: Array) -> Array:
-        """Return the mean over the noises."""
+        """Return the mean change over the noises."""
         return np.asarray(rows.mean(axis=1))
 
     def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:

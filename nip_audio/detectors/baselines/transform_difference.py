@@ -1,4 +1,4 @@
-"""Change the item in a way that harmless items survive, and compare the scores."""
+"""Compare the score of an item before and after a transform that hardly affects clean items."""
 
 from __future__ import annotations
 
@@ -19,35 +19,34 @@ Array = NDArray[np.float64]
 
 
 class TransformDifference(Baseline):
-    """|Score of x − score of the changed x|, both of the class that the model names for x.
+    """|Score of x − score of the transformed x|, both for the class predicted for x.
 
-    The score of an embedding model is its cosine or log-likelihood ratio to the named voice, as in
-    verification, where Wu et al. (ICASSP 2022) resynthesise with a vocoder. A codec, or any other
-    purifier of raw input, serves as well.
+    The score of an embedding model is its cosine or log-likelihood ratio to the predicted speaker's
+    voice, as in verification, where Wu et al. (ICASSP 2022) resynthesise with a vocoder. A codec or
+    any other purifier of raw input works as well.
 
     Args:
-        name: As tables call it.
-        source: Where this is from.
-        transform: The change.
+        name: Name shown in tables.
+        source: Paper, with the equation or section.
+        transform: Transform that is applied to the item.
     """
 
     def __init__(self, name: str, source: str, transform: Transform) -> None:
-        """See the class."""
         self.name = name
         self.source = source
         self.transform = transform
 
     @property
     def passes(self) -> float:
-        """Two: before and after."""
+        """Two passes, before and after the transform."""
         return 2
 
     def settings(self) -> dict[str, Any]:
-        """Return what the change is."""
+        """Return the settings of the transform."""
         return {"name": self.name, "transform": self.transform.settings()}
 
     def suspicion(self, rows: Array) -> Array:
-        """Return the difference."""
+        """Return the difference of the scores."""
         return np.asarray(rows[:, 0])
 
     def _measure(self, model: InstrumentedModel, item: Batch, generator: torch.Generator) -> Array:

@@ -1,1 +1,1 @@
-"""Networks for small pictures: embeddings out, a linear head beside them in a recipe's YAML."""
+"""Networks that embed small images; a recipe's YAML file adds a linear head."""

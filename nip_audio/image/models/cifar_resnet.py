@@ -1,4 +1,4 @@
-"""The ResNets for CIFAR-size pictures, ResNet-20 and its like (He et al. 2016, Sec. 4.2)."""
+"""ResNets for images of CIFAR size, such as ResNet-20 (He et al. 2016, Sec. 4.2)."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ class _Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A 3 × 3 convolution, three stages of residual blocks, the mean over the picture.
+    """ResNet with a 3 × 3 stem, three stages of residual blocks and mean pooling.
 
-    torchvision has the ImageNet ResNets only, whose stem halves a small picture twice.
+    torchvision only has the ImageNet ResNets, whose stem halves a small image twice.
 
     Args:
-        blocks: In each stage; 3 is ResNet-20, 5 ResNet-32.
-        width: Channels of the first stage; doubled in each further one.
-        in_channels: C.
+        blocks: Residual blocks per stage; 3 give ResNet-20, 5 give ResNet-32.
+        width: Channels of the first stage; each further stage has twice as many.
+        in_channels: Number C of image channels.
+
+    Raises:
+        InputError: If ``blocks`` or ``width`` is below 1.
 
     Example:
         >>> import torch
@@ -52,10 +55,10 @@ class CifarResNet(nn.Module):
     """
 
     def __init__(self, blocks: int = 3, width: int = 16, in_channels: int = 3) -> None:
-        """See the class."""
+        """Build the network."""
         super().__init__()
         if blocks < 1 or width < 1:
-            raise InputError(f"blocks is {blocks} and width {width}, expected at least 1 each")
+            raise InputError(f"blocks is {blocks} and width is {width}, expected at least 1 each")
         self.in_channels = in_channels
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
@@ -74,7 +77,7 @@ class CifarResNet(nn.Module):
         self.embedding_dim = before
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed (B, C, H, W) pixels in [0, 1]: (B, D); ``lengths`` is ignored."""
+        """Embed images (B, C, H, W) in [0, 1]; returns (B, D). ``lengths`` is ignored."""
         require_pictures(x, self.in_channels)
         y = self.stem(4 * (x - 0.5))
         for stage in self.stages:

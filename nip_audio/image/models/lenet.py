@@ -1,4 +1,4 @@
-"""LeNet-1, LeNet-4 and LeNet-5: two convolutions and a few dense layers."""
+"""LeNet-1, LeNet-4 and LeNet-5: two convolutions, then up to two dense layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["LeNet1", "LeNet4", "LeNet5"]
 
 
 class _LeNet(nn.Module):
-    """Convolution, ReLU, maximum; the same again; dense layers with ReLU.
+    """Two stages of convolution, ReLU and max pooling, then dense layers with ReLU.
 
-    Deviation: LeCun et al. 1998 have tanh, trainable sub-sampling and a radial head; ReLU, maxima
-    and a linear head are what the papers that we compare with train.
+    Deviation: LeCun et al. 1998 use tanh, trainable sub-sampling and a radial head. The papers that
+    we compare with train networks with ReLU, max pooling and a linear head.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class _LeNet(nn.Module):
         self.embedding_dim = sizes[-1]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed (B, C, size, size) pixels in [0, 1]: (B, D); ``lengths`` is ignored."""
+        """Embed images (B, C, size, size) in [0, 1]; returns (B, D). ``lengths`` is ignored."""
         require_pictures(x, self.in_channels, self.size)
         y = self._trunk(x)
         for layer in self.dense:
@@ -65,11 +65,11 @@ def _stage(before: int, after: int, padding: int) -> nn.Sequential:
 
 
 class LeNet1(_LeNet):
-    """4 and 12 filters of 5 × 5; the flattened map is the embedding.
+    """LeNet-1: 4 and 12 filters of 5 × 5; the flattened map is the embedding.
 
     Args:
-        in_channels: C.
-        size: Side of the square pictures.
+        in_channels: Number C of image channels.
+        size: Height and width of the images.
 
     Example:
         >>> tuple(LeNet1()(torch.rand(2, 1, 28, 28)).shape)
@@ -77,29 +77,29 @@ class LeNet1(_LeNet):
     """
 
     def __init__(self, in_channels: int = 1, size: int = 28) -> None:
-        """See the class."""
+        """Build the network."""
         super().__init__((4, 12), (), padding=0, in_channels=in_channels, size=size)
 
 
 class LeNet4(_LeNet):
-    """6 and 16 filters of 5 × 5, one dense layer of 84.
+    """LeNet-4: 6 and 16 filters of 5 × 5, then a dense layer of 84 units.
 
     Args:
-        in_channels: C.
-        size: Side of the square pictures.
+        in_channels: Number C of image channels.
+        size: Height and width of the images.
     """
 
     def __init__(self, in_channels: int = 1, size: int = 28) -> None:
-        """See the class."""
+        """Build the network."""
         super().__init__((6, 16), (84,), padding=0, in_channels=in_channels, size=size)
 
 
 class LeNet5(_LeNet):
-    """6 and 16 filters of 5 × 5, dense layers of 120 and 84.
+    """LeNet-5: 6 and 16 filters of 5 × 5, then dense layers of 120 and 84 units.
 
     Args:
-        in_channels: C.
-        size: Side of the square pictures.
+        in_channels: Number C of image channels.
+        size: Height and width of the images.
 
     Example:
         >>> net = LeNet5()
@@ -110,5 +110,5 @@ class LeNet5(_LeNet):
     """
 
     def __init__(self, in_channels: int = 1, size: int = 28) -> None:
-        """See the class."""
+        """Build the network."""
         super().__init__((6, 16), (120, 84), padding=2, in_channels=in_channels, size=size)

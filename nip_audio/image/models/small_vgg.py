@@ -1,4 +1,4 @@
-"""A small network in the manner of VGG: pairs of 3 × 3 convolutions between maxima."""
+"""A small VGG-like network: pairs of 3 × 3 convolutions with max pooling between them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ __all__ = ["SmallVgg"]
 
 
 class SmallVgg(nn.Module):
-    """Three pairs of convolutions with batch normalisation, then the mean over the picture.
+    """Three pairs of convolutions with batch normalisation, then mean pooling.
 
-    A tenth of the multiplications of VGG11 on 32 × 32 pictures, so that a few thousand of them can
-    be learned from in minutes on one processor core.
+    On 32 × 32 images it needs a tenth of the multiplications of VGG11, so that training on a few
+    thousand images takes minutes on one processor core.
 
     Args:
-        width: Channels of the first pair; doubled in each further one.
-        in_channels: C.
+        width: Channels of the first pair; each further pair has twice as many.
+        in_channels: Number C of image channels.
+
+    Raises:
+        InputError: If ``width`` is below 1.
 
     Example:
         >>> import torch
@@ -27,7 +30,7 @@ class SmallVgg(nn.Module):
     """
 
     def __init__(self, width: int = 24, in_channels: int = 3) -> None:
-        """See the class."""
+        """Build the network."""
         super().__init__()
         if width < 1:
             raise InputError(f"width is {width}, expected at least 1")
@@ -45,7 +48,7 @@ class SmallVgg(nn.Module):
         self.embedding_dim = before
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed (B, C, H, W) pixels in [0, 1]: (B, D); ``lengths`` is ignored."""
+        """Embed images (B, C, H, W) in [0, 1]; returns (B, D). ``lengths`` is ignored."""
         require_pictures(x, self.in_channels)
         y = 4 * (x - 0.5)
         for pair in self.pairs:

@@ -1,4 +1,4 @@
-"""torchvision's classifiers with a stem for small pictures, as configurations to train."""
+"""Use torchvision's classifiers as embedding networks, optionally with a stem for small images."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ __all__ = ["TorchvisionNet"]
 
 
 class TorchvisionNet(nn.Module):
-    """One of torchvision's networks without its last layer, and, for small pictures, a small stem.
+    """A torchvision network without its last layer and, for small images, with a small stem.
 
-    The ImageNet stems halve a picture twice before the first block; with ``small_stem`` the first
-    convolution has 3 × 3 filters and stride 1, and the maximum behind it is left out, as is usual
-    for CIFAR.
+    The ImageNet stems halve an image twice before the first block. With ``small_stem`` the first
+    convolution has 3 × 3 filters and stride 1 and no max pooling follows, as is usual for CIFAR.
 
     Args:
-        name: Of torchvision's constructor: ``resnet34``, ``resnet101``, ``wide_resnet50_2``,
+        name: Name of torchvision's constructor: ``resnet34``, ``resnet101``, ``wide_resnet50_2``,
             ``vgg11_bn``, ``vgg19_bn``, ``densenet121``, ``squeezenet1_1``, ``mobilenet_v2``,
             ``googlenet`` or ``alexnet``.
-        small_stem: For 32 × 32 pictures; False leaves the ImageNet stem.
+        small_stem: Use the stem for 32 × 32 images; False keeps the ImageNet stem.
 
     Raises:
-        InputError: For another name.
-        MissingDependencyError: Without torchvision.
+        InputError: If the name is unknown.
+        MissingDependencyError: If torchvision is not installed.
     """
 
     in_channels = 3
 
     def __init__(self, name: str = "resnet34", *, small_stem: bool = True) -> None:
-        """See the class."""
+        """Build the network with random weights."""
         super().__init__()
         if name not in _NETWORKS:
-            raise InputError(f"no network {name!r}, expected one of {', '.join(_NETWORKS)}")
+            raise InputError(f"network is {name!r}, expected one of {', '.join(_NETWORKS)}")
         try:
             from torchvision import models  # type: ignore[import-not-found, import-untyped, unused-ignore]
         except ImportError as err:
             raise MissingDependencyError(
-                f"{name} is torchvision's; install it with: pip install 'nip-audio[images]'"
+                f"network {name} needs torchvision, which is not installed; pip install "
+                "'nip-audio[images]'"
             ) from err
         options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
         net = getattr(models, name)(weights=None, **options)
@@ -51,7 +51,7 @@ class TorchvisionNet(nn.Module):
         self.pool = nn.Flatten()
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed (B, 3, H, W) pixels in [0, 1]: (B, D); ``lengths`` is ignored."""
+        """Embed images (B, 3, H, W) in [0, 1]; returns (B, D). ``lengths`` is ignored."""
         require_pictures(x, self.in_channels)
         pooled: Tensor = self.pool(self.net(4 * (x - 0.5)))
         return pooled
@@ -70,7 +70,7 @@ def _resnet(net: Any, small: bool) -> int:
 
 
 def _vgg(net: Any, small: bool) -> int:
-    # the dense layers are made for 7 × 7 maps; a 32 × 32 picture leaves 1 × 1
+    # the dense layers expect 7 × 7 maps; a 32 × 32 image leaves 1 × 1
     net.avgpool, net.classifier = nn.AdaptiveAvgPool2d(1), nn.Identity()
     return 512
 
@@ -125,4 +125,4 @@ _NETWORKS: dict[str, Callable[[Any, bool], int]] = {
     "googlenet": _googlenet,
     "alexnet": _alexnet,
 }
-"""By torchvision's name, what takes the last layer off and returns the width before it."""
+"""For each network, a function that removes the last layer and returns the embedding's size."""

@@ -23,6 +23,7 @@
   const number = (value, digits) => (value === null ? "–" : value.toFixed(digits));
   const small = (value) =>
     value === null ? "–" : value !== 0 && value < 0.001 ? value.toExponential(1) : value.toFixed(3);
+  const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
   const verdict = (name) => make("span", `verdict ${name}`, name.replaceAll("_", " "));
 
   /* A table that holds many rows and shows one page of them. */
@@ -68,7 +69,7 @@
       shown.sort((a, b) => {
         const [x, y] = [keys.get(a), keys.get(b)];
         if (x === y) return a - b;
-        if (x === null || y === null) return x === null ? 1 : -1; // what is not known comes last
+        if (x === null || y === null) return x === null ? 1 : -1; // unknown values come last
         return (x < y ? -1 : 1) * direction;
       });
       this.shown = shown;
@@ -132,19 +133,19 @@
   const table = new PagedTable($("files-table"), "Files", [
     { label: "file", key: (row) => row[F.id], cell: opener },
     { label: group, kind: "less", key: (row) => word(row[F.speaker]), cell: (row) => word(row[F.speaker]) },
-    { label: "verdict", title: "the gravest first",
+    { label: "verdict", title: "sorts the most severe verdict first",
       key: worst,
       cell: (row) => verdict(word(row[F.verdict])) },
-    { label: "distance", kind: "number", first: -1, title: `from clean ${kind}; the mark is the threshold`,
+    { label: "distance", kind: "number", first: -1, title: `distance from clean ${kind}; the mark is the threshold`,
       key: (row) => row[F.distance],
       cell: (row) => make("span", "", number(row[F.distance], 2), meter(row[F.distance])) },
-    { label: "p", kind: "number least", title: `share of clean ${kind} that is as far off`,
+    { label: "p", kind: "number least", title: `p-value: share of clean ${kind} that is at least as far off`,
       key: (row) => row[F.p_value], cell: (row) => small(row[F.p_value]) },
-    { label: "q", kind: "number less", title: "expected share of clean files among those as far off",
+    { label: "q", kind: "number less", title: "q-value: expected share of clean files among those at least as far off",
       key: (row) => row[F.q_value], cell: (row) => small(row[F.q_value]) },
-    { label: "named", kind: "less", of: F.named, title: "what the model names it",
+    { label: "prediction", kind: "less", of: F.named, title: "label that the model predicts",
       key: (row) => row[F.named] || "", cell: (row) => row[F.named] || "" },
-    { label: "consistency", of: F.consistency, kind: "number less", title: "mean cosine to the speaker’s other files",
+    { label: "consistency", of: F.consistency, kind: "number less", title: "mean cosine similarity to the speaker’s other files",
       key: (row) => row[F.consistency], cell: (row) => number(row[F.consistency], 2) },
     { label: "seconds", of: F.duration_s, kind: "number less", first: -1,
       key: (row) => row[F.duration_s], cell: (row) => number(row[F.duration_s], 1) },
@@ -203,7 +204,7 @@
   }
   new PagedTable($("speakers-table"), groups, [
     { label: group, key: (row) => word(row[S.speaker]), cell: toFiles },
-    { label: "verdict", title: "the gravest of the files’",
+    { label: "verdict", title: "most severe verdict of the files",
       key: (row) => gravity.get(word(row[S.verdict])) - row[S.flagged] / (row[S.files] + 1),
       cell: (row) => verdict(word(row[S.verdict])) },
     { label: "files", kind: "number", first: -1, key: (row) => row[S.files], cell: (row) => String(row[S.files]) },
@@ -223,35 +224,35 @@
     const say = (name, value) => { if (value) list.append(make("dt", "", name), make("dd", "", value)); };
     const against = (value, digits, bound) =>
       value === null ? "" : number(value, digits) + (bound === undefined ? "" : ` (threshold ${number(bound, digits)})`);
-    const capital = (text) => text[0].toUpperCase() + text.slice(1);
     say(capital(group), word(row[F.speaker]));
-    if (F.named !== undefined) say("Named", row[F.named]);
+    if (F.named !== undefined) say("Prediction", row[F.named]);
     say(`Distance from clean ${kind}`, against(row[F.distance], 2, limit));
-    say("p-value", row[F.p_value] === null ? "" : `${small(row[F.p_value])}: this share of clean ${kind} is as far off`);
-    say("q-value", row[F.q_value] === null ? "" : small(row[F.q_value]));
+    say("p-value", row[F.p_value] === null ? "" : `${small(row[F.p_value])}, the share of clean ${kind} that is at least as far off`);
+    say("q-value", row[F.q_value] === null ? ""
+      : `${small(row[F.q_value])}, the expected share of clean files among those at least as far off`);
     if (F.duration_s !== undefined) sound(row, say, against);
     if (F.height !== undefined && row[F.height] !== null)
-      say("Picture", `${row[F.width]} × ${row[F.height]} pixels, ${word(row[F.encoding])}`);
-    say("Changed when read", row[F.changes].map(word).join("; "));
+      say("Image", `${row[F.width]} × ${row[F.height]} pixels, ${word(row[F.encoding])}`);
+    say("Changes when read", row[F.changes].map(word).join("; "));
     say(capital(same), row[F.duplicate_of].join(", "));
     say("SHA-256", row[F.sha256]);
     return list;
   }
   function sound(row, say, against) {
-    say("Cosine to the speaker’s others", against(row[F.consistency], 2, head.limits.consistency_threshold));
-    say("Distance from clean spectra", against(row[F.domain_distance], 1, head.limits.domain_threshold));
+    say("Mean cosine similarity to the speaker’s other files", against(row[F.consistency], 2, head.limits.consistency_threshold));
+    say("Distance of the spectrum from clean ones", against(row[F.domain_distance], 1, head.limits.domain_threshold));
     if (row[F.duration_s] !== null)
       say("Recording", `${number(row[F.duration_s], 1)} s, ${row[F.sample_rate_hz]} Hz, ` +
         `${row[F.channels] === 1 ? "1 channel" : `${row[F.channels]} channels`}, ${word(row[F.encoding])}`);
-    say("Reaches up to", row[F.bandwidth_hz] === null ? "" : `${(row[F.bandwidth_hz] / 1000).toFixed(1)} kHz`);
+    say("Highest frequency with content", row[F.bandwidth_hz] === null ? "" : `${(row[F.bandwidth_hz] / 1000).toFixed(1)} kHz`);
   }
   function found(row) {
     const list = make("ul", "found");
     const say = (kind, why, remedy) => list.append(
-      make("li", kind, verdict(kind), make("p", "", `${why}.`), make("p", "", make("b", "", "What to do: "), `${remedy}.`)));
+      make("li", kind, verdict(kind), make("p", "", `${capital(why)}.`), make("p", "", make("b", "", "What to do: "), `${remedy}.`)));
     for (const [risk, why, remedy] of row[F.findings]) say(word(risk), why, word(remedy));
     if (row[F.error]) say("error", row[F.error][1], word(row[F.error][2]));
-    return list.childElementCount ? list : make("p", "", "Nothing was found; that is no proof of innocence.");
+    return list.childElementCount ? list : make("p", "", "Nothing was found, which does not prove that the file is harmless.");
   }
   function show(i) {
     const row = files[i];
@@ -268,8 +269,8 @@
     if (detail) parts.push(detail.content.cloneNode(true));
     else if (word(row[F.verdict]) !== "clean" && word(row[F.verdict]) !== "error")
       parts.push(make("p", "quiet", head.drawn
-        ? `Pictures were drawn of the ${head.drawn} gravest files only; nip-audio report --details N draws more.`
-        : "No pictures were drawn; nip-audio report draws some."));
+        ? `Only the ${head.drawn} most severe files were drawn; nip-audio report --details N draws more.`
+        : "No files were drawn; nip-audio report draws them."));
     $("panel-content").replaceChildren(...parts);
     const at = table.shown.indexOf(i);
     $("previous").disabled = at <= 0;
@@ -288,7 +289,7 @@
     else if (panel.open) panel.close();
   }
   panel.addEventListener("close", () => {
-    $("panel-content").replaceChildren(); // what plays stops
+    $("panel-content").replaceChildren(); // stops the players
     const at = table.shown.indexOf(opened);
     if (location.hash.startsWith("#file=")) history.replaceState(null, "", location.pathname + location.search);
     if (at >= 0 && Math.floor(at / PER_PAGE) !== table.page) {

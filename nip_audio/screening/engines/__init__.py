@@ -1,1 +1,1 @@
-"""Where files are measured: here, or on many machines. What comes out is the same."""
+"""Engines measure files, on this machine or on many, and all give the same results."""

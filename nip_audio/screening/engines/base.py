@@ -1,4 +1,4 @@
-"""What every engine promises."""
+"""Define what an engine does, and how another process builds the same measurer."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ __all__ = ["Engine", "MeasurerRecipe"]
 
 
 class Engine(Protocol):
-    """Measures many files."""
+    """Measures many files, in this process or in others."""
 
     def measure(
         self, measurer: FileMeasurer, recordings: Iterable[Recording]
     ) -> Iterator[MeasuredFile]:
-        """Measure files, in the order given, a bounded number at a time.
+        """Measure files and yield the results in the order given.
 
-        The numbers are those of ``measurer`` called on one thread in this process. A file that
-        cannot be read, or that brings down the process that reads it, is a result like any other.
+        The numbers equal those of ``measurer`` called on one thread in this process. Only a bounded
+        number of files is in progress at a time. A file that cannot be read, or that crashes the
+        process that reads it, gives a result with an error.
         """
         ...
 
 
 @dataclass(frozen=True)
 class MeasurerRecipe:
-    """From what another process makes the same measurer: plain values, no weights.
+    """Plain values, without weights, from which another process makes the same measurer.
 
     Attributes:
-        directory: Of the model.
-        model_id: That it must have there.
-        config: ``NccrConfig.to_json``.
-        names: As the measurer's.
-        kind: Of the files.
-        seed: Of the noise.
-        triggers: As the measurer's.
+        directory: Folder of the model.
+        model_id: Identity that the model in the folder must have.
+        config: NCCR settings, as ``NccrConfig.to_json`` gives them.
+        names: Whether the evidence is about the predicted label; see ``FileMeasurer``.
+        kind: Modality of the files and how they are read.
+        seed: Seed of the noise generator.
+        triggers: Whether to measure the evidence for backdoor triggers.
     """
 
     directory: Path
@@ -56,7 +57,7 @@ class MeasurerRecipe:
 
     @staticmethod
     def of(measurer: FileMeasurer) -> MeasurerRecipe:
-        """Return the recipe of a measurer."""
+        """Return the recipe of an existing measurer."""
         card = measurer.pretrained.card
         return MeasurerRecipe(
             card.directory,
@@ -69,16 +70,16 @@ class MeasurerRecipe:
         )
 
     def make(self) -> FileMeasurer:
-        """Load the model and return a measurer.
+        """Load the model and return the measurer.
 
         Raises:
-            StateError: If there is another model now.
+            StateError: If the folder now holds another model.
         """
         pretrained = load_pretrained(self.directory)
         if pretrained.model_id != self.model_id:
             raise StateError(
-                f"{self.directory} holds model {pretrained.model_id[:12]} here, the run is for "
-                f"{self.model_id[:12]}; put the same model on every machine"
+                f"{self.directory} holds model {pretrained.model_id[:12]} on this machine, "
+                f"expected {self.model_id[:12]}; put the same model on every machine"
             )
         config = NccrConfig.from_json(self.config)
         return FileMeasurer(pretrained, config, self.names, self.kind, self.seed, self.triggers)

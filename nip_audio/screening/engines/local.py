@@ -1,4 +1,4 @@
-"""This machine: worker processes, each with the model and one thread."""
+"""Measure files in worker processes of this machine, each with the model and one thread."""
 
 from __future__ import annotations
 
@@ -21,45 +21,47 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.measure import FileMeasurer
-from nip_audio.screening.measured import AGAIN, MeasuredFile
+from nip_audio.screening.measured import RETRY, MeasuredFile
 
 __all__ = ["LocalEngine", "measure_alone"]
 
 _FEW = 40
-"""Files that are measured before another process has loaded the model."""
+"""With fewer files, starting workers that load the model takes longer than measuring here."""
 
 _AHEAD = 4
 
-_measurer: FileMeasurer | None = None  # of a worker process, made once when it starts
+_measurer: FileMeasurer | None = None  # in a worker process: made once, when it starts
 
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Measures files in processes of this machine.
+    """Measures files in worker processes of this machine.
 
-    One thread a process measures more files a second than many threads in one, and gives the same
-    numbers on any machine of a kind: how sums are split does not depend on the number of cores.
+    One thread in each process measures more files per second than many threads in one process. It
+    also makes the numbers independent of the number of cores, because sums are never split.
 
     Attributes:
-        workers: Processes; 1 measures in this one. None takes one a core, for more than a few
-            files.
+        workers: Number of worker processes; 1 measures in this process. None starts one per core if
+            there are at least 40 files.
     """
 
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Check.
+        """Check the number of workers.
 
         Raises:
-            InputError: If there is no worker.
+            InputError: If it is below 1.
         """
         if self.workers is not None and self.workers < 1:
-            raise InputError(f"got {self.workers} workers, expected at least 1")
+            raise InputError(
+                f"got {self.workers} workers, expected at least 1; leave it out for one per core"
+            )
 
     def measure(
         self, measurer: FileMeasurer, recordings: Iterable[Recording]
     ) -> Iterator[MeasuredFile]:
-        """Measure files, in the order given; at most a few a worker are under way at a time."""
+        """Measure files in the order given, with at most four per worker in progress."""
         waiting = iter(recordings)
         first = list(islice(waiting, _FEW))
         workers = self.workers or (_cores() if len(first) == _FEW else 1)
@@ -107,7 +109,7 @@ def _measure_in_pool(
             try:
                 file = under_way[0][1].result()
             except BrokenProcessPool:
-                # which file did it is not known: all that were under way are measured alone
+                # it is unknown which file crashed a worker: measure each in a process of its own
                 pool.shutdown(wait=True, cancel_futures=True)
                 yield from measure_alone(recipe, [recording for recording, _ in under_way])
                 under_way.clear()
@@ -123,14 +125,14 @@ def _submitted(pool: ProcessPoolExecutor, recording: Recording) -> Future[Measur
     try:
         return pool.submit(_measure, recording)
     except BrokenProcessPool as error:
-        # it broke since the last answer was taken: this file waits in line like those it had taken
+        # the pool broke after the last result was taken: queue this file like those it had accepted
         refused: Future[MeasuredFile] = Future()
         refused.set_exception(error)
         return refused
 
 
 def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterator[MeasuredFile]:
-    """Measure files in a process each, so that one that brings it down is known."""
+    """Measure each file in a process of its own, so that a crash can be blamed on its file."""
     for recording in recordings:
         pool = _pool(recipe, 1)
         try:
@@ -144,14 +146,16 @@ def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterat
 def _crashed(recording: Recording) -> MeasuredFile:
     error = {
         "code": "crashed",
-        "found": "the process that read it came to a sudden end, and again when it read it alone",
-        "remedy": "convert it to a 16-bit wav, or remove it; if it is very long, give more memory",
+        "found": "the process that read this file crashed, and crashed again when it read this "
+        "file alone",
+        "remedy": "convert the file to a 16-bit wav or remove it; if it is very long, provide more "
+        "memory",
     }
-    return MeasuredFile(recording.id, recording.speaker, AGAIN, error=error)
+    return MeasuredFile(recording.id, recording.speaker, RETRY, error=error)
 
 
 def _pool(recipe: MeasurerRecipe, workers: int) -> ProcessPoolExecutor:
-    # not by fork: a lock of torch's threads that is held at that moment stays locked in the child
+    # no plain fork: a lock that a torch thread holds at that moment stays locked in the child
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(workers, context, _start_worker, (recipe,))
@@ -160,13 +164,13 @@ def _pool(recipe: MeasurerRecipe, workers: int) -> ProcessPoolExecutor:
 def _start_worker(recipe: MeasurerRecipe) -> None:
     global _measurer  # noqa: PLW0603
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run, and its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent shuts its workers down
     torch.set_num_threads(1)
     _measurer = recipe.make()
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers, and they would wait for it forever."""
+    """End this worker when its parent dies; a killed parent cannot shut its workers down."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -175,5 +179,5 @@ def _end_with_parent() -> None:
 
 def _measure(recording: Recording) -> MeasuredFile:
     if _measurer is None:
-        raise RuntimeError("a worker measures before it was started")
+        raise RuntimeError("got a file to measure, expected _start_worker to run first")
     return _measurer(recording)

@@ -1,7 +1,7 @@
-"""Many machines or GPUs: Ray Data hands files to a pool of actors, each with the model.
+"""Measure files on many machines or GPUs: Ray Data hands them to actors that hold the model.
 
-What is measured comes back to the one run that judges and keeps the journal; that it goes on after
-an interruption depends on the journal alone, not on Ray.
+The measurements return to the process that judges and writes the journal. An interrupted run
+resumes from the journal and needs no state in Ray.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _log = logging.getLogger(__name__)
 class RayEngine:
     """Measures files in actors of a Ray cluster.
 
-    Every machine must see the files under the same paths, or URLs, and the model in the same
-    folder. A cluster that runs already is used (``ray.init(address="auto")`` beforehand, or
-    ``RAY_ADDRESS``); else one is started on this machine.
+    Every machine must find the files under the same paths or URLs, and the model in the same
+    folder. A running cluster is used if ``ray.init(address="auto")`` was called before or
+    ``RAY_ADDRESS`` is set; otherwise one is started on this machine.
 
     Attributes:
-        actors: Processes with the model.
-        gpus: Of each; a share such as 0.25 lets four measure on one.
-        batch: Files that an actor is given at a time.
-        chunk: Files that are under way at most; what they come to is kept in memory meanwhile.
+        actors: Number of processes that hold the model.
+        gpus: Number of GPUs for each actor; 0.25 lets four actors share one.
+        batch: Number of files that an actor receives at a time.
+        chunk: Largest number of files in progress; their measurements are kept in memory.
     """
 
     actors: int = 2
@@ -49,24 +49,25 @@ class RayEngine:
     chunk: int = 5000
 
     def __post_init__(self) -> None:
-        """Check.
+        """Check the numbers.
 
         Raises:
-            InputError: If a number makes no sense.
+            InputError: If one is out of range.
         """
         if min(self.actors, self.batch, self.chunk) < 1 or self.gpus < 0:
             raise InputError(
-                f"got {self.actors} actors of {self.gpus:g} GPUs, {self.batch} files at a time of "
-                f"{self.chunk}; expected at least one of each, and no fewer GPUs than none"
+                f"got actors={self.actors}, batch={self.batch}, chunk={self.chunk} and "
+                f"gpus={self.gpus:g}, expected the first three to be at least 1 and gpus at least "
+                "0; correct the number that is too small"
             )
 
     def measure(
         self, measurer: FileMeasurer, recordings: Iterable[Recording]
     ) -> Iterator[MeasuredFile]:
-        """Measure files, in the order given.
+        """Measure files in the order given.
 
         Raises:
-            MissingDependencyError: Without Ray.
+            MissingDependencyError: If Ray is not installed.
         """
         _started_ray()
         recipe = MeasurerRecipe.of(measurer)
@@ -81,7 +82,7 @@ class RayEngine:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        # a batch whose actor died again and again is missing from the results, not their end
+        # a batch whose actor keeps dying is missing from the results instead of ending the run
         context.max_errored_blocks = -1
         rows = ray.data.from_items(
             [{"place": place} for place in range(len(chunk))],
@@ -123,7 +124,7 @@ def _started_ray() -> Any:
         import ray.data
     except ImportError as err:
         raise MissingDependencyError(
-            "the engine ray needs Ray Data; install it with: pip install 'nip-audio[scale]'"
+            "Ray Data is not installed, and the ray engine needs it; pip install 'nip-audio[scale]'"
         ) from err
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)

@@ -34,9 +34,9 @@ from nip_audio.evaluation.systems import (
     build_system,
     role_recordings,
 )
-from nip_audio.purification.benign import read_clips
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings, Sign
+from nip_audio.workflows.clean_data import read_clips
 
 __all__ = [
     "BATCH",

@@ -70,7 +70,7 @@ def test_mutants_of_another_model_are_an_error(by_hand, item, generator):
     measure = LabelChangeRate(mutants=2)
     measure.fit(by_hand([[1.0, 0.0], [0.0, 1.0]]), clean(), generator=generator)
     measure.mutants_ = (change(7, 0.1),)
-    with pytest.raises(StateError, match=r"made of a model with head.weight; fit to this model"):
+    with pytest.raises(StateError, match=r"made of a model with weights head.weight"):
         measure.measure(by_hand([[1.0, 0.0], [0.0, 1.0]]), item(0.5, 0.4), generator=generator)
 
 

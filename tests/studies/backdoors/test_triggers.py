@@ -13,6 +13,7 @@ from studies.backdoors.triggers import (
     ToneBurst,
     trigger_snr_db,
 )
+from tests.tolerance import assert_same_but_for_rounding, rounding
 
 RATE = 16000
 
@@ -36,7 +37,8 @@ def test_a_trigger_changes_a_clip_and_keeps_its_form(name, wavs):
 @pytest.mark.parametrize("name", TRIGGERS)
 def test_a_clip_alone_gets_what_it_gets_in_a_batch(name, wavs):
     trigger = TRIGGERS[name]()
-    assert torch.allclose(trigger(wavs, RATE)[1], trigger(wavs[1], RATE), atol=1e-6)
+    alone = trigger(wavs[1], RATE)
+    assert_same_but_for_rounding(trigger(wavs, RATE)[1], alone, depth=2)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_tones_have_the_frequency_asked_for(trigger, peak_hz, wavs):
 def test_reverberation_keeps_the_loudness_and_the_direct_sound():
     room = Reverberation(direct_db=0.0).room(RATE)
     assert float(room[0]) == 1.0
-    assert float(room[1:].norm()) == pytest.approx(1.0)
+    assert float(room[1:].norm()) == pytest.approx(1.0, abs=rounding())
     assert float(room[1:640].abs().max()) == 0
     click = torch.zeros(RATE)
     click[0] = 0.1

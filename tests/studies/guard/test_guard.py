@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+
+from tests.processes import start_python
 
 ROOT = Path(__file__).parents[3]
 
@@ -48,18 +47,10 @@ def test_it_trains_on_what_the_guard_lets_through(manifest, calibration, tmp_pat
         "number_of_epochs": 1,
         "output_folder": out,
     }
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "studies.guard.train", "studies/guard/train.yaml"),
-            *(f"--{k}={v}" for k, v in options.items()),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    given, log = [f"--{k}={v}" for k, v in options.items()], tmp_path / "log"
+    program = "studies.guard.train"
+    process = start_python(program, "studies/guard/train.yaml", *given, log=log, folder=ROOT)
+    assert process.wait() == 0, log.read_text()[-2000:]
     lines = (out / "guard/screening/results.jsonl").read_text().splitlines()
     verdicts = {record["id"]: record["verdict"] for record in map(json.loads, lines)}
     assert len(verdicts) == 12

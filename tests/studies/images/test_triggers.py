@@ -29,5 +29,5 @@ def test_the_patch_is_where_it_says():
 
 
 def test_waveforms_are_refused():
-    with pytest.raises(InputError, match="B, C, H, W"):
+    with pytest.raises(InputError, match="items, channels, rows"):
         Patch()(torch.zeros(2, 100))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,14 +170,20 @@ class SmallStudy(DetectionStudy):
         return (ScoreChange(CONFIG), BoundaryCoverage(LAYERS))
 
 
+@pytest.fixture(scope="module")
+def measured_rows(tmp_path_factory) -> Path:
+    """Rows depend on the clip alone: what one test has measured another need not."""
+    return tmp_path_factory.mktemp("rows")
+
+
 @pytest.fixture
-def study(many: EvaluatedSystem, tmp_path, monkeypatch) -> SmallStudy:
+def study(many: EvaluatedSystem, measured_rows, tmp_path, monkeypatch) -> SmallStudy:
     monkeypatch.setattr(detector_judges, "AttackPerceptron", partial(AttackPerceptron, max_iter=20))
     chosen = [c for c in CONTROLS if c.name in (*TOLERATED, "0.1 s later")]
     monkeypatch.setattr(detection_study, "CONTROLS", chosen)
     return SmallStudy(
         system=many,
-        bank=RowBank(many, tmp_path / "rows", seed=1),
+        bank=RowBank(many, measured_rows, seed=1),
         measure=MEASURE,
         quiet=MehFest(sample_rate_hz=16000),
         own={

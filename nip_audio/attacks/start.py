@@ -1,0 +1,144 @@
+"""Where an attack starts: beside the input, if the input itself gives it no slope to follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.errors import AttackError
+
+if TYPE_CHECKING:
+    from nip_audio.attacks.base import Attack, System
+
+__all__ = [
+    "STEP_SHARE",
+    "break_ties",
+    "first_step",
+    "flat_items",
+    "private",
+    "random_signs",
+    "rows_to_move",
+]
+
+STEP_SHARE = 0.1
+"""Length of the random first step as a share of ε.
+
+Deviation: Tramèr et al. 2018 take a half. The step only has to leave the point without slope, and
+the rest of ε is worth more to what follows, above all to attacks of several steps.
+"""
+
+_TINY = 1e-4  # of half the range of values, for attacks without ε: some three steps of 16-bit audio
+
+
+def rows_to_move(attack: Attack, system: System, generator: torch.Generator) -> list[int]:
+    """Tell which items an attack has to move by a random step before it follows slopes.
+
+    Two rules decide. First, the objective says when it is made that the input is a maximum of the
+    score (``Objective.stationary_start``): there a computed gradient is rounding noise, seldom
+    exactly zero, so no threshold on it could tell. Second, whatever the objective, an item is moved
+    if the gradient of its loss is exactly zero, or not a number, and it does not fool yet. Any
+    other item keeps its start and its result.
+
+    Args:
+        attack: Only one that ``starts_at_input`` is moved, and only a white-box one sees gradients.
+        system: Of the batch; nothing here counts as a query.
+        generator: Left as found.
+
+    Raises:
+        AttackError: If a white-box attack gets no gradient, neither at the inputs nor beside them.
+    """
+    count = len(system.batch)
+    stuck = torch.full((count,), system.objective.stationary_start)
+    if attack.white_box:
+        flat, fooled = flat_items(system, system.batch.x)
+        if bool(flat.all()):
+            _require_gradient_beside(attack, system, generator)
+        stuck = (flat.cpu() | stuck) & ~fooled.cpu()
+    if not attack.starts_at_input:
+        return []
+    if attack.shared and bool(stuck.any()):
+        return list(range(count))
+    rows: list[int] = stuck.nonzero()[:, 0].tolist()
+    return rows
+
+
+def flat_items(system: System, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Tell which items have no gradient of the loss, and which fool: (B,) bool each.
+
+    Args:
+        system: Of the batch; this is not counted.
+        x: (B, *S) variants of its items.
+    """
+    uncounted = type(system)(system.objective, system.batch)
+    x = x.clone().requires_grad_(True)
+    logits = uncounted(x)
+    hit = logits.argmax(dim=1) == system.label
+    loss = torch.nn.functional.cross_entropy(logits, system.label, reduction="sum")
+    gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
+        gradient = torch.zeros_like(x)
+    flat = ~(gradient.flatten(1).abs().sum(dim=1) > 0)
+    return flat, hit if system.targeted else ~hit
+
+
+def first_step(
+    attack: Attack, batch: Batch, bounds: Bounds, generator: torch.Generator
+) -> tuple[Attack, Tensor]:
+    """Take the random step of R+FGSM (Tramèr et al. 2018), and say what attack is left.
+
+    Every value moves by ±α. With an ε, α is ``STEP_SHARE`` · ε and the attack goes on with ε − α
+    around the new start, so that the whole change stays within ε. Without one, α is a ten
+    thousandth of half the range.
+
+    Args:
+        attack: Which.
+        batch: Items to move.
+        bounds: Range of valid values.
+        generator: Source of the signs.
+
+    Returns:
+        The attack to run, and its start (B, *S), within the bounds, padding zero.
+    """
+    if attack.limit is None:
+        size = _TINY * (bounds.high - bounds.low) / 2
+    else:
+        size = STEP_SHARE * attack.limit
+        left = {"eps": attack.limit - size}
+        attack = replace(attack, **left)
+    count = 1 if attack.shared else len(batch)
+    signs = random_signs((count, *batch.x.shape[1:]), generator).to(batch.x)
+    return attack, batch.with_x(bounds.clip(batch.x + size * signs)).masked()
+
+
+def break_ties(slope: Tensor, generator: torch.Generator) -> Tensor:
+    """Give items whose slope (R, *S) is exactly zero a random direction, too small to remember."""
+    flat = slope.flatten(1).eq(0).all(dim=1)
+    if not bool(flat.any()):
+        return slope
+    signs = random_signs(tuple(slope.shape), generator).to(slope)
+    return torch.where(flat.reshape(-1, *[1] * (slope.dim() - 1)), 1e-12 * signs, slope)
+
+
+def random_signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw −1 or 1."""
+    return 2 * torch.randint(2, shape, generator=generator) - 1
+
+
+def private(generator: torch.Generator) -> torch.Generator:
+    """Return another generator that follows from this one, which stays as it is."""
+    seed = int(torch.randint(2**62, (1,), generator=generator.clone_state()))
+    return torch.Generator().manual_seed(seed)
+
+
+def _require_gradient_beside(attack: Attack, system: System, generator: torch.Generator) -> None:
+    """Look beside the inputs, for the true gradient may be zero at them."""
+    _, beside = first_step(attack, system.batch, system.bounds, private(generator))
+    if bool(flat_items(system, beside)[0].all()):
+        raise AttackError(
+            "the system gives no gradient at this input, nor beside it, which a white-box attack "
+            "needs; attack a differentiable model, or use a black-box attack"
+        )

@@ -1,0 +1,281 @@
+"""What becomes of a failure: a message, and an exit code that no result has.
+
+Nothing but the standard library is imported here: any other package may be the one that is broken.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import TextIO
+
+from nip_audio.cli._exit import (
+    EXIT_DEFECT,
+    EXIT_INTERRUPTED,
+    EXIT_OUTPUT,
+    EXIT_PIPE_CLOSED,
+    EXIT_REFUSED,
+    EXIT_TERMINATED,
+)
+from nip_audio.errors import NipAudioError
+
+_STAYS = (
+    "what was written stays. screen, evaluate and fit-purifier go on where they were when the same "
+    "command is given again"
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NO_MEMORY = (
+    *("cannot allocate memory", "can't allocate memory", "out of memory", "bad_alloc"),
+    "failed to map segment from shared object",
+)
+# the dynamic linker's words for troubles of other kinds: too many libraries, a folder without exec
+_NOT_MEMORY = ("static tls block", "operation not permitted", "permission denied")
+
+
+class Terminated(BaseException):
+    """SIGTERM came. Like ``KeyboardInterrupt`` it is no ``Exception``, which much code catches."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raise ``Terminated`` at the first SIGTERM, so that files are closed; a second one kills.
+
+    Raises:
+        Terminated: Once more at the end, for a library may have swallowed it.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    came = False
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if came:
+            raise Terminated
+
+
+def code_after(err: BaseException) -> int:
+    """Say what went wrong on standard error, and return the exit code."""
+    chain = _chain(err)
+    if any(isinstance(one, Terminated) for one in chain):
+        _tell(f"terminated; {_STAYS}")
+        return EXIT_TERMINATED
+    if any(isinstance(one, KeyboardInterrupt) for one in chain):
+        _tell(f"interrupted; {_STAYS}")
+        return EXIT_INTERRUPTED
+    if isinstance(err, NipAudioError):
+        _tell_error(str(err))
+        return EXIT_REFUSED
+    return (
+        _output_failed(err, chain)
+        or _memory_failed(chain)
+        or _import_failed(err)
+        or _is_a_defect(err)
+    )
+
+
+def flush_outputs(code: int) -> int:
+    """Write out what is buffered, now that a failure still has a say; return the exit code."""
+    failure = _flush_error(sys.stdout)
+    if failure is not None:
+        code = _output_code(failure)
+        _silence(sys.stdout)
+    if _flush_error(sys.stderr) is not None:
+        _silence(sys.stderr)  # nobody listens any more; what the command found is as true
+    return code
+
+
+def _chain(err: BaseException) -> list[BaseException]:
+    """List an exception and those that led to it."""
+    found: list[BaseException] = []
+    one: BaseException | None = err
+    while one is not None and one not in found:
+        found.append(one)
+        one = one.__cause__ or one.__context__
+    return found
+
+
+def _output_failed(err: BaseException, chain: list[BaseException]) -> int | None:
+    """Return the exit code if standard output was closed, or it or a disk takes no more."""
+    # rich leaves by SystemExit when its reader is gone
+    broken = isinstance(err, SystemExit) and any(isinstance(e, BrokenPipeError) for e in chain)
+    if not broken and not isinstance(err, OSError):
+        return None
+    failure = _flush_error(sys.stdout)
+    if broken or (isinstance(err, BrokenPipeError) and (failure or _reader_is_gone())):
+        _silence(sys.stdout)
+        return EXIT_PIPE_CLOSED
+    if failure is not None and isinstance(err, OSError) and err.errno == failure.errno:
+        _silence(sys.stdout)
+        return _output_code(failure)
+    if isinstance(err, OSError) and err.errno in _FULL:
+        return _cannot_write(err.filename or "standard output, or another file", err)
+    return None
+
+
+def _output_code(failure: OSError) -> int:
+    if isinstance(failure, BrokenPipeError):
+        return EXIT_PIPE_CLOSED
+    return _cannot_write("standard output", failure)
+
+
+def _cannot_write(what: str, err: OSError) -> int:
+    why = "the disk is full" if err.errno == errno.ENOSPC else err.strerror
+    _tell_error(f"cannot write {what}: {why}; make room, or write elsewhere, and start again")
+    return EXIT_OUTPUT
+
+
+def _memory_failed(chain: list[BaseException]) -> int | None:
+    for err in chain:
+        text = str(err).lower()
+        said = any(w in text for w in _NO_MEMORY) and not any(w in text for w in _NOT_MEMORY)
+        if said or isinstance(err, MemoryError):
+            detail = f" ({_first_line(err)})" if text else ""
+            _tell_error(
+                f"there is too little memory{detail}; free some, or raise the limit of this "
+                "process (ulimit -v), and start again"
+            )
+            return EXIT_DEFECT
+    return None
+
+
+def _import_failed(err: BaseException) -> int | None:
+    """Return the exit code if a package cannot be loaded."""
+    if type(err).__name__ == "ErrorDuringImport" and isinstance(
+        getattr(err, "value", None), BaseException
+    ):
+        # pydoc, by which HyperPyYAML finds classes, wraps what an import raised
+        err = err.value  # type: ignore[attr-defined]
+    package = _package_at_fault(err)
+    if package is None:
+        return None
+    from nip_audio.installation import import_remedy
+
+    if isinstance(err, ModuleNotFoundError):
+        said = f"the package {package} is not installed ({_first_line(err)})"
+    else:
+        said = f"the package {package} cannot be loaded ({type(err).__name__}: {_first_line(err)})"
+    _tell_error(f"{said}; run nip-audio doctor, and {import_remedy(package)}")
+    return EXIT_DEFECT
+
+
+def _is_a_defect(err: BaseException) -> int:
+    import traceback
+
+    _tell("".join(traceback.format_exception(err)).rstrip())
+    if isinstance(err, SystemExit):
+        _tell_error(f"a library ended the program with {err.code!r}; please report it")
+    else:
+        _tell_error("this is a defect of nip-audio; please report it")
+    return EXIT_DEFECT
+
+
+def _package_at_fault(err: BaseException) -> str | None:
+    """Name the package of the last import that was under way; None if there was none.
+
+    Any exception may come of a broken package, not only ``ImportError``: an OSError of the dynamic
+    linker, a RuntimeError of an operator that is not there.
+    """
+    package: str | None = None
+    trace = err.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if not module.startswith("importlib."):
+            if module.partition(".")[0] == "nip_audio":
+                package = None  # what our own code raises is not a package's fault
+            package = _imported_at(trace.tb_frame.f_code, trace.tb_lasti, module) or package
+        trace = trace.tb_next
+    if isinstance(err, ImportError) and err.name is not None:
+        named = err.name.partition(".")[0]
+        package = named if package is None or isinstance(err, ModuleNotFoundError) else package
+    return None if package == "nip_audio" else package
+
+
+def _imported_at(code: CodeType, offset: int, module: str) -> str | None:
+    """Name the package that the instruction imports from; None if it imports nothing."""
+    import dis
+
+    before: list[object] = []
+    for instruction in dis.get_instructions(code):
+        if instruction.offset == offset:
+            if instruction.opname != "IMPORT_NAME":
+                return None
+            level = before[-2]
+            relative = isinstance(level, int) and level > 0
+            return (module if relative else str(instruction.argval)).partition(".")[0]
+        before.append(instruction.argval)
+    return None
+
+
+def _first_line(err: BaseException) -> str:
+    return str(err).strip().partition("\n")[0]
+
+
+def _flush_error(stream: TextIO | None) -> OSError | None:
+    """Return why a stream cannot be written; a failed write stays in its buffer to fail again."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError as err:
+        return err
+    except ValueError:  # it was closed
+        pass
+    return None
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether standard output is a pipe that nobody reads; needed where it has no buffer."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _silence(stream: TextIO | None) -> None:
+    """Let what is left in a stream's buffer go nowhere: Python would complain when it ends."""
+    try:
+        if stream is not None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+    except (OSError, ValueError):
+        return
+
+
+def _tell_error(text: str) -> None:
+    colours = sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    word = "\x1b[1;31merror:\x1b[0m" if colours else "error:"
+    _tell(f"{word} {printable(text)}")
+
+
+def _tell(text: str) -> None:
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        return  # nobody listens; the exit code says it as well
+
+
+def printable(text: str) -> str:
+    """Keep control characters off the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

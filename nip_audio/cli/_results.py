@@ -1,0 +1,103 @@
+"""Print what a screening found, and draw its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from nip_audio.cli._console import advance, plain, progress_bar, stdout
+from nip_audio.screening.records import ImageRecord, ScreenRecord
+
+if TYPE_CHECKING:
+    from nip_audio.reporting.examine import Examiner
+    from nip_audio.reporting.picture_examine import ImageExaminer
+    from nip_audio.reporting.run import ScreenedRun
+    from nip_audio.screening.pipeline import ScreenResult
+    from nip_audio.screening.sources import Source
+    from nip_audio.screening.summary import ScreenSummary
+
+_COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "error": "yellow"}
+_ROWS = 40
+
+
+def print_results(result: ScreenResult) -> None:
+    """Print the first records of a screening that need attention."""
+    attention = result.summary.flagged + result.summary.failed
+    few = result.summary.files <= _ROWS
+    shown = islice((r for r in result.results.files() if few or r.verdict != "clean"), _ROWS)
+    print_records(list(shown))
+    if not few and attention > _ROWS:
+        stdout.print(f"… and {attention - _ROWS} more that are not clean: see results.jsonl")
+
+
+def print_records(records: Sequence[ScreenRecord]) -> None:
+    """Print a table, and below it what was found."""
+    of_images = any(isinstance(record, ImageRecord) for record in records)
+    table = Table(box=SIMPLE)
+    table.add_column("file", overflow="fold", min_width=24)
+    for name in ("verdict", "distance", "p", "named" if of_images else "consistency"):
+        table.add_column(name, no_wrap=True)
+    for record in records:
+        last = (
+            record.named or "–"
+            if isinstance(record, ImageRecord)
+            else _number(record.consistency, ".2f")
+        )
+        table.add_row(
+            plain(record.id),
+            f"[{_COLOURS.get(record.verdict, 'cyan')}]{record.verdict}[/]",
+            _number(record.distance, ".2f"),
+            _number(record.p_value, ".3f"),
+            plain(last),
+        )
+    if records:
+        stdout.print(table)
+    for record in records:
+        for why in record.why:
+            stdout.print(f"[bold]{plain(record.id)}[/]: {plain(why)}", highlight=False)
+    if any(record.verdict == "clean" for record in records):
+        stdout.print("clean: nothing was found; that is no proof (README.md)", style="dim")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
+def print_summary(summary: ScreenSummary, out: Path) -> None:
+    """Print the counts, and the warning if there is one."""
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in summary.verdicts.items())
+    stdout.print(
+        f"{summary.files} files: {counts or 'none'}. Records: {plain(str(out))}/results.jsonl"
+    )
+    if summary.verdicts.get("adversarial") and summary.expected_by_chance >= 0.5:
+        stdout.print(
+            f"If all were clean, about {summary.expected_by_chance:.0f} would be called adversarial"
+            " by chance; --fdr 0.1 flags only what stands out of that",
+            style="dim",
+        )
+    if summary.backdoor:
+        stdout.print(f"Backdoor triggers: {plain(summary.backdoor)}", soft_wrap=True)
+    if summary.warning:
+        stdout.print(f"[bold yellow]Note:[/] {plain(summary.warning)}", soft_wrap=True)
+
+
+def make_report(
+    run: ScreenedRun,
+    source: Source,
+    examiner: Examiner | ImageExaminer | None,
+    *,
+    details: int = 50,
+) -> list[Path]:
+    """Write the page of a run and its table; return where they lie."""
+    from nip_audio.reporting.export import write_csv
+    from nip_audio.reporting.report import write_report
+
+    flagged = min(details, run.summary["flagged"])
+    with progress_bar("drawing", flagged) as bar:
+        page = write_report(run, source, examiner, details=details, progress=lambda _: advance(bar))
+    return [page, write_csv(run)]

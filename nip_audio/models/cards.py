@@ -1,0 +1,307 @@
+"""Model cards: what is known of a model without loading it; reading one needs no torch.
+
+A pretrained directory holds ``model_card.json`` beside the files that the card lists with their
+SHA-256. ``nip_audio.models.pretrained`` loads what a card describes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nip_audio.core.near import near_names
+from nip_audio.core.strict_json import load_json
+from nip_audio.errors import HashMismatchError, ModelCardError
+
+__all__ = [
+    "Modality",
+    "ModelCard",
+    "find_pretrained",
+    "list_pretrained",
+    "model_id_of",
+    "pretrained_directories",
+    "read_card",
+    "read_verified",
+]
+
+Modality = Literal["audio", "image"]
+"""Raw input of a model."""
+
+CARD_NAME = "model_card.json"
+CARD_VERSION = 1
+HYPERPARAMS_NAME = "hyperparams.yaml"
+SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
+COMPANIONS = ("calibration", "plda", "purifier")
+"""Fitted files that come with a model: bound to its identity, but not part of it."""
+
+_FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
+_CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "format_version": int,
+    "name": str,
+    "output_kind": str,
+    "scale": (int, float),
+    "labels": list,
+    "default_taps": list,
+    "files": dict,
+    "calibration": (dict, type(None)),
+    "training": object,
+    "metrics": object,
+}
+_OF_MODALITY: Mapping[str, Mapping[str, type]] = {
+    "audio": {"sample_rate_hz": int},
+    "image": {"image_shape": list},
+}
+"""Fields about the raw input that a card must have, by modality."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Model card: the description of a pretrained model.
+
+    Attributes:
+        directory: Folder of the model.
+        data: Content of the card, as JSON values.
+    """
+
+    directory: Path
+    data: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return str(self.data["name"])
+
+    @property
+    def modality(self) -> Modality:
+        """Raw input of the model: audio or images."""
+        modality: Modality = self.data.get("modality", "audio")
+        return modality
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Sample rate of the model's audio.
+
+        Raises:
+            ModelCardError: If the model takes images.
+        """
+        if self.modality != "audio":
+            raise ModelCardError(
+                f"{self.name} takes images, expected an audio model here; nip-audio models "
+                "lists the "
+                "models"
+            )
+        return int(self.data["sample_rate_hz"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of the model's images.
+
+        Raises:
+            ModelCardError: If the model takes audio.
+        """
+        if self.modality != "image":
+            raise ModelCardError(
+                f"{self.name} takes audio, expected an image model here; nip-audio models "
+                "lists the "
+                "models"
+            )
+        channels, rows, columns = (int(n) for n in self.data["image_shape"])
+        return channels, rows, columns
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes: the speakers, or what the images show."""
+        return tuple(self.data["labels"])
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Content hashes of the training files, as far as the card lists them."""
+        return frozenset(self.data["training"].get("seen", ()))
+
+    @property
+    def default_taps(self) -> tuple[str, ...]:
+        """Names of the layers that detectors measure by default."""
+        return tuple(self.data["default_taps"])
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the model: one hash over the hashes of its weights and hyperparameters."""
+        return model_id_of(self.data["files"])
+
+    @property
+    def calibration_path(self) -> Path | None:
+        """Calibration that comes with the model; None if there is none."""
+        return self._companion("calibration")
+
+    @property
+    def plda_path(self) -> Path | None:
+        """PLDA back end that comes with the model; None if there is none."""
+        return self._companion("plda")
+
+    @property
+    def purifier_path(self) -> Path | None:
+        """Guided purifier that comes with the model; None if there is none."""
+        return self._companion("purifier")
+
+    def _companion(self, kind: str) -> Path | None:
+        entry = self.data.get(kind)
+        return None if entry is None else self.directory / entry["file"]
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one of the model's files.
+
+        Raises:
+            ModelCardError: If the card does not list the file, or it cannot be read.
+            HashMismatchError: If it differs from the card.
+        """
+        if name not in self.data["files"]:
+            raise ModelCardError(f"{self.directory / CARD_NAME} does not list {name}; restore it")
+        return read_verified(self.directory / name, self.data["files"][name])
+
+    def verify(self) -> None:
+        """Check that every file, what was fitted to the model included, is as the card says.
+
+        Raises:
+            ModelCardError: If one cannot be read.
+            HashMismatchError: If one differs.
+        """
+        for name in self.data["files"]:
+            self.read(name)
+        for kind in COMPANIONS:
+            entry = self.data.get(kind)
+            if entry is not None:
+                read_verified(self.directory / entry["file"], entry["sha256"])
+
+
+def model_id_of(files: Mapping[str, str]) -> str:
+    """Return one SHA-256 over file names and their hashes."""
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
+
+
+def pretrained_directories() -> dict[str, Path]:
+    """Return the directories of all models that can be loaded by name, sorted by name."""
+    found: dict[str, Path] = {}
+    for folder in _search_folders():
+        for path in folder.glob(f"*/{CARD_NAME}"):
+            found.setdefault(path.parent.name, path.parent)
+    return dict(sorted(found.items()))
+
+
+def list_pretrained() -> list[ModelCard]:
+    """Return the cards of all models that can be loaded by name, sorted by name."""
+    return [read_card(directory) for directory in pretrained_directories().values()]
+
+
+def read_card(directory: Path) -> ModelCard:
+    """Read and check a model card.
+
+    Raises:
+        ModelCardError: If the card is missing or malformed.
+    """
+    path = directory / CARD_NAME
+    try:
+        data = load_json(path.read_bytes())
+    except OSError as err:
+        raise ModelCardError(f"{path} cannot be read ({err.strerror}); check --model") from err
+    except ValueError as err:
+        raise ModelCardError(f"{path} is not valid JSON ({err}); restore the file") from err
+    modality = data.get("modality", "audio") if isinstance(data, dict) else "audio"
+    if not isinstance(modality, str) or modality not in _OF_MODALITY:
+        raise ModelCardError(
+            f"{path} is of modality {modality!r}, expected {' or '.join(_OF_MODALITY)}; update "
+            "nip-audio"
+        )
+    fields = {**_CARD_FIELDS, **_OF_MODALITY[modality]}
+    missing = [f for f in fields if not isinstance(data, dict) or f not in data]
+    if missing:
+        raise ModelCardError(f"{path} lacks {', '.join(missing)}; restore the file")
+    if data["format_version"] != CARD_VERSION:
+        raise ModelCardError(
+            f"{path} has format {data['format_version']}, expected {CARD_VERSION}; update nip-audio"
+        )
+    companions = {kind: data[kind] for kind in COMPANIONS if data.get(kind) is not None}
+    wrong = [f for f, kind in fields.items() if not isinstance(data[f], kind)]
+    if modality == "image" and not _is_shape(data["image_shape"]):
+        wrong.append("image_shape")
+    wrong += [
+        kind
+        for kind, entry in companions.items()
+        if not isinstance(entry, dict)
+        or not all(isinstance(entry.get(key), str) for key in ("file", "sha256"))
+    ]
+    if not wrong:
+        wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
+        wrong += [] if _all_text(data["files"].values()) else ["files"]
+        rate = data.get("sample_rate_hz", 16000)  # image models have none
+        wrong += [] if 1000 <= rate <= 384_000 else ["sample_rate_hz"]
+    if wrong:
+        raise ModelCardError(
+            f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
+        )
+    names = [*data["files"], *(entry["file"] for entry in companions.values())]
+    if HYPERPARAMS_NAME not in data["files"] or not all(map(_FILE_NAME.fullmatch, names)):
+        raise ModelCardError(
+            f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"
+        )
+    return ModelCard(directory, data)
+
+
+def _is_shape(values: object) -> bool:
+    whole = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
+    return whole and isinstance(values, list) and len(values) == 3 and values[0] in (1, 3)
+
+
+def _all_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _search_folders() -> list[Path]:
+    package = Path(__file__).resolve().parents[1]
+    folders = [Path("pretrained"), package.parent / "pretrained", package / "_pretrained"]
+    if os.environ.get(SEARCH_VARIABLE):
+        folders.insert(0, Path(os.environ[SEARCH_VARIABLE]))
+    return folders
+
+
+def find_pretrained(model: str | Path) -> Path:
+    """Return the directory of a model, given by its name or as a directory.
+
+    Raises:
+        ModelCardError: If there is no such model.
+    """
+    if (Path(model) / CARD_NAME).is_file():
+        return Path(model)
+    for folder in _search_folders():
+        if isinstance(model, str) and (folder / model / CARD_NAME).is_file():
+            return folder / model
+    known = pretrained_directories()
+    raise ModelCardError(
+        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
+        f"{near_names(str(model), known)}"
+    )
+
+
+def read_verified(path: Path, expected: str) -> bytes:
+    """Return the content of a file whose SHA-256 is known.
+
+    Raises:
+        ModelCardError: If it cannot be read.
+        HashMismatchError: If it has another hash.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise ModelCardError(f"{path} cannot be read ({err.strerror}); restore the model") from err
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise HashMismatchError(
+            f"{path} has SHA-256 {found[:12]}…, its card says {expected[:12]}…; the file was "
+            "changed or damaged: restore it, and do not use it"
+        )
+    return data

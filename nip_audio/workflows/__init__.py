@@ -1,0 +1,1 @@
+"""Fit defences to clean recordings or images, and apply purifiers to files."""

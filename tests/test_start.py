@@ -1,0 +1,118 @@
+"""The tool starts at once: heavy libraries are imported when they are needed, and not before."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import nip_audio
+from nip_audio.attacks.registry import names_at
+from nip_audio.cli import _options
+from nip_audio.cli._commands import COMMANDS
+from nip_audio.evaluation.robustness import DEFAULT_LAYERS, DEFAULT_NOISE
+from nip_audio.purifiers.guided_training import GuidedSettings
+from nip_audio.purifiers.registry import PURIFIERS
+from nip_audio.purifiers.training_attacks import FAMILIES
+
+PACKAGE = Path(nip_audio.__file__).parent
+HEAVY = (
+    *("torch", "torchaudio", "numpy", "scipy", "sklearn", "speechbrain", "librosa", "matplotlib"),
+    *("PIL", "soundfile", "hyperpyyaml", "safetensors"),
+)
+LOADED = f"""
+import sys
+found = sorted(set({HEAVY!r}) & set(sys.modules))
+assert not found, found
+"""
+
+
+def run_python(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    run_python("import nip_audio, nip_audio.errors\ndir(nip_audio)\n" + LOADED)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["models"], ["models", "--json"], ["screne"]],
+    ids=" ".join,
+)
+def test_what_judges_nothing_loads_nothing_heavy(arguments):
+    run_python(f"from nip_audio.cli import main\nassert main({arguments!r}) in (0, 64)\n" + LOADED)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_loads_nothing_heavy(command):
+    run_python(
+        f"from nip_audio.cli import main\nassert main([{command!r}, '--help']) == 0" + LOADED
+    )
+
+
+def test_help_imports_no_command():
+    names = [f"nip_audio.cli.{module_of(name)}" for name in COMMANDS]
+    run_python(
+        "import sys\nfrom nip_audio.cli import main\nassert main(['--help']) == 0\n"
+        f"assert not set({names!r}) & set(sys.modules)"
+    )
+
+
+def module_of(command: str) -> str:
+    return command.replace("-", "_")
+
+
+def test_the_table_lists_each_command_module():
+    modules = {path.stem for path in (PACKAGE / "cli").glob("*.py")}
+    assert {module_of(name) for name in COMMANDS} == {m for m in modules if not m.startswith("_")}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_says_what_the_command_says(name):
+    command = import_module(f"nip_audio.cli.{module_of(name)}").command
+    assert inspect.getdoc(command).splitlines()[0] == COMMANDS[name]
+
+
+def test_help_says_what_the_library_has():
+    assert list(_options.ATTACK_NAMES) == names_at("raw")
+    assert tuple(PURIFIERS) == _options.PURIFIER_NAMES
+    assert tuple(FAMILIES) == _options.ATTACK_FAMILIES
+    assert GuidedSettings.steps == _options.GUIDED_STEPS
+    assert DEFAULT_NOISE.scale == _options.NOISE_SCALE
+    assert _options.LAYER_NAMES == DEFAULT_LAYERS
+
+
+def test_editors_and_python_see_the_same_names():
+    (seen,) = [
+        node
+        for node in ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    ]
+    imported = {
+        alias.name: statement.module
+        for statement in seen.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert imported == {name: f"nip_audio.{home}" for name, home in nip_audio._HOMES.items()}
+    assert {*imported, "__version__"} == set(nip_audio.__all__)
+    assert set(nip_audio.__all__) <= set(dir(nip_audio))
+
+
+@pytest.mark.parametrize("name", nip_audio.__all__)
+def test_each_name_is_there_when_it_is_used(name):
+    value = getattr(nip_audio, name)
+    assert value is getattr(nip_audio, name)
+    assert getattr(value, "__name__", name) == name
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'read_audoi'"):
+        nip_audio.read_audoi  # noqa: B018

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nip_audio.audio.manifest import Recording
+from nip_audio.errors import InputError
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.results import Results
+from nip_audio.screening.sources import FolderSource, ManifestSource
+from nip_audio.workflows.purify_files import FilePurifier
+from nip_audio.workflows.purify_flagged import purify_flagged, shipped_purifier
+
+
+@pytest.fixture
+def purifier(screener) -> FilePurifier:
+    return FilePurifier(
+        screener.pretrained, shipped_purifier(screener.pretrained), screener.adapter
+    )
+
+
+def write(out, *records: ScreenRecord) -> Results:
+    with Results(out).writing() as add:
+        add(records, None)
+    return Results(out)
+
+
+def test_purifies_what_is_adversarial_and_nothing_else(purifier, folder, tmp_path):
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    results = write(
+        tmp_path,
+        ScreenRecord("lonely.flac", None, "adversarial"),
+        ScreenRecord("s1/take10.wav", "s1", "inconsistent"),
+        ScreenRecord("s1/take11.wav", "s1", "adversarial"),
+        ScreenRecord("s2/take11.wav", "s2", "clean"),
+    )
+    out = tmp_path / "purified"
+    run = purify_flagged(results, FolderSource(folder), purifier, out)
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.wav")) == [
+        "lonely.flac.wav",
+        "s1/take11.wav",
+    ]
+    assert (len(run.done), run.earlier, run.failures) == (2, 0, [])
+    assert json.loads((out / "s1/take11.json").read_text())["renamed"] in (True, False)
+    again = purify_flagged(results, FolderSource(folder), purifier, out)
+    assert (again.done, again.earlier) == ([], 2)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_a_file_that_is_gone_is_left_out(purifier, folder, tmp_path):
+    results = write(tmp_path, ScreenRecord("s1/gone.wav", "s1", "adversarial"))
+    run = purify_flagged(results, FolderSource(folder), purifier, tmp_path / "purified")
+    assert [failure.code for failure in run.failures] == ["missing"]
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", ""])
+def test_an_id_does_not_lead_out_of_the_folder(purifier, folder, tmp_path, name):
+    results = write(tmp_path, ScreenRecord(name, "s1", "adversarial"))
+    source = ManifestSource(
+        tmp_path / "m.csv", [Recording(name, folder / "s1/take11.wav", "s1", (0, 12000))]
+    )
+    with pytest.raises(InputError, match="is not a valid file name"):
+        purify_flagged(results, source, purifier, tmp_path / "purified")
+
+
+def test_purifies_the_span_that_was_judged(purifier, folder, tmp_path):
+    results = write(tmp_path, ScreenRecord("a", "s1", "adversarial"))
+    source = ManifestSource(
+        tmp_path / "m.csv", [Recording("a", folder / "s1/take11.wav", "s1", (0, 12000))]
+    )
+    (done,) = purify_flagged(results, source, purifier, tmp_path / "purified").done
+    assert len(done.result.samples) == 12000
+
+
+def test_says_so_where_no_purifier_came_with_the_model(pretrained):
+    data = {k: v for k, v in pretrained.card.data.items() if k != "purifier"}
+    bare = PretrainedModel(replace(pretrained.card, data=data), pretrained.model)
+    with pytest.raises(InputError, match="comes without a purifier"):
+        shipped_purifier(bare)
