@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies._lib.numbers import look_up
+from studies._lib.numbers import NOT_EVALUATED, NothingFoundError, look_up
 
 __all__ = ["PAGES_FOLDER", "RESULTS_FOLDER", "Page", "fill", "prose_numbers", "read_results"]
 
@@ -58,18 +58,20 @@ class Page:
         """Make the page from the results in a folder."""
         return self.made_from(read_results(folder, self.results))
 
-    def made_from(self, results: Results) -> str:
-        """Make the page from results that are read already."""
+    def made_from(self, results: Results, *, partial: bool = False) -> str:
+        """Make the page from results that are read already; they may be ``partial``."""
         template = self.template.read_text(encoding="utf-8")
-        return fill(template, self.parts(results), results)
+        return fill(template, self.parts(results), results, partial=partial)
 
-    def write(self, folder: Path = RESULTS_FOLDER, out: Path = PAGES_FOLDER) -> Path:
+    def write(
+        self, folder: Path = RESULTS_FOLDER, out: Path = PAGES_FOLDER, *, partial: bool = False
+    ) -> Path:
         """Write the page and its plots; return where the page is."""
         results = read_results(folder, self.results)
         if self.draw is not None:
             self.draw(results, out)
         path = out / f"{self.name}.md"
-        path.write_text(self.made_from(results), encoding="utf-8")
+        path.write_text(self.made_from(results, partial=partial), encoding="utf-8")
         return path
 
     def run(self) -> None:
@@ -77,8 +79,9 @@ class Page:
         parser = argparse.ArgumentParser(description=f"Write {self.name}.md from its results.")
         parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, help="folder to read")
         parser.add_argument("--out", type=Path, default=PAGES_FOLDER, help="folder to write to")
+        parser.add_argument("--partial", action="store_true", help="the results are not complete")
         options = parser.parse_args()
-        self.write(options.results, options.out)
+        self.write(options.results, options.out, partial=options.partial)
 
 
 def read_results(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
@@ -88,13 +91,20 @@ def read_results(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def fill(template: str, parts: Mapping[str, object], results: Results | None = None) -> str:
+def fill(
+    template: str,
+    parts: Mapping[str, object],
+    results: Results | None = None,
+    *,
+    partial: bool = False,
+) -> str:
     """Fill a template.
 
     ``{name}`` is a part that the page's module makes, ``{= 1% path}`` a number from the results
     (``look_up``). Other numbers in prose say where they come from: ``{given: 30 voices}`` are
     definitions and settings, ``{paper: .95}`` is what a paper reports, and ``{unkept: 59 %}`` was
-    measured without results being kept, which the page says in a footnote.
+    measured without results being kept, which the page says in a footnote. In a ``partial`` page
+    what is not in the results is not evaluated; else it is an error.
 
     Raises:
         ValueError: If a placeholder has no value, or a value no placeholder.
@@ -105,7 +115,16 @@ def fill(template: str, parts: Mapping[str, object], results: Results | None = N
             f"the template lacks {sorted(set(parts) - asked)}, and nothing fills "
             f"{sorted(asked - set(parts))}"
         )
-    text = _QUERY.sub(lambda found: look_up(" ".join(found[1].split()), results or {}), template)
+
+    def answer(found: re.Match[str]) -> str:
+        try:
+            return look_up(" ".join(found[1].split()), results or {})
+        except NothingFoundError:
+            if not partial:
+                raise
+            return NOT_EVALUATED
+
+    text = _QUERY.sub(answer, template)
     text = _GIVEN.sub(lambda found: found[2] + "†" * (found[1] == "unkept"), text)
     if text != template and "†" in text:
         text = text.rstrip() + "\n" + UNKEPT
