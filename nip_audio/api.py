@@ -69,7 +69,7 @@ def load_model(model: AnyModel = DEFAULT_MODEL) -> PretrainedModel:
     """Load a model, offline; its files are checked against the hashes in its card.
 
     Args:
-        model: Name of a shipped model (``nip_audio.list_models()``), or a directory with a card.
+        model: Name of a shipped model (``nip_audio.list_pretrained()``), or a directory with a card.
 
     Raises:
         ModelCardError: If there is no such model, or its card is malformed.

@@ -26,8 +26,7 @@ def evasion() -> Any:
             import art.attacks.evasion
     except ImportError as err:
         raise MissingDependencyError(
-            "this attack needs the Adversarial Robustness Toolbox; install it with: "
-            "pip install 'nip-audio[attacks]'"
+            "this attack needs the Adversarial Robustness Toolbox", extra="attacks"
         ) from err
     return art.attacks.evasion
 

@@ -16,9 +16,7 @@ def foolbox() -> Any:
     try:
         import foolbox
     except ImportError as err:
-        raise MissingDependencyError(
-            "this attack needs Foolbox; install it with: pip install 'nip-audio[attacks]'"
-        ) from err
+        raise MissingDependencyError("this attack needs Foolbox", extra="attacks") from err
     return foolbox
 
 

@@ -100,6 +100,5 @@ def _require_multiprocess() -> None:
     """ART imports this package in AutoAttack without declaring it."""
     if find_spec("multiprocess") is None:
         raise MissingDependencyError(
-            "ART's AutoAttack needs the package multiprocess; install it with: "
-            "pip install 'nip-audio[attacks]'"
+            "ART's AutoAttack needs the package multiprocess", extra="attacks"
         )

@@ -56,8 +56,7 @@ class ArtVarianceMinimisation(Purifier):
                 from art.defences.preprocessor import TotalVarMin
         except ImportError as err:
             raise MissingDependencyError(
-                "this purifier needs the Adversarial Robustness Toolbox; install it with: "
-                "pip install 'nip-audio[attacks]'"
+                "this purifier needs the Adversarial Robustness Toolbox", extra="attacks"
             ) from err
         self.keep = keep
         self.weight = weight

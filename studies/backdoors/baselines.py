@@ -30,8 +30,7 @@ _LEAST = 11
 
 def _missing(what: str) -> MissingDependencyError:
     return MissingDependencyError(
-        f"{what} needs the Adversarial Robustness Toolbox; install it with: "
-        "pip install 'nip-audio[attacks]'"
+        f"{what} needs the Adversarial Robustness Toolbox", extra="attacks"
     )
 
 
