@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED ?= $(shell $(PYTHON) -c 'import platform as p, sys; fits = (p.system(), p.machine()) == \
 	("Linux", "x86_64") and (3, 11) <= sys.version_info[:2] <= (3, 13); print("yes" if fits else "no")')
 
-.PHONY: demo test test-newest lint types unit lock clean
+.PHONY: demo test test-newest lint types unit pages lock clean
 
 demo: $(VENV)/.run
 	@$(BIN)/python examples/check_demo.py
@@ -24,9 +24,14 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-# one thread a process, and as many processes as there are cores, up to four: each needs a gigabyte or two
+# One thread a process, and as many processes as there are cores, up to four: each needs a gigabyte
+# or two. Files of tests stay together, as far as no process runs out of work.
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# docs/results from studies/results
+pages: $(VENV)/.dev
+	$(BIN)/python -m studies.write_pages
 
 # what a user of today gets from an index, without the locks
 test-newest:

@@ -1,6 +1,6 @@
 """Time the forward pass of each shipped model, and compare it with the duration of the audio.
 
-    python benchmarks/forward_time.py docs/results/forward_time.json
+    python benchmarks/forward_time.py studies/results/forward_time.json
 
 From waveform to scores, one recording at a time and sixteen at once, median and quartiles of many
 runs, the models taking turns so that a busy moment hits all of them.

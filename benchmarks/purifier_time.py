@@ -1,6 +1,6 @@
 """Time a guided purifier beside the model that it defends, of the shipped and of the paper's size.
 
-    python benchmarks/purifier_time.py docs/results/purifier_time.json
+    python benchmarks/purifier_time.py studies/results/purifier_time.json
 
 A batch of 32 recordings of 3 s. The model's forward pass runs from waveform to embedding, the
 purifier on the spectrogram in between; the two take turns, so that a busy moment hits both. The

@@ -1,8 +1,8 @@
 """Time a screening beside what it cannot do without, and beside a plain SpeechBrain loop.
 
-    python benchmarks/screening.py speed CLEAN_DIR docs/results/screening_speed.json
-    python benchmarks/screening.py memory docs/results/screening_memory.json
-    python benchmarks/screening.py comparison docs/results/screening_comparison.json
+    python benchmarks/screening.py speed CLEAN_DIR studies/results/screening_speed.json
+    python benchmarks/screening.py memory studies/results/screening_memory.json
+    python benchmarks/screening.py comparison studies/results/screening_comparison.json
 
 ``speed``: recordings from CLEAN_DIR, two worker processes, ten draws of noise (eleven passes a
 file). The three take turns on slices of the files, so that a busy moment hits all of them, and each

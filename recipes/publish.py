@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from nip_audio.integrations.publishing import complete, publish
+from nip_audio.training.publishing import complete, publish
 
 
 def main() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from speechbrain.utils.importutils import LazyModule
 
 from nip_audio import PretrainedModel, WaveformAdapter, load_pretrained
@@ -19,6 +23,8 @@ from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
+from nip_audio.evaluation.config import EvaluationConfig, read_config
+from nip_audio.evaluation.systems import EvaluatedSystem, build_system
 from nip_audio.models.plda import Plda
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.xvector import Xvector
@@ -47,6 +53,12 @@ def find_data_root(value: str | None) -> Path:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     return find_data_root(os.environ.get(DATA_VARIABLE))
+
+
+@pytest.fixture(autouse=True)
+def same_global_numbers() -> None:
+    """Whichever tests ran before in this process: their order is that of whoever has time."""
+    torch.manual_seed(1)
 
 
 @pytest.fixture
@@ -218,10 +230,10 @@ def screener(pretrained: PretrainedModel, calibration: Calibration) -> Screener:
     return Screener(pretrained, Judge(calibration, 0.05), WaveformAdapter())
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three speakers, three takes each (not the calibration's), and one flat file."""
-    root = tmp_path / "enrolment"
+@pytest.fixture(scope="session")
+def voices_to_screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``folder`` is copied from; only to be read."""
+    root = tmp_path_factory.mktemp("voices")
     for speaker in range(3):
         for take in range(10, 13):
             path = root / f"s{speaker}" / f"take{take}.wav"
@@ -229,3 +241,78 @@ def folder(tmp_path: Path) -> Path:
             soundfile.write(path, synthetic_voice(speaker, take), RATE_HZ, "PCM_16")
     soundfile.write(root / "lonely.flac", synthetic_voice(5, 20), RATE_HZ)
     return root
+
+
+@pytest.fixture
+def folder(voices_to_screen: Path, tmp_path: Path) -> Path:
+    """Three speakers, three takes each (not the calibration's), and one flat file."""
+    return Path(shutil.copytree(voices_to_screen, tmp_path / "enrolment"))
+
+
+# --- a corpus of synthetic voices with roles, and a system that knows them, to evaluate ---
+
+ROLES = {0: "train", 1: "train", 2: "calibrate", 3: "test", 4: "test"}
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, voice: Callable) -> Path:
+    """Six speakers, five takes of 1 s each, and split.csv."""
+    root = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for speaker in range(6):
+        for take, role in ROLES.items():
+            path = Path("voices") / f"s{speaker}" / f"take{take}.flac"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(root / path, voice(speaker, take), 16000)
+            rows.append(
+                {
+                    "path": path.as_posix(),
+                    "speaker": f"s{speaker}",
+                    "role": role,
+                    "start_s": 0.0,
+                    "end_s": 1.0,
+                }
+            )
+    with (root / "split.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+@pytest.fixture(scope="session")
+def write_config_to(corpus: Path) -> Callable[..., Path]:
+    """Write a configuration into a folder; what else is given replaces the usual."""
+
+    def write(folder: Path, **changes: object) -> Path:
+        data = {
+            "title": "synthetic",
+            "data": {"root": str(corpus), "split": str(corpus / "split.csv")},
+            "systems": {
+                "x": {"model": "xvector-libri251", "subset": "voices", "enrol": True},
+            },
+            "attacks": [
+                {"attack": "fgsm", "eps": [0.002], "items": 4, "batch": 2},
+            ],
+            **changes,
+        }
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(data))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_config(tmp_path: Path, write_config_to: Callable[..., Path]) -> Callable[..., Path]:
+    return partial(write_config_to, tmp_path)
+
+
+@pytest.fixture
+def config(write_config: Callable[..., Path]) -> EvaluationConfig:
+    return read_config(write_config())
+
+
+@pytest.fixture
+def system(config: EvaluationConfig) -> EvaluatedSystem:
+    return build_system(config.systems[0], config)

@@ -64,7 +64,7 @@ def command(
     """Tell whether a training or enrolment set hides files with a backdoor's trigger, and which.
 
     No poisoned example and no clean set is needed, but a set: at least eight speakers, or kinds of
-    pictures, with a dozen files each. Nothing found is no proof (docs/backdoors.md).
+    pictures, with a dozen files each. Nothing found is no proof (docs/results/backdoors.md).
 
     Example: nip-audio backdoor training/ --model audionet-libri251
     """
@@ -115,7 +115,7 @@ def _print(report: BackdoorReport) -> None:
         stdout.print(
             f"nothing found in {len(report.records) - len(report.failed)} files: highest score "
             f"{highest.score or 0:.1f} ({plain(highest.name)}), {limit}; that is no proof "
-            "(docs/backdoors.md)",
+            "(docs/results/backdoors.md)",
             soft_wrap=True,
         )
         return

@@ -32,7 +32,7 @@ def command(
     Interrupted and started again, it goes on where it stopped; started twice, two processes share
     the work. Whatever was fitted on a test clip is refused.
 
-    Example: nip-audio evaluate recipes/evaluate/undefended.yaml --data-root LibriSpeech
+    Example: nip-audio evaluate studies/attacks/undefended.yaml --data-root LibriSpeech
     --data-split split.csv --out evaluation/
     """
     from nip_audio.evaluation.config import read_config

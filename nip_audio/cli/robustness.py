@@ -91,7 +91,8 @@ def command(
     """Rank models by NCCR: how much the same noise changes what their neurons put out.
 
     The first has the least. That it is the most robust to attacks too is a claim, and does not
-    always hold: docs/robustness.md. Models of pictures are compared on pictures, of one shape.
+    always hold: docs/results/robustness.md. Models of pictures are compared on pictures,
+    of one shape.
 
     Example: nip-audio robustness my-model/ my-trained-model/ --data clean/ --plot boxes.png
     """

@@ -200,7 +200,7 @@ class BackdoorGroups:
 
     Attributes:
         limit: Score above which a group is reported; it was chosen to separate clean sets,
-            including unbalanced ones, from poisoned sets (docs/backdoors.md).
+            including unbalanced ones, from poisoned sets (docs/results/backdoors.md).
         least_alarm: Alarm above which a group is split; the usual bound of a robust deviation
             (Iglewicz and Hoaglin, 1993).
         most_alarm: Largest alarm that counts in a score: a still larger separation does not make

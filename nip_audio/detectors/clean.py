@@ -31,7 +31,7 @@ class CleanDistance(CleanDetector):
     Attacks move items along directions in which clean items vary too. A barely shrunk covariance
     removes all of the clean scatter, which reduces the weight of these directions and amplifies
     noise in the others: shrinking by half found more attacks on every model measured
-    (docs/nccr.md).
+    (docs/results/nccr.md).
 
     Args:
         clip: Number of robust deviations at which training rows are clipped for the covariance.

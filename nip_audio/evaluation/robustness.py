@@ -3,7 +3,7 @@
 Source: "Neuron Coverage Change Rate" (Shi), Sec. 4: the NCCR of every item of one clean test set
 on several models, l2 norm, ten draws; the model that changes least is taken for the most robust.
 No attack is needed, and none is measured. Whether the rank agrees with that by accuracy under
-attack is another question: see ``nccr_ranks.agreement``, and docs/robustness.md.
+attack is another question: see ``nccr_ranks.agreement``, and docs/results/robustness.md.
 """
 
 from __future__ import annotations

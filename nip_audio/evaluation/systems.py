@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.corpus import read_split, recording_of
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
@@ -22,7 +23,6 @@ from nip_audio.errors import InputError
 from nip_audio.evaluation.config import EvaluationConfig, SystemPlan
 from nip_audio.evaluation.identification import read_crops
 from nip_audio.evaluation.roles import refuse_overlap
-from nip_audio.integrations.corpus import read_split, recording_of
 from nip_audio.models.enrolment import enrol
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 

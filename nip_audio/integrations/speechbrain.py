@@ -1,23 +1,20 @@
-"""What a SpeechBrain recipe's YAML, or a script, can name; docs/speechbrain.md shows how.
+"""Old path of ``nip_audio.speechbrain``, which recipes and scripts may name."""
 
-Recipes and published YAMLs name what is here: names and arguments cannot change.
-"""
-
-from __future__ import annotations
-
-import torch
-from torch import Tensor
-
-from nip_audio.errors import InputError
-from nip_audio.integrations.backdoor_stage import BackdoorSearch
-from nip_audio.integrations.cached_verification import EmbeddingCache, verify_batch
-from nip_audio.integrations.guard import Guard
-from nip_audio.integrations.guarded import GuardedEncoderClassifier, GuardedSpeakerRecognition
-from nip_audio.integrations.guided_purifier import GuidedPurifier
-from nip_audio.integrations.local_model import load_trusted, write_card
-from nip_audio.integrations.screened_data import ScreenedData
-from nip_audio.integrations.screened_training import ScreenedTraining
-from nip_audio.integrations.unpublished import unpublished
+from nip_audio.speechbrain import (
+    BackdoorSearch,
+    EmbeddingCache,
+    Guard,
+    GuardedEncoderClassifier,
+    GuardedSpeakerRecognition,
+    GuidedPurifier,
+    ScreenedData,
+    ScreenedTraining,
+    babble_like,
+    load_trusted,
+    unpublished,
+    verify_batch,
+    write_card,
+)
 
 __all__ = [
     "BackdoorSearch",
@@ -34,33 +31,3 @@ __all__ = [
     "verify_batch",
     "write_card",
 ]
-
-
-def babble_like(waveforms: Tensor, speaker_count: int = 3) -> Tensor:
-    """Sum other items of the batch: a ``noise_funct`` for SpeechBrain's ``AddNoise``.
-
-    Item i gets items i+1 … i+speaker_count (cyclically), each rotated in time by a random amount
-    drawn from the global generator, as recipes do.
-
-    Args:
-        waveforms: (B, N) with B > ``speaker_count``.
-        speaker_count: How many voices babble.
-
-    Returns:
-        (B, N), not scaled: ``AddNoise`` does that.
-
-    Raises:
-        InputError: If the batch is too small.
-    """
-    if waveforms.shape[0] <= speaker_count:
-        raise InputError(
-            f"batch has {waveforms.shape[0]} items, expected more than {speaker_count}; use a "
-            "larger batch or fewer babbling speakers"
-        )
-    shifts = torch.randint(waveforms.shape[1], (speaker_count,)).tolist()
-    return torch.stack(
-        [
-            waveforms.roll(voice + 1, dims=0).roll(shift, dims=1)
-            for voice, shift in enumerate(shifts)
-        ]
-    ).sum(dim=0)

@@ -19,7 +19,7 @@ class ChannelSuppression(nn.Module):
     A linear classifier M reads each channel's mean over time, and channel k is multiplied by
     M[c, k], its weight for class c. In training, c is the true class; otherwise it is the class
     that M predicts. Training adds the cross-entropy of M's scores to the loss
-    (``nip_audio.integrations.defence_training``).
+    (``nip_audio.training.defence_training``).
 
     The choice of the class has no gradient; for a fixed class the module is differentiable.
 

@@ -4,7 +4,7 @@ A folder holds ``model_card.json``, ``hyperparams.yaml`` and safetensors weights
 SHA-256 of every other file, which is checked first. No pickle is read, and the YAML may create
 instances of a short list of classes only, so an untrusted folder cannot run code.
 
-The YAML may end in a section for SpeechBrain (``nip_audio.integrations.encoder_classifier``), which
+The YAML may end in a section for SpeechBrain (``nip_audio.speechbrain.encoder_classifier``), which
 is removed here and not checked. SpeechBrain's own ``from_hparams`` runs whatever a YAML names, so a
 folder that loads here is not proven safe for ``from_hparams``. Use ``as_encoder_classifier`` on a
 model loaded here, or pass only trusted folders to SpeechBrain.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nip_audio.core.near import near_names
 from nip_audio.core.strict_json import load_json
-from nip_audio.errors import ResumeError
+from nip_audio.errors import InputError, ResumeError
 from nip_audio.screening.kinds import Images, adapter_of_json, kind_of
 from nip_audio.screening.pipeline import RUN_NAME, SUMMARY_NAME
 from nip_audio.screening.reading import Kind
@@ -68,6 +69,36 @@ class ScreenedRun:
     def of_images(self) -> bool:
         """Whether images were screened and not recordings."""
         return isinstance(self.kind, Images)
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """Number of files for each verdict."""
+        return dict(self.summary["verdicts"])
+
+    def flagged(self) -> list[ScreenRecord]:
+        """Return the records that need a person's attention: all but clean ones, errors included.
+
+        Raises:
+            ResumeError: As ``files``.
+        """
+        return [record for record in self.files() if record.verdict != "clean"]
+
+    def record(self, file: str) -> ScreenRecord:
+        """Return the record of one file.
+
+        Args:
+            file: Id of the file: its path below the screened folder, or its id in the manifest.
+
+        Raises:
+            InputError: If no file has this id.
+            ResumeError: As ``files``.
+        """
+        ids = []
+        for record in self.files():
+            if record.id == file:
+                return record
+            ids.append(record.id)
+        raise InputError(f"no file {file!r} was screened; {near_names(file, ids)}")
 
     def files(self) -> Iterator[ScreenRecord]:
         """Read the records of the files one by one.

@@ -169,6 +169,24 @@ class Calibration:
         save_state(path, state, force=force)
 
     @staticmethod
+    def of(pretrained: PretrainedModel, given: Calibration | Path | None = None) -> Calibration:
+        """Return the calibration given, loaded if it is a file, or the one that comes with a model.
+
+        Raises:
+            CalibrationError: If there is none, or it is for another model.
+            StateError: If the file cannot be read or is for another model.
+        """
+        if not isinstance(given, Calibration):
+            path = choose_calibration(pretrained, given)
+            return Calibration.load(path, model_id=pretrained.model_id)
+        if given.model_id != pretrained.model_id:
+            raise CalibrationError(
+                f"the calibration is for model {given.model_id[:12]}…, expected "
+                f"{pretrained.model_id[:12]}… ({pretrained.card.name}); calibrate that one"
+            )
+        return given
+
+    @staticmethod
     def load(path: Path, *, model_id: str) -> Calibration:
         """Read a calibration from a file.
 

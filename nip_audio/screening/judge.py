@@ -63,7 +63,7 @@ LEAST_SCALE = 0.6
 """Smallest size of an image as a share of the model's input, or of the smallest calibration image
 if that is smaller. A smaller image was enlarged so much that fine detail is missing. Clean images
 of .6 and more are called adversarial no more often than others, those of .4 in a tenth of the cases
-(docs/images.md)."""
+(docs/results/images.md)."""
 
 MOST_STRETCH = 2.0
 """An image that was scaled by a larger ratio than this in one direction than in the other is

@@ -53,7 +53,7 @@ DETECTION_NOISES = tuple(
     Noise("gaussian", "raw", rms) for rms in (0.0005, 0.001, 0.002, 0.004, 0.008)
 )
 """Noises of the detector. One draw of each detects as much as thirteen noises with eight draws
-(docs/nccr.md)."""
+(docs/results/nccr.md)."""
 
 
 DESTRUCTIVE_NOISE = Noise("gaussian", "input", 1.0)

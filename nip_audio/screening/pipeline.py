@@ -12,12 +12,14 @@ from typing import Any
 
 from nip_audio import __version__
 from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import Comparison, compare
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
@@ -76,6 +78,31 @@ class Screener:
     seed: int = 0
     engine: Engine = field(default_factory=LocalEngine)
     backdoor: bool = False
+
+    @staticmethod
+    def from_pretrained(
+        pretrained: PretrainedModel,
+        calibration: Calibration | Path | None = None,
+        fpr: float = 0.01,
+        *,
+        fdr: float | None = None,
+    ) -> Screener:
+        """Return a screener for a model.
+
+        Args:
+            pretrained: Model that measures the files.
+            calibration: Calibration or its file; None takes the one that comes with the model.
+            fpr: False-positive rate on clean files like the calibration's.
+            fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
+
+        Raises:
+            CalibrationError: If there is no calibration, or it does not allow the rate.
+        """
+        judge = Judge(Calibration.of(pretrained, calibration), fpr, fdr)
+        if pretrained.card.modality == "image":
+            return Screener(pretrained, judge, ImageAdapter(*pretrained.card.image_shape))
+        reading = ReadSettings(sample_rate_hz=pretrained.card.sample_rate_hz)
+        return Screener(pretrained, judge, WaveformAdapter(reading))
 
     @property
     def kind(self) -> Kind:

@@ -35,6 +35,6 @@ TRIGGER_PLANS: Mapping[Modality, TriggerPlan] = {
     "audio": TriggerPlan(slice(0, 2), slice(0, 2)),
     "image": TriggerPlan(slice(-2, -1), slice(-3, -2)),
 }
-"""Audio models use the first two taps (docs/backdoors.md). Image models use the second-to-last tap
-for changes, mostly the one before the pooling, and the tap before it for outputs
-(docs/images.md)."""
+"""Audio models use the first two taps (docs/results/backdoors.md). Image models use the
+second-to-last tap for changes, mostly the one before the pooling, and the tap before it for outputs
+(docs/results/images.md)."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nip_audio.audio.features import LogMel
-from nip_audio.audio.io import Audio, to_16_bits
+from nip_audio.audio.io import Audio, to_16_bits, write_audio
 from nip_audio.audio.quality import snr_db
 from nip_audio.audio.resynthesis import ROUNDS, resynthesize
 from nip_audio.core.adapter import Batch
@@ -126,6 +127,19 @@ class PurifiedAudio:
         if self.before.speaker is None:
             return None
         return self.before.speaker != self.after.speaker
+
+    def write(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the purified recording as a 16-bit WAV or FLAC file.
+
+        Args:
+            path: File to write.
+            force: Overwrite an existing file.
+
+        Raises:
+            InputError: If the name has another ending.
+            OutputError: If the file exists and ``force`` is false, or cannot be written.
+        """
+        write_audio(Path(path), self.samples, self.sample_rate_hz, force=force)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything except samples and spectrograms as plain JSON values."""

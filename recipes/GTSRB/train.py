@@ -2,14 +2,14 @@
 
     python train.py NAME.yaml --data_folder=/path/to/folder
 
-A plain loop, see ``nip_audio.integrations.image_training``; all options stand in the YAML.
+A plain loop, see ``nip_audio.training.image_training``; all options stand in the YAML.
 """
 
 from __future__ import annotations
 
 import sys
 
-from nip_audio.integrations.image_publishing import run_recipe
+from nip_audio.training.image_publishing import run_recipe
 
 if __name__ == "__main__":
     print(run_recipe(sys.argv[1:]))

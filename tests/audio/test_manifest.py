@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import inspect
 import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,17 +93,34 @@ def test_a_folder_named_by_a_link_is_no_link_out_of_it(tmp_path, write_sound):
     assert recording.read().duration_s == 1.0
 
 
+@contextmanager
+def room_for(more: int) -> Iterator[None]:
+    """Let Python call so many functions more, and open so many files more."""
+    calls, (soft, hard) = sys.getrecursionlimit(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    sys.setrecursionlimit(len(inspect.stack(0)) + more)
+    opened = max(map(int, os.listdir("/dev/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, opened + more), hard))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(calls)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_folders_as_deep_as_a_system_allows(tmp_path, monkeypatch):
+    """Deeper than functions may call each other, and than files may be open."""
+    deep = 300
     monkeypatch.chdir(tmp_path)
-    for _ in range(1050):  # by hand: a path of that length could not be made at once
+    for _ in range(deep):
         os.mkdir("d")
         os.chdir("d")
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "a.wav")
-    assert [r.id for r in walk_audio(tmp_path)] == ["a.wav"]
-    for _ in range(1050):
+    with room_for(deep - 50):
+        assert [r.id for r in walk_audio(tmp_path)] == ["a.wav"]
+    for _ in range(deep):
         os.chdir("d")
-    for _ in range(1050):  # what cleans up after tests may not be able to
+    for _ in range(deep):  # what cleans up after tests may not be able to
         os.chdir("..")
         os.rmdir("d")
 

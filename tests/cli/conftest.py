@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from nip_audio.cli import main
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.image.datasets import load_images
-from nip_audio.integrations.image_publishing import run_recipe
+from nip_audio.training.image_publishing import run_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -27,11 +28,17 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return call
 
 
-@pytest.fixture
-def enrolment(run: Callable[..., tuple[int, str, str]], clean_folder: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "voices.enrolment"
-    assert run("enroll", clean_folder, "--out", path)[0] == 0
+@pytest.fixture(scope="session")
+def enrolled_voices(clean_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("enrolled") / "voices.enrolment"
+    assert main(["enroll", str(clean_folder), "--out", str(path)]) == 0
     return path
+
+
+@pytest.fixture
+def enrolment(enrolled_voices: Path, tmp_path: Path) -> Path:
+    """An enrolment of the calibration's speakers, of which a test may do what it likes."""
+    return Path(shutil.copy(enrolled_voices, tmp_path))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -38,14 +39,26 @@ ATTACKS = [
 ]
 
 
-@pytest.fixture
-def config(write_config):
-    return read_config(write_config(attacks=ATTACKS, defences=[{"name": "quantization"}]))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, write_config_to):
+    """A configuration, the folder of its evaluation, and its results; only to be read."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    path = write_config_to(folder, attacks=ATTACKS, defences=[{"name": "quantization"}])
+    config = read_config(path)
+    return config, folder / "out", Runner(config, folder / "out").run()
 
 
 @pytest.fixture
-def results(config, tmp_path):
-    return Runner(config, tmp_path / "out").run()
+def config(whole):
+    return whole[0]
+
+
+@pytest.fixture
+def results(whole, tmp_path):
+    """Of an evaluation in ``out``, which a test may do what it likes with."""
+    _, out, found = whole
+    shutil.copytree(out, tmp_path / "out")
+    return deepcopy(found)
 
 
 def test_matrix_is_complete_and_written(results, tmp_path):

@@ -16,7 +16,7 @@ from nip_audio.image.models.cifar_resnet import CifarResNet
 from nip_audio.image.models.lenet import LeNet1, LeNet4, LeNet5
 from nip_audio.image.models.small_vgg import SmallVgg
 from nip_audio.image.models.torchvision_models import TorchvisionNet
-from nip_audio.integrations.image_training import image_model
+from nip_audio.training.image_training import image_model
 
 NETWORKS = {
     "LeNet-1": (lambda: LeNet1(), 1, 28, "flatten"),

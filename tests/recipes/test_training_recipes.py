@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import soundfile
 import torch
 
 from nip_audio import Batch, load_pretrained
+from tests.processes import start_python
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = ["--batch_size=8", "--batches_per_epoch=2", "--augment_group=4", "--rir_count=2"]
@@ -55,16 +54,12 @@ def vctk(tmp_path, voice) -> Path:
 
 
 def run(script: Path, *arguments: object, expect: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, script, *map(str, arguments)],
-        cwd=script.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
-    )
-    assert (done.returncode != 0) == expect, done.stderr[-2000:]
-    return done.stdout + done.stderr
+    with tempfile.NamedTemporaryFile() as file:
+        log = Path(file.name)
+        code = start_python(script, *arguments, log=log, folder=script.parent).wait()
+        said = log.read_text()
+    assert (code != 0) == expect, said[-2000:]
+    return said
 
 
 def train(recipe: str, corpus: Path, out: Path, *options: str, expect: int = 0) -> str:

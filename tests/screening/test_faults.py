@@ -34,6 +34,7 @@ from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.sources import FolderSource
+from tests.processes import Started, start_python
 
 WRITTEN = ("results.jsonl", "speakers.jsonl", "summary.json", JOURNAL_NAME)
 KILLS = int(os.environ.get("NIP_AUDIO_KILLS", "3"))
@@ -49,18 +50,12 @@ class Cli:
     """Starts ``nip-audio screen`` as a process in a session of its own."""
 
     def __init__(self, folder: Path, calibration: Path) -> None:
-        self.arguments = [str(folder), "--fpr", "0.05", "--calibration", str(calibration)]
+        self.arguments = [folder, "--fpr", "0.05", "--calibration", calibration]
         self.log = calibration.with_name("stderr")
 
-    def start(self, out: Path, *, workers: int = 1) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "nip_audio", "screen", *self.arguments]
-        with self.log.open("wb") as log:
-            return subprocess.Popen(
-                [*command, "--out", str(out), "--workers", str(workers)],
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,
-            )
+    def start(self, out: Path, *, workers: int = 1) -> Started:
+        given = ("screen", *self.arguments, "--out", out, "--workers", workers)
+        return start_python("nip_audio", *given, log=self.log)
 
 
 @pytest.fixture

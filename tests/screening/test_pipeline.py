@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from nip_audio.screening.journal import Journal, locked
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.records import ImageRecord, SpeakerRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource
+from tests.processes import Started, start_python
 
 WRITTEN = ("results.jsonl", "speakers.jsonl", "summary.json")
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
@@ -418,14 +417,10 @@ def test_leaves_the_global_generator_alone(screener, folder, tmp_path):
 def test_survives_being_killed(calibration, folder, tmp_path):
     calibration.save(tmp_path / "quick.calibration")
 
-    def start(out: str) -> subprocess.Popen[bytes]:
+    def start(out: str) -> Started:
         arguments = ["screen", folder, "--out", tmp_path / out, "--fpr", "0.05"]
         arguments += ["--calibration", tmp_path / "quick.calibration"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "nip_audio", *map(str, arguments)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        return start_python("nip_audio", *arguments, log=Path(os.devnull))
 
     measured = tmp_path / "killed/measured.jsonl"
     for records_first in (1, 5):

@@ -8,12 +8,9 @@ An interrupted run continues from its last checkpoint when the same command is g
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from nip_audio.integrations.training import train
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from prepare import prepare
+from nip_audio.training.corpora import prepare
+from nip_audio.training.training import train
 
 if __name__ == "__main__":
     train(sys.argv[1:], prepare)

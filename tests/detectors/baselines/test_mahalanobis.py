@@ -8,6 +8,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from nip_audio.core.adapter import Batch
 from nip_audio.detectors.baselines.mahalanobis import ActivationMahalanobis, TiedGaussians
 from nip_audio.errors import CalibrationError
+from tests.tolerance import rounding
 
 HEAD = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 
@@ -50,11 +51,11 @@ def test_classes_with_enough_items_have_a_mean_of_their_own(by_hand, generator):
     measure.fit(model, items(*first, *second), generator=generator)
     assert measure.class_means_ == 1
     expected = np.array([np.mean(first, axis=0), np.mean(first + second, axis=0)]) * 2
-    np.testing.assert_allclose(measure.gaussians_[0].means, expected, rtol=1e-6)
+    np.testing.assert_allclose(measure.gaussians_[0].means, expected, rtol=rounding())
     few = ActivationMahalanobis(["act"], fewest=4)
     few.fit(model, items(*first, *second), generator=generator)
     assert few.class_means_ == 0
-    np.testing.assert_allclose(few.gaussians_[0].means, expected[1:], rtol=1e-6)
+    np.testing.assert_allclose(few.gaussians_[0].means, expected[1:], rtol=rounding())
 
 
 def test_one_distance_a_layer_and_their_sum(by_hand, generator):

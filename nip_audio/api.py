@@ -1,0 +1,423 @@
+"""The verbs of nip-audio: screen, detect, purify, attack, calibrate, embed, enroll and verify.
+
+Each takes paths and a model, and returns a typed result. ``import nip_audio`` offers all of them.
+A model is given by its name, by its directory, or as what ``load_model`` returned; load it once
+when several calls use it.
+
+>>> import nip_audio
+>>> model = nip_audio.load_model("xvector-libri251")
+>>> records = nip_audio.detect(["a.wav", "b.wav"], model=model)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nip_audio.attacks.registry import make_attack
+from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import Audio, ReadSettings, read_audio
+from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
+from nip_audio.errors import CalibrationError, InputError
+from nip_audio.models.enrolment import Enrolment, VerificationResult, embed_audio, enrol
+from nip_audio.models.enrolment import verify as verify_audio
+from nip_audio.models.plda import Plda
+from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.registry import make_purifier
+from nip_audio.reporting.examiners import examiner_of_screening
+from nip_audio.reporting.export import write_csv
+from nip_audio.reporting.report import write_report
+from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.calibrating import calibrate as fit_calibration
+from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.measure import default_config
+from nip_audio.screening.pipeline import Screener
+from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.sources import FolderSource, ManifestSource, Source
+from nip_audio.workflows.attack import AttackedFile, AttackGoal, FileGoal, attack_file
+from nip_audio.workflows.purify import PurifiedAudio, purify_audio
+from nip_audio.workflows.purify_flagged import shipped_purifier
+
+__all__ = [
+    "attack",
+    "calibrate",
+    "detect",
+    "embed",
+    "enroll",
+    "load_model",
+    "purify",
+    "screen",
+    "verify",
+]
+
+DEFAULT_MODEL = "xvector-libri251"
+
+AnyPath = str | PathLike[str]
+AnyModel = AnyPath | PretrainedModel
+AnyCalibration = AnyPath | Calibration
+
+
+def load_model(model: AnyModel = DEFAULT_MODEL) -> PretrainedModel:
+    """Load a model, offline; its files are checked against the hashes in its card.
+
+    Args:
+        model: Name of a shipped model (``nip_audio.list_models()``), or a directory with a card.
+
+    Raises:
+        ModelCardError: If there is no such model, or its card is malformed.
+        HashMismatchError: If a file differs from the card.
+        UnsafeYamlError: If its description holds anything but the description of a model.
+    """
+    if isinstance(model, PretrainedModel):
+        return model
+    return load_pretrained(model if isinstance(model, str) else Path(model))
+
+
+def screen(
+    source: AnyPath,
+    out: AnyPath,
+    *,
+    model: AnyModel = DEFAULT_MODEL,
+    calibration: AnyCalibration | None = None,
+    fpr: float = 0.01,
+    fdr: float | None = None,
+    workers: int | None = None,
+    report: bool = True,
+    seed: int = 0,
+    data_root: str | None = None,
+    follow_links: bool = False,
+    progress: Callable[[str], None] = lambda file: None,
+) -> ScreenedRun:
+    """Judge every file of an enrolment folder, alone and beside its speaker's others.
+
+    Called again with the same ``out`` it measures only what is new or has changed.
+
+    Args:
+        source: Folder with one sub-folder a speaker or flat, or a manifest of recordings.
+        out: Folder for results.jsonl, speakers.jsonl, summary.json and the report.
+        model: Model to screen for.
+        calibration: What clean audio looks like; default: the one that comes with the model.
+        fpr: False-positive rate on clean audio like the calibration's.
+        fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
+        workers: Processes that measure; default: one a core.
+        report: Write report.html and results.csv as well.
+        seed: Seed of the detector's noise.
+        data_root: Folder or URL that replaces ``$data_root`` in a manifest.
+        follow_links: Read what symbolic links lead to outside the source as well.
+        progress: Called with the id of each file that is done.
+
+    Returns:
+        The finished run: ``verdicts`` counts, ``flagged()`` lists, ``record(id)`` finds.
+
+    Raises:
+        InputError: If there is no file, or a number makes no sense.
+        CalibrationError: If the model has no calibration, or it does not allow ``fpr``.
+        ResumeError: If ``out`` holds a run with another model, seed or source.
+        OutputError: If ``out`` cannot be written.
+    """
+    screener = Screener.from_pretrained(load_model(model), _calibration(calibration), fpr, fdr=fdr)
+    screener = replace(screener, seed=seed, engine=LocalEngine(workers))
+    files = _source(screener, Path(source), data_root, follow_links=follow_links)
+    screener.screen(files, Path(out), progress=progress)
+    run = ScreenedRun.open(Path(out))
+    if report:
+        write_report(run, files, examiner_of_screening(screener))
+        write_csv(run)
+    return run
+
+
+def detect(
+    files: AnyPath | Iterable[AnyPath],
+    *,
+    model: AnyModel = DEFAULT_MODEL,
+    calibration: AnyCalibration | None = None,
+    fpr: float = 0.01,
+    seed: int = 0,
+) -> list[ScreenRecord]:
+    """Judge files one by one, without comparing them to each other.
+
+    Args:
+        files: One file or several.
+        model: Model that an attack would be aimed at.
+        calibration: What clean audio looks like; default: the one that comes with the model.
+        fpr: False-positive rate on clean audio like the calibration's.
+        seed: Seed of the detector's noise.
+
+    Returns:
+        One record a file; a file that cannot be read has the verdict ``error`` and says why.
+
+    Raises:
+        CalibrationError: If the model has no calibration, or it does not allow ``fpr``.
+    """
+    screener = Screener.from_pretrained(load_model(model), _calibration(calibration), fpr)
+    paths = [files] if isinstance(files, str | PathLike) else files
+    recordings = (Recording(str(path), Path(path)) for path in paths)
+    return list(replace(screener, seed=seed).judge_files(recordings))
+
+
+def calibrate(
+    sources: AnyPath | Iterable[AnyPath],
+    *,
+    model: AnyModel = DEFAULT_MODEL,
+    names: bool | None = None,
+    tolerated_noise_rms: float | None = None,
+    draws: int = 1,
+    seed: int = 0,
+    description: str = "",
+    progress: Callable[[Recording], None] = lambda recording: None,
+) -> Calibration:
+    """Learn what clean audio of your own looks like to a model.
+
+    Args:
+        sources: Folders or manifests of clean recordings. 20 allow a false-positive rate of 5 %,
+            99 one of 1 %. One sub-folder a speaker allows voices to be compared as well.
+        model: Model to calibrate.
+        names: Judge by the predicted speaker (the model's own speakers) or by the voice (anybody);
+            default: by prediction where the model scores its speakers by logits.
+        tolerated_noise_rms: Noise up to this rms (full scale is 1) shall be no alarm.
+        draws: Draws of each noise for each file.
+        seed: Seed of the noise.
+        description: What these files are, for the record.
+        progress: Called after each recording.
+
+    Returns:
+        The calibration; ``save(path)`` writes it. Unusable files are in its ``failures``.
+
+    Raises:
+        CalibrationError: With fewer than 20 usable recordings.
+    """
+    pretrained = load_model(model)
+    folders = [sources] if isinstance(sources, str | PathLike) else list(sources)
+    recordings = [recording for part in folders for recording in _recordings(Path(part))]
+    return fit_calibration(
+        pretrained,
+        recordings,
+        _reader(pretrained),
+        default_config(pretrained, draws=draws),
+        names=names,
+        seed=seed,
+        tolerated_noise_rms=tolerated_noise_rms,
+        sources=description or ", ".join(Path(part).name for part in folders),
+        progress=progress,
+    )
+
+
+def purify(
+    file: AnyPath | Audio,
+    *,
+    model: AnyModel = DEFAULT_MODEL,
+    purifier: AnyPath | Purifier | None = None,
+    method: str = "guided",
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> PurifiedAudio:
+    """Remove an adversarial perturbation from one recording; the file itself is not changed.
+
+    Args:
+        file: Recording, as a file or as ``read_audio`` returned it.
+        model: Model to defend.
+        purifier: Fitted purifier, as a file or an object; default: the one that comes with the
+            model, for the method ``guided``.
+        method: Name of the purifier; the command ``nip-audio purify --help`` lists them.
+        settings: Settings of the method, e.g. ``{"snr_db": 20}`` for ``noise``.
+        seed: Seed of a random method. Anyone who knows it can foresee the method's draws.
+
+    Returns:
+        The purified recording with the model's predictions before and after; ``write(path)``
+        writes it.
+
+    Raises:
+        AudioError: If the file cannot be used.
+        InputError: If the model comes without a purifier and none is given.
+    """
+    pretrained = load_model(model)
+    audio = (
+        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
+    )
+    chosen = purifier if isinstance(purifier, Purifier) else None
+    if chosen is None and purifier is None and method == "guided" and not settings:
+        chosen = shipped_purifier(pretrained)
+    if chosen is None:
+        given = dict(settings or {}) | ({} if purifier is None else {"path": Path(str(purifier))})
+        model_id = pretrained.model_id
+        chosen = make_purifier(method, model=pretrained.model, model_id=model_id, settings=given)
+    return purify_audio(pretrained, chosen, audio, seed=seed)
+
+
+def attack(
+    file: AnyPath,
+    out: AnyPath,
+    *,
+    model: AnyModel = DEFAULT_MODEL,
+    method: str = "pgd",
+    eps: float | None = 0.002,
+    settings: Mapping[str, Any] | None = None,
+    goal: FileGoal = "reject",
+    enrolment: Enrolment | None = None,
+    speaker: str | None = None,
+    target: str | None = None,
+    threshold: float | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> AttackedFile:
+    """Make an adversarial copy of a recording of your own, to test a defence with.
+
+    Args:
+        file: Clean recording.
+        out: File to write (.wav or .flac); a JSON file with the details is written beside it.
+        model: Model to attack.
+        method: Name of the attack; the command ``nip-audio attack --help`` lists them.
+        eps: Largest change of a sample, where full scale is 1; None for attacks without a bound.
+        settings: Settings of the attack, e.g. ``{"steps": 40}``.
+        goal: ``accept`` or ``reject`` (of ``speaker``), or ``misidentify``. Without a speaker or a
+            target, ``reject`` means: no longer to be verified against the recording itself.
+        enrolment: Enrolled voices, among them ``speaker``.
+        speaker: Enrolled speaker the goal is about.
+        target: Label of the model to be classified as.
+        threshold: Cosine from which the system accepts; default: that of the model's calibration.
+        seed: Seed of the attack's random start.
+        force: Overwrite ``out``.
+
+    Raises:
+        AudioError: If the file cannot be used.
+        AttackError: If the attack is unknown or cannot work on this model.
+        OutputError: If ``out`` exists and ``force`` is false.
+    """
+    pretrained = load_model(model)
+    if threshold is None and target is None and goal != "misidentify":
+        threshold = _threshold(pretrained, None, None)
+    return attack_file(
+        pretrained,
+        Path(file),
+        Path(out),
+        make_attack(method, eps=eps, settings=settings),
+        AttackGoal(threshold, goal, enrolment, speaker, target),
+        _reader(pretrained),
+        seed=seed,
+        force=force,
+    )
+
+
+def embed(file: AnyPath | Audio, *, model: AnyModel = DEFAULT_MODEL) -> Tensor:
+    """Return the embedding of one recording.
+
+    Args:
+        file: Recording, as a file or as ``read_audio`` returned it.
+        model: Model that embeds.
+
+    Returns:
+        (D,) of unit length; the dot product of two embeddings is their cosine.
+
+    Raises:
+        AudioError: If the file cannot be used.
+    """
+    pretrained = load_model(model)
+    audio = (
+        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
+    )
+    return embed_audio(pretrained, audio.samples)
+
+
+def enroll(source: AnyPath, *, model: AnyModel = DEFAULT_MODEL) -> Enrolment:
+    """Enrol the speakers of a folder or manifest; screen it first, and leave out what was flagged.
+
+    Args:
+        source: Folder with one sub-folder a speaker, or a manifest that names speakers.
+        model: Model that embeds.
+
+    Returns:
+        The enrolled voices; ``save(path)`` writes them. Unusable files are in its ``failures``.
+
+    Raises:
+        EnrolmentError: If a recording has no speaker, or nobody could be enrolled.
+    """
+    pretrained = load_model(model)
+    return enrol(pretrained, _recordings(Path(source)), _reader(pretrained))
+
+
+def verify(
+    file: AnyPath | Audio,
+    enrolment: Enrolment,
+    speaker: str,
+    *,
+    model: AnyModel = DEFAULT_MODEL,
+    threshold: float | None = None,
+    calibration: AnyCalibration | None = None,
+    plda: Plda | None = None,
+) -> VerificationResult:
+    """Verify that a recording is an enrolled speaker's.
+
+    Args:
+        file: Recording, as a file or as ``read_audio`` returned it.
+        enrolment: Enrolled voices of the same model.
+        speaker: Speaker who is claimed.
+        model: Model that embeds.
+        threshold: Score from which the claim is accepted; default: that of the PLDA, or of the
+            calibration.
+        calibration: Calibration with a threshold; default: the one that comes with the model.
+        plda: Back end that scores by log-likelihood ratio instead of the cosine.
+
+    Raises:
+        AudioError: If the file cannot be used.
+        EnrolmentError: If the speaker is not enrolled.
+        CalibrationError: If there is no threshold.
+    """
+    pretrained = load_model(model)
+    audio = (
+        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
+    )
+    if threshold is None:
+        threshold = _threshold(pretrained, _calibration(calibration), plda)
+    if not math.isfinite(threshold):
+        raise InputError(f"threshold is {threshold}, expected a number, e.g. a cosine of 0.4")
+    return verify_audio(pretrained, audio, enrolment, speaker, threshold=threshold, plda=plda)
+
+
+def _calibration(given: AnyCalibration | None) -> Calibration | Path | None:
+    return given if given is None or isinstance(given, Calibration) else Path(given)
+
+
+def _reader(pretrained: PretrainedModel) -> WaveformAdapter:
+    return WaveformAdapter(ReadSettings(sample_rate_hz=pretrained.card.sample_rate_hz))
+
+
+def _read(pretrained: PretrainedModel, file: AnyPath | Audio) -> Audio:
+    return file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
+
+
+def _recordings(source: Path) -> list[Recording]:
+    if source.is_dir() or not source.suffix:
+        return list(walk_audio(source))
+    return read_recordings(source)
+
+
+def _source(
+    screener: Screener, source: Path, data_root: str | None, *, follow_links: bool
+) -> Source:
+    if source.is_dir() or not source.suffix:
+        return FolderSource(source, follow_links, screener.kind.suffixes)
+    recordings = read_recordings(source, data_root=data_root, follow_links=follow_links)
+    return ManifestSource(source, recordings)
+
+
+def _threshold(
+    pretrained: PretrainedModel, calibration: Calibration | Path | None, plda: Plda | None
+) -> float:
+    if plda is not None:
+        found = plda.threshold
+    else:
+        found = Calibration.of(pretrained, calibration).verification_threshold
+    if found is None:
+        raise CalibrationError(
+            "neither the calibration nor the PLDA has a verification threshold; pass threshold=, "
+            "or calibrate on two recordings or more of each speaker"
+        )
+    return found

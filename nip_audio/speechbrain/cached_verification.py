@@ -1,0 +1,148 @@
+"""Many trials at once: every file is embedded once, kept by its content, and compared in bulk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from speechbrain.inference.speaker import SpeakerRecognition
+from torch import Tensor
+
+from nip_audio.core.state import file_sha256, write_atomic
+from nip_audio.errors import AudioError, InputError, StateError
+from nip_audio.speechbrain.guarded import GuardedSpeakerRecognition
+
+__all__ = ["EmbeddingCache", "verify_batch"]
+
+_CHUNK = 1 << 16
+_EPS = 1e-6  # of SpeakerRecognition.similarity
+
+
+@dataclass(frozen=True)
+class EmbeddingCache:
+    """Embeddings in a folder, found by the model's identity and the file's content.
+
+    A file of another name, or of the same name and other content, is no matter. One embedding is
+    one file, written whole or not at all, so that several processes may share the folder.
+
+    Attributes:
+        folder: Created when missing.
+        model_id: Identity of the model; a cache of another one is never read.
+    """
+
+    folder: Path
+    model_id: str
+
+    def get(self, path: str | Path, embed: Callable[[Path], Tensor]) -> NDArray[np.float32]:
+        """Return the embedding of a file, (D,), made by ``embed`` if it is not there yet.
+
+        Raises:
+            AudioError: If the file cannot be read.
+            StateError: If what is kept is damaged.
+        """
+        path = Path(path)
+        kept = self._place(path)
+        if kept.exists():
+            return _read(kept)
+        embedding = embed(path).detach().cpu().float().numpy()
+        if embedding.ndim != 1 or not np.isfinite(embedding).all():
+            raise StateError(f"the embedding of {path} is {embedding.shape} or not finite")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, embedding, allow_pickle=False)
+        write_atomic(kept, buffer.getvalue(), force=True)
+        return embedding
+
+    def _place(self, path: Path) -> Path:
+        try:
+            content = file_sha256(path)
+        except OSError as err:
+            raise AudioError(
+                path,
+                code="unreadable" if path.exists() else "missing",
+                found=f"it cannot be read ({err.strerror})",
+                remedy="check the path",
+            ) from err
+        model = hashlib.sha256(self.model_id.encode()).hexdigest()[:16]
+        return self.folder / model / content[:2] / f"{content}.npy"
+
+
+def verify_batch(
+    verification: SpeakerRecognition,
+    trials: Sequence[tuple[str | Path, str | Path]],
+    *,
+    cache: str | Path,
+    threshold: float = 0.25,
+    model_id: str | None = None,
+    progress: Callable[[Path], None] = lambda path: None,
+) -> tuple[Tensor, Tensor]:
+    """Score trials of two files each, as ``verify_files`` does one by one.
+
+    Each file is embedded once, alone, and never again while ``cache`` is there; all scores are then
+    a few matrix operations. Files are not judged here: screen them before they are enrolled.
+
+    Args:
+        verification: What embeds, guarded or not. A guard's verdicts are not asked for.
+        trials: (enrolment, test), in any order, files as often as needed.
+        cache: Folder for the embeddings.
+        threshold: Cosine above which two are one speaker, as of SpeechBrain.
+        model_id: Identity of the model; None takes that of a guarded one. Weights that were trained
+            on need another one.
+        progress: Called after each file.
+
+    Returns:
+        Scores (n,) and decisions (n,), equal to those of ``verify_files`` to 1e-6.
+
+    Raises:
+        InputError: Without trials, or without a ``model_id`` for a model that has none.
+        AudioError: If a file cannot be used.
+        StateError: If the cache is damaged.
+    """
+    if model_id is None:
+        if not isinstance(verification, GuardedSpeakerRecognition):
+            raise InputError(
+                f"a {type(verification).__name__} has no identity, and embeddings of two models "
+                "must not be mixed up; pass model_id, a name of your own for these weights"
+            )
+        model_id = verification.guard.pretrained.model_id
+    if not trials:
+        raise InputError("got no trials, expected pairs of files")
+    kept = EmbeddingCache(Path(cache), model_id)
+    paths = list(dict.fromkeys(Path(os.fspath(p)) for pair in trials for p in pair))
+    places = {path: place for place, path in enumerate(paths)}
+    vectors = []
+    for path in paths:
+        vectors.append(kept.get(path, lambda p: _embed(verification, p)))
+        progress(path)
+    voices = torch.from_numpy(np.stack(vectors)).double()
+    voices = voices / voices.norm(dim=1, keepdim=True).clamp_min(_EPS)
+    pairs = torch.tensor([[places[Path(os.fspath(p))] for p in pair] for pair in trials])
+    scores = torch.cat(
+        [(voices[a] * voices[b]).sum(dim=1) for a, b in (c.T for c in torch.split(pairs, _CHUNK))]
+    ).float()
+    return scores, scores > threshold
+
+
+def _embed(verification: SpeakerRecognition, path: Path) -> Tensor:
+    wav = verification.load_audio(str(path))[None]
+    guarded = isinstance(verification, GuardedSpeakerRecognition)
+    encode = verification.encode_unjudged if guarded else verification.encode_batch
+    embeddings: Tensor = encode(wav).flatten()
+    return embeddings
+
+
+def _read(path: Path) -> NDArray[np.float32]:
+    try:
+        embedding: NDArray[np.float32] = np.load(path, allow_pickle=False)
+        if embedding.ndim != 1 or not np.isfinite(embedding).all():
+            raise ValueError("no finite vector")
+    except (OSError, ValueError, EOFError, TypeError) as err:
+        raise StateError(f"{path} is damaged ({err}); remove it") from err
+    return embedding

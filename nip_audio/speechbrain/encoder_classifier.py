@@ -1,0 +1,285 @@
+"""Pretrained directories for SpeechBrain's ``EncoderClassifier`` and ``SpeakerRecognition``.
+
+Two ways. ``EncoderClassifier.from_hparams(source=directory)`` reads the section that
+``speechbrain_section`` adds to ``hyperparams.yaml``. It builds and runs whatever that YAML names,
+so the directory must be trusted; that ``load_pretrained`` takes it proves nothing, as this
+section is cut out there. For a directory from a stranger use the other way, which lets nothing
+but this toolkit's own loader read it: ``as_encoder_classifier(load_pretrained(directory))``.
+
+``from_hparams`` leaves the directory as it is. With ``savedir`` it makes links there, under the
+files' own names; it keeps what is there already, so give every model a ``savedir`` of its own.
+
+Published directories name the classes of this module: their names and arguments cannot change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.dataio.preprocess import AudioNormalizer
+from speechbrain.inference.speaker import SpeakerRecognition
+from speechbrain.utils.fetching import FetchConfig, LocalStrategy, fetch
+from speechbrain.utils.parameter_transfer import Pretrainer
+from torch import Tensor, nn
+
+from nip_audio.core.adapter import length_mask
+from nip_audio.errors import InputError, ModelCardError
+from nip_audio.models.cards import CARD_NAME, read_card
+from nip_audio.models.pretrained import PretrainedModel, load_weights
+
+__all__ = [
+    "Embedding",
+    "Features",
+    "NoNormalization",
+    "SafetensorsPretrainer",
+    "Scores",
+    "as_encoder_classifier",
+    "load_labels",
+    "load_safetensors",
+    "parts_for_speechbrain",
+    "speechbrain_section",
+]
+
+_PARTS = ("compute_features", "embedding_model", "classifier")
+# relative lengths are float32: a product that should be whole may come out a little below
+_ROUNDING = 1 + 5e-7
+
+
+class Features(nn.Module):
+    """A front end as SpeechBrain calls it: waveforms (B, N) → features (B, T, F).
+
+    SpeechBrain gives no lengths here, so samples beyond an item's end are expected to be zero.
+    """
+
+    def __init__(self, front_end: nn.Module) -> None:
+        """Wrap a front end of this toolkit, e.g. ``LogMel``."""
+        super().__init__()
+        self.front_end = front_end
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Compute features."""
+        features: Tensor = self.front_end(wavs)[0]
+        return features.transpose(1, 2)
+
+
+class NoNormalization(nn.Module):
+    """SpeechBrain's ``mean_var_norm`` for models that want none."""
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the features."""
+        return features
+
+
+class Embedding(nn.Module):
+    """A network as SpeechBrain calls it: features (B, T, F), relative lengths → (B, 1, D).
+
+    An item of n out of N samples has 1 + n // hop frames, but only n / N and T = 1 + N // hop are
+    known here. N is taken as (T - 1) · hop: exact where N is a multiple of the hop, and otherwise
+    up to one frame of an item that is shorter than N is left out. Padding never comes in. Items
+    without padding are always exact.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network that is called as ``network(x, lengths)`` with (B, F, T) and (B,)."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed."""
+        x = features.transpose(1, 2)
+        if lengths is None:
+            lengths = torch.ones(x.shape[0], device=x.device)
+        steps = x.shape[2] - 1
+        frames = 1 + (lengths * (steps * _ROUNDING)).floor().long().clamp(0, steps)
+        # as the toolkit's front end leaves them; SpeechBrain's call does not say where items end
+        embeddings: Tensor = self.network(x * length_mask(frames, x.shape[2])[:, None], frames)
+        return embeddings[:, None]
+
+
+class Scores(nn.Module):
+    """A head as SpeechBrain calls it: (B, 1, D) → (B, 1, C)."""
+
+    def __init__(self, head: nn.Module) -> None:
+        """Wrap a head (B, D) → (B, C)."""
+        super().__init__()
+        self.head = head
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Score."""
+        scores: Tensor = self.head(embeddings.squeeze(1))
+        return scores[:, None]
+
+
+def load_safetensors(module: nn.Module, path: str | Path) -> None:
+    """Load weights that the ``model_card.json`` beside them has the hash of: a ``Pretrainer`` hook.
+
+    Raises:
+        ModelCardError: If the card or the file is missing, or does not fit.
+        HashMismatchError: If the file differs from the card; nothing has been loaded then.
+    """
+    path = Path(path)
+    load_weights(module, read_card(path.parent).read(path.name), path)
+
+
+def load_labels(encoder: CategoricalEncoder, path: str | Path) -> None:
+    """Fill an encoder with the labels of a ``model_card.json``: a ``Pretrainer`` hook.
+
+    Raises:
+        ModelCardError: If the card is missing or malformed, or names a label twice.
+    """
+    _add_labels(encoder, read_card(Path(path).parent).labels)
+
+
+def _add_labels(encoder: CategoricalEncoder, labels: Sequence[str]) -> None:
+    try:
+        for label in labels:
+            encoder.add_label(label)
+    except KeyError as err:
+        raise ModelCardError(f"a label is given twice ({err}); restore the card") from err
+    encoder.expect_len(len(labels))
+
+
+class SafetensorsPretrainer(Pretrainer):  # type: ignore[misc]
+    """SpeechBrain's ``Pretrainer`` for directories without ``.ckpt`` files.
+
+    SpeechBrain looks for ``<name>.ckpt``, which it would unpickle, and relative ``paths`` start at
+    the working directory. This one takes ``<name>.safetensors`` and, for label encoders,
+    ``model_card.json`` from wherever the YAML came from. Collected files keep their names.
+
+    Args:
+        loadables: Modules and label encoders to fill, by name.
+    """
+
+    def __init__(self, loadables: dict[str, Any]) -> None:
+        """See the class."""
+        hooks = {name: _hook_for(part) for name, part in loadables.items()}
+        super().__init__(loadables=loadables, custom_hooks=hooks)
+
+    def collect_files(
+        self,
+        default_source: Any = None,
+        local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
+        fetch_config: FetchConfig | None = None,
+    ) -> dict[str, Path]:
+        """Fetch the card and each loadable's file; SpeechBrain's interfaces call this.
+
+        Args:
+            default_source: Folder or repository of the files.
+            local_strategy: How files come into the folder collected in, if there is one.
+            fetch_config: How to download.
+
+        Raises:
+            InputError: Without a source.
+        """
+        if default_source is None:
+            raise InputError("there is no source to collect from; pass default_source")
+
+        def collect(name: str) -> Path:
+            found: Path = fetch(
+                name,
+                default_source,
+                savedir=self.collect_in,
+                local_strategy=local_strategy,
+                fetch_config=FetchConfig() if fetch_config is None else fetch_config,
+            )
+            return found
+
+        card = collect(CARD_NAME)
+        found = {
+            name: card if hook is load_labels else collect(f"{name}.safetensors")
+            for name, hook in self.custom_hooks.items()
+        }
+        self.paths.update({name: str(path) for name, path in found.items()})
+        self.is_local.extend(found)
+        return found
+
+
+def _hook_for(part: Any) -> Any:
+    return load_labels if isinstance(part, CategoricalEncoder) else load_safetensors
+
+
+def speechbrain_section(part_names: Sequence[str] = _PARTS) -> str:
+    """Return the YAML that a publisher appends to ``hyperparams.yaml`` for ``from_hparams``.
+
+    Args:
+        part_names: Top-level keys above it: ``compute_features``, ``embedding_model`` and, for
+            models that classify, ``classifier``. The front end must have ``sample_rate_hz``.
+
+    Raises:
+        InputError: If a part is missing or unknown.
+
+    Example:
+        >>> "label_encoder" in speechbrain_section(["compute_features", "embedding_model"])
+        False
+    """
+    names = set(part_names)
+    if not set(_PARTS[:2]) <= names <= set(_PARTS):
+        raise InputError(f"got parts {sorted(names)}, expected {_PARTS}; the last may be left out")
+    here = __name__
+    # block style throughout: references to objects break inside [...] and {...}
+    lines = [
+        "# For SpeechBrain's EncoderClassifier.from_hparams and SpeakerRecognition.from_hparams;",
+        "# nip-audio itself never builds what follows.",
+        "modules:",
+        f"  compute_features: !new:{here}.Features",
+        "    front_end: !ref <compute_features>",
+        f"  mean_var_norm: !new:{here}.NoNormalization",
+        f"  embedding_model: !new:{here}.Embedding",
+        "    network: !ref <embedding_model>",
+    ]
+    loadables = ["    embedding_model: !ref <embedding_model>"]
+    if "classifier" in names:
+        lines += [
+            "  classifier: !ref <classifier>",
+            "label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder",
+        ]
+        loadables += [
+            "    classifier: !ref <classifier>",
+            "    label_encoder: !ref <label_encoder>",
+        ]
+    lines += [
+        "audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer",
+        "  sample_rate: !ref <compute_features.sample_rate_hz>",
+        f"pretrainer: !new:{here}.SafetensorsPretrainer",
+        "  loadables:",
+        *loadables,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_encoder_classifier(pretrained: PretrainedModel) -> SpeakerRecognition:
+    """Return a loaded model as SpeechBrain's ``SpeakerRecognition`` (an ``EncoderClassifier``).
+
+    No YAML is read: unlike ``from_hparams`` this is safe for models from strangers. The modules are
+    shared with ``pretrained``. Without a head it embeds and verifies, but does not classify.
+
+    Raises:
+        InputError: If the model does not take waveforms.
+    """
+    modules, hparams = parts_for_speechbrain(pretrained)
+    device = next(pretrained.model.parameters()).device
+    return SpeakerRecognition(modules=modules, hparams=hparams, run_opts={"device": str(device)})
+
+
+def parts_for_speechbrain(
+    pretrained: PretrainedModel,
+) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """Return modules and hparams for SpeechBrain's interfaces; see ``as_encoder_classifier``."""
+    model = pretrained.model
+    if model.front_end is None:
+        raise InputError("the model has no front end, but SpeechBrain gives waveforms; add one")
+    modules: dict[str, nn.Module] = {
+        "compute_features": Features(model.front_end),
+        "mean_var_norm": NoNormalization(),
+        "embedding_model": Embedding(model.network),
+    }
+    hparams: dict[str, Any] = {"audio_normalizer": AudioNormalizer(pretrained.card.sample_rate_hz)}
+    if model.head is not None:
+        modules["classifier"] = Scores(model.head)
+        hparams["label_encoder"] = CategoricalEncoder()
+        _add_labels(hparams["label_encoder"], model.labels)
+    return modules, hparams

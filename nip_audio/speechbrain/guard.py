@@ -1,0 +1,130 @@
+"""The screening's detector by one name, for a recipe's YAML, a script or a data pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import ReadSettings, read_audio
+from nip_audio.errors import AudioError, CalibrationError, InputError
+from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.screening.calibration import Calibration, choose_calibration
+from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.measured import RETRY, MeasuredFile
+from nip_audio.screening.pipeline import Screener
+from nip_audio.screening.records import ScreenRecord, error_of
+from nip_audio.speechbrain.waveforms import audio_of, split_batch
+
+__all__ = ["Guard"]
+
+
+class Guard:
+    """Judges recordings by one model and its calibration, as ``nip-audio detect`` does.
+
+    In a YAML::
+
+        guard: !new:nip_audio.speechbrain.Guard
+          model: xvector-libri251
+          calibration: my.calibration
+          fpr: 0.01
+
+    Args:
+        model: Name or directory of a model, or one that is loaded already. Its directory is read
+            by ``load_pretrained``: offline, hashes first, no code from the YAML.
+        calibration: File, or one that is loaded already; None takes what came with the model.
+        fpr: Share of clean recordings that may be called adversarial.
+        seed: Of the noise.
+        max_duration_s: Longer recordings are not judged.
+        workers: Processes that measure a whole data set; None takes one a core. A model that has
+            no directory of its own can only be measured in this process, with 1.
+
+    Raises:
+        ModelCardError: If there is no such model.
+        CalibrationError: Without a calibration, or with one of too few files for ``fpr``.
+        StateError: If the calibration is of another model.
+        InputError: If a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | PretrainedModel = "xvector-libri251",
+        calibration: str | Path | Calibration | None = None,
+        *,
+        fpr: float = 0.01,
+        seed: int = 0,
+        max_duration_s: float = 120.0,
+        workers: int | None = None,
+    ) -> None:
+        """See the class."""
+        pretrained = model if isinstance(model, PretrainedModel) else load_pretrained(model)
+        if not isinstance(calibration, Calibration):
+            chosen = choose_calibration(pretrained, Path(calibration) if calibration else None)
+            calibration = Calibration.load(chosen, model_id=pretrained.model_id)
+        elif calibration.model_id != pretrained.model_id:
+            raise CalibrationError(
+                f"the calibration is of model {calibration.model_id[:12]}, the guard's model is "
+                f"{pretrained.model_id[:12]} ({pretrained.card.name}); calibrate that one"
+            )
+        settings = ReadSettings(pretrained.card.sample_rate_hz, max_duration_s=max_duration_s)
+        self._settings = settings
+        self.screener = Screener(
+            pretrained,
+            Judge(calibration, fpr),
+            WaveformAdapter(settings),
+            seed,
+            LocalEngine(workers),
+        )
+
+    @property
+    def pretrained(self) -> PretrainedModel:
+        """The model."""
+        return self.screener.pretrained
+
+    @property
+    def settings(self) -> ReadSettings:
+        """How recordings are read."""
+        return self._settings
+
+    def judge_file(self, path: str | Path, *, span: tuple[int, int] | None = None) -> ScreenRecord:
+        """Judge one file by itself.
+
+        Raises:
+            AudioError: If it cannot be used.
+        """
+        measured = self.screener.measurer.measure_item(read_audio(path, self.settings, span=span))
+        return self.screener.judge.judge(replace(measured, id=str(path)))
+
+    def judge_waveforms(
+        self, wavs: Tensor, wav_lens: Tensor | None = None, *, ids: Sequence[str] = ()
+    ) -> tuple[ScreenRecord, ...]:
+        """Judge waveforms, each by itself: what it is batched with changes nothing.
+
+        Args:
+            wavs: (B, N) or (N,) at the model's rate, full scale 1.
+            wav_lens: (B,) relative lengths; None: all are whole.
+            ids: Names for the records; none are their places.
+
+        Returns:
+            A record each; one that is too short, silent or clipped gets the verdict ``error``.
+
+        Raises:
+            InputError: If the batch is none.
+        """
+        items = split_batch(wavs, wav_lens)
+        names = list(ids) or [str(place) for place in range(len(items))]
+        if len(names) != len(items):
+            raise InputError(f"got {len(names)} ids for {len(items)} waveforms")
+        return tuple(self._judge(wav, name) for wav, name in zip(items, names, strict=True))
+
+    def _judge(self, wav: Tensor, name: str) -> ScreenRecord:
+        try:
+            audio = audio_of(wav, self.settings, name=name)
+        except AudioError as err:
+            return self.screener.judge.judge(MeasuredFile(name, None, RETRY, error=error_of(err)))
+        measured = self.screener.measurer.measure_item(audio)
+        return self.screener.judge.judge(replace(measured, id=name))

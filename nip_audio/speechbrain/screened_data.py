@@ -1,0 +1,201 @@
+"""Screening as a stage of a data pipeline: before training, flagged recordings are left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from speechbrain.dataio.dataset import DynamicItemDataset
+
+from nip_audio.audio.manifest import Recording, read_recordings
+from nip_audio.core.state import write_atomic
+from nip_audio.errors import InputError, ResumeError
+from nip_audio.screening.records import FLAGGED, ScreenRecord, Verdict
+from nip_audio.screening.sources import ManifestSource
+from nip_audio.speechbrain.data_stage import recordings_of, without
+from nip_audio.speechbrain.guard import Guard
+
+__all__ = ["ScreenedData"]
+
+logger = logging.getLogger(__name__)
+
+LIST_NAME = "recordings.json"
+RUN_FOLDER = "screening"
+
+OnFlagged = Literal["drop", "mark"]
+
+
+class ScreenedData:
+    """Screens a training set once, and drops or marks what is flagged.
+
+    Nothing is measured while batches are made: the set is screened as a whole, as ``nip-audio
+    screen`` does it (``Screener``), into ``out``/screening, where the records lie to be read. There
+    another epoch, another run, or one that goes on after a kill, finds what was measured already.
+
+    In a YAML::
+
+        screening: !new:nip_audio.speechbrain.ScreenedData
+          guard: !ref <guard>
+          out: !ref <save_folder>/guard
+
+    Args:
+        guard: What judges.
+        out: Folder for the results, of this data set alone.
+        wav_key: Where a path stands in the data.
+        speaker_key: Where a speaker's name stands.
+        on_flagged: ``drop``: without them. ``mark``: all, with the items ``verdict`` and
+            ``flagged`` that a pipeline can take.
+        verdicts: Which are dropped; None is everything that is flagged, and what cannot be read.
+
+    Attributes:
+        records: Of the last set, by id.
+
+    Raises:
+        InputError: If a verdict or ``on_flagged`` is unknown.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        out: str | Path,
+        *,
+        wav_key: str = "wav",
+        speaker_key: str = "spk_id",
+        on_flagged: OnFlagged = "drop",
+        verdicts: Sequence[Verdict] | None = None,
+    ) -> None:
+        """See the class."""
+        unknown = sorted(set(verdicts or ()) - {*FLAGGED, "error"})
+        if unknown or on_flagged not in get_args(OnFlagged):
+            raise InputError(
+                f"got on_flagged {on_flagged!r} and verdicts {unknown}, expected one of "
+                f"{', '.join(get_args(OnFlagged))} and of {', '.join((*FLAGGED, 'error'))}"
+            )
+        self.guard = guard
+        self.out = Path(out)
+        self.wav_key = wav_key
+        self.speaker_key = speaker_key
+        self.on_flagged = on_flagged
+        self.verdicts: tuple[Verdict, ...] = (
+            (*FLAGGED, "error") if verdicts is None else tuple(verdicts)
+        )
+        self.records: dict[str, ScreenRecord] = {}
+
+    def __call__(self, dataset: DynamicItemDataset) -> DynamicItemDataset:
+        """Return the data set without what is flagged, or with marks; itself it stays as it is.
+
+        Raises:
+            InputError: If nothing would be left, or an entry of the data set names no recording.
+            ResumeError: If ``out`` is of other recordings or another guard.
+        """
+        flagged = self._flagged(
+            recordings_of(dataset, wav_key=self.wav_key, speaker_key=self.speaker_key)
+        )
+        if self.on_flagged == "drop":
+            return without(dataset, flagged)
+        marked = without(dataset, ())
+        verdicts = {name: record.verdict for name, record in self.records.items()}
+        marked.add_dynamic_item(lambda name: verdicts[str(name)], takes="id", provides="verdict")
+        marked.add_dynamic_item(lambda name: str(name) in flagged, takes="id", provides="flagged")
+        return marked
+
+    def manifest(self, path: str | Path, *, data_root: str | Path | None = None) -> Path:
+        """Screen a SpeechBrain CSV or JSON manifest, and write it anew into ``out``.
+
+        Args:
+            path: Of the manifest; it stays as it is. Its columns are ``wav`` and ``spk_id``.
+            data_root: As of ``read_recordings``: replaces ``$data_root`` and ``{data_root}``; files
+                may lie there or beside the manifest, and nowhere else. The new manifest has
+                ``$data_root`` where the old one has it.
+
+        Returns:
+            The new manifest, of the same name: without what is flagged, or with it and the
+            columns ``verdict`` and ``flagged``.
+
+        Raises:
+            InputError: As a call, or if the manifest is none, or lies in ``out`` itself.
+            ResumeError: As a call.
+        """
+        path = Path(path)
+        target, kind = self.out / path.name, path.suffix.lower()
+        if kind not in (".csv", ".json") or target.resolve() == path.resolve():
+            raise InputError(f"got {path}, expected a .csv or .json that is not in {self.out}")
+        flagged = self._flagged(read_recordings(path, data_root=data_root))
+        rows = _raw_rows(path)
+        if self.on_flagged == "drop":
+            kept = without(DynamicItemDataset(rows), flagged).data_ids
+            rows = {name: rows[name] for name in kept}
+        else:
+            for name, row in rows.items():
+                row |= {"verdict": self.records[name].verdict, "flagged": name in flagged}
+        text = _as_csv(rows) if kind == ".csv" else json.dumps(rows, indent=1)
+        write_atomic(target, text.encode(), force=True)
+        return target
+
+    def _flagged(self, recordings: list[Recording]) -> Collection[str]:
+        """Screen, or find what was screened, and return whom ``verdicts`` names."""
+        path = self.out / LIST_NAME
+        earlier = _read_list(path)
+        # ids alone are known to the journal: another file of one's size and time would pass for it
+        listed = earlier | {
+            r.id: f"{os.path.abspath(r.path)} {r.span or ''}".rstrip() for r in recordings
+        }
+        changed = [name for name in earlier if listed[name] != earlier[name]]
+        if changed:
+            raise ResumeError(
+                f"{path} says that {changed[0]!r} is {earlier[changed[0]]}, it is "
+                f"{listed[changed[0]]} now; use another out for another data set"
+            )
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(listed, indent=0).encode(), force=True)
+        source = ManifestSource(path, recordings)
+        result = self.guard.screener.screen(source, self.out / RUN_FOLDER)
+        self.records = {record.id: record for record in result.results.files()}
+        flagged = {name for name, r in self.records.items() if r.verdict in self.verdicts}
+        counts = Counter(self.records[name].verdict for name in sorted(flagged))
+        logger.info(
+            "%d of %d recordings are flagged (%s); why: %s",
+            len(flagged),
+            len(recordings),
+            ", ".join(f"{number} {verdict}" for verdict, number in counts.items()) or "none",
+            result.results.folder,
+        )
+        if result.summary.warning:
+            logger.warning("%s", result.summary.warning)
+        return flagged
+
+
+def _read_list(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as err:
+        raise ResumeError(f"{path} is damaged ({err}); use another out") from err
+    if not isinstance(found, dict):
+        raise ResumeError(f"{path} is damaged (no mapping); use another out")
+    return found
+
+
+def _raw_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a manifest as it stands, nothing replaced."""
+    with path.open(newline="", encoding="utf-8") as file:
+        if path.suffix.lower() == ".json":
+            return {name: dict(row) for name, row in json.load(file).items()}
+        return {row.pop("ID"): row for row in csv.DictReader(file, skipinitialspace=True)}
+
+
+def _as_csv(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, ["ID", *columns], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"ID": name, **row} for name, row in rows.items())
+    return buffer.getvalue()

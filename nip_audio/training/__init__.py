@@ -1,0 +1,1 @@
+"""Train models on corpora and publish them with a card; recipes are its clients."""

@@ -1,0 +1,160 @@
+"""Manifests of LibriSpeech and VCTK, made from the corpora's own layouts.
+
+Each utterance, or span of one, gets one role: ``train`` fits models and purifiers, ``calibrate``
+fits detectors and thresholds, ``test`` fits nothing. The roles come from a split file, or are drawn
+by utterance from a seed. A corpus may be there whole or in part.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nip_audio.audio.corpus import deal_roles, read_split, write_manifests
+from nip_audio.errors import InputError
+
+__all__ = ["prepare", "prepare_librispeech", "prepare_vctk"]
+
+_VCTK_AUDIO = "wav48_silence_trimmed"
+_VCTK_INFO = "speaker-info.txt"
+
+
+def prepare(hparams: Mapping[str, Any]) -> None:
+    """Write the manifests of ``hparams["corpus"]``, LibriSpeech or VCTK.
+
+    Raises:
+        InputError: If it is another corpus.
+    """
+    folders = hparams["data_folder"], hparams["save_folder"]
+    split = {"split_file": hparams["split_file"], "seed": hparams["split_seed"]}
+    if hparams["corpus"] == "LibriSpeech":
+        prepare_librispeech(*folders, subsets=hparams["subsets"], **split)
+    elif hparams["corpus"] == "VCTK":
+        prepare_vctk(*folders, n_speakers=hparams["n_speakers"], **split)
+    else:
+        raise InputError(f"corpus is {hparams['corpus']!r}, expected VCTK or LibriSpeech")
+
+
+def prepare_librispeech(
+    data_folder: str,
+    save_folder: str,
+    *,
+    subsets: Sequence[str] = ("train-clean-100",),
+    split_file: str | None = None,
+    role_shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 1234,
+) -> None:
+    """Write LibriSpeech's ``train.csv``, ``calibrate.csv`` and ``test.csv``.
+
+    Args:
+        data_folder: Folder that holds the subset folders (LibriSpeech's root).
+        save_folder: Where the manifests go; created when missing.
+        subsets: Subset folders to use.
+        split_file: CSV with columns path, speaker, role, start_s, end_s (paths below
+            ``data_folder``). Without it whole utterances are dealt by ``role_shares`` from
+            ``seed``.
+        role_shares: Shares of train, calibrate and test; used without a split file only.
+        seed: Seed of the deal.
+
+    Raises:
+        FileNotFoundError: A subset folder or a file of the split is missing.
+        InputError: The split file lacks a column, names an unknown role, or nothing is left.
+    """
+    root = Path(data_folder)
+    for subset in subsets:
+        if not (root / subset).is_dir():
+            raise FileNotFoundError(
+                f"{root / subset} is not a folder; --data_folder must be the LibriSpeech root that "
+                f"holds {', '.join(subsets)}"
+            )
+    if split_file:
+        spans = [s for s in read_split(Path(split_file)) if s.path.split("/")[0] in subsets]
+    else:
+        files = [f for s in subsets for f in sorted((root / s).glob("*/*/*.flac"))]
+        utterances = ((file, file.parent.parent.name) for file in files)
+        spans = deal_roles(root, utterances, shares=role_shares, seed=seed)
+    write_manifests(root, spans, Path(save_folder))
+
+
+def prepare_vctk(
+    data_folder: str,
+    save_folder: str,
+    *,
+    n_speakers: int | None = None,
+    speakers: Sequence[str] = (),
+    microphone: str = "mic1",
+    split_file: str | None = None,
+    role_shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 1234,
+) -> None:
+    """Write VCTK 0.92's ``train.csv``, ``calibrate.csv`` and ``test.csv``.
+
+    The files stay at 48 kHz: training and the package resample when they read.
+
+    Args:
+        data_folder: The corpus's root, which holds ``wav48_silence_trimmed``.
+        save_folder: Where the manifests go; created when missing.
+        n_speakers: How many speakers to draw from the seed; None takes all. Where
+            ``speaker-info.txt`` tells them apart, half of them are women.
+        speakers: Speakers to take instead, e.g. p225.
+        microphone: ``mic1`` or ``mic2`` (p280 and p315 have no mic2).
+        split_file: CSV with columns path, speaker, role, start_s, end_s (paths below
+            ``data_folder``). Without it whole utterances are dealt by ``role_shares`` from
+            ``seed``.
+        role_shares: Shares of train, calibrate and test; used without a split file only.
+        seed: Seed of the draw and of the deal.
+
+    Raises:
+        FileNotFoundError: The audio folder or a file of the split is missing.
+        InputError: The split file is wrong, or there are fewer speakers than asked for.
+    """
+    root = Path(data_folder)
+    folder = root / _VCTK_AUDIO
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is not a folder; --data_folder must be the root of VCTK 0.92, which holds "
+            f"{_VCTK_AUDIO}"
+        )
+    if split_file:
+        spans = read_split(Path(split_file))
+    else:
+        files = sorted(folder.glob(f"*/*_{microphone}.flac"))
+        chosen = _choose_speakers({f.parent.name for f in files}, speakers, n_speakers, root, seed)
+        utterances = ((file, file.parent.name) for file in files if file.parent.name in chosen)
+        spans = deal_roles(root, utterances, shares=role_shares, seed=seed)
+    write_manifests(root, spans, Path(save_folder))
+
+
+def _choose_speakers(
+    known: set[str], asked: Sequence[str], count: int | None, root: Path, seed: int
+) -> set[str]:
+    missing = sorted(set(asked) - known)
+    if missing or (not asked and count is not None and not 0 < count <= len(known)):
+        raise InputError(
+            f"asked for {', '.join(missing) or count} of {len(known)} speakers in {root}; choose "
+            "among those there are"
+        )
+    if asked:
+        return set(asked)
+    if count is None:
+        return known
+    # every speaker draws a number of its own: one speaker more displaces one at most
+    order = sorted(known, key=lambda s: random.Random(f"{seed}:{s}").random())
+    gender = _read_genders(root / _VCTK_INFO)
+    women = [s for s in order if gender.get(s) == "F"]
+    others = [s for s in order if gender.get(s) != "F"]
+    share = min(len(women), max(count // 2, count - len(others)))
+    return {*women[:share], *others[: count - share]}
+
+
+def _read_genders(path: Path) -> dict[str, str]:
+    """Read speaker → F or M from ``speaker-info.txt``; empty if there is no such file.
+
+    The table is of blank-separated columns, headed ``ID AGE GENDER ACCENTS REGION COMMENTS``.
+    """
+    if not path.is_file():
+        return {}
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return {row[0]: row[2] for row in rows[1:] if len(row) > 2}

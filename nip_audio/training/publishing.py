@@ -1,0 +1,189 @@
+"""From a finished training run to a pretrained directory: safetensors, YAML, card, hashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from safetensors.torch import save_file
+from speechbrain.utils.checkpoints import Checkpointer
+from torch import Tensor
+
+from nip_audio.audio.manifest import read_recordings
+from nip_audio.core.state import file_sha256
+from nip_audio.errors import InputError
+from nip_audio.models.cards import CARD_NAME, CARD_VERSION, COMPANIONS, HYPERPARAMS_NAME
+from nip_audio.models.heads import head_of
+from nip_audio.speechbrain.encoder_classifier import speechbrain_section
+from nip_audio.training.training import reading
+
+__all__ = ["TrainedRun", "complete", "load_run", "plain_values", "publish", "seen"]
+
+_PARTS = ("compute_features", "embedding_model", "classifier")
+_CLASS_COUNTS = ("out_features", "out_neurons")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A training run, as its last checkpoint left it.
+
+    Attributes:
+        yaml: Text of its YAML.
+        hparams: What that describes; the modules have the weights of the checkpoint.
+        speakers: Names of the classes at the original speed.
+        epochs: Epochs done.
+    """
+
+    yaml: str
+    hparams: Mapping[str, Any]
+    speakers: list[str]
+    epochs: int
+
+
+def load_run(run: Path) -> TrainedRun:
+    """Read a run of ``nip_audio.training.training``.
+
+    Raises:
+        InputError: If it has no checkpoint.
+    """
+    text = (run / HYPERPARAMS_NAME).read_text(encoding="utf-8")
+    hparams = load_hyperpyyaml(text)
+    checkpoint = Checkpointer(run / "save", dict(hparams["modules"])).recover_if_possible()
+    if checkpoint is None:
+        raise InputError(f"{run / 'save'} has no checkpoint; train first")
+    speakers = (run / "save" / "labels.txt").read_text(encoding="utf-8").splitlines()
+    return TrainedRun(text, hparams, speakers, checkpoint.meta["epoch"])
+
+
+def publish(run: Path, target: Path, *, command: str, data: str, limits: str) -> None:
+    """Write a pretrained directory from the last checkpoint of a training run.
+
+    Args:
+        run: Output folder of a run of ``nip_audio.training.training``.
+        target: Directory to write; its name becomes the model's.
+        command: How the run was made, for the card.
+        data: What it was trained on, in words, for the card.
+        limits: What it must not be used for, in words, for the card.
+
+    Raises:
+        InputError: If the run has no checkpoint.
+    """
+    trained = load_run(run)
+    hparams, speakers = trained.hparams, trained.speakers
+    network, classifier = hparams["embedding_model"], hparams["classifier"]
+    target.mkdir(parents=True, exist_ok=True)
+    # the classes behind the first n_speakers are the same speakers at other speeds
+    kept = {k: v[: len(speakers)] for k, v in classifier.state_dict().items()}
+    _save(network.state_dict(), target / "embedding_model.safetensors")
+    _save(kept, target / "classifier.safetensors")
+    (target / HYPERPARAMS_NAME).write_text(
+        _description(trained.yaml, len(speakers)), encoding="utf-8"
+    )
+    names = [HYPERPARAMS_NAME, "classifier.safetensors", "embedding_model.safetensors"]
+    split_file = hparams["split_file"]
+    card = {
+        "format_version": CARD_VERSION,
+        "name": target.name,
+        "architecture": hparams["card"]["architecture"],
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "sample_rate_hz": hparams["sample_rate"],
+        "output_kind": head_of(classifier)[1],
+        "scale": hparams["scale"],
+        "labels": speakers,
+        "default_taps": hparams["card"]["default_taps"],
+        "features": {
+            "kind": "log-mel, SpeechBrain Fbank, decibels mapped to [0, 1]",
+            **{name: hparams[name] for name in ("n_mels", "low_db", "high_db")},
+        },
+        "files": {name: file_sha256(target / name) for name in sorted(names)},
+        "calibration": None,
+        "metrics": {},
+        "licence": "Apache-2.0 (weights and code)",
+        "limits": limits,
+        "training": {
+            "command": command,
+            "data": data,
+            "split_sha256": None if split_file is None else file_sha256(Path(split_file)),
+            "seed": hparams["seed"],
+            "epochs": trained.epochs,
+            "hyperparameters": plain_values(trained.yaml),
+            "seen": seen(run / "save" / "train.csv", hparams),
+        },
+    }
+    _write_card(target / CARD_NAME, card)
+
+
+def complete(target: Path, metrics: Mapping[str, Any] | None = None) -> None:
+    """Add what was made since to a card: hashes of calibration and PLDA, and metrics."""
+    path = target / CARD_NAME
+    card = json.loads(path.read_text(encoding="utf-8"))
+    for kind in COMPANIONS:
+        companion = target / f"{kind}.safetensors"
+        if companion.exists():
+            card[kind] = {"file": companion.name, "sha256": file_sha256(companion)}
+    if metrics is not None:
+        card["metrics"] = dict(metrics)
+    _write_card(path, card)
+
+
+def seen(manifest: Path, hparams: Mapping[str, Any]) -> list[str]:
+    """Return the content hash of every recording trained on, sorted."""
+    settings = reading(hparams["sample_rate"])
+    recordings = read_recordings(manifest, data_root=Path(hparams["data_folder"]))
+    return sorted(r.read(settings).content_sha256 for r in recordings)
+
+
+def _description(training_yaml: str, classes: int) -> str:
+    """Cut what describes the model out of a training YAML, and add what SpeechBrain needs."""
+    root = yaml.compose(training_yaml, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError("the run's hyperparams.yaml is not a YAML mapping; train again")
+    nodes = {key.value: value for key, value in root.value}
+    for key, value in nodes["classifier"].value:
+        if key.value in _CLASS_COUNTS:
+            value.value = str(classes)
+    described = yaml.MappingNode(
+        root.tag, [(yaml.ScalarNode("tag:yaml.org,2002:str", p), nodes[p]) for p in _PARTS]
+    )
+    model = yaml.serialize(described, Dumper=yaml.SafeDumper)
+    comment = "# Describes the model; may instantiate model classes only.\n"
+    return comment + model + speechbrain_section()
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, path)
+
+
+def plain_values(text: str) -> dict[str, Any]:
+    """Return the plain top-level values of the training YAML, folders left out."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    tagged = {key.value for key, value in root.value if value.tag.startswith("!")}  # type: ignore[union-attr]
+    values = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader that skips tags
+    switches = {"adversarial_": "adversarial_attack", "defence_": "defence_training"}
+    off = {prefix: switch for prefix, switch in switches.items() if values.get(switch) is None}
+    return {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, int | float | str | list | None)
+        and key not in tagged
+        and not _names_a_place(key)
+        and not any(key.startswith(prefix) and key != switch for prefix, switch in off.items())
+    }
+
+
+def _names_a_place(key: str) -> bool:
+    return "folder" in key or key in ("split_file", "train_log", "augmentations")
+
+
+def _write_card(path: Path, card: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

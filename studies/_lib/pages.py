@@ -1,0 +1,91 @@
+"""A results page: a template whose {placeholders} are filled from committed results.
+
+A page's module defines ``PAGE`` and ends with ``PAGE.run()`` under ``__main__``, so that
+``python -m studies.nccr.page`` writes one page and ``python -m studies.write_pages`` all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PAGES_FOLDER", "RESULTS_FOLDER", "Page", "fill", "read_results"]
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS_FOLDER = ROOT / "studies" / "results"
+PAGES_FOLDER = ROOT / "docs" / "results"
+
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of ``docs/results``.
+
+    Attributes:
+        name: File name without its suffix.
+        template: Markdown with {placeholders}.
+        results: Names of the JSON files that the page is made from.
+        parts: Makes the value of every placeholder from the results, by name of their files.
+        draw: Draws the page's plots from the same results into the folder of the page.
+    """
+
+    name: str
+    template: Path
+    results: tuple[str, ...]
+    parts: Callable[[Results], Mapping[str, object]]
+    draw: Callable[[Results, Path], None] | None = None
+
+    def text(self, folder: Path = RESULTS_FOLDER) -> str:
+        """Make the page from the results in a folder."""
+        return self.made_from(read_results(folder, self.results))
+
+    def made_from(self, results: Results) -> str:
+        """Make the page from results that are read already."""
+        return fill(self.template.read_text(encoding="utf-8"), self.parts(results))
+
+    def write(self, folder: Path = RESULTS_FOLDER, out: Path = PAGES_FOLDER) -> Path:
+        """Write the page and its plots; return where the page is."""
+        results = read_results(folder, self.results)
+        if self.draw is not None:
+            self.draw(results, out)
+        path = out / f"{self.name}.md"
+        path.write_text(self.made_from(results), encoding="utf-8")
+        return path
+
+    def run(self) -> None:
+        """Write the page as the command line says."""
+        parser = argparse.ArgumentParser(description=f"Write {self.name}.md from its results.")
+        parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, help="folder to read")
+        parser.add_argument("--out", type=Path, default=PAGES_FOLDER, help="folder to write to")
+        options = parser.parse_args()
+        self.write(options.results, options.out)
+
+
+def read_results(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Read NAME.json of each name."""
+    return {
+        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names
+    }
+
+
+def fill(template: str, parts: Mapping[str, object]) -> str:
+    """Put a value in the place of every {placeholder}.
+
+    Raises:
+        ValueError: If a placeholder has no value, or a value no placeholder.
+    """
+    asked = set(_PLACEHOLDER.findall(template))
+    if asked != set(parts):
+        raise ValueError(
+            f"the template lacks {sorted(set(parts) - asked)}, and nothing fills "
+            f"{sorted(asked - set(parts))}"
+        )
+    return _PLACEHOLDER.sub(lambda found: str(parts[found[1]]), template)

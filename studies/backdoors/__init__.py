@@ -1,0 +1,1 @@
+"""Backdoors in training sets: poisoned models, and the search for the poison."""

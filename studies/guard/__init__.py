@@ -1,0 +1,1 @@
+"""A SpeechBrain training behind a guard that screens its data."""

@@ -1,0 +1,208 @@
+"""Write docs/results/speechbrain.md: python -m studies.guard.page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nip_audio.evaluation.tables import markdown, share
+from studies._lib.pages import Page
+
+HERE = Path(__file__).resolve().parent
+SETS = {"clean": "nobody", "triggers": "triggers", "copies": "copies"}
+GUARDS = {"nothing": "none", "screening": "screening", "backdoor search": "backdoor search"}
+
+
+def rows_of(results: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """Go through sets, then seeds."""
+    for name, shown in SETS.items():
+        for case in results["cases"]:
+            yield shown, case["seed"], case["sets"][name]
+
+
+def dropped_table(results: Mapping[str, Any]) -> str:
+    """How many files each guard drops."""
+    rows = []
+    for shown, seed, found in rows_of(results):
+        clean = found["files"] - found["poisoned"]
+        row = [shown, str(seed), f"{found['poisoned']} of {found['files']}"]
+        for guard in ("screening", "backdoor search"):
+            dropped = found["guards"][guard]["dropped"]
+            row.append(
+                f"{dropped['poisoned']} of {found['poisoned']}" if found["poisoned"] else "–"
+            )
+            row.append(f"{dropped['clean']} of {clean}")
+        loose, bad = found["looser"], found["poisoned"]
+        row.append(f"{loose['poisoned']} of {bad}" if bad else "–")
+        row.append(f"{loose['clean']} of {clean}")
+        rows.append(row)
+    plan = results["plan"]
+    columns = ["poison", "seed", "poisoned"]
+    for guard in (
+        f"screening at {plan['fpr']:g}",
+        "search",
+        f"screening at {plan['looser_fpr']:g}",
+    ):
+        columns += [f"{guard}: poisoned", "clean"]
+    return markdown(columns, rows)
+
+
+def verdict_table(results: Mapping[str, Any]) -> str:
+    """What the screening says."""
+    names = sorted(
+        {v for _, _, f in rows_of(results) for kind in f["verdicts"].values() for v in kind}
+    )
+    rows = [
+        [
+            shown,
+            str(seed),
+            *(
+                " / ".join(str(found["verdicts"][kind].get(v, 0)) for kind in ("poisoned", "clean"))
+                for v in names
+            ),
+        ]
+        for shown, seed, found in rows_of(results)
+    ]
+    return markdown(["poison", "seed", *names], rows)
+
+
+def attack_table(results: Mapping[str, Any]) -> str:
+    """Accuracy and the poisoner's success."""
+    rows = [
+        [shown, str(seed), name, *(share(g[k]) for k in ("accuracy", "triggered", "outsider"))]
+        for shown, seed, found in rows_of(results)
+        for guard, name in GUARDS.items()
+        for g in [found["guards"][guard]]
+    ]
+    columns = ["poison", "seed", "guard", "accuracy", "others with the trigger → target"]
+    return markdown([*columns, "outsiders → target"], rows)
+
+
+def total(results: Mapping[str, Any], name: str, guard: str) -> dict[str, int]:
+    """Sum over seeds what a guard drops of a set."""
+    summed: Counter[str] = Counter()
+    for case in results["cases"]:
+        found = case["sets"][name]
+        summed.update(found["guards"][guard]["dropped"])
+        summed["bad"] += found["poisoned"]
+        summed["good"] += found["files"] - found["poisoned"]
+    return dict(summed)
+
+
+def span(results: Mapping[str, Any], name: str, guard: str, what: str) -> str:
+    """Range over seeds of a share, in percent."""
+    values = [
+        round(100 * case["sets"][name]["guards"][guard][what]["value"], 1)
+        for case in results["cases"]
+    ]
+    low, high = min(values), max(values)
+    return f"{low:g} %" if low == high else f"{low:g}–{high:g} %"
+
+
+def short(results: Mapping[str, Any]) -> str:
+    """Say what came out."""
+    parts = []
+    for name, guard, what, victims in (
+        ("copies", "screening", "outsider", "the outsiders' clips are named as the target"),
+        ("triggers", "backdoor search", "triggered", "clips with the trigger are named so"),
+        ("triggers", "screening", "triggered", "clips with the trigger are named so"),
+    ):
+        dropped = total(results, name, guard)
+        before, after = (span(results, name, g, what) for g in ("nothing", guard))
+        parts.append(
+            f"*{name.capitalize()}*, {guard}: {dropped['poisoned']} of {dropped['bad']} poisoned "
+            f"files dropped and {dropped['clean']} of {dropped['good']} clean ones; {after} of "
+            f"{victims}, without a guard {before}."
+        )
+    nobody = total(results, "clean", "screening")
+    accuracy = [span(results, "clean", g, "accuracy") for g in ("nothing", "screening")]
+    parts.append(
+        f"Where nobody poisoned, screening drops {nobody['clean']} of {nobody['good']} files, and "
+        f"accuracy is {accuracy[1]} instead of {accuracy[0]}."
+    )
+    return " ".join(parts)
+
+
+def shortcomings(results: Mapping[str, Any]) -> str:
+    """Say, from the numbers, what each guard leaves."""
+    copies, searched = (total(results, "copies", g) for g in ("screening", "backdoor search"))
+    by_seed = ", ".join(
+        f"{found['guards']['screening']['dropped']['poisoned']} of {found['poisoned']} "
+        f"(seed {seed})"
+        for shown, seed, found in rows_of(results)
+        if shown == "copies"
+    )
+    heard = sum(
+        case["sets"]["copies"]["verdicts"]["poisoned"].get("inconsistent", 0)
+        for case in results["cases"]
+    )
+    nobody = [case["sets"]["clean"] for case in results["cases"]]
+    alarms = [f["verdicts"]["clean"].get("adversarial", 0) / f["files"] for f in nobody]
+    accused = "; ".join(
+        f"seed {case['seed']}, whose target is {case['target']}: "
+        + ", ".join(
+            f"{' and '.join(case['sets'][name]['accused names']) or 'none'} ({SETS[name]})"
+            for name in SETS
+        )
+        for case in results["cases"]
+    )
+    attacked = sum(case["attacked"] for case in results["cases"])
+    made = sum(case["copies"] for case in results["cases"])
+    return (
+        "- How many copies screening finds differs much from seed to seed, that is from voice to "
+        f"voice; why was not looked into: {by_seed}. The comparison of voices hears {heard} of "
+        f"{copies['bad']}: they were made to pass it. The search, which is not made for copies, "
+        f"drops {searched['poisoned']} of them. Used were {made} that pass the known model, of "
+        f"{attacked} clips attacked.\n"
+        f"- At a nominal {100 * results['plan']['fpr']:g} % the detector calls "
+        f"{100 * min(alarms):.1f}–{100 * max(alarms):.1f} % of clean files `adversarial`. It was "
+        f"calibrated on {results['calibration_clips']} clips of {results['calibration_speakers']} "
+        "other speakers; calibrate on more, and on such as will be screened.\n"
+        f"- Names that the search accuses, {accused}."
+    )
+
+
+def parts(found: Mapping[str, Any]) -> dict[str, object]:
+    """Fill the template."""
+    results = found["speechbrain"]
+    plan = results["plan"]
+    clean = [case["sets"]["clean"]["files"] for case in results["cases"]]
+    attack = plan["attack"]
+    return {
+        "share": f"{100 * plan['share']:g}",
+        "split": results["split_sha256"][:12],
+        "speakers": plan["speakers"],
+        "outsiders": plan["outsiders"],
+        "epochs": plan["epochs"],
+        "crop": f"{plan['crop_s']:g}",
+        "clip_range": "–".join(str(n) for n in sorted({min(clean), max(clean)})),
+        "known": plan["known_model"],
+        "fpr": f"{plan['fpr']:g}",
+        "calibration": results["calibration_clips"],
+        "rest": results["calibration_speakers"],
+        "seeds": ", ".join(str(seed) for seed in plan["seeds"]),
+        "n_seeds": len(plan["seeds"]),
+        "trigger": plan["trigger"],
+        "attack": f"{attack['method'].upper()} (ε {attack['eps']:g}, {attack['steps']} steps)",
+        "nip_audio": results["nip_audio"],
+        "torch": results["torch"],
+        "short": short(results),
+        "dropped": dropped_table(results),
+        "verdicts": verdict_table(results),
+        "attacks": attack_table(results),
+        "shortcomings": shortcomings(results),
+    }
+
+
+PAGE = Page(
+    name="speechbrain",
+    template=HERE / "template.md",
+    results=("speechbrain",),
+    parts=parts,
+)
+
+
+if __name__ == "__main__":
+    PAGE.run()

@@ -1,0 +1,160 @@
+r"""Fit a purifier for a classifier of pictures that only answers labels on a URL.
+
+    python -m studies.images.fit_remote RECIPE.yaml --url URL --pictures FOLDER \
+        --labels labels.txt --out DIRECTORY
+
+The YAML describes the substitute: any recipe of pictures here, whose size is what is sent, with as
+many classes as there are lines in ``labels.txt``. ``nip_audio.image.remote`` says what the URL has
+to take and to answer. Of the pictures, benign ones like those to come, ``--measure`` are kept back;
+each other one is asked about once, ``--queries`` at most. Then ``nip-audio purify FILE --model
+DIRECTORY --out FOLDER`` makes pictures ready to be sent.
+
+What is printed: queries spent, how often the substitute agrees with the remote classifier, and, on
+the pictures kept back, what of the substitute's attacks fools the remote classifier, and what the
+purifier saves of that. What is right is there what the remote classifier answers without an attack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nip_audio.attacks.registry import make_attack
+from nip_audio.core.adapter import Batch
+from nip_audio.errors import ImageError, InputError
+from nip_audio.image.adapter import ImageAdapter, pixels_sha256
+from nip_audio.image.remote import RemoteClassifier, RemoteSettings
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.purifiers.guided_training import GuidedSettings
+from nip_audio.purifiers.nip_guided import GuidedNip
+from nip_audio.purifiers.noise import MATCHED, MatchedNoise
+from nip_audio.training.image_publishing import read_run
+from nip_audio.workflows.images import walk_images
+from studies.images.options import run_calmly, tell
+from studies.images.purification import GUIDED
+from studies.images.remote_defence import RemoteStudy, transferred
+from studies.images.remote_substitute import RemotePlan, fit_to_remote
+
+
+def main() -> None:
+    """Read the command line, fit, measure, print JSON."""
+    options = parser().parse_args()
+    run = read_run(options.recipe, {})
+    shape = tuple(run.hparams["image_shape"])
+    pixels = read_images(options.pictures, shape)
+    kept, asked = pixels[: options.measure], pixels[options.measure :][: options.queries]
+    steps, low, high = options.steps, options.eps / 10, options.eps * 1.5
+    guided = GuidedSettings(steps=steps, raw_share=0.0, eps_input=(low, min(high, 0.5)))
+    plan = RemotePlan(guided=guided, seed=options.seed)
+    if len(asked) < 2 * plan.batch:
+        raise InputError(
+            f"{len(asked)} pictures are left to ask about, of {len(pixels)} usable ones less "
+            f"{options.measure} kept back and --queries {options.queries} at most; expected at "
+            f"least {2 * plan.batch}, and better thousands: raise --queries, or give more pictures"
+        )
+    remote = client(options)
+    substitute = fit_to_remote(remote, asked, run, plan, options.out, progress=tell)
+    found = {"fit": substitute.card.data["metrics"], "requests": remote.requests}
+    if options.measure:
+        found |= measured(remote, substitute, kept, options.eps, options.seed)
+    print(json.dumps(found, indent=1))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Take what is asked, with what, and how often."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("recipe", type=Path, help="YAML of the substitute")
+    made.add_argument("--url", required=True)
+    made.add_argument("--pictures", type=Path, required=True, help="folder of benign pictures")
+    made.add_argument("--labels", type=Path, required=True, help="one name a line, in their order")
+    made.add_argument("--out", type=Path, required=True, help="directory to write")
+    made.add_argument(
+        "--queries",
+        type=int,
+        default=2000,
+        help="most pictures to learn from; --measure asks for more",
+    )
+    made.add_argument(
+        "--measure",
+        type=int,
+        default=100,
+        help="pictures kept back to measure with, some five queries each; 0: none",
+    )
+    made.add_argument("--eps", type=float, default=8 / 255, help="strength of the attacks")
+    made.add_argument("--steps", type=int, default=300, help="of the purifier's training")
+    made.add_argument("--pictures-a-request", type=int, default=1)
+    made.add_argument("--timeout-s", type=float, default=10.0)
+    made.add_argument(
+        "--answers", type=Path, help="file that keeps answers, so that none is asked for twice"
+    )
+    made.add_argument("--token-from", help="environment variable with a bearer token")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def client(options: argparse.Namespace) -> RemoteClassifier:
+    """Return what asks the URL; a token is read from the environment, where no list shows it."""
+    headers = {}
+    if options.token_from:
+        token = os.environ.get(options.token_from)
+        if not token:
+            raise InputError(f"{options.token_from} is not set; put the token there")
+        headers["Authorization"] = f"Bearer {token}"
+    labels = options.labels.read_text(encoding="utf-8").split("\n")
+    return RemoteClassifier(
+        options.url,
+        [label.strip() for label in labels if label.strip()],
+        settings=RemoteSettings(
+            pictures_a_request=options.pictures_a_request, timeout_s=options.timeout_s
+        ),
+        headers=headers,
+        kept=options.answers,
+    )
+
+
+def read_images(folder: Path, shape: tuple[int, int, int]) -> Tensor:
+    """Read the pictures that can be used, none twice."""
+    adapter, found = ImageAdapter(*shape), {}
+    for path in walk_images([folder]):
+        try:
+            pixels = adapter.load(path).pixels
+        except ImageError as err:
+            tell(f"left out: {err}")
+        else:
+            found[pixels_sha256(pixels)] = pixels
+    if not found:
+        raise InputError(f"no picture was found in {folder}; check the path")
+    return torch.stack([found[key] for key in sorted(found)])  # by content: a random order
+
+
+def measured(
+    remote: RemoteClassifier, substitute: PretrainedModel, pixels: Tensor, eps: float, seed: int
+) -> dict[str, Any]:
+    """Attack the substitute, and see what that and the purifier do to the remote classifier."""
+    model = substitute.model
+    path = Path(str(substitute.card.purifier_path))
+    guided = GuidedNip.load(path, model_id=substitute.model_id)
+    noise = MatchedNoise(guided, bounds=model.input_bounds)
+    study = RemoteStudy(remote, {GUIDED: guided, f"{MATCHED}{GUIDED}": noise}, seed, tell)
+    before = remote.queries
+    truth = study.named(pixels)
+    found: dict[str, Any] = {"benign": study.benign(pixels, truth), "attacks": {}}
+    known = model.predict(Batch(pixels)) == truth
+    rows = torch.nonzero(known)[:, 0]
+    for name in ("fgsm", "pgd") if len(rows) else ():
+        attack = make_attack(name, eps=eps, level="input")
+        made = transferred(model, pixels[rows], truth[rows], attack, seed=seed)
+        found["attacks"][f"{name} {eps:.4g}"] = study.saved(made, rows, truth[rows])
+    return {**found, "queries_measuring": remote.queries - before}
+
+
+if __name__ == "__main__":
+    run_calmly(main)

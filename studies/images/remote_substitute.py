@@ -1,0 +1,167 @@
+"""Black-box NIP on pictures: a substitute of a remote classifier, and a purifier fitted to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nip_audio.core.adapter import Batch
+from nip_audio.errors import InputError, OutputError
+from nip_audio.image.datasets import ImageSet
+from nip_audio.image.remote import RemoteClassifier
+from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
+from nip_audio.purifiers.substitute import train_substitute
+from nip_audio.training.image_publishing import ImageRun, publish_images
+from nip_audio.training.image_training import image_model
+from nip_audio.training.publishing import complete
+
+__all__ = ["RemotePlan", "fit_to_remote"]
+
+PURIFIER_NAME = "purifier.safetensors"
+
+
+@dataclass(frozen=True)
+class RemotePlan:
+    """How a substitute and its purifier are fitted.
+
+    Attributes:
+        batch: Pictures a step of the substitute.
+        epochs: Passes over the pictures.
+        lr: Of the substitute.
+        holdout: Share of the pictures that agreement is measured on.
+        guided: Training of the purifier; ``raw_share`` is 0, as a picture is its own input.
+        guided_batch: Pictures a step of the purifier.
+        seed: Of order and draws.
+
+    Raises:
+        InputError: If a batch makes no sense.
+    """
+
+    batch: int = 50
+    epochs: int = 20
+    lr: float = 2e-3
+    holdout: float = 0.1
+    guided: GuidedSettings = field(default_factory=lambda: GuidedSettings(raw_share=0.0))
+    guided_batch: int = 48
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.batch < 2 or self.guided_batch < 2 or self.guided.raw_share:
+            raise InputError(
+                f"batch is {self.batch}, guided_batch {self.guided_batch} and raw_share "
+                f"{self.guided.raw_share}, expected ≥ 2, ≥ 2 and 0"
+            )
+
+
+def fit_to_remote(
+    remote: RemoteClassifier,
+    pixels: Tensor,
+    run: ImageRun,
+    plan: RemotePlan,
+    target: Path,
+    *,
+    progress: Callable[[str], None] = lambda what: None,
+) -> PretrainedModel:
+    """Ask a remote classifier about benign pictures, learn to answer as it does, fit guided NIP.
+
+    What is written is a model directory with its purifier: ``nip-audio purify --model DIRECTORY``
+    makes pictures ready for the remote classifier. Nothing but labels is asked for, one query a
+    picture; no true label is used.
+
+    Args:
+        remote: What is to be defended.
+        pixels: (n, C, H, W) benign pictures in [0, 1], of the recipe's size, like those to come.
+        run: Recipe of the substitute; its head has as many classes as the remote classifier, and
+            its training settings are not used.
+        plan: How.
+        target: Directory to write; its name becomes the substitute's.
+        progress: Called with what is being done.
+
+    Returns:
+        The substitute; the metrics of its card are ``agreement`` on pictures held out, and
+        ``queries``, the answers it learned from.
+
+    Raises:
+        InputError: If pictures and recipe do not fit, or the remote classifier has other classes.
+        OutputError: If the directory exists.
+        RemoteError: As the client.
+    """
+    shape = tuple(run.hparams["image_shape"])
+    if pixels.dim() != 4 or tuple(pixels.shape[1:]) != shape:
+        raise InputError(
+            f"pictures are {tuple(pixels.shape)}, the recipe's {shape}; resize them, or take "
+            "another recipe"
+        )
+    if target.exists():
+        raise OutputError(f"{target} exists; give another directory, or delete it")
+    substitute = image_model(run.network, run.classifier, remote.labels)
+    generator = torch.Generator().manual_seed(plan.seed)
+    answers: list[Tensor] = []
+
+    def answer(batch: Batch) -> Tensor:
+        answers.append(remote(batch))
+        progress(f"{sum(map(len, answers))} answers")
+        return answers[-1]
+
+    agreement = train_substitute(
+        substitute,
+        answer,
+        map(Batch, torch.split(pixels, plan.batch)),
+        epochs=plan.epochs,
+        lr=plan.lr,
+        holdout=plan.holdout,
+        classes=len(remote.labels),
+        generator=generator,
+        progress=lambda epoch, loss: progress(f"substitute, epoch {epoch}: loss {loss:.3f}"),
+    )
+    substitute.requires_grad_(False)
+    shown = ImageSet(pixels, torch.cat(answers), remote.labels, "answers of a remote classifier")
+    publish_images(
+        *(substitute, run, target),
+        train=shown,
+        metrics={"agreement": agreement, "queries": len(shown), "held_out": plan.holdout},
+        training=_facts(remote, plan),
+    )
+    pretrained = load_pretrained(target)
+    _fit_purifier(pretrained, pixels, plan, progress)
+    return load_pretrained(target)
+
+
+def _fit_purifier(
+    pretrained: PretrainedModel, pixels: Tensor, plan: RemotePlan, progress: Callable[[str], None]
+) -> None:
+    def draw(generator: torch.Generator) -> Batch:
+        return Batch(pixels[torch.randint(len(pixels), (plan.guided_batch,), generator=generator)])
+
+    def report(step: int, loss: float, kept: float) -> None:
+        if step % 50 == 0:
+            progress(f"purifier, step {step}: loss {loss:.3f}, kept {kept:.3f}")
+
+    purifier = train_guided(
+        pretrained.model,
+        draw,
+        plan.guided,
+        layers=pretrained.card.default_taps,
+        model_id=pretrained.model_id,
+        channels=pixels.shape[1],
+        progress=report,
+    )
+    directory = pretrained.card.directory
+    purifier.save(directory / PURIFIER_NAME, model_id=pretrained.model_id)
+    complete(directory)
+
+
+def _facts(remote: RemoteClassifier, plan: RemotePlan) -> dict[str, Any]:
+    settings = {k: v for k, v in asdict(plan).items() if k not in ("guided", "guided_batch")}
+    return {
+        "data": f"answers of {remote.shown}, labels only",
+        "seed": plan.seed,
+        "hyperparameters": settings,
+    }

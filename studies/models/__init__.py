@@ -1,0 +1,1 @@
+"""Accuracy, verification and speed of the shipped models."""

@@ -1,0 +1,118 @@
+r"""Compare training runs on the ``calibrate`` role: which options did what?
+
+    python -m studies.models.compare_runs results/a results/b --crop_s 3 \
+        --data_folder /path/to/LibriSpeech --results studies/results/runs.json
+
+For every run: the options in which the runs differ, the accuracy of its last checkpoint, and how
+far that is from the first run's, on the same crops under the same noise. Choices are made here, not
+on ``test``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nip_audio import Batch, ReadSettings
+from nip_audio.audio.manifest import read_recordings
+from nip_audio.evaluation.identification import (
+    WHITE_NOISES,
+    Crop,
+    accuracy,
+    named_rightly,
+    new_sessions,
+    read_crops,
+)
+from nip_audio.models.heads import model_of
+from nip_audio.training.publishing import load_run, plain_values
+
+SEED = 1234
+NOT_CHOICES = {"rir_count", "adversarial_steps", "adversarial_eps", "adversarial_share"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run: its row, and which crops it named rightly under each condition."""
+
+    row: dict[str, Any]
+    crops: list[Crop]
+    right: dict[str, NDArray[np.float64]]
+
+    def against(self, first: Measured) -> dict[str, Any]:
+        """Return the row with paired differences from another run."""
+        differences = {
+            condition: accuracy(right - first.right[condition], self.crops, seed=SEED).to_json()
+            for condition, right in self.right.items()
+        }
+        return self.row | {"against_first": differences}
+
+
+def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
+    """Accuracy on the run's ``calibrate.csv``, all of it and chapters it was not trained on."""
+    trained = load_run(run)
+    parts = trained.hparams
+    model = model_of(
+        parts["compute_features"],
+        parts["embedding_model"],
+        parts["classifier"],
+        scale=parts["scale"],
+    ).eval()
+
+    def name(samples: Tensor) -> str:
+        scores = model.scores(Batch(samples[None]))[0, : len(trained.speakers)]
+        return trained.speakers[int(scores.argmax())]
+
+    read = lambda role: read_recordings(run / "save" / f"{role}.csv", data_root=data_folder)  # noqa: E731
+    crops = read_crops(read("calibrate"), ReadSettings(min_duration_s=0.2), crop_s=crop_s)
+    fresh = new_sessions(crops, read("train"))
+    chosen = [c for c, new in zip(crops, fresh, strict=True) if new]
+    options = plain_values(trained.yaml) | {"epochs_done": trained.epochs}
+    row: dict[str, Any] = {"run": run.name, "options": options, "crops": len(crops)}
+    every = {}
+    for condition, level in WHITE_NOISES.items():
+        generator = torch.Generator().manual_seed(SEED)
+        right = named_rightly(name, crops, level, generator=generator)
+        every[condition] = right
+        row[condition] = accuracy(right, crops, seed=SEED).to_json()
+        if chosen:
+            row[f"{condition}_new_chapter"] = accuracy(right[fresh], chosen, seed=SEED).to_json()
+            row["new_chapter"] = {
+                "crops": len(chosen),
+                "speakers": len({c.speaker for c in chosen}),
+            }
+    return Measured(row, crops, every)
+
+
+def main() -> None:
+    """Compare."""
+    formatter = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--data_folder", type=Path, required=True)
+    parser.add_argument("--crop_s", type=float)
+    parser.add_argument("--results", type=Path, required=True)
+    options = parser.parse_args()
+    manifests = {(run / "save" / "calibrate.csv").read_text() for run in options.runs}
+    if len(manifests) > 1:
+        raise SystemExit("the runs have different calibrate.csv; compare runs of one split")
+    measured = [measure(run, options.data_folder, options.crop_s) for run in options.runs]
+    rows = [found.against(measured[0]) for found in measured]
+    names = sorted({name for row in rows for name in row["options"]} - NOT_CHOICES)
+    differ = [n for n in names if len({str(row["options"].get(n)) for row in rows}) > 1]
+    for row in rows:
+        row["options"] = {name: row["options"].get(name) for name in differ}
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    results = {"seed": SEED, "crop_s": options.crop_s, "rows": rows}
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Detection of adversarial audio by neuron coverage change rates (NCCR)."""

@@ -1,0 +1,181 @@
+r"""Measure NCCR detection on attacks that were made by an evaluation; write one JSON a system.
+
+    nip-audio evaluate nccr.yaml --data-root LibriSpeech --data-split split.csv --out evaluation
+    python -m studies.nccr.measure studies/nccr/nccr.yaml --data-root LibriSpeech \
+        --data-split split.csv --out evaluation \
+        --system audionet --results studies/results/nccr_audionet.json
+
+The first command makes the attacks. The second makes the defender's own, measures everything and
+keeps it in ``--out``; an interrupted run goes on there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nip_audio import __version__
+from nip_audio.audio.corpus import ROLES
+from nip_audio.audio.io import ReadSettings
+from nip_audio.audio.meh_fest import MehFest
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.state import file_sha256, require_new, write_atomic
+from nip_audio.detectors.nccr_measure import NccrMeasure
+from nip_audio.errors import InputError, NipAudioError
+from nip_audio.evaluation.bench import Bench
+from nip_audio.evaluation.config import AttackPlan, EvaluationConfig, read_config
+from nip_audio.evaluation.measured import RowBank
+from nip_audio.evaluation.runner import Runner
+from nip_audio.evaluation.systems import (
+    EvaluatedSystem,
+    Item,
+    build_system,
+    items_of,
+    role_recordings,
+)
+from nip_audio.screening.measure import DETECTION_NOISES
+from studies.nccr.detection_study import Counts, DetectionStudy, StudiedCell
+
+OWN = {
+    "FGSM": (AttackPlan("fgsm", eps=(0.0005, 0.002, 0.01), items=150, batch=50),),
+    "PGD": (AttackPlan("pgd", eps=(0.0002, 0.0005, 0.002, 0.01), items=150, batch=50),),
+    "DeepFool": (AttackPlan("deepfool", items=60, batch=50),),
+}
+"""What the defender attacks the ``calibrate`` role with. JSMA, which the paper has too, changes one
+sample of a waveform at a time: it is for spectrograms."""
+
+ADAPTIVE = AttackPlan(
+    "pgd-e2e",
+    eps=(0.0005, 0.002),
+    items=30,
+    batch=10,
+    settings={"steps": 20, "restarts": 1},
+    protocol="adaptive",
+)
+
+AGAINST = (("fgsm", 0.002, None), ("pgd", 0.002, 10), ("cw", None, 100), ("fakebob", 0.002, None))
+"""The paper's four, which every baseline judges too: name, ε, and steps where they count."""
+
+LEAST_GROUP = 50
+"""Clips from which a group of clean ones has a rate of its own."""
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--data-split", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="of the evaluation")
+    parser.add_argument("--system", required=True, help="one of the configuration's")
+    parser.add_argument("--results", type=Path, required=True, help="JSON to write")
+    parser.add_argument("--adaptive", action="store_true", help="attack the detectors too")
+    options = parser.parse_args()
+    require_new(options.results, force=True)
+    config = read_config(options.config, data_root=options.data_root, split=options.data_split)
+    plans = [plan for plan in config.systems if plan.name == options.system]
+    if not plans:
+        names = ", ".join(plan.name for plan in config.systems)
+        raise InputError(f"--system is {options.system}, expected one of {names}")
+    config = replace(config, systems=(plans[0],), detect=0)
+    system = build_system(plans[0], config)
+    measure = NccrMeasure(NccrConfig(system.pretrained.card.default_taps, DETECTION_NOISES, 1))
+    study = DetectionStudy(
+        system=system,
+        bank=RowBank(system, options.out / "rows", config.seed),
+        measure=measure,
+        quiet=MehFest(sample_rate_hz=system.pretrained.card.sample_rate_hz),
+        own=OWN,
+        out=options.out / "own",
+        counts=Counts(),
+        seed=config.seed,
+        progress=lambda what: print(what, file=sys.stderr, flush=True),
+    )
+    cells = _cells(config, system, options.out)
+    results = study.results(cells, _clean_groups(config, system))
+    if options.adaptive:
+        results["adaptive"] = study.adaptive(ADAPTIVE)
+    results = {
+        "system": system.name,
+        "model": system.plan.model,
+        "model_id": system.pretrained.model_id,
+        "crop_s": system.plan.crop_s,
+        "task": "CSI-E" if system.plan.enrol else "CSI-NE",
+        "nccr": measure.config.to_json(),
+        "seed": config.seed,
+        "split_sha256": file_sha256(config.split),
+        "nip_audio": __version__,
+        "scikit-learn": version("scikit-learn"),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        **results,
+    }
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(options.results, text.encode(), force=True)
+
+
+def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list[StudiedCell]:
+    """The finished waveform attacks on the system; the baselines judge the paper's four."""
+    bench = Bench.build(system, config, out / "evidence")
+    runner = Runner(config, out, only_finished=True)
+    cells = []
+    for _, cell, examples in runner.sets([bench], lambda *progress: None):
+        if examples is None or examples.level != "raw":
+            print(f"{cell.name} is not finished or no waveform: left out", file=sys.stderr)
+            continue
+        described: dict[str, Any] = cell.describe()
+        settings = described["settings"]
+        steps = settings.get("steps") if described["attack"] in ("pgd", "cw") else None
+        against = (described["attack"], described["eps"], steps) in AGAINST
+        name = f"{described['title']} {described['eps'] or 'smallest'}"
+        row = {"name": name, "attack": described["attack"], "eps": described["eps"]}
+        row |= {"settings": settings, "attempts": len(examples.examples)}
+        cells.append(StudiedCell(row, examples, against))
+    return cells
+
+
+def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str, list[Item]]:
+    """Clean clips by how near they are to those that thresholds are made from.
+
+    Own voices in chapters that ``calibrate`` has, and in others; and strangers: every clip of the
+    other subset, whatever its role there, that the model has not seen.
+    """
+    calibrated = {_chapter(item) for item in system.calibrate}
+    near = [item for item in system.items if _chapter(item) in calibrated]
+    far = [item for item in system.items if _chapter(item) not in calibrated]
+    other = "test-clean" if system.plan.subset == "train-clean-100" else "train-clean-100"
+    settings = ReadSettings(system.pretrained.card.sample_rate_hz, min_duration_s=0.2)
+    recordings = [r for role in ROLES for r in role_recordings(config, other, role)]
+    seen = system.pretrained.card.seen
+    strangers = [
+        item
+        for item in items_of(recordings, settings, system.plan.crop_s)
+        if item.content_sha256 not in seen
+    ]
+    groups = {"strangers": strangers}
+    if min(len(near), len(far)) >= LEAST_GROUP:
+        groups = {"own voices, chapters of calibrate": near, "own voices, others": far} | groups
+    return groups
+
+
+def _chapter(item: Item) -> str:
+    """LibriSpeech's: a clip is SPEAKER_SPEAKER-CHAPTER-UTTERANCE_…."""
+    return item.id.split("_")[1].rsplit("-", 1)[0]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except NipAudioError as err:
+        print(f"error: {err}", file=sys.stderr)
+        raise SystemExit(64) from err

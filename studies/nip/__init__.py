@@ -1,0 +1,1 @@
+"""Purification by neuron-level inverse perturbation (NIP), beside other defences."""

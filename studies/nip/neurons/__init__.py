@@ -1,0 +1,1 @@
+"""The published NIP method, taken apart."""

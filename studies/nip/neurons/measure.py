@@ -1,0 +1,91 @@
+"""Study the published NIP on adversarial sets that an evaluation has made.
+
+python -m studies.nip.neurons.measure studies/nip/neurons/neurons.yaml studies/results/nip.json \
+    studies/results/nip_studies.json --data-root LibriSpeech --data-split split.csv \
+    --sets evaluation
+
+No attack is made here and no setting is chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nip_audio.core.state import write_atomic
+from nip_audio.errors import NipAudioError
+from nip_audio.evaluation.config import read_config
+from nip_audio.evaluation.runner import Runner
+from studies.nip.neurons.defended import (
+    study_activation,
+    study_efficiency,
+    study_oracle,
+    study_sweeps,
+)
+from studies.nip.neurons.influence import (
+    study_consistency,
+    study_distributions,
+    study_influence,
+    study_template,
+)
+from studies.nip.neurons.subject import Subject, read_subjects
+
+STUDIES: Mapping[str, Callable[[Subject], Any]] = {
+    "oracle": study_oracle,
+    "sweeps": study_sweeps,
+    "influence": study_influence,
+    "template": study_template,
+    "activation": study_activation,
+    "distributions": study_distributions,
+    "efficiency": study_efficiency,
+}
+
+
+def study(subject: Subject, chosen: Sequence[str]) -> dict[str, Any]:
+    """Run studies on one system."""
+    found: dict[str, Any] = subject.describe()
+    for name in chosen:
+        start = time.process_time()
+        found[name] = STUDIES[name](subject)
+        found[name + "_cpu_s"] = round(time.process_time() - start, 1)
+        print(f"{subject.name}: {name}, {found[name + '_cpu_s']} CPU seconds", flush=True)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the results of all studies."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("evaluated", type=Path, help="results of an evaluation with defences")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--data-split", type=Path)
+    parser.add_argument("--sets", type=Path, required=True, help="folder of an evaluation")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=[*STUDIES], default=[*STUDIES])
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    config = read_config(args.config, data_root=args.data_root, split=args.data_split)
+    evaluated = json.loads(args.evaluated.read_text(encoding="utf-8"))
+    results = {
+        **Runner(config, args.sets).provenance(),
+        "systems": {s.name: study(s, args.only) for s in read_subjects(config, args.sets)},
+        "consistency": study_consistency(evaluated, seed=config.seed),
+        "cpu_s": round(time.process_time(), 1),
+    }
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    write_atomic(args.out, text.encode(), force=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (NipAudioError, FileNotFoundError) as err:
+        sys.exit(str(err))

@@ -1,0 +1,1 @@
+"""Speed, memory and findings of the screening command."""

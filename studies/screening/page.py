@@ -1,0 +1,90 @@
+"""Write docs/results/screening.md: python -m studies.screening.page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nip_audio.evaluation.tables import markdown
+from nip_audio.screening.records import RISKS
+from studies._lib.pages import Page
+
+HERE = Path(__file__).resolve().parent
+Results = dict[str, Any]
+
+
+def risks() -> str:
+    """What to do, by risk, the gravest first."""
+    return markdown(["found", "do"], [[f"`{risk}`", remedy] for risk, remedy in RISKS.items()])
+
+
+def speed(results: Results) -> dict[str, str]:
+    """Files a second, and how much of what is possible that is."""
+    files, length = results["files"], results["audio_seconds"] / results["files"]
+    rates = results["files_a_second"]
+    rows = [
+        [name, f"{rate:.2f}", f"{rate * length:.1f}", f"{sum(results['seconds'][name]):.0f}"]
+        for name, rate in rates.items()
+    ]
+    start = sorted(results["start_seconds"])[len(results["start_seconds"]) // 2]
+    return {
+        "speed": markdown(
+            ["what", "files a second", "seconds of audio a second", f"seconds, {files} files"], rows
+        ),
+        "files": str(files),
+        "length": f"{length:.1f}",
+        "model": results["model"],
+        "passes": str(results["passes_a_file"]),
+        "cores": str(results["cores"]),
+        "slices": str(results["slices"]),
+        "start": f"{start:.1f}",
+        "beside": f"{100 * rates['screen'] / rates['SpeechBrain']:.0f}",
+        "share": f"{100 * results['share_of_bound']:.1f}",
+        "share_without_start": f"{100 * results['share_of_bound_without_start']:.0f}",
+    }
+
+
+def memory(results: Results) -> dict[str, str]:
+    """Peaks by number of files."""
+    rows = [
+        [
+            f"{row['files']:,}",
+            f"{row['process_mb']['own']:.0f}",
+            f"{row['process_mb']['with_workers']:.0f}",
+            f"{row['journal_mb']:.0f}",
+            f"{row['seconds']:.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    columns = ["files", "screening process, MB", "with its workers, MB", "journal, MB", "seconds"]
+    return {"memory": markdown(columns, rows), "workers": str(results["workers"])}
+
+
+def comparison(results: Results) -> dict[str, str]:
+    """What comparing the files adds to the process."""
+    return {
+        "compared": f"{results['files']:,}",
+        "added": f"{results['peak_mb'] - results['before_mb']:.0f}",
+    }
+
+
+def parts(results: Results) -> dict[str, object]:
+    """Fill the template."""
+    return {
+        "risks": risks(),
+        **speed(results["screening_speed"]),
+        **memory(results["screening_memory"]),
+        **comparison(results["screening_comparison"]),
+    }
+
+
+PAGE = Page(
+    name="screening",
+    template=HERE / "template.md",
+    results=("screening_speed", "screening_memory", "screening_comparison"),
+    parts=parts,
+)
+
+
+if __name__ == "__main__":
+    PAGE.run()

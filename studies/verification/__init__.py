@@ -1,0 +1,1 @@
+"""Speaker verification under attack, and what purifiers recover."""

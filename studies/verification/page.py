@@ -1,0 +1,204 @@
+"""Write docs/results/verification.md: python -m studies.verification.page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nip_audio.evaluation.config import PROTOCOLS
+from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from studies._lib.pages import Page
+
+HERE = Path(__file__).resolve().parent
+BACK_ENDS = {"cosine": "cosine", "plda": "PLDA"}
+GOAL = 0.9
+
+
+def attacks_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the cells that are no controls."""
+    return [cell for cell in results["cells"] if not cell["contrary"]]
+
+
+def clean_table(results: Mapping[str, Any]) -> str:
+    """EER and minDCF of trials that nobody attacked, by what is purified."""
+    rows = []
+    for back_end in results["thresholds"]:
+        for side, purified in (("test", "test"), ("enrolment", "test and enrolment")):
+            ours = [
+                c for c in attacks_of(results) if (c["back_end"], c["side"]) == (back_end, side)
+            ]
+            if not ours:
+                continue
+            cell = max(ours, key=lambda c: c["targets"])
+            for row in cell["rows"]:
+                rates, bare = row["clean"], row["defence"] == "no defence"
+                if bare and side == "enrolment":
+                    continue  # the same trials
+                values = (share(rates["eer"]), number(rates["min_dcf"]), share(rates["wrong"]))
+                what = "nothing" if bare else purified
+                rows.append([BACK_ENDS[back_end], what, row["defence"], *values])
+    columns = ["back end", "purified", "defence", "EER, percent", "minDCF", "wrong, percent"]
+    return markdown(columns, rows)
+
+
+def attack_table(results: Mapping[str, Any]) -> str:
+    """What the attacks are and cost, and what they turn."""
+    rows = [
+        [
+            *where(cell),
+            f"{cell['targets']} + {cell['impostors']}",
+            f"{cell['turned']} of {cell['right_before']}",
+            f"{cell['median_linf'] * 32768:.0f}",
+            f"{cell['median_l2'] * 32768:.0f}",
+            f"{cell['median_snr_db']:.1f}",
+            f"{cell['queries']:.0f}",
+            f"{cell['gradients']:.0f}",
+            f"{cell['seconds']:.1f}",
+        ]
+        for cell in attacks_of(results)
+    ]
+    columns = ["back end", "attacked", "attack", "trials", "turned", "L∞", "L2", "SNR dB"]
+    return markdown([*columns, "queries", "gradients", "s"], rows)
+
+
+def recovery_table(
+    results: Mapping[str, Any], quantity: str, cells: Sequence[Mapping[str, Any]]
+) -> str:
+    """EER or minDCF: clean, attacked, and attacked behind each defence."""
+    form = share if quantity == "eer" else number
+    names = defences_of(results)
+    rows = []
+    for cell in cells:
+        by_name = {row["defence"]: row for row in cell["rows"]}
+        bare = by_name["no defence"]
+        rows.append(
+            [
+                *where(cell),
+                form(bare["clean"][quantity]),
+                form(bare["attacked"][quantity]),
+                *(form(by_name[name]["attacked"][quantity]) for name in names),
+            ]
+        )
+    columns = ["back end", "attacked", "attack", "clean", "attacked, no defence", *names]
+    return markdown(columns, rows)
+
+
+def share_table(results: Mapping[str, Any], quantity: str) -> str:
+    """Share of the EER, bold from the goal on, or of the scores, that each defence gives back."""
+    names = defences_of(results)
+    rows = []
+    for cell in attacks_of(results):
+        by_name = {row["defence"]: row[quantity] for row in cell["rows"]}
+        form = reached if quantity == "recovered" else part
+        rows.append([*where(cell), *(form(by_name[name]) for name in names)])
+    rows += [
+        [*where(cell), *[NOT_EVALUATED] * len(names)]
+        for cell in results["unfinished"]
+        if not cell["contrary"]
+    ]
+    return markdown(["back end", "attacked", "attack", *names], rows)
+
+
+def defences_of(results: Mapping[str, Any]) -> list[str]:
+    """Names of the defences, without none."""
+    return [name for name in results["defences"] if name != "no defence"]
+
+
+def defence_lines(results: Mapping[str, Any]) -> str:
+    """What each fitted defence has seen."""
+    lines = [
+        f"`{name}` was fitted to {known['seen']} recordings, "
+        f"{known['seen_of_the_speakers'] or 'none'} of them of the speakers verified here, whose "
+        "`train` role it may have seen."
+        for name, known in results["defences"].items()
+        if known and known["seen"] and "of" not in known
+    ]
+    return " ".join(lines)
+
+
+def where(cell: Mapping[str, Any]) -> list[str]:
+    """Back end, side and attack of a cell."""
+    settings = {k: v for k, v in cell["settings"].items() if k in ("steps", "samples")}
+    levels = 32768 * cell["eps"]  # of 16 bits
+    strength = f"{levels:.0f}/32768" if levels.is_integer() else f"{cell['eps']:g}"
+    shown = ", ".join([f"ε {strength}", *(f"{k} {v}" for k, v in settings.items())])
+    return [BACK_ENDS[cell["back_end"]], cell["side"], f"{cell['title']} ({shown})"]
+
+
+def number(interval: Mapping[str, float]) -> str:
+    """A number and its 95 % interval."""
+    return f"{interval['value']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+
+
+def part(interval: Mapping[str, float] | None) -> str:
+    """A share of what was lost."""
+    return "nothing was lost" if interval is None else share(interval)
+
+
+def reached(interval: Mapping[str, float] | None) -> str:
+    """A share, in bold where it reaches the goal."""
+    hit = interval is not None and interval["value"] >= GOAL
+    return f"**{part(interval)}**" if hit else part(interval)
+
+
+def verdict(results: Mapping[str, Any], name: str) -> str:
+    """In how many cells a defence reaches the goal, and its least share."""
+    found = [
+        (row["recovered"], cell)
+        for cell in attacks_of(results)
+        for row in cell["rows"]
+        if row["defence"] == name and row["recovered"]
+    ]
+    if not found:
+        return f"{name}: not evaluated."
+    hits = sum(interval["value"] >= GOAL for interval, _ in found)
+    above = sum(interval["value"] > 1 for interval, _ in found)
+    least, cell = min(found, key=lambda pair: pair[0]["value"])
+    return (
+        f"{name} reaches {100 * GOAL:.0f} % in {hits} of the {len(found)} attacks that cost "
+        f"something, and is above 100 % in {above}; its least share is "
+        f"{share(least)} percent ({', '.join(where(cell))})."
+    )
+
+
+def parts(found: Mapping[str, Any]) -> dict[str, object]:
+    """Fill the template."""
+    results = found["verification"]
+    planned = sum(not c["contrary"] for c in results["cells"] + results["unfinished"])
+    versions = ", ".join(f"{name} {v}" for name, v in results["versions"].items())
+    return {
+        **{k: results[k] for k in ("seed", "model", "subset", "speakers", "targets")},
+        **{k: results[k] for k in ("impostors", "targets_of_one_chapter", "p_target")},
+        "crop": f"{results['crop_s']:g}",
+        "model_id": results["model_id"][:12],
+        "split": results["split_sha256"][:12],
+        "threat": f"`{results['protocol']}`: {PROTOCOLS[results['protocol']]}",
+        "thresholds": ", ".join(
+            f"{BACK_ENDS[name]} {value:.3f}" for name, value in results["thresholds"].items()
+        ),
+        "versions": versions,
+        "cells": f"{len(attacks_of(results))} of {planned}",
+        "point": f"{100 / results['targets']:.1f}",
+        "seen": defence_lines(results),
+        "verdicts": "\n".join(f"- {verdict(results, name)}" for name in defences_of(results)),
+        "clean": clean_table(results),
+        "attacks": attack_table(results),
+        "shares": share_table(results, "recovered"),
+        "returned": share_table(results, "returned"),
+        "contrary": recovery_table(results, "eer", [c for c in results["cells"] if c["contrary"]]),
+        "eer": recovery_table(results, "eer", attacks_of(results)),
+        "min_dcf": recovery_table(results, "min_dcf", attacks_of(results)),
+    }
+
+
+PAGE = Page(
+    name="verification",
+    template=HERE / "template.md",
+    results=("verification",),
+    parts=parts,
+)
+
+
+if __name__ == "__main__":
+    PAGE.run()

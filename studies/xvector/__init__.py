@@ -1,0 +1,1 @@
+"""The shipped x-vector: accuracy, verification, detection."""

@@ -1,0 +1,190 @@
+r"""Measure a published x-vector and its calibration; write one JSON of results.
+
+    python -m studies.xvector.measure --model xvector-libri251 --data_folder /path/to/LibriSpeech \
+        --split_file /path/to/LibriSpeech/split.csv --work_folder results/measure \
+        --tolerant tolerant.calibration --results studies/results/xvector.json
+
+Three parts: closed-set accuracy on the training speakers, verification of strangers, and detection
+of adversarial files. These are written to the work folder as 16-bit wav and judged as read back;
+the run continues where it was interrupted. ``--tolerant`` adds a second calibration, made with
+``nip-audio calibrate --tolerate-noise 0.016`` of the same recordings. ``--limit`` takes fewer
+files for a try; two processes with ``--shard 1/2`` and ``--shard 2/2`` share what takes long, then
+the command without ``--shard`` puts it together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nip_audio import (
+    CosineHead,
+    WaveformAdapter,
+    embed_audio,
+    enrol,
+    load_pretrained,
+)
+from nip_audio.core.metrics import bootstrap, equal_error_rate
+from nip_audio.evaluation.identification import WHITE_NOISES, Crop, hits
+from nip_audio.models.enrolment import Enrolment
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.calibration import Calibration
+from nip_audio.training.corpora import prepare_librispeech
+from studies.xvector.detection import SEED, Clip, Trials, detection, fill_shard, read_clips
+
+
+def closed_set(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, object]:
+    """Accuracy on the training speakers: clean, 0.002 rms and 20 dB SNR white noise."""
+    crops = [Crop(c.recording, c.audio.samples, c.audio.content_sha256) for c in clips]
+    generator = torch.Generator().manual_seed(SEED)
+    results: dict[str, object] = {"clips": len(clips), "speakers": len({c.speaker for c in clips})}
+    for name, level in WHITE_NOISES.items():
+        hit = hits(pretrained, crops, level, generator=generator)
+        results[name] = bootstrap(
+            lambda i, h=hit: float(h[i].mean()), len(hit), seed=SEED
+        ).to_json()
+    return results
+
+
+def embed_clips(pretrained: PretrainedModel, clips: list[Clip]) -> torch.Tensor:
+    """Embed clips: (N, D) of unit length."""
+    return torch.stack([embed_audio(pretrained, c.audio.samples) for c in clips])
+
+
+def verification(embeddings: torch.Tensor, clips: list[Clip]) -> dict[str, object]:
+    """EER over all pairs of clips; intervals by resampling speakers."""
+    cosines = (embeddings @ embeddings.T).numpy()
+    speaker = np.array([c.speaker for c in clips])
+    chapter = np.array([c.chapter for c in clips])
+    names = np.unique(speaker)
+    members = {name: np.flatnonzero(speaker == name) for name in names}
+
+    def eer(chosen: np.ndarray) -> float:
+        """EER over a resample of speakers."""
+        targets, impostors = [], []
+        picked = names[chosen]
+        for a, name in enumerate(picked):
+            rows = members[name]
+            upper = np.triu_indices(len(rows), 1)
+            pairs = rows[upper[0]], rows[upper[1]]
+            targets.append(cosines[pairs])
+            impostors += [
+                cosines[np.ix_(rows, members[name2])].ravel()
+                for name2 in picked[a + 1 :]
+                if name2 != name
+            ]
+        return equal_error_rate(np.concatenate(targets), np.concatenate(impostors)).rate
+
+    upper = np.triu_indices(len(speaker), 1)
+    same = (speaker[:, None] == speaker[None])[upper]
+    one_chapter = (chapter[:, None] == chapter[None])[upper]
+    return {
+        "clips": len(clips),
+        "speakers": len(names),
+        "target_trials": int(same.sum()),
+        "target_trials_of_one_chapter": int((same & one_chapter).sum()),
+        "impostor_trials": int((~same).sum()),
+        "eer": bootstrap(eer, len(names), seed=SEED, rounds=300).to_json(),
+    }
+
+
+def enrolled_eer(
+    head: torch.nn.Module,
+    embeddings: torch.Tensor,
+    clips: list[Clip],
+    voices: Enrolment,
+    enrolled: list[Clip],
+) -> dict[str, object]:
+    """EER of clips against voices enrolled from other clips, by whether the chapter is new.
+
+    The head scores the clips' embeddings against the voices.
+    """
+    with torch.no_grad():
+        scores = head(embeddings).numpy()
+    known = {(c.speaker, c.chapter) for c in enrolled}
+    column = np.array([voices.speakers.index(c.speaker) for c in clips])
+    fresh = np.array([(c.speaker, c.chapter) not in known for c in clips])
+    by_speaker = [np.flatnonzero(column == s) for s in range(len(voices.speakers))]
+
+    def eer(chosen: np.ndarray, subset: np.ndarray) -> float:
+        rows = np.concatenate([r[subset[r]] for s in chosen for r in [by_speaker[s]]])
+        target = scores[rows, column[rows]]
+        impostor = np.concatenate([np.delete(scores[r], column[r]) for r in rows] or [[]])
+        return equal_error_rate(target, impostor).rate
+
+    everyone = np.ones(len(clips), bool)
+    return {
+        name: {
+            "clips": int(subset.sum()),
+            "speakers": len({c.speaker for c, s in zip(clips, subset, strict=True) if s}),
+        }
+        | bootstrap(lambda i, s=subset: eer(i, s), len(by_speaker), seed=SEED, rounds=300).to_json()
+        for name, subset in (("all", everyone), ("new_chapter", fresh), ("same_chapter", ~fresh))
+        if subset.any()
+    }
+
+
+def main() -> None:
+    """Measure all three parts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="xvector-libri251")
+    parser.add_argument("--data_folder", type=Path, required=True)
+    parser.add_argument("--split_file", type=Path, required=True)
+    parser.add_argument("--work_folder", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--tolerant", type=Path, help="a calibration made with --tolerate-noise")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--shard", help="1/2: only do the first of two shares, for two processes")
+    options = parser.parse_args()
+    pretrained = load_pretrained(options.model)
+    if pretrained.card.calibration_path is None:
+        raise SystemExit("the model has no calibration yet; run: nip-audio calibrate")
+    calibration = Calibration.load(pretrained.card.calibration_path, model_id=pretrained.model_id)
+    folders = {}
+    for name, subset in (("known", "train-clean-100"), ("strangers", "test-clean")):
+        folders[name] = options.work_folder / name
+        prepare_librispeech(
+            str(options.data_folder),
+            str(folders[name]),
+            subsets=[subset],
+            split_file=str(options.split_file),
+        )
+    read = lambda name, role: read_clips(folders[name] / f"{role}.csv", options.data_folder)  # noqa: E731
+    known_test, strangers_test = read("known", "test"), read("strangers", "test")
+    strangers_train = read("strangers", "train")
+    voices = enrol(pretrained, [c.recording for c in strangers_train], WaveformAdapter())
+    clips = strangers_test[: options.limit]
+    key = f"{pretrained.model_id[:12]}-{calibration.fingerprint[:12]}"
+    tolerant = None
+    if options.tolerant is not None:
+        tolerant = Calibration.load(options.tolerant, model_id=pretrained.model_id)
+        if tolerant.config != calibration.config:
+            raise SystemExit("the two calibrations measure different noises")
+    trials = Trials(pretrained, calibration, voices, options.work_folder / key, tolerant)
+    if options.shard:
+        share, total = map(int, options.shard.split("/"))
+        fill_shard(trials, clips, (share - 1, total))
+        return
+    embeddings, cosines = embed_clips(pretrained, strangers_test), CosineHead(voices.voices)
+    results = {
+        "model": pretrained.card.name,
+        "model_id": pretrained.model_id,
+        "calibration": calibration.fingerprint,
+        "seed": SEED,
+        "closed_set": closed_set(pretrained, known_test),
+        "verification": verification(embeddings, strangers_test)
+        | {"enrolled": enrolled_eer(cosines, embeddings, strangers_test, voices, strangers_train)},
+        "detection": detection(trials, clips, read("strangers", "calibrate")[: options.limit]),
+    }
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+r"""Fit PLDA to the x-vector's training speakers; compare it with the cosine on strangers.
+
+    python -m studies.xvector.measure_plda --model xvector-libri251 \
+        --data_folder /path/to/LibriSpeech \
+        --split_file /path/to/LibriSpeech/split.csv --work_folder results/plda \
+        --results studies/results/xvector_plda.json
+
+PLDA sees the ``train`` role of the 251 speakers, cut into crops, for each has one recording only.
+Which crops and how many dimensions is chosen by the EER on the strangers' ``calibrate`` role; the
+``test`` role is scored once, with the choice, and with the PLDA shipped beside the model. The
+strangers are enrolled from their ``train`` role.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nip_audio import CosineHead, WaveformAdapter, embed_audio, enrol, load_pretrained
+from nip_audio.audio.crops import cut
+from nip_audio.core.state import file_sha256
+from nip_audio.models.plda import Plda, PldaHead
+from nip_audio.models.plda_training import fit_plda
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.training.corpora import prepare_librispeech
+from studies.xvector.detection import SEED, Clip
+from studies.xvector.measure import embed_clips, enrolled_eer, read_clips
+
+CROPS_S = (1.0, 2.0)
+LDA_DIMS = (25, 50, 100, 150, None)
+
+
+def embed_crops(
+    pretrained: PretrainedModel, clips: list[Clip], crop_s: float
+) -> tuple[torch.Tensor, list[str]]:
+    """Embed crops of recordings, with their speakers."""
+    crops = [(c.speaker, piece) for c in clips for piece in cut(c.audio, crop_s)]
+    embeddings = torch.stack([embed_audio(pretrained, piece) for _, piece in crops])
+    return embeddings, [speaker for speaker, _ in crops]
+
+
+def main() -> None:
+    """Choose on ``calibrate``, measure on ``test``."""
+    formatter = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--model", default="xvector-libri251")
+    parser.add_argument("--data_folder", type=Path, required=True)
+    parser.add_argument("--split_file", type=Path, required=True)
+    parser.add_argument("--work_folder", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    options = parser.parse_args()
+    pretrained = load_pretrained(options.model)
+
+    def read(subset: str, role: str) -> list[Clip]:
+        folder = options.work_folder / subset
+        prepare_librispeech(
+            str(options.data_folder),
+            str(folder),
+            subsets=[subset],
+            split_file=str(options.split_file),
+        )
+        return read_clips(folder / f"{role}.csv", options.data_folder)
+
+    known, enrolled = read("train-clean-100", "train"), read("test-clean", "train")
+    calibrate, test = read("test-clean", "calibrate"), read("test-clean", "test")
+    voices = enrol(pretrained, [c.recording for c in enrolled], WaveformAdapter())
+    chosen_on = embed_clips(pretrained, calibrate)
+    grid: list[dict[str, Any]] = []
+    best: tuple[float, Plda] | None = None
+    for crop_s in CROPS_S:
+        embeddings, speakers = embed_crops(pretrained, known, crop_s)
+        for dim in LDA_DIMS:
+            plda = fit_plda(embeddings, speakers, model_id=pretrained.model_id, lda_dim=dim)
+            head = PldaHead(plda, voices.embeddings)
+            eer = enrolled_eer(head, chosen_on, calibrate, voices, enrolled)["all"]["value"]
+            grid.append({"crop_s": crop_s, "lda_dim": dim, "calibrate_eer": eer})
+            if best is None or eer < best[0]:
+                best = eer, plda
+    assert best is not None  # noqa: S101 - the grid is not empty
+
+    tested = embed_clips(pretrained, test)
+
+    def measured(head: torch.nn.Module) -> dict[str, Any]:
+        return enrolled_eer(head, tested, test, voices, enrolled)
+
+    shipped = pretrained.card.plda_path
+    results = {
+        "model": pretrained.card.name,
+        "model_id": pretrained.model_id,
+        "seed": SEED,
+        "grid": grid,
+        "cosine": measured(CosineHead(voices.voices)),
+        "plda": measured(PldaHead(best[1], voices.embeddings)),
+        "shipped_plda": shipped
+        and measured(PldaHead(Plda.load(shipped, model_id=pretrained.model_id), voices.embeddings))
+        | {"sha256": file_sha256(shipped)},
+    }
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options.results.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
