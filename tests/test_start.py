@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import subprocess
 import sys
@@ -87,32 +86,3 @@ def test_help_says_what_the_library_has():
     assert GuidedSettings.steps == _options.GUIDED_STEPS
     assert DEFAULT_NOISE.scale == _options.NOISE_SCALE
     assert _options.LAYER_NAMES == DEFAULT_LAYERS
-
-
-def test_editors_and_python_see_the_same_names():
-    (seen,) = [
-        node
-        for node in ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-    ]
-    imported = {
-        alias.name: statement.module
-        for statement in seen.body
-        if isinstance(statement, ast.ImportFrom)
-        for alias in statement.names
-    }
-    assert imported == {name: f"nip_audio.{home}" for name, home in nip_audio._HOMES.items()}
-    assert {*imported, "__version__"} == set(nip_audio.__all__)
-    assert set(nip_audio.__all__) <= set(dir(nip_audio))
-
-
-@pytest.mark.parametrize("name", nip_audio.__all__)
-def test_each_name_is_there_when_it_is_used(name):
-    value = getattr(nip_audio, name)
-    assert value is getattr(nip_audio, name)
-    assert getattr(value, "__name__", name) == name
-
-
-def test_a_name_that_is_not_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'read_audoi'"):
-        nip_audio.read_audoi  # noqa: B018

@@ -153,12 +153,12 @@ def command(
 
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
     from nip_audio.image.adapter import ImageAdapter
-    from nip_audio.workflows.purify_files import FilePurifier
-    from nip_audio.workflows.purify_flagged import (
+    from nip_audio.workflows.flagged import (
         purify_flagged,
         purify_flagged_images,
         shipped_purifier,
     )
+    from nip_audio.workflows.purify_files import FilePurifier
 
     pretrained, adapter, seed = screener.pretrained, screener.adapter, screener.seed
     purifier = shipped_purifier(pretrained)
