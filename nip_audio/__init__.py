@@ -72,7 +72,7 @@ __all__ = [
     "write_audio",
 ]
 
-# the imports above once more, for when a name is used: tests/test_lazy_imports.py compares the two
+# the imports above once more, for when a name is used: tests/test_start.py compares the two
 _HOMES = {
     "Audio": "audio.io",
     "Batch": "core.adapter",
