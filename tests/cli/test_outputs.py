@@ -99,7 +99,7 @@ def test_who_stops_a_command_is_told_what_goes_on(run, clean_folder, monkeypatch
     monkeypatch.setattr("nip_audio.cli._inputs.load_model", stopped)
     code, out, err = run("detect", next(clean_folder.rglob("*.wav")), "--json")
     assert (code, out) == (130, "")
-    assert "interrupted; what was written stays" in err
+    assert "interrupted; files written so far are kept" in err
 
 
 def test_a_recording_that_cannot_be_verified_has_failed(run, enrolment, tmp_path):
