@@ -64,10 +64,10 @@ def command(
 ) -> None:
     """Find files with a backdoor trigger in a training or enrolment set.
 
-    The model must have been trained on the set. Neither poisoned examples nor a
-    clean set are needed, but at least eight speakers, or classes of images,
-    with a dozen files each. If nothing is found, that is no proof that there is
-    no backdoor (docs/backdoors.md).
+    Use the model that was trained on the set, or that the set is meant for.
+    Neither poisoned examples nor a clean set are needed, but at least eight
+    speakers, or classes of images, with a dozen files each. If nothing is
+    found, that is no proof that there is no backdoor (docs/backdoors.md).
 
     Example: nip-audio backdoor training/ --model audionet-libri251
     """

@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Detect adversarial recordings or images by their response to noise.
 
-    A file is flagged if the model responds to noise on it unlike to noise on
-    clean files.
+    A file is flagged if the model's response to added noise differs from its
+    response on clean files.
 
     Example: nip-audio detect a.wav b.flac --fpr 0.01
     """

@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """Enrol speakers from their recordings.
 
-    The voice of a speaker is the mean embedding of the recordings.
+    The voice of a speaker is the mean of the embeddings of all recordings.
 
     Example: nip-audio enroll voices/ --out voices.enrolment
     """

@@ -40,7 +40,9 @@ def command(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Model of the run, if its name is not found."),
+        typer.Option(
+            "--model", "-m", help="Model of the run; default: the one that screen recorded."
+        ),
     ] = None,
     calibration: CalibrationOption = None,
     data_root: DataRootOption = None,
