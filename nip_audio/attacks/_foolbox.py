@@ -40,7 +40,7 @@ def criterion_of(system: System) -> Any:
     return kind(system.label)
 
 
-def leaving(system: System, name: str) -> tuple[Any, int]:
+def untargeted_criterion(system: System, name: str) -> tuple[Any, int]:
     """Return an untargeted Foolbox criterion, and the number of classes.
 
     Reaching one of two classes is the same as leaving the other.
