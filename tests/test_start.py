@@ -12,7 +12,7 @@ import pytest
 
 import nip_audio
 from nip_audio.attacks.registry import names_at
-from nip_audio.cli import _options
+from nip_audio.cli import _commands, _options
 from nip_audio.cli._commands import COMMANDS
 from nip_audio.evaluation.robustness import DEFAULT_LAYERS, DEFAULT_NOISE
 from nip_audio.purifiers.guided_training import GuidedSettings
@@ -77,6 +77,13 @@ def test_the_table_lists_each_command_module():
 def test_the_table_says_what_the_command_says(name):
     command = import_module(f"nip_audio.cli.{module_of(name)}").command
     assert inspect.getdoc(command).splitlines()[0] == COMMANDS[name]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_at_most_ten_options_outside_of_panels(name):
+    options = [one for one in _commands._load(name).params if one.param_type_name == "option"]
+    plain = [one for one in options if one.rich_help_panel is None]  # type: ignore[attr-defined]
+    assert len(plain) + len(["--help"]) <= 10
 
 
 def test_help_says_what_the_library_has():
