@@ -60,7 +60,7 @@ class Recipe:
         guard: The detector that the attacker knows, if any.
         attack: With its settings.
         level: Where it works.
-        items: Clips, all of which the system names rightly.
+        items: Clips, all of which the system classifies correctly.
         seed: Of the run.
         batch: Items at a time; part of the recipe, as a batch shares its random numbers.
     """

@@ -113,7 +113,7 @@ def train_images(
         data: The ``train`` role.
         plan: How.
         seed: Of order, augmentation and attacks.
-        progress: Called with each epoch done, its mean loss and share named rightly.
+        progress: Called with each epoch done, its mean loss and share classified correctly.
 
     Returns:
         The model, in evaluation mode, without gradients of its own.
@@ -226,7 +226,7 @@ def _attacked(
 def accuracy(
     model: InstrumentedModel, data: ImageSet, *, noise: float = 0.0, seed: int = 0
 ) -> float:
-    """Share of pictures named rightly, with white noise of a standard deviation if asked."""
+    """Share of pictures classified correctly, with white noise of a standard deviation if asked."""
     generator = torch.Generator().manual_seed(seed)
     right = 0
     for rows in torch.split(torch.arange(len(data)), 256):
