@@ -32,7 +32,7 @@ from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 from nip_audio.workflows.attack import read_back
 
 __all__ = [

@@ -121,7 +121,7 @@ def train_images(
     Raises:
         InputError: If there are fewer pictures than a batch holds, or other classes than the head
             has.
-        MissingDependencyError: For adversarial training without nip-audio[attacks].
+        MissingDependencyError: For adversarial training without the extra attacks.
     """
     if len(data) < plan.batch_size:
         raise InputError(f"{len(data)} pictures, a batch holds {plan.batch_size}; use more")

@@ -22,7 +22,6 @@ from nip_audio.screening.judge import Judge
 from nip_audio.screening.records import FLAGGED
 from nip_audio.workflows.attack import read_back
 from nip_audio.workflows.outputs import refuse_clashes
-from nip_audio.workflows.plot import plot_purification
 from nip_audio.workflows.purify import (
     PurifiedAudio,
     PurifiedSamples,
@@ -168,6 +167,8 @@ class FilePurifier:
         text = json.dumps(done.to_json(), indent=2, allow_nan=False) + "\n"
         write_atomic(planned.sidecar, text.encode(), force=force)
         if planned.plot:
+            from nip_audio.workflows.plot import plot_purification  # needs matplotlib
+
             plot_purification(self.pretrained, result, planned.plot_path, force=force)
         return done
 

@@ -17,7 +17,7 @@ from nip_audio.errors import TemplateEmptyWarning
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.purifiers.base import Defence
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
