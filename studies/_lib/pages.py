@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ UNKEPT = """
 † Measured once during development; the results were not kept, so that this number cannot be made
 again from a file in this repository. Take it as a hint.
 """
+
+_WIDTH = 120
 
 Results = Mapping[str, Any]
 
@@ -126,9 +129,37 @@ def fill(
 
     text = _QUERY.sub(answer, template)
     text = _GIVEN.sub(lambda found: found[2] + "†" * (found[1] == "unkept"), text)
-    if text != template and "†" in text:
+    if "†" in text:
         text = text.rstrip() + "\n" + UNKEPT
-    return _PLACEHOLDER.sub(lambda found: str(parts[found[1]]), text)
+    return _wrapped(_PLACEHOLDER.sub(lambda found: str(parts[found[1]]), text))
+
+
+def _wrapped(text: str) -> str:
+    """Break the lines of paragraphs and lists anew; code, tables and headings stay as they are."""
+    pieces = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
+    for n in range(0, len(pieces), 2):
+        blocks = re.split(r"(\n{2,})", pieces[n])
+        pieces[n] = "".join(_wrapped_block(block) for block in blocks)
+    return "".join(pieces)
+
+
+def _wrapped_block(block: str) -> str:
+    if not block.strip() or re.search(r"^(\||#|!\[|---|<)", block.strip(), flags=re.MULTILINE):
+        return block
+    items = re.split(r"\n(?=- )", block.strip("\n"))
+    lines = [
+        textwrap.fill(
+            " ".join(item.split()),
+            width=_WIDTH,
+            subsequent_indent="  " if item.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for item in items
+    ]
+    start = len(block) - len(block.lstrip("\n"))
+    end = len(block.rstrip("\n"))
+    return block[:start] + "\n".join(lines) + block[end:]
 
 
 _NAMED = re.compile(
