@@ -165,8 +165,8 @@ def worst_case(fooled: Mapping[str, Hits], *, required: Mapping[str, str]) -> Hi
     missing = [f"{name} ({why})" for name, why in required.items() if name not in fooled]
     if missing:
         raise InputError(
-            f"a robust accuracy lacks {', '.join(missing)}; add it, or publish none: it is the "
-            "worst case over strong attacks, or it says nothing"
+            f"a robust accuracy lacks {', '.join(missing)}; run it too, since a robust accuracy is "
+            "the worst case over strong attacks"
         )
     if len({len(hits) for hits in fooled.values()}) != 1:
         raise InputError("the attacks are on different items, expected the same; use equal counts")
