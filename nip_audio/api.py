@@ -43,8 +43,8 @@ from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource, Source
 from nip_audio.workflows.attack import AttackedFile, AttackGoal, FileGoal, attack_file
+from nip_audio.workflows.flagged import shipped_purifier
 from nip_audio.workflows.purify import PurifiedAudio, purify_audio
-from nip_audio.workflows.purify_flagged import shipped_purifier
 
 __all__ = [
     "attack",
@@ -69,7 +69,7 @@ def load_model(model: AnyModel = DEFAULT_MODEL) -> PretrainedModel:
     """Load a model, offline; its files are checked against the hashes in its card.
 
     Args:
-        model: Name of a shipped model (``nip_audio.list_models()``), or a directory with a card.
+        model: Name of a shipped model (``list_pretrained`` lists them), or a directory with a card.
 
     Raises:
         ModelCardError: If there is no such model, or its card is malformed.

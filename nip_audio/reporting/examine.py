@@ -22,8 +22,8 @@ from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure
 from nip_audio.screening.records import ScreenRecord
+from nip_audio.workflows.flagged import PURIFIED
 from nip_audio.workflows.purify import Assessment, PurifiedAudio, assess, purify_audio
-from nip_audio.workflows.purify_flagged import PURIFIED
 
 __all__ = ["Examined", "Examiner", "Excerpt"]
 

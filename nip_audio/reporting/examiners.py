@@ -16,7 +16,7 @@ from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.kinds import adapter_of_json
 from nip_audio.screening.pipeline import Screener
-from nip_audio.workflows.purify_flagged import shipped_purifier
+from nip_audio.workflows.flagged import shipped_purifier
 
 __all__ = ["examiner_of_run", "examiner_of_screening"]
 

@@ -17,7 +17,7 @@ from nip_audio.reporting.evidence import Evidence, require_unchanged
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import measure_image, noise_generator
 from nip_audio.screening.records import ScreenRecord
-from nip_audio.workflows.purify_flagged import PURIFIED
+from nip_audio.workflows.flagged import PURIFIED
 
 __all__ = ["ExaminedImage", "ImageExaminer"]
 

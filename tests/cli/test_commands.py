@@ -171,7 +171,7 @@ def test_enroll_leaves_out_bad_files_with_4(run, clean_folder, tmp_path):
 def test_enroll_refuses_a_flat_folder(run, clean_folder, tmp_path):
     code, _, err = run("enroll", clean_folder / "s0", "--out", tmp_path / "v")
     assert code == 65
-    assert "folder of their own" in err
+    assert "into a separate folder" in err
 
 
 def test_calibrate_then_screen_with_it(run, clean_folder, folder, tmp_path):
@@ -225,7 +225,7 @@ def test_attack_judges_the_written_file(run, enrolment, folder, tmp_path):
         (["--attack", "jsma"], "jsma cannot work at level 'raw'"),
         (["--attack", "deepfool", "--eps", "0.1"], "deepfool has no setting eps"),
         (["--goal", "misidentify", "--target", "nobody"], "leaves no choice of whom"),
-        (["--attack", "s-ala"], "s-ala is for identification"),
+        (["--attack", "s-ala"], "s-ala is for untargeted closed-set identification"),
     ],
 )
 def test_attack_refuses_what_makes_no_sense(run, folder, quick, tmp_path, options, text):

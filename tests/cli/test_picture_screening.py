@@ -159,7 +159,7 @@ def test_workers_find_the_same(screen, tmp_path):
 
 def test_triggers_are_looked_for_on_demand(screen, tmp_path):
     _, text, _ = screen("--backdoor", "--no-report", "--json")
-    assert "not judged: the model gives" in json.loads(text)["backdoor"]
+    assert "not judged: the model predicts" in json.loads(text)["backdoor"]
     code, _, err = screen("--no-report")
     assert code == 65  # the run is one with triggers
     assert "triggers" in err
@@ -200,7 +200,7 @@ def test_what_is_no_folder_of_pictures_is_refused(screen, tmp_path):
     (tmp_path / "list.csv").write_text("ID,wav\na,a.png\n")
     code, _, err = screen(source=tmp_path / "list.csv")
     assert code == 65
-    assert "pictures are screened as a folder" in err
+    assert "images are screened as a folder" in err
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.wav").touch()
     code, _, err = screen(source=tmp_path / "none")

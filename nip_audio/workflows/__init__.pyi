@@ -1,0 +1,17 @@
+from .attack import AttackedFile as AttackedFile
+from .attack import AttackGoal as AttackGoal
+from .attack import attack_file as attack_file
+from .clean_data import read_clips as read_clips
+from .clean_data import read_images as read_images
+from .fit import fit_guided as fit_guided
+from .fit import fit_neurons as fit_neurons
+from .fit import fit_pool as fit_pool
+from .fit import fit_sparse_coding as fit_sparse_coding
+from .flagged import purify_flagged as purify_flagged
+from .flagged import shipped_purifier as shipped_purifier
+from .purify import PurifiedAudio as PurifiedAudio
+from .purify import purify_audio as purify_audio
+from .purify_files import FilePurifier as FilePurifier
+from .purify_files import PlannedFile as PlannedFile
+from .purify_files import PurifiedFile as PurifiedFile
+from .purify_files import plan_files as plan_files
