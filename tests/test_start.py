@@ -64,6 +64,16 @@ def test_help_imports_no_command():
     )
 
 
+def test_judging_loads_neither_scikit_learn_nor_what_only_draws():
+    recording = PACKAGE.parent / "examples/enrolment/alba/alba-1.flac"
+    unneeded = {"sklearn", "pandas", "matplotlib", "librosa", "ray"}
+    run_python(
+        "import sys\nfrom nip_audio.cli import main\n"
+        f"assert main(['detect', {str(recording)!r}, '--json']) in (0, 3)\n"
+        f"found = {unneeded!r} & set(sys.modules)\nassert not found, found"
+    )
+
+
 def module_of(command: str) -> str:
     return command.replace("-", "_")
 
