@@ -91,7 +91,9 @@ def test_the_table_says_what_the_command_says(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_at_most_ten_options_outside_of_panels(name):
-    options = [one for one in _commands._load(name).params if one.param_type_name == "option"]
+    options = [
+        one for one in _commands.load_command(name).params if one.param_type_name == "option"
+    ]
     plain = [one for one in options if one.rich_help_panel is None]  # type: ignore[attr-defined]
     assert len(plain) + len(["--help"]) <= 10
 

@@ -28,8 +28,9 @@ import soundfile
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.cli._exit import EXIT_REFUSED
-from nip_audio.errors import OutputError
+from nip_audio.errors import OutputError, WorkerError
 from nip_audio.screening.engines import local
+from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME
 from nip_audio.screening.measure import FileMeasurer
@@ -261,6 +262,12 @@ def test_a_file_that_brings_its_reader_down_is_a_record(screener, folder, voice)
     rest = [file for file in found if file.id != "bad"]
     assert [file.facts for file in rest] == [file.facts for file in expected]
     assert [file.error for file in rest] == [None] * 5
+
+
+def test_workers_that_cannot_start_are_no_record_of_any_file(screener, folder):
+    recipe = replace(MeasurerRecipe.of(screener.measurer), model_id="0" * 64)
+    with pytest.raises(WorkerError, match="before it was given a file.*run nip-audio doctor"):
+        list(local._measure_in_pool(recipe, FolderSource(folder), 2))
 
 
 def test_a_pool_that_broke_before_it_is_given_a_file_loses_nothing(screener, folder, monkeypatch):

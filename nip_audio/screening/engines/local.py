@@ -19,7 +19,7 @@ from multiprocessing.connection import wait
 import torch
 
 from nip_audio.audio.manifest import Recording
-from nip_audio.errors import InputError
+from nip_audio.errors import InputError, WorkerError
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.measured import RETRY, MeasuredFile
@@ -156,15 +156,35 @@ def _without_main_module() -> Iterator[None]:
 
 
 def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterator[MeasuredFile]:
-    """Measure each file in a process of its own, so that a crash can be blamed on its file."""
+    """Measure each file in a process of its own, so that a crash can be blamed on its file.
+
+    Raises:
+        WorkerError: If a process ends before it is given a file, so that no file is to blame.
+    """
     for recording in recordings:
-        pool = _pool(recipe, 1)
+        pool = _started_worker(recipe)
         try:
             yield _submitted(pool, recording).result()
         except BrokenProcessPool:
             yield _crashed(recording)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _started_worker(recipe: MeasurerRecipe) -> ProcessPoolExecutor:
+    """Start one worker, with a second try: the first may have been killed."""
+    for _ in range(2):
+        pool = _pool(recipe, 1)
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenProcessPool:
+            pool.shutdown(wait=True, cancel_futures=True)
+        else:
+            return pool
+    raise WorkerError(
+        "a worker process crashed before it was given a file: the installation is broken, or there "
+        "is too little memory; run nip-audio doctor, or measure in this process with --workers 1"
+    )
 
 
 def _crashed(recording: Recording) -> MeasuredFile:
