@@ -1,7 +1,7 @@
-"""Examine an installation: does everything import, do torch and torchaudio fit, are models whole.
+"""Check an installation: whether packages can be imported, and models match their cards.
 
-This module imports nothing that can be broken. Packages are imported in a process of their own, so
-that a binary that cannot be loaded, or that kills its process, is a finding like any other.
+This module imports no package that can be broken. Packages are imported in a separate process, so
+that a binary that cannot be loaded, or that kills its process, is reported like any other problem.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "import_remedy",
 ]
 
-# distribution -> module, in the order in which they need each other
+# distribution -> module; a package stands after those that it needs
 _REQUIRED = {
     "numpy": "numpy",
     "scipy": "scipy",
@@ -50,22 +50,22 @@ _REQUIRED = {
     "typer": "typer",
 }
 _EXTRAS = {
-    "attacks": "attack, evaluate and fit-purifier with the attacks of Foolbox and ART",
+    "attacks": "attack, evaluate and fit-purifier with attacks of Foolbox and ART",
     "quality": "evaluate: intelligibility (STOI)",
-    "images": "image data sets and large image models of torchvision",
+    "images": "data sets and large models of images from torchvision",
     "parquet": "report: results.parquet",
-    "remote": "manifests whose files lie on a URL",
+    "remote": "manifests that name files on a URL",
     "scale": "screen --engine ray",
 }
 _PAIR = (
-    "reinstall torch and torchaudio as a pair, from the same place (pip install 'torch>=2.13' "
+    "reinstall torch and torchaudio as a pair, from the same index (pip install 'torch>=2.13' "
     "'torchaudio>=2.11.1'); a CPU-only torch needs the CPU-only torchaudio"
 )
 _REMEDIES = {
     "torch": _PAIR,
     "torchaudio": _PAIR,
     "torchvision": _PAIR,
-    "soundfile": "pip install --force-reinstall soundfile, or install the system's libsndfile",
+    "soundfile": "pip install --force-reinstall soundfile, or install the package libsndfile",
 }
 _IMPORT = """
 import importlib, json, sys, warnings
@@ -100,9 +100,9 @@ class Package:
 
     Attributes:
         name: Name of the distribution.
-        version: Version installed; None if it is not.
-        problem: What went wrong when it was imported; None if nothing did.
-        remedy: What to do about the problem; None without one.
+        version: Version installed; None if the package is not installed.
+        problem: What went wrong when the package was imported; None if nothing did.
+        remedy: What to do about the problem; None if there is none.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Extra:
     Attributes:
         name: Name of the extra, as in ``pip install '.[scale]'``.
         needed_for: Commands or options that need it.
-        missing: Its distributions that are not installed.
+        missing: Distributions of the extra that are not installed.
     """
 
     name: str
@@ -128,13 +128,14 @@ class Extra:
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """One model that can be used by its name.
+    """One model that is available by name.
 
     Attributes:
         name: Name of the model.
-        directory: Folder it lies in.
-        model_id: SHA-256 over its files; None if the card cannot be read.
-        problem: Why it cannot be used, e.g. a file that differs from its card; None if it can.
+        directory: Folder of the model.
+        model_id: SHA-256 over the files of the model; None if the card cannot be read.
+        problem: Why the model cannot be used, e.g. because a file differs from its card; None if it
+            can be used.
     """
 
     name: str
@@ -145,16 +146,16 @@ class InstalledModel:
 
 @dataclass(frozen=True)
 class Installation:
-    """What was found.
+    """Result of checking an installation.
 
     Attributes:
         nip_audio: Version of the toolkit.
         python: Version of Python.
         system: Operating system and processor.
         packages: Required packages.
-        extras: Optional parts.
-        devices: Devices torch can compute on; None if torch cannot be imported.
-        models: Models that can be used by name.
+        extras: Optional parts, and what they miss.
+        devices: Devices that torch can use; None if torch cannot be imported.
+        models: Models that are available by name.
     """
 
     nip_audio: str
@@ -167,7 +168,7 @@ class Installation:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """One text for each thing that is broken: what, and what to do."""
+        """One text for each problem: what is broken, why, and what to do."""
         broken = [f"{p.name}: {p.problem}; {p.remedy}" for p in self.packages if p.problem]
         return (*broken, *(f"model {m.name}: {m.problem}" for m in self.models if m.problem))
 
@@ -177,7 +178,7 @@ class Installation:
 
 
 def examine_installation() -> Installation:
-    """Examine the running installation; takes as long as importing all required packages."""
+    """Check the running installation; takes as long as importing all required packages."""
     outcomes = _import_all(_REQUIRED.values())
     packages = tuple(_package(name, outcomes[module]) for name, module in _REQUIRED.items())
     whole = all(package.problem is None for package in packages if package.name == "torch")
@@ -193,7 +194,7 @@ def examine_installation() -> Installation:
 
 
 def import_remedy(module: str) -> str:
-    """Return what to do if a module cannot be imported.
+    """Return the remedy for a module that cannot be imported.
 
     Args:
         module: Name of the module or of one of its parts, e.g. ``"torchaudio._extension"``.
@@ -213,7 +214,7 @@ def _package(name: str, problem: str | None) -> Package:
 
 
 def _import_all(modules: Iterable[str]) -> dict[str, str | None]:
-    """Import modules in another process; one that kills it is left out in the next try."""
+    """Import modules in another process; one that kills it is skipped in the next try."""
     waiting = list(modules)
     outcomes: dict[str, str | None] = {}
     while waiting:
@@ -229,8 +230,8 @@ def _import_all(modules: Iterable[str]) -> dict[str, str | None]:
 
 
 def _run(program: str, *arguments: str) -> tuple[int | None, str]:
-    """Run a program text in a fresh interpreter; the exit code is None if time ran out."""
-    # -P: the working directory may hold anything, e.g. a folder called torch
+    """Run a program in a new interpreter; the exit code is None if it took too long."""
+    # -P, because the working directory may hold a folder called torch
     command = [sys.executable, "-P", "-c", program, *arguments]
     try:
         done = subprocess.run(

@@ -1,4 +1,8 @@
-"""ART, imported when it is needed, and an item's goal in the form in which ART takes it."""
+"""Run attacks of the Adversarial Robustness Toolbox (ART) on a system under attack.
+
+ART is imported when it is needed. ``Goal`` presents the attacker's goal for one item as a
+classifier that ART understands.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,11 @@ from nip_audio.errors import MissingDependencyError
 
 
 def evasion() -> Any:
-    """Return ART's module of attacks."""
+    """Return ART's module of evasion attacks.
+
+    Raises:
+        MissingDependencyError: If ART is not installed.
+    """
     try:
         with logging_left_alone():
             import art.attacks.evasion
@@ -36,8 +44,9 @@ def classifier(model: nn.Module, *, shape: tuple[int, ...], classes: int, bounds
     """Return a module (R, *shape) → (R, classes) as an ART classifier.
 
     Args:
-        model: Without parameters and submodules: ART moves, trains and clears what it can reach.
-        shape: Of one row.
+        model: Module without parameters and submodules, because ART moves, trains and clears
+            whatever it can reach.
+        shape: Shape of one row.
         classes: Number of logits.
         bounds: Range of valid values.
     """
@@ -50,13 +59,13 @@ def classifier(model: nn.Module, *, shape: tuple[int, ...], classes: int, bounds
         nb_classes=classes,
         clip_values=(bounds.low, bounds.high),
         preprocessing=None,
-        device_type="cpu",  # of the arrays; the module brings them to the system's own
+        device_type="cpu",  # device of the arrays; the module moves them to the system's
     )
 
 
 @contextmanager
 def logging_left_alone() -> Iterator[None]:
-    """Keep ART, which configures logging as it is imported, from closing handlers of others."""
+    """Stop ART, which configures logging on import, from closing the handlers of others."""
     configure = logging.config.dictConfig
     logging.config.dictConfig = lambda config: None
     try:
@@ -69,7 +78,7 @@ def logging_left_alone() -> Iterator[None]:
 def seeded_globals(generator: torch.Generator) -> Iterator[None]:
     """Seed the global generators of Python and NumPy, from which ART draws; restore both.
 
-    Divisions by zero stay silent meanwhile: ART divides by distances and spreads that may be 0.
+    NumPy's warnings of divisions by zero are off meanwhile: ART divides by distances that may be 0.
     """
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - ART's own
     seed = int(torch.randint(2**31, (1,), generator=generator))
@@ -84,63 +93,62 @@ def seeded_globals(generator: torch.Generator) -> Iterator[None]:
 
 
 def margin_of(logits: Tensor, label: Tensor, *, targeted: bool) -> Tensor:
-    """Return how far each row's decision has gone the attacker's way: (R,), over 0 is success.
+    """Return the attacker's margin of each row, (R,); the attack succeeds where it is positive.
 
     Args:
-        logits: (R, C).
+        logits: (R, C) logits.
         label: (R,) class to leave or, if ``targeted``, to reach.
-        targeted: Which of the two.
+        targeted: Whether ``label`` is to be reached.
     """
     own = logits.gather(1, label[:, None])[:, 0]
     others = logits.scatter(1, label[:, None], -torch.inf).amax(dim=1)
     return own - others if targeted else others - own
 
 
-def foiled_or_through(margin: Tensor) -> Tensor:
-    """Return margins (R,) as logits (R, 2) of two classes, foiled and through."""
+def failed_or_succeeded(margin: Tensor) -> Tensor:
+    """Turn margins (R,) into logits (R, 2) of two classes: attack failed, attack succeeded."""
     return torch.stack([-margin, margin], dim=1)
 
 
 class Spent(Exception):
-    """The queries of an item are used up; ART may be anywhere, some of its loops never end."""
+    """The queries of an item are used up. Raised because some loops of ART never end."""
 
 
 class Goal(nn.Module):
-    """What the attacker wants of one item, as a classifier, which remembers what served him.
+    """The attacker's goal for one item, as a classifier that remembers the best example.
 
-    Its two classes are foiled (0) and through (1), whatever the objective, with the margin's asinh
-    as logits: so attacks that know no targets have them too, by leaving class 0, and no loss is
-    flat, however sure the system is. ``own_classes`` shows an untargeted goal as the system's own
-    classes instead.
+    Whatever the objective, it has two classes, attack failed (0) and attack succeeded (1), whose
+    logits are the asinh of the attacker's margin. Attacks that cannot be targeted reach a target by
+    leaving class 0, and no loss is flat, however confident the system is. With ``own_classes``, an
+    untargeted goal is shown as the classes of the system instead.
 
-    What counts as result is not what ART returns but the best example it asked about: ART forgets
-    fooling examples that it passes on its way, and may return what does not fool.
+    The result is the best example that ART queried, not the one it returns: ART forgets successful
+    examples along the way, and may return one that fails.
 
     Args:
-        system: Of one item.
-        eps: Largest change of an example that counts, the one with the largest margin being best.
-            None: any change, the smallest (L2) being best.
-        own_classes: See above.
+        system: System under attack, with a batch of one item.
+        eps: Largest change that counts; the example with the largest margin is best. If None, any
+            change counts, and the example with the smallest change (L2) is best.
+        own_classes: Whether an untargeted goal is shown as the classes of the system.
 
     Attributes:
-        shape: Of a row, a spectrogram (F, T) being an image (1, F, T).
+        shape: Shape of a row; a spectrogram (F, T) becomes an image (1, F, T).
         classes: Number of logits.
         bounds: Range of valid values.
         x: (1, *shape) float32, the item.
         own: (1, classes) float32 one-hot, the class to leave.
-        found: (1, *S) best example that fools, else the item.
-        done: Whether ``found`` fools.
+        found: (1, *S) best successful example, or the item if there is none.
+        done: Whether ``found`` is a successful example.
     """
 
     def __init__(
         self, system: System, *, eps: float | None = None, own_classes: bool = False
     ) -> None:
-        """See the class."""
         super().__init__()
-        self._system = (system,)  # in a tuple, torch does not take it for a part, nor does ART
+        self._system = (system,)  # in a tuple, so that neither torch nor ART registers it as a part
         self._eps = eps
         self._own_classes = own_classes and not system.targeted
-        # ART asks again and again about the last example and the one before
+        # ART repeatedly queries the last two examples
         self._remembered = lru_cache(maxsize=2)(self._score_bytes)
         self._best = -torch.inf
         clean = system.batch.x
@@ -154,7 +162,7 @@ class Goal(nn.Module):
 
     @property
     def done(self) -> bool:
-        """Whether something that fools is found."""
+        """Whether a successful example was found."""
         return self._best > -torch.inf
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,7 +176,7 @@ class Goal(nn.Module):
         return self._remembered(x.numpy().tobytes(), x.dtype)
 
     def classifier(self) -> Any:
-        """Return itself as an ART classifier."""
+        """Return this goal as an ART classifier."""
         return classifier(self, shape=self.shape, classes=self.classes, bounds=self.bounds)
 
     def _score_bytes(self, values: bytes, dtype: torch.dtype) -> Tensor:
@@ -184,7 +192,7 @@ class Goal(nn.Module):
         logits = system(x) if self._own_classes else system.scores(x)
         margin = margin_of(logits, system.label.expand(len(x)), targeted=system.targeted)
         self._remember(x.detach(), margin.detach(), clean)
-        return (logits if self._own_classes else foiled_or_through(margin.asinh())).cpu()
+        return (logits if self._own_classes else failed_or_succeeded(margin.asinh())).cpu()
 
     def _remember(self, x: Tensor, margin: Tensor, clean: Tensor) -> None:
         change = (x - clean).flatten(1)
@@ -206,16 +214,18 @@ def attack_items(
     eps: float | None = None,
     own_classes: bool = False,
 ) -> Tensor:
-    """Attack item by item, for ART asks about rows without saying whose they are.
+    """Attack item by item, because ART does not say which item a row belongs to.
 
     Args:
-        system: Of the batch.
-        attack: Lets ART ask a goal; only called for items that are not fooled as they are.
-        eps: As of ``Goal``.
-        own_classes: As of ``Goal``.
+        system: System under attack, with the whole batch.
+        attack: Function that runs ART on a goal; called for items on which the unchanged input
+            does not succeed yet.
+        eps: Largest change that counts, see ``Goal``; None for any change.
+        own_classes: Whether an untargeted goal is shown as the classes of the system.
 
     Returns:
-        Like ``system.batch.x``: what fools, within ``eps`` and the bounds, else the item.
+        Examples shaped like ``system.batch.x``, within ``eps`` and the bounds; an item without a
+        successful example is returned unchanged.
     """
     clean = system.batch.x
     x = clean.clone()
@@ -227,6 +237,6 @@ def attack_items(
                 attack(goal)
         x[index, ..., : goal.found.shape[-1]] = goal.found[0]
         system.add_cost(item)
-    if eps is not None:  # float32 may have rounded over it
+    if eps is not None:  # rounding to float32 may have exceeded it
         x = clean + (x - clean).clamp(-eps, eps)
     return system.bounds.clip(x)

@@ -1,4 +1,4 @@
-"""Foolbox, imported when it is needed."""
+"""Run attacks of Foolbox on a system under attack. Foolbox is imported when it is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from nip_audio.errors import AttackError, MissingDependencyError
 
 
 def foolbox() -> Any:
-    """Return the package."""
+    """Return the package Foolbox.
+
+    Raises:
+        MissingDependencyError: If Foolbox is not installed.
+    """
     try:
         import foolbox
     except ImportError as err:
@@ -30,19 +34,19 @@ def wrapped(system: System, module: nn.Module | None = None) -> Any:
 
 
 def criterion_of(system: System) -> Any:
-    """Return what Foolbox calls success."""
+    """Return the attacker's goal as a Foolbox criterion."""
     criteria = foolbox().criteria
     kind = criteria.TargetedMisclassification if system.targeted else criteria.Misclassification
     return kind(system.label)
 
 
 def leaving(system: System, name: str) -> tuple[Any, int]:
-    """Return what Foolbox calls success to attacks that know no targets, and how many classes.
+    """Return an untargeted Foolbox criterion, and the number of classes.
 
-    To reach one of two classes is to leave the other.
+    Reaching one of two classes is the same as leaving the other.
 
     Raises:
-        AttackError: If there is a target among several classes.
+        AttackError: If the goal is a target among more than two classes.
     """
     with torch.no_grad():
         classes = system(system.batch.x).shape[1]
@@ -50,8 +54,8 @@ def leaving(system: System, name: str) -> tuple[Any, int]:
     if system.targeted:
         if classes != 2:
             raise AttackError(
-                f"{name} knows no targets, expected an untargeted goal; use pgd, cw or fakebob for "
-                "a target"
+                f"{name} cannot aim at a target among {classes} classes, expected an untargeted "
+                "goal; use pgd, cw or fakebob for a target"
             )
         label = 1 - label
     return foolbox().criteria.Misclassification(label), classes

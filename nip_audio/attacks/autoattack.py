@@ -1,4 +1,4 @@
-"""AutoAttack by ART."""
+"""AutoAttack, implemented by the Adversarial Robustness Toolbox (ART)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ __all__ = ["AutoAttack"]
 class AutoAttack(Attack):
     """APGD on two losses, cross-entropy and difference of logits ratio, then Square.
 
-    Source: Croce & Hein 2020.
+    Source: Croce & Hein 2020. APGD is automatic projected gradient descent.
 
-    Each is for the items that those before did not fool. The ratio needs three classes and a class
-    to leave: it is left out against verification, and where there is a target, for which the margin
-    of the target over its nearest rival stands in the cross-entropy. Square is for spectrograms. Of
-    a system surer than a softmax can tell, only the ratio and the margin show progress.
+    Each part attacks the items on which the parts before it failed. The ratio needs three classes
+    and a class to leave: it is skipped against verification and for targeted goals, where the
+    cross-entropy is taken of the target's margin over its nearest rival. Square runs on
+    spectrograms and images only. Where the softmax of the system saturates, only the ratio and the
+    margin show progress.
 
-    Deviation: one random start instead of five, and fewer steps; FAB and the targeted parts, which
-    ART lacks, are missing. Where nothing fools, the item stays as it is.
+    Deviation: one random start instead of five, and fewer steps; FAB (fast adaptive boundary) and
+    the targeted parts are missing in ART. An item on which every part fails is returned unchanged.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
-        steps: Steps of each APGD. They start at 2 ε and shrink by halves: with 10 it can be weaker
-            than PGD.
-        square_steps: Steps of Square.
+        steps: Number of steps of each APGD run. The step size starts at 2 ε and is halved; with 10
+            steps it can be weaker than PGD.
+        square_steps: Number of steps of Square.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     eps: float
@@ -49,7 +50,7 @@ class AutoAttack(Attack):
     norm: ClassVar[Norm] = "linf"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         require_eps(self.eps)
         if self.steps < 1 or self.square_steps < 1:
             raise AttackError(
@@ -63,7 +64,7 @@ class AutoAttack(Attack):
 
     @property
     def limit(self) -> float:
-        """ε."""
+        """Largest change of a value, in units of the input."""
         return self.eps
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -97,7 +98,7 @@ class AutoAttack(Attack):
 
 
 def _require_multiprocess() -> None:
-    """ART imports this package in AutoAttack without declaring it."""
+    """Require the package that ART imports in AutoAttack without declaring it."""
     if find_spec("multiprocess") is None:
         raise MissingDependencyError(
             "ART's AutoAttack needs the package multiprocess; install it with: "

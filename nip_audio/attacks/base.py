@@ -1,4 +1,4 @@
-"""The attack protocol: what an attack may use, what it promises, what it cost."""
+"""The protocol of all attacks: system under attack, promises, and costs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from nip_audio.errors import AttackError, InputError
 __all__ = ["LARGEST_SENSIBLE_EPS", "Attack", "AttackResult", "Norm", "System", "require_eps"]
 
 Norm = Literal["linf", "l2", "l0", "minimum", "other"]
-"""What bounds the change: ε on every value, ε on the Euclidean norm of the whole, a count of
-changed values, nothing (the attack looks for the smallest change that fools), or something else."""
+"""Bound of the change: ε on every value, ε on the Euclidean norm, the number of changed values,
+none (the attack minimises the change), or another one."""
 
 LARGEST_SENSIBLE_EPS = 0.5
-"""Above half the waveform's amplitude nobody hears the speaker: such an ε is a wrong unit."""
+"""Largest ε accepted. At half of full scale the speech is inaudible, so a larger ε is in the wrong
+unit."""
 
-_SUREST = 30.0  # gap between the best two logits whose softmax float64 still resolves well
+_SUREST = 30.0  # gap between the best two logits that a softmax in float64 still resolves well
 
 
 def require_eps(eps: float) -> None:
-    """Refuse an ε that makes no sense.
+    """Refuse an ε that is out of range.
 
     Raises:
-        AttackError: If it is not in (0, ``LARGEST_SENSIBLE_EPS``].
+        AttackError: If ``eps`` is not in (0, ``LARGEST_SENSIBLE_EPS``].
     """
     if not 0 < eps <= LARGEST_SENSIBLE_EPS:
         raise AttackError(
@@ -44,18 +45,19 @@ def require_eps(eps: float) -> None:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Adversarial examples and what they cost.
+    """Adversarial examples, the size of their changes, and their costs.
 
     Attributes:
-        batch: The examples; padding is zero, ids are kept.
-        succeeded: (B,) bool, by the system's own decision on these tensors.
-        linf: (B,) largest change.
-        l2: (B,) Euclidean norm of the change.
-        l0: (B,) values changed.
-        snr_db: (B,) signal to perturbation ratio over the valid samples.
-        queries: Inputs scored an item, on average; those of gradients included.
-        gradients: Inputs differentiated an item, on average.
-        seconds: Wall-clock time of the batch.
+        batch: Adversarial examples; padding is zero, ids are kept.
+        succeeded: (B,) bool, whether the system's decision on the example is what the attacker
+            wants.
+        linf: (B,) largest absolute change of a value, in units of the input.
+        l2: (B,) Euclidean norm of the change, in units of the input.
+        l0: (B,) number of changed values.
+        snr_db: (B,) signal-to-perturbation ratio over the valid samples, in dB.
+        queries: Mean number of inputs scored per item, including those of gradients.
+        gradients: Mean number of inputs differentiated per item.
+        seconds: Wall-clock time of the batch, in seconds.
     """
 
     batch: Batch
@@ -70,27 +72,27 @@ class AttackResult:
 
 
 class System(nn.Module):
-    """The objective as attacks see it: a plain function from tensors to logits, which counts.
+    """The objective as attacks see it: a function from tensors to logits that counts its queries.
 
-    It is blind to what lies in the padding. Where a system is so sure of its answer that the
-    softmax is flat to machine precision, as PLDA's log-likelihood ratios are, its logits are scaled
-    down: the decision is the same, and there is a gradient to follow (Carlini & Wagner 2016 on
+    Values in the padding are ignored. Where the softmax saturates to machine precision, as with the
+    log-likelihood ratios of PLDA (probabilistic linear discriminant analysis), the logits are
+    scaled down: the decision stays the same, and a gradient remains (Carlini & Wagner 2016 on
     defensive distillation).
 
     Attributes:
-        objective: Decision under attack; its weights are frozen, its mode is evaluation.
-        batch: The clean items, masked.
+        objective: Decision under attack, with frozen weights and in evaluation mode.
+        batch: Clean items, masked.
         bounds: Range of valid values.
-        queries: Inputs scored so far.
-        gradients: Inputs scored in a graph so far.
-        max_queries: Inputs scored an item, on average, beyond which the answer is always "not
-            fooled", at no cost: what an attack has found by then is what it keeps. None: no limit.
+        queries: Number of inputs scored so far.
+        gradients: Number of inputs scored in an autograd graph so far.
+        max_queries: Largest mean number of queries per item. Further queries cost nothing and
+            always answer "attack failed", so the attack keeps what it found before. None for no
+            limit.
     """
 
     def __init__(
         self, objective: Objective, batch: Batch, *, max_queries: int | None = None
     ) -> None:
-        """See the class."""
         super().__init__()
         self.objective = objective
         self.batch = batch.with_x(batch.masked().detach())
@@ -102,12 +104,12 @@ class System(nn.Module):
 
     @property
     def label(self) -> Tensor:
-        """(B,) class to leave or, if ``targeted``, to reach."""
+        """Class to leave or, if ``targeted``, to reach: (B,)."""
         return self.objective.label
 
     @property
     def targeted(self) -> bool:
-        """Whether ``label`` is a target."""
+        """Whether ``label`` is to be reached."""
         return self.objective.targeted
 
     @property
@@ -117,20 +119,20 @@ class System(nn.Module):
         return limit is not None and self.queries >= limit * len(self.batch)
 
     def scores(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
-        """Score, without regard for how sure the system is.
+        """Return the logits of the system, without scaling.
 
         Args:
             x: (R, *S) values in bounds.
-            rows: Which item each row is a variant of; None: all of them in order, or, of one
-                item, any number of variants.
+            rows: Index of the item that each row is a variant of. If None, the rows are all items
+                in order, or any number of variants of a single item.
 
         Returns:
             (R, C) float64 logits.
 
         Raises:
-            InputError: If ``rows`` is needed and missing.
+            InputError: If ``rows`` is missing although there are several items.
         """
-        # logits are float64, and some libraries let that spread to the examples
+        # logits are float64, and some libraries turn the examples into float64 too
         batch, objective = self._variants(x.to(self.batch.x.dtype), rows)
         if self.exhausted:
             return self._not_fooled(objective, len(x))
@@ -140,7 +142,7 @@ class System(nn.Module):
         return logits
 
     def forward(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
-        """Score as ``scores`` does, but so that a softmax is never flat."""
+        """Return logits scaled down where a softmax of them would saturate: (R, C) float64."""
         logits = self.scores(x, rows)
         if logits.shape[1] < 2:
             return logits
@@ -148,25 +150,25 @@ class System(nn.Module):
         return logits / ((best[:, :1] - best[:, 1:]) / _SUREST).clamp_min(1.0)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embed variants of all items in order: (B, D). Counts as scoring them."""
+        """Embed one variant of every item, in order: (B, D). Counts as one query each."""
         self._count(x)
         batch = self.batch.with_x(x)
         return self.objective.model.embed(batch.with_x(batch.masked()))
 
     @torch.no_grad()
     def fooled(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
-        """Tell which variants have what the attacker wants: (R,) bool. One query each."""
+        """Tell for which variants the attack succeeds: (R,) bool. Costs one query each."""
         hit: Tensor = self(x, rows).argmax(dim=1) == self._variants(x, rows)[1].label
         return hit if self.targeted else ~hit
 
     def item(self, index: int) -> System:
-        """Return the system of one item, its padding cut off; it counts for itself."""
+        """Return the system of one item without its padding; it has its own counters."""
         return System(
             self.objective.select([index]), self.batch.item(index), max_queries=self.max_queries
         )
 
     def add_cost(self, other: System) -> None:
-        """Count what another system, of one of the items, has counted."""
+        """Add the counters of another system, of some of the items, to these."""
         self.queries += other.queries
         self.gradients += other.gradients
 
@@ -181,8 +183,8 @@ class System(nn.Module):
                 return self.batch.with_x(x), self.objective
             if len(self.batch) > 1:
                 raise InputError(
-                    f"got {len(x)} rows for {len(self.batch)} items; pass rows, or attack item "
-                    "by item"
+                    f"got {len(x)} rows for {len(self.batch)} items, expected one row per item; "
+                    "pass rows, or attack item by item"
                 )
             rows = [0] * len(x)
         lengths = None if self.batch.lengths is None else self.batch.lengths[list(rows)]
@@ -198,17 +200,19 @@ class System(nn.Module):
 class Attack(ABC):
     """One attack with its settings; frozen, so one object serves any number of batches.
 
-    A subclass sets the class attributes and implements ``_run``. Calling it is final: it borrows
-    the system (weights frozen, evaluation mode, global generators seeded and restored), runs,
-    checks the promises (ε, bounds, no NaN), and reports norms and costs.
+    A subclass sets the class attributes and implements ``_run``. ``__call__`` is not overridden: it
+    freezes the weights, switches to evaluation mode and seeds the global generators, runs the
+    attack, restores all of these, checks the promises (ε, bounds, no NaN), and reports norms and
+    costs.
 
-    An attack whose first step follows a slope at the input gets nowhere from a point that has none,
-    as the maximum of a cosine to the recording itself. There it starts from a small random step,
-    inside its ε; FGSM is then R+FGSM (Tramèr et al. 2018). See ``start.rows_to_move``.
+    An attack whose first step follows the gradient at the input fails where that gradient is zero,
+    for example where a recording is compared with itself and the cosine is at its maximum. There it
+    starts from a small random step within its ε; FGSM (fast gradient sign method) becomes R+FGSM
+    (Tramèr et al. 2018). See ``start.rows_to_move``.
 
     Attributes:
-        white_box: Whether it needs gradients.
-        norm: What bounds the change.
+        white_box: Whether the attack needs gradients.
+        norm: Bound of the change.
         shared: Whether all items of a batch get the same change.
     """
 
@@ -223,31 +227,31 @@ class Attack(ABC):
 
     @property
     def limit(self) -> float | None:
-        """Largest change of a value that the attack promises, None if it promises none."""
+        """Largest change of a value that the attack promises; None if it promises none."""
         return None
 
     @property
     def query_limit(self) -> int | None:
-        """Inputs scored an item, on average, after which the system answers no more."""
+        """Largest mean number of queries per item; None for no limit."""
         return None
 
     @property
     def starts_at_input(self) -> bool:
-        """Whether its first step follows a slope at the input itself, not at a random point."""
+        """Whether the first step follows the gradient at the input, not at a random point."""
         return False
 
     def settings(self) -> dict[str, Any]:
-        """Return name and everything the result depends on, as plain JSON values."""
+        """Return the name and all settings that the result depends on, as plain JSON values."""
         return {"name": self.name, **asdict(self)}
 
     @abstractmethod
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
-        """Return the examples, shaped like ``system.batch.x``; the padding does not matter."""
+        """Return the examples, shaped like ``system.batch.x``; the padding is ignored."""
 
     def _first_step(
         self, batch: Batch, bounds: Bounds, generator: torch.Generator
     ) -> tuple[Attack, Tensor]:
-        """Take the random step off an input without slope: the attack left, and its start."""
+        """Take a random step off inputs without gradient; return the attack left and its start."""
         return first_step(self, batch, bounds, generator)
 
     def __call__(
@@ -256,13 +260,13 @@ class Attack(ABC):
         """Attack every item of a batch.
 
         Args:
-            objective: System and goal; its weights, their gradients and its mode are left as found.
-            batch: Values within the model's bounds; padding stays zero.
-            generator: Source of all randomness. The global generators are left as found.
+            objective: System under attack, and the goal. Weights, gradients and mode are restored.
+            batch: Clean items, with values within the model's bounds; padding stays zero.
+            generator: Source of all randomness. The global generators are restored.
 
         Raises:
-            AttackError: If the system gives no gradient to a white-box attack, or the result breaks
-                ε or the bounds.
+            AttackError: If a white-box attack gets no gradient from the system, or if the result
+                exceeds ε or the bounds.
             MissingDependencyError: If the attack's library is not installed.
         """
         started = time.perf_counter()
@@ -277,7 +281,7 @@ class Attack(ABC):
                 x[rows] = self._run_moved(system, rows, generator)
             adversarial = batch.with_x(batch.with_x(x).masked())
             self._keep_promise(adversarial.x, clean, system.bounds)
-            # judged in evaluation mode too: a forward pass in training mode moves batch statistics
+            # inside the block, in evaluation mode: training mode would update batch statistics
             succeeded = objective.succeeded(adversarial)
         delta = (adversarial.x - clean).flatten(1)
         l2 = delta.norm(dim=1)
@@ -294,7 +298,7 @@ class Attack(ABC):
         )
 
     def _run_moved(self, system: System, rows: list[int], generator: torch.Generator) -> Tensor:
-        """Run on some items from a random step beside them: (R, *S)."""
+        """Attack some items from a start that is a random step away from them: (R, *S)."""
         lengths = None if system.batch.lengths is None else system.batch.lengths[rows]
         clean = Batch(system.batch.x[rows], lengths)
         every = len(rows) == len(system.batch)
@@ -303,7 +307,7 @@ class Attack(ABC):
         moved = System(objective, clean.with_x(start), max_queries=self.query_limit)
         x = attack._run(moved, generator=generator).detach().to(start.dtype)
         system.add_cost(moved)
-        # where the attack made nothing of its start, the item stays as it is
+        # where the attack did not move from its start, the item is returned unchanged
         x = clean.with_x(x).masked()
         idle = (x == start).flatten(1).all(dim=1)
         if bool(idle.any()):
@@ -312,19 +316,26 @@ class Attack(ABC):
 
     def _keep_promise(self, x: Tensor, clean: Tensor, bounds: Bounds) -> None:
         if x.shape != clean.shape or not bool(x.isfinite().all()):
-            raise AttackError(f"{self.name} returned {tuple(x.shape)} with values not finite")
+            raise AttackError(
+                f"{self.name} returned shape {tuple(x.shape)} with values that are not finite, "
+                f"expected finite values of shape {tuple(clean.shape)}; report this as a defect"
+            )
         worst = float((x - clean).abs().max())
         if self.limit is not None and worst > self.limit * (1 + 1e-4) + 1e-7:
             raise AttackError(
-                f"{self.name} changed a value by {worst:.3g}, more than eps = {self.limit}"
+                f"{self.name} changed a value by {worst:.3g}, more than eps = {self.limit}; report "
+                "this as a defect"
             )
         if float(x.min()) < bounds.low or float(x.max()) > bounds.high:
-            raise AttackError(f"{self.name} left the bounds [{bounds.low}, {bounds.high}]")
+            raise AttackError(
+                f"{self.name} left the bounds [{bounds.low}, {bounds.high}]; report this as a "
+                "defect"
+            )
 
 
 @contextmanager
 def _borrowed(objective: Objective, generator: torch.Generator) -> Iterator[None]:
-    """Freeze weights and seed the global torch generator, which libraries use; restore both."""
+    """Freeze the weights and seed torch's global generator, which libraries use; restore both."""
     trainable = [p for p in objective.parameters() if p.requires_grad]
     modes = {module: module.training for module in objective.modules()}
     seed = int(torch.randint(2**31, (1,), generator=generator))

@@ -1,4 +1,7 @@
-"""Black-box attacks by Foolbox that need decisions alone: AUNA, pointwise and Boundary."""
+"""Black-box attacks that need only the decision: additive uniform noise, pointwise and Boundary.
+
+Foolbox implements all three.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ __all__ = ["AdditiveUniformNoise", "Boundary", "Pointwise"]
 
 @dataclass(frozen=True)
 class AdditiveUniformNoise(Attack):
-    """Uniform noise within ±ε, drawn until it fools (AUNA; Rauber et al. 2020).
+    """Additive uniform noise (AUNA) within ±ε, drawn until it succeeds (Rauber et al. 2020).
 
     Attributes:
         eps: Largest change of a value, in units of the input.
-        queries: Draws.
+        queries: Largest number of draws per item.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     eps: float
@@ -37,7 +40,7 @@ class AdditiveUniformNoise(Attack):
     norm: ClassVar[Norm] = "linf"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         require_eps(self.eps)
         _require_queries(self.queries)
 
@@ -48,7 +51,7 @@ class AdditiveUniformNoise(Attack):
 
     @property
     def limit(self) -> float:
-        """ε."""
+        """Largest change of a value, in units of the input."""
         return self.eps
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -57,23 +60,25 @@ class AdditiveUniformNoise(Attack):
             x: Tensor = kind(repeats=self.queries).run(
                 wrapped(system), system.batch.x, criterion_of(system), epsilon=self.eps
             )
-        # Foolbox scales the noise by its largest value, not its largest magnitude
+        # Foolbox scales the noise by its largest value, not by its largest magnitude
         clean = system.batch.x
         return clean + (x - clean).clamp(-self.eps, self.eps)
 
 
 @dataclass(frozen=True)
 class Pointwise(Attack):
-    """Sets values of an example that fools back to the clean ones, one by one (PWA; Schott 2018).
+    """Pointwise attack (PWA): resets changed values to the clean ones, one by one (Schott 2018).
 
-    It starts from salt-and-pepper noise. An item that no such noise fools stays as it is.
+    It starts from a successful example with salt-and-pepper noise. An item without one is returned
+    unchanged.
 
     Attributes:
-        queries: Inputs scored an item, at most: a spectrogram has thousands of values, so the walk
-            seldom ends by itself.
+        queries: Largest number of queries per item. A spectrogram has thousands of values, so the
+            search usually ends here.
 
     Raises:
-        AttackError: If a setting makes no sense, or there is a target among several classes.
+        AttackError: If a setting is out of range, or if the goal is a target among more than two
+            classes.
     """
 
     queries: int = 2000
@@ -82,7 +87,7 @@ class Pointwise(Attack):
     norm: ClassVar[Norm] = "minimum"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         _require_queries(self.queries)
 
     @property
@@ -92,7 +97,7 @@ class Pointwise(Attack):
 
     @property
     def query_limit(self) -> int:
-        """As set."""
+        """Largest number of queries per item."""
         return self.queries
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -104,14 +109,16 @@ class Pointwise(Attack):
 class Boundary(Attack):
     """Walks along the decision boundary towards the clean item, in L2 (Brendel et al. 2018).
 
-    It starts from salt-and-pepper noise. An item that no such noise fools stays as it is.
+    It starts from a successful example with salt-and-pepper noise. An item without one is returned
+    unchanged.
 
     Attributes:
-        steps: Steps.
-        queries: Inputs scored an item, at most.
+        steps: Number of steps.
+        queries: Largest number of queries per item.
 
     Raises:
-        AttackError: If a setting makes no sense, or there is a target among several classes.
+        AttackError: If a setting is out of range, or if the goal is a target among more than two
+            classes.
     """
 
     steps: int = 2000
@@ -121,7 +128,7 @@ class Boundary(Attack):
     norm: ClassVar[Norm] = "minimum"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         _require_queries(self.queries)
         if self.steps < 1:
             raise AttackError(f"steps is {self.steps}, expected ≥ 1")
@@ -133,7 +140,7 @@ class Boundary(Attack):
 
     @property
     def query_limit(self) -> int:
-        """As set."""
+        """Largest number of queries per item."""
         return self.queries
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -145,7 +152,7 @@ _START_STEPS = 30
 
 
 def _from_noise(system: System, attack: Any, name: str, generator: torch.Generator) -> Tensor:
-    """Start from salt-and-pepper noise where that fools, and keep the closest that does."""
+    """Start from salt-and-pepper noise where it succeeds; keep the closest successful ones."""
     clean = system.batch.x
     criterion, _ = leaving(system, name)
     closest = _Closest(system, list(range(len(clean))), criterion.labels.raw)
@@ -163,7 +170,7 @@ def _from_noise(system: System, attack: Any, name: str, generator: torch.Generat
     if rows:
         walking = _Closest(system, rows, closest.label[rows])
         walking.found, walking.distance = closest.found[rows], closest.distance[rows]
-        # what is fooled as it is cannot come closer
+        # an item on which the unchanged input succeeds cannot come closer
         if bool((walking.distance > 0).any()):
             run(walking, attack.run, starting_points=walking.found.clone())
         closest.found[rows] = walking.found
@@ -171,13 +178,13 @@ def _from_noise(system: System, attack: Any, name: str, generator: torch.Generat
 
 
 class _Closest(nn.Module):
-    """A part of the items, as a function that remembers the closest example that fooled.
+    """A function from some of the items to logits that remembers the closest successful examples.
 
     Attributes:
-        rows: Which items of the system.
-        label: (R,) class that each is to leave.
-        found: (R, *S) closest example that fools, else the item.
-        distance: (R,) its L2 distance, infinite where none fools.
+        rows: Indices of the items in the system's batch.
+        label: (R,) class that each item is to leave.
+        found: (R, *S) closest successful example, or the item if there is none.
+        distance: (R,) L2 distance of ``found``; infinite where there is no successful example.
     """
 
     def __init__(self, system: System, rows: Sequence[int], label: Tensor) -> None:
@@ -190,7 +197,7 @@ class _Closest(nn.Module):
         self.distance = torch.full((len(self.rows),), torch.inf, device=self.clean.device)
 
     def fooled_rows(self) -> list[int]:
-        """Positions, in this part, of the items that something fooled."""
+        """Return the positions in ``rows`` of the items with a successful example."""
         return [i for i, d in enumerate(self.distance.tolist()) if d < torch.inf]
 
     def forward(self, x: Tensor) -> Tensor:

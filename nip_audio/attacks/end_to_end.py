@@ -1,4 +1,7 @@
-"""PGD through everything: the adaptive attack that every defence is judged by."""
+"""End-to-end PGD: projected gradient descent through defence and model.
+
+This is the adaptive attack by which every defence is evaluated.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,26 @@ __all__ = ["EndToEndPgd"]
 
 @dataclass(frozen=True)
 class EndToEndPgd(Attack):
-    """PGD with restarts and, against random defences, an average over draws (EOT).
+    """PGD with restarts that, against random defences, averages over draws (EOT).
 
-    The attacker knows all of it: given the objective of a ``DefendedModel`` its gradients flow
-    through purifier and model, straight through the purifier where it has none (BPDA); given a
-    ``Guarded`` one the detector is in the loss too (Tramèr et al. 2020).
+    EOT is expectation over transformation. The attacker knows the whole defence. With the objective
+    of a ``DefendedModel``, gradients flow through purifier and model; a purifier without a gradient
+    is treated as the identity (BPDA, backward pass differentiable approximation). With a
+    ``Guarded`` objective, the detector is part of the loss (Tramèr et al. 2020).
 
-    Only items that are not fooled yet are started again. Of several starts the first that fools is
-    kept, else the one with the highest loss. Against a random defence an item counts as fooled if
-    it is in more than half of ``draws`` answers.
+    Only items on which the attack has not succeeded yet are started again. The first successful
+    start is kept, else the one with the highest loss. Against a random defence the attack counts as
+    successful if it succeeds in more than half of ``draws`` answers.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
-        steps: Steps of a start.
+        steps: Number of steps per start.
         step_share: Size of a step as a share of ε.
-        restarts: Random starts.
-        draws: Answers averaged in every step.
+        restarts: Number of random starts.
+        draws: Number of answers averaged in every step.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     eps: float
@@ -47,7 +51,7 @@ class EndToEndPgd(Attack):
     norm: ClassVar[Norm] = "linf"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         require_eps(self.eps)
         if min(self.steps, self.restarts, self.draws) < 1 or not self.step_share > 0:
             raise AttackError(
@@ -62,7 +66,7 @@ class EndToEndPgd(Attack):
 
     @property
     def limit(self) -> float:
-        """ε."""
+        """Largest change of a value, in units of the input."""
         return self.eps
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -95,12 +99,12 @@ class EndToEndPgd(Attack):
         return x.detach()
 
     def _loss(self, system: System, logits: Tensor, rows: list[int]) -> Tensor:
-        """What the attacker maximises, (R,)."""
+        """Return the loss that the attacker maximises: (R,)."""
         loss = torch.nn.functional.cross_entropy(logits, system.label[rows], reduction="none")
         return -loss if system.targeted else loss
 
     def _judge(self, system: System, x: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Mean loss, and whether most answers are what the attacker wants: (R,) each."""
+        """Return the mean loss, and whether the attack succeeds in most answers: (R,) each."""
         losses, hits = [], []
         for _ in range(self.draws):
             logits = system(x, rows)

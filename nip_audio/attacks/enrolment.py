@@ -1,4 +1,4 @@
-"""Attacks on the enrolment: the recording a voice is enrolled from is what is changed."""
+"""Attacks on enrolment: the attacker changes the recording that a speaker enrols with."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ __all__ = ["EnrolmentSide"]
 
 
 class EnrolmentSide(Verification):
-    """Verification of a known probe against the voice enrolled from the items.
+    """Verification of a known probe against the voice that is enrolled from the items.
 
-    Goal ``accept`` lets the probe's speaker, an impostor, in as the speaker who enrols; ``reject``
-    locks the true speaker, whose probe it is, out. The enrolled voice is the mean of the unit
-    embeddings of the item and of the speaker's other recordings, as enrolment makes it. Any attack
-    runs on it.
+    With goal ``accept``, an impostor who speaks the probe is accepted as the enrolled speaker; with
+    ``reject``, the enrolled speaker's own probe is rejected. As in enrolment, the enrolled voice is
+    the mean of the unit embeddings of the item and of the speaker's other recordings. Every attack
+    can use this objective.
 
     Args:
-        model: Any; its head is not used.
-        probes: (B, D) embedding of the recording that will be verified against each item.
-        threshold: Cosine from which the system accepts.
-        goal: ``accept`` or ``reject``.
-        others: (B, K, D) embeddings of other recordings that each speaker enrols with; None: none.
+        model: Model that embeds recordings; its head is not used.
+        probes: (B, D) embedding of the recording that is verified against each item.
+        threshold: Cosine at and above which the system accepts.
+        goal: Either ``accept`` or ``reject``.
+        others: (B, K, D) embeddings of the other recordings that each speaker enrols with; None if
+            there are none.
 
     Raises:
-        InputError: If the parts do not fit together.
+        InputError: If ``others`` does not match the shape of ``probes``.
     """
 
     def __init__(
@@ -44,20 +45,20 @@ class EnrolmentSide(Verification):
         goal: Goal,
         others: Tensor | None = None,
     ) -> None:
-        """See the class."""
         super().__init__(model, probes, threshold=threshold, goal=goal)
         if others is not None and (
             others.dim() != 3 or (len(others), others.shape[2]) != tuple(probes.shape)
         ):
             raise InputError(
-                f"others are {tuple(others.shape)} for probes of {tuple(probes.shape)}, expected "
-                "(items, recordings, D) for (items, D)"
+                f"others have shape {tuple(others.shape)} for probes of shape "
+                f"{tuple(probes.shape)}, expected (items, recordings, D) for (items, D); pass the "
+                "embeddings of the same items"
             )
         self.probes = probes
         self.others = others
 
     def scores(self, batch: Batch) -> Tensor:
-        """Cosine of each probe to the voice enrolled from its item: (B,)."""
+        """Return the cosine of each probe to the voice enrolled from its item: (B,)."""
         unit = torch.nn.functional.normalize
         voices = unit(self.model.embed(batch), dim=1)[:, None]
         if self.others is not None:

@@ -1,4 +1,4 @@
-"""FAKEBOB: a black-box attack on speaker recognition that needs scores alone."""
+"""FAKEBOB: a black-box attack on speaker recognition that needs only scores."""
 
 from __future__ import annotations
 
@@ -17,38 +17,39 @@ from nip_audio.errors import AttackError
 
 __all__ = ["Fakebob", "ThresholdEstimate", "estimate_threshold"]
 
-# Inputs scored in one forward pass. On a CPU memory of large batches goes back to the system after
-# every pass: the shipped x-vector takes 4.2 ms a clip of 2 s in sixteens, 7.8 ms in 256s.
+# Inputs scored in one forward pass. On a CPU, large batches return their memory to the system after
+# every pass: the shipped x-vector takes 4.2 ms per clip of 2 s in batches of 16, 7.8 ms in 256s.
 _ROWS_CPU, _ROWS = 16, 256
 
 
 @dataclass(frozen=True)
 class Fakebob(Attack):
-    """Signed steps along a gradient estimated by NES (Chen et al. 2021).
+    """Signed steps along a gradient estimated from scores (Chen et al. 2021).
 
-    The margin between the label's score and the best other is driven over 0. Every item stops as
-    soon as it fools, and costs at most ``steps`` · (``samples`` + 1) queries. Behind a threshold,
-    as of verification or an open set, the margin needs the threshold's value: an attacker who does
-    not know it finds it by ``estimate_threshold`` first.
+    The gradient is estimated by natural evolution strategies (NES). The attack raises the margin
+    between the score of the label and the best other score above 0. An item stops as soon as the
+    attack succeeds on it, and costs at most ``steps`` · (``samples`` + 1) queries. In verification
+    and open-set identification the margin depends on the threshold: an attacker who does not know
+    it finds it with ``estimate_threshold`` first.
 
-    A recording that is attacked against itself is first moved by a random step, and an estimate of
-    exactly zero at the start counts as a random direction: the gradient itself is not asked.
+    A recording that is attacked against itself is first moved by a random step. If the estimate at
+    the start is exactly zero, a random direction is used, because the true gradient is unknown.
 
     Deviation: the learning rate is halved after five iterations without a new best margin; the
     authors' program compares the last of five losses with the first.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
-        steps: Iterations, at most.
-        samples: Inputs an estimate, in pairs of opposite sign.
-        sigma: Standard deviation of the search.
-        momentum: Of the estimates.
-        learning_rate: First step size, in units of the input.
-        least_rate: Last one.
-        patience: Iterations without progress after which the rate is halved.
+        steps: Largest number of iterations.
+        samples: Number of inputs per estimate, in pairs of opposite sign.
+        sigma: Standard deviation of the search directions, in units of the input.
+        momentum: Share of the previous estimates in the step direction.
+        learning_rate: Initial step size, in units of the input.
+        least_rate: Smallest step size, in units of the input.
+        patience: Number of iterations without progress after which the step size is halved.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     eps: float
@@ -64,12 +65,12 @@ class Fakebob(Attack):
     norm: ClassVar[Norm] = "linf"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         require_eps(self.eps)
         if min(self.steps, self.patience) < 1 or self.samples < 2 or self.samples % 2:
             raise AttackError(
                 f"steps is {self.steps}, patience {self.patience} and samples {self.samples}, "
-                "expected ≥ 1, ≥ 1 and an even number"
+                "expected ≥ 1, ≥ 1 and an even number ≥ 2"
             )
         if min(self.sigma, self.learning_rate, self.least_rate) <= 0 or not 0 <= self.momentum < 1:
             raise AttackError(
@@ -84,12 +85,12 @@ class Fakebob(Attack):
 
     @property
     def limit(self) -> float:
-        """ε."""
+        """Largest change of a value, in units of the input."""
         return self.eps
 
     @property
     def starts_at_input(self) -> bool:
-        """Yes: it first estimates the slope at the input."""
+        """True: the first gradient is estimated at the input."""
         return True
 
     @torch.no_grad()
@@ -119,7 +120,7 @@ class Fakebob(Attack):
 
 
 class _Search:
-    """Which items are still searched, and how fast."""
+    """State of the search: the items still attacked, and their step sizes."""
 
     def __init__(self, attack: Fakebob, count: int) -> None:
         self.attack = attack
@@ -129,7 +130,7 @@ class _Search:
         self.waited = torch.zeros(count, dtype=torch.long)
 
     def judge(self, rows: list[int], reached: Tensor) -> None:
-        """Take note of margins (R,): over 0 an item is done; without progress it slows down."""
+        """Record margins (R,): a positive one ends the item, lack of progress halves its step."""
         for row, margin in zip(rows, reached.tolist(), strict=True):
             if margin > 0:
                 self.active[row] = False
@@ -145,7 +146,7 @@ class _Search:
 
 @torch.no_grad()
 def margins(system: System, x: Tensor, rows: list[int]) -> Tensor:
-    """How far each variant's decision has gone the attacker's way: (R,), over 0 is success."""
+    """Return the attacker's margin of each variant, (R,); the attack succeeds where positive."""
     size = _ROWS_CPU if x.device.type == "cpu" else _ROWS
     parts = zip(range(0, len(x), size), torch.split(x, size), strict=True)
     scores = [system.scores(part, rows[start : start + len(part)]) for start, part in parts]
@@ -165,15 +166,15 @@ def nes_gradient(
     """Estimate the gradient of the margins from scores (NES, Ilyas et al. 2018).
 
     Args:
-        system: Whose scores.
-        x: (R, *S) where.
-        rows: Which item each is a variant of.
-        samples: Inputs an estimate, in pairs of opposite sign.
-        sigma: Standard deviation of the search.
-        generator: Source of the directions.
+        system: System under attack, which returns the scores.
+        x: (R, *S) points at which the gradient is estimated.
+        rows: Index of the item that each row is a variant of.
+        samples: Number of inputs per estimate, in pairs of opposite sign.
+        sigma: Standard deviation of the search directions, in units of the input.
+        generator: Generator of the search directions.
 
     Returns:
-        (R, *S).
+        (R, *S) estimates of the gradient.
     """
     pairs = samples // 2
     shape = (len(x), pairs, *x.shape[1:])
@@ -190,11 +191,11 @@ def nes_gradient(
 
 @dataclass(frozen=True)
 class ThresholdEstimate:
-    """What an attacker found out about a threshold.
+    """An attacker's estimate of a verification threshold.
 
     Attributes:
-        score: From which the system accepts, close above the threshold; None if none was reached.
-        queries: Inputs scored.
+        score: Accepted score closely above the threshold; None if no recording was accepted.
+        queries: Number of inputs scored.
     """
 
     score: float | None
@@ -210,32 +211,33 @@ def estimate_threshold(
     generator: torch.Generator,
     steps: int = 200,
 ) -> ThresholdEstimate:
-    """Find a verification system's threshold from its scores and its word (Chen et al. 2021).
+    """Estimate the threshold of a verification system from scores and decisions (Chen et al. 2021).
 
-    The score of a recording that is rejected is driven up, as ``Fakebob`` does it, until it is
-    accepted: the threshold lies between the last two scores. The attacker sees scores and whether
-    he is accepted, never the threshold.
+    Like ``Fakebob``, this raises the score of a rejected recording until it is accepted; the
+    threshold lies between the last two scores. The attacker sees scores and decisions, but never
+    the threshold.
 
-    Deviation: the paper's Algorithm 1 raises a target score from stage to stage. In the difference
-    of two antithetic scores a target cancels, and steps are of one size: there are no stages.
+    Deviation: the paper's Algorithm 1 raises a target score in stages. The target cancels in the
+    difference of two antithetic scores, and all steps have one size, so there are no stages here.
 
     Args:
-        objective: To be accepted.
-        batch: One recording that is not accepted yet.
-        eps: How far the recording may be changed; the attack on it will be another.
-        generator: Source of the search.
-        steps: Iterations, at most.
+        objective: Verification objective with goal ``accept``.
+        batch: Batch of one recording that is rejected.
+        eps: Largest change of a value during the estimate; the later attack has its own ε.
+        generator: Generator of the search directions.
+        steps: Largest number of iterations.
 
     Raises:
-        AttackError: If the goal is not to be accepted, or there are several recordings.
+        AttackError: If the goal is not ``accept``, or if there are several recordings.
     """
     if objective.goal != "accept" or len(batch) != 1:
         raise AttackError(
-            f"got {len(batch)} recordings and goal {objective.goal!r}; a threshold is found from "
-            "below with one: give one recording and an objective of goal accept"
+            f"got {len(batch)} recordings and goal {objective.goal!r}, expected one recording and "
+            "goal 'accept', because the threshold is approached from below; pass one recording and "
+            "an objective with goal 'accept'"
         )
     attack = Fakebob(eps)
-    # its scores have the threshold in them, which cancels in an estimate
+    # the threshold is subtracted from the scores here, and cancels in the estimate
     system = System(objective, batch)
     clean = system.batch.x
     x, velocity = clean.clone(), torch.zeros_like(clean)
@@ -247,7 +249,7 @@ def estimate_threshold(
             system, x, [0], samples=attack.samples, sigma=attack.sigma, generator=generator
         )
         velocity = attack.momentum * velocity + (1 - attack.momentum) * gradient
-        # small steps: what the last one overshoots is the error of the estimate
+        # small steps, because the overshoot of the last one is the error of the estimate
         moved = x + 0.1 * attack.learning_rate * velocity.sign()
         x = system.bounds.clip(clean + (moved - clean).clamp(-eps, eps))
     return ThresholdEstimate(None, system.queries + steps)

@@ -1,4 +1,8 @@
-"""L∞ gradient attacks by Foolbox: FGSM, BIM, MI-FGSM, PGD, and EOT."""
+"""Gradient attacks bounded in the L∞ norm: FGSM, BIM, MI-FGSM, PGD and EOT.
+
+These are the fast gradient sign method, the basic iterative method (also with momentum), projected
+gradient descent, and expectation over transformation. Foolbox implements the steps.
+"""
 
 from __future__ import annotations
 
@@ -19,32 +23,32 @@ GRADIENT_ATTACKS: tuple[str, ...] = ("fgsm", "bim", "mi-fgsm", "pgd", "eot")
 
 @dataclass(frozen=True)
 class GradientAttack(Attack):
-    """Steps of the sign of the loss's gradient, inside an ε-ball.
+    """Steps along the sign of the gradient of the loss, within an L∞ ball of radius ε.
 
     ``fgsm`` takes one step of ε from the input (Goodfellow et al. 2015), ``bim`` several
     (Kurakin et al. 2017), ``mi-fgsm`` several with momentum (Dong et al. 2018), ``pgd`` several
     from a random point of the ball (Madry et al. 2018), and ``eot`` is PGD on the loss averaged
     over ``draws`` random changes of the example (Athalye et al. 2018): a gain of ±3 dB and white
-    noise of ε/2 rms, so that it survives what happens to it on its way.
+    noise of ε/2 rms, so that the example survives such changes in transmission.
 
-    Where the input has no slope, as a recording has none that is attacked against itself, the first
-    three begin with a small random step: FGSM is then R+FGSM, a random step of α and one of ε − α
-    along the gradient (Tramèr et al. 2018). See ``start.rows_to_move``.
+    Where the gradient at the input is zero, as for a recording that is attacked against itself, the
+    first three begin with a small random step. FGSM is then R+FGSM, a random step of α and one of
+    ε − α along the gradient (Tramèr et al. 2018). See ``start.rows_to_move``.
 
-    Settings default to those of SpeakerGuard: 10 steps of ε/5.
+    The default settings are those of SpeakerGuard: 10 steps of ε/5.
 
-    Deviation: Foolbox's MI-FGSM gathers the signs of gradients; the paper gathers gradients divided
-    by their L1 norm.
+    Deviation: Foolbox's MI-FGSM accumulates signs of gradients; the paper accumulates gradients
+    divided by their L1 norm.
 
     Attributes:
         method: One of ``GRADIENT_ATTACKS``.
         eps: Largest change of a value, in units of the input.
-        steps: Steps of all but FGSM.
+        steps: Number of steps, except for FGSM.
         step_share: Size of a step as a share of ε.
-        draws: Random changes a step, of EOT.
+        draws: Number of random changes per step of EOT.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     method: str
@@ -57,7 +61,7 @@ class GradientAttack(Attack):
     norm: ClassVar[Norm] = "linf"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if self.method not in GRADIENT_ATTACKS:
             raise AttackError(f"method is {self.method!r}, expected one of {GRADIENT_ATTACKS}")
         require_eps(self.eps)
@@ -74,16 +78,16 @@ class GradientAttack(Attack):
 
     @property
     def limit(self) -> float:
-        """ε."""
+        """Largest change of a value, in units of the input."""
         return self.eps
 
     @property
     def starts_at_input(self) -> bool:
-        """Yes but for PGD and EOT, which start at a random point."""
+        """True, except for PGD and EOT, which start at a random point."""
         return self.method in ("fgsm", "bim", "mi-fgsm")
 
     def settings(self) -> dict[str, Any]:
-        """Return name and settings; FGSM has no steps to speak of."""
+        """Return the name and the settings that the method uses."""
         settings: dict[str, Any] = {"name": self.name, "eps": self.eps}
         if self.method != "fgsm":
             settings |= {"steps": self.steps, "step_share": self.step_share}
@@ -114,7 +118,7 @@ class GradientAttack(Attack):
 
 
 class _RandomChanges(nn.Module):
-    """Mean logits over random gains and white noise."""
+    """The system's mean logits over random gains and white noise."""
 
     def __init__(self, system: System, draws: int, eps: float, generator: torch.Generator) -> None:
         super().__init__()

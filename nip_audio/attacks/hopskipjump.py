@@ -1,4 +1,7 @@
-"""HopSkipJump by ART: the smallest change, from decisions alone."""
+"""HopSkipJump: looks for the smallest successful change with decisions only.
+
+Implemented by the Adversarial Robustness Toolbox (ART).
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,25 @@ __all__ = ["HopSkipJump"]
 
 _START_TRIALS = 100
 _FIRST_DRAWS = 100
-_MOST_DRAWS = 200  # ART holds several arrays of so many inputs at once
+_MOST_DRAWS = 200  # ART holds several arrays of this many inputs at once
 
 
 @dataclass(frozen=True)
 class HopSkipJump(Attack):
     """Walk along the decision boundary towards the item, in L2 (Chen et al. 2020).
 
-    It starts from the first of up to 100 draws of uniform noise that fools. An item for which there
-    is none stays as it is: to be taken for one speaker of many is seldom reached so.
+    It starts from the first of up to 100 draws of uniform noise that is successful. An item without
+    such a draw is returned unchanged; a target among many speakers is seldom reached this way.
 
-    Deviation: at most 200 draws estimate a gradient, for memory; the paper's count grows on.
+    Deviation: at most 200 draws estimate a gradient, to limit memory; in the paper the number keeps
+    growing.
 
     Attributes:
-        steps: Steps along the boundary.
-        queries: Examples scored, at most; the closest that fools is kept.
+        steps: Number of steps along the boundary.
+        queries: Largest number of queries per item; the closest successful example is kept.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     steps: int = 50
@@ -45,7 +49,7 @@ class HopSkipJump(Attack):
     norm: ClassVar[Norm] = "minimum"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if self.steps < 1 or self.queries < 1:
             raise AttackError(
                 f"steps is {self.steps} and queries {self.queries}, expected ≥ 1 each"
@@ -58,7 +62,7 @@ class HopSkipJump(Attack):
 
     @property
     def query_limit(self) -> int:
-        """As set; it also ends ART's search of a step size, which may never end by itself."""
+        """Largest number of queries per item; it also ends ART's endless step-size searches."""
         return self.queries
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -80,7 +84,7 @@ class HopSkipJump(Attack):
 
 
 def _start(goal: Goal, generator: torch.Generator) -> NDArray[np.float32] | None:
-    """Draw noise until it fools; ART would draw from a generator that nothing seeds."""
+    """Draw noise until the attack succeeds; ART itself would use a generator that is not seeded."""
     low, high = goal.bounds.low, goal.bounds.high
     for _ in range(_START_TRIALS):
         noise = low + (high - low) * torch.rand(1, *goal.shape, generator=generator)

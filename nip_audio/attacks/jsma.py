@@ -1,4 +1,7 @@
-"""JSMA by ART: few values of a spectrogram, changed much."""
+"""JSMA, the Jacobian-based saliency map attack: changes few values by a large amount.
+
+Implemented by the Adversarial Robustness Toolbox (ART).
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,21 @@ __all__ = ["Jsma"]
 class Jsma(Attack):
     """Jacobian-based saliency map attack (Papernot et al. 2016).
 
-    Each step raises the two values to which the attacker's margin is most sensitive. It stops at
-    the first example that fools; where none does, the item stays as it is.
+    Each step raises the two values to which the attacker's margin is most sensitive. The attack
+    stops at the first successful example; an item without one is returned unchanged.
 
-    Where the input has no slope, the first pair is drawn at random, and counts towards ``gamma``.
+    Where the gradient at the input is zero, the first pair is drawn at random, and counts towards
+    ``gamma``.
 
-    Deviation: the saliency is the gradient of the margin between the class in question and its
-    nearest rival; ART's is that of a target's logit alone, drawn at random if there is none.
+    Deviation: the saliency is the gradient of the margin between the attacked class and its nearest
+    rival; ART uses the logit of the target alone, and draws a target at random if there is none.
 
     Attributes:
-        theta: Change of a value in a step, in units of the input; below 0 values are lowered.
-        gamma: Share of values that may change. A step costs a gradient and changes two.
+        theta: Change of a value per step, in units of the input; a negative one lowers values.
+        gamma: Share of values that may change. A step costs one gradient and changes two values.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     theta: float = 1.0
@@ -44,7 +48,7 @@ class Jsma(Attack):
     norm: ClassVar[Norm] = "l0"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if not 0 < abs(self.theta) <= 1 or not 0 < self.gamma <= 1:
             raise AttackError(
                 f"theta is {self.theta} and gamma {self.gamma}, expected theta in [-1, 1] but not "
@@ -58,23 +62,23 @@ class Jsma(Attack):
 
     @property
     def starts_at_input(self) -> bool:
-        """Yes: its first pair of values has the steepest slopes at the input."""
+        """True: the first pair of values is chosen by the gradient at the input."""
         return True
 
     def _first_step(
         self, batch: Batch, bounds: Bounds, generator: torch.Generator
     ) -> tuple[Attack, Tensor]:
-        """Move two values drawn at random by theta: to move all a little is not for an L0 attack.
+        """Change two random values by theta, because an L0 attack must not move every value.
 
         Raises:
-            AttackError: If gamma allows no more than these two.
+            AttackError: If gamma allows no changes beyond these two.
         """
         items = [batch.item(index) for index in range(len(batch))]
         gamma = self.gamma - 2 / min(item.x.numel() for item in items)
         if gamma <= 0:
             raise AttackError(
-                f"gamma is {self.gamma}, which lets jsma change two values, and it has no gradient "
-                "to choose them by before two are changed at random; raise gamma"
+                f"gamma is {self.gamma}, which allows jsma to change two values only, and both are "
+                "drawn at random because the gradient at this input is zero; raise gamma"
             )
         x = batch.masked().clone()
         for row, item in zip(x, items, strict=True):

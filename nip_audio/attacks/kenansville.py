@@ -1,4 +1,4 @@
-"""Kenansville: leave out what is hardly heard, until the speaker is not recognised."""
+"""Kenansville: removes the weakest spectral components until the decision changes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _LEAST_SNR_DB, _MOST_SNR_DB = 3.0, 60.0
 
 @dataclass(frozen=True)
 class Kenansville(Attack):
-    """Drops the spectral components of least energy (Abdullah et al. 2021, the DFT attack).
+    """Removes the spectral components of least energy (Abdullah et al. 2021, the DFT attack).
 
-    No gradient, no additive noise: the least energy whose removal fools is found by bisection,
-    between signal-to-removed ratios of 60 and 3 dB. An item that keeps its speaker at 3 dB, half
-    its energy gone, stays as it is.
+    It uses neither gradients nor additive noise. Bisection finds the smallest amount of energy
+    whose removal succeeds, between signal-to-removed ratios of 60 and 3 dB. An item on which the
+    attack fails at 3 dB, with half the energy removed, is returned unchanged.
 
     Attributes:
-        steps: Steps of the bisection.
+        steps: Number of bisection steps.
 
     Raises:
-        AttackError: If there is no step.
+        AttackError: If ``steps`` is less than 1.
     """
 
     steps: int = 12
@@ -37,7 +37,7 @@ class Kenansville(Attack):
     norm: ClassVar[Norm] = "other"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if self.steps < 1:
             raise AttackError(f"steps is {self.steps}, expected ≥ 1")
 
@@ -61,7 +61,7 @@ class Kenansville(Attack):
                 row[: len(clip)] = drop_weakest(clip, snr_db=level)
             return system.bounds.clip(x)
 
-        low = torch.full((len(clips),), _LEAST_SNR_DB)  # fools, if anything does
+        low = torch.full((len(clips),), _LEAST_SNR_DB)  # the strongest attack
         high = torch.full((len(clips),), _MOST_SNR_DB)
         lowest = dropped(low)
         fools = system.fooled(lowest)
@@ -79,11 +79,11 @@ def drop_weakest(clip: Tensor, *, snr_db: float) -> Tensor:
     """Remove the weakest components of the DFT, as many as a signal-to-removed ratio allows.
 
     Args:
-        clip: (N,).
-        snr_db: Ratio of the energies of all and of what is removed.
+        clip: (N,) samples of the clip.
+        snr_db: Ratio of the energy of the clip to the energy removed, in dB.
 
     Returns:
-        (N,).
+        (N,) samples without the components.
     """
     spectrum = torch.fft.rfft(clip.double())
     energy = spectrum.abs().square()

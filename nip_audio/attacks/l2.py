@@ -1,4 +1,4 @@
-"""PGD inside a ball of the Euclidean norm, by Foolbox."""
+"""PGD bounded in the Euclidean (L2) norm, implemented by Foolbox."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["L2Pgd"]
 
 @dataclass(frozen=True)
 class L2Pgd(Attack):
-    """Steps along the loss's gradient from a random point of an L2 ball (Madry et al. 2018).
+    """Steps along the gradient of the loss from a random point in an L2 ball (Madry et al. 2018).
 
     Attributes:
-        eps: Euclidean norm of the change of a whole item, at most, in units of the input. It is no
-            change of one value: 6400/32768 on 2 s at 16 kHz is 0.0011 rms.
-        steps: Steps.
+        eps: Largest Euclidean norm of the change of a whole item, in units of the input. This is
+            not the change of one value: 6400/32768 on 2 s at 16 kHz is 0.0011 rms.
+        steps: Number of steps.
         step_share: Length of a step as a share of ε.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     eps: float
@@ -39,11 +39,11 @@ class L2Pgd(Attack):
     norm: ClassVar[Norm] = "l2"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if not 0 < self.eps < math.inf:
             raise AttackError(
-                f"eps is {self.eps}, expected more than 0: the Euclidean norm of the whole change "
-                "in units of the input; 6400/32768 is usual for a waveform"
+                f"eps is {self.eps}, expected more than 0: the Euclidean norm of the whole change, "
+                "in units of the input; try 6400/32768 for a waveform"
             )
         if self.steps < 1 or not 0 < self.step_share < math.inf:
             raise AttackError(
@@ -60,7 +60,7 @@ class L2Pgd(Attack):
         if self.eps > most:
             raise AttackError(
                 f"eps is {self.eps}, expected at most {most:.3g} for items of this size, an rms of "
-                f"{LARGEST_SENSIBLE_EPS}: beyond, it is a wrong unit; full scale is 1"
+                f"{LARGEST_SENSIBLE_EPS}; give eps in units where full scale is 1"
             )
         attack = foolbox().attacks.L2ProjectedGradientDescentAttack(
             rel_stepsize=self.step_share, steps=self.steps, random_start=True
@@ -75,5 +75,6 @@ class L2Pgd(Attack):
         longest = float((x - clean).flatten(1).norm(dim=1).max())
         if longest > self.eps * (1 + 1e-4) + 1e-7:
             raise AttackError(
-                f"{self.name} made a change of norm {longest:.3g}, more than eps = {self.eps}"
+                f"{self.name} made a change of norm {longest:.3g}, more than eps = {self.eps}; "
+                "report this as a defect"
             )

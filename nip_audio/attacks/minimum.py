@@ -1,4 +1,7 @@
-"""Attacks that look for the smallest change that fools, by Foolbox: DeepFool and C&W."""
+"""Attacks that look for the smallest successful change: DeepFool and Carlini & Wagner (C&W).
+
+Foolbox implements both.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,19 @@ __all__ = ["CarliniWagner", "DeepFool"]
 
 @dataclass(frozen=True)
 class DeepFool(Attack):
-    """Steps over the nearest of the linearised decision boundaries (Moosavi-Dezfooli et al. 2016).
+    """Steps over the nearest linearised decision boundary (Moosavi-Dezfooli et al. 2016).
 
-    Where the input has no slope, it starts beside it; see ``start.rows_to_move``.
+    Where the gradient at the input is zero, the attack starts a random step away from it; see
+    ``start.rows_to_move``.
 
     Attributes:
-        steps: Steps, at most.
-        candidates: Classes whose boundaries are looked at, those with the highest scores.
-        overshoot: Share by which the change is made larger than needed.
+        steps: Largest number of steps.
+        candidates: Number of classes whose boundaries are considered, those with the highest
+            scores.
+        overshoot: Share by which the change exceeds the distance to the boundary.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     steps: int = 50
@@ -38,7 +43,7 @@ class DeepFool(Attack):
     norm: ClassVar[Norm] = "minimum"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if self.steps < 1 or self.candidates < 2 or self.overshoot < 0:
             raise AttackError(
                 f"steps is {self.steps}, candidates {self.candidates} and overshoot "
@@ -52,7 +57,7 @@ class DeepFool(Attack):
 
     @property
     def starts_at_input(self) -> bool:
-        """Yes: its first boundary is that of the input."""
+        """True: the first boundary is linearised at the input."""
         return True
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -70,19 +75,20 @@ class DeepFool(Attack):
 class CarliniWagner(Attack):
     """Minimises change plus c times the margin, searching c by bisection (Carlini & Wagner 2017).
 
-    L2 norm; settings are those of SpeakerGuard. An item that is never fooled stays as it is, and so
-    does one that is fooled already, unless ``confidence`` asks for more. Where the input has no
-    slope, the descent starts beside it; see ``start.rows_to_move``.
+    The change is measured in the L2 norm; the default settings are those of SpeakerGuard. An item
+    on which the attack fails is returned unchanged, and so is one on which the unchanged input
+    succeeds already, unless ``confidence`` demands more. Where the gradient at the input is zero,
+    the descent starts a random step away from it; see ``start.rows_to_move``.
 
     Attributes:
-        steps: Iterations for each c.
-        binary_search_steps: Values of c.
-        learning_rate: Of Adam.
-        confidence: Margin, in logits, that is wanted.
-        initial_const: First c.
+        steps: Number of iterations for each value of c.
+        binary_search_steps: Number of values of c.
+        learning_rate: Learning rate of the optimiser Adam.
+        confidence: Margin to reach, in logits.
+        initial_const: First value of c.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     steps: int = 1000
@@ -95,7 +101,7 @@ class CarliniWagner(Attack):
     norm: ClassVar[Norm] = "minimum"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if (
             min(self.steps, self.binary_search_steps) < 1
             or min(self.learning_rate, self.initial_const) <= 0
@@ -113,7 +119,7 @@ class CarliniWagner(Attack):
 
     @property
     def starts_at_input(self) -> bool:
-        """Yes: it descends from the input."""
+        """True: the descent starts at the input."""
         return True
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -126,8 +132,8 @@ class CarliniWagner(Attack):
         )
         clean = system.batch.x
         x: Tensor = attack.run(wrapped(system), clean, criterion_of(system))
-        # Foolbox returns zeros for what it never fooled. Silence may well fool, which would then
-        # count as a success of the attack.
+        # Foolbox returns zeros for items on which it failed. Silence may change the decision, which
+        # would then count as a success of the attack.
         unchanged = x.flatten(1).eq(0).all(dim=1)
         if self.confidence == 0:
             unchanged |= system.fooled(clean)

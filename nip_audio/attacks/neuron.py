@@ -1,4 +1,7 @@
-"""The NIP paper's adaptive attacks, which look at the influence of neurons: S-ALA and R-ALA."""
+"""The adaptive attacks of the NIP paper, S-ALA and R-ALA, which control the influence of neurons.
+
+NIP is neuron-level inverse perturbation (Chen et al., arXiv 2112.13060).
+"""
 
 from __future__ import annotations
 
@@ -20,30 +23,31 @@ NEURON_ATTACKS: tuple[str, ...] = ("s-ala", "r-ala")
 
 @dataclass(frozen=True)
 class NeuronAttack(Attack):
-    """PGD on the loss of the decision and on what NIP looks at.
+    """PGD on the loss of the decision and on the influence of neurons that NIP measures.
 
-    ``s-ala`` keeps the influence σ of all neurons as it was while the decision changes, so that the
+    ``s-ala`` keeps the influence σ of all neurons constant while the decision changes, so that the
     purifier picks the candidate of the wrong class (NIP, Eq. 11): it minimises
-    MSE(σ(x), σ(x*)) − λ·CE. ``r-ala`` changes the influence of the remaining neurons, by which
-    candidates are matched (NIP, Eq. 12): it maximises MSE over these + λ·CE.
+    MSE(σ(x), σ(x*)) − λ·CE. ``r-ala`` changes the influence of the remaining neurons, which are
+    used to match candidates (NIP, Eq. 12): it maximises MSE over these + λ·CE. MSE is the mean
+    squared error and CE the cross-entropy.
 
-    The neurons are those of the embedding, which is the layer before the head that NIP taps, and
-    σ is of the score (a logit, or a cosine) of the class that the clean input is named.
+    The neurons are those of the embedding, the layer before the head that NIP taps. σ is the
+    influence on the score (a logit or a cosine) of the model's prediction for the clean input.
 
-    Deviation: influence is of the score, not of the confidence, whose gradient vanishes; the start
-    is random and steps are of the gradient's sign, as in PGD.
+    Deviation: influence is taken on the score, not on the confidence, whose gradient vanishes; the
+    start is random and steps follow the sign of the gradient, as in PGD.
 
     Attributes:
-        method: ``s-ala`` or ``r-ala``.
+        method: Either ``s-ala`` or ``r-ala``.
         eps: Largest change of a value, in units of the input.
-        steps: Steps.
+        steps: Number of steps.
         step_share: Size of a step as a share of ε.
-        weight: λ.
-        front: Neurons that are not remaining because they influence most.
-        tail: Neurons that are not because they influence least.
+        weight: Weight λ of the cross-entropy.
+        front: Number of most influential neurons, which are not among the remaining ones.
+        tail: Number of least influential neurons, which are not among the remaining ones.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     method: str
@@ -58,7 +62,7 @@ class NeuronAttack(Attack):
     norm: ClassVar[Norm] = "linf"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if self.method not in NEURON_ATTACKS:
             raise AttackError(f"method is {self.method!r}, expected one of {NEURON_ATTACKS}")
         require_eps(self.eps)
@@ -75,7 +79,7 @@ class NeuronAttack(Attack):
 
     @property
     def limit(self) -> float:
-        """ε."""
+        """Largest change of a value, in units of the input."""
         return self.eps
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -86,14 +90,14 @@ class NeuronAttack(Attack):
         )
         if not closed_set or head is None or system.targeted:
             raise AttackError(
-                f"{self.name} is for identification, untargeted, in a closed set, by a model with "
-                "a head; use pgd-e2e for other goals"
+                f"{self.name} is for untargeted closed-set identification by a model with a head, "
+                "and got another goal or model; use pgd-e2e for other goals"
             )
         clean = system.batch.x
         with torch.no_grad():
             embedding = system.embed(clean)
-        named = head(embedding).argmax(dim=1)
-        before = head_influence(head, embedding, named).detach()
+        predicted = head(embedding).argmax(dim=1)
+        before = head_influence(head, embedding, predicted).detach()
         parts = select_neurons(before, front=self.front, tail=self.tail)
         x = clean + self.eps * (2 * torch.rand(clean.shape, generator=generator).to(clean) - 1)
         x = system.bounds.clip(x)
@@ -102,7 +106,7 @@ class NeuronAttack(Attack):
             embedding = system.embed(x)
             logits = objective.model.logits(objective.model.score_embeddings(embedding))
             wrong = nn.functional.cross_entropy(logits, system.label, reduction="none")
-            change = (head_influence(head, embedding, named) - before).square()
+            change = (head_influence(head, embedding, predicted) - before).square()
             gain = (
                 self.weight * wrong - change.mean(dim=1)
                 if self.method == "s-ala"
@@ -115,15 +119,15 @@ class NeuronAttack(Attack):
 
 
 def head_influence(head: nn.Module, embeddings: Tensor, target: Tensor) -> Tensor:
-    """σ = (∂y/∂φ)∘φ of the neurons φ that the head looks at (NIP, Eq. 2), in the autograd graph.
+    """Return σ = (∂y/∂φ)∘φ of the input neurons φ of the head (NIP, Eq. 2), in the autograd graph.
 
     Args:
-        head: (B, D) → (B, C).
-        embeddings: (B, D) neurons.
-        target: (B,) class whose score y is.
+        head: Classifier (B, D) → (B, C).
+        embeddings: (B, D) activations φ of the neurons.
+        target: (B,) class whose score is y.
 
     Returns:
-        (B, D).
+        (B, D) influence of each neuron.
     """
     phi = embeddings if embeddings.requires_grad else embeddings.detach().requires_grad_(True)
     y = head(phi).gather(1, target[:, None]).sum()

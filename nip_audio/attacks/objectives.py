@@ -1,4 +1,4 @@
-"""What an attacker wants, as a classification problem any attack library understands."""
+"""Goals of an attacker, stated as classification problems that every attack library understands."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Goal = Literal["accept", "reject"]
 class Objective(nn.Module, ABC):
     """Differentiable decision of a system under attack.
 
-    ``logits(batch)`` is (B, C); ``label`` (B,) is the class the attacker wants to leave, or, when
-    ``targeted``, the one he wants to reach. ``succeeded`` judges by the system's own rule.
+    ``logits(batch)`` is (B, C). ``label`` (B,) is the class that the attacker wants to leave, or to
+    reach if ``targeted``. ``succeeded`` applies the decision rule of the system.
 
-    ``stationary_start`` says that the input itself is a maximum of the score that is to be lowered,
-    so that its gradient there is nothing but rounding noise: attacks first step aside.
+    ``stationary_start`` states that the score to be lowered has its maximum at the input itself.
+    The gradient there is rounding noise only, so attacks first take a random step.
     """
 
     model: InstrumentedModel
@@ -42,15 +42,15 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
-        """Score raw input: (B, C)."""
+        """Return the logits of raw input: (B, C)."""
 
     @torch.no_grad()
     def decide(self, batch: Batch) -> Tensor:
-        """Return the class that the system decides for: (B,)."""
+        """Return the system's decision, a class index: (B,)."""
         return self.logits(batch).argmax(dim=1)
 
     def succeeded(self, batch: Batch) -> Tensor:
-        """Tell per item whether the attacker has what he wants: (B,) bool."""
+        """Tell per item whether the attack succeeds: (B,) bool."""
         hit = self.decide(batch) == self.label
         return hit if self.targeted else ~hit
 
@@ -60,25 +60,29 @@ class Objective(nn.Module, ABC):
 
 
 class Identification(Objective):
-    """Closed-set identification: leave one's own label, or be taken for another speaker.
+    """Closed-set identification: leave the own label, or be identified as another speaker.
 
     Args:
-        model: With a head of C classes.
-        label: (B,) own labels, or targets.
-        targeted: Whether ``label`` is a target.
+        model: Model with a head of C classes.
+        label: (B,) labels to leave, or targets to reach.
+        targeted: Whether ``label`` is to be reached.
+
+    Raises:
+        InputError: If the model has no head.
     """
 
     def __init__(self, model: InstrumentedModel, label: Tensor, *, targeted: bool = False) -> None:
-        """See the class."""
         super().__init__()
         if model.head is None:
-            raise InputError("this model only embeds; attack it by Verification, or give it a head")
+            raise InputError(
+                "this model has no head and only embeds; attack it with Verification, or add a head"
+            )
         self.model = model
         self.label = label
         self.targeted = targeted
 
     def logits(self, batch: Batch) -> Tensor:
-        """Score raw input: (B, C)."""
+        """Return the logits of raw input: (B, C)."""
         return self.model.logits(self.model.scores(batch))
 
     def select(self, rows: Sequence[int]) -> Self:
@@ -89,27 +93,26 @@ class Identification(Objective):
 class OpenSetIdentification(Identification):
     """Open-set identification: the best of C enrolled speakers, or none of them (Chen et al. 2021).
 
-    A recording is rejected when its best score is under the threshold. That is one class more, the
-    last (index C), whose score is the threshold. Untargeted, the attacker wants another decision
-    than ``label``: an enrolled speaker no longer to be recognised as himself, or, from C, a
-    stranger to be taken for anybody. Targeted, he wants to be accepted as the speaker ``label``.
+    A recording is rejected if its best score is below the threshold. Rejection is an additional
+    class, the last one (index C), whose score is the threshold. An untargeted attack aims at any
+    decision other than ``label``: an enrolled speaker is no longer recognised, or, from class C, a
+    stranger is accepted as anybody. A targeted attack aims at being accepted as speaker ``label``.
 
     Args:
-        model: With a head of C enrolled voices: ``CosineHead`` or ``PldaHead``.
-        label: (B,) own decisions, or targets, in 0 … C.
-        threshold: Score, of the head's kind, from which the system accepts.
-        targeted: Whether ``label`` is a target.
+        model: Model whose head, a ``CosineHead`` or ``PldaHead``, holds C enrolled voices.
+        label: (B,) decisions to leave, or targets to reach, in 0 … C.
+        threshold: Score of the head at and above which the system accepts.
+        targeted: Whether ``label`` is to be reached.
     """
 
     def __init__(
         self, model: InstrumentedModel, label: Tensor, *, threshold: float, targeted: bool = False
     ) -> None:
-        """See the class."""
         super().__init__(model, label, targeted=targeted)
         self.threshold = threshold
 
     def logits(self, batch: Batch) -> Tensor:
-        """Score raw input: (B, C + 1); at a tie with the threshold the speaker comes first."""
+        """Return the logits of raw input: (B, C + 1); a speaker wins a tie with the threshold."""
         scores = self.model.scores(batch)
         rejected = scores.new_full((len(scores), 1), self.threshold)
         return self.model.logits(torch.cat([scores, rejected], dim=1))
@@ -122,19 +125,22 @@ class OpenSetIdentification(Identification):
 
 
 class Verification(Objective):
-    """Speaker verification: a score against one voice an item, accepted from a threshold on.
+    """Speaker verification: each item is scored against one voice, and accepted at a threshold.
 
-    As two classes, (reject, accept), with logits (threshold − score, score − threshold): crossing
-    the threshold is crossing the decision, and the gradient is the score's.
+    The two classes are (reject, accept), with logits (threshold − score, score − threshold), so the
+    decision changes at the threshold and the gradient is that of the score.
 
     Args:
-        model: Any; its head is not used.
-        references: (B, D) enrolled voice claimed by each item, or whatever ``back_end`` takes.
-        threshold: Score from which the system accepts.
-        goal: ``accept`` to be let in, ``reject`` to be kept out.
-        back_end: Makes a head (B, D) → (B, B) of the references: cosine, or for PLDA
-            ``functools.partial(PldaHead, plda)``.
-        self_reference: Whether each reference is the embedding of the very item that is attacked.
+        model: Model that embeds recordings; its head is not used.
+        references: (B, D) enrolled voice that each item claims, or other input of ``back_end``.
+        threshold: Score at and above which the system accepts.
+        goal: ``accept`` if the attacker wants the items accepted, ``reject`` if rejected.
+        back_end: Function that makes a head (B, D) → (B, B) of the references: the cosine, or for
+            PLDA (probabilistic linear discriminant analysis) ``functools.partial(PldaHead, plda)``.
+        self_reference: Whether each reference is the embedding of the attacked item itself.
+
+    Raises:
+        InputError: If the goal is unknown, or if the references are no batch.
     """
 
     def __init__(
@@ -147,12 +153,14 @@ class Verification(Objective):
         back_end: Callable[..., nn.Module] = CosineHead,
         self_reference: bool = False,
     ) -> None:
-        """See the class."""
         super().__init__()
         if goal not in get_args(Goal):
             raise InputError(f"goal is {goal!r}, expected one of {get_args(Goal)}")
         if isinstance(references, Tensor) and references.dim() < 2:
-            raise InputError(f"references are {tuple(references.shape)}, expected (items, D)")
+            raise InputError(
+                f"references have shape {tuple(references.shape)}, expected (items, D); pass one "
+                "voice per item"
+            )
         self.model = model
         self.references = references
         self.threshold = threshold
@@ -167,12 +175,12 @@ class Verification(Objective):
         )
 
     def scores(self, batch: Batch) -> Tensor:
-        """Score each item against its own reference: (B,)."""
+        """Return the score of each item against its reference: (B,)."""
         scores: Tensor = self.head(self.model.embed(batch))
         return scores.diagonal()
 
     def logits(self, batch: Batch) -> Tensor:
-        """Score raw input: (B, 2)."""
+        """Return the logits of raw input: (B, 2)."""
         margin = self.scores(batch) - self.threshold
         return torch.stack([-margin, margin], dim=1)
 
@@ -192,24 +200,23 @@ class Verification(Objective):
 
 
 class Guarded(Objective):
-    """A decision behind a detector: the attacker wants it, and not to be noticed.
+    """A decision behind a detector: the attacker wants to succeed without raising an alarm.
 
-    As two classes, (foiled, through), of which the second is the target. Its margin is the smaller
-    of two: how far the decision has gone his way, in logits, and how far the detector is from an
-    alarm, in units of ``scale``. So every step of an attack works on whichever is missing (after
-    Carlini & Wagner 2017, and Bryniarski et al. 2022).
+    The two classes are (attack failed, attack succeeded); the second is the target. Its margin is
+    the smaller one of the attacker's margin in the decision, in logits, and the distance of the
+    detector from an alarm, in units of ``scale``. Every step of an attack thus improves the
+    condition that is not met yet (after Carlini & Wagner 2017, and Bryniarski et al. 2022).
 
     Args:
-        objective: The decision.
-        evidence: Differentiable: raw batch → (B,), higher is more suspicious.
+        objective: Decision and goal without the detector.
+        evidence: Differentiable detector, raw batch → (B,); higher is more suspicious.
         threshold: Evidence above which the detector raises an alarm.
-        scale: Evidence that weighs as much as one logit.
+        scale: Amount of evidence that weighs as much as one logit.
     """
 
     def __init__(
         self, objective: Objective, evidence: nn.Module, *, threshold: float, scale: float
     ) -> None:
-        """See the class."""
         super().__init__()
         self.objective = objective
         self.evidence = evidence
@@ -221,7 +228,7 @@ class Guarded(Objective):
         self.label = torch.ones_like(objective.label)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Score raw input: (B, 2)."""
+        """Return the logits of raw input: (B, 2)."""
         logits = self.objective.logits(batch)
         label = self.objective.label[:, None]
         own = logits.gather(1, label)[:, 0]

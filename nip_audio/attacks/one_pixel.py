@@ -1,4 +1,4 @@
-"""The one-pixel attack by ART."""
+"""The one-pixel attack, implemented by the Adversarial Robustness Toolbox (ART)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["OnePixel"]
 
 @dataclass(frozen=True)
 class OnePixel(Attack):
-    """One value of a spectrogram, or one pixel of a picture with all its channels (Su et al. 2019).
+    """Changes one value of a spectrogram, or one pixel of an image (Su et al. 2019).
 
-    Searched by differential evolution. The value is any of 256 levels. Where no such change fools,
-    the item stays as it is.
+    Differential evolution searches the place and the value, one of 256 levels; all channels of a
+    pixel may change. An item without a successful change is returned unchanged.
 
     Attributes:
-        steps: Generations of about 400 candidates each.
-        queries: Candidates scored, at most.
+        steps: Number of generations, of about 400 candidates each.
+        queries: Largest number of queries per item.
 
     Raises:
-        AttackError: If a setting makes no sense, or the input is no spectrogram.
+        AttackError: If a setting is out of range, or if the input is no spectrogram or image.
     """
 
     steps: int = 10
@@ -38,7 +38,7 @@ class OnePixel(Attack):
     norm: ClassVar[Norm] = "l0"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if self.steps < 1 or self.queries < 1:
             raise AttackError(
                 f"steps is {self.steps} and queries {self.queries}, expected ≥ 1 each"
@@ -51,7 +51,7 @@ class OnePixel(Attack):
 
     @property
     def query_limit(self) -> int:
-        """As set."""
+        """Largest number of queries per item."""
         return self.queries
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -59,7 +59,7 @@ class OnePixel(Attack):
         attacks = evasion()
 
         def attack(goal: Goal) -> None:
-            # without labels ART takes the decision, foiled; given two classes it refuses labels
+            # without labels ART takes the decision, class 0; with two classes it refuses labels
             attacks.PixelAttack(
                 goal.classifier(), th=1, es=1, max_iter=self.steps, verbose=False
             ).generate(goal.x)
@@ -69,9 +69,9 @@ class OnePixel(Attack):
 
 
 def _largest_change_only(x: Tensor, clean: Tensor) -> Tensor:
-    """Undo all changes but one an item: ART's scale of 0 … 255 rounds every value a little.
+    """Keep only the largest change per item, because ART's scale of 0 … 255 rounds every value.
 
-    Of (B, C, H, W) the channels of one place stay changed together.
+    In a batch of shape (B, C, H, W), all channels of a pixel are kept together.
     """
     change = (x - clean).abs()
     places = change.sum(dim=1, keepdim=True) if x.dim() == 4 else change

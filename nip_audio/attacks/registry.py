@@ -1,4 +1,4 @@
-"""Every attack by name: what it is, and how it is made from the few settings all share."""
+"""Registry of all attacks by name, with the function that makes one from its settings."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from nip_audio.errors import AttackError
 __all__ = ["ATTACKS", "AttackEntry", "Level", "attack_entry", "make_attack", "names_at"]
 
 Level = Literal["raw", "input"]
-"""Where an attack works: on raw input (a waveform), or on the model's own (a spectrogram)."""
+"""Input that an attack changes: raw input (a waveform), or the model's input (a spectrogram)."""
 
 Family = Literal["white box", "black box", "adaptive", "other"]
 
 
 @dataclass(frozen=True)
 class AttackEntry:
-    """What is known of an attack before it is made.
+    """Description of an attack, from which it can be made.
 
     Attributes:
-        title: As the literature writes it.
-        family: What the attacker knows, or what the attack is made for.
-        library: Who implements it.
-        kind: Its class, a dataclass whose fields are its settings.
-        fixed: Settings that make the class this attack.
-        levels: Where it can work.
-        pictures_only: Whether it is made for pictures, and means nothing to a recording.
+        title: Name of the attack in the literature.
+        family: Knowledge or purpose of the attacker: white box, black box, adaptive or other.
+        library: Library that implements the attack; "own" for this package.
+        kind: Class of the attack, a dataclass whose fields are its settings.
+        fixed: Values of the settings that distinguish this attack from others of the class.
+        levels: Levels at which the attack works.
+        images_only: Whether the attack works on images only, not on recordings.
     """
 
     title: str
@@ -53,7 +53,7 @@ class AttackEntry:
     kind: type[Attack]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     levels: tuple[Level, ...] = ("raw", "input")
-    pictures_only: bool = False
+    images_only: bool = False
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ ATTACKS: Mapping[str, AttackEntry] = {
         "own",
         Spatial,
         levels=("input",),
-        pictures_only=True,
+        images_only=True,
     ),
     "s-ala": AttackEntry("S-ALA", "adaptive", "own", NeuronAttack, {"method": "s-ala"}),
     "r-ala": AttackEntry("R-ALA", "adaptive", "own", NeuronAttack, {"method": "r-ala"}),
@@ -108,22 +108,22 @@ ATTACKS: Mapping[str, AttackEntry] = {
 
 
 def attack_entry(name: str) -> AttackEntry:
-    """Look an attack up.
+    """Return the entry of an attack.
 
     Raises:
-        AttackError: For an unknown name, listing near ones.
+        AttackError: If the name is unknown; the message suggests close matches.
     """
     if name not in ATTACKS:
         raise AttackError(f"no attack {name!r}; {near_names(str(name), ATTACKS)}")
     return ATTACKS[name]
 
 
-def names_at(level: Level, *, pictures: bool = False) -> list[str]:
-    """List the attacks that work at a level, those for pictures only if they are asked for."""
+def names_at(level: Level, *, images: bool = False) -> list[str]:
+    """Return the names of the attacks at a level; those for images only if ``images`` is true."""
     return [
         name
         for name, entry in ATTACKS.items()
-        if level in entry.levels and (pictures or not entry.pictures_only)
+        if level in entry.levels and (images or not entry.images_only)
     ]
 
 
@@ -134,29 +134,29 @@ def make_attack(
     level: Level = "raw",
     settings: Mapping[str, Any] | None = None,
 ) -> Attack:
-    """Return an attack by name; settings that are not given, or None, are the attack's own.
+    """Return an attack by name; settings that are missing or None keep their defaults.
 
     Args:
-        name: One of ``ATTACKS``.
+        name: Name of the attack, one of ``ATTACKS``.
         eps: Largest change of a value, or, for ``pgd-l2``, Euclidean norm of the whole change, in
             units of the input.
-        level: Where it is to work.
-        settings: Others by name, e.g. ``{"steps": 40}``.
+        level: Level at which the attack is to work.
+        settings: Other settings by name, e.g. ``{"steps": 40}``.
 
     Raises:
-        AttackError: For an unknown name, listing near ones, a senseless setting, one that the
-            attack does not have, or a level at which it cannot work.
+        AttackError: If the name is unknown, a setting is unknown or out of range, or the attack
+            does not work at the level.
     """
     entry = attack_entry(name)
-    if level not in entry.levels and entry.pictures_only:
+    if level not in entry.levels and entry.images_only:
         raise AttackError(
-            f"{name} is for pictures only, expected an attack for level {level!r}, a recording's; "
+            f"{name} is for images only, expected an attack on recordings (level {level!r}); "
             f"choose one of {', '.join(names_at(level))}"
         )
     if level not in entry.levels:
         raise AttackError(
-            f"{name} cannot work at level {level!r}, expected {' or '.join(entry.levels)}: at that "
-            f"one work {', '.join(names_at(level))}"
+            f"{name} cannot work at level {level!r}, expected {' or '.join(entry.levels)}; for "
+            f"level {level!r} choose one of {', '.join(names_at(level))}"
         )
     given = {"eps": eps, **(settings or {})}
     given = {key: value for key, value in given.items() if value is not None}
@@ -168,8 +168,8 @@ def make_attack(
         )
     if "eps" in entry.settings and eps is None:
         raise AttackError(
-            f"{name} needs eps in units of the input: the largest change of a value (0.002 is "
-            "usual for a waveform, 0.0157, 4/255, for a spectrogram), or, for pgd-l2, the "
-            "Euclidean norm of the whole change (0.2)"
+            f"{name} needs eps, the largest change of a value in units of the input, or, for "
+            "pgd-l2, the Euclidean norm of the whole change; pass eps, e.g. 0.002 for a waveform, "
+            "0.0157 (4/255) for a spectrogram, 0.2 for pgd-l2"
         )
     return entry.kind(**entry.fixed, **given)

@@ -1,4 +1,4 @@
-"""Rotations and translations: nothing is added to a picture, and it is named otherwise."""
+"""Spatial attack: rotates and translates an image until the prediction changes."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from nip_audio.errors import AttackError
 __all__ = ["Kept", "Spatial", "rotate_and_move"]
 
 Kept = Literal["worst", "least"]
-"""Of all that fools: what fools most, as published, or what moves the picture least."""
+"""Successful example to keep: the one with the largest margin, as published, or least motion."""
 
 
 @dataclass(frozen=True)
 class Spatial(Attack):
-    """Rotates and moves a picture (Engstrom et al. 2019, the search over a grid).
+    """Rotates and translates an image (Engstrom et al. 2019, the search over a grid).
 
-    Needs no gradient. Every rotation of a grid is tried with every translation. A picture that none
-    of them makes named otherwise stays as it is, and so does one that is already.
+    The attack needs no gradient. It tries every rotation of a grid with every translation. An image
+    without a successful combination is returned unchanged, and so is one on which the unchanged
+    input succeeds already.
 
-    Own, not Foolbox's ``SpatialAttack``: that keeps the first of the grid that fools, which is one
-    of the largest rotations, and mixes up the sides of a picture that is not square.
+    This is not Foolbox's ``SpatialAttack``, which keeps the first successful point of the grid, one
+    of the largest rotations, and confuses the sides of an image that is not square.
 
     Attributes:
-        degrees: Largest rotation, either way.
-        pixels: Largest translation along rows and along columns, either way.
-        rotations: Angles of the grid, evenly spaced.
-        translations: Steps of the grid along each side, evenly spaced.
-        keep: Which of those that fool is kept.
+        degrees: Largest rotation in either direction, in degrees.
+        pixels: Largest translation along rows and along columns in either direction, in pixels.
+        rotations: Number of angles of the grid, evenly spaced.
+        translations: Number of steps of the grid along each side, evenly spaced.
+        keep: ``worst`` keeps the largest margin, ``least`` the smallest motion.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     degrees: float = 30.0
@@ -52,7 +53,7 @@ class Spatial(Attack):
     norm: ClassVar[Norm] = "other"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         if not 0 <= self.degrees <= 180 or not 0 <= self.pixels < math.inf:
             raise AttackError(
                 f"degrees is {self.degrees} and pixels {self.pixels}, expected 0 to 180 and ≥ 0; "
@@ -75,8 +76,9 @@ class Spatial(Attack):
         clean = system.batch.x
         if clean.dim() != 4:
             raise AttackError(
-                f"spatial got input of shape {tuple(clean.shape)}, expected pictures (items, "
-                "channels, rows, columns): a recording has nothing to rotate; choose another attack"
+                f"spatial got input of shape {tuple(clean.shape)}, expected images (items, "
+                "channels, rows, columns), because recordings cannot be rotated; choose another "
+                "attack"
             )
         with torch.no_grad():
             found, best = clean.clone(), self._margin(system, clean)
@@ -99,7 +101,7 @@ class Spatial(Attack):
         return margin_of(system.scores(x), system.label, targeted=system.targeted)
 
     def _grid(self) -> list[tuple[float, float, float]]:
-        """Every rotation with every translation, those that move a picture least first."""
+        """List every rotation with every translation, the smallest motion first."""
         angles = _spaced(self.degrees, self.rotations)
         steps = _spaced(self.pixels, self.translations)
         points = [(a, down, right) for a in angles for down in steps for right in steps]
@@ -116,17 +118,17 @@ class Spatial(Attack):
 def rotate_and_move(
     x: Tensor, *, degrees: float, down: float, right: float, bounds: Bounds
 ) -> Tensor:
-    """Rotate pictures about their centre, then move them; what comes in is ``bounds.low``.
+    """Rotate images about their centre, then translate them; uncovered pixels are ``bounds.low``.
 
     Args:
-        x: (B, C, H, W) in bounds.
-        degrees: Anticlockwise.
-        down: Pixels.
-        right: Pixels.
-        bounds: Of a pixel.
+        x: (B, C, H, W) pixel values in bounds.
+        degrees: Anticlockwise rotation, in degrees.
+        down: Downward translation, in pixels.
+        right: Translation to the right, in pixels.
+        bounds: Range of valid pixel values.
 
     Returns:
-        As ``x``, interpolated bilinearly.
+        (B, C, H, W) images, interpolated bilinearly.
 
     Example:
         >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
@@ -135,7 +137,7 @@ def rotate_and_move(
     """
     rows, columns = x.shape[2:]
     angle = math.radians(degrees)
-    # the grid says where each pixel comes from, in halves of the sides: the inverse of the motion
+    # the grid holds the source of each pixel, in half sides: the inverse of the motion
     turn = torch.tensor(
         [
             [math.cos(angle), -math.sin(angle) * rows / columns],
@@ -154,5 +156,5 @@ def rotate_and_move(
 
 
 def _spaced(most: float, count: int) -> list[float]:
-    """Evenly from -most to most; one alone is 0."""
+    """Return evenly spaced values from -most to most; a single one is 0."""
     return [0.0] if count == 1 else torch.linspace(-most, most, count).tolist()

@@ -1,4 +1,7 @@
-"""Square by ART: random search with the scores alone."""
+"""Square: a random search that needs only scores.
+
+Implemented by the Adversarial Robustness Toolbox (ART).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def require_spectrogram(system: System, name: str) -> None:
     """Refuse input that is no spectrogram (B, F, T) or image (B, C, H, W).
 
     Raises:
-        AttackError: With the remedy.
+        AttackError: If the input has another shape.
     """
     shape = tuple(system.batch.x.shape)
     if len(shape) not in (3, 4) or min(shape[-2:]) < 2:
@@ -30,10 +33,10 @@ def require_spectrogram(system: System, name: str) -> None:
 
 
 def square_search(goal: Goal, *, eps: float, steps: int) -> Any:
-    """Return ART's attack on a goal.
+    """Return ART's Square attack on a goal.
 
-    Its squares start at the paper's 80 % of the image, or at the largest that fits strictly into a
-    long one, where ART would fail.
+    The squares start at 80 % of the image, as in the paper. In a long image, where such a square
+    does not fit and ART would fail, they start at the largest one that fits.
     """
     height, width = goal.shape[-2:]
     share = min(0.8, (min(height, width) - 1) ** 2 / (height * width))
@@ -44,16 +47,16 @@ def square_search(goal: Goal, *, eps: float, steps: int) -> Any:
 
 @dataclass(frozen=True)
 class Square(Attack):
-    """Squares of ±ε at random places, kept where they help (Andriushchenko et al. 2020).
+    """Adds squares of ±ε at random places, and keeps those that help (Andriushchenko et al. 2020).
 
-    It stops at the first example that fools; where none does, the item stays as it is.
+    The attack stops at the first successful example; an item without one is returned unchanged.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
-        queries: Examples scored, at most.
+        queries: Largest number of queries per item.
 
     Raises:
-        AttackError: If a setting makes no sense, or the input is no spectrogram.
+        AttackError: If a setting is out of range, or if the input is no spectrogram or image.
     """
 
     eps: float
@@ -63,7 +66,7 @@ class Square(Attack):
     norm: ClassVar[Norm] = "linf"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         require_eps(self.eps)
         if self.queries < 1:
             raise AttackError(f"queries is {self.queries}, expected ≥ 1")
@@ -75,12 +78,12 @@ class Square(Attack):
 
     @property
     def limit(self) -> float:
-        """ε."""
+        """Largest change of a value, in units of the input."""
         return self.eps
 
     @property
     def query_limit(self) -> int:
-        """As set."""
+        """Largest number of queries per item."""
         return self.queries
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where an attack starts: beside the input, if the input itself gives it no slope to follow."""
+"""Start of an attack: a random step away from the input where the gradient there is zero."""
 
 from __future__ import annotations
 
@@ -27,29 +27,30 @@ __all__ = [
 STEP_SHARE = 0.1
 """Length of the random first step as a share of ε.
 
-Deviation: Tramèr et al. 2018 take a half. The step only has to leave the point without slope, and
-the rest of ε is worth more to what follows, above all to attacks of several steps.
+Deviation: Tramèr et al. 2018 use one half. The step only has to leave the point of zero gradient,
+and the rest of ε is worth more to the steps that follow.
 """
 
-_TINY = 1e-4  # of half the range of values, for attacks without ε: some three steps of 16-bit audio
+_TINY = 1e-4  # share of half the range of values, for attacks without ε: about three 16-bit steps
 
 
 def rows_to_move(attack: Attack, system: System, generator: torch.Generator) -> list[int]:
-    """Tell which items an attack has to move by a random step before it follows slopes.
+    """Return the items that an attack must move by a random step before it follows gradients.
 
-    Two rules decide. First, the objective says when it is made that the input is a maximum of the
-    score (``Objective.stationary_start``): there a computed gradient is rounding noise, seldom
-    exactly zero, so no threshold on it could tell. Second, whatever the objective, an item is moved
-    if the gradient of its loss is exactly zero, or not a number, and it does not fool yet. Any
-    other item keeps its start and its result.
+    There are two rules. First, an objective may state that its score has a maximum at the input
+    (``Objective.stationary_start``). A computed gradient there is rounding noise, seldom exactly
+    zero, so no threshold on the gradient could detect it. Second, with any objective, an item is
+    moved if the gradient of its loss is exactly zero or NaN and the attack has not succeeded yet.
+    All other items keep their start and their result.
 
     Args:
-        attack: Only one that ``starts_at_input`` is moved, and only a white-box one sees gradients.
-        system: Of the batch; nothing here counts as a query.
-        generator: Left as found.
+        attack: Attack to run. Only one that ``starts_at_input`` moves items, and only a white-box
+            attack may use gradients.
+        system: System under attack, with the whole batch. No query is counted.
+        generator: Generator of the attack; its state does not change.
 
     Raises:
-        AttackError: If a white-box attack gets no gradient, neither at the inputs nor beside them.
+        AttackError: If a white-box attack gets no gradient at the inputs nor close to them.
     """
     count = len(system.batch)
     stuck = torch.full((count,), system.objective.stationary_start)
@@ -67,10 +68,10 @@ def rows_to_move(attack: Attack, system: System, generator: torch.Generator) -> 
 
 
 def flat_items(system: System, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell which items have no gradient of the loss, and which fool: (B,) bool each.
+    """Tell where the gradient of the loss is zero, and where the attack succeeds: (B,) bool each.
 
     Args:
-        system: Of the batch; this is not counted.
+        system: System under attack, with the whole batch. No query is counted.
         x: (B, *S) variants of its items.
     """
     uncounted = type(system)(system.objective, system.batch)
@@ -88,20 +89,20 @@ def flat_items(system: System, x: Tensor) -> tuple[Tensor, Tensor]:
 def first_step(
     attack: Attack, batch: Batch, bounds: Bounds, generator: torch.Generator
 ) -> tuple[Attack, Tensor]:
-    """Take the random step of R+FGSM (Tramèr et al. 2018), and say what attack is left.
+    """Take the random step of R+FGSM (Tramèr et al. 2018), and return the remaining attack.
 
-    Every value moves by ±α. With an ε, α is ``STEP_SHARE`` · ε and the attack goes on with ε − α
-    around the new start, so that the whole change stays within ε. Without one, α is a ten
-    thousandth of half the range.
+    Every value moves by ±α. For an attack with an ε, α is ``STEP_SHARE`` · ε, and the attack goes
+    on with ε − α around the new start, so that the whole change stays within ε. For an attack
+    without one, α is a ten thousandth of half the range.
 
     Args:
-        attack: Which.
+        attack: Attack to run.
         batch: Items to move.
         bounds: Range of valid values.
-        generator: Source of the signs.
+        generator: Generator of the signs.
 
     Returns:
-        The attack to run, and its start (B, *S), within the bounds, padding zero.
+        The attack to run, and its start (B, *S), within the bounds and with zero padding.
     """
     if attack.limit is None:
         size = _TINY * (bounds.high - bounds.low) / 2
@@ -115,7 +116,7 @@ def first_step(
 
 
 def break_ties(slope: Tensor, generator: torch.Generator) -> Tensor:
-    """Give items whose slope (R, *S) is exactly zero a random direction, too small to remember."""
+    """Replace gradients (R, *S) that are exactly zero by random, negligibly short ones."""
     flat = slope.flatten(1).eq(0).all(dim=1)
     if not bool(flat.any()):
         return slope
@@ -124,21 +125,21 @@ def break_ties(slope: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def random_signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw −1 or 1."""
+    """Draw a tensor of −1 and 1."""
     return 2 * torch.randint(2, shape, generator=generator) - 1
 
 
 def private(generator: torch.Generator) -> torch.Generator:
-    """Return another generator that follows from this one, which stays as it is."""
+    """Return a new generator derived from this one, whose state does not change."""
     seed = int(torch.randint(2**62, (1,), generator=generator.clone_state()))
     return torch.Generator().manual_seed(seed)
 
 
 def _require_gradient_beside(attack: Attack, system: System, generator: torch.Generator) -> None:
-    """Look beside the inputs, for the true gradient may be zero at them."""
+    """Look for a gradient close to the inputs, because it may be truly zero at the inputs."""
     _, beside = first_step(attack, system.batch, system.bounds, private(generator))
     if bool(flat_items(system, beside)[0].all()):
         raise AttackError(
-            "the system gives no gradient at this input, nor beside it, which a white-box attack "
-            "needs; attack a differentiable model, or use a black-box attack"
+            "the system gives no gradient at this input, nor close to it, which a white-box "
+            "attack needs; attack a differentiable model, or use a black-box attack such as fakebob"
         )

@@ -1,4 +1,7 @@
-"""A universal perturbation by ART."""
+"""Universal adversarial perturbation (UAP): one change for all items of a batch.
+
+Implemented by the Adversarial Robustness Toolbox (ART).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 from nip_audio.attacks._art import (
     classifier,
     evasion,
-    foiled_or_through,
+    failed_or_succeeded,
     margin_of,
     seeded_globals,
 )
@@ -22,26 +25,26 @@ from nip_audio.errors import AttackError
 
 __all__ = ["UniversalPerturbation"]
 
-# of the paper's own implementation
+# values of the authors' implementation
 _INNER_STEPS = 10
 _OVERSHOOT = 0.02
 
 
 @dataclass(frozen=True)
 class UniversalPerturbation(Attack):
-    """One perturbation that is to fool as many items as it can (Moosavi-Dezfooli et al. 2017).
+    """One perturbation that succeeds on as many items as possible (Moosavi-Dezfooli et al. 2017).
 
-    It is universal over the batch it is given, and is added to each of its items, those that it
-    does not fool too; so results depend on how a set is cut into batches. For every item that is
-    not fooled yet, DeepFool extends it, and it is cut to ε. Where an item has no slope, all start
-    from one random step, the same for every item.
+    The perturbation is universal within the batch, and is added to every item, including those on
+    which it fails, so results depend on how a set is split into batches. For every item on which it
+    does not succeed yet, DeepFool extends it, and it is clipped to ε. If the gradient at an item is
+    zero, all items start from the same random step.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
-        steps: Passes over the batch, at most.
+        steps: Largest number of passes over the batch.
 
     Raises:
-        AttackError: If a setting makes no sense.
+        AttackError: If a setting is out of range.
     """
 
     eps: float
@@ -52,7 +55,7 @@ class UniversalPerturbation(Attack):
     shared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the settings."""
         require_eps(self.eps)
         if self.steps < 1:
             raise AttackError(f"steps is {self.steps}, expected ≥ 1")
@@ -64,12 +67,12 @@ class UniversalPerturbation(Attack):
 
     @property
     def limit(self) -> float:
-        """ε."""
+        """Largest change of a value, in units of the input."""
         return self.eps
 
     @property
     def starts_at_input(self) -> bool:
-        """Yes: its first DeepFool starts there."""
+        """True: the first DeepFool run starts at the input."""
         return True
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
@@ -88,7 +91,7 @@ class UniversalPerturbation(Attack):
             verbose=False,
         )
         with seeded_globals(generator):
-            attack.generate(goals.x, goals.foiled)
+            attack.generate(goals.x, goals.failed)
         noise = torch.from_numpy(attack.noise)[:, :-1].nan_to_num()
         clean = system.batch.x
         noise = noise.reshape(1, *clean.shape[1:]).to(clean).clamp(-self.eps, self.eps)
@@ -96,27 +99,27 @@ class UniversalPerturbation(Attack):
 
 
 class _NumberedGoals(nn.Module):
-    """All items' goals, (foiled, through), in rows that say whose they are.
+    """Goals of all items, (attack failed, attack succeeded), in rows that carry their item's index.
 
-    ART asks about single rows without saying which; items may have their own lengths and voices.
-    So each row carries, as one value more, its item's number, scaled into the bounds. Nothing
-    depends on that value smoothly, so no gradient ever moves it.
+    ART queries single rows without saying which item they belong to, and items may differ in length
+    and enrolled voice. Each row therefore has one additional value, the index of its item scaled
+    into the bounds. The output does not depend smoothly on that value, so no gradient changes it.
 
     Attributes:
-        x: (B, D + 1) float32.
-        foiled: (B, 2) float32 one-hot, the class to leave.
+        x: (B, D + 1) float32, the flattened items and their scaled indices.
+        failed: (B, 2) float32 one-hot, the class to leave.
     """
 
     def __init__(self, system: System) -> None:
         super().__init__()
-        self._system = (system,)  # in a tuple, torch does not take it for a part, nor does ART
+        self._system = (system,)  # in a tuple, so that neither torch nor ART registers it as a part
         clean = system.batch.x
         bounds = system.bounds
         self._low, self._unit = bounds.low, (bounds.high - bounds.low) / len(clean)
         numbers = self._low + self._unit * torch.arange(len(clean))
         values = clean.flatten(1).float().cpu()
         self.x: NDArray[np.float32] = torch.cat([values, numbers[:, None]], dim=1).numpy()
-        self.foiled = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(clean), 1))
+        self.failed = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(clean), 1))
 
     def forward(self, x: Tensor) -> Tensor:
         (system,) = self._system
@@ -124,4 +127,4 @@ class _NumberedGoals(nn.Module):
         clean = system.batch.x
         logits = system.scores(x[:, :-1].reshape(len(x), *clean.shape[1:]).to(clean), rows)
         margin = margin_of(logits, system.label[rows], targeted=system.targeted)
-        return foiled_or_through(margin).cpu()
+        return failed_or_succeeded(margin).cpu()

@@ -1,7 +1,7 @@
-"""Command line: one small file a command; no logic in here.
+"""Command line: one module per command, which parses options, calls the library and prints.
 
-``main`` is all that the script ``nip-audio`` imports, and it catches whatever goes wrong from then
-on: a library that cannot be loaded ends in a message and an exit code of its own, as any failure.
+The script ``nip-audio`` imports ``main`` only. ``main`` catches every failure from then on, also of
+a library that cannot be loaded, and turns it into a message and an exit code.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, by default that of the process; return its exit code."""
+    """Run a command line, by default that of this process, and return its exit code."""
     try:
         with terminable():
             from nip_audio.cli._commands import run
 
             code = run(arguments)
-    except BaseException as err:  # noqa: BLE001 - Python's own code for it is 1
+    except BaseException as err:  # noqa: BLE001 - Python would exit with 1
         code = code_after(err)
     return flush_outputs(code)

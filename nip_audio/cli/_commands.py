@@ -1,4 +1,4 @@
-"""The commands, by name; each module is imported when its command is run."""
+"""Table of the commands; the module of a command is imported when the command is run."""
 
 from __future__ import annotations
 
@@ -14,39 +14,35 @@ from typer.core import TyperCommand, TyperGroup
 from nip_audio.cli._exit import EXIT_CLEAN, EXIT_USAGE
 
 COMMANDS: Mapping[str, str] = {
-    "doctor": "Examine the installation: packages, devices, models, and what is missing for which "
-    "command.",
-    "models": "List the models that can be used by name.",
-    "identify": "Name the speaker of each recording, among those a model was trained on.",
-    "enroll": "Enrol speakers: one voice from each speaker's recordings.",
-    "fit-plda": "Fit a PLDA back end, which verify can score by instead of the cosine.",
-    "verify": "Verify that a recording is a speaker's.",
-    "calibrate": "Learn what clean audio, or pictures, of your own look like to a model.",
-    "detect": "Tell which recordings, or pictures, react to noise as clean ones do not.",
-    "screen": "Screen enrolment audio, or pictures; the same command continues an interrupted run.",
-    "report": "Make a page to look at of a screening: report.html, and results.csv beside it.",
-    "backdoor": "Tell whether a training or enrolment set hides files with a backdoor's trigger, "
-    "and which.",
-    "fit-purifier": "Fit a purifier to a model on clean audio, or pictures, of your own; no labels "
-    "are needed.",
-    "purify": "Take out of recordings, or pictures, what an attacker put in; leaves yours alone.",
-    "attack": "Make adversarial copies of recordings, or pictures, of your own, to test a defence.",
-    "evaluate": "Measure systems, attacks and defences on the test role of a split.",
-    "robustness": "Rank models by NCCR: how much the same noise changes what their neurons put "
-    "out.",
+    "doctor": "Check the installation: packages, devices, models and optional parts.",
+    "models": "List the models that are available by name.",
+    "identify": "Identify the speaker of each recording, or the class of each image.",
+    "enroll": "Enrol speakers from their recordings.",
+    "fit-plda": "Fit a PLDA back end, which verify can use instead of the cosine.",
+    "verify": "Verify that a recording was spoken by an enrolled speaker.",
+    "calibrate": "Calibrate the detector on clean recordings or images of your own.",
+    "detect": "Detect adversarial recordings or images by their response to noise.",
+    "screen": "Screen a folder of recordings or images for attacks; run it again to resume.",
+    "report": "Write the report of a screening: report.html and results.csv.",
+    "backdoor": "Find files with a backdoor trigger in a training or enrolment set.",
+    "fit-purifier": "Fit a purifier to a model on clean recordings or images, without labels.",
+    "purify": "Write copies of recordings or images without adversarial perturbations.",
+    "attack": "Write adversarial copies of recordings or images, to test a defence.",
+    "evaluate": "Evaluate systems, attacks and defences on the test files of a split.",
+    "robustness": "Rank models by NCCR: how much noise changes the output of their neurons.",
 }
-"""By name the first line of a command's docstring, which lies in the module of that name."""
+"""First line of the docstring of each command; the module has the name of the command."""
 
 
 class _Group(TyperGroup):
-    """Knows the commands by their help; imports the one that is run."""
+    """Group that lists the commands from the table, and imports only the one that is run."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Find the command that arguments begin with, and import it."""
+        """Find the command that the arguments start with, and import it."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and _load(str(name)), rest
 
@@ -64,18 +60,20 @@ app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     add_completion=False,
-    help="Keep speaker recognition trustworthy: detect and screen adversarial audio.\n\n"
+    help="Defend speaker recognition: detect, screen and purify adversarial recordings.\n\n"
     "Exit codes: 0 clean, 3 something was flagged, 4 some files could not be judged, 5 both, 64 "
     "wrong usage, 65 the command could not run, 70 a defect of nip-audio or its installation.",
 )
 
-# typer's usage errors share a base that typer itself does not export
+# the base class of typer's usage errors, which typer does not export
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: bool = typer.Option(False, "--version", is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, help="Print the version and exit."
+    ),
 ) -> None:
     if version:
         from nip_audio import __version__
@@ -85,15 +83,15 @@ def _root(
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; return its exit code. Failures other than wrong usage are raised.
+    """Run a command line and return its exit code; failures other than wrong usage are raised.
 
     Raises:
-        KeyboardInterrupt: If a question was not answered.
+        KeyboardInterrupt: If a prompt was aborted.
     """
     warnings.filterwarnings("ignore", module=r"(speechbrain|torch|torchaudio)\b")
     group = typer.main.get_command(app)
     try:
-        # not group.main(): it answers a closed pipe and Ctrl-C itself, by codes of its own
+        # not group.main(), which handles a closed pipe and Ctrl-C with exit codes of its own
         given = list(sys.argv[1:] if arguments is None else arguments)
         with group.make_context("nip-audio", given) as context:
             group.invoke(context)

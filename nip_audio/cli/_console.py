@@ -1,4 +1,4 @@
-"""How commands talk: consoles, progress, JSON, and the exit code of what was found."""
+"""Output of the commands: consoles, progress bars, JSON, and the exit code of the findings."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from nip_audio.errors import FileError
 
 
 class _Console(Console):
-    """Leaves a closed pipe to ``main``; rich would end the process with 1."""
+    """Console that leaves a closed pipe to ``main``; rich would end the process with code 1."""
 
     def on_broken_pipe(self) -> None:
-        """Fall silent on standard error; what a command found still goes to standard output."""
+        """Stop writing to standard error; the results still go to standard output."""
         if not self.stderr:
             raise  # noqa: PLE0704 - rich calls this where it has caught BrokenPipeError
         self.quiet = True
@@ -37,8 +37,8 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
-    """Show a bar on standard error; yields it with one task."""
+def progress_bar(description: str, total: int | None) -> Iterator[Progress]:
+    """Show a progress bar with one task on standard error."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -46,13 +46,13 @@ def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr) as bar:
-        bar.add_task(what, total=total)
+        bar.add_task(description, total=total)
         yield bar
 
 
 @contextmanager
 def evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the cell that an evaluation is at."""
+    """Show which cell of the tables an evaluation is measuring."""
     with progress_bar("loading models and clips", None) as bar:
         yield lambda cell, done, total: bar.update(
             bar.task_ids[0], description=cell, completed=done, total=total
@@ -60,23 +60,23 @@ def evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def advance(bar: Progress) -> None:
-    """Advance a bar's one task by one."""
+    """Advance the task of a progress bar by one."""
     bar.advance(bar.task_ids[0])
 
 
-def print_left_out(failures: Sequence[FileError]) -> None:
-    """Name the files that could not be used, and why."""
+def print_skipped(failures: Sequence[FileError]) -> None:
+    """Print which files could not be used, and why."""
     for failure in failures:
-        stderr.print(f"left out: {failure}", markup=False, highlight=False, soft_wrap=True)
+        stderr.print(f"skipped: {failure}", markup=False, highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
-    """Keep rich from reading markup into names, and control characters off the terminal."""
+    """Escape text for rich, and replace control characters, so that names stay plain text."""
     return escape(printable(text))
 
 
 def exit_with(flagged: int, failed: int) -> None:
-    """End the command by how many files were flagged, and how many could not be judged."""
+    """End the command with the exit code for the numbers of flagged and of failed files."""
     if flagged and failed:
         raise typer.Exit(EXIT_FLAGGED_AND_FAILED)
     if failed:

@@ -1,7 +1,7 @@
-"""Exit codes of the command line, all in one place; docs/json.md explains them.
+"""Exit codes of the command line, which docs/json.md explains.
 
-1 is what Python returns when it dies of an exception, and 2 is what command-line libraries return
-for wrong usage: the tool uses neither, so that a crash never looks like a result.
+Python exits with 1 after an uncaught exception, and command-line libraries exit with 2 after wrong
+usage. This tool uses neither, so that a crash never looks like a result.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ EXIT_FLAGGED = 3  # something was flagged, or a claim was rejected
 EXIT_FAILED = 4  # some files could not be judged
 EXIT_FLAGGED_AND_FAILED = 5
 
-# as sysexits.h has them
+# values of sysexits.h
 EXIT_USAGE = 64
 EXIT_REFUSED = 65  # the command could not run: its input, model, calibration or output
 EXIT_DEFECT = 70  # a defect of nip-audio, a broken installation, or too little memory
-EXIT_OUTPUT = 74  # standard output, or a disk, takes no more
+EXIT_OUTPUT = 74  # standard output or a disk cannot be written
 
-# as shells have them: 128 and the number of the signal
+# values of shells: 128 plus the number of the signal
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 EXIT_TERMINATED = 143

@@ -1,6 +1,6 @@
-"""What becomes of a failure: a message, and an exit code that no result has.
+"""Turn a failure into a message and an exit code that no result has.
 
-Nothing but the standard library is imported here: any other package may be the one that is broken.
+Only the standard library is imported here, because any other package may be the broken one.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from nip_audio.cli._exit import (
 )
 from nip_audio.errors import NipAudioError
 
-_STAYS = (
-    "what was written stays. screen, evaluate and fit-purifier go on where they were when the same "
-    "command is given again"
+_RESUME = (
+    "files written so far are kept. screen, evaluate and fit-purifier resume where they stopped if "
+    "you run the same command again"
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _NO_MEMORY = (
     *("cannot allocate memory", "can't allocate memory", "out of memory", "bad_alloc"),
     "failed to map segment from shared object",
 )
-# the dynamic linker's words for troubles of other kinds: too many libraries, a folder without exec
+# messages of the dynamic linker with other causes: too many libraries, a folder without exec
 _NOT_MEMORY = ("static tls block", "operation not permitted", "permission denied")
 
 
 class Terminated(BaseException):
-    """SIGTERM came. Like ``KeyboardInterrupt`` it is no ``Exception``, which much code catches."""
+    """SIGTERM was received. Like ``KeyboardInterrupt``, this is no ``Exception``."""
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def terminable() -> Iterator[None]:
     """Raise ``Terminated`` at the first SIGTERM, so that files are closed; a second one kills.
 
     Raises:
-        Terminated: Once more at the end, for a library may have swallowed it.
+        Terminated: If SIGTERM was received; raised again at the end, in case a library caught it.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -72,13 +72,13 @@ def terminable() -> Iterator[None]:
 
 
 def code_after(err: BaseException) -> int:
-    """Say what went wrong on standard error, and return the exit code."""
+    """Print what went wrong on standard error, and return the exit code."""
     chain = _chain(err)
     if any(isinstance(one, Terminated) for one in chain):
-        _tell(f"terminated; {_STAYS}")
+        _tell(f"terminated; {_RESUME}")
         return EXIT_TERMINATED
     if any(isinstance(one, KeyboardInterrupt) for one in chain):
-        _tell(f"interrupted; {_STAYS}")
+        _tell(f"interrupted; {_RESUME}")
         return EXIT_INTERRUPTED
     if isinstance(err, NipAudioError):
         _tell_error(str(err))
@@ -92,18 +92,18 @@ def code_after(err: BaseException) -> int:
 
 
 def flush_outputs(code: int) -> int:
-    """Write out what is buffered, now that a failure still has a say; return the exit code."""
+    """Flush the output buffers while a failure can still be reported; return the exit code."""
     failure = _flush_error(sys.stdout)
     if failure is not None:
         code = _output_code(failure)
         _silence(sys.stdout)
     if _flush_error(sys.stderr) is not None:
-        _silence(sys.stderr)  # nobody listens any more; what the command found is as true
+        _silence(sys.stderr)  # nobody reads it any more; the result is still valid
     return code
 
 
 def _chain(err: BaseException) -> list[BaseException]:
-    """List an exception and those that led to it."""
+    """List an exception and its causes."""
     found: list[BaseException] = []
     one: BaseException | None = err
     while one is not None and one not in found:
@@ -113,8 +113,8 @@ def _chain(err: BaseException) -> list[BaseException]:
 
 
 def _output_failed(err: BaseException, chain: list[BaseException]) -> int | None:
-    """Return the exit code if standard output was closed, or it or a disk takes no more."""
-    # rich leaves by SystemExit when its reader is gone
+    """Return the exit code if standard output is closed, or it or a disk cannot be written."""
+    # rich raises SystemExit when the reader has closed the pipe
     broken = isinstance(err, SystemExit) and any(isinstance(e, BrokenPipeError) for e in chain)
     if not broken and not isinstance(err, OSError):
         return None
@@ -126,7 +126,7 @@ def _output_failed(err: BaseException, chain: list[BaseException]) -> int | None
         _silence(sys.stdout)
         return _output_code(failure)
     if isinstance(err, OSError) and err.errno in _FULL:
-        return _cannot_write(err.filename or "standard output, or another file", err)
+        return _cannot_write(err.filename or "standard output or another file", err)
     return None
 
 
@@ -138,7 +138,9 @@ def _output_code(failure: OSError) -> int:
 
 def _cannot_write(what: str, err: OSError) -> int:
     why = "the disk is full" if err.errno == errno.ENOSPC else err.strerror
-    _tell_error(f"cannot write {what}: {why}; make room, or write elsewhere, and start again")
+    _tell_error(
+        f"cannot write {what}: {why}; free some space, or write to another place, and run again"
+    )
     return EXIT_OUTPUT
 
 
@@ -149,8 +151,8 @@ def _memory_failed(chain: list[BaseException]) -> int | None:
         if said or isinstance(err, MemoryError):
             detail = f" ({_first_line(err)})" if text else ""
             _tell_error(
-                f"there is too little memory{detail}; free some, or raise the limit of this "
-                "process (ulimit -v), and start again"
+                f"there is too little memory{detail}; close other programs, or raise the memory "
+                "limit of this process (ulimit -v), and run the command again"
             )
             return EXIT_DEFECT
     return None
@@ -161,7 +163,7 @@ def _import_failed(err: BaseException) -> int | None:
     if type(err).__name__ == "ErrorDuringImport" and isinstance(
         getattr(err, "value", None), BaseException
     ):
-        # pydoc, by which HyperPyYAML finds classes, wraps what an import raised
+        # HyperPyYAML finds classes with pydoc, which wraps the exception of an import
         err = err.value  # type: ignore[attr-defined]
     package = _package_at_fault(err)
     if package is None:
@@ -172,7 +174,7 @@ def _import_failed(err: BaseException) -> int | None:
         said = f"the package {package} is not installed ({_first_line(err)})"
     else:
         said = f"the package {package} cannot be loaded ({type(err).__name__}: {_first_line(err)})"
-    _tell_error(f"{said}; run nip-audio doctor, and {import_remedy(package)}")
+    _tell_error(f"{said}; run nip-audio doctor to find the cause, then {import_remedy(package)}")
     return EXIT_DEFECT
 
 
@@ -181,17 +183,17 @@ def _is_a_defect(err: BaseException) -> int:
 
     _tell("".join(traceback.format_exception(err)).rstrip())
     if isinstance(err, SystemExit):
-        _tell_error(f"a library ended the program with {err.code!r}; please report it")
+        _tell_error(f"a library ended the program with {err.code!r}; please report this defect")
     else:
-        _tell_error("this is a defect of nip-audio; please report it")
+        _tell_error("this is a defect of nip-audio; please report it with the text above")
     return EXIT_DEFECT
 
 
 def _package_at_fault(err: BaseException) -> str | None:
-    """Name the package of the last import that was under way; None if there was none.
+    """Return the package whose import was in progress last; None if there was none.
 
-    Any exception may come of a broken package, not only ``ImportError``: an OSError of the dynamic
-    linker, a RuntimeError of an operator that is not there.
+    A broken package can raise any exception, not only ``ImportError``: an OSError of the dynamic
+    linker, or a RuntimeError because of a missing operator.
     """
     package: str | None = None
     trace = err.__traceback__
@@ -199,7 +201,7 @@ def _package_at_fault(err: BaseException) -> str | None:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
         if not module.startswith("importlib."):
             if module.partition(".")[0] == "nip_audio":
-                package = None  # what our own code raises is not a package's fault
+                package = None  # exceptions raised by our own code are no package's fault
             package = _imported_at(trace.tb_frame.f_code, trace.tb_lasti, module) or package
         trace = trace.tb_next
     if isinstance(err, ImportError) and err.name is not None:
@@ -209,7 +211,7 @@ def _package_at_fault(err: BaseException) -> str | None:
 
 
 def _imported_at(code: CodeType, offset: int, module: str) -> str | None:
-    """Name the package that the instruction imports from; None if it imports nothing."""
+    """Return the package that the instruction imports from; None if it imports nothing."""
     import dis
 
     before: list[object] = []
@@ -229,7 +231,7 @@ def _first_line(err: BaseException) -> str:
 
 
 def _flush_error(stream: TextIO | None) -> OSError | None:
-    """Return why a stream cannot be written; a failed write stays in its buffer to fail again."""
+    """Return why a stream cannot be written; a failed write stays in its buffer and fails again."""
     try:
         if stream is not None:
             stream.flush()
@@ -241,7 +243,7 @@ def _flush_error(stream: TextIO | None) -> OSError | None:
 
 
 def _reader_is_gone() -> bool:
-    """Tell whether standard output is a pipe that nobody reads; needed where it has no buffer."""
+    """Tell whether standard output is a closed pipe; needed where it is not buffered."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -251,7 +253,7 @@ def _reader_is_gone() -> bool:
 
 
 def _silence(stream: TextIO | None) -> None:
-    """Let what is left in a stream's buffer go nowhere: Python would complain when it ends."""
+    """Discard what is left in a stream's buffer; Python would complain about it at exit."""
     try:
         if stream is not None:
             null = os.open(os.devnull, os.O_WRONLY)
@@ -273,9 +275,9 @@ def _tell(text: str) -> None:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
     except (OSError, ValueError):
-        return  # nobody listens; the exit code says it as well
+        return  # nobody reads it; the exit code carries the same information
 
 
 def printable(text: str) -> str:
-    """Keep control characters off the terminal."""
+    """Replace control characters, which a terminal would obey, by escape sequences."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Options that the commands share; they are all that a command's help has to import."""
+"""Options that several commands share. The help of a command imports nothing else."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_MODEL = "xvector-libri251"
-DEFAULT_PICTURE_MODEL = "lenet5-mnist"
+DEFAULT_AUDIO_MODEL = "xvector-libri251"
+DEFAULT_IMAGE_MODEL = "lenet5-mnist"
 
-# What the help of commands says of the library, without importing it; tests/test_start.py
-# compares the two.
+# Names and values of the library that the help prints without importing it; tests/test_start.py
+# compares them.
 ATTACK_NAMES = (
     *("fgsm", "bim", "mi-fgsm", "pgd", "pgd-l2", "eot", "uap", "autoattack", "hopskipjump"),
     *("deepfool", "cw", "auna", "boundary", "fakebob", "kenansville", "s-ala", "r-ala", "pgd-e2e"),
@@ -29,57 +29,93 @@ LAYER_NAMES = ("last tap", "logits")
 
 
 class Modality(StrEnum):
-    """What a model takes."""
+    """Kind of input that a model takes."""
 
     audio = "audio"
     image = "image"
 
 
+# panels of the help; options without a panel are the ones that most runs need
+INPUT = "Input"
+OUTPUT = "Output"
+ADVANCED = "Advanced"
+
+_MODEL_HELP = "Name of a model, or folder with a model card"
+
+AudioModelOption = Annotated[str, typer.Option("--model", "-m", help=f"{_MODEL_HELP}.")]
+"""For commands that take recordings only."""
+
+RequiredModelOption = AudioModelOption
+"""For commands that take recordings or images, but have no default model."""
+
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Model name, or a folder with a model card.")
-]
-EitherModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         "-m",
-        help=f"Model name, or a folder with a model card; default: {DEFAULT_MODEL}, with "
-        f"--modality image {DEFAULT_PICTURE_MODEL}.",
+        help=f"{_MODEL_HELP}; default: {DEFAULT_AUDIO_MODEL}, or {DEFAULT_IMAGE_MODEL} with "
+        "--modality image.",
     ),
 ]
+"""For commands that take recordings or images, as the model does."""
+
 ModalityOption = Annotated[
     Modality | None,
     typer.Option(
         "--modality",
-        help="Refuse a model that takes anything else; default: whatever the model takes.",
+        help="Kind of files; refuse a model of another kind. Default: what the model takes.",
+        rich_help_panel=INPUT,
     ),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON (docs/json.md) instead of a table.")
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON instead of text (docs/json.md describes it).",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")]
-RateOption = Annotated[
-    float, typer.Option("--fpr", help="False positives on clean audio; more find more attacks.")
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Overwrite existing output files.", rich_help_panel=OUTPUT),
+]
+SeedOption = Annotated[
+    int,
+    typer.Option("--seed", min=0, help="Seed of all random numbers.", rich_help_panel=ADVANCED),
+]
+FprOption = Annotated[
+    float,
+    typer.Option(
+        "--fpr",
+        help="False-positive rate on clean files; a higher one detects more attacks.",
+    ),
 ]
 CalibrationOption = Annotated[
     Path | None,
-    typer.Option("--calibration", "-c", help="Calibration file; default: the model's own."),
+    typer.Option("--calibration", "-c", help="Calibration file; default: the one of the model."),
 ]
 MaxDurationOption = Annotated[
     float | None,
     typer.Option(
-        "--max-duration", help="Refuse recordings longer than this many seconds; default: 120."
+        "--max-duration",
+        help="Refuse recordings longer than this many seconds; default: 120.",
+        rich_help_panel=INPUT,
     ),
 ]
 DataRootOption = Annotated[
     str | None,
     typer.Option(
         "--data-root",
-        help="Folder or URL: replaces $data_root in a manifest, whose files may lie below it.",
+        help="Folder or URL that replaces $data_root in a manifest, and below which its files "
+        "may lie.",
+        rich_help_panel=INPUT,
     ),
 ]
 FollowLinksOption = Annotated[
     bool,
-    typer.Option("--follow-links", help="Read what links lead to outside of the source as well."),
+    typer.Option(
+        "--follow-links",
+        help="Also read files that symbolic links outside of the source lead to.",
+        rich_help_panel=INPUT,
+    ),
 ]

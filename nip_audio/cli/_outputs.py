@@ -1,4 +1,4 @@
-"""Where commands that change files one by one put the results."""
+"""Output paths of the commands that write one changed copy per file."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from nip_audio.workflows.outputs import refuse_clashes
 def claim_outputs(
     sources: Sequence[Path], out: Path, ending: str, *, sidecar: str, what: str, force: bool
 ) -> list[Path]:
-    """Say what each file becomes, and make the folder.
+    """Choose the output path of each file, refuse conflicts, and create the folder.
 
     Args:
         sources: Files to be changed.
-        out: Folder for what is written.
-        ending: Takes the place of a source's own.
-        sidecar: Likewise, for the JSON beside it.
-        what: The sources, in words.
-        force: Do not mind what is there, unless it is a source.
+        out: Folder of the results.
+        ending: Ending of the result, which replaces that of the source, e.g. ``.pgd.wav``.
+        sidecar: Ending of the JSON file beside the result.
+        what: Word for the sources in messages, e.g. "recordings".
+        force: Whether existing files may be overwritten, except for the sources.
 
     Returns:
-        The file to write, for each source.
+        The path to write for each source.
 
     Raises:
-        InputError: As ``refuse_clashes``.
-        OutputError: As ``refuse_clashes``, or if ``out`` cannot be made.
+        InputError: If two sources would become the same file.
+        OutputError: If a result exists, or would overwrite a source, or if ``out`` cannot be made.
     """
     written = [out / f"{source.stem}{ending}" for source in sources]
     beside = [out / f"{source.stem}{sidecar}" for source in sources]

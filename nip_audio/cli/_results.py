@@ -1,4 +1,4 @@
-"""Print what a screening found, and draw its page."""
+"""Print the results of a screening, and write its report."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _ROWS = 40
 
 
 def print_results(result: ScreenResult) -> None:
-    """Print the first records of a screening that need attention."""
+    """Print the first records that need attention; of small runs, all records."""
     attention = result.summary.flagged + result.summary.failed
     few = result.summary.files <= _ROWS
     shown = islice((r for r in result.results.files() if few or r.verdict != "clean"), _ROWS)
     print_records(list(shown))
     if not few and attention > _ROWS:
-        stdout.print(f"… and {attention - _ROWS} more that are not clean: see results.jsonl")
+        stdout.print(f"… and {attention - _ROWS} more files that are not clean: see results.jsonl")
 
 
 def print_records(records: Sequence[ScreenRecord]) -> None:
-    """Print a table, and below it what was found."""
+    """Print a table of the records, and their findings below it."""
     of_images = any(isinstance(record, ImageRecord) for record in records)
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
-    for name in ("verdict", "distance", "p", "named" if of_images else "consistency"):
+    for name in ("verdict", "distance", "p-value", "prediction" if of_images else "consistency"):
         table.add_column(name, no_wrap=True)
     for record in records:
         last = (
@@ -61,7 +61,9 @@ def print_records(records: Sequence[ScreenRecord]) -> None:
         for why in record.why:
             stdout.print(f"[bold]{plain(record.id)}[/]: {plain(why)}", highlight=False)
     if any(record.verdict == "clean" for record in records):
-        stdout.print("clean: nothing was found; that is no proof (README.md)", style="dim")
+        stdout.print(
+            "clean: nothing was found, which is no proof that a file is harmless", style="dim"
+        )
 
 
 def _number(value: float | None, form: str) -> str:
@@ -69,15 +71,15 @@ def _number(value: float | None, form: str) -> str:
 
 
 def print_summary(summary: ScreenSummary, out: Path) -> None:
-    """Print the counts, and the warning if there is one."""
+    """Print the number of files per verdict, and the warning if there is one."""
     counts = ", ".join(f"{number} {verdict}" for verdict, number in summary.verdicts.items())
     stdout.print(
         f"{summary.files} files: {counts or 'none'}. Records: {plain(str(out))}/results.jsonl"
     )
     if summary.verdicts.get("adversarial") and summary.expected_by_chance >= 0.5:
         stdout.print(
-            f"If all were clean, about {summary.expected_by_chance:.0f} would be called adversarial"
-            " by chance; --fdr 0.1 flags only what stands out of that",
+            f"If every file were clean, about {summary.expected_by_chance:.0f} would be flagged as "
+            "adversarial by chance; pass --fdr 0.1 to flag only files beyond that",
             style="dim",
         )
     if summary.backdoor:
@@ -93,11 +95,11 @@ def make_report(
     *,
     details: int = 50,
 ) -> list[Path]:
-    """Write the page of a run and its table; return where they lie."""
+    """Write the report and the table of a run; return their paths."""
     from nip_audio.reporting.export import write_csv
     from nip_audio.reporting.report import write_report
 
     flagged = min(details, run.summary["flagged"])
-    with progress_bar("drawing", flagged) as bar:
+    with progress_bar("writing the report", flagged) as bar:
         page = write_report(run, source, examiner, details=details, progress=lambda _: advance(bar))
     return [page, write_csv(run)]

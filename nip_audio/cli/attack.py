@@ -1,4 +1,4 @@
-"""``nip-audio attack``."""
+"""The command ``nip-audio attack``, which writes adversarial copies of files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import typer
 from nip_audio.cli._console import print_json, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
+    ADVANCED,
     ATTACK_NAMES,
     CalibrationOption,
-    EitherModelOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
+    ModelOption,
     SeedOption,
 )
 from nip_audio.errors import AudioError
@@ -32,7 +33,7 @@ DEFAULT_EPS = 0.002
 
 
 class GoalName(StrEnum):
-    """What the attacker wants."""
+    """Goal of the attacker."""
 
     accept = "accept"
     reject = "reject"
@@ -41,46 +42,62 @@ class GoalName(StrEnum):
 
 def command(
     files: Annotated[
-        list[Path], typer.Argument(help="Clean recordings, or pictures for a model of pictures.")
+        list[Path], typer.Argument(help="Clean recordings or images, as the model takes them.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for wavs, or PNGs, and JSON sidecars.")
+        Path,
+        typer.Option("--out", "-o", help="Folder for WAV or PNG files and their JSON sidecars."),
     ],
     attack: Annotated[
-        str, typer.Option("--attack", "-a", help=f"One of {', '.join(ATTACK_NAMES)}.")
+        str, typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(ATTACK_NAMES)}.")
     ] = "pgd",
     eps: Annotated[
         float | None,
         typer.Option(
-            help=f"Largest change of a sample, full scale being 1; default: {DEFAULT_EPS}, of a "
-            "pixel 8/255, where the attack takes one. For pgd-l2, the Euclidean norm of the whole "
-            "change; no default."
+            help=f"Largest change of a sample (full scale is 1) or pixel; default: {DEFAULT_EPS}, "
+            "for images 8/255. For pgd-l2, the Euclidean norm of the whole change, "
+            "without a default."
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps, of those that take any; default: the attack's own.")
+        int | None,
+        typer.Option(
+            help="Number of steps; default: that of the attack.", rich_help_panel=ADVANCED
+        ),
     ] = None,
-    queries: Annotated[int | None, typer.Option(help="Most inputs scored, likewise.")] = None,
+    queries: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest number of queries per file; default: that of the attack.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     enrolment: Annotated[
-        Path | None, typer.Option("--enrolment", "-e", help="Made by enroll.")
+        Path | None,
+        typer.Option("--enrolment", "-e", help="Enrolment file, written by nip-audio enroll."),
     ] = None,
     speaker: Annotated[
-        str | None, typer.Option("--speaker", "-s", help="Enrolled speaker concerned.")
+        str | None,
+        typer.Option("--speaker", "-s", help="Enrolled speaker to be accepted as or rejected."),
     ] = None,
     goal: Annotated[
         GoalName | None,
         typer.Option(
-            help="Of audio: accept or reject: of --speaker, the default; misidentify: be named as "
-            "anybody else."
+            help="Audio only. reject (the default) or accept: decision on --speaker; misidentify: "
+            "be identified as any other speaker of the model."
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Be identified as this of the names that the model gives.")
+        str | None, typer.Option(help="Label of the model to be identified as.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Cosine the system accepts from; default: calibrated.")
+        float | None,
+        typer.Option(
+            help="Cosine at which the system accepts; default: that of the calibration.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = None,
-    model: EitherModelOption = None,
+    model: ModelOption = None,
     modality: ModalityOption = None,
     calibration: CalibrationOption = None,
     seed: SeedOption = 0,
@@ -88,29 +105,31 @@ def command(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make adversarial copies of recordings, or pictures, of your own, to test a defence.
+    """Write adversarial copies of recordings or images, to test a defence.
 
-    Exit code 0 says that the copies were written, whether they fool the model or not. Rounding to
-    16 bits can add 1.5e-5 to eps. Without --speaker, --target and --goal misidentify the aim is not
-    to be verified against the recording itself. There the score is at its maximum and has no slope,
-    so an attack that would start at the recording starts from a small random step beside it.
+    Originals are never modified. Exit code 0 means that the copies were
+    written, whether they fool the model or not. Rounding to 16 bits can add
+    1.5e-5 to --eps. Without --speaker, --target and --goal misidentify, the aim
+    is that the copy is no longer verified against the recording itself. The
+    gradient of that score is zero at the recording, so the attack first takes a
+    small random step.
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
     from nip_audio.attacks.registry import attack_entry, make_attack
-    from nip_audio.cli._inputs import find_threshold, load_model, make_adapter, refuse_of_audio
+    from nip_audio.cli._images import attack_images
+    from nip_audio.cli._inputs import find_threshold, load_model, make_adapter, refuse_audio_options
     from nip_audio.cli._outputs import claim_outputs
-    from nip_audio.cli._pictures import attack_pictures
     from nip_audio.models.enrolment import Enrolment
     from nip_audio.workflows.attack import AttackGoal, attack_file
 
     settings = {"steps": steps, "queries": queries}
     pretrained = load_model(model, modality)
-    of_audio = {"--enrolment": enrolment, "--speaker": speaker, "--threshold": threshold}
-    of_audio |= {"--goal": goal, "--calibration": calibration, "--max-duration": max_duration}
-    refuse_of_audio(pretrained, of_audio)
+    audio_only = {"--enrolment": enrolment, "--speaker": speaker, "--threshold": threshold}
+    audio_only |= {"--goal": goal, "--calibration": calibration, "--max-duration": max_duration}
+    refuse_audio_options(pretrained, audio_only)
     if pretrained.card.modality == "image":
-        attack_pictures(
+        attack_images(
             *(pretrained, files, out),
             attack=attack,
             eps=eps,
@@ -158,7 +177,7 @@ def _line(result: AttackedFile) -> str:
     word = (
         "fools the model"
         if result.fools
-        else "nothing to do, the recording already does"
+        else "the recording fools the model without an attack"
         if result.succeeded_before
         else "does not fool the model"
     )

@@ -1,4 +1,4 @@
-"""``nip-audio backdoor``."""
+"""The command ``nip-audio backdoor``, which looks for backdoor triggers in a set of files."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ _ROWS = 40
 def command(
     source: Annotated[
         Path,
-        typer.Argument(help="Folder of the suspected set, or, of audio, a CSV manifest."),
+        typer.Argument(help="Folder of the suspected set, or a manifest of recordings."),
     ],
     model: Annotated[
         str,
         typer.Option(
             "--model",
             "-m",
-            help="The suspected model: it must name speakers, or what pictures show.",
+            help="Suspected model, by name or folder; it must be a classifier.",
         ),
     ],
     modality: ModalityOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="JSON lines to write, one a file.")
+        Path | None,
+        typer.Option("--out", "-o", help="File for the results, one JSON line per file."),
     ] = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
@@ -61,23 +62,25 @@ def command(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether a training or enrolment set hides files with a backdoor's trigger, and which.
+    """Find files with a backdoor trigger in a training or enrolment set.
 
-    No poisoned example and no clean set is needed, but a set: at least eight speakers, or kinds of
-    pictures, with a dozen files each. Nothing found is no proof (docs/results/backdoors.md).
+    Use the model that was trained on the set, or that the set is meant for.
+    Neither poisoned examples nor a clean set are needed, but at least eight
+    speakers, or classes of images, with a dozen files each. If nothing is
+    found, that is no proof that there is no backdoor (docs/results/backdoors.md).
 
     Example: nip-audio backdoor training/ --model audionet-libri251
     """
-    from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_of_audio
+    from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_audio_options
     from nip_audio.core.state import require_new, write_atomic
     from nip_audio.screening.backdoor import look_for_backdoor
 
     if out is not None:
         require_new(out, force=force)
     pretrained = load_model(model, modality)
-    refuse_of_audio(pretrained, {"--max-duration": max_duration})
+    refuse_audio_options(pretrained, {"--max-duration": max_duration})
     files = find_files(pretrained, source, data_root, follow_links=follow_links)
-    with progress_bar("looking for a backdoor", len(files)) as bar:
+    with progress_bar("searching for backdoors", len(files)) as bar:
         report = look_for_backdoor(
             pretrained,
             files,
@@ -96,7 +99,7 @@ def command(
 
 
 def _print(report: BackdoorReport) -> None:
-    """Print the verdict, the accused names and files, and what could not be read."""
+    """Print the verdict, the suspicious labels and files, and the files that could not be read."""
     for record in report.failed:
         error = record.error or {}
         said = f"not judged: {record.id}: {error.get('found')}; {error.get('remedy')}"
@@ -106,22 +109,22 @@ def _print(report: BackdoorReport) -> None:
     for finding in [f for f in report.findings if f.accused]:
         stdout.print(
             f"[red]suspicious[/]: {plain(finding.name)}, {finding.suspects} of the "
-            f"{finding.files} files that the model gives this name; score {finding.score:.1f}, "
-            f"{limit}: alarm {finding.alarm:.1f}, unlike other names by {finding.unlikeness:.1f}, "
-            f"the rest of its files by {finding.other_unlikeness:.1f}",
+            f"{finding.files} files with this prediction; score {finding.score:.1f}, {limit}: "
+            f"alarm {finding.alarm:.1f}, difference of the suspicious files from other labels "
+            f"{finding.unlikeness:.1f}, of the remaining files {finding.other_unlikeness:.1f}",
             soft_wrap=True,
         )
     if not report.accused:
         stdout.print(
             f"nothing found in {len(report.records) - len(report.failed)} files: highest score "
-            f"{highest.score or 0:.1f} ({plain(highest.name)}), {limit}; that is no proof "
-            "(docs/results/backdoors.md)",
+            f"{highest.score or 0:.1f} ({plain(highest.name)}), {limit}; this is no proof "
+            "that there is no backdoor (docs/results/backdoors.md)",
             soft_wrap=True,
         )
         return
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
-    for name in ("said to be", "named", "suspicion", "change"):
+    for name in ("label", "prediction", "suspicion", "change"):
         table.add_column(name, no_wrap=True)
     for record in report.accused[:_ROWS]:
         table.add_row(
@@ -133,4 +136,6 @@ def _print(report: BackdoorReport) -> None:
         )
     stdout.print(table)
     if len(report.accused) > _ROWS:
-        stdout.print(f"… and {len(report.accused) - _ROWS} more: see --out or --json")
+        stdout.print(
+            f"… and {len(report.accused) - _ROWS} more files: pass --out or --json to list all"
+        )

@@ -1,4 +1,4 @@
-"""``nip-audio calibrate``."""
+"""The command ``nip-audio calibrate``, which fits a calibration to clean files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import advance, print_json, print_left_out, progress_bar, stderr, stdout
+from nip_audio.cli._console import advance, print_json, print_skipped, progress_bar, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
+    ADVANCED,
     DataRootOption,
-    EitherModelOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
+    ModelOption,
     SeedOption,
 )
 
@@ -26,42 +27,51 @@ __all__ = ["command"]
 def command(
     source: Annotated[
         list[Path],
-        typer.Argument(help="Folders of clean audio or pictures, or CSV manifests of audio."),
+        typer.Argument(help="Folders of clean recordings or images, or manifests of recordings."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Calibration file to write.")],
-    model: EitherModelOption = None,
+    model: ModelOption = None,
     modality: ModalityOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
-    describe: Annotated[str, typer.Option(help="What these files are, for the record.")] = "",
+    describe: Annotated[
+        str, typer.Option(help="Description of the files, stored in the calibration.")
+    ] = "",
     tolerate_noise: Annotated[
         float | None,
         typer.Option(
-            help="Of audio: noise up to this rms (full scale is 1) shall be no alarm, e.g. 0.01."
+            help="Audio only: noise up to this rms (full scale is 1) is to raise no alarm, e.g. "
+            "0.01.",
+            rich_help_panel=ADVANCED,
         ),
     ] = None,
     names: Annotated[
         bool | None,
         typer.Option(
-            help="Of audio: judge by the name the model gives (its own speakers), or by the voice "
-            "(anybody). Default: by name where the model scores its speakers by logits."
+            help="Audio only: judge by the model's prediction (for its own speakers) or by the "
+            "embedding (for any speaker). Default: by the prediction, if the model has logits.",
+            rich_help_panel=ADVANCED,
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(help="Noise draws a file and kind of noise.")] = 1,
+    draws: Annotated[
+        int,
+        typer.Option(help="Noise draws per file and kind of noise.", rich_help_panel=ADVANCED),
+    ] = 1,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn what clean audio, or pictures, of your own look like to a model.
+    """Calibrate the detector on clean recordings or images of your own.
 
-    At least 20 different files are needed, which allow --fpr 0.05; 99 allow 0.01. With one
-    sub-folder a speaker, and two recordings of some, voices can be compared too. A file that was
-    tampered with must not be among them.
+    At least 20 different files are needed, which allow --fpr 0.05; 99 files
+    allow 0.01. With one sub-folder per speaker and two recordings of some
+    speakers, the voices of a speaker's files can be compared too. All files
+    must be genuine: an attacked one would be learned as clean.
 
     Example: nip-audio calibrate clean/ --out my.calibration
     """
-    from nip_audio.cli._inputs import find_files, load_model, make_adapter, refuse_of_audio
+    from nip_audio.cli._inputs import find_files, load_model, make_adapter, refuse_audio_options
     from nip_audio.core.state import require_new
     from nip_audio.screening.calibrating import calibrate
     from nip_audio.screening.measure import default_config
@@ -69,8 +79,8 @@ def command(
 
     require_new(out, force=force)
     pretrained = load_model(model, modality)
-    of_audio = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
-    refuse_of_audio(pretrained, of_audio | {"--names or --no-names": names})
+    audio_only = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
+    refuse_audio_options(pretrained, audio_only | {"--names or --no-names": names})
     parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)
     files = [file for part in parts for file in part]
     sources = describe or ", ".join(part.name for part in source)
@@ -97,21 +107,22 @@ def command(
                 progress=lambda _: advance(bar),
             )
     result.save(out, force=force)
-    print_left_out(result.failures)
+    print_skipped(result.failures)
     used = len(result.distances)
     if as_json:
         failed = [str(failure) for failure in result.failures]
         print_json({"out": str(out), "files": used, "failed": failed, "model_id": result.model_id})
     else:
         stdout.print(
-            f"{used} files, allowing a false-positive rate of {1 / (used + 1):.2%}: {out}",
+            f"calibrated on {used} files, which allow a false-positive rate of "
+            f"{1 / (used + 1):.2%} or more: {out}",
             markup=False,
             soft_wrap=True,
         )
     if result.verification_threshold is None and not result.of_images:
         stderr.print(
-            "no speaker has two recordings: no threshold for verify, no check for inconsistent "
-            "files; use one sub-folder a speaker"
+            "no speaker has two recordings, so there is no threshold for verify and no check for "
+            "inconsistent files; use one sub-folder per speaker, with two recordings or more"
         )
     if result.failures:
         raise typer.Exit(EXIT_FAILED)

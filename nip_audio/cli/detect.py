@@ -1,4 +1,4 @@
-"""``nip-audio detect``."""
+"""The command ``nip-audio detect``, which judges single files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 from nip_audio.cli._console import exit_with, print_json
 from nip_audio.cli._options import (
     CalibrationOption,
-    EitherModelOption,
+    FprOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
-    RateOption,
+    ModelOption,
     SeedOption,
 )
 
@@ -23,17 +23,20 @@ __all__ = ["command"]
 
 def command(
     files: Annotated[
-        list[Path], typer.Argument(help="Recordings, or pictures, to judge, each by itself.")
+        list[Path], typer.Argument(help="Recordings or images; each is judged on its own.")
     ],
-    model: EitherModelOption = None,
+    model: ModelOption = None,
     modality: ModalityOption = None,
     calibration: CalibrationOption = None,
-    fpr: RateOption = 0.01,
+    fpr: FprOption = 0.01,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which recordings, or pictures, react to noise as clean ones do not.
+    """Detect adversarial recordings or images by their response to noise.
+
+    A file is flagged if the model's response to added noise differs from its
+    response on clean files.
 
     Example: nip-audio detect a.wav b.flac --fpr 0.01
     """

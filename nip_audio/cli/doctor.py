@@ -1,4 +1,4 @@
-"""``nip-audio doctor``."""
+"""The command ``nip-audio doctor``, which checks the installation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["command"]
 
 
 def command(as_json: JsonOption = False) -> None:
-    """Examine the installation: packages, devices, models, and what is missing for which command.
+    """Check the installation: packages, devices, models and optional parts.
 
-    Every package is imported in a process of its own, so that a broken one is found and named.
-    Exit code 0 says that every required part works, 70 that something is broken.
+    Packages are imported in a separate process, so that one that cannot be
+    loaded is reported like any other problem. Exit code 0 means that all
+    required parts work, 70 that something is broken.
 
     Example: nip-audio doctor
     """
@@ -42,25 +43,25 @@ def _print(found: Installation) -> None:
     stdout.print(table)
     stdout.print(f"devices: {_devices(found)}", highlight=False)
     for model in found.models:
-        state = "as its card says" if model.problem is None else "[red]broken[/]"
+        state = "matches its card" if model.problem is None else "[red]broken[/]"
         stdout.print(f"model {plain(model.name)}: {state}", highlight=False)
     for extra in found.extras:
         if extra.missing:
             stdout.print(
-                f"not installed: {', '.join(extra.missing)}, for {extra.needed_for}; in a copy of "
-                rf"the source: pip install '.\[{extra.name}]'",
+                f"not installed: {', '.join(extra.missing)}, needed for {extra.needed_for}; to "
+                rf"install, run in the source folder: pip install '.\[{extra.name}]'",
                 highlight=False,
                 soft_wrap=True,
             )
     for problem in found.problems:
         stdout.print(f"[bold red]problem:[/] {plain(problem)}", highlight=False, soft_wrap=True)
     if not found.problems:
-        stdout.print("[green]everything that is required works[/]")
+        stdout.print("[green]all required parts work[/]")
 
 
 def _devices(found: Installation) -> str:
     if found.devices is None:
-        return "unknown, since torch cannot be imported"
+        return "unknown, because torch cannot be imported"
     if "problem" in found.devices:
         return str(found.devices["problem"])
     names = [f"{found.devices['cores']} cores", *found.devices["cuda"]]

@@ -1,4 +1,4 @@
-"""``nip-audio enroll``."""
+"""The command ``nip-audio enroll``, which enrols speakers."""
 
 from __future__ import annotations
 
@@ -7,32 +7,36 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import advance, print_json, print_left_out, progress_bar, stdout
+from nip_audio.cli._console import advance, print_json, print_skipped, progress_bar, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
-    DEFAULT_MODEL,
+    DEFAULT_AUDIO_MODEL,
+    AudioModelOption,
     DataRootOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
 )
 
 __all__ = ["command"]
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="Folder with one sub-folder a speaker, or a CSV.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with one sub-folder per speaker, or a manifest.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Enrolment file to write.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: AudioModelOption = DEFAULT_AUDIO_MODEL,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Enrol speakers: one voice from each speaker's recordings.
+    """Enrol speakers from their recordings.
+
+    The voice of a speaker is the mean of the embeddings of all recordings.
 
     Example: nip-audio enroll voices/ --out voices.enrolment
     """
@@ -48,7 +52,7 @@ def command(
     with progress_bar("enrolling", len(recordings)) as bar:
         enrolment = enrol(pretrained, recordings, adapter, progress=lambda _: advance(bar))
     enrolment.save(out, force=force)
-    print_left_out(enrolment.failures)
+    print_skipped(enrolment.failures)
     if as_json:
         files = {speaker: len(enrolment.files[speaker]) for speaker in enrolment.speakers}
         failed = [str(failure) for failure in enrolment.failures]

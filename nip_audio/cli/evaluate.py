@@ -1,4 +1,4 @@
-"""``nip-audio evaluate``."""
+"""The command ``nip-audio evaluate``, which runs an evaluation."""
 
 from __future__ import annotations
 
@@ -14,26 +14,31 @@ __all__ = ["command"]
 
 
 def command(
-    config: Annotated[Path, typer.Argument(help="YAML: systems, attacks, defences.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for sets, results and tables.")],
+    config: Annotated[
+        Path, typer.Argument(help="YAML file with the systems, attacks and defences.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for adversarial sets, results and tables.")
+    ],
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the corpus, instead of the YAML's.")
+        Path | None, typer.Option(help="Folder of the corpus; default: that of the YAML file.")
     ] = None,
     data_split: Annotated[
-        Path | None, typer.Option(help="CSV of roles, instead of the YAML's.")
+        Path | None, typer.Option(help="CSV file of the split; default: that of the YAML file.")
     ] = None,
     only_finished: Annotated[
-        bool, typer.Option(help="Attack nothing; report what is finished.")
+        bool, typer.Option(help="Run no attack; report the finished cells.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure systems, attacks and defences on the test role of a split.
+    """Evaluate systems, attacks and defences on the test files of a split.
 
-    Interrupted and started again, it goes on where it stopped; started twice, two processes share
-    the work. Whatever was fitted on a test clip is refused.
+    Run the same command again to resume an interrupted evaluation, or a second
+    time at once to share the work between two processes. A part that was fitted
+    on a test clip is refused.
 
-    Example: nip-audio evaluate studies/attacks/undefended.yaml --data-root LibriSpeech
-    --data-split split.csv --out evaluation/
+    Example: nip-audio evaluate studies/attacks/undefended.yaml --data-root
+    LibriSpeech --data-split split.csv --out evaluation/
     """
     from nip_audio.evaluation.config import read_config
     from nip_audio.evaluation.report import write_report

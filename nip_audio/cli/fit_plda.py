@@ -1,4 +1,4 @@
-"""``nip-audio fit-plda``."""
+"""The command ``nip-audio fit-plda``, which fits a back end for verification."""
 
 from __future__ import annotations
 
@@ -7,50 +7,64 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import advance, print_json, print_left_out, progress_bar, stdout
+from nip_audio.cli._console import advance, print_json, print_skipped, progress_bar, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
-    DEFAULT_MODEL,
+    ADVANCED,
+    DEFAULT_AUDIO_MODEL,
+    AudioModelOption,
     DataRootOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
 )
 
 __all__ = ["command"]
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="Folder with one sub-folder a speaker, or a CSV.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with one sub-folder per speaker, or a manifest.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="PLDA file to write.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: AudioModelOption = DEFAULT_AUDIO_MODEL,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="Other recordings, as SOURCE, that give verify its threshold."),
+        typer.Option(help="Folder or manifest of other speakers, to set the threshold."),
     ] = None,
     crop_s: Annotated[
-        float, typer.Option(min=0, help="Cut into crops of this many seconds; 0 does not.")
+        float,
+        typer.Option(min=0, help="Cut recordings into crops of this many seconds; 0: no crops."),
     ] = 0.0,
     lda_dim: Annotated[
-        int | None, typer.Option(help="Reduce embeddings to this many dimensions by LDA first.")
+        int | None, typer.Option(help="Reduce embeddings to this many dimensions first, by LDA.")
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="Directions in which speakers differ; default: all.")
+        int | None,
+        typer.Option(
+            help="Number of directions in which speakers differ; default: all.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = None,
-    iterations: Annotated[int, typer.Option(help="Of expectation maximisation.")] = 10,
+    iterations: Annotated[
+        int,
+        typer.Option(help="Iterations of expectation maximisation.", rich_help_panel=ADVANCED),
+    ] = 10,
     max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a PLDA back end, which verify can score by instead of the cosine.
+    """Fit a PLDA back end, which verify can use instead of the cosine.
 
-    Needs more recordings than the embedding has dimensions, or --lda-dim. Where speakers have one
-    long recording each, --crop-s 2.5 makes several of it. The threshold is for voices enrolled from
-    one recording; from several, strangers score higher too: pass a higher --threshold to verify.
+    PLDA is probabilistic linear discriminant analysis; it compares embeddings
+    by a log-likelihood ratio. It needs more recordings than the embedding has
+    dimensions, or --lda-dim. If speakers have one long recording each, pass
+    --crop-s 2.5 to get several crops of it. The threshold is for voices
+    enrolled from one recording; voices enrolled from several score higher
+    against strangers too, so pass a higher --threshold to verify.
 
     Example: nip-audio fit-plda voices/ --out my.plda --calibrate others/
     """
@@ -76,7 +90,7 @@ def command(
             progress=lambda _: advance(bar),
         )
     plda.save(out, force=force)
-    print_left_out(plda.failures)
+    print_skipped(plda.failures)
     if as_json:
         print_json({"out": str(out), **plda.to_json()})
     else:

@@ -1,4 +1,4 @@
-"""``nip-audio fit-purifier``."""
+"""The command ``nip-audio fit-purifier``, which fits a purifier to a model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import print_json, print_left_out, progress_bar, stderr, stdout
+from nip_audio.cli._console import print_json, print_skipped, progress_bar, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
+    ADVANCED,
     ATTACK_FAMILIES,
     GUIDED_STEPS,
+    INPUT,
     DataRootOption,
-    EitherModelOption,
     FollowLinksOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
+    ModelOption,
 )
 from nip_audio.core.near import near_names
 from nip_audio.errors import InputError
@@ -40,10 +42,12 @@ if TYPE_CHECKING:
 __all__ = ["Method", "command"]
 
 CROP_S = 2.0
+GUIDED_PANEL = "Guided purifier"
+COMPARISON_PANEL = "Other methods"
 
 
 class Method(StrEnum):
-    """What can be fitted."""
+    """Kind of purifier."""
 
     GUIDED = "guided"
     POOL = "pool"
@@ -54,84 +58,124 @@ class Method(StrEnum):
 def command(
     source: Annotated[
         list[Path],
-        typer.Argument(help="Folders of clean audio or pictures, or CSV manifests of audio."),
+        typer.Argument(help="Folders of clean recordings or images, or manifests of recordings."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Purifier file to write.")],
-    model: EitherModelOption = None,
+    model: ModelOption = None,
     modality: ModalityOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     method: Annotated[
         Method,
         typer.Option(
-            help="guided works; pool, the published NIP, stl, sparse coding, and ns, neuron "
-            "selecting, are there for comparison; ns changes no input, only evaluations take it."
+            help="Use guided. The others are for comparison: pool is NIP (neuron-level inverse "
+            "perturbation) as published, stl is sparse coding, and ns is neuron selecting, which "
+            "changes no input and is for evaluations only."
         ),
     ] = Method.GUIDED,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="Guided: purifier of the same model to go on from."),
+        typer.Option(
+            "--from",
+            help="Purifier of the same model to start from.",
+            rich_help_panel=GUIDED_PANEL,
+        ),
     ] = None,
     adaptive: Annotated[
-        bool, typer.Option(help="Guided: train against attackers who know the purifier, too.")
+        bool,
+        typer.Option(
+            help="Also train against attackers who know the purifier.",
+            rich_help_panel=GUIDED_PANEL,
+        ),
     ] = False,
     noise: Annotated[
         float,
-        typer.Option(help="Guided: white noise before it, rms in units of the model's input."),
+        typer.Option(
+            help="Rms of white noise added to the model's input before purification, in its units.",
+            rich_help_panel=GUIDED_PANEL,
+        ),
     ] = 0.0,
     snr_db: Annotated[
         float | None,
         typer.Option(
-            help="Guided: put white noise at this ratio into the waveform first, as plain noise "
-            "does; 10 to 20 dB cost an attacker who knows it most."
+            help="Audio only: add white noise at this signal-to-noise ratio to the waveform first; "
+            "10 to 20 dB are most effective against attackers who know the purifier.",
+            rich_help_panel=GUIDED_PANEL,
         ),
     ] = None,
     eps: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            help="Guided: weakest and strongest attack on the model's input, in 0 to 1, that it "
-            "learns from; default: 2/255 and 20/255, of pictures 1/255 and 12/255."
+            help="Weakest and strongest attack on the model's input to train against, from 0 to "
+            "1; default: 2/255 and 20/255, for images 1/255 and 12/255.",
+            rich_help_panel=GUIDED_PANEL,
         ),
     ] = None,
     input_weight: Annotated[
         float | None,
         typer.Option(
-            help="Guided: weight of how little it changes; default: 20, of pictures 10; less "
-            "for stronger attacks."
+            help="Weight of small changes in the loss; default: 20, for images 10. Lower it "
+            "against stronger attacks.",
+            rich_help_panel=GUIDED_PANEL,
         ),
     ] = None,
     leave_out: Annotated[
         list[str] | None,
         typer.Option(
-            help="Guided: kind of attack that it is not to learn from, to see what it does about "
-            f"unknown ones: {', '.join(ATTACK_FAMILIES)}. May be repeated."
+            help="Kind of attack to leave out of the training, to test the purifier on unknown "
+            f"attacks: {', '.join(ATTACK_FAMILIES)}. May be repeated.",
+            rich_help_panel=GUIDED_PANEL,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Guided: training steps.")] = GUIDED_STEPS,
-    candidates: Annotated[int, typer.Option(help="Pool: inverse perturbations.")] = 256,
+    steps: Annotated[
+        int, typer.Option(help="Number of training steps.", rich_help_panel=GUIDED_PANEL)
+    ] = GUIDED_STEPS,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            help="Pool: number of inverse perturbations.", rich_help_panel=COMPARISON_PANEL
+        ),
+    ] = 256,
     quorum: Annotated[
-        float, typer.Option(help="Pool: share of the clean items that a template neuron is in.")
+        float,
+        typer.Option(
+            help="Pool: share of the clean items in which a template neuron must be influential.",
+            rich_help_panel=COMPARISON_PANEL,
+        ),
     ] = 0.9,
     share: Annotated[
-        float, typer.Option(help="NS: share of a layer's neurons that each class keeps.")
+        float,
+        typer.Option(
+            help="Ns: share of the neurons of a layer that each class keeps.",
+            rich_help_panel=COMPARISON_PANEL,
+        ),
     ] = 0.9,
     crop_s: Annotated[
-        float | None, typer.Option(help="Seconds of the crops of audio; default: 2.")
+        float | None,
+        typer.Option(
+            help="Audio only: length of the crops in seconds; default: 2.", rich_help_panel=INPUT
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Crops or pictures at a time.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    batch_size: Annotated[
+        int, typer.Option(help="Crops or images per batch.", rich_help_panel=ADVANCED)
+    ] = 32,
+    seed: Annotated[
+        int, typer.Option(help="Seed of all random numbers.", rich_help_panel=ADVANCED)
+    ] = 0,
     max_duration: MaxDurationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a purifier to a model on clean audio, or pictures, of your own; no labels are needed.
+    """Fit a purifier to a model on clean recordings or images, without labels.
 
-    A guided one takes some minutes; interrupted and started again, it goes on where it stopped.
-    Whether audio or pictures are read follows from the model.
+    A guided purifier takes some minutes; run the same command again to resume
+    an interrupted training. The model decides whether recordings or images are
+    read.
 
-    Example: nip-audio fit-purifier clean/ --model resnet34-libri30 --out my.purifier
+    Example: nip-audio fit-purifier clean/ --model resnet34-libri30 --out
+    my.purifier
     """
-    from nip_audio.cli._inputs import find_files, load_model, refuse_of_audio
+    from nip_audio.cli._inputs import find_files, load_model, refuse_audio_options
     from nip_audio.core.state import require_new
     from nip_audio.purifiers.nip_guided import GuidedNip
     from nip_audio.purifiers.nip_pool import PoolSettings
@@ -139,8 +183,8 @@ def command(
 
     require_new(out, force=force)
     pretrained = load_model(model, modality)
-    of_audio = {"--snr-db": snr_db, "--crop-s": crop_s, "--max-duration": max_duration}
-    refuse_of_audio(pretrained, of_audio)
+    audio_only = {"--snr-db": snr_db, "--crop-s": crop_s, "--max-duration": max_duration}
+    refuse_audio_options(pretrained, audio_only)
     guided = _guided_settings(pretrained, eps, input_weight, snr_db, adaptive)
     guided = replace(guided, steps=steps, noise=noise, seed=seed)
     guided = _without(guided, leave_out or [])
@@ -169,7 +213,7 @@ def command(
                 seed=seed,
                 progress=lambda done: bar.update(bar.task_ids[0], completed=done),
             ).save(out, force=force)
-    print_left_out(benign.failures)
+    print_skipped(benign.failures)
     files = len(benign.contents)
     if as_json:
         failed = [str(failure) for failure in benign.failures]
@@ -184,8 +228,8 @@ def command(
         )
     if kept is not None and kept < _FEW_KEPT:
         stderr.print(
-            f"of what it was shown last, attacked or not, {kept:.0%} is named as without an "
-            "attack: it does not defend yet; give more --steps, or weaker attacks by --eps",
+            f"the model keeps its prediction on only {kept:.0%} of the last training examples, so "
+            "this purifier does not defend yet; pass more --steps, or weaker attacks with --eps",
             soft_wrap=True,
         )
     if benign.failures:
@@ -198,7 +242,7 @@ def _read(
     max_duration_s: float | None,
     crop_s: float | None,
 ) -> Benign:
-    """Read what is fitted to, into memory."""
+    """Read the clean files into memory."""
     from nip_audio.cli._inputs import make_adapter
     from nip_audio.image.adapter import ImageAdapter
     from nip_audio.workflows.clean_data import read_clips, read_images
@@ -208,7 +252,9 @@ def _read(
         return read_images(files, ImageAdapter(*card.image_shape))
     seconds = CROP_S if crop_s is None else crop_s
     if not math.isfinite(seconds):
-        raise InputError(f"--crop-s is {seconds}, expected seconds, e.g. {CROP_S:g}")
+        raise InputError(
+            f"--crop-s is {seconds}, expected a number of seconds; pass, e.g., {CROP_S:g}"
+        )
     crop_samples = round(seconds * card.sample_rate_hz)
     return read_clips(files, make_adapter(pretrained, max_duration_s)).cropped(crop_samples)
 
@@ -220,7 +266,7 @@ def _guided_settings(
     snr_db: float | None,
     adaptive: bool,
 ) -> GuidedSettings:
-    """Return what is trained against, and what is asked of the purifier."""
+    """Return the settings of the training, with defaults for the modality of the model."""
     from nip_audio.purifiers.guided_training import GuidedSettings
     from nip_audio.workflows.fit import GUIDED_ON_IMAGES
 
@@ -235,10 +281,10 @@ def _guided_settings(
 
 
 def _without(settings: GuidedSettings, left_out: Sequence[str]) -> GuidedSettings:
-    """Leave kinds of attacks out.
+    """Leave kinds of attacks out of the training.
 
     Raises:
-        InputError: If one is unknown, or none is left.
+        InputError: If a kind is unknown, or if none is left.
     """
     from nip_audio.purifiers.training_attacks import FAMILIES
 
@@ -247,8 +293,8 @@ def _without(settings: GuidedSettings, left_out: Sequence[str]) -> GuidedSetting
     families = tuple(name for name in settings.families if name not in left_out)
     if not families:
         raise InputError(
-            f"{', '.join(left_out)} are left out, which leaves no kind of attack to learn from; "
-            "leave fewer out"
+            f"--leave-out {', '.join(left_out)} leaves no kind of attack to train against, "
+            "expected at least one; leave fewer out"
         )
     return replace(settings, families=families)
 
@@ -262,7 +308,7 @@ def _fit_guided(
     batch_size: int,
     force: bool,
 ) -> float | None:
-    """Train and write; return the share of its last lessons that it kept, if there were any."""
+    """Train and write a guided purifier; return the share of predictions kept at the end."""
     from nip_audio.workflows.fit import fit_guided
 
     partial = out.with_name(f"{out.name}.partial")
@@ -271,7 +317,11 @@ def _fit_guided(
 
         def report(step: int, loss: float, kept: float) -> None:  # noqa: ARG001
             shares.append(kept)
-            bar.update(bar.task_ids[0], completed=step, description=f"training, {kept:.0%} kept")
+            bar.update(
+                bar.task_ids[0],
+                completed=step,
+                description=f"training, {kept:.0%} of predictions kept",
+            )
 
         purifier = fit_guided(
             pretrained,
@@ -287,11 +337,12 @@ def _fit_guided(
     return sum(shares) / len(shares) if shares else None
 
 
-_LAST = 20  # steps that say how good a purifier has become
+_LAST = 20  # final steps over which the quality of a purifier is averaged
 _FEW_KEPT = 0.5
 
-# a quarter of the attacked steps keeps it good against attackers who know less; strengths that no
-# defence withstands teach it nothing, and other families than gradient steps are not for adaptation
+# A quarter of the steps uses attackers who do not know the purifier, so that it stays good against
+# them. Attacks stronger than any defence withstands teach it nothing, and only gradient attacks can
+# adapt to the purifier.
 _ADAPTIVE: dict[str, Any] = {
     "adaptive_share": 0.75,
     "families": ("gradient",),

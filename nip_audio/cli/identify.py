@@ -1,4 +1,4 @@
-"""``nip-audio identify``."""
+"""The command ``nip-audio identify``, which prints the predictions of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import typer
 
 from nip_audio.cli._console import plain, print_json, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED
-from nip_audio.cli._options import JsonOption, MaxDurationOption, ModalityOption, ModelOption
+from nip_audio.cli._options import (
+    JsonOption,
+    MaxDurationOption,
+    ModalityOption,
+    RequiredModelOption,
+)
 from nip_audio.errors import FileError
 
 __all__ = ["command"]
@@ -17,26 +22,27 @@ __all__ = ["command"]
 
 def command(
     files: Annotated[
-        list[Path], typer.Argument(help="Recordings, or pictures for a model of pictures.")
+        list[Path], typer.Argument(help="Recordings or images, as the model takes them.")
     ],
-    model: ModelOption,
+    model: RequiredModelOption,
     modality: ModalityOption = None,
-    top: Annotated[int, typer.Option(min=1, help="Candidates to show for each file.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of candidates to print per file.")] = 3,
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the speaker of each recording, among those a model was trained on.
+    """Identify the speaker of each recording, or the class of each image.
 
-    A model of pictures names what they show. Some speaker is always named, a stranger's voice too.
-    `models` lists what there is.
+    The candidates are the labels that the model was trained on, so a stranger
+    is identified as one of them too. Run nip-audio models for the names of the
+    models.
 
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
-    from nip_audio.cli._inputs import load_model, make_reader, refuse_of_audio
+    from nip_audio.cli._inputs import load_model, make_reader, refuse_audio_options
     from nip_audio.models.identification import identify
 
     pretrained = load_model(model, modality)
-    refuse_of_audio(pretrained, {"--max-duration": max_duration})
+    refuse_audio_options(pretrained, {"--max-duration": max_duration})
     reader = make_reader(pretrained, max_duration)
     results: list[dict[str, Any]] = []
     for file in files:

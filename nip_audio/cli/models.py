@@ -1,4 +1,4 @@
-"""``nip-audio models``."""
+"""The command ``nip-audio models``, which lists the models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["command"]
 
 
 def command(as_json: JsonOption = False) -> None:
-    """List the models that can be used by name.
+    """List the models that are available by name.
 
     Example: nip-audio models
     """

@@ -1,4 +1,4 @@
-"""``nip-audio report``."""
+"""The command ``nip-audio report``, which writes the report of a screening."""
 
 from __future__ import annotations
 
@@ -8,39 +8,56 @@ from typing import Annotated
 import typer
 
 from nip_audio.cli._console import print_json, stdout
-from nip_audio.cli._options import CalibrationOption, DataRootOption, FollowLinksOption, JsonOption
+from nip_audio.cli._options import (
+    OUTPUT,
+    CalibrationOption,
+    DataRootOption,
+    FollowLinksOption,
+    JsonOption,
+)
 
 __all__ = ["command"]
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that screen wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Output folder of nip-audio screen.")
+    ],
     details: Annotated[
-        int, typer.Option(help="Draw so many flagged files, the gravest first; 0 needs no model.")
+        int, typer.Option(help="Number of flagged files shown in detail; 0 needs no model.")
     ] = 50,
     seconds: Annotated[
         float | None,
-        typer.Option(help="Of audio: draw and play so much, from its beginning; default: 10."),
+        typer.Option(help="Audio only: seconds of each recording to show and play; default: 10."),
     ] = None,
     parquet: Annotated[
-        bool, typer.Option("--parquet", help="Write results.parquet, too; needs pyarrow.")
+        bool,
+        typer.Option(
+            "--parquet",
+            help="Also write results.parquet; needs pyarrow.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The run's model; default: by its name.")
+        str | None,
+        typer.Option(
+            "--model", "-m", help="Model of the run; default: the one that screen recorded."
+        ),
     ] = None,
     calibration: CalibrationOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a page to look at of a screening: report.html, and results.csv beside it.
+    """Write the report of a screening: report.html and results.csv.
 
-    The page needs no network. Flagged files are read again to be drawn and to be purified for
-    comparison; nothing is measured anew that a verdict rests on.
+    The report needs no network. The most severe flagged files are read again,
+    to be shown before and after purification. Their verdicts are not measured
+    again.
 
     Example: nip-audio report run/
     """
-    from nip_audio.cli._inputs import find_source, refuse_of_audio
+    from nip_audio.cli._inputs import find_source, refuse_audio_options
     from nip_audio.cli._results import make_report
     from nip_audio.models.pretrained import load_pretrained
     from nip_audio.reporting.examiners import examiner_of_run
@@ -52,7 +69,7 @@ def command(
     examiner = None
     if details:
         pretrained = load_pretrained(model or run.summary["model"])
-        refuse_of_audio(pretrained, {"--seconds": seconds})
+        refuse_audio_options(pretrained, {"--seconds": seconds})
         examiner = examiner_of_run(
             run.summary, pretrained, calibration=calibration, seconds=seconds
         )

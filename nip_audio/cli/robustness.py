@@ -1,4 +1,4 @@
-"""``nip-audio robustness``."""
+"""The command ``nip-audio robustness``, which ranks models by their response to noise."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from nip_audio.cli._console import (
     advance,
     plain,
     print_json,
-    print_left_out,
+    print_skipped,
     progress_bar,
     stderr,
     stdout,
 )
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
+    ADVANCED,
     LAYER_NAMES,
     NOISE_SCALE,
+    OUTPUT,
     DataRootOption,
     FollowLinksOption,
     ForceOption,
@@ -50,53 +52,69 @@ class Family(StrEnum):
 
 
 class Level(StrEnum):
-    """What the noise is added to."""
+    """Input that the noise is added to."""
 
     input = "input"
     raw = "raw"
 
 
 def command(
-    models: Annotated[list[str], typer.Argument(help="Names, or folders with a model card.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Names of models, or folders with a model card.")
+    ],
     data: Annotated[
-        Path, typer.Option(help="Folder of clean audio or pictures, or CSV manifest of audio.")
+        Path, typer.Option(help="Folder of clean recordings or images, or manifest of recordings.")
     ],
     modality: ModalityOption = None,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
-    noise: Annotated[Family, typer.Option(help="mask zeroes patches; --scale is their share.")] = (
-        Family.uniform
-    ),
+    noise: Annotated[
+        Family,
+        typer.Option(help="Kind of noise; mask sets patches to zero, and --scale is their share."),
+    ] = Family.uniform,
     level: Annotated[
         Level,
         typer.Option(
-            help="input: the model's own, a spectrogram; raw: the waveform. Of pictures both are "
-            "the pixels."
+            help="Where the noise is added. input: the spectrogram; raw: the waveform. For images "
+            "both are the pixels."
         ),
     ] = Level.input,
     scale: Annotated[
-        float, typer.Option(help="Largest magnitude, or standard deviation of gaussian noise.")
+        float,
+        typer.Option(help="Largest magnitude of the noise; for gaussian, its standard deviation."),
     ] = NOISE_SCALE,
     layer: Annotated[
         list[str] | None,
-        typer.Option(help=f"Can be repeated; default: {' and '.join(LAYER_NAMES)}."),
+        typer.Option(help=f"Layer; may be repeated. Default: {' and '.join(LAYER_NAMES)}."),
     ] = None,
-    draws: Annotated[int, typer.Option(help="Noise draws a file.")] = 10,
+    draws: Annotated[
+        int, typer.Option(help="Noise draws per file.", rich_help_panel=ADVANCED)
+    ] = 10,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of box plots to write.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="PNG file for box plots of the NCCR.", rich_help_panel=OUTPUT),
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank models by NCCR: how much the same noise changes what their neurons put out.
+    """Rank models by NCCR: how much noise changes the output of their neurons.
 
-    The first has the least. That it is the most robust to attacks too is a claim, and does not
-    always hold: docs/results/robustness.md. Models of pictures are compared on pictures,
-    of one shape.
+    NCCR is the neuron coverage change rate. The first model has the lowest. A
+    low NCCR is claimed to mean robustness against attacks, which does not
+    always hold (docs/results/robustness.md). All models must take the same kind and
+    shape of input.
 
-    Example: nip-audio robustness my-model/ my-trained-model/ --data clean/ --plot boxes.png
+    Example: nip-audio robustness my-model/ my-trained-model/ --data clean/
+    --plot boxes.png
     """
-    from nip_audio.cli._inputs import find_files, make_reader, refuse_of_audio, require_modality
+    from nip_audio.cli._inputs import (
+        find_files,
+        make_reader,
+        refuse_audio_options,
+        require_modality,
+    )
     from nip_audio.core.noise import Noise
     from nip_audio.core.state import require_new, write_atomic
     from nip_audio.evaluation.nccr_plots import plot_boxes
@@ -113,10 +131,10 @@ def command(
     for pretrained in loaded:
         require_modality(pretrained, modality)
     require_comparable(loaded, [disturbed])
-    refuse_of_audio(loaded[0], {"--max-duration": max_duration})
+    refuse_audio_options(loaded[0], {"--max-duration": max_duration})
     files = find_files(loaded[0], data, data_root, follow_links=follow_links)
     if loaded[0].card.modality == "image":
-        # a folder holds what pictures show, which makes them no less independent of each other
+        # the images of a class are independent of each other, the files of a speaker are not
         files = [replace(file, speaker=None) for file in files]
     with progress_bar("measuring", len(files)) as bar:
         result = measure_robustness(
@@ -131,15 +149,18 @@ def command(
         )
     if plot is not None:
         write_atomic(plot, plot_boxes(result.rates), force=force)
-    print_left_out(result.failures)
+    print_skipped(result.failures)
     if len({model.card.data.get("architecture") for model in loaded}) > 1:
-        stderr.print("the architectures differ: that rank compares different neurons")
+        stderr.print(
+            "the architectures differ, so the ranking compares different neurons; compare models "
+            "of one architecture"
+        )
     if as_json:
         print_json(result.to_json(seed=seed))
     else:
         for name in result.rates:
             _print_ranking(name, result.ranking(name, seed=seed), len(result.files))
-        stdout.print(f"{result.noise.name}, {draws} draws a file, seed {seed}", markup=False)
+        stdout.print(f"{result.noise.name}, {draws} draws per file, seed {seed}", markup=False)
     if result.failures:
         raise typer.Exit(EXIT_FAILED)
 
@@ -148,7 +169,7 @@ def _print_ranking(layer: str, ranking: Sequence[Ranked], files: int) -> None:
     table = Table(box=SIMPLE, title=f"NCCR, {plain(layer)}, {files} files", title_justify="left")
     table.add_column("rank")
     table.add_column("model", overflow="fold", min_width=21)
-    for name in ("mean", "95 %", "quartiles", "p, next"):
+    for name in ("mean", "95 %", "quartiles", "p to next"):
         table.add_column(name, no_wrap=True)
     for ranked in ranking:
         table.add_row(

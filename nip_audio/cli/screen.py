@@ -1,4 +1,4 @@
-"""``nip-audio screen``."""
+"""The command ``nip-audio screen``, which screens a whole set of files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from nip_audio.cli._console import (
     exit_with,
     plain,
     print_json,
-    print_left_out,
+    print_skipped,
     progress_bar,
     stderr,
 )
 from nip_audio.cli._options import (
+    ADVANCED,
     CalibrationOption,
     DataRootOption,
-    EitherModelOption,
     FollowLinksOption,
+    FprOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
-    RateOption,
+    ModelOption,
     SeedOption,
 )
 from nip_audio.errors import InputError
@@ -42,7 +43,7 @@ __all__ = ["command"]
 
 
 class EngineName(StrEnum):
-    """Where files are measured."""
+    """Engine that measures the files."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -52,46 +53,54 @@ def command(
     source: Annotated[
         Path,
         typer.Argument(
-            help="One sub-folder a speaker (of pictures: a kind), flat, or a manifest of audio."
+            help="Folder, best with one sub-folder per speaker or class, or a manifest of "
+            "recordings."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
-    model: EitherModelOption = None,
+    model: ModelOption = None,
     modality: ModalityOption = None,
     calibration: CalibrationOption = None,
-    fpr: RateOption = 0.01,
+    fpr: FprOption = 0.01,
     fdr: Annotated[
         float | None,
         typer.Option(
-            help="Flag so that about this share of the flagged is clean, instead of --fpr."
+            help="False-discovery rate: expected share of clean files among the flagged. Used "
+            "instead of --fpr."
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that measure; default: one a core.")
+        int | None,
+        typer.Option(help="Number of processes; default: one per core.", rich_help_panel=ADVANCED),
     ] = None,
     engine: Annotated[
-        EngineName, typer.Option(help="Where: in processes here, or on a Ray cluster.")
+        EngineName,
+        typer.Option(
+            help="Engine: processes on this machine, or a Ray cluster.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = EngineName.LOCAL,
     backdoor: Annotated[
         bool,
         typer.Option(
             "--backdoor",
-            help="Look for backdoor triggers, too (the model must know"
-            " these files: see nip-audio backdoor).",
+            help="Also search for backdoor triggers. The model must have been trained on these "
+            "files (see nip-audio backdoor).",
         ),
     ] = False,
     purify_to: Annotated[
         Path | None,
         typer.Option(
             "--purify-flagged",
-            help="Write a purified copy of each adversarial file into this folder.",
+            help="Folder for a purified copy of each adversarial file.",
         ),
     ] = None,
     watch: Annotated[
-        float | None, typer.Option(help="Go on, looking for new files every so many seconds.")
+        float | None,
+        typer.Option(help="Keep running, and look for new files every so many seconds."),
     ] = None,
     report: Annotated[
-        bool, typer.Option(help="Write report.html and results.csv, too (see nip-audio report).")
+        bool, typer.Option(help="Also write report.html and results.csv (see nip-audio report).")
     ] = True,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
@@ -99,11 +108,12 @@ def command(
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Screen enrolment audio, or pictures; the same command continues an interrupted run.
+    """Screen a folder of recordings or images for attacks; run it again to resume.
 
-    Writes results.jsonl (one record a file), speakers.jsonl and summary.json into --out, and
-    report.html to look at. To judge at another rate, or with files added or changed, start it
-    again: only what is new is measured. Whether audio or pictures are read follows from the model.
+    Writes results.jsonl (one record per file), speakers.jsonl, summary.json and
+    report.html into --out. To use another --fpr, or after files were added or
+    changed, run it again: only new files are measured. The model decides
+    whether recordings or images are read.
 
     Example: nip-audio screen enrolment/ --out report/
     """
@@ -116,7 +126,7 @@ def command(
     from nip_audio.screening.engines.ray import RayEngine
 
     if watch is not None and not 0 <= watch < float("inf"):
-        raise InputError(f"--watch is {watch}, expected seconds, e.g. 10")
+        raise InputError(f"--watch is {watch}, expected a number of seconds; pass, e.g., 10")
     if purify_to is not None:
         make_folder(purify_to)
     screener = make_screener(
@@ -172,10 +182,10 @@ def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path)
         else:
             files = FilePurifier(pretrained, purifier, adapter, seed, screener.judge)
             run = purify_flagged(result.results, source, files, out, progress=tick)
-    print_left_out(run.failures)
+    print_skipped(run.failures)
     stderr.print(
-        f"{len(run.done) + run.earlier} purified copies in {plain(str(out))}, each with a JSON of "
-        "what changed; examine one before you use it",
+        f"{len(run.done) + run.earlier} purified copies in {plain(str(out))}, each with a JSON "
+        "sidecar of the changes; review a copy before you use it",
         soft_wrap=True,
     )
 

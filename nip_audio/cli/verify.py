@@ -1,4 +1,4 @@
-"""``nip-audio verify``."""
+"""The command ``nip-audio verify``, which checks a claimed speaker."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 from nip_audio.cli._console import print_json, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED, EXIT_FLAGGED
 from nip_audio.cli._options import (
-    DEFAULT_MODEL,
+    DEFAULT_AUDIO_MODEL,
+    AudioModelOption,
     CalibrationOption,
     JsonOption,
     MaxDurationOption,
-    ModelOption,
 )
 from nip_audio.errors import AudioError
 
@@ -23,26 +23,38 @@ __all__ = ["command"]
 
 def command(
     file: Annotated[Path, typer.Argument(help="Recording to verify.")],
-    enrolment: Annotated[Path, typer.Option("--enrolment", "-e", help="Made by enroll.")],
-    speaker: Annotated[str, typer.Option("--speaker", "-s", help="Speaker it claims to be.")],
+    enrolment: Annotated[
+        Path, typer.Option("--enrolment", "-e", help="File written by nip-audio enroll.")
+    ],
+    speaker: Annotated[
+        str,
+        typer.Option("--speaker", "-s", help="Enrolled speaker that the recording claims to be."),
+    ],
     threshold: Annotated[
         float | None,
-        typer.Option(help="Score to accept from; default: the calibration's or PLDA's EER point."),
+        typer.Option(
+            help="Score at which the claim is accepted; default: the threshold of the calibration "
+            "or PLDA, at its equal error rate."
+        ),
     ] = None,
     plda: Annotated[
         Path | None,
-        typer.Option(help="Made by fit-plda: score by log-likelihood ratio instead of cosine."),
+        typer.Option(
+            help="File written by nip-audio fit-plda, to score by log-likelihood ratio instead of "
+            "cosine."
+        ),
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
+    model: AudioModelOption = DEFAULT_AUDIO_MODEL,
     calibration: CalibrationOption = None,
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify that a recording is a speaker's.
+    """Verify that a recording was spoken by an enrolled speaker.
 
-    Exit code 0 accepts, 3 rejects, 4 cannot read it.
+    Exit code 0 means accepted, 3 rejected, 4 that the recording cannot be read.
 
-    Example: nip-audio verify unknown.wav --enrolment voices.enrolment --speaker alice
+    Example: nip-audio verify unknown.wav --enrolment voices.enrolment --speaker
+    alice
     """
     from nip_audio.cli._inputs import find_threshold, make_adapter
     from nip_audio.models.enrolment import Enrolment, verify

@@ -234,8 +234,8 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
         raise InputError(
             f"{where}: behind is for protocol adaptive, through purifiers; leave it out"
         )
-    if attack_entry(made.attack).pictures_only:
-        raise AttackError(f"{where}: {made.attack} is for pictures only; leave it out")
+    if attack_entry(made.attack).images_only:
+        raise AttackError(f"{where}: {made.attack} is for images only; leave it out")
     for e in eps:  # wrong names, units and combinations are found now
         make_attack(made.attack, level=made.level, eps=e, settings=settings)
     return made

@@ -45,7 +45,7 @@ CHEAP: dict[str, dict[str, object]] = {
 }
 CASES = [
     *((name, level) for level in ("raw", "input") for name in names_at(level)),
-    *((name, "picture") for name, entry in ATTACKS.items() if entry.pictures_only),
+    *((name, "picture") for name, entry in ATTACKS.items() if entry.images_only),
 ]
 
 

@@ -155,7 +155,7 @@ def test_threshold_of_a_network_is_found_on_either_side(embedding_model, side):
 
 
 def test_threshold_is_sought_from_below_with_one_recording():
-    remedy = "give one recording and an objective of goal accept"
+    remedy = "pass one recording and an objective with goal 'accept'"
     with pytest.raises(AttackError, match=f"got 1 recordings and goal 'reject'.*{remedy}"):
         estimate_threshold(projection(0.3, "reject"), SILENCE, eps=0.1, generator=seeded())
     two = Batch(SILENCE.x.expand(2, -1))

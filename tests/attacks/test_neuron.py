@@ -94,7 +94,7 @@ def test_other_goals_are_refused(tiny_model, batch):
     # a label of the open set may be "none of them", of which the head has no score
     open_set = OpenSetIdentification(tiny_model, torch.tensor([3, 3, 3]), threshold=0.99)
     for objective in (verification, targeted, open_set):
-        with pytest.raises(AttackError, match="s-ala is for identification, untargeted"):
+        with pytest.raises(AttackError, match="s-ala is for untargeted closed-set identification"):
             attack(objective, batch, generator=seeded())
 
 

@@ -103,9 +103,9 @@ def test_select_is_the_objective_of_one_item(tiny_model, batch, kind):
 
 
 def test_objectives_refuse_what_does_not_fit(embedding_model):
-    with pytest.raises(InputError, match="this model only embeds; attack it by Verification"):
+    with pytest.raises(InputError, match="only embeds; attack it with Verification"):
         Identification(embedding_model, torch.tensor([0]))
     with pytest.raises(InputError, match="goal is 'confuse', expected one of"):
         Verification(embedding_model, torch.ones(1, 6), threshold=0.0, goal="confuse")
-    with pytest.raises(InputError, match=r"references are \(6,\), expected \(items, D\)"):
+    with pytest.raises(InputError, match=r"references have shape \(6,\), expected \(items, D\)"):
         Verification(embedding_model, torch.ones(6), threshold=0.0, goal="accept")

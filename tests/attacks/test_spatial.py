@@ -100,12 +100,12 @@ def test_a_target_is_reached(model):
 
 def test_recordings_are_refused(tiny_model):
     assert "spatial" not in names_at("input")
-    assert "spatial" in names_at("input", pictures=True)
-    with pytest.raises(AttackError, match="spatial is for pictures only, .* choose one of fgsm"):
+    assert "spatial" in names_at("input", images=True)
+    with pytest.raises(AttackError, match="spatial is for images only, .* choose one of fgsm"):
         make_attack("spatial")
     model = tiny_model.without_front_end()
     batch = Batch(torch.rand(1, 40, 50, generator=seeded()))
-    with pytest.raises(AttackError, match=r"shape \(1, 40, 50\), expected pictures .* to rotate"):
+    with pytest.raises(AttackError, match=r"shape \(1, 40, 50\), expected images .* rotated"):
         Spatial()(Identification(model, model.predict(batch)), batch, generator=seeded())
 
 

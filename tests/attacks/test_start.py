@@ -22,7 +22,7 @@ SHAPES = {"raw": (64,), "input": (8, 8), "picture": (1, 8, 8)}
 GOALS = ("reject", "accept", "untargeted", "targeted")
 CASES = [
     *((name, level) for level in ("raw", "input") for name in names_at(level)),
-    *((name, "picture") for name, entry in ATTACKS.items() if entry.pictures_only),
+    *((name, "picture") for name, entry in ATTACKS.items() if entry.images_only),
 ]
 # enough to succeed with; an attack that is not here fails the first test
 SETTINGS: dict[str, dict[str, object]] = {
@@ -52,9 +52,9 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 # what an attack does not do from any start
 REFUSED = {
-    **{(name, "targeted"): "knows no targets" for name in ("deepfool", "pwa", "boundary")},
+    **{(name, "targeted"): "cannot aim at a target" for name in ("deepfool", "pwa", "boundary")},
     **{
-        (name, goal): "is for identification, untargeted"
+        (name, goal): "is for untargeted closed-set identification"
         for name in ("s-ala", "r-ala")
         for goal in ("accept", "reject", "targeted")
     },
@@ -153,7 +153,7 @@ def test_every_attack_leaves_a_start_whose_gradient_is_exactly_zero(name, level,
 def test_a_system_without_gradient_beside_the_input_either_is_one_clear_error(name):
     level = "raw" if name in names_at("raw") else "input"
     objective = objective_of("untargeted", network=Bowl(floor=10.0))
-    with pytest.raises(AttackError, match="the system gives no gradient at this input, nor bes"):
+    with pytest.raises(AttackError, match="the system gives no gradient at this input, nor clo"):
         attack_of(name, level)(objective, batch_at(level), generator=seeded())
 
 

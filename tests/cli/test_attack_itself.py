@@ -89,7 +89,7 @@ def test_the_goal_knows_that_it_starts_at_a_maximum(source):
 
 def test_a_model_without_gradient_around_the_recording_is_an_error(source, tmp_path):
     attack, out = make_attack("fgsm", eps=EPS), tmp_path / "a.wav"
-    with pytest.raises(AttackError, match="no gradient at this input, nor beside it"):
+    with pytest.raises(AttackError, match="no gradient at this input, nor close to it"):
         attack_file(model_at(source, 9.0), source, out, attack, AttackGoal(0.7), WaveformAdapter())
     assert not out.exists()
 
@@ -114,5 +114,5 @@ def test_the_command_says_if_there_is_no_gradient(run, monkeypatch, source, tmp_
     monkeypatch.setattr("nip_audio.cli.attack.load_model", lambda *_: pretrained)
     code, _, err = run("attack", source, "--threshold", 0.7, "--out", tmp_path / "adv")
     assert code == 65
-    assert "the system gives no gradient at this input, nor beside it" in " ".join(err.split())
+    assert "the system gives no gradient at this input, nor close to it" in " ".join(err.split())
     assert not list(tmp_path.glob("adv/*"))

@@ -225,7 +225,7 @@ def test_attack_judges_the_written_file(run, enrolment, folder, tmp_path):
         (["--attack", "jsma"], "jsma cannot work at level 'raw'"),
         (["--attack", "deepfool", "--eps", "0.1"], "deepfool has no setting eps"),
         (["--goal", "misidentify", "--target", "nobody"], "leaves no choice of whom"),
-        (["--attack", "s-ala"], "s-ala is for identification"),
+        (["--attack", "s-ala"], "s-ala is for untargeted closed-set identification"),
     ],
 )
 def test_attack_refuses_what_makes_no_sense(run, folder, quick, tmp_path, options, text):

@@ -37,7 +37,7 @@ def test_one_that_does_not_defend_is_said_to_be_none(
     monkeypatch.setattr("nip_audio.workflows.fit.fit_guided", fit)
     code, _, err = run("fit-purifier", clean_folder, "--out", tmp_path / "p", *QUICK)
     assert code == 0
-    assert (f"{kept:.0%} is named as without an attack" in err) == said
+    assert (f"keeps its prediction on only {kept:.0%} of the last" in err) == said
 
 
 def test_json_and_the_adaptive_training(run, clean_folder, tmp_path, pretrained):
@@ -121,7 +121,7 @@ def test_bad_files_are_named_and_the_exit_says_so(run, clean_folder, tmp_path, w
     out = tmp_path / "my.purifier"
     code, _, err = run("fit-purifier", clean_folder, tmp_path / "bad", "--out", out, *QUICK)
     assert code == 4
-    assert "left out: " in err
+    assert "skipped: " in err
     assert "broken.wav" in err
     assert out.exists()
 

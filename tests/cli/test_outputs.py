@@ -47,10 +47,10 @@ def test_a_file_is_no_folder_for_results(run, two_of_one_name, tmp_path):
     place.write_text("mine")
     code, _, err = run("attack", two_of_one_name[0], "--steps", 1, "--out", place)
     assert code == 65
-    assert "cannot be written" in err
+    assert "taken cannot be created" in err
     code, _, err = run("screen", tmp_path / "a", "--out", tmp_path / "r", "--purify-flagged", place)
     assert code == 65
-    assert "cannot be written" in err
+    assert "taken cannot be created" in err
     assert place.read_text() == "mine"
 
 
@@ -58,7 +58,7 @@ def test_a_file_is_no_folder_for_results(run, two_of_one_name, tmp_path):
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("nowhere/x", "nowhere does not exist; create it first"),
+        ("nowhere/x", "nowhere does not exist; create it"),
         ("taken", "exists already; pass --force"),
         ("", "is a folder, expected a file"),
     ],
@@ -99,7 +99,7 @@ def test_who_stops_a_command_is_told_what_goes_on(run, clean_folder, monkeypatch
     monkeypatch.setattr("nip_audio.cli._inputs.load_model", stopped)
     code, out, err = run("detect", next(clean_folder.rglob("*.wav")), "--json")
     assert (code, out) == (130, "")
-    assert "interrupted; what was written stays" in err
+    assert "interrupted; files written so far are kept" in err
 
 
 def test_a_recording_that_cannot_be_verified_has_failed(run, enrolment, tmp_path):

@@ -191,7 +191,7 @@ def test_what_cannot_be_compared_is_refused(run, picture_model, pictures):
     for option in ("--data-root", "--max-duration"):
         code, _, err = run(*shared, option, "9")
         assert code == 65
-        assert f"takes pictures and got {option}" in err
+        assert f"takes images and got {option}" in err
     code, _, err = run("robustness", picture_model, "--data", pictures / "00.png")
     assert code == 65
     assert "is not a folder" in err
@@ -203,7 +203,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(run, picture_model, pictures,
     code, out, err = run("robustness", picture_model, "--data", tmp_path / "some", "--draws", 1)
     assert code == 4
     assert "20 files" in out
-    assert "left out: " in err
+    assert "skipped: " in err
 
 
 # --- fit-purifier ---
@@ -257,10 +257,10 @@ def test_pool_and_neurons_are_fitted_to_pictures(run, picture_model, pictures, t
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--snr-db", "15"], "takes pictures and got --snr-db"),
-        (["--crop-s", "1"], "takes pictures and got --crop-s"),
-        (["--max-duration", "1"], "takes pictures and got --max-duration"),
-        (["--data-root", "x"], "takes pictures and got --data-root"),
+        (["--snr-db", "15"], "takes images and got --snr-db"),
+        (["--crop-s", "1"], "takes images and got --crop-s"),
+        (["--max-duration", "1"], "takes images and got --max-duration"),
+        (["--data-root", "x"], "takes images and got --data-root"),
         (["--snr-db", "15", "--crop-s", "1"], "got --snr-db, --crop-s"),
         (["--eps", "0.3", "0.1"], "weakest ≤ strongest"),
     ],

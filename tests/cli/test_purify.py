@@ -85,7 +85,7 @@ def test_a_bad_file_does_not_end_the_run(run, recording, quick, tmp_path):
     assert code == 4
     assert len(json.loads(text)["written"]) == 1
     assert "0 bytes" in json.loads(text)["failed"][0]
-    assert "left out: " in err
+    assert "skipped: " in err
 
 
 def test_the_length_allowed_is_an_option(run, recording, quick, tmp_path):
@@ -93,7 +93,7 @@ def test_the_length_allowed_is_an_option(run, recording, quick, tmp_path):
         "purify", recording, "--out", tmp_path / "out", *NOISE, *quick, "--max-duration", 0.7
     )
     assert code == 4
-    assert "left out: " in err
+    assert "skipped: " in err
 
 
 def test_a_fitted_purifier_is_the_default_method(run, recording, guided, quick, tmp_path):

@@ -92,8 +92,8 @@ def test_so_are_the_gates_of_purifiers(write_config, tmp_path):
         ({"attack": "pgd"}, "pgd needs eps"),
         ({"attack": "pgd", "eps": [0.1], "settings": {"step": 3}}, "pgd has no setting step"),
         ({"attack": "pgd", "eps": [0.1], "level": "image"}, "cannot work at level 'image'"),
-        ({"attack": "spatial", "level": "input"}, "spatial is for pictures only"),
-        ({"attack": "spatial"}, "spatial is for pictures only"),
+        ({"attack": "spatial", "level": "input"}, "spatial is for images only"),
+        ({"attack": "spatial"}, "spatial is for images only"),
     ],
 )
 def test_senseless_attack_is_found_before_anything_is_computed(write_config, attack, match):

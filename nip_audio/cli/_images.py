@@ -1,4 +1,4 @@
-"""What commands do with a model whose card says that it takes pictures."""
+"""Attack and purify images: the parts of the commands that serve models of images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_EPS = 8 / 255
 
 
-def attack_pictures(
+def attack_images(
     pretrained: PretrainedModel,
     files: Sequence[Path],
     out: Path,
@@ -34,7 +34,7 @@ def attack_pictures(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Attack pictures and write PNGs."""
+    """Attack images and write the results as PNGs."""
     from nip_audio.attacks.registry import attack_entry, make_attack
     from nip_audio.workflows.images import attack_image
 
@@ -51,7 +51,7 @@ def attack_pictures(
     _change_all(files, out, f".{attack}", change, force=force, as_json=as_json)
 
 
-def purify_pictures(
+def purify_images(
     pretrained: PretrainedModel,
     inputs: Sequence[Path],
     out: Path,
@@ -61,7 +61,7 @@ def purify_pictures(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Purify pictures and write PNGs."""
+    """Purify images and write the results as PNGs."""
     from nip_audio.workflows.images import purify_image, walk_images
 
     def change(path: Path, written: Path) -> ChangedImage:
@@ -83,10 +83,10 @@ def _change_all(
 
     if not files:
         raise InputError(
-            "no picture was found, expected png, jpg, bmp, ppm or webp; check the path"
+            "found no images, expected png, jpg, bmp, ppm or webp files; check the path"
         )
     claimed = claim_outputs(
-        files, out, f"{ending}.png", sidecar=f"{ending}.json", what="pictures", force=force
+        files, out, f"{ending}.png", sidecar=f"{ending}.json", what="images", force=force
     )
     done, failed = [], []
     for path, written in zip(files, claimed, strict=True):
@@ -109,6 +109,6 @@ def _line(done: ChangedImage) -> str:
     if done.succeeded is not None:
         verdict = "; fools the model" if done.succeeded else "; does not fool the model"
     return (
-        f"{done.written}: {done.named_before} → {done.named_after} (largest change {done.linf:.4f}"
-        f"{verdict})"
+        f"{done.written}: prediction {done.named_before} → {done.named_after} (largest change "
+        f"{done.linf:.4f}{verdict})"
     )
