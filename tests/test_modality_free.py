@@ -77,3 +77,60 @@ def test_nothing_of_a_modality_is_imported(path):
     own = {n.split(".")[1] for n in names if n.startswith("nip_audio.")}
     assert not {n.split(".")[0] for n in names} & LIBRARIES
     assert own <= {"errors", "core", "detectors"}
+
+
+# The seam: what differs between modalities is said in these modules, and asked of their objects
+# everywhere else. A module that is not among them neither compares the name of a modality nor asks
+# for the class of something that only one modality has.
+SEAM = {
+    *("models/modalities.py", "models/cards.py", "screening/modalities.py"),
+    *("screening/details.py", "screening/measured.py", "screening/recordings.py"),
+    *("screening/images.py", "workflows/modalities.py", "workflows/recordings.py"),
+    *("workflows/images.py", "reporting/recordings.py", "reporting/images.py"),
+}
+NAMES = {"audio", "image"}
+CLASSES = {
+    *("AudioModality", "ImageModality", "WaveformAdapter", "ImageAdapter", "Recordings", "Images"),
+    *("RecordingDetails", "ImageDetails", "Measurement", "ImageMeasurement", "FileFacts"),
+    *("ImageFacts", "RecordingWorkflow", "ImageWorkflow", "ExaminedRecording", "ExaminedImage"),
+}
+MOST_SWITCHES = 4
+"""A model and a calibration of other files than those asked for are refused (three comparisons),
+and a calibration says of which files it is."""
+
+
+def switches(tree: ast.AST) -> Iterator[int]:
+    """Lines that choose by modality: comparisons with one, ``isinstance`` of a class of one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare | ast.IfExp | ast.MatchValue):
+            parts = list(ast.walk(node))
+            names = {p.attr for p in parts if isinstance(p, ast.Attribute)}
+            texts = {p.value for p in parts if isinstance(p, ast.Constant)}
+            compared = isinstance(node, ast.Compare) and names & {"modality", "tag"}
+            if compared or texts & NAMES:
+                yield node.lineno
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+            if {p.id for p in ast.walk(node) if isinstance(p, ast.Name)} & CLASSES:
+                yield node.lineno
+
+
+def test_the_reader_sees_switches_of_every_kind():
+    code = (
+        "if card.modality == 'image':\n    pass\n"
+        "eps = 1 if kind is Modality.audio else 2\n"
+        "if isinstance(adapter, ImageAdapter):\n    pass\n"
+        "x = 'image' if rate is None else 'audio'\n"
+        "if facts.tag != known.tag:\n    pass\n"
+    )
+    assert sorted(switches(ast.parse(code))) == [1, 4, 6, 7]
+
+
+def test_only_the_seam_chooses_by_modality():
+    outside = [
+        f"{path.relative_to(ROOT).as_posix()}:{line}"
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.relative_to(ROOT).parts[0] not in {"audio", "image"}
+        and path.relative_to(ROOT).as_posix() not in SEAM
+        for line in switches(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert len(outside) <= MOST_SWITCHES, outside
