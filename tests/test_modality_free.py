@@ -94,9 +94,9 @@ CLASSES = {
     *("RecordingDetails", "ImageDetails", "Measurement", "ImageMeasurement", "FileFacts"),
     *("ImageFacts", "RecordingWorkflow", "ImageWorkflow", "ExaminedRecording", "ExaminedImage"),
 }
-MOST_SWITCHES = 4
-"""A model and a calibration of other files than those asked for are refused (three comparisons),
-and a calibration says of which files it is."""
+MOST_SWITCHES = 5
+"""Four compare two modalities, to refuse what does not belong together (a model, a calibration, a
+line of the journal, models to be ranked); one says of which files a calibration is."""
 
 
 def switches(tree: ast.AST) -> Iterator[int]:
@@ -105,13 +105,22 @@ def switches(tree: ast.AST) -> Iterator[int]:
         if isinstance(node, ast.Compare | ast.IfExp | ast.MatchValue):
             parts = list(ast.walk(node))
             names = {p.attr for p in parts if isinstance(p, ast.Attribute)}
+            names |= {p.id for p in parts if isinstance(p, ast.Name) and p.id != "tag"}
             texts = {p.value for p in parts if isinstance(p, ast.Constant)}
-            compared = isinstance(node, ast.Compare) and names & {"modality", "tag"}
-            if compared or texts & NAMES:
+            if texts & NAMES or (_compares(node) and names & {"modality", "tag", *NAMES}):
                 yield node.lineno
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
             if {p.id for p in ast.walk(node) if isinstance(p, ast.Name)} & CLASSES:
                 yield node.lineno
+
+
+def _compares(node: ast.AST) -> bool:
+    """Whether two values are compared, none of them None."""
+    return (
+        isinstance(node, ast.Compare)
+        and isinstance(node.ops[0], ast.Eq | ast.NotEq | ast.Is | ast.IsNot)
+        and getattr(node.comparators[0], "value", "") is not None
+    )
 
 
 def test_the_reader_sees_switches_of_every_kind():
@@ -121,8 +130,9 @@ def test_the_reader_sees_switches_of_every_kind():
         "if isinstance(adapter, ImageAdapter):\n    pass\n"
         "x = 'image' if rate is None else 'audio'\n"
         "if facts.tag != known.tag:\n    pass\n"
+        "if modality is None or takes == modality.value:\n    pass\n"
     )
-    assert sorted(switches(ast.parse(code))) == [1, 4, 6, 7]
+    assert sorted(switches(ast.parse(code))) == [1, 3, 4, 6, 7, 9]
 
 
 def test_only_the_seam_chooses_by_modality():
