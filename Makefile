@@ -10,12 +10,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED ?= $(shell $(PYTHON) -c 'import platform as p, sys; fits = (p.system(), p.machine()) == \
 	("Linux", "x86_64") and (3, 11) <= sys.version_info[:2] <= (3, 13); print("yes" if fits else "no")')
 
-.PHONY: demo test test-newest lint types unit pages lock clean
+.PHONY: demo test test-newest lint types docs unit pages lock clean
 
 demo: $(VENV)/.run
 	@$(BIN)/python examples/check_demo.py
 
-test: lint types unit
+test: lint types docs unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -29,9 +29,14 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# docs/results from studies/results
+# the pages as a site, in site/; a link that leads nowhere is an error
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# docs/results from studies/results, and docs/reference/cli.md from the commands
 pages: $(VENV)/.dev
 	$(BIN)/python -m studies.write_pages
+	$(BIN)/python docs/write_cli_page.py
 
 # what a user of today gets from an index, without the locks
 test-newest:
@@ -71,4 +76,4 @@ lock:
 	$(LOCK) --constraint locks/dev.txt --output-file locks/run.txt
 
 clean:
-	rm -rf $(VENV) .venv-newest demo-report
+	rm -rf $(VENV) .venv-newest demo-report site

@@ -45,7 +45,7 @@ from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.sources import Source, find_source
 from nip_audio.workflows.attack import attack_file
 from nip_audio.workflows.files import AttackGoal, FileGoal
-from nip_audio.workflows.purify_flagged import shipped_purifier
+from nip_audio.workflows.flagged import shipped_purifier
 from nip_audio.workflows.recordings import AttackedFile, PurifiedAudio, purify_audio
 
 __all__ = [
@@ -71,7 +71,7 @@ def load_model(model: AnyModel = DEFAULT_MODEL) -> PretrainedModel:
     """Load a model, offline; its files are checked against the hashes in its card.
 
     Args:
-        model: Name of a shipped model (``nip_audio.list_models()``), or a directory with a card.
+        model: Name of a shipped model (``list_pretrained`` lists them), or a directory with a card.
 
     Raises:
         ModelCardError: If there is no such model, or its card is malformed.

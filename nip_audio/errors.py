@@ -106,7 +106,21 @@ class ResumeError(OutputError):
 
 
 class MissingDependencyError(NipAudioError, ImportError):
-    """An optional package is needed for this operation."""
+    """An optional package is needed for this operation and is not installed."""
+
+    def __init__(self, what: str, *, extra: str | None = None) -> None:
+        """Build the text.
+
+        Args:
+            what: What needs which package, e.g. ``"STOI needs pystoi"``.
+            extra: Extra of nip-audio that holds the package; None if none does. It is installed
+                from a copy of the source: a package of that name on an index would be somebody
+                else's until this one is published.
+        """
+        remedy = "install it"
+        if extra is not None:
+            remedy = f"in a copy of nip-audio's source run: pip install '.[{extra}]'"
+        super().__init__(f"{what}, which is not installed; {remedy}")
 
 
 class TemplateEmptyWarning(UserWarning):

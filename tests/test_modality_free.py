@@ -110,8 +110,8 @@ def switches(tree: ast.AST) -> Iterator[int]:
             if texts & NAMES or (_compares(node) and names & {"modality", "tag", *NAMES}):
                 yield node.lineno
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
-            if {p.id for p in ast.walk(node) if isinstance(p, ast.Name)} & CLASSES:
-                yield node.lineno
+            names = {p.id for p in ast.walk(node) if isinstance(p, ast.Name)}
+            yield from [node.lineno] if names & CLASSES else []
 
 
 def _compares(node: ast.AST) -> bool:

@@ -1,5 +1,10 @@
-"""Attacks on speaker recognition and on image classifiers, behind one protocol.
+"""Attacks on waveforms, spectrograms and images, behind one contract.
 
-Some are implemented here, others wrap Foolbox or the Adversarial Robustness Toolbox (ART). Every
-result is checked against its ε and the bounds of the input before it is returned.
+``make_attack`` makes one by name, ``ATTACKS`` lists them. An attack is called with an objective
+(``Identification``, ``Verification``, …), a batch and a random generator, and keeps within its
+bounds.
 """
+
+from nip_audio._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,6 +1,6 @@
 """Run attacks of the Adversarial Robustness Toolbox (ART) on a system under attack.
 
-ART is imported when it is needed. ``Goal`` presents the attacker's goal for one item as a
+ART is imported when it is needed. ``ItemGoal`` presents the attacker's goal for one item as a
 classifier that ART understands.
 """
 
@@ -30,12 +30,11 @@ def evasion() -> Any:
         MissingDependencyError: If ART is not installed.
     """
     try:
-        with logging_left_alone():
+        with preserved_logging():
             import art.attacks.evasion
     except ImportError as err:
         raise MissingDependencyError(
-            "this attack needs the Adversarial Robustness Toolbox; install it with: "
-            "pip install 'nip-audio[attacks]'"
+            "this attack needs the Adversarial Robustness Toolbox", extra="attacks"
         ) from err
     return art.attacks.evasion
 
@@ -64,7 +63,7 @@ def classifier(model: nn.Module, *, shape: tuple[int, ...], classes: int, bounds
 
 
 @contextmanager
-def logging_left_alone() -> Iterator[None]:
+def preserved_logging() -> Iterator[None]:
     """Stop ART, which configures logging on import, from closing the handlers of others."""
     configure = logging.config.dictConfig
     logging.config.dictConfig = lambda config: None
@@ -110,11 +109,11 @@ def failed_or_succeeded(margin: Tensor) -> Tensor:
     return torch.stack([-margin, margin], dim=1)
 
 
-class Spent(Exception):
+class QueriesExhausted(Exception):
     """The queries of an item are used up. Raised because some loops of ART never end."""
 
 
-class Goal(nn.Module):
+class ItemGoal(nn.Module):
     """The attacker's goal for one item, as a classifier that remembers the best example.
 
     Whatever the objective, it has two classes, attack failed (0) and attack succeeded (1), whose
@@ -169,7 +168,7 @@ class Goal(nn.Module):
         """Score rows (R, *shape): (R, classes) float64.
 
         Raises:
-            Spent: If the queries are used up.
+            QueriesExhausted: If the queries are used up.
         """
         if x.requires_grad:
             return self._score(x)
@@ -186,7 +185,7 @@ class Goal(nn.Module):
     def _score(self, x: Tensor) -> Tensor:
         (system,) = self._system
         if system.exhausted:
-            raise Spent
+            raise QueriesExhausted
         clean = system.batch.x
         x = x.reshape(len(x), *clean.shape[1:]).to(clean)
         logits = system(x) if self._own_classes else system.scores(x)
@@ -209,7 +208,7 @@ class Goal(nn.Module):
 
 def attack_items(
     system: System,
-    attack: Callable[[Goal], object],
+    attack: Callable[[ItemGoal], object],
     *,
     eps: float | None = None,
     own_classes: bool = False,
@@ -220,7 +219,7 @@ def attack_items(
         system: System under attack, with the whole batch.
         attack: Function that runs ART on a goal; called for items on which the unchanged input
             does not succeed yet.
-        eps: Largest change that counts, see ``Goal``; None for any change.
+        eps: Largest change that counts, see ``ItemGoal``; None for any change.
         own_classes: Whether an untargeted goal is shown as the classes of the system.
 
     Returns:
@@ -231,9 +230,9 @@ def attack_items(
     x = clean.clone()
     for index in range(len(x)):
         item = system.item(index)
-        goal = Goal(item, eps=eps, own_classes=own_classes)
+        goal = ItemGoal(item, eps=eps, own_classes=own_classes)
         if not goal.done:
-            with suppress(Spent):
+            with suppress(QueriesExhausted):
                 attack(goal)
         x[index, ..., : goal.found.shape[-1]] = goal.found[0]
         system.add_cost(item)

@@ -20,9 +20,7 @@ def foolbox() -> Any:
     try:
         import foolbox
     except ImportError as err:
-        raise MissingDependencyError(
-            "this attack needs Foolbox; install it with: pip install 'nip-audio[attacks]'"
-        ) from err
+        raise MissingDependencyError("this attack needs Foolbox", extra="attacks") from err
     return foolbox
 
 
@@ -40,7 +38,7 @@ def criterion_of(system: System) -> Any:
     return kind(system.label)
 
 
-def leaving(system: System, name: str) -> tuple[Any, int]:
+def untargeted_criterion(system: System, name: str) -> tuple[Any, int]:
     """Return an untargeted Foolbox criterion, and the number of classes.
 
     Reaching one of two classes is the same as leaving the other.

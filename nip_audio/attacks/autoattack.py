@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nip_audio.attacks._art import Goal, attack_items, evasion, seeded_globals
+from nip_audio.attacks._art import ItemGoal, attack_items, evasion, seeded_globals
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
 from nip_audio.attacks.square import require_spectrogram, square_search
 from nip_audio.errors import AttackError, MissingDependencyError
@@ -74,7 +74,7 @@ class AutoAttack(Attack):
         if spectrogram:
             require_spectrogram(system, self.name)
 
-        def attack(goal: Goal) -> None:
+        def attack(goal: ItemGoal) -> None:
             classifier = goal.classifier()
             ball = {"eps": self.eps, "eps_step": 2 * self.eps}
             losses = ["cross_entropy", "difference_logits_ratio"][: 2 if goal.classes > 2 else 1]
@@ -101,6 +101,5 @@ def _require_multiprocess() -> None:
     """Require the package that ART imports in AutoAttack without declaring it."""
     if find_spec("multiprocess") is None:
         raise MissingDependencyError(
-            "ART's AutoAttack needs the package multiprocess; install it with: "
-            "pip install 'nip-audio[attacks]'"
+            "ART's AutoAttack needs the package multiprocess", extra="attacks"
         )

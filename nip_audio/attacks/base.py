@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.attacks.objectives import Objective
-from nip_audio.attacks.start import first_step, private, rows_to_move
+from nip_audio.attacks.start import derived_generator, first_step, rows_to_move
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import AttackError, InputError
 
@@ -303,7 +303,7 @@ class Attack(ABC):
         clean = Batch(system.batch.x[rows], lengths)
         every = len(rows) == len(system.batch)
         objective = system.objective if every else system.objective.select(rows)
-        attack, start = self._first_step(clean, system.bounds, private(generator))
+        attack, start = self._first_step(clean, system.bounds, derived_generator(generator))
         moved = System(objective, clean.with_x(start), max_queries=self.query_limit)
         x = attack._run(moved, generator=generator).detach().to(start.dtype)
         system.add_cost(moved)

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nip_audio.attacks._art import Spent, seeded_globals
-from nip_audio.attacks._foolbox import criterion_of, foolbox, leaving, wrapped
+from nip_audio.attacks._art import QueriesExhausted, seeded_globals
+from nip_audio.attacks._foolbox import criterion_of, foolbox, untargeted_criterion, wrapped
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
 from nip_audio.errors import AttackError
 
@@ -154,7 +154,7 @@ _START_STEPS = 30
 def _from_noise(system: System, attack: Any, name: str, generator: torch.Generator) -> Tensor:
     """Start from salt-and-pepper noise where it succeeds; keep the closest successful ones."""
     clean = system.batch.x
-    criterion, _ = leaving(system, name)
+    criterion, _ = untargeted_criterion(system, name)
     closest = _Closest(system, list(range(len(clean))), criterion.labels.raw)
     salt_and_pepper = foolbox().attacks.SaltAndPepperNoiseAttack(
         steps=_START_STEPS, across_channels=False
@@ -162,7 +162,7 @@ def _from_noise(system: System, attack: Any, name: str, generator: torch.Generat
 
     def run(part: _Closest, attack: Callable[..., object], **options: object) -> None:
         labels = foolbox().criteria.Misclassification(part.label)
-        with suppress(Spent), torch.no_grad(), seeded_globals(generator):
+        with suppress(QueriesExhausted), torch.no_grad(), seeded_globals(generator):
             attack(wrapped(system, part), clean[part.rows], labels, **options)
 
     run(closest, salt_and_pepper.run)
@@ -202,7 +202,7 @@ class _Closest(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.system.exhausted:
-            raise Spent
+            raise QueriesExhausted
         logits: Tensor = self.system(x, self.rows)
         distance = (x - self.clean).flatten(1).norm(dim=1)
         closer = (logits.argmax(dim=1) != self.label) & (distance < self.distance)

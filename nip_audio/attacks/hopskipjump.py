@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nip_audio.attacks._art import Goal, attack_items, evasion, seeded_globals
+from nip_audio.attacks._art import ItemGoal, attack_items, evasion, seeded_globals
 from nip_audio.attacks.base import Attack, Norm, System
 from nip_audio.errors import AttackError
 
@@ -68,7 +68,7 @@ class HopSkipJump(Attack):
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attacks = evasion()
 
-        def attack(goal: Goal) -> None:
+        def attack(goal: ItemGoal) -> None:
             start = _start(goal, generator)
             if start is not None:
                 attacks.HopSkipJump(
@@ -83,7 +83,7 @@ class HopSkipJump(Attack):
             return attack_items(system, attack)
 
 
-def _start(goal: Goal, generator: torch.Generator) -> NDArray[np.float32] | None:
+def _start(goal: ItemGoal, generator: torch.Generator) -> NDArray[np.float32] | None:
     """Draw noise until the attack succeeds; ART itself would use a generator that is not seeded."""
     low, high = goal.bounds.low, goal.bounds.high
     for _ in range(_START_TRIALS):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nip_audio.attacks._art import Goal, attack_items, evasion, seeded_globals
+from nip_audio.attacks._art import ItemGoal, attack_items, evasion, seeded_globals
 from nip_audio.attacks.base import Attack, Norm, System
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import AttackError
@@ -92,7 +92,7 @@ class Jsma(Attack):
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         attacks = evasion()
 
-        def attack(goal: Goal) -> None:
+        def attack(goal: ItemGoal) -> None:
             attacks.SaliencyMapMethod(
                 goal.classifier(), theta=self.theta, gamma=self.gamma, verbose=False
             ).generate(goal.x, np.array([[0.0, 1.0]]))

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nip_audio.attacks._foolbox import criterion_of, foolbox, leaving, wrapped
+from nip_audio.attacks._foolbox import criterion_of, foolbox, untargeted_criterion, wrapped
 from nip_audio.attacks.base import Attack, Norm, System
 from nip_audio.errors import AttackError
 
@@ -61,7 +61,7 @@ class DeepFool(Attack):
         return True
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
-        criterion, classes = leaving(system, self.name)
+        criterion, classes = untargeted_criterion(system, self.name)
         attack = foolbox().attacks.L2DeepFoolAttack(
             steps=self.steps,
             candidates=min(self.candidates, classes),

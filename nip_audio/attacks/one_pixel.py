@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nip_audio.attacks._art import Goal, attack_items, evasion, seeded_globals
+from nip_audio.attacks._art import ItemGoal, attack_items, evasion, seeded_globals
 from nip_audio.attacks.base import Attack, Norm, System
 from nip_audio.attacks.square import require_spectrogram
 from nip_audio.errors import AttackError
@@ -58,7 +58,7 @@ class OnePixel(Attack):
         require_spectrogram(system, self.name)
         attacks = evasion()
 
-        def attack(goal: Goal) -> None:
+        def attack(goal: ItemGoal) -> None:
             # without labels ART takes the decision, class 0; with two classes it refuses labels
             attacks.PixelAttack(
                 goal.classifier(), th=1, es=1, max_iter=self.steps, verbose=False

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nip_audio.attacks._art import Goal, attack_items, evasion, seeded_globals
+from nip_audio.attacks._art import ItemGoal, attack_items, evasion, seeded_globals
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
 from nip_audio.errors import AttackError
 
@@ -32,7 +32,7 @@ def require_spectrogram(system: System, name: str) -> None:
         )
 
 
-def square_search(goal: Goal, *, eps: float, steps: int) -> Any:
+def square_search(goal: ItemGoal, *, eps: float, steps: int) -> Any:
     """Return ART's Square attack on a goal.
 
     The squares start at 80 % of the image, as in the paper. In a long image, where such a square
@@ -89,7 +89,7 @@ class Square(Attack):
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         require_spectrogram(system, self.name)
 
-        def attack(goal: Goal) -> None:
+        def attack(goal: ItemGoal) -> None:
             search = square_search(goal, eps=self.eps, steps=self.queries)
             search.generate(goal.x, goal.own)
 

@@ -19,7 +19,7 @@ __all__ = [
     "break_ties",
     "first_step",
     "flat_items",
-    "private",
+    "derived_generator",
     "random_signs",
     "rows_to_move",
 ]
@@ -129,7 +129,7 @@ def random_signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return 2 * torch.randint(2, shape, generator=generator) - 1
 
 
-def private(generator: torch.Generator) -> torch.Generator:
+def derived_generator(generator: torch.Generator) -> torch.Generator:
     """Return a new generator derived from this one, whose state does not change."""
     seed = int(torch.randint(2**62, (1,), generator=generator.clone_state()))
     return torch.Generator().manual_seed(seed)
@@ -137,7 +137,7 @@ def private(generator: torch.Generator) -> torch.Generator:
 
 def _require_gradient_beside(attack: Attack, system: System, generator: torch.Generator) -> None:
     """Look for a gradient close to the inputs, because it may be truly zero at the inputs."""
-    _, beside = first_step(attack, system.batch, system.bounds, private(generator))
+    _, beside = first_step(attack, system.batch, system.bounds, derived_generator(generator))
     if bool(flat_items(system, beside)[0].all()):
         raise AttackError(
             "the system gives no gradient at this input, nor close to it, which a white-box "

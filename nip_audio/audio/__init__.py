@@ -1,5 +1,9 @@
-"""Read and write audio, compute spectrograms, and adapt audio to the core."""
+"""Audio in and out: files, manifests, features, resynthesis and quality.
 
-from nip_audio.audio.modality import MODALITY
+``read_audio`` reads a file and records every change it made; ``walk_audio`` and ``read_recordings``
+list folders and manifests; ``LogMel`` is the differentiable front end of the shipped models.
+"""
 
-__all__ = ["MODALITY"]
+from nip_audio._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -97,9 +97,7 @@ def _pystoi() -> Any:
     try:
         return importlib.import_module("pystoi")
     except ImportError as err:
-        raise MissingDependencyError(
-            "STOI needs pystoi; install it with: pip install 'nip-audio[quality]'"
-        ) from err
+        raise MissingDependencyError("STOI needs pystoi", extra="quality") from err
 
 
 def _pair(clean: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:

@@ -97,15 +97,11 @@ def _find(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError as err:
-        raise MissingDependencyError(
-            f"{url} is a URL and fsspec is not installed; pip install 'nip-audio[remote]'"
-        ) from err
+        raise MissingDependencyError(f"{url} is a URL: that needs fsspec", extra="remote") from err
     try:
         system, path = url_to_fs(url)
     except ImportError as err:
-        raise MissingDependencyError(
-            f"{url} needs a package that is not installed ({err}); install it"
-        ) from err
+        raise MissingDependencyError(f"{url} needs a package ({err})") from err
     return system, str(path)
 
 

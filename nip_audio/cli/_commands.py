@@ -44,10 +44,10 @@ class _Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find the command that the arguments start with, and import it."""
         name, found, rest = super().resolve_command(ctx, args)
-        return name, found and _load(str(name)), rest
+        return name, found and load_command(str(name)), rest
 
 
-def _load(name: str) -> TyperCommand:
+def load_command(name: str) -> TyperCommand:
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
     alone = typer.Typer(add_completion=False)
     alone.command(name)(module.command)

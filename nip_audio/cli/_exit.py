@@ -1,4 +1,4 @@
-"""Exit codes of the command line, which docs/json.md explains.
+"""Exit codes of the command line, which docs/reference/json.md explains.
 
 Python exits with 1 after an uncaught exception, and command-line libraries exit with 2 after wrong
 usage. This tool uses neither, so that a crash never looks like a result.

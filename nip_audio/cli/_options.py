@@ -73,7 +73,7 @@ JsonOption = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print JSON instead of text (docs/json.md describes it).",
+        help="Print JSON instead of text (docs/reference/json.md describes it).",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -164,8 +164,8 @@ def command(
 
 
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
+    from nip_audio.workflows.flagged import purify_flagged, shipped_purifier
     from nip_audio.workflows.purify_files import FilePurifier
-    from nip_audio.workflows.purify_flagged import purify_flagged, shipped_purifier
 
     pretrained, reader = screener.pretrained, screener.adapter
     purifier = shipped_purifier(pretrained)

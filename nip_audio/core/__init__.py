@@ -1,5 +1,10 @@
-"""What audio and images share: batches, instrumented models, influence, NCCR, metrics, saved state.
+"""The methods without a modality: models that can be tapped, influence, change rates, metrics.
 
-NIP is neuron-level inverse perturbation (Chen et al., arXiv 2112.13060), NCCR the neuron coverage
-change rate (Shi).
+A model is an ``InstrumentedModel``, an input a ``Batch``. Neuron-level Inverse Perturbation (NIP)
+builds on ``neuron_influence`` and ``select_neurons``, the Neuron Coverage Change Rate (NCCR) on
+``measure_nccr``. Nothing in here knows what a sound or an image is.
 """
+
+from nip_audio._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from nip_audio.errors import InputError
 
@@ -75,6 +74,8 @@ def equal_error_rate(target_scores: Array, impostor_scores: Array) -> Eer:
     Raises:
         InputError: If there are no same-speaker or no different-speaker scores.
     """
+    from sklearn.metrics import roc_curve
+
     if len(target_scores) == 0 or len(impostor_scores) == 0:
         raise InputError(
             f"got {len(target_scores)} same-speaker and {len(impostor_scores)} different-speaker "
@@ -121,6 +122,8 @@ def min_dcf(
         InputError: If there are no same-speaker or different-speaker scores, the prior is outside
             (0, 1), or a cost is not positive.
     """
+    from sklearn.metrics import roc_curve
+
     if len(target_scores) == 0 or len(impostor_scores) == 0:
         raise InputError(
             f"got {len(target_scores)} same-speaker and {len(impostor_scores)} different-speaker "
@@ -200,6 +203,8 @@ def auroc(positive: Array, negative: Array) -> float:
     Raises:
         InputError: If there are no positives or no negatives.
     """
+    from sklearn.metrics import roc_auc_score
+
     if len(positive) == 0 or len(negative) == 0:
         raise InputError(
             f"got {len(positive)} positives and {len(negative)} negatives, expected at "

@@ -6,22 +6,16 @@ Fitting uses no adversarial example. The distance must be two-sided: a strong ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-import torch
 from sklearn.covariance import LedoitWolf, ShrunkCovariance
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from nip_audio.detectors._clean_detector import Array, CleanDetector
+from nip_audio.detectors.fitted import FittedDistance
 
 __all__ = ["CleanDistance"]
 
-_TINY = 1e-30  # the root has no gradient at 0
 
-
-class CleanDistance(CleanDetector):
+class CleanDistance(CleanDetector, FittedDistance):
     """Mahalanobis distance from clean vectors, robust to a few training rows that are not clean.
 
     Vectors are centred and scaled by median and median absolute deviation. For the covariance they
@@ -56,30 +50,6 @@ class CleanDistance(CleanDetector):
         self.clip = clip
         self.shrinkage = shrinkage
         self.contamination = contamination
-
-    def distance_of(self, rows: Tensor) -> Tensor:
-        """Compute ``distance`` of (n, F) float64 rows in the autograd graph: (n,)."""
-        check_is_fitted(self)
-        scaled = self._scaled(rows)
-        squared = ((scaled @ torch.from_numpy(self.precision_).to(rows)) * scaled).sum(dim=1)
-        return squared.clamp_min(_TINY).sqrt()
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Return the fitted arrays."""
-        check_is_fitted(self)
-        arrays = {"center": self.center_, "scale": self.scale_, "precision": self.precision_}
-        return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], *, offset: float) -> CleanDistance:
-        """Rebuild a detector from the arrays of ``to_tensors`` and the fitted ``offset_``."""
-        detector = cls()
-        detector.center_ = tensors["center"].numpy()
-        detector.scale_ = tensors["scale"].numpy()
-        detector.precision_ = tensors["precision"].numpy()
-        detector.offset_ = offset
-        detector.n_features_in_ = len(detector.center_)
-        return detector
 
     def _learn(self, scaled: Array) -> None:
         if self.shrinkage is None:

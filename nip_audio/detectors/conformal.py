@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import genpareto
-from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import GroupKFold
 
 from nip_audio.errors import CalibrationError, InputError
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
 
 __all__ = [
     "FILES_FOR_TAIL",
@@ -50,6 +51,9 @@ def out_of_fold_distances(
     Raises:
         CalibrationError: If there are fewer groups than folds.
     """
+    from sklearn.base import clone
+    from sklearn.model_selection import GroupKFold
+
     rows = np.asarray(X, dtype=np.float64)
     if len(set(groups)) < folds:
         raise CalibrationError(
@@ -200,8 +204,14 @@ class TailFit:
 
     def p_value(self, distance: float) -> float:
         """Estimate the share of clean files above a distance beyond the limit."""
-        beyond = genpareto.sf(distance - self.limit, self.shape, scale=self.scale)
-        return float(max(self.share * beyond, np.finfo(np.float64).tiny))
+        beyond = (distance - self.limit) / self.scale
+        if self.shape == 0:
+            survival = np.exp(-beyond)
+        elif self.shape * beyond <= -1:  # above the upper end of the distribution
+            survival = 0.0
+        else:
+            survival = np.exp(-np.log1p(self.shape * beyond) / self.shape)
+        return float(max(self.share * survival, np.finfo(np.float64).tiny))
 
 
 _TAIL_SHARE = 0.1
@@ -223,6 +233,8 @@ def fit_tail(clean_distances: ArrayLike) -> TailFit:
         CalibrationError: If there are fewer than 200 files, so that the tail has fewer than 20
             distances, or a distance is not finite.
     """
+    from scipy.stats import genpareto
+
     distances = np.sort(np.asarray(clean_distances, dtype=np.float64))
     if not np.isfinite(distances).all():
         raise CalibrationError("a clean distance is not finite; calibrate anew")

@@ -16,7 +16,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, nccr_with_graph
-from nip_audio.detectors.rates import LogRates
+from nip_audio.detectors.fitted import FittedRates
 
 __all__ = ["GraphDetector", "KnownDetector", "NccrDistance"]
 
@@ -43,7 +43,7 @@ class KnownDetector:
         threshold: Distance above which the detector flags an item.
     """
 
-    rates: LogRates
+    rates: FittedRates
     detector: GraphDetector
     threshold: float = 0.0
 

@@ -33,7 +33,7 @@ from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 
 __all__ = [
     "AdversarialSet",
@@ -60,7 +60,7 @@ class Recipe:
         guard: The detector that the attacker knows, if any.
         attack: With its settings.
         level: Where it works.
-        items: Clips, all of which the system names rightly.
+        items: Clips, all of which the system classifies correctly.
         seed: Of the run.
         batch: Items at a time; part of the recipe, as a batch shares its random numbers.
     """

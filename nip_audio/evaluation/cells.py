@@ -113,7 +113,7 @@ def recipe_of(
     *,
     seed: int,
 ) -> Recipe:
-    """Say how the cell's examples are made: of the first clips that the system names rightly.
+    """Say how the cell's examples are made: of the first correctly classified clips.
 
     Args:
         cell: Which.

@@ -20,7 +20,7 @@ from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Defence, Purifier
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.gated import GatedPurifier
 from nip_audio.purifiers.layer_defence import LayerDefence
 from nip_audio.purifiers.noise import GaussianNoise, MatchedNoise

@@ -76,7 +76,7 @@ def named_rightly(
     *,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
-    """Tell which crops anything that names speakers names rightly under white noise.
+    """Tell which crops anything that names speakers classifies correctly under white noise.
 
     Args:
         name: (N,) samples in [-1, 1] → the speaker's name.
@@ -108,7 +108,7 @@ def hits(
     *,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
-    """Tell which crops the model names rightly under white noise.
+    """Tell which crops the model classifies correctly under white noise.
 
     Args:
         pretrained: Model with a head.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio import __version__
+from nip_audio.core.fingerprint import fingerprint
 from nip_audio.core.state import write_atomic
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
 from nip_audio.purifiers.base import Defence
 
 __all__ = ["Judged", "JudgedSets"]
+
+_VERSION = 2
+"""Raised when systems are asked, or answers counted, in another way."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class JudgedSets:
     """A folder of what was judged.
 
     An interrupted evaluation goes on where it was, and one more defence, or set, costs no more than
-    itself. A file's name is a hash of all that decides what is in it: the examples' bytes, the
-    system, the defence's settings and the source of its class, the seed and the version.
+    itself. A file's name is the fingerprint of all that decides what is in it: the examples' bytes,
+    the system, the defence's settings and versions, and the seed.
 
     Attributes:
         folder: Made when first written to.
@@ -73,19 +74,18 @@ class JudgedSets:
 
     def _key(self, defence: Defence | None, examples: AdversarialSet) -> str:
         facts = {
-            "version": __version__,
+            "judging": _VERSION,
             "system": self.system,
             "seed": self.seed,
             "level": examples.level,
             "examples": [e.sha256 for e in examples.examples],
-            "defence": None if defence is None else [defence.settings(), *_source(defence)],
+            "defence": None if defence is None else [defence.settings(), _versions(defence)],
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return fingerprint(facts)
 
 
-def _source(defence: Defence) -> list[str]:
-    """Source of the modules that a defence, and others it is made of, are defined in."""
-    module = inspect.getmodule(type(defence))
+def _versions(defence: Defence) -> list[list[object]]:
+    """Name and version of a defence, and of others it is made of."""
     parts = [part for part in vars(defence).values() if isinstance(part, Defence)]
-    own = "" if module is None else inspect.getsource(module)
-    return [own, *(text for part in parts for text in _source(part))]
+    own: list[object] = [type(defence).__name__, defence.version]
+    return [own, *(found for part in parts for found in _versions(part))]

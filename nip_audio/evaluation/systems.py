@@ -86,13 +86,13 @@ class EvaluatedSystem:
 
     @cached_property
     def named_rightly(self) -> NDArray[np.bool_]:
-        """Which of ``items`` the undefended model names rightly, (items,)."""
+        """Which of ``items`` the undefended model classifies correctly, (items,)."""
         right = self.scores(self.items).argmax(dim=1) == self.labels_of(self.items)
         return np.asarray(right.numpy())
 
     @property
     def rightly_named(self) -> list[Item]:
-        """The clips of ``items`` that the undefended model names rightly, in their order."""
+        """The clips of ``items`` that the undefended model classifies correctly, in their order."""
         pairs = zip(self.items, self.named_rightly, strict=True)
         return [item for item, right in pairs if right]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ __all__ = [
     "BACKDOOR_COLUMNS",
     "LEVELS",
     "NOT_EVALUATED",
+    "NOT_PUBLISHED",
     "accuracy_table",
     "attack_tables",
     "backdoor_cells",
@@ -24,6 +26,7 @@ __all__ = [
     "dsr_table",
     "header",
     "markdown",
+    "missing_attacks",
     "robust_table",
     "share",
     "strength_of",
@@ -31,6 +34,11 @@ __all__ = [
 ]
 
 NOT_EVALUATED = "not evaluated"
+NOT_PUBLISHED = """*Not published*: a robust accuracy is the worst case over end-to-end PGD with
+restarts, AutoAttack, a score-based black box (Square on spectrograms, FAKEBOB on waveforms) and a
+transfer attack. Where one of these was not run against that very defence, the worst of the others
+would promise too much, so no number is given.
+"""
 LEVELS = {"raw": "waveform", "input": "spectrogram"}
 
 
@@ -81,8 +89,8 @@ def header(results: Mapping[str, Any]) -> str:
     return (
         f"Seed {results['seed']}; split {results['split_sha256'][:12]}; `test` role; brackets are "
         "95 % intervals, by bootstrap over speakers, or exact binomial where all agree. Only clips "
-        "that the undefended model names rightly are attacked, a random sample of them, the same "
-        "for every attack, and success is to be named as anybody else. It is judged on what was "
+        "that the undefended model classifies correctly are attacked, a random sample, the same "
+        "for every attack, and success is a prediction of anybody else. It is judged on what was "
         "written and read back: 16-bit FLAC, or float32 spectrograms. Threat models: "
         f"{threats}. {versions}; {results['threads']} threads.\n"
     )
@@ -113,7 +121,7 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
     bound = [cell for cell in cells if cell["norm"] == "linf"]
     free = [cell for cell in cells if cell["norm"] != "linf"]
     defences = list(dict.fromkeys(d["defence"] for cell in cells for d in cell["defences"]))
-    after = [f"rightly named behind {d}" for d in defences]
+    after = [f"correctly classified behind {d}" for d in defences]
     parts = []
     if bound:
         columns = [
@@ -263,7 +271,7 @@ def detector_table(results: Mapping[str, Any], system: str) -> str:
     if flagged is None:
         return ""
     rows: list[list[object]] = [
-        ["nobody attacks", "–", "–", name, "–", share(rates["at_0.05"]), share(rates["at_0.01"])]
+        ["no attack", "–", "–", name, "–", share(rates["at_0.05"]), share(rates["at_0.01"])]
         for name, rates in flagged.items()
     ]
     for cell in results["cells"]:
@@ -294,7 +302,7 @@ def control_table(results: Mapping[str, Any], system: str) -> str:
     detectors = list(rows[0]["flagged"] or ())
     columns = [
         *("change", "clips"),
-        *(f"named rightly, {d}" for d in defences),
+        *(f"accuracy, {d}" for d in defences),
         *(f"flagged at 5 %, {d}" for d in detectors),
     ]
     return markdown(
@@ -333,8 +341,8 @@ def robust_table(results: Mapping[str, Any]) -> str:
             strength_of(row),
             row["clips"],
             ", ".join(row["attacks"]) or "–",
-            NOT_EVALUATED if row["survive"] is None else f"{100 * row['survive']:.1f}",
-            row["why"] or "–",
+            _survivors(row),
+            missing_attacks(row["why"]) or row["why"] or "–",
         ]
         for row in results["robust"]
     ]
@@ -345,10 +353,25 @@ def robust_table(results: Mapping[str, Any]) -> str:
         "ε",
         "clips",
         "attacks",
-        "still right, percent",
+        "still correct, percent",
         "why not",
     ]
     return markdown(columns, rows)
+
+
+def _survivors(row: Mapping[str, Any]) -> str:
+    if row["survive"] is not None:
+        return f"{100 * row['survive']:.1f}"
+    return "not published" if missing_attacks(row["why"]) else NOT_EVALUATED
+
+
+def missing_attacks(why: str | None) -> str:
+    """Return which attacks a robust accuracy lacks, if that is why there is none; else nothing."""
+    found = re.search(r"lacks (.*?); ", why or "")
+    if found is None:
+        return ""
+    names = re.sub(r" \([^)]*\)", "", found[1])
+    return "lacks " + names.replace("pgd-e2e", "end-to-end PGD").replace("autoattack", "AutoAttack")
 
 
 def to_csv(results: Mapping[str, Any]) -> str:

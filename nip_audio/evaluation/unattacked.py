@@ -96,7 +96,7 @@ def scores_twice(system: EvaluatedSystem) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _accuracy(bench: Bench, items: Sequence[Item]) -> dict[str, dict[str, float]]:
-    """Share of clips named rightly, by defence."""
+    """Share of clips classified correctly, by defence."""
     labels = bench.system.labels_of(items).numpy()
     speakers = [item.speaker for item in items]
     accuracy = {}

@@ -91,7 +91,7 @@ def robust_accuracies(
         checks: Of its attacks: a failed one makes the number invalid.
 
     Returns:
-        One row a defence and ε: share of the rightly named clips that every attack leaves so
+        One row a defence and ε: share of the correctly classified clips that every attack leaves so
         (``survive``, None if it has no worst case), the attacks, and why it does not count.
     """
     ours = [c for c in cells if c["system"] == system and c["level"] == level]

@@ -1,5 +1,8 @@
-"""Read, write and classify images: everything that differs from audio."""
+"""Images in and out, data sets, and classifiers that answer on a URL.
 
-from nip_audio.image.modality import MODALITY
+The same detectors, attacks and purifiers run on image models through ``ImageAdapter``.
+"""
 
-__all__ = ["MODALITY"]
+from nip_audio._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

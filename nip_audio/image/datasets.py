@@ -199,10 +199,7 @@ def from_torchvision(
     try:
         from torchvision import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as err:
-        raise MissingDependencyError(
-            f"data set {name} needs torchvision, which is not installed; pip install "
-            "'nip-audio[images]'"
-        ) from err
+        raise MissingDependencyError(f"data set {name} needs torchvision", extra="images") from err
     train = role == "train"
     by_split = {"split": "train" if train else "test"}
     which = by_split if name in ("GTSRB", "Flowers102") else {"train": train}

@@ -19,7 +19,14 @@ Level = Literal["raw", "input"]
 
 
 class Defence(ABC):
-    """A defence of a model against adversarial inputs; no defence is ever given a label."""
+    """A defence of a model against adversarial inputs; no defence is ever given a label.
+
+    Attributes:
+        version: Version of the method. Raise it when the same settings give another result, so that
+            evaluations do not reuse what they have cached.
+    """
+
+    version: ClassVar[int] = 1
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.fingerprint import weights_sha256
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Level, Purifier
@@ -104,13 +105,12 @@ class GuidedNip(Purifier):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the training and a fingerprint of the weights."""
-        total = float(sum(p.detach().double().abs().sum() for p in self.net.parameters()))
         return {
             "name": "guided",
             "noise": self.noise,
             "snr_db": None if self.before is None else self.before.snr_db,
             "training": self.training,
-            "weights": round(total, 6),
+            "weights": weights_sha256(self.net)[:16],
         }
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:

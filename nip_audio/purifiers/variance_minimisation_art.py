@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nip_audio.attacks._art import logging_left_alone, seeded_globals
+from nip_audio.attacks._art import preserved_logging, seeded_globals
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import MissingDependencyError
 from nip_audio.purifiers._checks import check_number, check_whole, planes_of
@@ -52,12 +52,11 @@ class ArtVarianceMinimisation(Purifier):
         check_number("weight", weight, 0.0, 10.0, usual=0.03)
         check_whole("steps", steps, 1, 10000, usual=10)
         try:
-            with logging_left_alone():
+            with preserved_logging():
                 from art.defences.preprocessor import TotalVarMin
         except ImportError as err:
             raise MissingDependencyError(
-                "this purifier needs the Adversarial Robustness Toolbox; install it with: "
-                "pip install 'nip-audio[attacks]'"
+                "this purifier needs the Adversarial Robustness Toolbox", extra="attacks"
             ) from err
         self.keep = keep
         self.weight = weight

@@ -24,8 +24,8 @@ from nip_audio.screening.judge import Judge
 from nip_audio.screening.modalities import kind_of
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
+from nip_audio.workflows.flagged import PURIFIED, shipped_purifier
 from nip_audio.workflows.modalities import workflow_of
-from nip_audio.workflows.purify_flagged import PURIFIED, shipped_purifier
 
 __all__ = ["Examined", "Examiner", "examiner_of_run", "examiner_of_screening"]
 

@@ -84,9 +84,7 @@ def write_parquet(run: ScreenedRun) -> Path:
         import pyarrow
         from pyarrow import parquet
     except ImportError as err:
-        raise MissingDependencyError(
-            "pyarrow is not installed, and Parquet needs it; pip install 'nip-audio[parquet]'"
-        ) from err
+        raise MissingDependencyError("Parquet needs pyarrow", extra="parquet") from err
     text = pyarrow.string()
 
     def of_texts(names: tuple[str, ...]) -> Any:

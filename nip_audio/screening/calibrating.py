@@ -98,7 +98,7 @@ def calibrate(
     evidence = np.stack([one.evidence for one in (*measured, *noisy)])
     every = [*owners, *(owners if noisy else ())]
     scale = LogRates(signed=signed_entries(config, head=names))
-    judge = make_pipeline(scale, kind.detector()).fit(evidence)
+    judge = make_pipeline(scale, kind.new_detector()).fit(evidence)
     return Calibration(
         model_id=pretrained.model_id,
         names=names,

@@ -16,7 +16,6 @@ from nip_audio.core.decision import evidence_names
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, load_state, reading_state, save_state
-from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
     FILES_FOR_TAIL,
     TailFit,
@@ -24,9 +23,8 @@ from nip_audio.detectors.conformal import (
     conformal_threshold,
     fit_tail,
 )
-from nip_audio.detectors.density import CleanDensity
+from nip_audio.detectors.fitted import FittedDensity, FittedDistance, FittedRates
 from nip_audio.detectors.nccr_measure import signed_entries
-from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import ImageMeasurement, Measurement
@@ -65,12 +63,12 @@ class Calibration:
     sample_rate_hz: int | None
     names: bool
     config: NccrConfig
-    rates: LogRates
-    detector: CleanDistance | CleanDensity
+    rates: FittedRates
+    detector: FittedDistance | FittedDensity
     distances: Array
     seen: tuple[str, ...]
     sources: str
-    domain: CleanDistance | None = None
+    domain: FittedDistance | None = None
     domain_distances: Array = field(default_factory=lambda: np.zeros(0))
     consistencies: Array = field(default_factory=lambda: np.zeros(0))
     verification_threshold: float | None = None
@@ -247,12 +245,12 @@ def _read_recordings(state: State) -> Calibration:
         sample_rate_hz=int(meta["sample_rate_hz"]),
         names=names,
         config=config,
-        rates=LogRates.from_tensors(rates, signed=signed_entries(config, head=names)),
-        detector=CleanDistance.from_tensors(detector, offset=meta["detector_offset"]),
+        rates=FittedRates.from_tensors(rates, signed=signed_entries(config, head=names)),
+        detector=FittedDistance.from_tensors(detector, offset=meta["detector_offset"]),
         distances=state.tensors["distances"].numpy(),
         seen=tuple(meta["seen"]),
         sources=str(meta["sources"]),
-        domain=CleanDistance.from_tensors(domain, offset=meta["domain_offset"]),
+        domain=FittedDistance.from_tensors(domain, offset=meta["domain_offset"]),
         domain_distances=state.tensors["domain_distances"].numpy(),
         consistencies=state.tensors["consistencies"].numpy(),
         verification_threshold=meta["verification_threshold"],
@@ -261,7 +259,7 @@ def _read_recordings(state: State) -> Calibration:
 
 def _write_images(calibration: Calibration) -> State:
     detector = calibration.detector
-    if not isinstance(detector, CleanDensity):
+    if not isinstance(detector, FittedDensity):
         raise InputError(
             f"the detector is {detector!r}, expected CleanDensity for images; make the calibration "
             "with calibrate()"
@@ -285,8 +283,8 @@ def _read_images(state: State) -> Calibration:
         sample_rate_hz=None,
         names=True,
         config=NccrConfig.from_json(meta["nccr"]),
-        rates=LogRates.from_tensors(_part(state, "rates"), signed=meta["signed"]),
-        detector=CleanDensity.from_tensors(
+        rates=FittedRates.from_tensors(_part(state, "rates"), signed=meta["signed"]),
+        detector=FittedDensity.from_tensors(
             _part(state, "detector"), offset=meta["offset"], neighbours=meta["neighbours"]
         ),
         distances=state.tensors["distances"].numpy(),

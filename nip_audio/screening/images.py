@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.modality import Modality
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.detectors.density import CleanDensity
 from nip_audio.errors import InputError
 from nip_audio.image import MODALITY
 from nip_audio.image.adapter import Image, ImageAdapter
@@ -22,6 +21,9 @@ from nip_audio.screening.kind import Words
 from nip_audio.screening.measure import measure_evidence, require_names
 from nip_audio.screening.measured import ImageFacts, ImageMeasurement
 from nip_audio.screening.records import Finding, ScreenRecord
+
+if TYPE_CHECKING:
+    from nip_audio.detectors.density import CleanDensity
 
 __all__ = ["Images"]
 
@@ -75,7 +77,6 @@ class Images:
     modality: ClassVar[Modality] = MODALITY
     words: ClassVar[Words] = _WORDS
     details: ClassVar[type[ImageDetails]] = ImageDetails
-    detector: ClassVar[type[CleanDensity]] = CleanDensity
     finds_altered_copies: ClassVar[bool] = False
 
     reader: ImageAdapter
@@ -115,6 +116,13 @@ class Images:
         result, evidence = measure_evidence(model, item, config, seed)
         named = int(model.score_embeddings(result.embedding[None])[0].argmax())
         return ImageMeasurement(evidence, model.labels[named])
+
+    @classmethod
+    def new_detector(cls) -> CleanDensity:
+        """Return a detector that is not fitted yet."""
+        from nip_audio.detectors.density import CleanDensity  # needs scikit-learn
+
+        return CleanDensity()
 
     @classmethod
     def names(cls, pretrained: PretrainedModel, asked: bool | None) -> bool:

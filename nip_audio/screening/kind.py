@@ -9,8 +9,6 @@ from typing import Any, ClassVar, Protocol
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.modality import FileContent, Modality, Reader
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.detectors.clean import CleanDistance
-from nip_audio.detectors.density import CleanDensity
 from nip_audio.errors import FileError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -62,7 +60,6 @@ class Kind(Protocol):
     modality: ClassVar[Modality]
     words: ClassVar[Words]
     details: ClassVar[type[Details]]
-    detector: ClassVar[type[CleanDistance] | type[CleanDensity]]
     finds_altered_copies: ClassVar[bool]
 
     @property
@@ -78,6 +75,11 @@ class Kind(Protocol):
         self, pretrained: PretrainedModel, item: Any, config: NccrConfig, *, names: bool, seed: int
     ) -> Measurement | ImageMeasurement:
         """Measure what the detector judges; equal content and seed give equal results."""
+        ...
+
+    @classmethod
+    def new_detector(cls) -> Any:
+        """Return a detector that is not fitted yet; this needs scikit-learn, judging does not."""
         ...
 
     @classmethod

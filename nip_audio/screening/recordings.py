@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,9 +20,8 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.modality import Modality
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.detectors.clean import CleanDistance
-from nip_audio.detectors.conformal import out_of_fold_distances
 from nip_audio.detectors.consistency import consistency_scores
+from nip_audio.detectors.fitted import FittedDistance
 from nip_audio.errors import CalibrationError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -31,6 +30,9 @@ from nip_audio.screening.kind import Words
 from nip_audio.screening.measure import measure_evidence, noise_generator
 from nip_audio.screening.measured import FileFacts, Measurement
 from nip_audio.screening.records import RISKS, Finding, ScreenRecord
+
+if TYPE_CHECKING:
+    from nip_audio.detectors.clean import CleanDistance
 
 __all__ = ["LEAST_NOISE_RMS", "Recordings"]
 
@@ -82,7 +84,6 @@ class Recordings:
     modality: ClassVar[Modality] = MODALITY
     words: ClassVar[Words] = _WORDS
     details: ClassVar[type[RecordingDetails]] = RecordingDetails
-    detector: ClassVar[type[CleanDistance]] = CleanDistance
     finds_altered_copies: ClassVar[bool] = True
 
     reader: WaveformAdapter
@@ -122,6 +123,13 @@ class Recordings:
             evidence=evidence,
             spectrum=spectrum.double().cpu().numpy(),
         )
+
+    @classmethod
+    def new_detector(cls) -> CleanDistance:
+        """Return a detector that is not fitted yet."""
+        from nip_audio.detectors.clean import CleanDistance  # needs scikit-learn
+
+        return CleanDistance()
 
     @classmethod
     def names(cls, pretrained: PretrainedModel, asked: bool | None) -> bool:
@@ -168,6 +176,9 @@ class Recordings:
         folds: int,
     ) -> Mapping[str, Any]:
         """Return what is known of clean spectra and of the voices of the speakers."""
+        from nip_audio.detectors.clean import CleanDistance  # needs scikit-learn
+        from nip_audio.detectors.conformal import out_of_fold_distances
+
         spectra = np.stack([m.spectrum for m in measured])
         embeddings = np.stack([m.embedding for m in measured])
         domain = CleanDistance(shrinkage=None).fit(spectra)
@@ -308,7 +319,7 @@ def _consistencies(owners: Sequence[str], embeddings: NDArray[np.float64]) -> ND
     return np.concatenate(scores) if scores else np.zeros(0)
 
 
-def _domain(calibration: Calibration) -> CleanDistance:
+def _domain(calibration: Calibration) -> FittedDistance:
     if calibration.domain is None:
         raise CalibrationError(
             "the calibration of recordings has no domain detector, expected one; make it with "

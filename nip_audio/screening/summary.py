@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scipy.stats import binom
-
 from nip_audio.screening.kind import Words
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
 
@@ -115,7 +113,15 @@ class Tally:
         """
         judged, unusual = self._judged, self._unusual
         outside = self._verdicts["out_of_domain"]
-        surprising = judged > 0 and binom.sf(unusual - 1, judged, _TAIL) < _SURPRISE
-        if judged == 0 or (outside * 2 < judged and not (surprising and unusual * 5 >= judged)):
+        if judged == 0 or (outside * 2 < judged and not _is_surprising(unusual, judged)):
             return None
         return self._words.warning.format(outside=outside, judged=judged, unusual=unusual)
+
+
+def _is_surprising(unusual: int, judged: int) -> bool:
+    """Tell whether so many p-values below 5 % are no chance, and enough of them to matter."""
+    if unusual * 5 < judged:
+        return False
+    from scipy.stats import binom  # takes a second to import, and most runs come without
+
+    return bool(binom.sf(unusual - 1, judged, _TAIL) < _SURPRISE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -13,10 +12,10 @@ from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from nip_audio import __version__
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.fingerprint import fingerprint
 from nip_audio.core.state import write_atomic
 from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.errors import ResumeError
@@ -30,6 +29,8 @@ __all__ = ["BackdoorSearch"]
 logger = logging.getLogger(__name__)
 
 REPORT_NAME = "backdoor.json"
+_VERSION = 2
+"""Raised when the search gives another verdict on the same recordings."""
 
 
 class BackdoorSearch:
@@ -103,8 +104,13 @@ class BackdoorSearch:
         return found
 
     def _identity(self, recordings: Sequence[Recording]) -> str:
-        """Hash of everything the verdict depends on."""
-        settings = asdict(BackdoorGroups())
-        lines: list[list[Any]] = [[__version__, self.pretrained.model_id, self.seed, settings]]
-        lines += [[r.id, os.path.abspath(r.path), stamp_of(r)] for r in recordings]
-        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+        """Fingerprint of everything the verdict depends on."""
+        return fingerprint(
+            {
+                "search": _VERSION,
+                "settings": asdict(BackdoorGroups()),
+                "model": self.pretrained.model_id,
+                "seed": self.seed,
+                "recordings": [[r.id, os.path.abspath(r.path), stamp_of(r)] for r in recordings],
+            }
+        )

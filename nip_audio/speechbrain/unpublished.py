@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
+from nip_audio.core.fingerprint import weights_sha256
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.taps import find_layers
 from nip_audio.models.cards import CARD_VERSION, ModelCard
 from nip_audio.models.pretrained import PretrainedModel
 
-__all__ = ["unpublished", "weights_sha256"]
+__all__ = ["unpublished"]
 
 
 def unpublished(
@@ -53,13 +53,3 @@ def unpublished(
         "metrics": {},
     }
     return PretrainedModel(ModelCard(Path(name), card), model.eval())
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Hash everything that a module keeps, and how it is put together."""
-    digest = hashlib.sha256(repr(module).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        value = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.flatten().numpy().tobytes())
-    return digest.hexdigest()

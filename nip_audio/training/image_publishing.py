@@ -112,7 +112,7 @@ def run_recipe(arguments: Sequence[str]) -> Path:
     log: list[str] = []
 
     def report(epoch: int, loss: float, right: float) -> None:
-        log.append(f"epoch {epoch + 1}: loss {loss:.4f}, named rightly {right:.4f}")
+        log.append(f"epoch {epoch + 1}: loss {loss:.4f}, classified correctly {right:.4f}")
         print(log[-1], flush=True)  # noqa: T201 - a recipe's progress
 
     train_images(model, train, run.plan, seed=run.hparams["seed"], progress=report)

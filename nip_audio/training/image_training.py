@@ -113,7 +113,7 @@ def train_images(
         data: The ``train`` role.
         plan: How.
         seed: Of order, augmentation and attacks.
-        progress: Called with each epoch done, its mean loss and share named rightly.
+        progress: Called with each epoch done, its mean loss and share classified correctly.
 
     Returns:
         The model, in evaluation mode, without gradients of its own.
@@ -121,7 +121,7 @@ def train_images(
     Raises:
         InputError: If there are fewer pictures than a batch holds, or other classes than the head
             has.
-        MissingDependencyError: For adversarial training without nip-audio[attacks].
+        MissingDependencyError: For adversarial training without the extra attacks.
     """
     if len(data) < plan.batch_size:
         raise InputError(f"{len(data)} pictures, a batch holds {plan.batch_size}; use more")
@@ -226,7 +226,7 @@ def _attacked(
 def accuracy(
     model: InstrumentedModel, data: ImageSet, *, noise: float = 0.0, seed: int = 0
 ) -> float:
-    """Share of pictures named rightly, with white noise of a standard deviation if asked."""
+    """Share of pictures classified correctly, with white noise of a standard deviation if asked."""
     generator = torch.Generator().manual_seed(seed)
     right = 0
     for rows in torch.split(torch.arange(len(data)), 256):

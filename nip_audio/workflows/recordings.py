@@ -27,7 +27,6 @@ from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import noise_generator
 from nip_audio.screening.records import Verdict
 from nip_audio.workflows.files import AttackGoal, AttackRun, PlannedFile, judge_item
-from nip_audio.workflows.plot import plot_purification
 
 __all__ = [
     "Assessment",
@@ -400,6 +399,8 @@ class RecordingWorkflow:
 
     def plot(self, done: PurifiedFile, *, force: bool = False) -> None:
         """Draw a purified recording."""
+        from nip_audio.workflows.plot import plot_purification  # needs matplotlib
+
         plot_purification(self.pretrained, done.result, done.planned.plot_path, force=force)
 
 

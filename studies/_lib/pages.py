@@ -14,13 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PAGES_FOLDER", "RESULTS_FOLDER", "Page", "fill", "read_results"]
+from studies._lib.numbers import look_up
+
+__all__ = ["PAGES_FOLDER", "RESULTS_FOLDER", "Page", "fill", "prose_numbers", "read_results"]
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS_FOLDER = ROOT / "studies" / "results"
 PAGES_FOLDER = ROOT / "docs" / "results"
 
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_QUERY = re.compile(r"\{= ([^{}]*)\}")
+_GIVEN = re.compile(r"\{(given|paper|unkept): ([^{}]*)\}")
+
+UNKEPT = """
+---
+
+† Measured once during development; the results were not kept, so that this number cannot be made
+again from a file in this repository. Take it as a hint.
+"""
 
 Results = Mapping[str, Any]
 
@@ -49,7 +60,8 @@ class Page:
 
     def made_from(self, results: Results) -> str:
         """Make the page from results that are read already."""
-        return fill(self.template.read_text(encoding="utf-8"), self.parts(results))
+        template = self.template.read_text(encoding="utf-8")
+        return fill(template, self.parts(results), results)
 
     def write(self, folder: Path = RESULTS_FOLDER, out: Path = PAGES_FOLDER) -> Path:
         """Write the page and its plots; return where the page is."""
@@ -76,8 +88,13 @@ def read_results(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def fill(template: str, parts: Mapping[str, object]) -> str:
-    """Put a value in the place of every {placeholder}.
+def fill(template: str, parts: Mapping[str, object], results: Results | None = None) -> str:
+    """Fill a template.
+
+    ``{name}`` is a part that the page's module makes, ``{= 1% path}`` a number from the results
+    (``look_up``). Other numbers in prose say where they come from: ``{given: 30 voices}`` are
+    definitions and settings, ``{paper: .95}`` is what a paper reports, and ``{unkept: 59 %}`` was
+    measured without results being kept, which the page says in a footnote.
 
     Raises:
         ValueError: If a placeholder has no value, or a value no placeholder.
@@ -88,4 +105,31 @@ def fill(template: str, parts: Mapping[str, object]) -> str:
             f"the template lacks {sorted(set(parts) - asked)}, and nothing fills "
             f"{sorted(asked - set(parts))}"
         )
-    return _PLACEHOLDER.sub(lambda found: str(parts[found[1]]), template)
+    text = _QUERY.sub(lambda found: look_up(" ".join(found[1].split()), results or {}), template)
+    text = _GIVEN.sub(lambda found: found[2] + "†" * (found[1] == "unkept"), text)
+    if text != template and "†" in text:
+        text = text.rstrip() + "\n" + UNKEPT
+    return _PLACEHOLDER.sub(lambda found: str(parts[found[1]]), text)
+
+
+_NAMED = re.compile(
+    r"""
+    (?:ResNet|LeNet|CIFAR|PGD|WRN-28|train-clean|test-clean)-\d+ | VGG\d+ | MobileNetV1 | L[012]\b
+    | arXiv[: ]\d+\.\d+ | MP3 | x86-64 | F1 | float\d+ | bfloat16 | k[12]\b  # names
+    | (?:Eq|Fig|Table|Sec)s?\.?\ \d+(?:\.\d)?(?:(?:–|\ and\ )\d+)?  # parts of papers
+    | \(?(?:19|20)\d\d\b\)?  # years
+    | ε\ (?:=\ )?\d*\.?\d+(?:/255)? | \b\d+/255\b  # strengths of attacks, which are chosen
+    | \[0,\ 1\] | 95\ %\ intervals? | (?:16|8)[ -]bits?\b
+    """,
+    re.VERBOSE,
+)
+
+
+def prose_numbers(template: str) -> list[str]:
+    """Return the numbers that a template's prose has typed in without saying what they are."""
+    text = re.sub(
+        r"```.*?```|`[^`]*`|\]\([^)]*\)|!\[[^\]]*\]|^#+ [^\n]*$", "", template, flags=re.S | re.M
+    )
+    for pattern in (_QUERY, _GIVEN, _PLACEHOLDER, _NAMED):
+        text = pattern.sub("", text)
+    return re.findall(r"\d[\d.,]*\d|\d", text)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.tables import (
+    NOT_PUBLISHED,
     accuracy_table,
     attack_tables,
     check_table,
@@ -38,6 +39,7 @@ def parts(results: dict[str, Any]) -> dict[str, object]:
         "detection": of_all(
             detection, lambda r, s: attack_tables(r, s) + "\n" + detector_table(r, s)
         ),
+        "not_published": NOT_PUBLISHED,
         "controls": of_all(detection, control_table),
     }
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nip_audio.attacks._art import classifier, logging_left_alone, seeded_globals
+from nip_audio.attacks._art import classifier, preserved_logging, seeded_globals
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, MissingDependencyError
@@ -30,8 +30,7 @@ _LEAST = 11
 
 def _missing(what: str) -> MissingDependencyError:
     return MissingDependencyError(
-        f"{what} needs the Adversarial Robustness Toolbox; install it with: "
-        "pip install 'nip-audio[attacks]'"
+        f"{what} needs the Adversarial Robustness Toolbox", extra="attacks"
     )
 
 
@@ -79,7 +78,7 @@ def strip(
         MissingDependencyError: Without ART.
     """
     try:
-        with logging_left_alone():
+        with preserved_logging():
             from art.defences.transformer.poisoning import STRIP
     except ImportError as err:
         raise _missing("STRIP") from err
@@ -125,7 +124,7 @@ def activation_clustering(
         MissingDependencyError: Without ART.
     """
     try:
-        with logging_left_alone():
+        with preserved_logging():
             from art.defences.detector.poison.activation_defence import cluster_activations
             from art.defences.detector.poison.clustering_analyzer import ClusteringAnalyzer
     except ImportError as err:

@@ -169,7 +169,7 @@ class Success:
     """What a poisoner achieved, on clips that the model has not seen.
 
     Attributes:
-        accuracy: Which clean clips are named rightly, (n,) bool.
+        accuracy: Which clean clips are classified correctly, (n,) bool.
         attack: Which clips of others than the target are named as the target once they have the
             trigger, (m,) bool; None where nobody poisoned.
         without: Of the same clips, which are named so without it.

@@ -17,6 +17,11 @@ from studies._lib.pages import Page
 from studies.backdoors.models import NO_TRIGGER
 from studies.backdoors.plots import plot_rates
 
+VIEWS = {
+    "outputs": "activations, grouped",
+    "changes": "changes, grouped",
+    "both": "NCCR, grouped",
+}
 HERE = Path(__file__).resolve().parent
 GOAL = 0.97
 DETECTORS = {
@@ -138,6 +143,30 @@ def verdict(results: Mapping[str, Any], which: str, seeds: Sequence[int]) -> str
     )
 
 
+def f1_range(results: Mapping[str, Any], which: str, trigger: str) -> str:
+    """Return the least and the largest F1 against one trigger."""
+    found = [
+        case[which]["NCCR, grouped"]["f1"]["value"]
+        for case in results["cases"]
+        if case["trigger"] == trigger
+    ]
+    return f"{min(found):.2f} to {max(found):.2f}"
+
+
+def missed(results: Mapping[str, Any], which: str, detector: str) -> str:
+    """Return in how many poisoned sets a detector does not find a single poisoned file."""
+    found = [case[which][detector]["f1"]["value"] for case in poisoned(results)]
+    return f"{sum(value == 0 for value in found)} of {len(found)}"
+
+
+def highest(cases: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Return the highest score of a name that nobody poisoned."""
+    found = (
+        case[which]["NCCR, grouped"][key] for case in cases for which in ("train", "enrolment")
+    )
+    return f"{max(value for value in found if value is not None):.1f}"
+
+
 def innocent(results: Mapping[str, Any]) -> str:
     """How many clean sets were accused."""
     sets = [
@@ -180,6 +209,15 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
         "enrolment_verdict": verdict(results, "enrolment", seeds),
         "fresh_seeds": " and ".join(map(str, fresh)),
         "innocent": innocent(results),
+        "room": f1_range(results, "train", "reverberation"),
+        "room_enrolment": f1_range(results, "enrolment", "reverberation"),
+        **{
+            f"missed_{name}{suffix}": missed(results, which, detector)
+            for which, suffix in (("train", ""), ("enrolment", "_enrolment"))
+            for name, detector in VIEWS.items()
+        },
+        "highest_clean": highest(clean(results), "highest score"),
+        "highest_other": highest(poisoned(results), "highest other score"),
         "attacks": attack_table(results),
         "f1": f1_table(results, "train"),
         "f1_enrolment": f1_table(results, "enrolment"),

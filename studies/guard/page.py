@@ -11,7 +11,7 @@ from nip_audio.evaluation.tables import markdown, share
 from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
-SETS = {"clean": "nobody", "triggers": "triggers", "copies": "copies"}
+SETS = {"clean": "none", "triggers": "triggers", "copies": "copies"}
 GUARDS = {"nothing": "none", "screening": "screening", "backdoor search": "backdoor search"}
 
 
@@ -105,9 +105,9 @@ def short(results: Mapping[str, Any]) -> str:
     """Say what came out."""
     parts = []
     for name, guard, what, victims in (
-        ("copies", "screening", "outsider", "the outsiders' clips are named as the target"),
-        ("triggers", "backdoor search", "triggered", "clips with the trigger are named so"),
-        ("triggers", "screening", "triggered", "clips with the trigger are named so"),
+        ("copies", "screening", "outsider", "the outsiders' clips are predicted as the target"),
+        ("triggers", "backdoor search", "triggered", "clips with the trigger are predicted so"),
+        ("triggers", "screening", "triggered", "clips with the trigger are predicted so"),
     ):
         dropped = total(results, name, guard)
         before, after = (span(results, name, g, what) for g in ("nothing", guard))
@@ -152,7 +152,7 @@ def shortcomings(results: Mapping[str, Any]) -> str:
     made = sum(case["copies"] for case in results["cases"])
     return (
         "- How many copies screening finds differs much from seed to seed, that is from voice to "
-        f"voice; why was not looked into: {by_seed}. The comparison of voices hears {heard} of "
+        f"voice; why was not looked into: {by_seed}. The comparison of voices finds {heard} of "
         f"{copies['bad']}: they were made to pass it. The search, which is not made for copies, "
         f"drops {searched['poisoned']} of them. Used were {made} that pass the known model, of "
         f"{attacked} clips attacked.\n"
@@ -188,6 +188,11 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
         "attack": f"{attack['method'].upper()} (ε {attack['eps']:g}, {attack['steps']} steps)",
         "nip_audio": results["nip_audio"],
         "torch": results["torch"],
+        "searched": "{poisoned} of {bad}".format(**total(results, "triggers", "backdoor search")),
+        "searched_clean": "{clean} of {good}".format(
+            **total(results, "triggers", "backdoor search")
+        ),
+        "screened": "{poisoned} of {bad}".format(**total(results, "copies", "screening")),
         "short": short(results),
         "dropped": dropped_table(results),
         "verdicts": verdict_table(results),

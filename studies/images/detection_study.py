@@ -211,7 +211,7 @@ class ImageDetection:
         return Known(self._rows(pixels), tuple(f"{prefix}{i}" for i in range(len(pixels))))
 
     def _own_rows(self, plans: Sequence[ImageAttackPlan]) -> Known:
-        """Attack the rightly named pictures of ``calibrate``; what fools is what is learned."""
+        """Attack ``calibrate``'s correctly classified images; those that fool are learned."""
         parts = []
         for plan in plans:
             for name, attack in plan.attacks():

@@ -104,7 +104,7 @@ def moved_at_random(system: ImageSystem, attack: Spatial, *, items: int) -> Atta
     """Rotate and move pictures by chance, as no attacker would: the control of spatial attacks.
 
     Args:
-        system: The first pictures of ``test`` that its model names rightly are taken.
+        system: The first pictures of ``test`` that its model classifies correctly are taken.
         attack: Its largest rotation and translation; drawn uniformly.
         items: How many, at most.
 

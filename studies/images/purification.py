@@ -17,7 +17,7 @@ from nip_audio.errors import TemplateEmptyWarning
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.purifiers.base import Defence
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
@@ -114,7 +114,7 @@ class ImageNip:
         plans: Sequence[ImageAttackPlan],
         keep: Callable[[dict[str, Any]], None] = lambda so_far: None,
     ) -> dict[str, Any]:
-        """Measure benign accuracy, and attack by attack what is named rightly again.
+        """Measure benign accuracy, and attack by attack what is classified correctly again.
 
         Args:
             plans: Attacks.
@@ -166,8 +166,8 @@ class ImageNip:
             plans: Attacks that follow a gradient.
 
         Returns:
-            One cell an attack: of the pictures that the undefended model names rightly, the share
-            that is so named behind guided NIP, and behind noise as strong, when the attack went
+            One cell an attack: of the images that the undefended model classifies correctly, the
+            share that still is behind guided NIP, and behind noise as strong, when the attack went
             through it; and by the undefended model when it went through that.
         """
         chosen = {n: d for n, d in self.defences.items() if n == GUIDED or n.startswith(MATCHED)}

@@ -81,7 +81,7 @@ class RemoteStudy:
         }
 
     def saved(self, attacked: Tensor, rows: Tensor, truth: Tensor) -> dict[str, Any]:
-        """Share of the attacked pictures that fool the remote classifier which is named rightly.
+        """Return the share of the fooling images that is classified correctly again.
 
         Args:
             attacked: (n, C, H, W) pictures of 8 bits.

@@ -146,12 +146,12 @@ class ImageSystem:
 
     @cached_property
     def rightly_named(self) -> Tensor:
-        """Rows of ``test`` that the undefended model names rightly."""
+        """Rows of ``test`` that the undefended model classifies correctly."""
         return torch.nonzero(self.named(self.test.pixels) == self.test.labels)[:, 0]
 
     @cached_property
     def rightly_calibrated(self) -> Tensor:
-        """Rows of ``calibrate`` that it names rightly."""
+        """Rows of ``calibrate`` that it classifies correctly."""
         return torch.nonzero(self.named(self.calibrate.pixels) == self.calibrate.labels)[:, 0]
 
     def attacked(
@@ -164,7 +164,7 @@ class ImageSystem:
         knows: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> AttackedPictures:
-        """Attack the first rightly named pictures of a role, or read what was made before.
+        """Attack the first correctly classified pictures of a role, or read what was made before.
 
         Args:
             plan: How many, and in what batches.

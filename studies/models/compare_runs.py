@@ -40,7 +40,7 @@ NOT_CHOICES = {"rir_count", "adversarial_steps", "adversarial_eps", "adversarial
 
 @dataclass(frozen=True)
 class Measured:
-    """A run: its row, and which crops it named rightly under each condition."""
+    """A run: its row, and which crops it classified correctly under each condition."""
 
     row: dict[str, Any]
     crops: list[Crop]

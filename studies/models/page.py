@@ -191,6 +191,7 @@ PAGE = Page(
         "runs_deep_speaker",
         "forward_time",
         "ablation_audionet",
+        "xvector",
     ),
     parts=parts,
 )

@@ -428,7 +428,7 @@ class DetectionStudy:
         return changed_clips(control, items, sample_rate_hz=rate, seed=self.seed)
 
     def _own_rows(self, plans: Sequence[AttackPlan]) -> dict[str, Known]:
-        """Attack the rightly named clips of ``calibrate``; what fools is what is learned from."""
+        """Attack ``calibrate``'s correctly classified clips; those that fool are learned from."""
         attacked = replace(self.system, items=self.system.calibrate, calibrate=())
         items = attacked.rightly_named
         parts = []

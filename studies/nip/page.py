@@ -14,12 +14,14 @@ from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.tables import (
     LEVELS,
     NOT_EVALUATED,
+    NOT_PUBLISHED,
     accuracy_table,
     attack_tables,
     defence_table,
     dsr_table,
     header,
     markdown,
+    missing_attacks,
     share,
     strength_of,
 )
@@ -59,6 +61,8 @@ def parts(results: Mapping[str, Any]) -> dict[str, object]:
         "accuracy": accuracy_table(adaptive),
         "adaptive": of_all(adaptive, attack_tables),
         "times": time_table(times),
+        "not_published": NOT_PUBLISHED,
+        **{f"spread_{name}": seed_spread(seeds, name) for name in ("audionet", "xvector")},
     }
 
 
@@ -129,7 +133,7 @@ def gated_table(results: Mapping[str, Any]) -> str:
     names = ["guided", *(GATED.format(rate) for rate in (0.01, 0.05))]
     ((_, system),) = results["systems"].items()
     accuracy = [share(system["accuracy"][name]) for name in (NO_DEFENCE, *names)]
-    rows = [["benign clips named rightly", "", str(system["clips"]), *accuracy]]
+    rows = [["benign clips, accuracy", "", str(system["clips"]), *accuracy]]
     for cell in results["cells"]:
         found = {row["defence"]: row["dsr"] for row in cell["defences"]}
         if cell["level"] == "raw":  # a detector listens to the sound
@@ -201,6 +205,16 @@ def seeds_table(results: Mapping[str, Any]) -> str:
     return markdown(["system", "clean, undefended", "clean, guided", *attacks], rows)
 
 
+def seed_spread(results: Mapping[str, Any], model: str) -> str:
+    """Largest distance of waveform rates between purifiers that differ in the seed alone."""
+    by_attack: dict[str, list[float]] = {}
+    for cell in results["cells"]:
+        if cell["system"].startswith(model) and cell["level"] == "raw":
+            (row,) = (row for row in cell["defences"] if row["defence"] == "guided")
+            by_attack.setdefault(strength_of(cell), []).append(100 * row["dsr"]["value"])
+    return f"{max(max(rates) - min(rates) for rates in by_attack.values()):.0f}"
+
+
 def robust_names(results: Mapping[str, Any]) -> list[str]:
     """Name what ``robust_columns`` returns."""
     return [
@@ -213,8 +227,8 @@ def robust_names(results: Mapping[str, Any]) -> list[str]:
 def robust_columns(results: Mapping[str, Any], system: str, defence: str) -> list[str]:
     """Worst case over strong attacks at every ε, as a share of all clips; and each attack alone.
 
-    Of the clips that the undefended model names rightly a sample is attacked: its interval, and
-    its share of all clips.
+    Of the clips that the undefended model classifies correctly a sample is attacked: its
+    interval, and its share of all clips.
     """
     worst = {
         row["eps"]: row
@@ -226,7 +240,8 @@ def robust_columns(results: Mapping[str, Any], system: str, defence: str) -> lis
     for eps in strengths_of(results):
         found = worst.get(eps, {"survive": None, "why": "no attack at this ε"})
         if found["survive"] is None:
-            columns += [NOT_EVALUATED, found["why"]]
+            missing = missing_attacks(found["why"])
+            columns += ["not published" if missing else NOT_EVALUATED, missing or found["why"]]
             continue
         held = np.array([bit == "1" for bit in found["survivors"]])
         clips = [str(number) for number in range(len(held))]

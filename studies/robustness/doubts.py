@@ -52,8 +52,8 @@ def accuracies(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Accuracy under attack by ε and system.
 
-    Only clips that a system names rightly are attacked: its accuracy under attack is the share of
-    them that hold, times its accuracy. The interval is of the former alone.
+    Only clips that a system classifies correctly are attacked: its accuracy under attack is the
+    share of them that hold, times its accuracy. The interval is of the former alone.
     """
     strengths = sorted({c["eps"] for c in results["cells"] if c["attack"] in WORST_OF})
     found: dict[str, dict[str, dict[str, Any]]] = {}

@@ -152,7 +152,7 @@ def study_group(
 
 
 def _of_shared_clips(members: Sequence[Measured], accuracy: Mapping[str, Any]) -> dict[str, Any]:
-    """The ranking once more, on clips that every model names rightly: accuracy plays no part."""
+    """Rank on the clips that every model classifies correctly: accuracy plays no part."""
     shared = np.logical_and.reduce([one.right for one in members])
     found: dict[str, Any] = {"clips": int(shared.sum()), "layers": {}}
     for layer in DEFAULT_LAYERS if shared.any() else ():

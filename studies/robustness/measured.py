@@ -46,7 +46,7 @@ class Measured:
         system: Which.
         layers: Names, the logits last and what they are made from before them.
         speakers: Of each clip.
-        right: (clips,) whether the undisturbed clip is named rightly.
+        right: (clips,) whether the undisturbed clip is classified correctly.
         rates: (clips, noises, layers) NCCR.
         embeddings: (clips, D) of the undisturbed clips.
         noisy: (clips, draws, D) under the default noise.

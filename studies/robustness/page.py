@@ -131,7 +131,7 @@ def plainer_table(group: Group) -> str:
         (f"NCCR, last tap ({tap})", default[tap]["agreement"]),
         ("NCCR, logits", default[logits]["agreement"]),
         *(
-            (f"NCCR, {layer}, clips that all name rightly", of["agreement"])
+            (f"NCCR, {layer}, clips that all classify correctly", of["agreement"])
             for layer, of in group["rightly_named_by_all"]["layers"].items()
         ),
         *((name, of["agreement"]) for name, of in group["plainer"].items()),
@@ -250,6 +250,19 @@ def totals(results: Group) -> str:
     return "\n".join(lines)
 
 
+def agree(results: Group) -> str:
+    """Return in how many settings of noise in the spectrogram the order is the same."""
+    found = [
+        row["agreement"][eps]
+        for group in results["groups"].values()
+        for eps in ranked_strengths(group)
+        for row in group["settings"]
+        if row["family"].endswith("@input")
+    ]
+    known = [one for one in found if one is not None]
+    return f"the same order in {sum(one['same_order'] for one in known)} of {len(known)} settings"
+
+
 def spoken(counts_: set[int]) -> str:
     """One number, or the least and the largest."""
     least, most = min(counts_), max(counts_)
@@ -271,7 +284,7 @@ def missing(results: Group) -> str:
 
 
 def pictures(results: Group, kind: str, words: str) -> str:
-    """One picture an architecture."""
+    """One plot for each architecture."""
     names = [next(iter(group["models"])) for group in results["groups"].values()]
     return "\n".join(f"![{words}, {name}](pictures/{kind}_{name}.png)" for name in names)
 
@@ -334,6 +347,7 @@ def parts(found: Group) -> dict[str, object]:
         "missing": missing(results),
         "trainings": trainings(results),
         "verdicts": "\n".join(verdicts(results)),
+        "agree": agree(results),
         "totals": totals(results),
         "models": by_group(results, model_table),
         "ranking": by_group(results, ranking_table),

@@ -39,6 +39,7 @@ def speed(results: Results) -> dict[str, str]:
         "slices": str(results["slices"]),
         "start": f"{start:.1f}",
         "beside": f"{100 * rates['screen'] / rates['SpeechBrain']:.0f}",
+        "rate": f"{rates['screen']:.1f}",
         "share": f"{100 * results['share_of_bound']:.1f}",
         "share_without_start": f"{100 * results['share_of_bound_without_start']:.0f}",
     }
@@ -57,7 +58,11 @@ def memory(results: Results) -> dict[str, str]:
         for row in results["rows"]
     ]
     columns = ["files", "screening process, MB", "with its workers, MB", "journal, MB", "seconds"]
-    return {"memory": markdown(columns, rows), "workers": str(results["workers"])}
+    return {
+        "memory": markdown(columns, rows),
+        "workers": str(results["workers"]),
+        "most": f"{results['rows'][-1]['files']:,}",
+    }
 
 
 def comparison(results: Results) -> dict[str, str]:

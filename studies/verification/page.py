@@ -142,6 +142,17 @@ def reached(interval: Mapping[str, float] | None) -> str:
     return f"**{part(interval)}**" if hit else part(interval)
 
 
+def hits(results: Mapping[str, Any], name: str) -> str:
+    """Return in how many of the attacks a defence reaches the goal."""
+    found = [
+        row["recovered"]["value"]
+        for cell in attacks_of(results)
+        for row in cell["rows"]
+        if row["defence"] == name and row["recovered"]
+    ]
+    return f"{sum(value >= GOAL for value in found)} of {len(found)}"
+
+
 def verdict(results: Mapping[str, Any], name: str) -> str:
     """In how many cells a defence reaches the goal, and its least share."""
     found = [
@@ -180,6 +191,8 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
         "versions": versions,
         "cells": f"{len(attacks_of(results))} of {planned}",
         "point": f"{100 / results['targets']:.1f}",
+        "hits": hits(results, "guided"),
+        "noise_hits": hits(results, "noise as strong as guided"),
         "seen": defence_lines(results),
         "verdicts": "\n".join(f"- {verdict(results, name)}" for name in defences_of(results)),
         "clean": clean_table(results),

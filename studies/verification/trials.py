@@ -18,7 +18,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.evaluation.identification import Crop
 from nip_audio.purifiers.base import Defence
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 
 __all__ = [
     "P_TARGET",

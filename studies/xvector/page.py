@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def detection_tables(detection: dict[str, Any]) -> list[str]:
     cells = "".join(f" {share(clean[d][r])} |" for d in DETECTORS for r in rates)
     lines.append(f"| clean | {detection['clean_clips']} | – | – |{cells}")
     for control in detection["controls"]:
-        name = f"**random ±{control['eps']:g}, nobody attacks**"
+        name = f"**random ±{control['eps']:g}, no attack**"
         lines.append(f"| {name} | {control['clips']} | – | – |" + flagged(control["detectors"]))
     for row in detection["rows"]:
         noise = "–" if row["median_snr_db"] is None else f"{row['median_snr_db']:.0f}"
@@ -129,6 +130,16 @@ def detection_tables(detection: dict[str, Any]) -> list[str]:
         )
         lines.append(f"| {name_of(row)} |" + cells)
     return lines
+
+
+def found_of_pgd(detection: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the least and the largest share of PGD at ε 0.002 that is flagged at 1 %."""
+    found = [
+        100 * row["detectors"]["nccr"]["detected_at_calibrated_0.01"]["value"]
+        for row in detection["rows"]
+        if (row["attack"], row["eps"]) == ("pgd", 0.002)
+    ]
+    return f"{min(found):.0f}", f"{max(found):.0f}"
 
 
 def adaptive_table(detection: dict[str, Any]) -> str:
@@ -190,6 +201,9 @@ def parts(found: dict[str, Any]) -> dict[str, object]:
         "model": results["model_id"][:12],
         "calibration": results["calibration"][:12],
         "seed": results["seed"],
+        "accuracy": f"{100 * closed['clean']['value']:.0f}",
+        "eer": f"{100 * enrolled['all']['value']:.1f}",
+        **dict(zip(("found_low", "found_high"), found_of_pgd(detection), strict=True)),
         "closed_clips": closed["clips"],
         "closed": "\n".join(f"| {CONDITIONS[c]} | {share(closed[c])} |" for c in CONDITIONS),
         "enrolled": "\n".join(

@@ -501,9 +501,7 @@ def test_float64_systems_stay_so():
 @every_attack
 def test_missing_art_says_what_to_install(monkeypatch, unwilling, spectrograms, name):
     monkeypatch.setitem(sys.modules, "art", None)
-    with pytest.raises(
-        MissingDependencyError, match=r"Toolbox.*pip install 'nip-audio\[attacks\]'"
-    ):
+    with pytest.raises(MissingDependencyError, match=r"Toolbox.*pip install '\.\[attacks\]'"):
         ATTACKS[name](unwilling, spectrograms, generator=seeded())
 
 

@@ -10,7 +10,7 @@ from nip_audio.attacks.objectives import Guarded, Identification, Verification
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import AttackError
-from nip_audio.purifiers.defend import DefendedModel
+from nip_audio.purifiers.defending import DefendedModel
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 from tests.tolerance import assert_same_but_for_signs

@@ -296,5 +296,5 @@ def test_unknown_name_lists_near_ones(name, near):
 
 def test_missing_foolbox_says_what_to_install(monkeypatch, accept, batch):
     monkeypatch.setitem(sys.modules, "foolbox", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'nip-audio\[attacks\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[attacks\]'"):
         make_attack("fgsm", eps=EPS)(accept, batch, generator=seeded())

@@ -10,7 +10,7 @@ from nip_audio.attacks.base import System
 from nip_audio.attacks.fakebob import nes_gradient
 from nip_audio.attacks.objectives import Guarded, Identification, Objective, Verification
 from nip_audio.attacks.registry import ATTACKS, make_attack, names_at
-from nip_audio.attacks.start import break_ties, first_step, private
+from nip_audio.attacks.start import break_ties, derived_generator, first_step
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.errors import AttackError
@@ -161,7 +161,7 @@ def test_a_system_without_gradient_beside_the_input_either_is_one_clear_error(na
 def test_the_random_step_leaves_the_rest_of_eps_to_the_attack(name):
     batch, attack = batch_at("raw"), attack_of(name)
     given = batch.x.clone()
-    rest, moved = first_step(attack, batch, Bounds(-1.0, 1.0), private(seeded(1)))
+    rest, moved = first_step(attack, batch, Bounds(-1.0, 1.0), derived_generator(seeded(1)))
     step = (moved - given).abs().amax()
     assert torch.equal(batch.x, given)
     if attack.limit is None:
@@ -176,7 +176,9 @@ def test_the_random_step_leaves_the_rest_of_eps_to_the_attack(name):
 def test_nothing_is_drawn_from_the_generator_for_the_step():
     generator = seeded(1)
     before = generator.get_state()
-    assert private(generator).initial_seed() == private(generator).initial_seed()
+    assert (
+        derived_generator(generator).initial_seed() == derived_generator(generator).initial_seed()
+    )
     assert torch.equal(generator.get_state(), before)
 
 

@@ -121,6 +121,6 @@ def test_mostly_silence_is_too_short_as_well(clip):
 
 def test_without_pystoi_the_remedy_is_named(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "pystoi", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'nip-audio\[quality\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[quality\]'"):
         intelligibility(clip, clip)
     assert snr_db(clip, clip) == MAX_SNR_DB

@@ -98,7 +98,7 @@ def test_a_model_without_gradient_around_the_recording_is_an_error(source, tmp_p
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
 def test_the_command_needs_no_enrolment(run, monkeypatch, source, tmp_path, name):
     pretrained = model_at(source)
-    monkeypatch.setattr("nip_audio.cli.attack.load_model", lambda *_: pretrained)
+    monkeypatch.setattr("nip_audio.cli._inputs.load_model", lambda *_: pretrained)
     code, out, err = run(
         "attack", source, "--attack", name, "--threshold", 0.7, "--out", tmp_path / "adv", "--json"
     )
@@ -112,7 +112,7 @@ def test_the_command_needs_no_enrolment(run, monkeypatch, source, tmp_path, name
 
 def test_the_command_says_if_there_is_no_gradient(run, monkeypatch, source, tmp_path):
     pretrained = model_at(source, 9.0)
-    monkeypatch.setattr("nip_audio.cli.attack.load_model", lambda *_: pretrained)
+    monkeypatch.setattr("nip_audio.cli._inputs.load_model", lambda *_: pretrained)
     code, _, err = run("attack", source, "--threshold", 0.7, "--out", tmp_path / "adv")
     assert code == 65
     assert "the system gives no gradient at this input, nor close to it" in " ".join(err.split())

@@ -271,7 +271,7 @@ def test_a_termination_that_a_library_swallows_is_none_of_the_results(run, monke
 
 
 def documented() -> list[tuple[str, int]]:
-    table = (ROOT / "docs/json.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs/reference/json.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \|.*\| `([^`]+)` \|$", table, re.MULTILINE)
     return [(command.replace("\\|", "|"), int(code)) for code, command in rows]
 
@@ -305,7 +305,7 @@ def test_the_documented_command_exits_with_the_code(command, code, tmp_path):
 
 @pytest.mark.parametrize("code", [0, 3, 4, 5, 130, 143, 65, 70, 1, 137])
 def test_the_nightly_job_tells_results_from_crashes(code, tmp_path):
-    text = (ROOT / "docs/json.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/json.md").read_text(encoding="utf-8")
     (job,) = re.findall(r"### Nightly job.*?```sh\n(.*?)```", text, re.DOTALL)
     done = subprocess.run(
         ["sh", "-c", f"nip_audio() {{ return {code}; }}\n" + job.replace("nip-audio", "nip_audio")],

@@ -159,7 +159,7 @@ def test_workers_find_the_same(screen, tmp_path):
 
 def test_triggers_are_looked_for_on_demand(screen, tmp_path):
     _, text, _ = screen("--backdoor", "--no-report", "--json")
-    assert "not judged: the model gives" in json.loads(text)["backdoor"]
+    assert "not judged: the model predicts" in json.loads(text)["backdoor"]
     code, _, err = screen("--no-report")
     assert code == 65  # the run is one with triggers
     assert "triggers" in err

@@ -9,7 +9,7 @@ from nip_audio.attacks.objectives import Identification
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.purifiers.activation_pruning import ActivationPruning, pruning_weights
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 
 
 def seeded(seed: int = 0) -> torch.Generator:

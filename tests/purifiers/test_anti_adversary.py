@@ -6,7 +6,7 @@ import torch
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError
 from nip_audio.purifiers.anti_adversary import AntiAdversary
-from nip_audio.purifiers.defend import DefendedModel
+from nip_audio.purifiers.defending import DefendedModel
 
 SPECTROGRAM = Bounds(0.0, 1.0)
 

@@ -7,7 +7,7 @@ import torch
 
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.gated import GatedPurifier
 from nip_audio.purifiers.median_filter import MedianFilter
 from nip_audio.purifiers.spatial_smoothing import SpatialSmoothing

@@ -12,7 +12,7 @@ from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.errors import InputError, LayerNotFoundError
 from nip_audio.purifiers.activation_pruning import ActivationPruning
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.layer_defence import LayerDefence, LayerDefendedModel
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_activation import ActivationNip

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.errors import InputError, LayerNotFoundError
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.layer_defence import LayerDefendedModel
 from nip_audio.purifiers.nip_activation import ActivationNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings

@@ -145,7 +145,7 @@ def test_arts_variance_minimisation_leaves_dropped_values_at_a_small_weight(spec
 
 def test_arts_variance_minimisation_needs_art(monkeypatch):
     monkeypatch.setitem(sys.modules, "art.defences.preprocessor", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'nip-audio\[attacks\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[attacks\]'"):
         ArtVarianceMinimisation(bounds=SPECTROGRAM)
 
 

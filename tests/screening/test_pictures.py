@@ -11,7 +11,7 @@ import torch
 
 from nip_audio.audio.condition import Condition
 from nip_audio.audio.manifest import walk_files
-from nip_audio.detectors.density import CleanDensity
+from nip_audio.detectors.fitted import FittedDensity
 from nip_audio.errors import CalibrationError, ImageError, InputError, ResumeError, StateError
 from nip_audio.image.adapter import Image, ImageAdapter
 from nip_audio.models.modalities import reader_of_json
@@ -197,7 +197,7 @@ def test_the_calibrations_that_are_shipped_judge(name):
     shipped = load_pretrained(name)
     known = Calibration.load(shipped.card.calibration_path, model_id=shipped.model_id)
     detector = known.detector
-    assert isinstance(detector, CleanDensity)
+    assert isinstance(detector, FittedDensity)
     # the limit that was fitted is that of the rows: they were read as they were written
     rows = detector.rows_ * detector.scale_ + detector.center_
     assert np.quantile(-detector.distance(rows), 0.05) == pytest.approx(detector.offset_)

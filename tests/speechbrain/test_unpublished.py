@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nip_audio.core.fingerprint import weights_sha256
 from nip_audio.errors import LayerNotFoundError
 from nip_audio.speechbrain.instrument import instrument
-from nip_audio.speechbrain.unpublished import unpublished, weights_sha256
+from nip_audio.speechbrain.unpublished import unpublished
 
 
 def test_a_model_gets_a_card_and_an_identity(tiny_model):

@@ -11,8 +11,8 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.results import Results
 from nip_audio.screening.sources import FolderSource, ManifestSource
+from nip_audio.workflows.flagged import purify_flagged, shipped_purifier
 from nip_audio.workflows.purify_files import FilePurifier
-from nip_audio.workflows.purify_flagged import purify_flagged, shipped_purifier
 
 
 @pytest.fixture

@@ -41,8 +41,7 @@ class TorchvisionNet(nn.Module):
             from torchvision import models  # type: ignore[import-not-found, import-untyped, unused-ignore]
         except ImportError as err:
             raise MissingDependencyError(
-                f"network {name} needs torchvision, which is not installed; pip install "
-                "'nip-audio[images]'"
+                f"network {name} needs torchvision", extra="images"
             ) from err
         options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
         net = getattr(models, name)(weights=None, **options)

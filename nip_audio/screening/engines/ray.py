@@ -123,9 +123,7 @@ def _started_ray() -> Any:
         import ray
         import ray.data
     except ImportError as err:
-        raise MissingDependencyError(
-            "Ray Data is not installed, and the ray engine needs it; pip install 'nip-audio[scale]'"
-        ) from err
+        raise MissingDependencyError("the engine ray needs Ray Data", extra="scale") from err
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
     return ray

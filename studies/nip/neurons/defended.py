@@ -249,7 +249,7 @@ def _beside_noise(
     labels: Tensor,
     speakers: Sequence[str],
 ) -> dict[str, Any]:
-    """Share that is named rightly behind pools and behind matched noise, and the difference."""
+    """Accuracy behind pools and behind matched noise, and the difference."""
     own = np.concatenate([subject.right(x, labels, pool) for pool in pools])
     noise = np.concatenate(
         [subject.right(x, labels, MatchedNoise(pool, bounds=pool.bounds)) for pool in pools]

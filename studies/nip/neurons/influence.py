@@ -70,7 +70,7 @@ def study_influence(subject: Subject) -> dict[str, Any]:
 
 
 def same_speaker_pairs(subject: Subject) -> tuple[list[int], list[int]]:
-    """Pair each rightly named clean clip with the speaker's next one."""
+    """Pair each correctly classified clean clip with the speaker's next one."""
     right = np.flatnonzero(subject.rightly_named)
     by_speaker: dict[str, list[int]] = {}
     for i in right.tolist():

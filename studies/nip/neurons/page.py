@@ -54,7 +54,7 @@ def header(results: Record) -> str:
     return (
         f"Seed {results['seed']}; split {results['split_sha256'][:12]}; attacks on the `test` role "
         "by attackers who know the model and nothing of a defence, read back as they were written. "
-        "DSR: share of the examples that fool the undefended model which are named rightly. "
+        "DSR: share of the examples that fool the undefended model which are classified correctly. "
         "Brackets are 95 % intervals, by bootstrap over speakers, of shares exact binomial where "
         f"all agree. All in percent unless said otherwise. {versions}; {results['threads']} "
         f"thread; {results['cpu_s'] / 60:.0f} CPU minutes in all.\n\n" + "\n".join(parts) + "\n"
@@ -69,7 +69,7 @@ def each(results: Record, study: str, table: Callable[[Any], str]) -> str:
 
 
 def oracle_table(rows: Sequence[Record]) -> str:
-    """What the script's protocol counts, beside what nobody with a label had a hand in."""
+    """The script's protocol, beside what is done without a label."""
     columns = {
         "honest": "NIP",
         "honest_descent": "NIP, descent",
@@ -134,7 +134,7 @@ def influence_table(found: Record) -> str:
     rows: list[list[object]] = []
     other = {"attack": "another clip of the speaker", "fooled": found["other_clip"]["pairs"]}
     for row in (*found["rows"], {**other, **found["other_clip"]}):
-        for of, words in (("true", "true"), ("named", "named")):
+        for of, words in (("true", "true"), ("named", "predicted")):
             excess = (
                 [signed(row[f"excess_{of}_{part}"], 1) for part in ("front", "tail")]
                 if f"excess_{of}_front" in row
@@ -191,7 +191,7 @@ def template_table(found: Record) -> str:
         ["attack", "inputs", "candidates used", "candidate of the own class", "drawn blindly"],
         [
             [
-                m["attack"],
+                m["attack"].replace("nobody attacks", "no attack"),
                 m["items"],
                 m["used"],
                 share(m["own_class"]),
@@ -228,7 +228,7 @@ def activation_table(rows: Sequence[Record]) -> str:
         ["attack", "sign", "clips", "NIP", "NIP_n", "NIP_n less NIP", "NIP_n, random neurons"],
         [
             [
-                r["attack"] or "nobody attacks",
+                r["attack"] or "no attack",
                 r["sign"],
                 r.get("fooled", "–"),
                 share(r["input"]),

@@ -165,7 +165,7 @@ class Subject:
         )
 
     def right(self, x: Tensor, labels: Tensor, defence: Defence | None = None) -> Hits:
-        """Tell which inputs are named rightly behind a defence, which sees neither name nor label.
+        """Tell which inputs are classified correctly behind a defence, which sees no label.
 
         Args:
             x: (B, F, T).
@@ -196,7 +196,7 @@ class Subject:
 
     @cached_property
     def rightly_named(self) -> Hits:
-        """Which of the clean clips are named rightly when nobody defends."""
+        """Which of the clean clips are classified correctly when nobody defends."""
         return self.right(self.clean, self.labels)
 
 

@@ -17,7 +17,7 @@ from nip_audio.errors import InputError, StateError
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.image.datasets import load_images
-from nip_audio.purifiers.defend import defend
+from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip

@@ -7,7 +7,7 @@ from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Purifier
-from nip_audio.purifiers.defend import DefendedModel
+from nip_audio.purifiers.defending import DefendedModel
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 

@@ -1,0 +1,36 @@
+from .api import attack as attack
+from .api import calibrate as calibrate
+from .api import detect as detect
+from .api import embed as embed
+from .api import enroll as enroll
+from .api import load_model as load_model
+from .api import purify as purify
+from .api import screen as screen
+from .api import verify as verify
+from .audio.adapter import WaveformAdapter as WaveformAdapter
+from .audio.io import Audio as Audio
+from .audio.io import ReadSettings as ReadSettings
+from .audio.io import read_audio as read_audio
+from .audio.io import write_audio as write_audio
+from .core.adapter import Batch as Batch
+from .core.model import CosineHead as CosineHead
+from .core.model import InstrumentedModel as InstrumentedModel
+from .models.cards import ModelCard as ModelCard
+from .models.cards import list_pretrained as list_pretrained
+from .models.enrolment import Enrolment as Enrolment
+from .models.enrolment import embed_audio as embed_audio
+from .models.enrolment import enrol as enrol
+from .models.plda import Plda as Plda
+from .models.plda import PldaHead as PldaHead
+from .models.plda_training import fit_plda as fit_plda
+from .models.pretrained import PretrainedModel as PretrainedModel
+from .models.pretrained import load_pretrained as load_pretrained
+from .purifiers.nip_guided import GuidedNip as GuidedNip
+from .reporting.run import ScreenedRun as ScreenedRun
+from .screening.calibration import Calibration as Calibration
+from .screening.pipeline import Screener as Screener
+from .screening.records import ScreenRecord as ScreenRecord
+from .workflows.recordings import AttackedFile as AttackedFile
+from .workflows.recordings import PurifiedAudio as PurifiedAudio
+
+__version__: str

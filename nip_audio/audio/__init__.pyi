@@ -1,0 +1,17 @@
+from .adapter import WaveformAdapter as WaveformAdapter
+from .corpus import Span as Span
+from .corpus import deal_roles as deal_roles
+from .corpus import read_split as read_split
+from .corpus import write_manifests as write_manifests
+from .features import LogMel as LogMel
+from .io import Audio as Audio
+from .io import ReadSettings as ReadSettings
+from .io import read_audio as read_audio
+from .io import write_audio as write_audio
+from .manifest import Recording as Recording
+from .manifest import read_recordings as read_recordings
+from .manifest import walk_audio as walk_audio
+from .modality import MODALITY as MODALITY
+from .quality import snr_db as snr_db
+from .quality import stoi as stoi
+from .resynthesis import resynthesize as resynthesize

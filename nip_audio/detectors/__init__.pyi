@@ -1,0 +1,12 @@
+from .backdoor import BackdoorJudgement as BackdoorJudgement
+from .clean import CleanDistance as CleanDistance
+from .conformal import conformal_p_value as conformal_p_value
+from .conformal import conformal_threshold as conformal_threshold
+from .conformal import files_needed as files_needed
+from .conformal import out_of_fold_distances as out_of_fold_distances
+from .consistency import consistency_scores as consistency_scores
+from .density import CleanDensity as CleanDensity
+from .nccr_measure import NccrMeasure as NccrMeasure
+from .perceptron import AttackPerceptron as AttackPerceptron
+from .rates import LogRates as LogRates
+from .summed import CleanSum as CleanSum

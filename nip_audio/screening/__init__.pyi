@@ -1,0 +1,14 @@
+from .calibrating import calibrate as calibrate
+from .calibration import Calibration as Calibration
+from .engines.local import LocalEngine as LocalEngine
+from .engines.ray import RayEngine as RayEngine
+from .gate import CalibratedGate as CalibratedGate
+from .judge import Judge as Judge
+from .pipeline import Screener as Screener
+from .pipeline import ScreenResult as ScreenResult
+from .records import Finding as Finding
+from .records import ScreenRecord as ScreenRecord
+from .records import SpeakerRecord as SpeakerRecord
+from .sources import FolderSource as FolderSource
+from .sources import ManifestSource as ManifestSource
+from .summary import ScreenSummary as ScreenSummary

@@ -1,0 +1,10 @@
+from .corpora import prepare as prepare
+from .corpora import prepare_librispeech as prepare_librispeech
+from .corpora import prepare_vctk as prepare_vctk
+from .image_publishing import publish_images as publish_images
+from .image_publishing import run_recipe as run_recipe
+from .image_training import ImageTraining as ImageTraining
+from .image_training import train_images as train_images
+from .publishing import publish as publish
+from .training import SpeakerBrain as SpeakerBrain
+from .training import train as train

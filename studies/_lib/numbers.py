@@ -1,0 +1,128 @@
+"""Numbers as every page writes them, and the query by which prose takes one from the results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["NOT_EVALUATED", "look_up", "number", "percent", "signed"]
+
+NOT_EVALUATED = "not evaluated"
+
+Interval = Mapping[str, float]
+
+
+def number(interval: Interval | None, digits: int = 3) -> str:
+    """Write a value and its 95 % interval."""
+    if interval is None:
+        return NOT_EVALUATED
+    value, low, high = (f"{interval[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def percent(interval: Interval | None) -> str:
+    """Write a share and its 95 % interval in percent."""
+    if interval is None:
+        return NOT_EVALUATED
+    return number({key: 100 * interval[key] for key in ("value", "low", "high")}, 1)
+
+
+def signed(interval: Interval, digits: int = 1, *, factor: float = 1.0) -> str:
+    """Write a difference and its 95 % interval, with signs."""
+    value, low, high = (f"{factor * interval[k]:+.{digits}f}" for k in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+_STEP = re.compile(r"([^/\[\]]*)((?:\[[^\]]*\])?)(?:/|$)")
+_OVER: Mapping[str, Callable[[list[float]], float]] = {
+    "min": min,
+    "max": max,
+    "mean": lambda values: sum(values) / len(values),
+    "sum": sum,
+    "count": len,
+}
+
+
+def look_up(query: str, results: Mapping[str, Any]) -> str:
+    """Answer a query such as ``max 1% nip/cells[system=xvector;eps=0.002]/asr``.
+
+    A query has an optional word, a format and a path. The path goes through keys, separated by
+    slashes; ``[key=value;…]`` keeps the items of a list that have these values, ``*`` goes to every
+    item or value, and a value with an interval counts as its ``value``. The word (min, max, mean,
+    sum, count) makes one number of several. The format is ``0%`` or ``1%`` for a share in percent
+    with so many digits, or one of Python's, such as ``.3f`` or ``,``. Between paths `` * ``
+    multiplies and `` - `` subtracts.
+
+    Raises:
+        ValueError: If nothing is found, or several numbers without a word.
+    """
+    word, _, rest = query.strip().partition(" ")
+    form, _, path = rest.partition(" ")
+    if word not in _OVER:
+        word, form, path = "", word, rest
+    value, *others = (_one(part, word, results) for part in path.split(" - "))
+    value -= sum(others)
+    if form in ("d", ","):
+        return format(round(value), form)
+    if form.endswith("%"):
+        return f"{100 * value:.{form[:-1]}f}"
+    return format(value, form)
+
+
+def _one(path: str, word: str, results: Mapping[str, Any]) -> float:
+    product = 1.0
+    for factor in path.split(" * "):
+        found = [_value(one) for one in _walk(results, factor.strip())]
+        if not found or (not word and len(found) > 1):
+            raise ValueError(f"{factor!r} finds {len(found)} numbers, expected one")
+        product *= _OVER[word](found) if word else found[0]
+    return product
+
+
+def _walk(place: Any, path: str) -> list[Any]:
+    places = [place]
+    for name, condition in _STEP.findall(path):
+        if not name and not condition:
+            continue
+        if name:
+            places = [after for one in places for after in _into(one, name)]
+        if condition:
+            wanted = dict(part.split("=", 1) for part in condition[1:-1].split(";"))
+            places = [
+                item
+                for one in places
+                for item in (one if isinstance(one, list) else one.values())
+                if all(_same(_field(item, key), value) for key, value in wanted.items())
+            ]
+    return [one for one in places if one is not None]
+
+
+def _into(place: Any, name: str) -> list[Any]:
+    if isinstance(place, list):
+        return list(place) if name == "*" else [place[int(name)]]
+    if name == "*":
+        return list(place.values())
+    return [place[name]] if name in place else []
+
+
+def _field(item: Mapping[str, Any], key: str) -> object:
+    """Return what stands under a key, or under keys joined by dots."""
+    if key in item or "." not in key:
+        return item.get(key)
+    first, _, rest = key.partition(".")
+    return _field(item.get(first) or {}, rest)
+
+
+def _same(value: object, wanted: str) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            top, _, bottom = wanted.partition("/")
+            return abs(value - float(top) / float(bottom or 1)) < 1e-9
+        except ValueError:
+            return False
+    return str(value) == wanted
+
+
+def _value(found: Any) -> float:
+    return float(found["value"]) if isinstance(found, Mapping) else found
