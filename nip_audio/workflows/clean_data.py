@@ -223,7 +223,7 @@ def _read_crops(
 ) -> Benign:
     seconds = CROP_S if crop_s is None else crop_s
     if not math.isfinite(seconds):
-        raise InputError(f"crops last {seconds} seconds, expected a number such as {CROP_S:g}")
+        raise InputError(f"the length of a crop is {seconds}, expected seconds, such as {CROP_S:g}")
     crop_samples = round(seconds * reader.settings.sample_rate_hz)
     return read_clips(files, reader).cropped(crop_samples)
 
