@@ -24,7 +24,8 @@ from nip_audio import WaveformAdapter, enrol, load_pretrained, write_audio
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.screening.calibration import Calibration
-from nip_audio.workflows.attack import AttackGoal, attack_file
+from nip_audio.workflows.attack import attack_file
+from nip_audio.workflows.files import AttackGoal
 
 FOLDER = Path(__file__).resolve().parent / "enrolment"
 RATE_HZ = 16000

@@ -35,6 +35,8 @@ class Modality(StrEnum):
     image = "image"
 
 
+DEFAULT_MODELS = {Modality.audio: DEFAULT_AUDIO_MODEL, Modality.image: DEFAULT_IMAGE_MODEL}
+
 # panels of the help; options without a panel are the ones that most runs need
 INPUT = "Input"
 OUTPUT = "Output"

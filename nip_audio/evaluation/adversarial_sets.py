@@ -24,6 +24,7 @@ from torch import Tensor
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.objectives import Identification, Objective
 from nip_audio.attacks.registry import Level
+from nip_audio.audio.adapter import read_back
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.core.state import file_sha256, whole_lines, write_atomic
@@ -33,7 +34,6 @@ from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.defending import defend
-from nip_audio.workflows.attack import read_back
 
 __all__ = [
     "AdversarialSet",

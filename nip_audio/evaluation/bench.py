@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nip_audio.audio.modality import DETECTION_NOISES
 from nip_audio.audio.quality import TooLittleSpeechError, stoi, stoi_available
 from nip_audio.core.metrics import top_k_consistency
 from nip_audio.core.nccr import NccrConfig
@@ -27,7 +28,6 @@ from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
-from nip_audio.screening.measure import DETECTION_NOISES
 
 __all__ = ["Bench"]
 

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
+from nip_audio.core.modality import Reader
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult, change_rate, measure_nccr
 from nip_audio.core.noise import Noise
 from nip_audio.errors import FileError, InputError
 from nip_audio.evaluation.nccr_ranks import Ranked, rank_models
-from nip_audio.models.cards import ModelCard
+from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import noise_generator
-from nip_audio.screening.reading import Reader
 
 __all__ = [
     "DEFAULT_LAYERS",
@@ -100,7 +100,7 @@ class RobustnessResult:
         }
 
 
-def require_comparable(models: Sequence[PretrainedModel], noises: Iterable[Noise]) -> None:
+def require_comparable(models: Sequence[PretrainedModel], noises: Sequence[Noise]) -> None:
     """Refuse models whose change rates under these noises say nothing about each other.
 
     Rates are relative, so layers of different width may be compared; noise must be the same. In
@@ -121,31 +121,8 @@ def require_comparable(models: Sequence[PretrainedModel], noises: Iterable[Noise
                 f"{first.name} takes {first.modality}, {card.name} takes {card.modality}; compare "
                 "models of one kind"
             )
-        if first.modality == "image":
-            _require_one_shape(first, card)
-            continue
-        if card.sample_rate_hz != first.sample_rate_hz:
-            raise InputError(
-                f"{first.name} works at {first.sample_rate_hz} Hz, {card.name} at "
-                f"{card.sample_rate_hz} Hz: they do not hear the same noise; compare models of one "
-                "sample rate"
-            )
-        own, other = first.data.get("features"), card.data.get("features")
-        if own != other and any(noise.level == "input" for noise in noises):
-            raise InputError(
-                f"the front end of {first.name} is {own}, that of {card.name} {other}: noise of "
-                "one size in their inputs is not the same noise; compare models of one front end, "
-                "or use noise of level 'raw', in the waveform"
-            )
-
-
-def _require_one_shape(first: ModelCard, card: ModelCard) -> None:
-    if card.image_shape != first.image_shape:
-        own, other = (" × ".join(map(str, c.image_shape)) for c in (first, card))
-        raise InputError(
-            f"{first.name} takes pictures of {own}, {card.name} of {other}: they do not see the "
-            "same noise; compare models of one shape"
-        )
+        for level in {noise.level for noise in noises}:
+            modality_of(first).require_same_input(first, card, level=level)
 
 
 def layer_rates(

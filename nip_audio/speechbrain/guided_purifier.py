@@ -12,7 +12,7 @@ from nip_audio.errors import AudioError, StateError
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.speechbrain.waveforms import audio_of, split_batch
-from nip_audio.workflows.purify import purify_samples
+from nip_audio.workflows.recordings import purify_samples
 
 __all__ = ["GuidedPurifier"]
 
