@@ -176,7 +176,9 @@ def _started_worker(recipe: MeasurerRecipe) -> ProcessPoolExecutor:
     for _ in range(2):
         pool = _pool(recipe, 1)
         try:
-            pool.submit(os.getpid).result()
+            with _without_main_module():
+                started = pool.submit(os.getpid)
+            started.result()
         except BrokenProcessPool:
             pool.shutdown(wait=True, cancel_futures=True)
         else:
