@@ -83,8 +83,8 @@ def test_attacks_write_what_they_say_and_list_bad_files(lenet, folder, tmp_path)
     assert json.loads((tmp_path / "out/b.fgsm.json").read_text()) == done[0].to_json()
     with pytest.raises(OutputError, match="exists already"):
         attack_files(*given, goal, ImageAdapter(), name="fgsm")
+    aim = AttackGoal(None, target="eleven")
     with pytest.raises(AttackError, match="none of the 10 labels"):
-        aim = AttackGoal(None, target="eleven")
         attack_files(*given, aim, ImageAdapter(), name="fgsm", force=True)
 
 
