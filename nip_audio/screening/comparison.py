@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.detectors.backdoor import GroupFinding
 from nip_audio.detectors.conformal import q_values
 from nip_audio.errors import FileError, InputError
-from nip_audio.screening.backdoor import judge_triggers
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.duplicates import find_duplicates
 from nip_audio.screening.kind import Kind
 from nip_audio.screening.measured import MeasuredFile, TriggerEvidence
 from nip_audio.screening.sources import Source
+
+if TYPE_CHECKING:
+    from nip_audio.detectors.backdoor import GroupFinding
 
 __all__ = ["Comparison", "DuplicateFile", "TriggerSuspicion", "compare"]
 
@@ -129,6 +131,8 @@ def _suspicions(
     ids: Sequence[str], triggers: Sequence[TriggerEvidence]
 ) -> tuple[dict[str, TriggerSuspicion], str]:
     try:
+        from nip_audio.screening.backdoor import judge_triggers  # needs scikit-learn
+
         judgement = judge_triggers(triggers)
     except InputError as err:
         return {}, f"not judged: {err}"
