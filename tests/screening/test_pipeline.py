@@ -28,7 +28,7 @@ from nip_audio.screening.sources import FolderSource, ManifestSource
 from tests.processes import Started, start_python
 
 WRITTEN = ("results.jsonl", "speakers.jsonl", "summary.json")
-DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
 
 
 def lines(out: Path) -> list[dict[str, object]]:

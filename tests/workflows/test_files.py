@@ -25,7 +25,7 @@ from nip_audio.workflows.plot import plot_purification
 from nip_audio.workflows.purify_files import FilePurifier
 from nip_audio.workflows.recordings import purify_audio
 
-DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
 WAVE, SPECTROGRAM = Bounds(-1.0, 1.0), Bounds(0.0, 1.0)
 
 
@@ -156,7 +156,7 @@ def test_an_original_is_never_overwritten(write_sound, tmp_path, force):
 def test_a_place_that_cannot_be_written_to(worker, source, tmp_path):
     (tmp_path / "out").write_text("a file")
     (planned,) = plan_files([source], tmp_path / "out")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be created"):
         worker.purify(planned)
 
 
