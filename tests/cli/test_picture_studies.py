@@ -184,7 +184,7 @@ def test_what_cannot_be_compared_is_refused(run, picture_model, pictures):
     shared = ("robustness", picture_model, "--data", pictures)
     code, _, err = run("robustness", picture_model, "vgg-cifar10", "--data", pictures)
     assert code == 65
-    assert "takes pictures of 1 × 28 × 28, vgg-cifar10 of 3 × 32 × 32" in err
+    assert "takes images of 1 × 28 × 28, vgg-cifar10 of 3 × 32 × 32" in err
     code, _, err = run("robustness", picture_model, "resnet34-libri30", "--data", pictures)
     assert code == 65
     assert "compare models of one modality" in err

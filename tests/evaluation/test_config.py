@@ -37,8 +37,14 @@ def test_reads_what_it_says(write_config, corpus):
             {"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "oracle"}]},
             "protocol 'oracle' is unknown; known: unaware",
         ),
-        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "transfer"}]}, "needs source"),
-        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "source": "x"}]}, "and no other, needs"),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "transfer"}]},
+            "name a system as source",
+        ),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": [0.1], "source": "x"}]},
+            "goes with protocol transfer",
+        ),
         (
             {"attacks": [{"attack": "fgsm", "eps": [0.1], "behind": ["noise 20 dB"]}]},
             "behind is for protocol adaptive",

@@ -103,7 +103,7 @@ def test_a_bad_file_is_a_failure_and_not_the_end(resnet, folder):
 
 
 def test_a_distribution_needs_two_files(resnet, folder):
-    with pytest.raises(InputError, match="1 files could be measured, 0 failed"):
+    with pytest.raises(InputError, match="1 files could be measured and 0 failed"):
         measure_robustness(
             [resnet], list(walk_audio(folder))[:1], WaveformAdapter(), noise=NOISE, seed=0
         )
@@ -149,7 +149,7 @@ def test_the_least_change_ranks_first():
     assert second.p_next < 1e-6
     assert first.mean.low < first.mean.value < first.mean.high < third.mean.low
     assert first.quartiles == tuple(np.quantile(rates[first.model], [0.25, 0.5, 0.75]))
-    with pytest.raises(InputError, match="expected 39 for every model"):
+    with pytest.raises(InputError, match="expected 39 files per model"):
         rank_models(rates, speakers[1:], seed=0)
 
 
