@@ -106,7 +106,7 @@ def train_images(
     seed: int,
     progress: Callable[[int, float, float], None] = lambda epoch, loss, right: None,
 ) -> InstrumentedModel:
-    """Train a model in place, the last epoch's weights are kept: nothing is selected.
+    """Train a model in place; it keeps the weights of the last epoch, not those of the best one.
 
     Args:
         model: Fresh, or to go on from.
