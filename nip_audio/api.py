@@ -242,9 +242,7 @@ def purify(
         InputError: If the model comes without a purifier and none is given.
     """
     pretrained = load_model(model)
-    audio = (
-        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
-    )
+    audio = _read(pretrained, file)
     chosen = purifier if isinstance(purifier, Purifier) else None
     if chosen is None and purifier is None and method == "guided" and not settings:
         chosen = shipped_purifier(pretrained)
@@ -324,9 +322,7 @@ def embed(file: AnyPath | Audio, *, model: AnyModel = DEFAULT_MODEL) -> Tensor:
         AudioError: If the file cannot be used.
     """
     pretrained = load_model(model)
-    audio = (
-        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
-    )
+    audio = _read(pretrained, file)
     return embed_audio(pretrained, audio.samples)
 
 
@@ -375,9 +371,7 @@ def verify(
         CalibrationError: If there is no threshold.
     """
     pretrained = load_model(model)
-    audio = (
-        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
-    )
+    audio = _read(pretrained, file)
     if threshold is None:
         threshold = _threshold(pretrained, _calibration(calibration), plda)
     if not math.isfinite(threshold):

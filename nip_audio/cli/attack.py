@@ -12,7 +12,6 @@ from nip_audio.cli._console import print_json, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     ADVANCED,
-    ATTACK_NAMES,
     CalibrationOption,
     ForceOption,
     JsonOption,
@@ -21,7 +20,12 @@ from nip_audio.cli._options import (
     ModelOption,
     SeedOption,
 )
+<<<<<<< HEAD
 from nip_audio.errors import FileError
+=======
+from nip_audio.cli._registered import attack_names
+from nip_audio.errors import AudioError
+>>>>>>> readers
 
 if TYPE_CHECKING:
     from nip_audio.workflows.files import Outcome
@@ -49,7 +53,7 @@ def command(
         typer.Option("--out", "-o", help="Folder for WAV or PNG files and their JSON sidecars."),
     ],
     attack: Annotated[
-        str, typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(ATTACK_NAMES)}.")
+        str, typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(attack_names())}.")
     ] = "pgd",
     eps: Annotated[
         float | None,

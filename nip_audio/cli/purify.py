@@ -14,7 +14,6 @@ from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     ADVANCED,
     OUTPUT,
-    PURIFIER_NAMES,
     CalibrationOption,
     ForceOption,
     JsonOption,
@@ -22,6 +21,7 @@ from nip_audio.cli._options import (
     ModalityOption,
     ModelOption,
 )
+from nip_audio.cli._registered import purifier_names
 from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command(
     model: ModelOption = None,
     modality: ModalityOption = None,
     method: Annotated[
-        str, typer.Option(help=f"Name of the purifier: {', '.join(PURIFIER_NAMES)}.")
+        str, typer.Option(help=f"Name of the purifier: {', '.join(purifier_names())}.")
     ] = GUIDED,
     setting: Annotated[
         list[str] | None, typer.Option(help="Setting of the method, e.g. bits=6; may be repeated.")

@@ -115,6 +115,11 @@ def command(
     changed, run it again: only new files are measured. The model decides
     whether recordings or images are read.
 
+    Exit codes: 0 all files are clean, 3 some were flagged, 4 some could not be
+    judged, 5 both. With 64 or more the screening did not run to its end: 64
+    wrong usage, 65 refused, 70 a defect or too little memory, 74 output cannot
+    be written, 130 interrupted, 141 output pipe closed, 143 terminated.
+
     Example: nip-audio screen enrolment/ --out report/
     """
     from nip_audio.cli._inputs import load_model, make_screener
