@@ -20,12 +20,8 @@ from nip_audio.cli._options import (
     ModelOption,
     SeedOption,
 )
-<<<<<<< HEAD
-from nip_audio.errors import FileError
-=======
 from nip_audio.cli._registered import attack_names
-from nip_audio.errors import AudioError
->>>>>>> readers
+from nip_audio.errors import FileError
 
 if TYPE_CHECKING:
     from nip_audio.workflows.files import Outcome
@@ -53,7 +49,8 @@ def command(
         typer.Option("--out", "-o", help="Folder for WAV or PNG files and their JSON sidecars."),
     ],
     attack: Annotated[
-        str, typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(attack_names())}.")
+        str,
+        typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(attack_names())}."),
     ] = "pgd",
     eps: Annotated[
         float | None,

@@ -1,11 +1,7 @@
 """Turn measurements into verdicts, each with its reasons in words.
 
-<<<<<<< HEAD
-Besides this module only ``recordings`` and ``images`` compare a measurement with a threshold.
-=======
-Every verdict of a screening is made here. ``gate`` compares the same distance with the same
-threshold, but only to decide which inputs a purifier changes.
->>>>>>> readers
+Besides this module only ``recordings`` and ``images`` compare a measurement with a threshold, and
+``gate``, to decide which inputs a purifier changes.
 """
 
 from __future__ import annotations

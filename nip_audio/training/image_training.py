@@ -107,11 +107,7 @@ def train_images(
     seed: int,
     progress: Callable[[int, float, float], None] = lambda epoch, loss, right: None,
 ) -> InstrumentedModel:
-<<<<<<< HEAD
-    """Train a model in place; the weights of the last epoch are kept, none is selected.
-=======
     """Train a model in place; it keeps the weights of the last epoch, not those of the best one.
->>>>>>> readers
 
     Args:
         model: Model to train; its weights are the starting point.
