@@ -31,8 +31,9 @@ def _entries(package: str, table: str) -> dict[str, dict[str, Any]]:
     """Return the keys of a registry, each with the literal keyword arguments of its entry."""
     source = (_PACKAGE / package / "registry.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
-        named = isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == table
-        if named and isinstance(node.value, ast.Dict):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Dict):
+            continue
+        if getattr(node.target, "id", "") == table:
             return {
                 ast.literal_eval(key): _keywords(value)
                 for key, value in zip(node.value.keys, node.value.values, strict=True)
