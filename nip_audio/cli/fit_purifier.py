@@ -33,7 +33,7 @@ from nip_audio.cli._console import (
     stderr,
     stdout,
 )
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.core.state import require_new
 from nip_audio.errors import InputError
 from nip_audio.image.adapter import ImageAdapter
@@ -242,7 +242,7 @@ def _without(settings: GuidedSettings, left_out: Sequence[str]) -> GuidedSetting
         InputError: If one is unknown, or none is left.
     """
     if unknown := sorted(set(left_out) - set(FAMILIES)):
-        raise InputError(f"no kind of attack {unknown[0]!r}; {near_names(unknown[0], FAMILIES)}")
+        raise InputError(f"no kind of attack {unknown[0]!r}; {suggest_names(unknown[0], FAMILIES)}")
     families = tuple(name for name in settings.families if name not in left_out)
     if not families:
         raise InputError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["near_names"]
+__all__ = ["suggest_names"]
 
 _MOST = 24
 
 
-def near_names(name: str, names: Iterable[str]) -> str:
+def suggest_names(name: str, names: Iterable[str]) -> str:
     """Describe the known names most like ``name``, or all known names if none is similar.
 
     Args:
@@ -21,9 +21,9 @@ def near_names(name: str, names: Iterable[str]) -> str:
         Text for the end of an error message; a long list is shortened.
 
     Example:
-        >>> near_names("PDG", ["pgd", "fgsm"])
+        >>> suggest_names("PDG", ["pgd", "fgsm"])
         'near: pgd'
-        >>> near_names("nobody", ["pgd", "fgsm"])
+        >>> suggest_names("nobody", ["pgd", "fgsm"])
         'known: pgd, fgsm'
     """
     known = list(names)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, InputError, ModelCardError, UnsafeYamlError
 from nip_audio.models.heads import head_of
@@ -384,7 +384,7 @@ def _find(model: str | Path) -> Path:
     known = sorted({p.parent.name for f in _search_folders() for p in f.glob(f"*/{CARD_NAME}")})
     raise ModelCardError(
         f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
-        f"{near_names(str(model), known)}"
+        f"{suggest_names(str(model), known)}"
     )
 
 
