@@ -22,7 +22,7 @@ def suggest_names(name: str, names: Iterable[str]) -> str:
 
     Example:
         >>> suggest_names("PDG", ["pgd", "fgsm"])
-        'near: pgd'
+        'did you mean pgd?'
         >>> suggest_names("nobody", ["pgd", "fgsm"])
         'known: pgd, fgsm'
     """
@@ -30,7 +30,7 @@ def suggest_names(name: str, names: Iterable[str]) -> str:
     by_lower = {one.lower(): one for one in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=3)
     if near:
-        return f"near: {', '.join(by_lower[one] for one in near)}"
+        return f"did you mean {' or '.join(by_lower[one] for one in near)}?"
     rest = len(known) - _MOST
     some = f" and {rest} more" if rest > 0 else ""
     return f"known: {', '.join(known[:_MOST]) or 'none'}{some}"

@@ -142,7 +142,7 @@ def test_the_weight_is_the_methods_own_unless_given(name):
         (
             {"defence_training": "sns", "defence_layers": ["layer.0"]},
             LayerNotFoundError,
-            "near: layers.0",
+            "did you mean layers.0",
         ),
     ],
 )
