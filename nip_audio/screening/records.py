@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, TypeVar
 
-from nip_audio.core.strict_json import load_json, made_of
+from nip_audio.core.strict_json import load_json, build_dataclass
 from nip_audio.errors import FileError, ResumeError
 
 __all__ = [
@@ -115,7 +115,7 @@ class _Record:
 
     @classmethod
     def _of_json(cls, data: Any) -> Self:
-        return made_of(cls, data)
+        return build_dataclass(cls, data)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class PictureRecord(ScreenRecord):
     def _of_json(cls, data: Any) -> Self:
         if not isinstance(data, dict) or data.keys() & set(_OF_RECORDINGS):
             raise ValueError("no record of a picture")
-        return made_of(cls, data | dict.fromkeys(_OF_RECORDINGS))
+        return build_dataclass(cls, data | dict.fromkeys(_OF_RECORDINGS))
 
 
 def read_record(line: str) -> ScreenRecord:
