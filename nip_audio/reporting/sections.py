@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nip_audio.core.decision import DECISION, TURN
+from nip_audio.core.decision import LOGIT_CHANGES, EMBEDDING_DISTANCE
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.evidence import Evidence
 from nip_audio.screening.judge import noise_words
@@ -40,7 +40,7 @@ def evidence_html(evidence: Evidence, words: Words) -> str:
     rows = []
     for name, values in zip(evidence.rows, table.T, strict=True):
         cells = "".join(_cell(float(value)) for value in values)
-        what = name if name in (*DECISION, TURN) else f"layer {name}"
+        what = name if name in (*LOGIT_CHANGES, EMBEDDING_DISTANCE) else f"layer {name}"
         rows.append(f'<tr><th scope="row">{html_text(what)}</th>{cells}</tr>')
     return section(
         "What the verdict rests on",

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from nip_audio.core.decision import DECISION, TURN
+from nip_audio.core.decision import LOGIT_CHANGES, EMBEDDING_DISTANCE
 from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError
@@ -255,7 +255,11 @@ class Judge:
             return []
         words = self.calibration.words
         noise, what, deviation = self.calibration.farthest(measured)
-        what = f"the {what}" if what in (*DECISION, TURN) else f"the change of layer {what}"
+        what = (
+            f"the {what}"
+            if what in (*LOGIT_CHANGES, EMBEDDING_DISTANCE)
+            else f"the change of layer {what}"
+        )
         direction = "above" if deviation > 0 else "below"
         why = (
             f"reacts to noise unlike clean {words.clean} ({limit}); farthest off is {what} under "
