@@ -42,7 +42,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, RemoteError
 from nip_audio.image.adapter import pixels_sha256, png_bytes
-from nip_audio.image.kept_answers import KeptAnswers
+from nip_audio.image.kept_answers import PredictionCache
 
 __all__ = ["RemoteClassifier", "RemoteSettings"]
 
@@ -150,7 +150,7 @@ class RemoteClassifier:
                 )
         self._sleep = sleep
         self._opener = build_opener(_StayHere)
-        self._kept = None if kept is None else KeptAnswers(kept, self.shown, self.labels)
+        self._kept = None if kept is None else PredictionCache(kept, self.shown, self.labels)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Classify images, which are sent as 8-bit PNG.

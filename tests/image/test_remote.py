@@ -19,7 +19,7 @@ from PIL import Image as pillow
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError, RemoteError, StateError
 from nip_audio.image.adapter import to_8_bits
-from nip_audio.image.kept_answers import KeptAnswers
+from nip_audio.image.kept_answers import PredictionCache
 from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 
 LABELS = ("cat", "dog", "eel")
@@ -322,10 +322,10 @@ def test_a_line_that_broke_off_is_asked_again(server, tmp_path):
     server.answers = [says({"label": "dog"})]
     RemoteClassifier(server.url, LABELS, kept=path)(pictures(2))
     path.write_bytes(path.read_bytes()[:-5])
-    kept = KeptAnswers(path, RemoteClassifier(server.url, LABELS).shown, LABELS)
+    kept = PredictionCache(path, RemoteClassifier(server.url, LABELS).shown, LABELS)
     assert len(kept) == 1
     kept.add("x", 2)
-    assert KeptAnswers(path, server.url.split("?")[0], LABELS).get("x") == 2
+    assert PredictionCache(path, server.url.split("?")[0], LABELS).get("x") == 2
 
 
 @pytest.mark.parametrize(
@@ -344,9 +344,9 @@ def test_other_answers_are_refused(tmp_path, text, match):
     path = tmp_path / "answers.jsonl"
     path.write_text(text)
     with pytest.raises(StateError, match=match):
-        KeptAnswers(path, "here", ("a", "b"))
+        PredictionCache(path, "here", ("a", "b"))
 
 
 def test_a_place_where_nothing_can_be_kept_is_an_error(tmp_path):
     with pytest.raises(StateError, match="cannot be used"):
-        KeptAnswers(tmp_path / "none" / "answers.jsonl", "here", ("a", "b"))
+        PredictionCache(tmp_path / "none" / "answers.jsonl", "here", ("a", "b"))
