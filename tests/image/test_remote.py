@@ -114,7 +114,7 @@ def test_each_picture_is_sent_as_a_png_and_named(server, channels):
 
 def test_several_go_together(server):
     server.answers = [says({"labels": ["dog", "cat"]}), says({"labels": [2]})]
-    remote, batch = client(server, pictures_a_request=2), pictures(3)
+    remote, batch = client(server, images_per_request=2), pictures(3)
     assert remote(batch).tolist() == [1, 0, 2]
     sent = [text for _, body in server.asked for text in json.loads(body)["pictures"]]
     torch.testing.assert_close(
@@ -192,7 +192,7 @@ def test_any_other_answer_is_one_clear_error_at_once(server, answer, match):
 def test_as_many_labels_as_pictures(server):
     server.answers = [says({"labels": ["cat"]})]
     with pytest.raises(RemoteError, match='"labels", a list of 2'):
-        client(server, pictures_a_request=2)(pictures(2))
+        client(server, images_per_request=2)(pictures(2))
 
 
 def dripping(handler: BaseHTTPRequestHandler) -> None:
@@ -287,7 +287,7 @@ def test_there_are_classes_and_none_twice(labels):
     [
         ({"attempts": 0}, "expected ≥ 1 each"),
         ({"most_queries": 0}, "expected ≥ 1 each"),
-        ({"pictures_a_request": 0}, "expected ≥ 1 each"),
+        ({"images_per_request": 0}, "expected ≥ 1 each"),
         ({"timeout_s": 0.0}, "timeout_s is 0.0"),
         ({"wait_s": 50.0}, "expected timeout_s > 0 and 0 ≤ wait_s"),
     ],
@@ -310,7 +310,7 @@ def test_what_was_answered_is_not_asked_again(server, tmp_path):
     with pytest.raises(RemoteError, match="404"):
         again()(batch)  # two answers are on disk when the third fails
     server.answers = [says({"labels": ["cat"]})]
-    remote = again(pictures_a_request=10, most_queries=1)
+    remote = again(images_per_request=10, most_queries=1)
     assert remote(batch).tolist() == [1, 2, 0]
     assert remote(batch).tolist() == [1, 2, 0]
     assert (remote.queries, remote.requests) == (1, 1)
