@@ -26,7 +26,7 @@ from nip_audio.attacks.objectives import Identification, Objective
 from nip_audio.attacks.registry import Level
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
-from nip_audio.core.state import file_sha256, complete_lines, write_atomic
+from nip_audio.core.state import complete_lines, file_sha256, write_atomic
 from nip_audio.defended import defend
 from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.adversarial_files import read_back

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nip_audio.core.decision import LOGIT_CHANGES, EMBEDDING_DISTANCE
+from nip_audio.core.decision import EMBEDDING_DISTANCE, LOGIT_CHANGES
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.evidence import Evidence
 from nip_audio.screening.judge import noise_words

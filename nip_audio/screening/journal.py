@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.core.strict_json import load_json, build_dataclass
+from nip_audio.core.strict_json import build_dataclass, load_json
 from nip_audio.errors import OutputError, ResumeError
 from nip_audio.screening.measured import FileFacts, MeasuredFile, Measurement
 from nip_audio.screening.records import check_error

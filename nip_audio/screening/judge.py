@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from nip_audio.core.decision import LOGIT_CHANGES, EMBEDDING_DISTANCE
+from nip_audio.core.decision import EMBEDDING_DISTANCE, LOGIT_CHANGES
 from nip_audio.core.noise import Noise
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.errors import InputError

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, TypeVar
 
-from nip_audio.core.strict_json import load_json, build_dataclass
+from nip_audio.core.strict_json import build_dataclass, load_json
 from nip_audio.errors import FileError, ResumeError
 
 __all__ = [

@@ -6,10 +6,10 @@ from torch import nn
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.decision import (
-    logit_changes,
     embedding_distances,
     evidence_names,
     evidence_vector,
+    logit_changes,
 )
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult, measure_nccr

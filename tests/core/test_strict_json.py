@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nip_audio.core.strict_json import load_json, build_dataclass
+from nip_audio.core.strict_json import build_dataclass, load_json
 
 
 @dataclass(frozen=True)
