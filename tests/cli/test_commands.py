@@ -171,7 +171,7 @@ def test_enroll_leaves_out_bad_files_with_2(run, clean_folder, tmp_path):
 def test_enroll_refuses_a_flat_folder(run, clean_folder, tmp_path):
     code, _, err = run("enroll", clean_folder / "s0", "--out", tmp_path / "v")
     assert code == 65
-    assert "folder of their own" in err
+    assert "separate folder" in err
 
 
 def test_calibrate_then_screen_with_it(run, clean_folder, folder, tmp_path):

@@ -60,7 +60,7 @@ def test_a_file_is_no_folder_for_results(run, two_of_one_name, tmp_path):
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("nowhere/x", "nowhere does not exist; create it first"),
+        ("nowhere/x", "nowhere does not exist; create it"),
         ("taken", "exists already; pass --force"),
         ("", "is a folder, expected a file"),
     ],
