@@ -146,7 +146,7 @@ def _check_yaml(data: bytes, folder: Path) -> None:
 def _check_set(data: bytes, folder: Path) -> None:
     path = folder / "manifest.jsonl"
     path.write_bytes(data)
-    _read_manifest(path, mend=True)
+    _read_manifest(path, repair=True)
 
 
 def _check_state(read: Callable[[Path], object], *, rehash: bool) -> Check:

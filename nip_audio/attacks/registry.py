@@ -22,7 +22,7 @@ from nip_audio.attacks.one_pixel import OnePixel
 from nip_audio.attacks.spatial import Spatial
 from nip_audio.attacks.square import Square
 from nip_audio.attacks.universal import UniversalPerturbation
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import AttackError
 
 __all__ = ["ATTACKS", "AttackEntry", "Level", "attack_entry", "make_attack", "names_at"]
@@ -119,7 +119,7 @@ def attack_entry(name: str) -> AttackEntry:
         AttackError: If the name is unknown; the message suggests close matches.
     """
     if name not in ATTACKS:
-        raise AttackError(f"no attack {name!r}; {near_names(str(name), ATTACKS)}")
+        raise AttackError(f"no attack {name!r}; {suggest_names(str(name), ATTACKS)}")
     return ATTACKS[name]
 
 

@@ -27,7 +27,7 @@ from nip_audio.cli._options import (
     ModalityOption,
     ModelOption,
 )
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _without(settings: GuidedSettings, left_out: Sequence[str]) -> GuidedSetting
     from nip_audio.purifiers.training_attacks import FAMILIES
 
     if unknown := sorted(set(left_out) - set(FAMILIES)):
-        raise InputError(f"no kind of attack {unknown[0]!r}; {near_names(unknown[0], FAMILIES)}")
+        raise InputError(f"no kind of attack {unknown[0]!r}; {suggest_names(unknown[0], FAMILIES)}")
     families = tuple(name for name in settings.families if name not in left_out)
     if not families:
         raise InputError(

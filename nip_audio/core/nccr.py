@@ -232,7 +232,7 @@ def disturbed_inputs(
     Args:
         model: Model whose front end is applied to raw input.
         item: Batch of one raw item.
-        clean_input: The same item as model input.
+        clean_input: Model input of the same item.
         noises: Noises on raw input or on model input.
         draws: Draws per noise.
         generator: Random generator of the noise.

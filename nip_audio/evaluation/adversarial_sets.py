@@ -28,7 +28,7 @@ from nip_audio.attacks.registry import Level
 from nip_audio.audio.adapter import read_back
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
-from nip_audio.core.state import file_sha256, whole_lines, write_atomic
+from nip_audio.core.state import complete_lines, file_sha256, write_atomic
 from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.seeds import seed_of
@@ -197,7 +197,7 @@ class AdversarialSet:
 
 def finished_set(recipe: Recipe, folder: Path) -> AdversarialSet | None:
     """Return a set if it is complete, otherwise None; no example is made."""
-    done = _read_manifest(folder / _MANIFEST, mend=False)
+    done = _read_manifest(folder / _MANIFEST, repair=False)
     if not all(item.id in done for item in recipe.items):
         return None
     rate = recipe.system.pretrained.card.sample_rate_hz
@@ -231,7 +231,7 @@ def make_set(
                 if not ours:
                     continue
                 with locks.manifest():
-                    done = _read_manifest(manifest, mend=True)
+                    done = _read_manifest(manifest, repair=True)
                 if not all(item.id in done for item in part):
                     made = _attack(recipe, number, part, folder)
                     with locks.manifest():
@@ -327,10 +327,10 @@ def _claim(folder: Path, recipe: Recipe) -> None:
         raise OutputError(f"{folder} holds a set of another recipe; use another folder")
 
 
-def _read_manifest(path: Path, *, mend: bool) -> dict[str, Example]:
+def _read_manifest(path: Path, *, repair: bool) -> dict[str, Example]:
     """Return the examples made so far, by clip."""
     try:
-        examples = [Example(**json.loads(line)) for line in whole_lines(path, mend=mend)]
+        examples = [Example(**json.loads(line)) for line in complete_lines(path, repair=repair)]
         return {example.id: example for example in examples}
     except (RecursionError, TypeError, ValueError) as err:
         raise OutputError(f"{path} is damaged ({err}); use another folder") from err

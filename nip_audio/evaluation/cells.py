@@ -8,7 +8,7 @@ from typing import Any
 
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.registry import attack_entry, make_attack
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_sets import Recipe
 from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
@@ -99,7 +99,7 @@ def _chosen(plan: AttackPlan, names: Sequence[str]) -> Sequence[str]:
         if name not in names:
             raise InputError(
                 f"{plan.attack} names defence {name!r}, which is unknown at level "
-                f"{plan.level}; {near_names(name, names)}"
+                f"{plan.level}; {suggest_names(name, names)}"
             )
     return plan.behind
 

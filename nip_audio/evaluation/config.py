@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from nip_audio.attacks.registry import Level, attack_entry, make_attack
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import AttackError, InputError
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
@@ -292,7 +292,7 @@ def _gate(data: object, where: str, config: Path) -> GatePlan:
 
 def _known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> None:
     if name not in names:
-        raise InputError(f"{what} {name!r} is unknown; {near_names(name, names)}")
+        raise InputError(f"{what} {name!r} is unknown; {suggest_names(name, names)}")
 
 
 def _checked(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, ModelCardError
 
@@ -300,7 +300,7 @@ def find_pretrained(model: str | Path) -> Path:
     known = pretrained_directories()
     raise ModelCardError(
         f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
-        f"{near_names(str(model), known)}"
+        f"{suggest_names(str(model), known)}"
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, ResumeError
 from nip_audio.models.modalities import reader_of_json
@@ -94,7 +94,7 @@ class ScreenedRun:
             if record.id == file:
                 return record
             ids.append(record.id)
-        raise InputError(f"no file {file!r} was screened; {near_names(file, ids)}")
+        raise InputError(f"no file {file!r} was screened; {suggest_names(file, ids)}")
 
     def files(self) -> Iterator[ScreenRecord]:
         """Read the records of the files one by one.

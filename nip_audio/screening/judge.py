@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nip_audio.core.decision import DECISION, TURN
+from nip_audio.core.decision import EMBEDDING_DISTANCE, LOGIT_CHANGES
 from nip_audio.core.noise import Noise
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
@@ -31,10 +31,10 @@ __all__ = [
 _NAMED = 3
 
 _CHANGES = {
-    DECISION[0]: "logit drop of the predicted label",
-    DECISION[1]: "logit rise of the runner-up label",
-    DECISION[2]: "remaining margin of the predicted label",
-    TURN: "cosine distance between embeddings",
+    LOGIT_CHANGES[0]: "logit drop of the predicted label",
+    LOGIT_CHANGES[1]: "logit rise of the runner-up label",
+    LOGIT_CHANGES[2]: "remaining margin of the predicted label",
+    EMBEDDING_DISTANCE: "cosine distance between embeddings",
 }
 
 

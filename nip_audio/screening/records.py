@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
-from nip_audio.core.strict_json import load_json, made_of
+from nip_audio.core.strict_json import build_dataclass, load_json
 from nip_audio.errors import FileError, ResumeError
 from nip_audio.screening.details import DETAILS, Details, RecordingDetails, names_of
 
@@ -125,7 +125,7 @@ class _Record:
 
     @classmethod
     def _of_json(cls, data: Any) -> Self:
-        return made_of(cls, data)
+        return build_dataclass(cls, data)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class ScreenRecord(_Record):
         if kind is None:
             raise ValueError("got other fields than those of a recording or an image")
         details = {name: data.pop(name) for name in names_of(kind)}
-        return made_of(cls, data | {"details": details})
+        return build_dataclass(cls, data | {"details": details})
 
     def with_findings(self, *findings: Finding) -> ScreenRecord:
         """Return the record with these findings added and the verdict that follows from all."""

@@ -79,7 +79,7 @@ class Suppressing(DefenceTraining):
         classifiers = [f"{name}.classifier" for name in self.modules]
         with ExitStack() as told, tap_layers(self.network, classifiers) as tap:
             for module in self.modules.values():
-                told.enter_context(module.told(labels))
+                told.enter_context(module.given_labels(labels))
             embeddings = embed(wavs)
         losses = [cross_entropy(tap[name], labels) for name in classifiers]
         return embeddings, self.weight * torch.stack(losses).mean()

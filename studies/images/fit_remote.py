@@ -112,7 +112,7 @@ def client(options: argparse.Namespace) -> RemoteClassifier:
         options.url,
         [label.strip() for label in labels if label.strip()],
         settings=RemoteSettings(
-            pictures_a_request=options.pictures_a_request, timeout_s=options.timeout_s
+            images_per_request=options.pictures_a_request, timeout_s=options.timeout_s
         ),
         headers=headers,
         kept=options.answers,

@@ -83,7 +83,7 @@ class Study:
         self.remote = RemoteClassifier(
             server.url,
             system.pretrained.card.labels,
-            settings=RemoteSettings(pictures_a_request=50),
+            settings=RemoteSettings(images_per_request=50),
         )
         self.folder = options.out / "substitutes" / name
         _, rows, columns = system.pretrained.card.image_shape

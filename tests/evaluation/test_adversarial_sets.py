@@ -166,7 +166,7 @@ def test_a_part_that_another_process_is_at_is_left_to_it(recipe, tmp_path, numbe
     with held(folder / ".lock", number):
         assert make_set(recipe, folder, progress=told.append) is None
     other = recipe.items[2:] if number == 0 else recipe.items[:2]
-    assert set(_read_manifest(folder / "manifest.jsonl", mend=False)) == {i.id for i in other}
+    assert set(_read_manifest(folder / "manifest.jsonl", repair=False)) == {i.id for i in other}
     assert told == [2]
     whole = make_set(recipe, folder)
     alone = make_set(recipe, tmp_path / "alone")
@@ -212,4 +212,4 @@ def test_a_damaged_line_of_a_set_is_an_error_of_ours(tmp_path, line):
     line = json.dumps({**names, "id": []}) if line == "UNHASHABLE" else line
     (tmp_path / "manifest.jsonl").write_text(line + "\n")
     with pytest.raises(OutputError, match=r"manifest.jsonl is damaged .*use another folder"):
-        _read_manifest(tmp_path / "manifest.jsonl", mend=False)
+        _read_manifest(tmp_path / "manifest.jsonl", repair=False)

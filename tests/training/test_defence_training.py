@@ -110,7 +110,7 @@ def test_cas_tells_the_classes_and_adds_the_auxiliary_loss(wavs, benign):
     embeddings, added = step(network, wavs, benign, LABELS)
     handle.remove()
     torch.testing.assert_close(added, 2.0 * cross_entropy(scores[0], LABELS))
-    with module.told(LABELS):
+    with module.given_labels(LABELS):
         torch.testing.assert_close(embeddings, network(wavs))
     named = scores[0].argmax(dim=1)
     assert not torch.equal(named, LABELS)
@@ -146,7 +146,7 @@ def test_the_weight_is_the_methods_own_unless_given(name):
         (
             {"defence_training": "sns", "defence_layers": ["layer.0"]},
             LayerNotFoundError,
-            "near: layers.0",
+            "did you mean layers.0",
         ),
     ],
 )
