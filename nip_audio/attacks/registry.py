@@ -105,6 +105,11 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "r-ala": AttackEntry("R-ALA", "adaptive", "own", NeuronAttack, {"method": "r-ala"}),
     "pgd-e2e": AttackEntry("end-to-end PGD", "adaptive", "own", EndToEndPgd),
 }
+"""All attacks by name.
+
+``cli/_registered.py`` reads the names from this source, so an entry's ``levels`` and
+``images_only`` must be literals.
+"""
 
 
 def attack_entry(name: str) -> AttackEntry:

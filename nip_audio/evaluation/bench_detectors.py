@@ -1,4 +1,8 @@
-"""Detectors on the bench: NCCR fitted on clean clips, and the score change it has to beat."""
+"""Fit the detectors that an evaluation tests: NCCR on clean clips, and the score change.
+
+NCCR is the neuron coverage change rate; the change of the scores under the same noise is the
+simpler detector that it has to beat.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +45,10 @@ class BenchDetectors:
     """Detectors of one system; none of them has seen an attack.
 
     Attributes:
-        bank: Measures clips, each once.
-        measures: Whose rows the detectors take.
-        judges: NCCR first, which an adaptive attacker attacks.
-        config: Of NCCR.
+        bank: Measures clips and keeps the rows, so that each clip is measured once.
+        measures: Measures whose rows the detectors score.
+        judges: Fitted detectors; the first, NCCR, is the one that an adaptive attacker attacks.
+        config: Settings of NCCR.
     """
 
     bank: RowBank
@@ -56,13 +60,13 @@ class BenchDetectors:
     def fit(
         system: EvaluatedSystem, config: NccrConfig, folder: Path, *, seed: int
     ) -> BenchDetectors:
-        """Fit to the ``calibrate`` role; thresholds come from speakers held out.
+        """Fit detectors on the ``calibrate`` role; thresholds come from held-out speakers.
 
         Args:
-            system: The system.
-            config: What NCCR measures; |Δscore| is measured under the same noise.
-            folder: Where rows are kept.
-            seed: Of the noise.
+            system: System under evaluation.
+            config: Settings of NCCR; |Δscore| is measured under the same noise.
+            folder: Folder where measured rows are kept.
+            seed: Seed of the noise generator.
 
         Raises:
             CalibrationError: With fewer than five speakers, or too few clips for the rates.
@@ -72,7 +76,7 @@ class BenchDetectors:
         if len(set(speakers)) < _LEAST_SPEAKERS:
             raise CalibrationError(
                 f"the calibrate role of {system.name} has clips of {len(set(speakers))} speakers, "
-                f"expected at least {_LEAST_SPEAKERS}; add some, or set detect to 0"
+                f"expected at least {_LEAST_SPEAKERS}; add speakers, or set detect to 0"
             )
         bank = RowBank(system, folder, seed)
         nccr, change = NccrMeasure(config), ScoreChange(config)
@@ -90,9 +94,9 @@ class BenchDetectors:
 
     @property
     def guard(self) -> Guard:
-        """NCCR as an attacker knows it."""
+        """NCCR detector as an adaptive attacker knows it."""
         return Guard.of(self.judges[0], self.config)
 
     def rows(self, clips: Sequence[Tensor]) -> Mapping[str, Array]:
-        """Measure clips: what each measure says, by its name."""
+        """Measure clips; return the rows of each measure by its name."""
         return {measure.name: self.bank.rows(measure, clips).rows for measure in self.measures}

@@ -122,6 +122,7 @@ LAYER_DEFENCES: Mapping[str, DefenceEntry] = {
 """Defences inside a network: they give a defended model, but no purified recording."""
 
 DEFENCES: Mapping[str, DefenceEntry] = {**PURIFIERS, **LAYER_DEFENCES}
+"""All defences by name."""
 
 
 def purifier_entry(name: str) -> DefenceEntry:

@@ -13,8 +13,8 @@ from nip_audio.detectors.conformal import q_values
 from nip_audio.errors import FileError, InputError
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.duplicates import find_duplicates
-from nip_audio.screening.measured import MeasuredFile, Measurement, TriggerEvidence
-from nip_audio.screening.reading import Kind
+from nip_audio.screening.kind import Kind
+from nip_audio.screening.measured import MeasuredFile, TriggerEvidence
 from nip_audio.screening.sources import Source
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def compare(
         ids.append(file.id)
         speakers.append(file.speaker)
         hashes.append(bytes.fromhex(file.facts.content_sha256))
-        if isinstance(file.measurement, Measurement):
-            embeddings += file.measurement.embedding.astype(np.float16).tobytes()
+        embeddings += file.measurement.embedding.astype(np.float16).tobytes()
         if file.trigger is not None:
             triggers.append(file.trigger)
         p_values.append(calibration.tail_p_value(calibration.distance(file.measurement)))
@@ -108,7 +107,7 @@ def compare(
 
     def read(row: int) -> NDArray[np.float32] | None:
         try:
-            raw = kind.read(source.find(ids[row])).raw
+            raw = kind.reader.read(source.find(ids[row])).raw
         except FileError:
             return None  # the file is gone or was changed; the next run measures it again
         return np.asarray(raw.numpy())

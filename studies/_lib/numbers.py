@@ -6,11 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["NOT_EVALUATED", "look_up", "number", "percent", "signed"]
+__all__ = ["NOT_EVALUATED", "NothingFoundError", "look_up", "number", "percent", "signed"]
 
 NOT_EVALUATED = "not evaluated"
 
 Interval = Mapping[str, float]
+
+
+class NothingFoundError(ValueError):
+    """A query asks for what is not in the results."""
 
 
 def number(interval: Interval | None, digits: int = 3) -> str:
@@ -55,7 +59,8 @@ def look_up(query: str, results: Mapping[str, Any]) -> str:
     multiplies and `` - `` subtracts.
 
     Raises:
-        ValueError: If nothing is found, or several numbers without a word.
+        NothingFoundError: If nothing is found.
+        ValueError: If several numbers are found and there is no word.
     """
     word, _, rest = query.strip().partition(" ")
     form, _, path = rest.partition(" ")
@@ -75,7 +80,8 @@ def _one(path: str, word: str, results: Mapping[str, Any]) -> float:
     for factor in path.split(" * "):
         found = [_value(one) for one in _walk(results, factor.strip())]
         if not found or (not word and len(found) > 1):
-            raise ValueError(f"{factor!r} finds {len(found)} numbers, expected one")
+            error = ValueError if found else NothingFoundError
+            raise error(f"{factor!r} finds {len(found)} numbers, expected one")
         product *= _OVER[word](found) if word else found[0]
     return product
 

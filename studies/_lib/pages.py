@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies._lib.numbers import look_up
+from studies._lib.numbers import NOT_EVALUATED, NothingFoundError, look_up
 
 __all__ = ["PAGES_FOLDER", "RESULTS_FOLDER", "Page", "fill", "prose_numbers", "read_results"]
 
@@ -32,6 +33,8 @@ UNKEPT = """
 † Measured once during development; the results were not kept, so that this number cannot be made
 again from a file in this repository. Take it as a hint.
 """
+
+_WIDTH = 120
 
 Results = Mapping[str, Any]
 
@@ -58,18 +61,20 @@ class Page:
         """Make the page from the results in a folder."""
         return self.made_from(read_results(folder, self.results))
 
-    def made_from(self, results: Results) -> str:
-        """Make the page from results that are read already."""
+    def made_from(self, results: Results, *, partial: bool = False) -> str:
+        """Make the page from results that are read already; they may be ``partial``."""
         template = self.template.read_text(encoding="utf-8")
-        return fill(template, self.parts(results), results)
+        return fill(template, self.parts(results), results, partial=partial)
 
-    def write(self, folder: Path = RESULTS_FOLDER, out: Path = PAGES_FOLDER) -> Path:
+    def write(
+        self, folder: Path = RESULTS_FOLDER, out: Path = PAGES_FOLDER, *, partial: bool = False
+    ) -> Path:
         """Write the page and its plots; return where the page is."""
         results = read_results(folder, self.results)
         if self.draw is not None:
             self.draw(results, out)
         path = out / f"{self.name}.md"
-        path.write_text(self.made_from(results), encoding="utf-8")
+        path.write_text(self.made_from(results, partial=partial), encoding="utf-8")
         return path
 
     def run(self) -> None:
@@ -77,8 +82,9 @@ class Page:
         parser = argparse.ArgumentParser(description=f"Write {self.name}.md from its results.")
         parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, help="folder to read")
         parser.add_argument("--out", type=Path, default=PAGES_FOLDER, help="folder to write to")
+        parser.add_argument("--partial", action="store_true", help="the results are not complete")
         options = parser.parse_args()
-        self.write(options.results, options.out)
+        self.write(options.results, options.out, partial=options.partial)
 
 
 def read_results(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
@@ -88,13 +94,20 @@ def read_results(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def fill(template: str, parts: Mapping[str, object], results: Results | None = None) -> str:
+def fill(
+    template: str,
+    parts: Mapping[str, object],
+    results: Results | None = None,
+    *,
+    partial: bool = False,
+) -> str:
     """Fill a template.
 
     ``{name}`` is a part that the page's module makes, ``{= 1% path}`` a number from the results
     (``look_up``). Other numbers in prose say where they come from: ``{given: 30 voices}`` are
     definitions and settings, ``{paper: .95}`` is what a paper reports, and ``{unkept: 59 %}`` was
-    measured without results being kept, which the page says in a footnote.
+    measured without results being kept, which the page says in a footnote. In a ``partial`` page
+    what is not in the results is not evaluated; else it is an error.
 
     Raises:
         ValueError: If a placeholder has no value, or a value no placeholder.
@@ -105,11 +118,48 @@ def fill(template: str, parts: Mapping[str, object], results: Results | None = N
             f"the template lacks {sorted(set(parts) - asked)}, and nothing fills "
             f"{sorted(asked - set(parts))}"
         )
-    text = _QUERY.sub(lambda found: look_up(" ".join(found[1].split()), results or {}), template)
+
+    def answer(found: re.Match[str]) -> str:
+        try:
+            return look_up(" ".join(found[1].split()), results or {})
+        except NothingFoundError:
+            if not partial:
+                raise
+            return NOT_EVALUATED
+
+    text = _QUERY.sub(answer, template)
     text = _GIVEN.sub(lambda found: found[2] + "†" * (found[1] == "unkept"), text)
-    if text != template and "†" in text:
+    if "†" in text:
         text = text.rstrip() + "\n" + UNKEPT
-    return _PLACEHOLDER.sub(lambda found: str(parts[found[1]]), text)
+    return _wrapped(_PLACEHOLDER.sub(lambda found: str(parts[found[1]]), text))
+
+
+def _wrapped(text: str) -> str:
+    """Break the lines of paragraphs and lists anew; code, tables and headings stay as they are."""
+    pieces = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
+    for n in range(0, len(pieces), 2):
+        blocks = re.split(r"(\n{2,})", pieces[n])
+        pieces[n] = "".join(_wrapped_block(block) for block in blocks)
+    return "".join(pieces)
+
+
+def _wrapped_block(block: str) -> str:
+    if not block.strip() or re.search(r"^(\||#|!\[|---|<)", block.strip(), flags=re.MULTILINE):
+        return block
+    items = re.split(r"\n(?=- )", block.strip("\n"))
+    lines = [
+        textwrap.fill(
+            " ".join(item.split()),
+            width=_WIDTH,
+            subsequent_indent="  " if item.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for item in items
+    ]
+    start = len(block) - len(block.lstrip("\n"))
+    end = len(block.rstrip("\n"))
+    return block[:start] + "\n".join(lines) + block[end:]
 
 
 _NAMED = re.compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from studies._lib.pages import Page
 HERE = Path(__file__).resolve().parent
 
 
-def of_all(results: dict[str, Any], table: Any) -> str:
+def of_all(results: Mapping[str, Any], table: Any) -> str:
     """One table a system, each under the system's name."""
     return "\n".join(f"### {system}\n\n{table(results, system)}" for system in results["systems"])
 
 
-def parts(results: dict[str, Any]) -> dict[str, object]:
+def parts(results: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
     attacks, detection = results["attacks"], results["detection"]
     done, missing = len(attacks["cells"]), len(attacks["unfinished"])

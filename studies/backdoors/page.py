@@ -204,6 +204,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
         "versions": ", ".join(f"{name} {v}" for name, v in results["versions"].items()),
         "unfinished": listed(results["unfinished"]),
         "fresh": verdict(results, "train", fresh),
+        "fresh_hits": verdict(results, "train", fresh).split(" in ")[1].split(" cases")[0],
         "verdict": verdict(results, "train", seeds),
         "fresh_enrolment": verdict(results, "enrolment", fresh),
         "enrolment_verdict": verdict(results, "enrolment", seeds),

@@ -15,7 +15,8 @@ from nip_audio.audio.manifest import walk_files
 from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter
 from nip_audio.image.datasets import load_images
 from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.picture_calibration import calibrate_images
+from nip_audio.screening.calibrating import calibrate
+from nip_audio.screening.measure import default_config
 from nip_audio.training.publishing import complete
 
 
@@ -36,7 +37,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, picture in enumerate(pixels):
             adapter.save(picture, Path(folder) / f"{number:04d}.png")
-        made = calibrate_images(pretrained, walk_files(Path(folder), IMAGE_SUFFIXES))
+        made = calibrate(
+            pretrained,
+            walk_files(Path(folder), IMAGE_SUFFIXES),
+            adapter,
+            default_config(pretrained, draws=4),
+        )
     made.save(options.model / "calibration.safetensors", force=True)
     complete(options.model)
 

@@ -28,14 +28,13 @@ from torch import Tensor
 from nip_audio.attacks.registry import make_attack
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import ImageError, InputError
-from nip_audio.image.adapter import ImageAdapter, pixels_sha256
+from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter, pixels_sha256
 from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
 from nip_audio.training.image_publishing import read_run
-from nip_audio.workflows.images import walk_images
 from studies.images.options import run_calmly, tell
 from studies.images.purification import GUIDED
 from studies.images.remote_defence import RemoteStudy, transferred
@@ -123,7 +122,8 @@ def client(options: argparse.Namespace) -> RemoteClassifier:
 def read_images(folder: Path, shape: tuple[int, int, int]) -> Tensor:
     """Read the pictures that can be used, none twice."""
     adapter, found = ImageAdapter(*shape), {}
-    for path in walk_images([folder]):
+    inside = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    for path in sorted(inside):
         try:
             pixels = adapter.load(path).pixels
         except ImageError as err:

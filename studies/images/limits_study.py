@@ -22,8 +22,7 @@ from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.kinds import Images
-from nip_audio.screening.measure import measure_image
+from nip_audio.screening.images import Images
 from studies.images.systems import AttackedPictures, ImageSystem
 
 __all__ = ["RATES", "ShippedDetector", "moved_at_random"]
@@ -88,9 +87,9 @@ class ShippedDetector:
         with tempfile.TemporaryDirectory() as folder:
             for number, picture in enumerate(pixels):
                 path = Path(folder) / f"{number}.png"
-                kind.adapter.save(picture, path)
-                item = kind.read(Recording(path.name, path))
-                measured = measure_image(pretrained, item, known.config, seed=self.system.seed)
+                kind.reader.save(picture, path)
+                item = kind.reader.read(Recording(path.name, path))
+                measured = kind.measure(pretrained, item, known.config, seed=self.system.seed)
                 found.append(known.distance(measured))
         return np.array(found)
 

@@ -17,6 +17,7 @@ from nip_audio.evaluation.tables import (
 )
 from nip_audio.models.cards import list_pretrained
 from nip_audio.purifiers.noise import MATCHED
+from studies._lib.numbers import number, percent
 from studies._lib.pages import Page
 from studies.images.detection_study import CLEAN_ONLY, COMBINE
 from studies.images.purification import GUIDED, ORACLE
@@ -53,22 +54,6 @@ BACKDOORS: Mapping[tuple[str, str], tuple[float, float, float]] = {
     ("gtsrb", "ReFool, simplified"): (0.9993, 0.9986, 0.6487),
 }
 """NCCR, Table 6: NCCR, activation clustering, STRIP."""
-
-
-def number(value: Mapping[str, float] | None, digits: int = 3) -> str:
-    """A value with its interval."""
-    if value is None:
-        return NOT_EVALUATED
-    low, high = value["low"], value["high"]
-    return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def percent(value: Mapping[str, float] | None) -> str:
-    """A share in percent with its interval."""
-    if value is None:
-        return NOT_EVALUATED
-    v, low, high = (100 * value[k] for k in ("value", "low", "high"))
-    return f"{v:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def models() -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from studies._lib.numbers import percent
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, table
 
 HERE = Path(__file__).resolve().parent
 Results = Mapping[str, Any]
+Row = Mapping[str, Any]
 
-CONDITIONS = ("clean", "noise_0.002_rms", "noise_20_db_snr")
+CONDITIONS = {
+    "clean": "clean",
+    "noise_0.002_rms": "0.002 rms",
+    "noise_20_db_snr": "20 dB SNR",
+}
 MODELS = {"resnet34": "ResNet-34", "deep_speaker": "Deep Speaker", "audionet": "AudioNet"}
 GROUPS = {"all": "all", "new_chapter": "of a chapter not trained on"}
 LEFT_OUT = {
@@ -28,54 +36,71 @@ TRIALS = {
 }
 
 
-def share(value: dict[str, float]) -> str:
-    """A rate in percent with its interval."""
-    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+def identification(results: Results) -> str:
+    """Accuracy by model, seed and group of crops."""
 
+    def kept(row: Row) -> str:
+        found = row["found"]
+        clean = found["clean"]["value"]
+        return " / ".join(f"{100 * found[c]['value'] / clean:.1f}" for c in list(CONDITIONS)[1:])
 
-def identification(results: Results) -> list[str]:
-    """A row for each model, seed and group of crops."""
-    lines = [
-        "| model | seed | parameters | crops | speakers | clean | 0.002 rms | 20 dB SNR | kept |",
-        "|---|---|---|---|---|---|---|---|---|",
+    rows = [
+        {
+            "title": title,
+            "model": model,
+            "length": "whole"
+            if results[name]["crop_s"] is None
+            else f"{results[name]['crop_s']:g} s",
+            "group": group,
+            "size": size,
+            "found": model[group],
+        }
+        for name, title in MODELS.items()
+        for model in results[name]["models"]
+        for group, size in results[name]["groups"].items()
     ]
-    for name, title in MODELS.items():
-        measured = results[name]
-        length = "whole" if measured["crop_s"] is None else f"{measured['crop_s']:g} s"
-        for model in measured["models"]:
-            for group, size in measured["groups"].items():
-                row = model[group]
-                clean = row["clean"]["value"]
-                kept = " / ".join(f"{100 * row[c]['value'] / clean:.1f}" for c in CONDITIONS[1:])
-                cells = " | ".join(share(row[c]) for c in CONDITIONS)
-                lines.append(
-                    f"| {title} | {model['training_seed']} | {model['parameters']:,} | "
-                    f"{size['crops']}, {length}, {GROUPS[group]} | {size['speakers']} | {cells} | "
-                    f"{kept} |"
-                )
-    return lines
+    columns: Columns = {
+        "model": lambda row: row["title"],
+        "seed": lambda row: row["model"]["training_seed"],
+        "parameters": lambda row: f"{row['model']['parameters']:,}",
+        "crops": lambda row: f"{row['size']['crops']}, {row['length']}, {GROUPS[row['group']]}",
+        "speakers": lambda row: row["size"]["speakers"],
+        **{heading: under(c, "found") for c, heading in CONDITIONS.items()},
+        "kept": kept,
+    }
+    return table(columns, rows)
+
+
+def under(condition: str, *place: str) -> Callable[[Row], str]:
+    """Return what shows the accuracy under a condition; it may stand a place deeper in the row."""
+
+    def show(row: Row) -> str:
+        for key in place:
+            row = row[key]
+        return percent(row[condition])
+
+    return show
 
 
 def spread(results: Results, name: str) -> float:
     """How far trainings of one model lie apart on clean clips, in points."""
     models = results[name]["models"]
     values = [model["all"]["clean"]["value"] for model in models]
-    return 100 * (max(values) - min(values))
+    return 100 * float(max(values) - min(values))
 
 
-def verification(results: Results) -> list[str]:
+def verification(results: Results) -> str:
     """Cosine and PLDA, by chapter."""
     measured = results["xvector_plda"]
-    lines = [
-        "| test clips | clips | speakers | cosine | PLDA | shipped |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kind, text in TRIALS.items():
-        cosine, plda = measured["cosine"][kind], measured["plda"][kind]
-        size = f"{cosine['clips']} | {cosine['speakers']}"
-        shipped = share(measured["shipped_plda"][kind])
-        lines.append(f"| {text} | {size} | {share(cosine)} | {share(plda)} | {shipped} |")
-    return lines
+    columns: Columns = {
+        "test clips": lambda kind: TRIALS[kind],
+        "clips": lambda kind: measured["cosine"][kind]["clips"],
+        "speakers": lambda kind: measured["cosine"][kind]["speakers"],
+        "cosine": lambda kind: percent(measured["cosine"][kind]),
+        "PLDA": lambda kind: percent(measured["plda"][kind]),
+        "shipped": lambda kind: percent(measured["shipped_plda"][kind]),
+    }
+    return table(columns, TRIALS)
 
 
 def chosen_plda(results: Results) -> str:
@@ -90,14 +115,18 @@ def chosen_plda(results: Results) -> str:
     )
 
 
-def baseline(results: Results) -> list[str]:
+def baseline(results: Results) -> str:
     """LDA of the long-term spectrum, on both sets of speakers."""
-    lines = ["| speakers | crops | clean | 0.002 rms | 20 dB SNR |", "|---|---|---|---|---|"]
-    for speakers in (30, 251):
-        measured = results[f"lda_{speakers}"]
-        cells = " | ".join(share(measured[c]) for c in CONDITIONS)
-        lines.append(f"| {speakers} | {measured['crops']} | {cells} |")
-    return lines
+
+    def accuracy(condition: str, speakers: int) -> str:
+        return percent(results[f"lda_{speakers}"][condition])
+
+    columns: Columns = {
+        "speakers": lambda speakers: speakers,
+        "crops": lambda speakers: results[f"lda_{speakers}"]["crops"],
+        **{heading: partial(accuracy, condition) for condition, heading in CONDITIONS.items()},
+    }
+    return table(columns, (30, 251))
 
 
 def fresh(results: Results) -> str:
@@ -106,50 +135,59 @@ def fresh(results: Results) -> str:
     return f"{size['crops']} crops of {size['speakers']} speakers"
 
 
-def times(results: Results) -> list[str]:
-    """A row for each model."""
-    measured = results["forward_time"]
-    cases = sorted({(row["duration_s"], row["batch"]) for row in measured["rows"]})
-    header = " | ".join(f"{size} × {duration:g} s" for duration, size in cases)
-    lines = [f"| model | {header} |", "|---|" + "---|" * len(cases)]
-    by_model: dict[str, dict[tuple[float, int], dict[str, Any]]] = {}
-    for row in measured["rows"]:
-        by_model.setdefault(row["model"], {})[row["duration_s"], row["batch"]] = row
-    for model, rows in by_model.items():
-        cells = " | ".join(
-            f"{rows[c]['milliseconds']:.0f} ms, RTF {rows[c]['real_time_factor']:.4f}"
-            for c in cases
-        )
-        lines.append(f"| {model} | {cells} |")
-    return lines
+def times(results: Results) -> str:
+    """Milliseconds and real-time factor by model, batch and duration."""
+    measured = {
+        (row["model"], row["duration_s"], row["batch"]): row
+        for row in results["forward_time"]["rows"]
+    }
+
+    def time(duration_s: float, size: int, model: str) -> str:
+        row = measured[model, duration_s, size]
+        return f"{row['milliseconds']:.0f} ms, RTF {row['real_time_factor']:.4f}"
+
+    columns: Columns = {
+        "model": lambda model: model,
+        **{
+            f"{size} × {duration:g} s": partial(time, duration, size)
+            for duration, size in sorted({key[1:] for key in measured})
+        },
+    }
+    return table(columns, dict.fromkeys(model for model, *_ in measured))
 
 
-def compared(results: Results, name: str) -> list[str]:
-    """A row for each training run: the options in which the runs differ, and the accuracy."""
+def compared(results: Results, name: str) -> str:
+    """Accuracy of each training run, beside the options in which the runs differ."""
     rows = results[f"runs_{name}"]["rows"]
-    options = list(rows[0]["options"])
-    fresh = "clean_new_chapter" in rows[0]
-    measured = (*CONDITIONS, "clean_new_chapter") if fresh else CONDITIONS
-    titles = [*options, "clean", "0.002 rms", "20 dB SNR", *["clean, new chapter"] * fresh]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    for row in rows:
-        chosen = [option_text(row["options"][o]) for o in options]
-        lines.append("| " + " | ".join([*chosen, *(share(row[c]) for c in measured)]) + " |")
-    return lines
+
+    def chosen(option: str, row: Row) -> str:
+        return option_text(row["options"][option])
+
+    columns: Columns = {
+        **{option: partial(chosen, option) for option in rows[0]["options"]},
+        **{heading: under(c) for c, heading in CONDITIONS.items()},
+    }
+    if "clean_new_chapter" in rows[0]:
+        columns = {**columns, "clean, new chapter": under("clean_new_chapter")}
+    return table(columns, rows)
 
 
-def ablation(results: Results) -> list[str]:
-    """A row for each augmentation that was left out, against the run with all of them."""
+def ablation(results: Results) -> str:
+    """Accuracy without one augmentation, and the difference to the run with all of them."""
     rows = results["ablation_audionet"]["rows"]
-    titles = ["left out", "clean", "0.002 rms", "20 dB SNR"]
-    titles += [f"difference, {title}" for title in titles[1:]]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    for row in rows:
-        parts = [row["against_first"][c] for c in CONDITIONS]
-        differences = [share(part) if row is not rows[0] else "–" for part in parts]
-        cells = [LEFT_OUT[row["run"]], *(share(row[c]) for c in CONDITIONS), *differences]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+
+    def difference(condition: str, row: Row) -> str:
+        return "–" if row is rows[0] else percent(row["against_first"][condition])
+
+    columns: Columns = {
+        "left out": lambda row: LEFT_OUT[row["run"]],
+        **{heading: under(c) for c, heading in CONDITIONS.items()},
+        **{
+            f"difference, {heading}": partial(difference, condition)
+            for condition, heading in CONDITIONS.items()
+        },
+    }
+    return table(columns, rows)
 
 
 def option_text(value: Any) -> str:
@@ -162,17 +200,17 @@ def option_text(value: Any) -> str:
 def parts(results: Results) -> dict[str, object]:
     """Fill the template."""
     return {
-        "identification": "\n".join(identification(results)),
+        "identification": identification(results),
         "spread": f"{spread(results, 'audionet'):.1f}",
-        "verification": "\n".join(verification(results)),
+        "verification": verification(results),
         "plda": chosen_plda(results),
-        "baseline": "\n".join(baseline(results)),
+        "baseline": baseline(results),
         "fresh": fresh(results),
-        "times": "\n".join(times(results)),
-        "audionet_runs": "\n".join(compared(results, "audionet")),
-        "ablation": "\n".join(ablation(results)),
-        "resnet34_runs": "\n".join(compared(results, "resnet34")),
-        "deep_speaker_runs": "\n".join(compared(results, "deep_speaker")),
+        "times": times(results),
+        "audionet_runs": compared(results, "audionet"),
+        "ablation": ablation(results),
+        "resnet34_runs": compared(results, "resnet34"),
+        "deep_speaker_runs": compared(results, "deep_speaker"),
     }
 
 

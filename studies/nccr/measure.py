@@ -26,6 +26,7 @@ from nip_audio import __version__
 from nip_audio.audio.corpus import ROLES
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.meh_fest import MehFest
+from nip_audio.audio.modality import DETECTION_NOISES
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.state import file_sha256, require_new, write_atomic
 from nip_audio.detectors.nccr_measure import NccrMeasure
@@ -41,7 +42,6 @@ from nip_audio.evaluation.systems import (
     items_of,
     role_recordings,
 )
-from nip_audio.screening.measure import DETECTION_NOISES
 from studies.nccr.detection_study import Counts, DetectionStudy, StudiedCell
 
 OWN = {

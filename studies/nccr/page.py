@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from nip_audio.evaluation.detector_judges import CLEAN_ONLY
 from nip_audio.evaluation.paired_auroc import ROC_RATES
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from studies._lib.numbers import number
 from studies._lib.pages import Page
 from studies.nccr.detection_study import COMBINE, JOINED_CLEAN, JOINED_COMBINE, MAIN
 
@@ -46,12 +47,6 @@ CLEAN_JUDGES = (
 """What the tables of clean clips have."""
 
 Results = Mapping[str, Any]
-
-
-def number(value: Mapping[str, float], digits: int = 3) -> str:
-    """A value with its interval."""
-    low, high = value["low"], value["high"]
-    return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def paper_cell(

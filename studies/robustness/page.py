@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from studies._lib.numbers import number
 from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
@@ -164,18 +165,13 @@ def clip_table(group: Group) -> str:
     for row in group["clip_by_clip"]:
         if row["last tap"] is None:
             continue
-        values = [auc(row[key]) for key in ("last tap", "logits", "minus margin")]
+        values = [number(row[key], 2) for key in ("last tap", "logits", "minus margin")]
         rows.append([row["system"], f"{row['eps']:g}", row["fooled"], row["held"], *values])
     if not rows:
         return f"{NOT_EVALUATED}: no model has as many of both among these clips.\n"
     return markdown(
         ["system", "ε", "fooled", "held", "NCCR, last tap", "NCCR, logits", "minus margin"], rows
     )
-
-
-def auc(interval: Group) -> str:
-    """AUROC with its interval."""
-    return f"{interval['value']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 def shifted_table(results: Group) -> str:
@@ -241,11 +237,11 @@ def totals(results: Group) -> str:
             for level, words in (("input", "spectrogram"), ("raw", "waveform")):
                 rows = [r for r in group["settings"] if r["family"].endswith(f"@{level}")]
                 found = [row["agreement"][eps] for row in rows]
-                number, same, positive, clear = counts(found)
+                settings, same, positive, clear = counts(found)
                 lines.append(
-                    f"- {next(iter(group['models']))}, ε {eps}, noise in the {words}: of {number} "
-                    f"settings {same} give the same order, {positive} a τ above 0; clear pairs "
-                    f"right: {clear}; τ {span(found)}."
+                    f"- {next(iter(group['models']))}, ε {eps}, noise in the {words}: of "
+                    f"{settings} settings {same} give the same order, {positive} a τ above 0; "
+                    f"clear pairs right: {clear}; τ {span(found)}."
                 )
     return "\n".join(lines)
 
@@ -303,7 +299,7 @@ def trainings(results: Group) -> str:
             for name, model in group["models"].items()
             if "--init_from" in model["command"]
         }
-        first = next(iter(commands.values()), [])
+        first: list[str] = next(iter(commands.values()), [])
         shared = [word for word in first if all(word in words for words in commands.values())]
         lines += [" \\\n    ".join(_wrapped(shared)) + " OPTIONS"] if shared else []
         for name, words in commands.items():

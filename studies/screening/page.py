@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from nip_audio.screening.records import RISKS
 from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
-Results = dict[str, Any]
+Results = Mapping[str, Any]
 
 
 def risks() -> str:

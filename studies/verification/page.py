@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.config import PROTOCOLS
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from studies._lib.numbers import number
 from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +37,7 @@ def clean_table(results: Mapping[str, Any]) -> str:
                 rates, bare = row["clean"], row["defence"] == "no defence"
                 if bare and side == "enrolment":
                     continue  # the same trials
-                values = (share(rates["eer"]), number(rates["min_dcf"]), share(rates["wrong"]))
+                values = (share(rates["eer"]), number(rates["min_dcf"], 2), share(rates["wrong"]))
                 what = "nothing" if bare else purified
                 rows.append([BACK_ENDS[back_end], what, row["defence"], *values])
     columns = ["back end", "purified", "defence", "EER, percent", "minDCF", "wrong, percent"]
@@ -66,7 +68,7 @@ def recovery_table(
     results: Mapping[str, Any], quantity: str, cells: Sequence[Mapping[str, Any]]
 ) -> str:
     """EER or minDCF: clean, attacked, and attacked behind each defence."""
-    form = share if quantity == "eer" else number
+    form = share if quantity == "eer" else partial(number, digits=2)
     names = defences_of(results)
     rows = []
     for cell in cells:
@@ -124,11 +126,6 @@ def where(cell: Mapping[str, Any]) -> list[str]:
     strength = f"{levels:.0f}/32768" if levels.is_integer() else f"{cell['eps']:g}"
     shown = ", ".join([f"ε {strength}", *(f"{k} {v}" for k, v in settings.items())])
     return [BACK_ENDS[cell["back_end"]], cell["side"], f"{cell['title']} ({shown})"]
-
-
-def number(interval: Mapping[str, float]) -> str:
-    """A number and its 95 % interval."""
-    return f"{interval['value']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 def part(interval: Mapping[str, float] | None) -> str:

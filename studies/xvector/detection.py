@@ -22,6 +22,7 @@ from nip_audio import (
 )
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Guarded
+from nip_audio.audio.adapter import read_back
 from nip_audio.audio.io import Audio, to_16_bits
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.adapter import Batch
@@ -41,9 +42,10 @@ from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.kinds import Recordings
 from nip_audio.screening.measure import FileMeasurer, noise_generator
-from nip_audio.workflows.attack import AttackGoal, attack_file, read_back
+from nip_audio.screening.recordings import Recordings
+from nip_audio.workflows.attack import attack_file
+from nip_audio.workflows.files import AttackGoal
 
 ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
 GOALS = ("reject", "accept")
@@ -374,7 +376,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
         trials.pretrained,
         trials.calibration.config,
         trials.calibration.names,
-        Recordings(ReadSettings()),
+        Recordings(WaveformAdapter()),
         seed=0,
     )
     speakers = [clip.speaker for clip in clips]

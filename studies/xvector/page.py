@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from studies._lib.numbers import number, percent
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, table
 
 CONDITIONS = {
     "clean": "clean",
@@ -23,113 +26,106 @@ TRIALS = {
     "same_chapter": "of a chapter it was enrolled from",
     "all": "all",
 }
+GOALS = {"reject": "own speaker rejected", "accept": "impostor accepted"}
+RATES = ("0.01", "0.05")
 AGAINST_NOISE = ("nccr", "nccr_tolerant", "score_change_mean")
 DETECTORS = {
     "nccr": "NCCR, clean-only",
     "nccr_tolerant": "NCCR, noise tolerated",
-    "score_change_mean": "mean \\|Δscore\\|, one-sided",
-    "score_change_two_sided": "\\|Δscore\\| per noise, clean-only",
+    "score_change_mean": "mean |Δscore|, one-sided",
+    "score_change_two_sided": "|Δscore| per noise, clean-only",
 }
 
 
-def share(value: dict[str, float] | None) -> str:
-    """A rate in percent with its interval."""
-    if value is None:
-        return "not evaluated"
-    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-
-
-def area(value: dict[str, float]) -> str:
-    """An AUROC with its interval."""
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-
-
-def name_of(row: dict[str, Any]) -> str:
+def name_of(row: Mapping[str, Any]) -> str:
     """Attack, strength and goal of a row."""
     label = "PGD-10" if row["attack"] == "pgd" else "FGSM"
-    goal = "own speaker rejected" if row["goal"] == "reject" else "impostor accepted"
-    return f"{label} ε {row['eps']:g}, {goal}"
+    return f"{label} ε {row['eps']:g}, {GOALS[row['goal']]}"
 
 
-def detection_tables(detection: dict[str, Any]) -> list[str]:
-    """Success, detection at the shipped thresholds, AUROC; then the controls."""
-    rates = ("0.01", "0.05")
-    header = [f"{DETECTORS[d]}, {100 * float(r):g} %" for d in DETECTORS for r in rates]
-    lines = [
-        "### Flagged, percent, at thresholds calibrated for 1 % (the default) and 5 %",
-        "",
-        "| files | trials | files | SNR (dB) | " + " | ".join(header) + " |",
-        "|---|---|---|---|" + "---|" * len(header),
-    ]
-
-    def flagged(table: dict[str, Any] | None) -> str:
-        if table is None:
-            return " not evaluated |" * len(header)
-        return "".join(
-            f" {share(table[d][f'detected_at_calibrated_{r}'])} |" for d in DETECTORS for r in rates
-        )
-
-    clean = detection["clean_flagged_at_calibrated"]
-    cells = "".join(f" {share(clean[d][r])} |" for d in DETECTORS for r in rates)
-    lines.append(f"| clean | {detection['clean_clips']} | – | – |{cells}")
+def flagged_table(detection: Mapping[str, Any]) -> str:
+    """Share of files that each detector flags at the shipped thresholds; controls first."""
+    clean = {d: detection["clean_flagged_at_calibrated"][d] for d in DETECTORS}
+    rows = [("clean", detection["clean_clips"], "–", "–", lambda d, r: clean[d][r])]
     for control in detection["controls"]:
         name = f"**random ±{control['eps']:g}, no attack**"
-        lines.append(f"| {name} | {control['clips']} | – | – |" + flagged(control["detectors"]))
+        rows.append((name, control["clips"], "–", "–", _at(control, "calibrated_")))
     for row in detection["rows"]:
         noise = "–" if row["median_snr_db"] is None else f"{row['median_snr_db']:.0f}"
-        counts = f"{row['attempted']} | {row['successes']} | {noise}"
-        lines.append(f"| {name_of(row)} | {counts} |" + flagged(row["detectors"]))
-    lines += [
-        "",
-        "Trials: those the system got right before. Files: written files that fool it. A row "
-        "under 30 files is not evaluated.",
-        "",
-        "### AUROC",
-        "",
-        "Against the same trials, clean; in brackets its interval. Then against the same clips "
-        "with random ±ε added (is it the attack that is seen, or the noise?), and, since an "
-        "accepted impostor is met among accepted trials, against clean trials of the own speaker.",
-        "",
-        "| attack | "
-        + " | ".join(DETECTORS.values())
-        + "".join(f" | {DETECTORS[d]}, against equal noise" for d in AGAINST_NOISE)
-        + " | mean \\|Δscore\\|, against own trials |",
-        "|---|" + "---|" * (len(DETECTORS) + len(AGAINST_NOISE) + 1),
-    ]
-    for row in detection["rows"]:
-        table = row["detectors"]
-        if table is None:
-            lines.append(
-                f"| {name_of(row)} |"
-                + " not evaluated |" * (len(DETECTORS) + len(AGAINST_NOISE) + 1)
-            )
-            continue
-        cells = [
-            *(area(table[d]["auroc"]) for d in DETECTORS),
-            *(area(table[d]["auroc_against_noise"]) for d in AGAINST_NOISE),
-            area(table["score_change_mean"]["auroc_against_own_trials"]),
-        ]
-        lines.append(f"| {name_of(row)} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "### Detected, percent, at 5 % and 1 % false positives set on the test clips themselves",
-        "",
-        "Comparable between detectors; no user can set such a threshold.",
-        "",
-        "| attack | " + " | ".join(header) + " |",
-        "|---|" + "---|" * len(header),
-    ]
-    for row in detection["rows"]:
-        table = row["detectors"]
-        cells = (
-            " not evaluated |" * len(header)
-            if table is None
-            else "".join(
-                f" {share(table[d][f'detected_at_{r}'])} |" for d in DETECTORS for r in rates
-            )
+        counts = row["attempted"], row["successes"], noise
+        rows.append((name_of(row), *counts, _at(row, "calibrated_")))
+    columns: Columns = {
+        "files": lambda row: row[0],
+        "trials": lambda row: row[1],
+        "files that fool": lambda row: row[2],
+        "SNR (dB)": lambda row: row[3],
+        **{
+            f"{DETECTORS[d]}, {100 * float(r):g} %": partial(_shown, d, r)
+            for d in DETECTORS
+            for r in RATES
+        },
+    }
+    return table(columns, rows)
+
+
+def _shown(detector: str, rate: str, row: Any) -> str:
+    return percent(row[4](detector, rate))
+
+
+def _found(detector: str, rate: str, row: Mapping[str, Any]) -> str:
+    return percent(_at(row, "")(detector, rate))
+
+
+def _at(row: Mapping[str, Any], kind: str) -> Callable[[str, str], Mapping[str, float] | None]:
+    """Return what finds a detector's rate in a row; nothing where it was not evaluated."""
+    detectors = row["detectors"]
+    return lambda d, r: None if detectors is None else detectors[d][f"detected_at_{kind}{r}"]
+
+
+def auroc_table(detection: Mapping[str, Any]) -> str:
+    """AUROC of every detector, against clean trials and against noise."""
+
+    def auroc(detector: str, against: str = "") -> Callable[[Mapping[str, Any]], str]:
+        return lambda row: number(
+            row["detectors"] and row["detectors"][detector][f"auroc{against}"]
         )
-        lines.append(f"| {name_of(row)} |" + cells)
-    return lines
+
+    columns: Columns = {
+        "attack": name_of,
+        **{title: auroc(d) for d, title in DETECTORS.items()},
+        **{
+            f"{DETECTORS[d]}, against equal noise": auroc(d, "_against_noise")
+            for d in AGAINST_NOISE
+        },
+        "mean |Δscore|, against own trials": auroc("score_change_mean", "_against_own_trials"),
+    }
+    return table(columns, detection["rows"])
+
+
+def detected_table(detection: Mapping[str, Any]) -> str:
+    """Share detected at thresholds set on the test clips themselves."""
+    columns: Columns = {
+        "attack": name_of,
+        **{
+            f"{DETECTORS[d]}, {100 * float(r):g} %": lambda row, d=d, r=r: percent(
+                _at(row, "")(d, r)
+            )
+            for d in DETECTORS
+            for r in RATES
+        },
+    }
+    return table(columns, detection["rows"])
+
+
+def enrolled_table(enrolled: Mapping[str, Any]) -> str:
+    """EER of clips against enrolled voices."""
+    columns: Columns = {
+        "test clips": TRIALS.get,
+        "clips": lambda kind: enrolled[kind]["clips"],
+        "speakers": lambda kind: enrolled[kind]["speakers"],
+        "EER, percent": lambda kind: percent(enrolled[kind]),
+    }
+    return table(columns, (kind for kind in TRIALS if kind in enrolled))
 
 
 def found_of_pgd(detection: Mapping[str, Any]) -> tuple[str, str]:
@@ -142,34 +138,32 @@ def found_of_pgd(detection: Mapping[str, Any]) -> tuple[str, str]:
     return f"{min(found):.0f}", f"{max(found):.0f}"
 
 
-def adaptive_table(detection: dict[str, Any]) -> str:
-    """What becomes of an attacker who knows the detector."""
-    lines = [
-        "| ε | goal | attempts | fools the system | and is not flagged at 5 % | at 1 % |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in detection["adaptive"]:
-        goal = "own speaker rejected" if row["goal"] == "reject" else "impostor accepted"
-        quiet = [share(row["unnoticed"][rate]) for rate in ("0.05", "0.01")]
-        cells = [f"{row['eps']:g}", goal, str(row["attempted"]), share(row["fools"]), *quiet]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def adaptive_table(detection: Mapping[str, Any]) -> str:
+    """Success of an attacker who knows the detector."""
+    columns: Columns = {
+        "ε": lambda row: f"{row['eps']:g}",
+        "goal": lambda row: GOALS[row["goal"]],
+        "attempts": lambda row: row["attempted"],
+        "fools the system": lambda row: percent(row["fools"]),
+        "and is not flagged at 5 %": lambda row: percent(row["unnoticed"]["0.05"]),
+        "at 1 %": lambda row: percent(row["unnoticed"]["0.01"]),
+    }
+    return table(columns, detection["adaptive"])
 
 
-def harmless_table(detection: dict[str, Any]) -> str:
+def harmless_table(detection: Mapping[str, Any]) -> str:
     """What the screening says of clips that were changed harmlessly."""
-    lines = [
-        "| change | clips | adversarial at 5 % | at 1 % | out of domain |",
-        "|---|---|---|---|---|",
-    ]
-    for row in detection["harmless"]:
-        flagged = [share(row["adversarial"][rate]) for rate in ("0.05", "0.01")]
-        outside = share(row["out_of_domain"]["0.01"])
-        lines.append(f"| {' | '.join([row['control'], str(row['clips']), *flagged, outside])} |")
-    return "\n".join(lines)
+    columns: Columns = {
+        "change": lambda row: row["control"],
+        "clips": lambda row: row["clips"],
+        "adversarial at 5 %": lambda row: percent(row["adversarial"]["0.05"]),
+        "at 1 %": lambda row: percent(row["adversarial"]["0.01"]),
+        "out of domain": lambda row: percent(row["out_of_domain"]["0.01"]),
+    }
+    return table(columns, detection["harmless"])
 
 
-def plot(detection: dict[str, Any], path: Path) -> None:
+def plot(detection: Mapping[str, Any], path: Path) -> None:
     """Distances of clean and attacked files beside the two thresholds."""
     rows = [r for r in detection["rows"] if r["distances"]]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
@@ -190,7 +184,7 @@ def plot(detection: dict[str, Any], path: Path) -> None:
 HERE = Path(__file__).resolve().parent
 
 
-def parts(found: dict[str, Any]) -> dict[str, object]:
+def parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
     results = found["xvector"]
     closed, verification, detection = (
@@ -205,15 +199,13 @@ def parts(found: dict[str, Any]) -> dict[str, object]:
         "eer": f"{100 * enrolled['all']['value']:.1f}",
         **dict(zip(("found_low", "found_high"), found_of_pgd(detection), strict=True)),
         "closed_clips": closed["clips"],
-        "closed": "\n".join(f"| {CONDITIONS[c]} | {share(closed[c])} |" for c in CONDITIONS),
-        "enrolled": "\n".join(
-            f"| {TRIALS[t]} | {enrolled[t]['clips']} | {enrolled[t]['speakers']} | "
-            f"{share(enrolled[t])} |"
-            for t in TRIALS
-            if t in enrolled
+        "closed": table(
+            {"condition": CONDITIONS.get, "accuracy, percent": lambda c: percent(closed[c])},
+            CONDITIONS,
         ),
+        "enrolled": enrolled_table(enrolled),
         "pair_clips": verification["clips"],
-        "pairs": share(verification["eer"]),
+        "pairs": percent(verification["eer"]),
         "same_chapter": verification["target_trials_of_one_chapter"],
         "targets": verification["target_trials"],
         "impostors": verification["impostor_trials"],
@@ -221,7 +213,9 @@ def parts(found: dict[str, Any]) -> dict[str, object]:
         "threshold": f"{detection['threshold']:.3f}",
         "calibration_clips": detection["calibration_clips"],
         "baseline_clips": detection["baseline_calibration_clips"],
-        "detection": "\n".join(detection_tables(detection)),
+        "flagged": flagged_table(detection),
+        "auroc": auroc_table(detection),
+        "detected": detected_table(detection),
         "adaptive": adaptive_table(detection),
         "harmless": harmless_table(detection),
         "steps": detection["adaptive"][0]["steps"],
@@ -229,7 +223,7 @@ def parts(found: dict[str, Any]) -> dict[str, object]:
     }
 
 
-def draw(found: dict[str, Any], folder: Path) -> None:
+def draw(found: Mapping[str, Any], folder: Path) -> None:
     """Draw the distances."""
     plot(found["xvector"]["detection"], folder / "xvector.png")
 

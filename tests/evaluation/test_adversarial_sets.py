@@ -127,7 +127,7 @@ def test_key_depends_on_everything_a_set_depends_on(recipe):
 
 def test_folder_of_another_set_is_refused(recipe, tmp_path):
     make_set(recipe, tmp_path / "s")
-    with pytest.raises(OutputError, match="holds another set"):
+    with pytest.raises(OutputError, match="holds a set of another recipe"):
         make_set(replace(recipe, seed=2), tmp_path / "s")
 
 
@@ -135,7 +135,7 @@ def test_changed_example_is_refused(recipe, tmp_path):
     made = make_set(recipe, tmp_path / "s")
     path = tmp_path / "s" / made.examples[1].file
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(HashMismatchError, match="is not as it was written"):
+    with pytest.raises(HashMismatchError, match="has changed since it was written"):
         made.values([1])
 
 

@@ -31,14 +31,20 @@ def test_reads_what_it_says(write_config, corpus):
         ({"systems": {"x": {"model": "m", "subset": "v", "crop": 3}}}, "near: crop_s"),
         ({"attacks": {"attack": "pgd"}}, "attacks is .*, expected a list"),
         ({"attacks": [{"attack": "fgsm", "eps": ["a"]}]}, "expected 0.002 or a fraction 4/255"),
-        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "items": 0}]}, "whole number from 1 on"),
+        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "items": 0}]}, "whole number of at least 1"),
         ({"attacks": [{"attack": "fgsm", "eps": [0.1], "systems": ["y"]}]}, "system 'y' is unk"),
         (
             {"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "oracle"}]},
             "protocol 'oracle' is unknown; known: unaware",
         ),
-        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "transfer"}]}, "needs source"),
-        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "source": "x"}]}, "and no other, needs"),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "transfer"}]},
+            "name a system as source",
+        ),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": [0.1], "source": "x"}]},
+            "goes with protocol transfer",
+        ),
         (
             {"attacks": [{"attack": "fgsm", "eps": [0.1], "behind": ["noise 20 dB"]}]},
             "behind is for protocol adaptive",

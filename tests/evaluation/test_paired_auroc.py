@@ -28,7 +28,7 @@ def test_area_under_the_curve_is_that_of_the_metric_for_any_resample(rng):
 
 def test_no_clip_of_the_drawn_speakers_is_an_error():
     wins = Wins.count(Scored(np.ones(2), ("a", "a")), Scored(np.zeros(2), ("b", "b")), ("a", "b"))
-    with pytest.raises(InputError, match="no attacked or no clean clip"):
+    with pytest.raises(InputError, match="no pair of an attacked and a clean clip"):
         wins.auroc(np.array([2.0, 0.0]))
 
 

@@ -44,7 +44,9 @@ def test_identity_depends_on_who_is_enrolled(system):
 
 def test_unknown_subset_lists_those_there_are(config):
     plan = replace(config.systems[0], subset="music")
-    with pytest.raises(InputError, match=r"no test role in 'music', expected one of \['voices'\]"):
+    with pytest.raises(
+        InputError, match=r"no recording with role test in 'music'; its subsets are \['voices'\]"
+    ):
         build_system(plan, config)
 
 

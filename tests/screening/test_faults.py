@@ -307,3 +307,20 @@ def test_a_worker_that_is_killed_loses_nothing(screener, folder, tmp_path):
     many.screen(FolderSource(folder), tmp_path / "out", progress=kill_a_worker)
     assert len(set(killed)) == 2
     assert_same(tmp_path / "out", tmp_path / "undisturbed")
+
+
+def test_workers_do_not_run_the_script_that_screens(calibration, folder, tmp_path):
+    """Without ``if __name__ == "__main__":`` a worker that imported it would screen again."""
+    calibration.save(tmp_path / "quick.calibration")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import nip_audio\n"
+        f"run = nip_audio.screen({str(folder)!r}, {str(tmp_path / 'out')!r}, workers=2, fpr=0.05,\n"
+        f"    calibration={str(tmp_path / 'quick.calibration')!r}, report=False)\n"
+        "print(run.verdicts.get('error', 0), __file__ is not None)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.stdout == "0 True\n", done.stderr

@@ -131,14 +131,18 @@ def test_the_weight_is_the_methods_own_unless_given(name):
     ("changes", "error", "match"),
     [
         ({"defence_training": "cast"}, InputError, "'cast', expected null, cas, sns or feature-"),
-        ({"defence_training": "cas"}, InputError, "no ChannelSuppression, expected one for cas"),
+        ({"defence_training": "cas"}, InputError, "no ChannelSuppression, which cas needs"),
         (
             {"defence_training": "sns", "adversarial_attack": None},
             InputError,
             "sns got no adversarial crops, .* pass --adversarial_attack=pgd",
         ),
         ({"defence_training": "sns", "defence_share": 0}, InputError, "share is 0, expected more"),
-        ({"defence_training": "sns", "defence_layers": []}, InputError, "got no layers to hold"),
+        (
+            {"defence_training": "sns", "defence_layers": []},
+            InputError,
+            "got no layers to stabilise",
+        ),
         (
             {"defence_training": "sns", "defence_layers": ["layer.0"]},
             LayerNotFoundError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -123,12 +124,35 @@ def _measure_in_pool(
 
 def _submitted(pool: ProcessPoolExecutor, recording: Recording) -> Future[MeasuredFile]:
     try:
-        return pool.submit(_measure, recording)
+        with _without_main_module():  # the first file starts the workers
+            return pool.submit(_measure, recording)
     except BrokenProcessPool as error:
         # the pool broke after the last result was taken: queue this file like those it had accepted
         refused: Future[MeasuredFile] = Future()
         refused.set_exception(error)
         return refused
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Keep workers from importing the program that started them.
+
+    ``multiprocessing`` imports it in each worker, which needs nothing of it. A script without
+    ``if __name__ == "__main__":`` would screen again there and break the pool, and its files would
+    be recorded as crashed.
+    """
+    main = sys.modules["__main__"]
+    names = ("__file__", "__spec__")
+    kept = {name: getattr(main, name) for name in names if hasattr(main, name)}
+    try:
+        for name in names:
+            setattr(main, name, None)
+        yield
+    finally:
+        for name in names:
+            delattr(main, name)
+        for name, value in kept.items():
+            setattr(main, name, value)
 
 
 def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterator[MeasuredFile]:
@@ -140,7 +164,7 @@ def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterat
     for recording in recordings:
         pool = _started_worker(recipe)
         try:
-            yield pool.submit(_measure, recording).result()
+            yield _submitted(pool, recording).result()
         except BrokenProcessPool:
             yield _crashed(recording)
         finally:
@@ -152,7 +176,9 @@ def _started_worker(recipe: MeasurerRecipe) -> ProcessPoolExecutor:
     for _ in range(2):
         pool = _pool(recipe, 1)
         try:
-            pool.submit(os.getpid).result()
+            with _without_main_module():
+                started = pool.submit(os.getpid)
+            started.result()
         except BrokenProcessPool:
             pool.shutdown(wait=True, cancel_futures=True)
         else:

@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
+from nip_audio.evaluation.tables import markdown, share
+from studies._lib.numbers import number, signed
 from studies._lib.pages import Page
 
 HERE = Path(__file__).resolve().parent
@@ -17,21 +18,6 @@ DRAWN = ("PGD waveform ε 0.002", "PGD spectrogram ε 4/255", "DeepFool waveform
 """Attacks in the plot of influence."""
 
 Record = Mapping[str, Any]
-
-
-def signed(interval: Record, factor: float = 100.0) -> str:
-    """Write a difference and its interval; in points, unless another factor is given."""
-    value, low, high = (factor * interval[key] for key in ("value", "low", "high"))
-    digits = 1 if factor == 100 else 3
-    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
-def plain(interval: Record | None, digits: int = 2) -> str:
-    """Write a value that is no share."""
-    if interval is None:
-        return NOT_EVALUATED
-    value, low, high = (f"{interval[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 def header(results: Record) -> str:
@@ -100,7 +86,7 @@ def sweep_table(rows: Sequence[Record]) -> str:
                 row["candidates"],
                 "/".join(dict.fromkeys(map(str, row["template"]))),
                 *(
-                    f"{share(part['right'])}; {signed(part['gain'])}"
+                    f"{share(part['right'])}; {signed(part['gain'], factor=100)}"
                     for part in (row["accuracy"], *row["attacks"])
                 ),
             ]
@@ -136,7 +122,7 @@ def influence_table(found: Record) -> str:
     for row in (*found["rows"], {**other, **found["other_clip"]}):
         for of, words in (("true", "true"), ("named", "predicted")):
             excess = (
-                [signed(row[f"excess_{of}_{part}"], 1) for part in ("front", "tail")]
+                [signed(row[f"excess_{of}_{part}"], 3) for part in ("front", "tail")]
                 if f"excess_{of}_front" in row
                 else ["–", "–"]
             )
@@ -146,7 +132,7 @@ def influence_table(found: Record) -> str:
                     row["attack"],
                     row["fooled"],
                     words,
-                    *(signed(row[f"attack_{of}_{part}"], 1) for part in ("front", "tail")),
+                    *(signed(row[f"attack_{of}_{part}"], 3) for part in ("front", "tail")),
                     *excess,
                     share(row[f"attack_{of}_both"]),
                     noise,
@@ -175,7 +161,7 @@ def template_table(found: Record) -> str:
     shared = markdown(
         ["neurons that two items share", "same class", "another class", "by chance"],
         [
-            [part, plain(o["same_class"]), plain(o["other_class"]), f"{o['by_chance']:.2f}"]
+            [part, number(o["same_class"], 2), number(o["other_class"], 2), f"{o['by_chance']:.2f}"]
             for part, o in found["overlap"].items()
         ],
     )
@@ -210,7 +196,7 @@ def consistency_table(found: Record) -> str:
         [
             c["over"],
             c["points"],
-            plain(c["rho"]),
+            number(c["rho"], 2),
             "–" if c["p"] is None else f"{c['p']:.1g}" if c["p"] > 1e-12 else "< 1e-12",
             f"{c['resampled'] or 'point'}s",
         ]
@@ -218,7 +204,7 @@ def consistency_table(found: Record) -> str:
     ]
     within = found["within_attacks"]
     over = "defences against one attack, mean over the attacks"
-    rows.append([over, len(within["attacks"]), plain(within["mean"]), "–", "attacks"])
+    rows.append([over, len(within["attacks"]), number(within["mean"], 2), "–", "attacks"])
     return markdown(["over", "points", "ρ", "p", "resampled"], rows)
 
 
@@ -233,7 +219,7 @@ def activation_table(rows: Sequence[Record]) -> str:
                 r.get("fooled", "–"),
                 share(r["input"]),
                 share(r["activation"]),
-                signed(r["gain"]),
+                signed(r["gain"], factor=100),
                 share(r["random_neurons"]),
             ]
             for r in rows
@@ -246,7 +232,7 @@ def distribution_table(rows: Sequence[Record]) -> str:
     return markdown(
         ["attack", "examples", "input values", "activations"],
         [
-            [r["attack"], r["fooled"], *(plain(r[p], 3) for p in ("input", "activation"))]
+            [r["attack"], r["fooled"], *(number(r[p], 3) for p in ("input", "activation"))]
             for r in rows
         ],
     )
@@ -285,8 +271,8 @@ def plot_influence(results: Record, path: Path) -> None:
                 axis.plot(curves[drawn[0]]["clean"], color="black", lw=2, label="clean original")
                 noise = curves[drawn[0]][f"noise_{of}"]
                 axis.plot(noise, color="grey", ls=":", label=f"noise as strong as {drawn[0]}")
-            for number, attack in enumerate(drawn):
-                axis.plot(curves[attack][f"attack_{of}"], lw=1, color=f"C{number}", label=attack)
+            for index, attack in enumerate(drawn):
+                axis.plot(curves[attack][f"attack_{of}"], lw=1, color=f"C{index}", label=attack)
             other = curves["another clip of the speaker"][f"attack_{of}"]
             axis.plot(other, color="tab:purple", ls="--", lw=1, label="another clip of the speaker")
             axis.set_title(f"{name}, influence on the class that is {of}", fontsize=9)
@@ -308,10 +294,10 @@ def plot_consistency(results: Record, path: Path) -> None:
     for point in points:
         if not point["noise"]:
             groups.setdefault(point["defence"], []).append(point)
-    for number, (name, own) in enumerate(groups.items()):
-        colour = colormaps["tab20"]((number - 1) % 20) if number else "lightgrey"
+    for index, (name, own) in enumerate(groups.items()):
+        colour = colormaps["tab20"]((index - 1) % 20) if index else "lightgrey"
         tknc, dsr = ([p[q] for p in own] for q in ("tknc", "dsr"))
-        axis.scatter(tknc, dsr, s=14 if number else 8, color=colour, label=name)
+        axis.scatter(tknc, dsr, s=14 if index else 8, color=colour, label=name)
     axis.set_xlabel("TKNC, k = 5")
     axis.set_ylabel("defence success rate")
     axis.grid(alpha=0.3)

@@ -262,7 +262,7 @@ def test_from_a_study_to_the_page(subject, tmp_path, monkeypatch):
         "consistency": influence.study_consistency(evaluated(), seed=0),
     }
     json.dumps(results, allow_nan=False)
-    text = page.PAGE.made_from({"nip_studies": results})
+    text = page.PAGE.made_from({"nip_studies": results}, partial=True)
     page.PAGE.draw({"nip_studies": results}, tmp_path)
     row = results["systems"]["toy"]["oracle"][0]
     assert f"| {page.share(row['oracle_stronger'])} |" in text

@@ -12,7 +12,7 @@ import pytest
 
 import nip_audio
 from nip_audio.attacks.registry import names_at
-from nip_audio.cli import _commands, _options
+from nip_audio.cli import _commands, _options, _registered
 from nip_audio.cli._commands import COMMANDS
 from nip_audio.evaluation.robustness import DEFAULT_LAYERS, DEFAULT_NOISE
 from nip_audio.purifiers.guided_training import GuidedSettings
@@ -99,8 +99,8 @@ def test_help_shows_at_most_ten_options_outside_of_panels(name):
 
 
 def test_help_says_what_the_library_has():
-    assert list(_options.ATTACK_NAMES) == names_at("raw")
-    assert tuple(PURIFIERS) == _options.PURIFIER_NAMES
+    assert _registered.attack_names() == names_at("raw")
+    assert _registered.purifier_names() == list(PURIFIERS)
     assert tuple(FAMILIES) == _options.ATTACK_FAMILIES
     assert GuidedSettings.steps == _options.GUIDED_STEPS
     assert DEFAULT_NOISE.scale == _options.NOISE_SCALE
