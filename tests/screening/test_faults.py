@@ -216,7 +216,7 @@ def test_an_output_that_cannot_be_written_is_refused(screener, folder, tmp_path)
         screener.screen(FolderSource(folder), tmp_path / "file" / "out")
     if os.geteuid() != 0:  # root may write anywhere
         (tmp_path / "shut").mkdir(mode=0o500)
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises(OutputError, match="cannot be created"):
             screener.screen(FolderSource(folder), tmp_path / "shut" / "out")
 
 
