@@ -29,7 +29,7 @@ from nip_audio import (
     load_pretrained,
 )
 from nip_audio.core.metrics import bootstrap, equal_error_rate
-from nip_audio.evaluation.identification import WHITE_NOISES, Crop, hits
+from nip_audio.evaluation.identification import WHITE_NOISES, Crop, correct_crops
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -43,7 +43,7 @@ def closed_set(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, obje
     generator = torch.Generator().manual_seed(SEED)
     results: dict[str, object] = {"clips": len(clips), "speakers": len({c.speaker for c in clips})}
     for name, level in WHITE_NOISES.items():
-        hit = hits(pretrained, crops, level, generator=generator)
+        hit = correct_crops(pretrained, crops, level, generator=generator)
         results[name] = bootstrap(
             lambda i, h=hit: float(h[i].mean()), len(hit), seed=SEED
         ).to_json()
