@@ -130,7 +130,7 @@ def recipe_of(
         guard=guard,
         attack=cell.attack,
         level=cell.plan.level,
-        items=system.rightly_named[: cell.plan.items],
+        items=system.correct_items[: cell.plan.items],
         seed=seed,
         batch=cell.plan.batch,
     )

@@ -112,7 +112,7 @@ def moved_at_random(system: ImageSystem, attack: Spatial, *, items: int) -> Atta
     Returns:
         Images with 8-bit values; ``fooled`` tells which of them are misclassified.
     """
-    rows = system.rightly_named[:items]
+    rows = system.correct_rows[:items]
     generator = torch.Generator().manual_seed(seed_of(system.seed, "moved at random"))
     drawn = 2 * torch.rand(len(rows), 3, generator=generator) - 1
     most = torch.tensor([attack.degrees, attack.pixels, attack.pixels])

@@ -145,12 +145,12 @@ class ImageSystem:
         return torch.cat([asked.predict(Batch(part)) for part in torch.split(pixels, _BATCH)])
 
     @cached_property
-    def rightly_named(self) -> Tensor:
+    def correct_rows(self) -> Tensor:
         """Rows of ``test`` that the undefended model classifies correctly."""
         return torch.nonzero(self.named(self.test.pixels) == self.test.labels)[:, 0]
 
     @cached_property
-    def rightly_calibrated(self) -> Tensor:
+    def correct_calibrate_rows(self) -> Tensor:
         """Rows of ``calibrate`` that the undefended model classifies correctly."""
         return torch.nonzero(self.named(self.calibrate.pixels) == self.calibrate.labels)[:, 0]
 
@@ -176,7 +176,7 @@ class ImageSystem:
             progress: Called with the number of images done.
         """
         role = self.calibrate if calibrate else self.test
-        rows = (self.rightly_calibrated if calibrate else self.rightly_named)[: plan.items]
+        rows = (self.correct_calibrate_rows if calibrate else self.correct_rows)[: plan.items]
         if len(rows) == 0:
             raise InputError(
                 f"{self.name} classifies no image of {role.name} correctly, so there is nothing to "

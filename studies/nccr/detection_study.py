@@ -231,7 +231,7 @@ class DetectionStudy:
         found: dict[str, Any] = {
             "calibrate": len(self.system.calibrate),
             "clean": len(items),
-            "named_rightly": float(self.system.named_rightly.mean()),
+            "named_rightly": float(self.system.is_correct.mean()),
             "judges": {judge.name: judge.knows for judge in judges},
             "passes": self.measure.passes,
             "seconds": self.bank.rows(self.measure, clips).seconds,
@@ -272,7 +272,7 @@ class DetectionStudy:
         Returns:
             One row per detector and ε.
         """
-        items = self.system.rightly_named[: plan.items]
+        items = self.system.correct_items[: plan.items]
         rows = []
         for judge in self.nccr_judges:
             if judge.name not in MAIN:
@@ -434,7 +434,7 @@ class DetectionStudy:
     def _own_rows(self, plans: Sequence[AttackPlan]) -> dict[str, Known]:
         """Attack ``calibrate``'s correctly classified clips; return the rows of the successes."""
         attacked = replace(self.system, items=self.system.calibrate, calibrate=())
-        items = attacked.rightly_named
+        items = attacked.correct_items
         parts = []
         for plan in plans:
             for eps in plan.eps:

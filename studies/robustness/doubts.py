@@ -66,7 +66,7 @@ def accuracies(
                 continue
             right = [
                 i.speaker
-                for i, ok in zip(one.system.items, one.system.named_rightly, strict=True)
+                for i, ok in zip(one.system.items, one.system.is_correct, strict=True)
                 if ok
             ]
             holds = proportion(~hits, right[: len(hits)], seed=seed).to_json()

@@ -74,7 +74,7 @@ def study_influence(subject: Subject) -> dict[str, Any]:
 
 def same_speaker_pairs(subject: Subject) -> tuple[list[int], list[int]]:
     """Pair each correctly classified clean clip with the next one of its speaker."""
-    right = np.flatnonzero(subject.rightly_named)
+    right = np.flatnonzero(subject.is_correct)
     by_speaker: dict[str, list[int]] = {}
     for i in right.tolist():
         by_speaker.setdefault(subject.speakers[i], []).append(i)

@@ -198,7 +198,7 @@ class Subject:
             return np.asarray(self.model.score_embeddings(torch.cat(parts)).argmax(dim=1))
 
     @cached_property
-    def rightly_named(self) -> Hits:
+    def is_correct(self) -> Hits:
         """Whether the undefended model classifies each clean clip correctly, (B,)."""
         return self.right(self.clean, self.labels)
 

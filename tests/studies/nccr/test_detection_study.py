@@ -198,7 +198,7 @@ def study(many: EvaluatedSystem, measured_rows, tmp_path, monkeypatch) -> SmallS
 
 def test_results_hold_every_part(study, many):
     attacked = replace(many, calibrate=())
-    items = [i for i, right in zip(many.items, many.named_rightly, strict=True) if right]
+    items = [i for i, right in zip(many.items, many.is_correct, strict=True) if right]
     plan = AttackPlan("fgsm", eps=(0.05,), items=8, batch=8)
     made = study._made(attacked, items[:8], plan, make_attack("fgsm", eps=0.05), what="cell")
     assert any(example.fooled for example in made.examples)
