@@ -20,7 +20,7 @@ from nip_audio.evaluation.bench_detectors import BenchDetectors
 from nip_audio.evaluation.cells import Cell
 from nip_audio.evaluation.config import EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies, ask, make_defences
-from nip_audio.evaluation.detector_judges import RATES, Judge
+from nip_audio.evaluation.detector_judges import RATES, RowJudge
 from nip_audio.evaluation.guard import Guard
 from nip_audio.evaluation.judged import Judged, JudgedSets
 from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
@@ -200,7 +200,7 @@ class Bench:
             for judge in self.detectors.judges
         }
 
-    def _auroc(self, judge: Judge, attacked: Array, owners: Sequence[str]) -> dict[str, float]:
+    def _auroc(self, judge: RowJudge, attacked: Array, owners: Sequence[str]) -> dict[str, float]:
         """Return the AUROC against unattacked test clips; both sides are resampled by speaker."""
         clean = self.clean[judge.measure]
         clean_owners = tuple(item.speaker for item in self.system.items[: len(clean)])

@@ -24,8 +24,8 @@ from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError
 from nip_audio.evaluation.detector_judges import (
     CLEAN_ONLY,
-    Judge,
     Known,
+    RowJudge,
     clean_judge,
     published_judge,
 )
@@ -53,7 +53,7 @@ class BenchDetectors:
 
     bank: RowBank
     measures: tuple[Measure, ...]
-    judges: tuple[Judge, ...]
+    judges: tuple[RowJudge, ...]
     config: NccrConfig
 
     @staticmethod

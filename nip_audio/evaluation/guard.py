@@ -16,7 +16,7 @@ from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.perceptron import AttackPerceptron
 from nip_audio.detectors.summed import CleanSum
 from nip_audio.errors import InputError
-from nip_audio.evaluation.detector_judges import RATES, Judge
+from nip_audio.evaluation.detector_judges import RATES, RowJudge
 
 __all__ = ["Guard"]
 
@@ -40,7 +40,7 @@ class Guard:
     beside: MehFest | None = None
 
     @staticmethod
-    def of(judge: Judge, config: NccrConfig, *, beside: MehFest | None = None) -> Guard:
+    def of(judge: RowJudge, config: NccrConfig, *, beside: MehFest | None = None) -> Guard:
         """Take what an attacker knows from a fitted detector of NCCR rows; draw once per step.
 
         The rows may have one further entry, from ``beside``. A tenth of the threshold of a distance

@@ -27,8 +27,8 @@ from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.evaluation.detector_judges import (
     RATES,
-    Judge,
     Known,
+    RowJudge,
     clean_judge,
     published_judge,
     trained_judge,
@@ -93,7 +93,7 @@ class ImageDetection:
         """Measure of NCCR."""
         return NccrMeasure(self.config)
 
-    def judges(self) -> list[Judge]:
+    def judges(self) -> list[RowJudge]:
         """Fit all detectors on NCCR's rows: on clean images only, on each family, and on all."""
         clean = self._known(self.system.calibrate.pixels[: self.clean], "c")
         signed = signed_entries(self.config, head=True)
@@ -111,7 +111,7 @@ class ImageDetection:
         return judges
 
     def results(self, plans: Sequence[ImageAttackPlan]) -> dict[str, Any]:
-        """Judge attacked images of the ``test`` role."""
+        """RowJudge attacked images of the ``test`` role."""
         judges = self.judges()
         tested = self.system.test.pixels[: self.clean]
         right = self.system.named(tested) == self.system.test.labels[: self.clean]
@@ -167,7 +167,7 @@ class ImageDetection:
         return found
 
     def _against(
-        self, judges: Sequence[Judge], cells: Sequence[tuple[str, Tensor, Any]], right: Any
+        self, judges: Sequence[RowJudge], cells: Sequence[tuple[str, Tensor, Any]], right: Any
     ) -> dict[str, Any]:
         """Measure the AUROC of all detectors on the same smaller set of images."""
         tested = self.system.test.pixels[: self.baseline_clean]
@@ -180,7 +180,7 @@ class ImageDetection:
             "passes": {},
         }
 
-        def add(judge: Judge, base: Array, attacked: Sequence[Array]) -> None:
+        def add(judge: RowJudge, base: Array, attacked: Sequence[Array]) -> None:
             found["judges"][judge.name] = [
                 self._auroc(judge, rows, who[: len(rows)], base, owners)
                 for rows, (_, _, who) in zip(attacked, cells, strict=True)
@@ -226,7 +226,7 @@ class ImageDetection:
         return together
 
     def _auroc(
-        self, judge: Judge, attacked: Array, who: Any, clean: Array, owners: Any
+        self, judge: RowJudge, attacked: Array, who: Any, clean: Array, owners: Any
     ) -> dict[str, float]:
         sides = (
             Scored(judge.score(attacked), tuple(who)),
@@ -234,6 +234,6 @@ class ImageDetection:
         )
         return mean_auroc([sides], seed=self.system.seed, rounds=self.rounds).to_json()
 
-    def _flagged(self, judge: Judge, rows: Array, who: Any, rate: float) -> dict[str, float]:
+    def _flagged(self, judge: RowJudge, rows: Array, who: Any, rate: float) -> dict[str, float]:
         hits = judge.flagged(rows, rate)
         return proportion(hits, tuple(who), seed=self.system.seed).to_json()

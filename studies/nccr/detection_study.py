@@ -31,8 +31,8 @@ from nip_audio.evaluation.controls import CONTROLS, changed_clips
 from nip_audio.evaluation.detector_judges import (
     CLEAN_ONLY,
     RATES,
-    Judge,
     Known,
+    RowJudge,
     clean_judge,
     published_judge,
     trained_judge,
@@ -146,7 +146,7 @@ class DetectionStudy:
         )
 
     @cached_property
-    def nccr_judges(self) -> tuple[Judge, ...]:
+    def nccr_judges(self) -> tuple[RowJudge, ...]:
         """Return all fitted detectors that use NCCR's rows."""
         name, signed = self.measure.name, self.signed
         items = self.system.calibrate
@@ -196,7 +196,7 @@ class DetectionStudy:
         scalar = published_judge(self.measure, clean.rows)
         return (*judges, replace(scalar, name="NCCR, one scalar (Sec. 4)"))
 
-    def baseline_judges(self) -> list[tuple[Measure, Judge, Judge]]:
+    def baseline_judges(self) -> list[tuple[Measure, RowJudge, RowJudge]]:
         """Fit every baseline twice: as published, and with the two-sided detector that NCCR uses.
 
         A measure is fitted on one half of the speakers of ``calibrate``; its threshold and the
@@ -217,7 +217,7 @@ class DetectionStudy:
     def results(
         self, cells: Sequence[StudiedCell], groups: Mapping[str, Sequence[Item]]
     ) -> dict[str, Any]:
-        """Judge all attacks and clean clips by all detectors.
+        """RowJudge all attacks and clean clips by all detectors.
 
         Args:
             cells: Attacks on the system's test clips.
@@ -301,7 +301,7 @@ class DetectionStudy:
 
     def _cell(
         self,
-        judge: Judge,
+        judge: RowJudge,
         attacked: Rows,
         speakers: tuple[str, ...],
         clean: Rows,
@@ -318,7 +318,7 @@ class DetectionStudy:
         }
 
     def _false_positives(
-        self, judges: Sequence[Judge], groups: Mapping[str, Sequence[Item]]
+        self, judges: Sequence[RowJudge], groups: Mapping[str, Sequence[Item]]
     ) -> dict[str, Any]:
         found = {}
         for group, items in groups.items():
@@ -331,7 +331,7 @@ class DetectionStudy:
             found[group] = {"clips": len(items), "judges": flagged}
         return found
 
-    def _controls(self, judges: Sequence[Judge]) -> list[dict[str, Any]]:
+    def _controls(self, judges: Sequence[RowJudge]) -> list[dict[str, Any]]:
         items = self.system.items[: self.counts.controls]
         speakers = tuple(item.speaker for item in items)
         rows = []
@@ -345,7 +345,7 @@ class DetectionStudy:
             rows.append({"control": control.name, "clips": len(items), "judges": flagged})
         return rows
 
-    def _against(self, judges: Sequence[Judge], cells: Sequence[StudiedCell]) -> dict[str, Any]:
+    def _against(self, judges: Sequence[RowJudge], cells: Sequence[StudiedCell]) -> dict[str, Any]:
         """Compare the mean AUROC of all detectors on the same clips."""
         if not cells:
             return {}
@@ -356,7 +356,7 @@ class DetectionStudy:
         sides: dict[str, list[Pair]] = {}
         costs: dict[str, dict[str, float]] = {}
 
-        def judged(by: Iterable[Judge], base: Rows, attacked: Sequence[Rows]) -> None:
+        def judged(by: Iterable[RowJudge], base: Rows, attacked: Sequence[Rows]) -> None:
             for judge in by:
                 clean = Scored(judge.score(base[judge.measure]), owners)
                 sides[judge.name] = [
@@ -476,7 +476,7 @@ class DetectionStudy:
         return mean_auroc(pairs, seed=self.seed, rounds=rounds, ahead=ahead).to_json()
 
     def _flagged(
-        self, judge: Judge, rows: Array, speakers: Sequence[str]
+        self, judge: RowJudge, rows: Array, speakers: Sequence[str]
     ) -> dict[str, dict[str, float]]:
         """Return the share of rows flagged, by false-positive rate."""
         return {f"at_{rate:g}": self._share(judge.flagged(rows, rate), speakers) for rate in RATES}
