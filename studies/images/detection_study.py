@@ -111,7 +111,7 @@ class ImageDetection:
         return judges
 
     def results(self, plans: Sequence[ImageAttackPlan]) -> dict[str, Any]:
-        """RowJudge attacked images of the ``test`` role."""
+        """Judge attacked images of the ``test`` role."""
         judges = self.judges()
         tested = self.system.test.pixels[: self.clean]
         right = self.system.named(tested) == self.system.test.labels[: self.clean]

@@ -37,7 +37,7 @@ from nip_audio.evaluation.detector_judges import (
     published_judge,
     trained_judge,
 )
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.measured import MeasuredRows, RowBank
 from nip_audio.evaluation.paired_auroc import Pair, Scored, mean_auroc, roc_points
 from nip_audio.evaluation.statistics import proportion
@@ -217,7 +217,7 @@ class DetectionStudy:
     def results(
         self, cells: Sequence[StudiedCell], groups: Mapping[str, Sequence[Item]]
     ) -> dict[str, Any]:
-        """RowJudge all attacks and clean clips by all detectors.
+        """Judge all attacks and clean clips by all detectors.
 
         Args:
             cells: Attacks on the system's test clips.
@@ -281,7 +281,7 @@ class DetectionStudy:
             for eps in plan.eps:
                 self.progress(f"adaptive to {judge.name}, {eps}")
                 attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
-                guard = Guard.of(judge, self.measure.config, beside=beside)
+                guard = AttackedDetector.of(judge, self.measure.config, beside=beside)
                 made = self._made(self.system, items, plan, attack, guard=guard, what="adaptive")
                 clips, speakers = fooling(made, len(made.examples))
                 fooled = [example.fooled for example in made.examples]
@@ -453,7 +453,7 @@ class DetectionStudy:
         plan: AttackPlan,
         attack: Attack,
         *,
-        guard: Guard | None = None,
+        guard: AttackedDetector | None = None,
         what: str,
     ) -> AdversarialSet:
         recipe = Recipe(
