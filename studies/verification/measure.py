@@ -55,14 +55,14 @@ def main() -> None:
     if options.results is None:
         return
     started = time.perf_counter()
-    guards = study.guards()
+    defences = study.defences()
     results = {
-        **study.describe(guards),
+        **study.describe(defences),
         "nip_audio": __version__,
         "versions": {name: version(name) for name in ("torch", "foolbox")},
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        "cells": [study.judge(cell, made, guards) for cell, made in cells],
+        "cells": [study.judge(cell, made, defences) for cell, made in cells],
         "unfinished": unfinished,
     }
     results["judged_in_s"] = round(time.perf_counter() - started)

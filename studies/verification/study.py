@@ -47,11 +47,11 @@ from studies.verification.trials import (
     returned,
 )
 
-__all__ = ["Cell", "Guard", "VerificationStudy"]
+__all__ = ["TrialCell", "EvaluatedDefence", "VerificationStudy"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrialCell:
     """One attack on one side of one verifier.
 
     Attributes:
@@ -85,7 +85,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Guard:
+class EvaluatedDefence:
     """A defence under evaluation, with the embeddings of the unattacked trials.
 
     Attributes:
@@ -113,7 +113,7 @@ class Guard:
         trials: Sequence[Trial],
         *,
         seed: int,
-    ) -> Guard:
+    ) -> EvaluatedDefence:
         """Embed the unattacked trials behind a defence."""
         clips = {side: clips_of(trials, side) for side in get_args(Side)}
         purified = {
@@ -123,7 +123,7 @@ class Guard:
         trusted = verifier.embed(clips["enrolment"])
         return cls(name, defence, purified["test"], purified["enrolment"], trusted, seed)
 
-    def scores(self, cell: Cell, attacked: Tensor) -> tuple[Scores, Scores]:
+    def scores(self, cell: TrialCell, attacked: Tensor) -> tuple[Scores, Scores]:
         """Score a cell's trials, clean and attacked, (n,) each.
 
         If the test recording is attacked, the enrolment is trusted and not purified; if the
@@ -191,7 +191,7 @@ class VerificationStudy:
             heard=_contents(train),
         )
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[TrialCell]:
         """List the attacks on both sides of all verifiers; each attacks the first trials."""
         for plan in self.config.attacks:
             for eps in plan.eps:
@@ -199,7 +199,7 @@ class VerificationStudy:
                     for side in get_args(Side):
                         yield self._cell(plan, eps, verifier, side)
 
-    def controls(self) -> Iterator[Cell]:
+    def controls(self) -> Iterator[TrialCell]:
         """List the controls: the first attack on each verifier's test side, in reverse."""
         plan = self.config.attacks[0]
         for verifier in self.verifiers.values():
@@ -213,7 +213,7 @@ class VerificationStudy:
         side: Side,
         *,
         contrary: bool = False,
-    ) -> Cell:
+    ) -> TrialCell:
         own = is_target(self.trials)
         rows = [int(r) for kind in (own, ~own) for r in np.flatnonzero(kind)[: plan.items]]
         attack = TrialAttack(
@@ -226,9 +226,9 @@ class VerificationStudy:
             batch=plan.batch,
             contrary=contrary,
         )
-        return Cell(plan, eps, rows, attack)
+        return TrialCell(plan, eps, rows, attack)
 
-    def guards(self) -> list[Guard]:
+    def defences(self) -> list[EvaluatedDefence]:
         """Make the defences: none, noise, and each configured one with noise of equal strength.
 
         Raises:
@@ -241,9 +241,13 @@ class VerificationStudy:
         made = make_defences(self.config.defences, self.pretrained, model, contents, system=system)
         verifier = self.verifiers["cosine"]  # any verifier, since they share the model
         seed = self.config.seed
-        return [Guard.build(n, d, verifier, self.trials, seed=seed) for n, d in made.items()]
+        return [
+            EvaluatedDefence.build(n, d, verifier, self.trials, seed=seed) for n, d in made.items()
+        ]
 
-    def judge(self, cell: Cell, made: AttackedClips, guards: Sequence[Guard]) -> dict[str, Any]:
+    def judge(
+        self, cell: TrialCell, made: AttackedClips, defences: Sequence[EvaluatedDefence]
+    ) -> dict[str, Any]:
         """Score a cell's trials behind every defence.
 
         Returns:
@@ -251,7 +255,7 @@ class VerificationStudy:
             decisions it turned, and a row per defence.
         """
         attack, seed = cell.attack, self.config.seed
-        scored = {guard.name: guard.scores(cell, made.clips) for guard in guards}
+        scored = {defence.name: defence.scores(cell, made.clips) for defence in defences}
         clean, attacked = scored[NO_DEFENCE]
         rows = []
         for name, pair in scored.items():
@@ -289,7 +293,7 @@ class VerificationStudy:
             "rows": rows,
         }
 
-    def describe(self, guards: Sequence[Guard]) -> dict[str, Any]:
+    def describe(self, defences: Sequence[EvaluatedDefence]) -> dict[str, Any]:
         """Return what all cells have in common, as JSON values."""
         plan = self.config.systems[0]
         own = [t for t in self.trials if t.is_target]
@@ -310,7 +314,7 @@ class VerificationStudy:
             "targets_of_one_chapter": sum(len(found) == 1 for found in chapters),
             "impostors": len(self.trials) - len(own),
             "p_target": P_TARGET,
-            "defences": {guard.name: self._known(guard.defence) for guard in guards},
+            "defences": {defence.name: self._known(defence.defence) for defence in defences},
         }
 
     def _known(self, defence: Defence | None) -> dict[str, Any] | None:
