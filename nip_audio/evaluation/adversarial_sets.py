@@ -30,7 +30,7 @@ from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
 from nip_audio.core.state import complete_lines, file_sha256, write_atomic
 from nip_audio.errors import HashMismatchError, OutputError
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
@@ -69,7 +69,7 @@ class Recipe:
     system: EvaluatedSystem
     source: EvaluatedSystem
     purifier: Defence | None
-    guard: Guard | None
+    guard: AttackedDetector | None
     attack: Attack
     level: Level
     items: Sequence[Item]

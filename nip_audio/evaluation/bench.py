@@ -21,8 +21,8 @@ from nip_audio.evaluation.bench_detectors import BenchDetectors
 from nip_audio.evaluation.cells import Cell
 from nip_audio.evaluation.config import EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies, ask, make_defences
-from nip_audio.evaluation.detector_judges import RATES, Judge
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.detector_judges import RATES, RowJudge
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.judged import Judged, JudgedSets
 from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
@@ -78,7 +78,7 @@ class Bench:
         return Bench(config, system, defences, detectors, clean, folder)
 
     @property
-    def guard(self) -> Guard | None:
+    def guard(self) -> AttackedDetector | None:
         """Detector that an adaptive attacker attacks; None if the run has no detectors."""
         return None if self.detectors is None else self.detectors.guard
 
@@ -200,7 +200,7 @@ class Bench:
             for judge in self.detectors.judges
         }
 
-    def _auroc(self, judge: Judge, attacked: Array, owners: Sequence[str]) -> dict[str, float]:
+    def _auroc(self, judge: RowJudge, attacked: Array, owners: Sequence[str]) -> dict[str, float]:
         """Return the AUROC against unattacked test clips; both sides are resampled by speaker."""
         clean = self.clean[judge.measure]
         clean_owners = tuple(item.speaker for item in self.system.items[: len(clean)])

@@ -24,12 +24,12 @@ from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError
 from nip_audio.evaluation.detector_judges import (
     CLEAN_ONLY,
-    Judge,
     Known,
+    RowJudge,
     clean_judge,
     published_judge,
 )
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.evaluation.systems import EvaluatedSystem
 
@@ -53,7 +53,7 @@ class BenchDetectors:
 
     bank: RowBank
     measures: tuple[Measure, ...]
-    judges: tuple[Judge, ...]
+    judges: tuple[RowJudge, ...]
     config: NccrConfig
 
     @staticmethod
@@ -93,9 +93,9 @@ class BenchDetectors:
         return BenchDetectors(bank, (nccr, change), judges, config)
 
     @property
-    def guard(self) -> Guard:
+    def guard(self) -> AttackedDetector:
         """NCCR detector as an adaptive attacker knows it."""
-        return Guard.of(self.judges[0], self.config)
+        return AttackedDetector.of(self.judges[0], self.config)
 
     def rows(self, clips: Sequence[Tensor]) -> Mapping[str, Array]:
         """Measure clips; return the rows of each measure by its name."""

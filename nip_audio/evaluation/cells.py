@@ -14,7 +14,7 @@ from nip_audio.evaluation.adversarial_sets import Recipe
 from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies
 from nip_audio.evaluation.detector_judges import CLEAN_ONLY
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.systems import EvaluatedSystem
 from nip_audio.purifiers.base import Defence
 
@@ -109,7 +109,7 @@ def recipe_of(
     system: EvaluatedSystem,
     source: EvaluatedSystem,
     purifier: Defence | None,
-    guard: Guard | None,
+    guard: AttackedDetector | None,
     *,
     seed: int,
 ) -> Recipe:
@@ -130,7 +130,7 @@ def recipe_of(
         guard=guard,
         attack=cell.attack,
         level=cell.plan.level,
-        items=system.rightly_named[: cell.plan.items],
+        items=system.correct_items[: cell.plan.items],
         seed=seed,
         batch=cell.plan.batch,
     )

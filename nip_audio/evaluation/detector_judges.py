@@ -19,7 +19,7 @@ from nip_audio.detectors.rates import LogRates
 __all__ = [
     "CLEAN_ONLY",
     "RATES",
-    "Judge",
+    "RowJudge",
     "Known",
     "Part",
     "clean_judge",
@@ -76,7 +76,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Judge:
+class RowJudge:
     """A detector: a score of measured rows, high for attacked clips, with its thresholds.
 
     With one part, p-values are those of split conformal prediction. With several they are
@@ -122,7 +122,7 @@ def clean_judge(
     *,
     copies: Known | None = None,
     knows: str = "clean clips",
-) -> Judge:
+) -> RowJudge:
     """Fit a detector on clean rows alone.
 
     Args:
@@ -139,7 +139,7 @@ def clean_judge(
     folds = min(_FOLDS, len(set(together.speakers)))
     held_out = out_of_fold_distances(estimator, together.rows, together.speakers, folds=folds)
     part = Part(lambda rows: -fitted.score_samples(rows), held_out[: len(clean.rows)], fitted)
-    return Judge(name, knows, measure, part.score, (part,))
+    return RowJudge(name, knows, measure, part.score, (part,))
 
 
 def trained_judge(
@@ -151,7 +151,7 @@ def trained_judge(
     signed: int,
     copies: Known | None = None,
     knows: str,
-) -> Judge:
+) -> RowJudge:
     """Fit a perceptron on clean rows and on attacks that the defender made.
 
     A perceptron fitted on all rows ranks clips. Five others, each fitted without a fifth of the
@@ -178,11 +178,11 @@ def trained_judge(
         part = clone(model).fit(both.rows[learn], labels[learn])
         held_out = part.decision_function(both.rows[rest[rest < len(clean.rows)]])
         parts.append(Part(part.decision_function, held_out, part))
-    return Judge(name, knows, measure, fitted.decision_function, tuple(parts))
+    return RowJudge(name, knows, measure, fitted.decision_function, tuple(parts))
 
 
-def published_judge(measure: Measure, clean: Array) -> Judge:
+def published_judge(measure: Measure, clean: Array) -> RowJudge:
     """Make a detector whose score is as published; only its threshold comes from clean rows."""
     part = Part(measure.suspicion, measure.suspicion(clean))
     name = f"{measure.name}, as published"
-    return Judge(name, "threshold only", measure.name, part.score, (part,))
+    return RowJudge(name, "threshold only", measure.name, part.score, (part,))

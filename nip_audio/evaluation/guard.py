@@ -16,13 +16,13 @@ from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.perceptron import AttackPerceptron
 from nip_audio.detectors.summed import CleanSum
 from nip_audio.errors import InputError
-from nip_audio.evaluation.detector_judges import RATES, Judge
+from nip_audio.evaluation.detector_judges import RATES, RowJudge
 
-__all__ = ["Guard"]
+__all__ = ["AttackedDetector"]
 
 
 @dataclass(frozen=True)
-class Guard:
+class AttackedDetector:
     """An NCCR detector as an attacker knows it: everything but the detector's random draws.
 
     Attributes:
@@ -40,7 +40,9 @@ class Guard:
     beside: MehFest | None = None
 
     @staticmethod
-    def of(judge: Judge, config: NccrConfig, *, beside: MehFest | None = None) -> Guard:
+    def of(
+        judge: RowJudge, config: NccrConfig, *, beside: MehFest | None = None
+    ) -> AttackedDetector:
         """Take what an attacker knows from a fitted detector of NCCR rows; draw once per step.
 
         The rows may have one further entry, from ``beside``. A tenth of the threshold of a distance
@@ -60,7 +62,7 @@ class Guard:
             known.append(KnownDetector(rates, detector, limit))
         units = isinstance(known[0].detector, AttackPerceptron | CleanSum)
         scale = 1.0 if units else known[0].threshold / 10
-        return Guard(judge.name, replace(config, draws=1), tuple(known), scale, beside)
+        return AttackedDetector(judge.name, replace(config, draws=1), tuple(known), scale, beside)
 
     def settings(self) -> dict[str, Any]:
         """Return everything that attacks on the detector depend on, as JSON values."""

@@ -23,8 +23,8 @@ __all__ = [
     "WHITE_NOISES",
     "Crop",
     "accuracy",
-    "hits",
-    "named_rightly",
+    "correct_crops",
+    "correct_crops_by",
     "new_sessions",
     "read_crops",
 ]
@@ -69,7 +69,7 @@ def read_crops(
 
 
 @torch.no_grad()
-def named_rightly(
+def correct_crops_by(
     name: Callable[[Tensor], str],
     crops: Iterable[Crop],
     noise_rms: Callable[[Tensor], Tensor],
@@ -101,7 +101,7 @@ def new_sessions(crops: Iterable[Crop], trained: Iterable[Recording]) -> NDArray
     return np.array([c.recording.folder not in known for c in crops])
 
 
-def hits(
+def correct_crops(
     pretrained: PretrainedModel,
     crops: Sequence[Crop],
     noise_rms: Callable[[Tensor], Tensor],
@@ -132,7 +132,7 @@ def hits(
     refuse_overlap(
         pretrained.card.seen, (c.content_sha256 for c in crops), what=pretrained.card.name
     )
-    return named_rightly(
+    return correct_crops_by(
         lambda samples: labels[int(pretrained.model.predict(Batch(samples[None])))],
         crops,
         noise_rms,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nip_audio.core.metrics import Interval, bootstrap
 from nip_audio.errors import InputError
 
-__all__ = ["ROC_RATES", "Pair", "Scored", "Wins", "mean_auroc", "roc_points"]
+__all__ = ["ROC_RATES", "Pair", "Scored", "PairCounts", "mean_auroc", "roc_points"]
 
 Array = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ Pair = tuple[Scored, Scored]
 
 
 @dataclass(frozen=True)
-class Wins:
+class PairCounts:
     """Counts of pairs of an attacked and a clean clip, by the speakers of the two.
 
     With these, the AUROC of a bootstrap sample is a matrix product.
@@ -54,12 +54,12 @@ class Wins:
     pairs: Array
 
     @staticmethod
-    def count(attacked: Scored, clean: Scored, speakers: Sequence[str]) -> Wins:
+    def count(attacked: Scored, clean: Scored, speakers: Sequence[str]) -> PairCounts:
         """Compare every attacked clip with every clean one."""
         first, second = attacked.scores[:, None], clean.scores[None]
         higher = (first > second) + 0.5 * (first == second)
         mine, theirs = (_owners(side, speakers) for side in (attacked, clean))
-        return Wins(mine.T @ higher @ theirs, np.outer(mine.sum(axis=0), theirs.sum(axis=0)))
+        return PairCounts(mine.T @ higher @ theirs, np.outer(mine.sum(axis=0), theirs.sum(axis=0)))
 
     def auroc(self, drawn: Array) -> float:
         """Return the AUROC with each speaker counted as often as drawn.
@@ -94,15 +94,15 @@ def mean_auroc(
         InputError: If the speakers of a cell cannot be resampled with both sides in it.
     """
     speakers = sorted({name for pair in pairs for side in pair for name in side.speakers})
-    own = [Wins.count(*pair, speakers) for pair in pairs]
-    other = None if ahead is None else [Wins.count(*pair, speakers) for pair in ahead]
+    own = [PairCounts.count(*pair, speakers) for pair in pairs]
+    other = None if ahead is None else [PairCounts.count(*pair, speakers) for pair in ahead]
 
     def statistic(rows: NDArray[np.intp]) -> float:
         drawn = np.bincount(rows, minlength=len(speakers)).astype(np.float64)
-        mean = float(np.mean([wins.auroc(drawn) for wins in own]))
+        mean = float(np.mean([counts.auroc(drawn) for counts in own]))
         if other is None:
             return mean
-        return float(np.mean([wins.auroc(drawn) for wins in other])) - mean
+        return float(np.mean([counts.auroc(drawn) for counts in other])) - mean
 
     return bootstrap(statistic, len(speakers), seed=seed, rounds=rounds)
 

@@ -85,15 +85,15 @@ class EvaluatedSystem:
         return torch.tensor([self.model.labels.index(item.speaker) for item in items])
 
     @cached_property
-    def named_rightly(self) -> NDArray[np.bool_]:
+    def is_correct(self) -> NDArray[np.bool_]:
         """Whether the undefended model classifies each of ``items`` correctly, (items,)."""
         right = self.scores(self.items).argmax(dim=1) == self.labels_of(self.items)
         return np.asarray(right.numpy())
 
     @property
-    def rightly_named(self) -> list[Item]:
+    def correct_items(self) -> list[Item]:
         """Clips of ``items`` that the undefended model classifies correctly, in the same order."""
-        pairs = zip(self.items, self.named_rightly, strict=True)
+        pairs = zip(self.items, self.is_correct, strict=True)
         return [item for item, right in pairs if right]
 
     @torch.no_grad()

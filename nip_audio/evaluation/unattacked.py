@@ -41,7 +41,7 @@ def describe(bench: Bench) -> dict[str, Any]:
         "crop_s": plan.crop_s,
         "clips": len(system.items),
         "speakers": len({item.speaker for item in system.items}),
-        "rightly_named": int(system.named_rightly.sum()),
+        "rightly_named": int(system.is_correct.sum()),
         "accuracy": _accuracy(bench, system.items),
         "verification": _verification(system) if plan.enrol else None,
         "calibration_clips": len(system.calibrate) if bench.detectors else 0,

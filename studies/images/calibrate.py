@@ -1,8 +1,9 @@
-"""Write the calibration of a shipped model of pictures from its calibrate role.
+"""Write the calibration of a shipped model of images from its calibrate role.
 
     python -m studies.images.calibrate pretrained/lenet5-mnist mnist --data-folder FOLDER
 
-The pictures are written as PNGs first: what is measured is what nip-audio calibrate measures.
+The images are first written as PNG files, so that the files measured are those that
+``nip-audio calibrate`` would measure.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from nip_audio.training.publishing import complete
 
 
 def main() -> None:
-    """Read the command line, calibrate, write, and add the hash to the card."""
+    """Read the command line, write the calibration, and add its hash to the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("data")

@@ -27,7 +27,7 @@ from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     Crop,
     accuracy,
-    named_rightly,
+    correct_crops_by,
     new_sessions,
     read_crops,
 )
@@ -79,7 +79,7 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
     every = {}
     for condition, level in WHITE_NOISES.items():
         generator = torch.Generator().manual_seed(SEED)
-        right = named_rightly(name, crops, level, generator=generator)
+        right = correct_crops_by(name, crops, level, generator=generator)
         every[condition] = right
         row[condition] = accuracy(right, crops, seed=SEED).to_json()
         if chosen:

@@ -23,7 +23,7 @@ from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     Crop,
     accuracy,
-    hits,
+    correct_crops,
     new_sessions,
     read_crops,
 )
@@ -44,7 +44,7 @@ def measure(pretrained: PretrainedModel, groups: dict[str, list[Crop]]) -> dict[
         results[group] = {}
         for name, level in WHITE_NOISES.items():
             generator = torch.Generator().manual_seed(SEED)
-            right = hits(pretrained, crops, level, generator=generator)
+            right = correct_crops(pretrained, crops, level, generator=generator)
             results[group][name] = accuracy(right, crops, seed=SEED).to_json()
     return results
 

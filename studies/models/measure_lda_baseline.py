@@ -27,7 +27,7 @@ from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     Crop,
     accuracy,
-    named_rightly,
+    correct_crops_by,
     read_crops,
 )
 
@@ -76,7 +76,7 @@ def main() -> None:
     crops = read("test", options.crop_s)
     results = {"seed": SEED, "crop_s": options.crop_s, "crops": len(crops), "n_mels": N_MELS}
     for name, level in WHITE_NOISES.items():
-        right = named_rightly(
+        right = correct_crops_by(
             lambda x: str(lda.predict([spectrum(features, x)])[0]),
             crops,
             level,

@@ -29,7 +29,7 @@ EPS = 0.004
 
 @pytest.fixture
 def recipe(system) -> Recipe:
-    right = [i for i, hit in zip(system.items, system.named_rightly, strict=True) if hit]
+    right = [i for i, hit in zip(system.items, system.is_correct, strict=True) if hit]
     return Recipe(
         system=system,
         source=system,

@@ -111,7 +111,7 @@ def test_a_plan_without_sense_is_an_error():
         RemotePlan(guided=GuidedSettings())
 
 
-def test_only_what_fools_is_counted_and_what_is_named_rightly_again():
+def test_only_what_fools_is_counted_and_what_is_correct_again():
     """A remote model that tells light from dark, and a purifier that leaves black and white."""
 
     def answer(batch: Batch) -> torch.Tensor:
