@@ -33,10 +33,12 @@ unit: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# docs/results from studies/results, and docs/reference/cli.md from the commands
+# docs/results from studies/results, docs/reference/cli.md from the commands, and
+# docs/reference/api/index.md from the docstrings of the public names
 pages: $(VENV)/.dev
 	$(BIN)/python -m studies.write_pages
 	$(BIN)/python docs/write_cli_page.py
+	$(BIN)/python docs/write_api_page.py
 
 # what a user of today gets from an index, without the locks
 test-newest:

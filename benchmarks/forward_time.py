@@ -2,8 +2,8 @@
 
     python benchmarks/forward_time.py studies/results/forward_time.json
 
-From waveform to scores, one recording at a time and sixteen at once, median and quartiles of many
-runs, the models taking turns so that a busy moment hits all of them.
+The pass runs from waveform to scores, for one recording and for sixteen at once. The results are
+median and quartiles of many runs. Models take turns, so that a busy moment affects all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CASES = ((3.0, 1), (10.0, 1), (3.0, 16))
 
 
 def main() -> None:
-    """Time."""
+    """Time all models and write the results."""
     torch.set_num_threads(THREADS)
     models = {card.name: load_pretrained(card.directory) for card in list_pretrained()}
     generator = torch.Generator().manual_seed(0)

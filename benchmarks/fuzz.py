@@ -1,13 +1,13 @@
-"""Give everything that reads a stranger's bytes broken ones, and see that it says so.
+"""Fuzz all readers of untrusted files with damaged inputs.
 
     python benchmarks/fuzz.py --inputs 100000
     python benchmarks/fuzz.py --engine atheris --only "manifest csv"   # pip install atheris
 
-Every target may return, or raise a ``NipAudioError``; anything else is a finding, and so is a
-process that dies, an input that takes more than ``--seconds``, or a part taken for a whole. Inputs
-are made from whole examples by a seeded mutator: the same seed makes the same ones, and a finding
-names its target and number. ``atheris`` guides by coverage instead, starting from the same
-examples; the first finding ends it.
+A reader may return or raise a ``NipAudioError``. Everything else is a finding: another exception, a
+process that dies, an input that takes more than ``--seconds``, or a truncated file read as a whole
+one. A seeded mutator makes inputs from valid examples, so that the same seed makes the same inputs,
+and a finding gives its target and number. ``atheris`` is guided by coverage instead; it starts from
+the same examples and ends at the first finding.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ Check = Callable[[bytes, Path], None]
 
 @dataclass(frozen=True)
 class Target:
-    """Something that reads bytes.
+    """A reader of bytes to fuzz.
 
     Attributes:
-        name: In findings.
-        share: Of all inputs.
-        examples: Whole inputs to start from.
-        check: Reads one; a path in a folder of its own is there to write it to.
-        text: Whether the examples are JSON, CSV or YAML, which are changed by their parts as well.
+        name: Name of the target in findings.
+        share: Share of all inputs that this target gets.
+        examples: Valid inputs to start from.
+        check: Function that reads one input; it gets an empty folder to write the input to.
+        text: Whether the examples are JSON, CSV or YAML, which are also changed value by value.
     """
 
     name: str
@@ -138,7 +138,7 @@ def _check_card(data: bytes, folder: Path) -> None:
 
 
 def _check_yaml(data: bytes, folder: Path) -> None:
-    # what these are, the only caller turns into ours
+    # the only caller turns these exceptions into the project's own
     with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError):
         _checked_yaml(data, folder)
 
@@ -146,7 +146,7 @@ def _check_yaml(data: bytes, folder: Path) -> None:
 def _check_set(data: bytes, folder: Path) -> None:
     path = folder / "manifest.jsonl"
     path.write_bytes(data)
-    _read_manifest(path, mend=True)
+    _read_manifest(path, repair=True)
 
 
 def _check_state(read: Callable[[Path], object], *, rehash: bool) -> Check:
@@ -159,11 +159,11 @@ def _check_state(read: Callable[[Path], object], *, rehash: bool) -> Check:
 
 
 def _hashed_anew(description_and_weights: bytes) -> bytes:
-    """A stranger can hash what he has changed: description, a zero byte, the original file."""
+    """Hash a changed file again, as an attacker can: description, a zero byte, original file."""
     description, _, original = description_and_weights.partition(b"\0")
     try:
         tensors = load(original)
-    except Exception:  # noqa: BLE001 - the original was hit: as it is, then
+    except Exception:  # noqa: BLE001 - the mutation broke the original file: pass it on as it is
         return original
     text = description.decode(errors="replace")
     header = {"state": text, "sha256": _content_sha256(tensors, text)}
@@ -252,7 +252,7 @@ def _states(folder: Path) -> list[Target]:
 
 
 def targets(folder: Path) -> list[Target]:
-    """Everything that reads what a stranger may have written."""
+    """Return all readers of files that a stranger may have written."""
     finding = Finding.of("adversarial", "why")
     record = ScreenRecord("a", "ann", "adversarial", (finding,), 1.0, 0.5, 0.01, sha256="ab")
     speaker = SpeakerRecord("ann", "clean", 3, 0, 0, (finding,))
@@ -304,7 +304,7 @@ _VALUES = [
 
 
 def mutate(rng: random.Random, data: bytes, *, text: bool) -> bytes:
-    """Break an example in one to four places."""
+    """Damage an example in one to four places."""
     if text and rng.random() < 0.5:
         data = _change_json(rng, data)
         if rng.random() < 0.7:
@@ -338,7 +338,7 @@ def _break(rng: random.Random, data: bytearray, *, text: bool) -> None:
 
 
 def _change_json(rng: random.Random, data: bytes) -> bytes:
-    """Put a strange value into a strange place, if it is JSON."""
+    """Put an unexpected value into a random place, if the data are JSON."""
     head, zero, rest = data.partition(b"\0")
     lines = head.split(b"\n")
     place = rng.randrange(len(lines))
@@ -366,7 +366,7 @@ def _change_json(rng: random.Random, data: bytes) -> bytes:
 
 
 def _work(target: Target, first: int, last: int, seed: int, seconds: float, shared: Any) -> None:
-    """Check a range of inputs, noting before each which one it is, in a process that may die."""
+    """Check a range of inputs in a process that may die; note the number before each input."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a hang in C is ended as well
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         folder = Path(os.path.realpath(name))
@@ -381,7 +381,7 @@ def _work(target: Target, first: int, last: int, seed: int, seconds: float, shar
                 target.check(data, folder)
             except NipAudioError:
                 outcome = "refused"
-            except BaseException:  # noqa: BLE001 - that is what is looked for
+            except BaseException:  # noqa: BLE001 - any exception is a finding
                 _say(f"FINDING {target.name} {number}\n{traceback.format_exc()}")
                 outcome = "finding"
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -405,7 +405,7 @@ def _micros(started: float) -> int:
 
 
 def run(target: Target, inputs: int, seed: int, seconds: float) -> tuple[dict[str, Any], int]:
-    """Check a target's inputs; returns counts, and how many findings there were."""
+    """Check a target's inputs; return counts and the number of findings."""
     shared = mmap.mmap(-1, 48)
     context = multiprocessing.get_context("fork")
     place, deaths = 0, 0
@@ -453,12 +453,12 @@ def _guided(target: Target, inputs: int, seed: int) -> None:
 
 
 def main() -> int:
-    """Run; the exit code is 1 if anything was found."""
-    parser = argparse.ArgumentParser(description="Fuzz everything that reads a stranger's bytes.")
+    """Fuzz all chosen targets; return the exit code, 1 if there is a finding."""
+    parser = argparse.ArgumentParser(description="Fuzz all readers of untrusted files.")
     parser.add_argument("--inputs", type=int, default=100_000, help="in all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=5.0, help="allowed for one input")
-    parser.add_argument("--only", default="", help="targets whose names begin so")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time limit for one input")
+    parser.add_argument("--only", default="", help="start of the names of targets to run")
     parser.add_argument("--engine", choices=("mutate", "atheris"), default="mutate")
     options = parser.parse_args()
     torch.set_num_threads(1)

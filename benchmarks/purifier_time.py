@@ -1,10 +1,10 @@
-"""Time a guided purifier beside the model that it defends, of the shipped and of the paper's size.
+"""Time a guided purifier beside the model that it defends, in the shipped and in the paper's size.
 
     python benchmarks/purifier_time.py studies/results/purifier_time.json
 
-A batch of 32 recordings of 3 s. The model's forward pass runs from waveform to embedding, the
-purifier on the spectrogram in between; the two take turns, so that a busy moment hits both. The
-purifier's network is untrained: weights do not change the time.
+The batch has 32 recordings of 3 s. The model's forward pass runs from waveform to embedding; the
+purifier runs on the spectrogram in between. The two take turns, so that a busy moment affects both.
+The purifier's network is untrained, because weights do not change the time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DURATION_S = 3.0
 
 
 def main() -> None:
-    """Time."""
+    """Time models and purifiers and write the results."""
     torch.set_num_threads(THREADS)
     models = {card.name: load_pretrained(card.directory).model for card in list_pretrained()}
     for name, network in (
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def in_turns(*calls: Callable[[], object]) -> list[list[float]]:
-    """Seconds of each call in each round, after one round to warm up."""
+    """Return the seconds of each call in each round, after one round to warm up."""
     seconds: list[list[float]] = [[] for _ in calls]
     for round_ in range(ROUNDS + 1):
         for call, spent in zip(calls, seconds, strict=True):

@@ -1,22 +1,22 @@
-"""Time a screening beside what it cannot do without, and beside a plain SpeechBrain loop.
+"""Time a screening beside its lower bound and beside a plain SpeechBrain loop; watch its memory.
 
     python benchmarks/screening.py speed CLEAN_DIR studies/results/screening_speed.json
     python benchmarks/screening.py memory studies/results/screening_memory.json
     python benchmarks/screening.py comparison studies/results/screening_comparison.json
 
-``speed``: recordings from CLEAN_DIR, two worker processes, ten draws of noise (eleven passes a
-file). The three take turns on slices of the files, so that a busy moment hits all of them, and each
-pays its own start, which is timed apart:
+``speed`` uses recordings from CLEAN_DIR, two worker processes and ten draws of noise (eleven passes
+per file). Three programs take turns on slices of the files, so that a busy moment affects all of
+them. Each includes its own start, which is also timed separately:
 
-- screen: all of it, journal, judgement and results included;
-- bound: decode, features and forward passes of the same draws in two processes, nothing else;
+- screen: the whole screening, with journal, judgement and results;
+- bound: only decoding, features and forward passes of the same draws, in two processes;
 - SpeechBrain: ``EncoderClassifier.encode_batch`` on eleven copies of each file, two threads.
 
-``memory``: resident memory of the screening process and of its workers, 1,000 and 50,000 files of
-0.6 s, all links to a few, six passes a file.
+``memory`` measures the resident memory of the screening process and of its workers for 1,000 and
+50,000 files of 0.6 s, all of them links to a few files, with six passes per file.
 
-``comparison``: of that, what comparing 50,000 files with each other takes, whose embeddings are
-made up so that all of them differ.
+``comparison`` measures the memory for comparing 50,000 files with each other; their embeddings are
+made up, so that all of them differ.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ MEMORY_FILES = (1000, 50000)
 
 @cache
 def model() -> PretrainedModel:
-    """The model, loaded once a process."""
+    """Return the model, loaded once per process."""
     return load_pretrained(MODEL)
 
 
 def screener(config: NccrConfig) -> Screener:
-    """A screener with the shipped calibration, made to measure with these settings."""
+    """Return a screener with the shipped calibration that measures with these settings."""
     path = choose_calibration(model(), None)
     calibration = Calibration.load(path, model_id=model().model_id)
     judge = Judge(replace(calibration, config=config))
@@ -89,7 +89,7 @@ def passes_alone(path: str) -> float:
 
 
 def speed(folder: Path, results: Path) -> None:
-    """Time the three in turns."""
+    """Time the three programs in turns."""
     found = list(walk_audio(folder))
     recordings = found[:: max(1, len(found) // FILES)][:FILES]
     seconds = sum(read_audio(r.path).duration_s for r in recordings)
@@ -131,7 +131,7 @@ def speed(folder: Path, results: Path) -> None:
             work(part, number)
             spent[name].append(time.perf_counter() - started)
     start = []
-    for number in range(3):  # a screening of four files, workers and all: mostly its start
+    for number in range(3):  # a screening of four files with its workers: mostly its start
         started = time.perf_counter()
         screen(recordings[:4], SLICES + number)
         start.append(time.perf_counter() - started)
@@ -237,7 +237,7 @@ def fill(folder: Path, files: int) -> None:
 
 
 class Peak:
-    """Highest resident memory of this process and of all below it, in MB."""
+    """Highest resident memory of this process and of all processes below it, in MB."""
 
     def __init__(self) -> None:
         """Start watching."""
@@ -260,7 +260,7 @@ class Peak:
 
 
 def resident(pid: int) -> float:
-    """Proportional set size in MB: what workers share is counted once."""
+    """Return the proportional set size in MB, which counts memory shared by workers once."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -269,7 +269,7 @@ def resident(pid: int) -> float:
 
 
 def below(pid: int) -> list[int]:
-    """Processes that this one started, and those that they started."""
+    """Return the processes below a process, at any depth."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, path.read_text(encoding="ascii").split()):
@@ -278,7 +278,7 @@ def below(pid: int) -> list[int]:
 
 
 def write(path: Path, results: dict[str, object]) -> None:
-    """Write results and the machine they are from."""
+    """Write the results with a description of the machine."""
     machine = {
         "cores": len(os.sched_getaffinity(0)),
         "processor": platform.machine(),

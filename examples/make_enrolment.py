@@ -1,10 +1,9 @@
-"""Make examples/enrolment: short synthetic voices, some of them attacked.
+"""Make examples/enrolment: recordings of synthetic voices, some of them attacked.
 
     python examples/make_enrolment.py        (needs espeak-ng)
 
-Each speaker is one espeak-ng voice. Three things are then done to the folder, as they might be done
-to a real one; WHAT_WAS_DONE below is the answer key. The attacks are the project's own, on the
-shipped model.
+Each speaker is one espeak-ng voice. The folder is then tampered with as a real one might be;
+WHAT_WAS_DONE below lists every change. The attacks are the project's own, on the shipped model.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ from nip_audio import WaveformAdapter, enrol, load_pretrained, write_audio
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.manifest import walk_audio
 from nip_audio.screening.calibration import Calibration
-from nip_audio.workflows.attack import AttackGoal, attack_file
+from nip_audio.workflows.attack import attack_file
+from nip_audio.workflows.files import AttackGoal
 
 FOLDER = Path(__file__).resolve().parent / "enrolment"
 RATE_HZ = 16000
@@ -53,7 +53,7 @@ STRONG = GradientAttack("pgd", eps=0.005, steps=20)
 
 
 def speak(voice: str, pitch: int, speed: int, text: str) -> torch.Tensor:
-    """Return 16 kHz samples, as loud as quiet speech, over faint room noise."""
+    """Return speech as 16 kHz samples, at a low level and with faint room noise."""
     command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(speed), "--stdout", text]
     wav = subprocess.run(command, check=True, capture_output=True).stdout
     samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
@@ -64,7 +64,7 @@ def speak(voice: str, pitch: int, speed: int, text: str) -> torch.Tensor:
 
 
 def main() -> None:
-    """Write the folder anew."""
+    """Write the folder again from scratch."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     for name, voice in VOICES.items():
         (FOLDER / name).mkdir(parents=True)
@@ -76,7 +76,7 @@ def main() -> None:
     pretrained = load_pretrained("xvector-libri251")
     path = pretrained.card.calibration_path
     if path is None:
-        raise SystemExit("the model has no calibration")
+        raise SystemExit("the model has no calibration; install the package with its models")
     calibration = Calibration.load(path, model_id=pretrained.model_id)
     voices = enrol(pretrained, walk_audio(FOLDER), WaveformAdapter())
     for relative, speaker, goal in (

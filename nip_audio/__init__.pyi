@@ -30,7 +30,7 @@ from .reporting.run import ScreenedRun as ScreenedRun
 from .screening.calibration import Calibration as Calibration
 from .screening.pipeline import Screener as Screener
 from .screening.records import ScreenRecord as ScreenRecord
-from .workflows.attack import AttackedFile as AttackedFile
-from .workflows.purify import PurifiedAudio as PurifiedAudio
+from .workflows.recordings import AttackedFile as AttackedFile
+from .workflows.recordings import PurifiedAudio as PurifiedAudio
 
 __version__: str

@@ -23,15 +23,16 @@ from torch import Tensor
 from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, ReadSettings, read_audio
-from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
+from nip_audio.audio.manifest import Recording
 from nip_audio.errors import CalibrationError, InputError
 from nip_audio.models.enrolment import Enrolment, VerificationResult, embed_audio, enrol
 from nip_audio.models.enrolment import verify as verify_audio
+from nip_audio.models.modalities import modality_of
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
-from nip_audio.reporting.examiners import examiner_of_screening
+from nip_audio.reporting.examine import examiner_of_screening
 from nip_audio.reporting.export import write_csv
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
@@ -41,10 +42,11 @@ from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.measure import default_config
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
-from nip_audio.screening.sources import FolderSource, ManifestSource, Source
-from nip_audio.workflows.attack import AttackedFile, AttackGoal, FileGoal, attack_file
+from nip_audio.screening.sources import Source, find_source
+from nip_audio.workflows.attack import attack_file
+from nip_audio.workflows.files import AttackGoal, FileGoal
 from nip_audio.workflows.flagged import shipped_purifier
-from nip_audio.workflows.purify import PurifiedAudio, purify_audio
+from nip_audio.workflows.recordings import AttackedFile, PurifiedAudio, purify_audio
 
 __all__ = [
     "attack",
@@ -125,7 +127,8 @@ def screen(
     """
     screener = Screener.from_pretrained(load_model(model), _calibration(calibration), fpr, fdr=fdr)
     screener = replace(screener, seed=seed, engine=LocalEngine(workers))
-    files = _source(screener, Path(source), data_root, follow_links=follow_links)
+    modality = screener.kind.modality
+    files = find_source(modality, Path(source), data_root, follow_links=follow_links)
     screener.screen(files, Path(out), progress=progress)
     run = ScreenedRun.open(Path(out))
     if report:
@@ -196,11 +199,11 @@ def calibrate(
     """
     pretrained = load_model(model)
     folders = [sources] if isinstance(sources, str | PathLike) else list(sources)
-    recordings = [recording for part in folders for recording in _recordings(Path(part))]
+    files = [file for part in folders for file in _files(pretrained, Path(part))]
     return fit_calibration(
         pretrained,
-        recordings,
-        _reader(pretrained),
+        files,
+        modality_of(pretrained.card).reader(pretrained.card),
         default_config(pretrained, draws=draws),
         names=names,
         seed=seed,
@@ -239,9 +242,7 @@ def purify(
         InputError: If the model comes without a purifier and none is given.
     """
     pretrained = load_model(model)
-    audio = (
-        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
-    )
+    audio = _read(pretrained, file)
     chosen = purifier if isinstance(purifier, Purifier) else None
     if chosen is None and purifier is None and method == "guided" and not settings:
         chosen = shipped_purifier(pretrained)
@@ -294,7 +295,7 @@ def attack(
     pretrained = load_model(model)
     if threshold is None and target is None and goal != "misidentify":
         threshold = _threshold(pretrained, None, None)
-    return attack_file(
+    done: AttackedFile = attack_file(
         pretrained,
         Path(file),
         Path(out),
@@ -304,6 +305,7 @@ def attack(
         seed=seed,
         force=force,
     )
+    return done
 
 
 def embed(file: AnyPath | Audio, *, model: AnyModel = DEFAULT_MODEL) -> Tensor:
@@ -320,9 +322,7 @@ def embed(file: AnyPath | Audio, *, model: AnyModel = DEFAULT_MODEL) -> Tensor:
         AudioError: If the file cannot be used.
     """
     pretrained = load_model(model)
-    audio = (
-        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
-    )
+    audio = _read(pretrained, file)
     return embed_audio(pretrained, audio.samples)
 
 
@@ -340,7 +340,7 @@ def enroll(source: AnyPath, *, model: AnyModel = DEFAULT_MODEL) -> Enrolment:
         EnrolmentError: If a recording has no speaker, or nobody could be enrolled.
     """
     pretrained = load_model(model)
-    return enrol(pretrained, _recordings(Path(source)), _reader(pretrained))
+    return enrol(pretrained, list(_files(pretrained, Path(source))), _reader(pretrained))
 
 
 def verify(
@@ -371,9 +371,7 @@ def verify(
         CalibrationError: If there is no threshold.
     """
     pretrained = load_model(model)
-    audio = (
-        file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
-    )
+    audio = _read(pretrained, file)
     if threshold is None:
         threshold = _threshold(pretrained, _calibration(calibration), plda)
     if not math.isfinite(threshold):
@@ -393,19 +391,9 @@ def _read(pretrained: PretrainedModel, file: AnyPath | Audio) -> Audio:
     return file if isinstance(file, Audio) else read_audio(Path(file), _reader(pretrained).settings)
 
 
-def _recordings(source: Path) -> list[Recording]:
-    if source.is_dir() or not source.suffix:
-        return list(walk_audio(source))
-    return read_recordings(source)
-
-
-def _source(
-    screener: Screener, source: Path, data_root: str | None, *, follow_links: bool
-) -> Source:
-    if source.is_dir() or not source.suffix:
-        return FolderSource(source, follow_links, screener.kind.suffixes)
-    recordings = read_recordings(source, data_root=data_root, follow_links=follow_links)
-    return ManifestSource(source, recordings)
+def _files(pretrained: PretrainedModel, source: Path) -> Source:
+    modality = modality_of(pretrained.card)
+    return find_source(modality, source, None, follow_links=False)
 
 
 def _threshold(

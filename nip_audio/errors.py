@@ -21,6 +21,7 @@ __all__ = [
     "StateError",
     "TemplateEmptyWarning",
     "UnsafeYamlError",
+    "WorkerError",
 ]
 
 
@@ -103,6 +104,10 @@ class RemoteError(NipAudioError):
 
 class ResumeError(OutputError):
     """A run cannot be resumed because something that it depends on has changed."""
+
+
+class WorkerError(NipAudioError):
+    """A worker process cannot start."""
 
 
 class MissingDependencyError(NipAudioError, ImportError):

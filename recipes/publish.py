@@ -1,9 +1,9 @@
-"""Turn a finished training run into a pretrained directory: safetensors, YAML, card, hashes.
+"""Publish a finished training run as a pretrained directory: safetensors, YAML, card, hashes.
 
     python publish.py RUN_FOLDER ../pretrained/NAME --command "..." --data "..." --limits "..."
 
-Without a run it adds to the card what has been made since: the hashes of
-``calibration.safetensors`` and ``plda.safetensors``, and what ``--results`` measured.
+Without a run it completes the card: it adds the hashes of ``calibration.safetensors`` and
+``plda.safetensors``, and the metrics in ``--results``.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from nip_audio.training.publishing import complete, publish
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the command."""
     formatter = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("target", type=Path)
-    parser.add_argument("--command", help="how the run was made, for the card")
-    parser.add_argument("--data", help="what it was trained on, in words")
-    parser.add_argument("--limits", help="what it must not be used for, in words")
-    parser.add_argument("--results", type=Path, help="of measure_identification.py, for the card")
+    parser.add_argument("--command", help="command of the training run, for the card")
+    parser.add_argument("--data", help="training data in words, for the card")
+    parser.add_argument("--limits", help="what the model must not be used for, for the card")
+    parser.add_argument("--results", type=Path, help="results of measure_identification.py")
     options = parser.parse_args()
     if options.run is not None:
         if not (options.command and options.data and options.limits):
-            parser.error("a run needs --command, --data and --limits: the card tells them")
+            parser.error("a run needs --command, --data and --limits, which the card states")
         publish(
             options.run,
             options.target,

@@ -1,1 +1,1 @@
-"""Studies: what the toolkit was measured to do. A client of the library, like any other."""
+"""Studies that measure what the toolkit does; they use the library like any other client."""

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 PRELOADED = [
+    "torch._dynamo",  # which the first optimiser would import
     "nip_audio.cli",
     "nip_audio.training.publishing",
     "nip_audio.training.training",

@@ -182,7 +182,7 @@ def bound_names(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
     if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-        # of names that are loaded when they are used: tests/test_start.py uses each
+        # of names that are loaded when they are used: tests/test_startup.py uses each
         return {name for inner in node.body for name in bound_names(inner)}
     if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]

@@ -41,9 +41,9 @@ def test_commands_and_modules_exist(page):
     assert {path for path in missing if path not in TO_BE_WRITTEN and "/my_" not in path} == set()
 
 
-def test_page_of_commands_is_what_the_commands_say():
-    path = ROOT / "docs/write_cli_page.py"
-    spec = importlib.util.spec_from_file_location("write_cli_page", path)
+@pytest.mark.parametrize("writer", ["write_cli_page", "write_api_page"])
+def test_generated_pages_are_current(writer):
+    spec = importlib.util.spec_from_file_location(writer, ROOT / f"docs/{writer}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.PAGE.read_text(encoding="utf-8") == module.page(), "make pages"

@@ -76,4 +76,71 @@ def test_nothing_of_a_modality_is_imported(path):
     names = set(imported(ast.parse(path.read_text(encoding="utf-8"))))
     own = {n.split(".")[1] for n in names if n.startswith("nip_audio.")}
     assert not {n.split(".")[0] for n in names} & LIBRARIES
-    assert own <= {"_lazy", "errors", "core", "detectors"}
+    assert own <= {"errors", "_lazy", "core", "detectors"}
+
+
+# The seam: what differs between modalities is said in these modules, and asked of their objects
+# everywhere else. A module that is not among them neither compares the name of a modality nor asks
+# for the class of something that only one modality has.
+SEAM = {
+    *("models/modalities.py", "models/cards.py", "screening/modalities.py"),
+    *("screening/details.py", "screening/measured.py", "screening/recordings.py"),
+    *("screening/images.py", "workflows/modalities.py", "workflows/recordings.py"),
+    *("workflows/images.py", "reporting/recordings.py", "reporting/images.py"),
+}
+NAMES = {"audio", "image"}
+CLASSES = {
+    *("AudioModality", "ImageModality", "WaveformAdapter", "ImageAdapter", "Recordings", "Images"),
+    *("RecordingDetails", "ImageDetails", "Measurement", "ImageMeasurement", "FileFacts"),
+    *("ImageFacts", "RecordingWorkflow", "ImageWorkflow", "ExaminedRecording", "ExaminedImage"),
+}
+MOST_SWITCHES = 5
+"""Four compare two modalities, to refuse what does not belong together (a model, a calibration, a
+line of the journal, models to be ranked); one says of which files a calibration is."""
+
+
+def switches(tree: ast.AST) -> Iterator[int]:
+    """Lines that choose by modality: comparisons with one, ``isinstance`` of a class of one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare | ast.IfExp | ast.MatchValue):
+            parts = list(ast.walk(node))
+            names = {p.attr for p in parts if isinstance(p, ast.Attribute)}
+            names |= {p.id for p in parts if isinstance(p, ast.Name) and p.id != "tag"}
+            texts = {p.value for p in parts if isinstance(p, ast.Constant)}
+            if texts & NAMES or (_compares(node) and names & {"modality", "tag", *NAMES}):
+                yield node.lineno
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+            names = {p.id for p in ast.walk(node) if isinstance(p, ast.Name)}
+            yield from [node.lineno] if names & CLASSES else []
+
+
+def _compares(node: ast.AST) -> bool:
+    """Whether two values are compared, none of them None."""
+    return (
+        isinstance(node, ast.Compare)
+        and isinstance(node.ops[0], ast.Eq | ast.NotEq | ast.Is | ast.IsNot)
+        and getattr(node.comparators[0], "value", "") is not None
+    )
+
+
+def test_the_reader_sees_switches_of_every_kind():
+    code = (
+        "if card.modality == 'image':\n    pass\n"
+        "eps = 1 if kind is Modality.audio else 2\n"
+        "if isinstance(adapter, ImageAdapter):\n    pass\n"
+        "x = 'image' if rate is None else 'audio'\n"
+        "if facts.tag != known.tag:\n    pass\n"
+        "if modality is None or takes == modality.value:\n    pass\n"
+    )
+    assert sorted(switches(ast.parse(code))) == [1, 3, 4, 6, 7, 9]
+
+
+def test_only_the_seam_chooses_by_modality():
+    outside = [
+        f"{path.relative_to(ROOT).as_posix()}:{line}"
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.relative_to(ROOT).parts[0] not in {"audio", "image"}
+        and path.relative_to(ROOT).as_posix() not in SEAM
+        for line in switches(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert len(outside) <= MOST_SWITCHES, outside

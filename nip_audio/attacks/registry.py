@@ -22,7 +22,7 @@ from nip_audio.attacks.one_pixel import OnePixel
 from nip_audio.attacks.spatial import Spatial
 from nip_audio.attacks.square import Square
 from nip_audio.attacks.universal import UniversalPerturbation
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import AttackError
 
 __all__ = ["ATTACKS", "AttackEntry", "Level", "attack_entry", "make_attack", "names_at"]
@@ -105,6 +105,11 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "r-ala": AttackEntry("R-ALA", "adaptive", "own", NeuronAttack, {"method": "r-ala"}),
     "pgd-e2e": AttackEntry("end-to-end PGD", "adaptive", "own", EndToEndPgd),
 }
+"""All attacks by name.
+
+``cli/_registered.py`` reads the names from this source, so an entry's ``levels`` and
+``images_only`` must be literals.
+"""
 
 
 def attack_entry(name: str) -> AttackEntry:
@@ -114,7 +119,7 @@ def attack_entry(name: str) -> AttackEntry:
         AttackError: If the name is unknown; the message suggests close matches.
     """
     if name not in ATTACKS:
-        raise AttackError(f"no attack {name!r}; {near_names(str(name), ATTACKS)}")
+        raise AttackError(f"no attack {name!r}; {suggest_names(str(name), ATTACKS)}")
     return ATTACKS[name]
 
 

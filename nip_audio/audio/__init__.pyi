@@ -11,6 +11,7 @@ from .io import write_audio as write_audio
 from .manifest import Recording as Recording
 from .manifest import read_recordings as read_recordings
 from .manifest import walk_audio as walk_audio
+from .modality import MODALITY as MODALITY
 from .quality import snr_db as snr_db
 from .quality import stoi as stoi
 from .resynthesis import resynthesize as resynthesize

@@ -1,53 +1,58 @@
-"""Adapt audio files to the core: read, batch, perturb and write waveforms."""
+"""Adapt audio files to the core: read and write waveforms."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, ReadSettings, read_audio, write_audio
 from nip_audio.audio.manifest import Recording
-from nip_audio.core.adapter import Batch, Bounds
 
-__all__ = ["WaveformAdapter"]
+__all__ = ["WaveformAdapter", "read_back"]
 
 
 @dataclass(frozen=True)
 class WaveformAdapter:
-    """Convert audio files to batches of waveforms and back.
+    """Convert audio files to waveforms and back.
 
     Attributes:
         settings: Settings for reading files.
-        bounds: Range of the samples.
     """
 
-    settings: ReadSettings = field(default_factory=ReadSettings)
-    bounds: Bounds = field(default_factory=lambda: Bounds(-1.0, 1.0))
+    tag: ClassVar[str] = "audio"
 
-    def load(self, path: Path) -> Audio:
-        """Read one audio file; see ``read_audio``."""
-        return read_audio(path, self.settings)
+    settings: ReadSettings = field(default_factory=ReadSettings)
 
     @property
     def suffixes(self) -> frozenset[str]:
         """File name endings that a folder walk takes for audio."""
         return AUDIO_SUFFIXES
 
+    def load(self, path: Path | str) -> Audio:
+        """Read one audio file; see ``read_audio``."""
+        return read_audio(path, self.settings)
+
     def read(self, file: Recording) -> Audio:
         """Read one recording; see ``Recording.read``."""
         return file.read(self.settings)
 
-    def collate(self, items: list[Audio]) -> Batch:
-        """Pad recordings to (B, N); the ids are the SHA-256 of their files."""
-        return Batch.collate([a.samples for a in items], tuple(a.sha256 for a in items))
+    def read_back(self, path: Path) -> Audio:
+        """Read a written file; see ``read_back``."""
+        return read_back(path, self.settings)
 
-    def project(self, x: Tensor, reference: Tensor, eps: float) -> Tensor:
-        """Clip ``x`` to within ``eps`` (L∞) of ``reference`` and to the bounds."""
-        return self.bounds.clip(torch.minimum(torch.maximum(x, reference - eps), reference + eps))
-
-    def save(self, x: Tensor, path: Path) -> None:
+    def save(self, x: Tensor, path: Path, *, force: bool = False) -> None:
         """Write (N,) samples as 16-bit audio; see ``write_audio``."""
-        write_audio(path, x, self.settings.sample_rate_hz)
+        write_audio(path, x, self.settings.sample_rate_hz, force=force)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings of the audio reader."""
+        return asdict(self.settings)
+
+
+def read_back(path: Path, settings: ReadSettings) -> Audio:
+    """Read a written recording whatever its length and level."""
+    permissive = replace(settings, min_duration_s=1e-4, min_rms=1e-9, max_clipped_share=1.0)
+    return read_audio(path, permissive)

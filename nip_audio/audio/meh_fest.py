@@ -141,7 +141,7 @@ class MehFest:
             )
         if not bool(item.x.isfinite().all()):
             raise InputError(
-                "the item has values that are NaN or infinite, expected finite ones; read it again"
+                "the item has values that are not finite, expected finite ones; read it again"
             )
         energy = least_high_energy(item.x[0].double(), sample_rate_hz=self.sample_rate_hz)
         return 10 * torch.log10(energy.clamp_min(_FLOOR))[None]

@@ -48,6 +48,7 @@ class _Group(TyperGroup):
 
 
 def load_command(name: str) -> TyperCommand:
+    """Import the command of a name."""
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
     alone = typer.Typer(add_completion=False)
     alone.command(name)(module.command)

@@ -24,7 +24,7 @@ from nip_audio.cli._exit import (
     EXIT_REFUSED,
     EXIT_TERMINATED,
 )
-from nip_audio.errors import NipAudioError
+from nip_audio.errors import NipAudioError, WorkerError
 
 _RESUME = (
     "files written so far are kept. screen, evaluate and fit-purifier resume where they stopped if "
@@ -82,7 +82,7 @@ def code_after(err: BaseException) -> int:
         return EXIT_INTERRUPTED
     if isinstance(err, NipAudioError):
         _tell_error(str(err))
-        return EXIT_REFUSED
+        return EXIT_DEFECT if isinstance(err, WorkerError) else EXIT_REFUSED
     return (
         _output_failed(err, chain)
         or _memory_failed(chain)

@@ -9,20 +9,19 @@ from pathlib import Path
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import ReadSettings
-from nip_audio.audio.manifest import Recording, read_recordings, walk_audio, walk_files
-from nip_audio.cli._options import DEFAULT_AUDIO_MODEL, DEFAULT_IMAGE_MODEL, Modality
+from nip_audio.audio.manifest import Recording
+from nip_audio.cli._options import DEFAULT_MODELS, Modality
+from nip_audio.core.modality import Reader
 from nip_audio.errors import CalibrationError, InputError
-from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter
+from nip_audio.models.modalities import modality_of
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.kinds import Images
 from nip_audio.screening.pipeline import Screener
-from nip_audio.screening.reading import Kind
-from nip_audio.screening.sources import FolderSource, ManifestSource, Source
+from nip_audio.screening.sources import find_source
 
 
 def load_model(model: str | None, modality: Modality | None) -> PretrainedModel:
@@ -31,7 +30,7 @@ def load_model(model: str | None, modality: Modality | None) -> PretrainedModel:
     Raises:
         InputError: If the model takes another modality than the one given.
     """
-    default = DEFAULT_IMAGE_MODEL if modality is Modality.image else DEFAULT_AUDIO_MODEL
+    default = DEFAULT_MODELS[modality or Modality.audio]
     pretrained = load_pretrained(default if model is None else model)
     require_modality(pretrained, modality)
     return pretrained
@@ -60,30 +59,30 @@ def make_adapter(pretrained: PretrainedModel, max_duration_s: float | None) -> W
     return WaveformAdapter(settings)
 
 
-def make_reader(
-    pretrained: PretrainedModel, max_duration_s: float | None
-) -> WaveformAdapter | ImageAdapter:
+def make_reader(pretrained: PretrainedModel, max_duration_s: float | None) -> Reader:
     """Return the reader of the files that this model takes: recordings or images."""
-    if pretrained.card.modality == "image":
-        return ImageAdapter(*pretrained.card.image_shape)
-    return make_adapter(pretrained, max_duration_s)
+    card = pretrained.card
+    return modality_of(card).reader(card, max_duration_s=max_duration_s)
 
 
-def refuse_audio_options(pretrained: PretrainedModel, given: Mapping[str, object]) -> None:
-    """Refuse options that are for audio only, if the model takes images.
+def refuse_options(pretrained: PretrainedModel, command: str, given: Mapping[str, object]) -> None:
+    """Refuse options of a command that do not apply to the files that a model takes.
 
     Args:
         pretrained: Model to use.
-        given: Value of each option that is for audio only; None if it was not given.
+        command: Name of the command.
+        given: Value of each option that may not apply; None if it was not given.
 
     Raises:
-        InputError: If the model takes images and such an option was given.
+        InputError: If an option was given that does not apply.
     """
-    named = [name for name, value in given.items() if value is not None]
-    if named and pretrained.card.modality == "image":
+    modality = modality_of(pretrained.card)
+    missing = modality.missing_options.get(command, frozenset())
+    named = [name for name, value in given.items() if value is not None and name in missing]
+    if named:
         raise InputError(
-            f"{pretrained.card.name} takes images and got {', '.join(named)}, expected no option "
-            "that is for audio only; leave it out"
+            f"{pretrained.card.name} takes {modality.plural} and got {', '.join(named)}, expected "
+            f"no option that does not apply to {modality.plural}; leave it out"
         )
 
 
@@ -132,6 +131,7 @@ def make_screener(
     pretrained: PretrainedModel,
     calibration: Path | None,
     *,
+    command: str,
     fpr: float,
     fdr: float | None = None,
     seed: int,
@@ -139,34 +139,10 @@ def make_screener(
     engine: Engine | None = None,
 ) -> Screener:
     """Make the screener that detect and screen use."""
-    refuse_audio_options(pretrained, {"--max-duration": max_duration_s})
+    refuse_options(pretrained, command, {"--max-duration": max_duration_s})
     judge = Judge(find_calibration(pretrained, calibration), fpr, fdr)
     adapter = make_reader(pretrained, max_duration_s)
     return Screener(pretrained, judge, adapter, seed, engine or LocalEngine())
-
-
-def find_source(kind: Kind, source: Path, data_root: str | None, *, follow_links: bool) -> Source:
-    """Return the source to screen: a folder, or a manifest of recordings.
-
-    Raises:
-        InputError: If images are not given as a folder.
-    """
-    if isinstance(kind, Images) and (data_root is not None or not source.is_dir()):
-        raise InputError(
-            f"images are screened as a folder, got {source}"
-            f"{'' if data_root is None else ' and --data-root'}; pass the folder of the images"
-        )
-    if source.is_dir() or not source.suffix:
-        return FolderSource(source, follow_links, kind.suffixes)
-    recordings = read_recordings(source, data_root=data_root, follow_links=follow_links)
-    return ManifestSource(source, recordings)
-
-
-def find_recordings(source: Path, data_root: str | None, *, follow_links: bool) -> list[Recording]:
-    """List the recordings of a folder or a manifest."""
-    if source.is_dir() or not source.suffix:
-        return list(walk_audio(source, follow_links=follow_links))
-    return read_recordings(source, data_root=data_root, follow_links=follow_links)
 
 
 def find_files(
@@ -178,7 +154,5 @@ def find_files(
         InputError: If images are not given as a folder, or recordings neither as a folder nor as a
             manifest.
     """
-    if pretrained.card.modality == "image":
-        refuse_audio_options(pretrained, {"--data-root": data_root})
-        return list(walk_files(source, IMAGE_SUFFIXES, follow_links=follow_links))
-    return find_recordings(source, data_root, follow_links=follow_links)
+    modality = modality_of(pretrained.card)
+    return list(find_source(modality, source, data_root, follow_links=follow_links))

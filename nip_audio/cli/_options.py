@@ -11,17 +11,8 @@ import typer
 DEFAULT_AUDIO_MODEL = "xvector-libri251"
 DEFAULT_IMAGE_MODEL = "lenet5-mnist"
 
-# Names and values of the library that the help prints without importing it; tests/test_start.py
-# compares them.
-ATTACK_NAMES = (
-    *("fgsm", "bim", "mi-fgsm", "pgd", "pgd-l2", "eot", "uap", "autoattack", "hopskipjump"),
-    *("deepfool", "cw", "auna", "boundary", "fakebob", "kenansville", "s-ala", "r-ala", "pgd-e2e"),
-)
-PURIFIER_NAMES = (
-    *("guided", "pool", "noise", "quantization", "down-sampling", "random-crop", "median", "mp3"),
-    *("vorbis", "opus", "spatial-smoothing", "bit-depth", "tvm", "tvm-art", "jpeg", "stl"),
-    *("super-resolution", "feature-distillation", "anti-adversary"),
-)
+# Values of the library that the help prints without importing it; tests/test_startup.py compares
+# them.
 ATTACK_FAMILIES = ("gradient", "minimum", "sparse", "score", "decision", "universal")
 GUIDED_STEPS = 900
 NOISE_SCALE = 8 / 255
@@ -34,6 +25,8 @@ class Modality(StrEnum):
     audio = "audio"
     image = "image"
 
+
+DEFAULT_MODELS = {Modality.audio: DEFAULT_AUDIO_MODEL, Modality.image: DEFAULT_IMAGE_MODEL}
 
 # panels of the help; options without a panel are the ones that most runs need
 INPUT = "Input"

@@ -11,17 +11,17 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from nip_audio.cli._console import advance, plain, progress_bar, stdout
-from nip_audio.screening.records import ImageRecord, ScreenRecord
+from nip_audio.screening.records import ScreenRecord
 
 if TYPE_CHECKING:
     from nip_audio.reporting.examine import Examiner
-    from nip_audio.reporting.picture_examine import ImageExaminer
     from nip_audio.reporting.run import ScreenedRun
     from nip_audio.screening.pipeline import ScreenResult
     from nip_audio.screening.sources import Source
     from nip_audio.screening.summary import ScreenSummary
 
 _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "error": "yellow"}
+_DETAILS = {"consistency": "consistency", "named": "prediction"}
 _ROWS = 40
 
 
@@ -37,23 +37,19 @@ def print_results(result: ScreenResult) -> None:
 
 def print_records(records: Sequence[ScreenRecord]) -> None:
     """Print a table of the records, and their findings below it."""
-    of_images = any(isinstance(record, ImageRecord) for record in records)
     table = Table(box=SIMPLE)
     table.add_column("file", overflow="fold", min_width=24)
-    for name in ("verdict", "distance", "p-value", "prediction" if of_images else "consistency"):
+    detail = _DETAILS[records[0].details.shown] if records else ""
+    for name in ("verdict", "distance", "p-value", detail):
         table.add_column(name, no_wrap=True)
     for record in records:
-        last = (
-            record.named or "–"
-            if isinstance(record, ImageRecord)
-            else _number(record.consistency, ".2f")
-        )
+        value = getattr(record.details, record.details.shown)
         table.add_row(
             plain(record.id),
             f"[{_COLOURS.get(record.verdict, 'cyan')}]{record.verdict}[/]",
             _number(record.distance, ".2f"),
             _number(record.p_value, ".3f"),
-            plain(last),
+            plain(value if isinstance(value, str) else _number(value, ".2f")),
         )
     if records:
         stdout.print(table)
@@ -91,7 +87,7 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
 def make_report(
     run: ScreenedRun,
     source: Source,
-    examiner: Examiner | ImageExaminer | None,
+    examiner: Examiner | None,
     *,
     details: int = 50,
 ) -> list[Path]:

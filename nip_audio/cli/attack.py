@@ -12,7 +12,6 @@ from nip_audio.cli._console import print_json, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     ADVANCED,
-    ATTACK_NAMES,
     CalibrationOption,
     ForceOption,
     JsonOption,
@@ -21,10 +20,11 @@ from nip_audio.cli._options import (
     ModelOption,
     SeedOption,
 )
-from nip_audio.errors import AudioError
+from nip_audio.cli._registered import attack_names
+from nip_audio.errors import FileError
 
 if TYPE_CHECKING:
-    from nip_audio.workflows.attack import AttackedFile
+    from nip_audio.workflows.files import Outcome
 
 
 __all__ = ["command"]
@@ -49,7 +49,8 @@ def command(
         typer.Option("--out", "-o", help="Folder for WAV or PNG files and their JSON sidecars."),
     ],
     attack: Annotated[
-        str, typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(ATTACK_NAMES)}.")
+        str,
+        typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(attack_names())}."),
     ] = "pgd",
     eps: Annotated[
         float | None,
@@ -116,72 +117,42 @@ def command(
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
-    from nip_audio.attacks.registry import attack_entry, make_attack
-    from nip_audio.cli._images import attack_images
-    from nip_audio.cli._inputs import find_threshold, load_model, make_adapter, refuse_audio_options
-    from nip_audio.cli._outputs import claim_outputs
+    from nip_audio.cli._inputs import find_threshold, load_model, make_reader, refuse_options
     from nip_audio.models.enrolment import Enrolment
-    from nip_audio.workflows.attack import AttackGoal, attack_file
+    from nip_audio.models.modalities import modality_of
+    from nip_audio.workflows.attack import attack_files, make_file_attack
+    from nip_audio.workflows.files import AttackGoal
 
-    settings = {"steps": steps, "queries": queries}
     pretrained = load_model(model, modality)
-    audio_only = {"--enrolment": enrolment, "--speaker": speaker, "--threshold": threshold}
-    audio_only |= {"--goal": goal, "--calibration": calibration, "--max-duration": max_duration}
-    refuse_audio_options(pretrained, audio_only)
-    if pretrained.card.modality == "image":
-        attack_images(
-            *(pretrained, files, out),
-            attack=attack,
-            eps=eps,
-            settings=settings,
-            target=target,
-            seed=seed,
-            force=force,
-            as_json=as_json,
-        )
-        return
-    goal = goal or GoalName.reject
-    entry = attack_entry(attack)
-    if eps is None and "eps" in entry.settings and entry.kind.norm != "l2":
-        eps = DEFAULT_EPS
-    chosen = make_attack(attack, eps=eps, settings=settings)
+    given = {"--enrolment": enrolment, "--speaker": speaker, "--threshold": threshold}
+    given |= {"--goal": goal, "--calibration": calibration, "--max-duration": max_duration}
+    refuse_options(pretrained, "attack", given)
+    taken = modality_of(pretrained.card)
+    settings = {"steps": steps, "queries": queries}
+    chosen = make_file_attack(attack, taken, eps=eps, settings=settings)
+    if goal is None:
+        goal = GoalName(taken.default_goal) if target is None else GoalName.reject
     if target is None and goal is not GoalName.misidentify:
         threshold = find_threshold(pretrained, calibration, threshold)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id) if enrolment else None
-    aim = AttackGoal(threshold, goal.value, voices, speaker, target)
-    adapter = make_adapter(pretrained, max_duration)
-    ending = f".{attack}.wav"
-    claimed = claim_outputs(
-        files, out, ending, sidecar=f"{ending}.json", what="recordings", force=force
+
+    def tell(done: Outcome | FileError) -> None:
+        if isinstance(done, FileError):
+            stderr.print(str(done), markup=False, highlight=False, soft_wrap=True)
+        elif not as_json:
+            stdout.print(done.line, markup=False, highlight=False, soft_wrap=True)
+
+    written, failures = attack_files(
+        *(pretrained, files, out, chosen),
+        AttackGoal(threshold, goal.value, voices, speaker, target),
+        make_reader(pretrained, max_duration),
+        name=attack,
+        seed=seed,
+        force=force,
+        progress=tell,
     )
-    done: list[AttackedFile] = []
-    failed: list[str] = []
-    for file, written in zip(files, claimed, strict=True):
-        try:
-            done.append(
-                attack_file(pretrained, file, written, chosen, aim, adapter, seed=seed, force=force)
-            )
-        except AudioError as err:
-            failed.append(str(err))
-            stderr.print(failed[-1], markup=False, highlight=False, soft_wrap=True)
-            continue
-        if not as_json:
-            stdout.print(_line(done[-1]), markup=False, soft_wrap=True)
     if as_json:
-        print_json({"written": [result.to_json() for result in done], "failed": failed})
-    if failed:
+        failed = [str(failure) for failure in failures]
+        print_json({"written": [done.to_json() for done in written], "failed": failed})
+    if failures:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _line(result: AttackedFile) -> str:
-    word = (
-        "fools the model"
-        if result.fools
-        else "the recording fools the model without an attack"
-        if result.succeeded_before
-        else "does not fool the model"
-    )
-    return (
-        f"{result.written}: {word} ({result.aim}; score {result.score_before:.3f} → "
-        f"{result.score_after:.3f} in the written file, SNR {result.snr_db:.1f} dB)"
-    )

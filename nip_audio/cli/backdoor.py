@@ -71,14 +71,14 @@ def command(
 
     Example: nip-audio backdoor training/ --model audionet-libri251
     """
-    from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_audio_options
+    from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_options
     from nip_audio.core.state import require_new, write_atomic
     from nip_audio.screening.backdoor import look_for_backdoor
 
     if out is not None:
         require_new(out, force=force)
     pretrained = load_model(model, modality)
-    refuse_audio_options(pretrained, {"--max-duration": max_duration})
+    refuse_options(pretrained, "backdoor", {"--max-duration": max_duration})
     files = find_files(pretrained, source, data_root, follow_links=follow_links)
     with progress_bar("searching for backdoors", len(files)) as bar:
         report = look_for_backdoor(

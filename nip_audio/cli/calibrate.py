@@ -71,41 +71,31 @@ def command(
 
     Example: nip-audio calibrate clean/ --out my.calibration
     """
-    from nip_audio.cli._inputs import find_files, load_model, make_adapter, refuse_audio_options
+    from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_options
     from nip_audio.core.state import require_new
     from nip_audio.screening.calibrating import calibrate
     from nip_audio.screening.measure import default_config
-    from nip_audio.screening.picture_calibration import calibrate_images
+    from nip_audio.screening.modalities import KINDS
 
     require_new(out, force=force)
     pretrained = load_model(model, modality)
-    audio_only = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
-    refuse_audio_options(pretrained, audio_only | {"--names or --no-names": names})
+    given = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
+    refuse_options(pretrained, "calibrate", given | {"--names or --no-names": names})
     parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)
     files = [file for part in parts for file in part]
     sources = describe or ", ".join(part.name for part in source)
     with progress_bar("calibrating", len(files)) as bar:
-        if pretrained.card.modality == "image":
-            result = calibrate_images(
-                pretrained,
-                files,
-                draws=draws,
-                seed=seed,
-                sources=sources,
-                progress=lambda _: advance(bar),
-            )
-        else:
-            result = calibrate(
-                pretrained,
-                files,
-                make_adapter(pretrained, max_duration),
-                default_config(pretrained, draws=draws),
-                names=names,
-                seed=seed,
-                tolerated_noise_rms=tolerate_noise,
-                sources=sources,
-                progress=lambda _: advance(bar),
-            )
+        result = calibrate(
+            pretrained,
+            files,
+            make_reader(pretrained, max_duration),
+            default_config(pretrained, draws=draws),
+            names=names,
+            seed=seed,
+            tolerated_noise_rms=tolerate_noise,
+            sources=sources,
+            progress=lambda _: advance(bar),
+        )
     result.save(out, force=force)
     print_skipped(result.failures)
     used = len(result.distances)
@@ -119,10 +109,7 @@ def command(
             markup=False,
             soft_wrap=True,
         )
-    if result.verification_threshold is None and not result.of_images:
-        stderr.print(
-            "no speaker has two recordings, so there is no threshold for verify and no check for "
-            "inconsistent files; use one sub-folder per speaker, with two recordings or more"
-        )
+    if note := KINDS[result.tag].calibration_note(result):
+        stderr.print(note)
     if result.failures:
         raise typer.Exit(EXIT_FAILED)

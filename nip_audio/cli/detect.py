@@ -47,6 +47,7 @@ def command(
     screener = make_screener(
         load_model(model, modality),
         calibration,
+        command="detect",
         fpr=fpr,
         seed=seed,
         max_duration_s=max_duration,

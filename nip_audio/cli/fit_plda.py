@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -68,20 +69,22 @@ def command(
 
     Example: nip-audio fit-plda voices/ --out my.plda --calibrate others/
     """
-    from nip_audio.cli._inputs import find_recordings, make_adapter
+    from nip_audio.cli._inputs import find_files, make_adapter
     from nip_audio.core.state import require_new
     from nip_audio.models.plda_recordings import fit_plda_to_recordings
     from nip_audio.models.pretrained import load_pretrained
 
     require_new(out, force=force)
     pretrained = load_pretrained(model)
-    recordings = find_recordings(source, data_root, follow_links=follow_links)
-    trials = find_recordings(calibrate, data_root, follow_links=follow_links) if calibrate else []
+    adapter = make_adapter(pretrained, max_duration)
+    list_files = partial(find_files, pretrained, data_root=data_root, follow_links=follow_links)
+    recordings = list_files(source)
+    trials = list_files(calibrate) if calibrate else []
     with progress_bar("fitting", len(recordings) + len(trials)) as bar:
         plda = fit_plda_to_recordings(
             pretrained,
             recordings,
-            make_adapter(pretrained, max_duration),
+            adapter,
             lda_dim=lda_dim,
             rank=rank,
             iterations=iterations,

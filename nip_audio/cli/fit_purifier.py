@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -28,11 +27,10 @@ from nip_audio.cli._options import (
     ModalityOption,
     ModelOption,
 )
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
-    from nip_audio.audio.manifest import Recording
     from nip_audio.models.pretrained import PretrainedModel
     from nip_audio.purifiers.guided_training import GuidedSettings
     from nip_audio.purifiers.nip_guided import GuidedNip
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Method", "command"]
 
-CROP_S = 2.0
 GUIDED_PANEL = "Guided purifier"
 COMPARISON_PANEL = "Other methods"
 
@@ -175,23 +172,25 @@ def command(
     Example: nip-audio fit-purifier clean/ --model resnet34-libri30 --out
     my.purifier
     """
-    from nip_audio.cli._inputs import find_files, load_model, refuse_audio_options
+    from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_options
     from nip_audio.core.state import require_new
     from nip_audio.purifiers.nip_guided import GuidedNip
     from nip_audio.purifiers.nip_pool import PoolSettings
+    from nip_audio.workflows.clean_data import read_benign
     from nip_audio.workflows.fit import fit_neurons, fit_pool, fit_sparse_coding
 
     require_new(out, force=force)
     pretrained = load_model(model, modality)
-    audio_only = {"--snr-db": snr_db, "--crop-s": crop_s, "--max-duration": max_duration}
-    refuse_audio_options(pretrained, audio_only)
+    given = {"--snr-db": snr_db, "--crop-s": crop_s, "--max-duration": max_duration}
+    refuse_options(pretrained, "fit-purifier", given)
     guided = _guided_settings(pretrained, eps, input_weight, snr_db, adaptive)
     guided = replace(guided, steps=steps, noise=noise, seed=seed)
     guided = _without(guided, leave_out or [])
     pool = PoolSettings(quorum=quorum)
     first = None if start is None else GuidedNip.load(start, model_id=pretrained.model_id)
     parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)
-    benign = _read(pretrained, [file for part in parts for file in part], max_duration, crop_s)
+    reader = make_reader(pretrained, max_duration)
+    benign = read_benign((file for part in parts for file in part), reader, crop_s=crop_s)
     started = time.monotonic()
     kept: float | None = None
     if method is Method.GUIDED:
@@ -236,29 +235,6 @@ def command(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _read(
-    pretrained: PretrainedModel,
-    files: Sequence[Recording],
-    max_duration_s: float | None,
-    crop_s: float | None,
-) -> Benign:
-    """Read the clean files into memory."""
-    from nip_audio.cli._inputs import make_adapter
-    from nip_audio.image.adapter import ImageAdapter
-    from nip_audio.workflows.clean_data import read_clips, read_images
-
-    card = pretrained.card
-    if card.modality == "image":
-        return read_images(files, ImageAdapter(*card.image_shape))
-    seconds = CROP_S if crop_s is None else crop_s
-    if not math.isfinite(seconds):
-        raise InputError(
-            f"--crop-s is {seconds}, expected a number of seconds; pass, e.g., {CROP_S:g}"
-        )
-    crop_samples = round(seconds * card.sample_rate_hz)
-    return read_clips(files, make_adapter(pretrained, max_duration_s)).cropped(crop_samples)
-
-
 def _guided_settings(
     pretrained: PretrainedModel,
     eps: tuple[float, float] | None,
@@ -267,10 +243,9 @@ def _guided_settings(
     adaptive: bool,
 ) -> GuidedSettings:
     """Return the settings of the training, with defaults for the modality of the model."""
-    from nip_audio.purifiers.guided_training import GuidedSettings
-    from nip_audio.workflows.fit import GUIDED_ON_IMAGES
+    from nip_audio.workflows.fit import guided_settings
 
-    settings = GUIDED_ON_IMAGES if pretrained.card.modality == "image" else GuidedSettings()
+    settings = guided_settings(pretrained)
     if snr_db is not None:
         settings = replace(settings, raw_share=1.0, snr_db=snr_db)
     if eps is not None:
@@ -289,7 +264,7 @@ def _without(settings: GuidedSettings, left_out: Sequence[str]) -> GuidedSetting
     from nip_audio.purifiers.training_attacks import FAMILIES
 
     if unknown := sorted(set(left_out) - set(FAMILIES)):
-        raise InputError(f"no kind of attack {unknown[0]!r}; {near_names(unknown[0], FAMILIES)}")
+        raise InputError(f"no kind of attack {unknown[0]!r}; {suggest_names(unknown[0], FAMILIES)}")
     families = tuple(name for name in settings.families if name not in left_out)
     if not families:
         raise InputError(

@@ -38,11 +38,11 @@ def command(
 
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
-    from nip_audio.cli._inputs import load_model, make_reader, refuse_audio_options
+    from nip_audio.cli._inputs import load_model, make_reader, refuse_options
     from nip_audio.models.identification import identify
 
     pretrained = load_model(model, modality)
-    refuse_audio_options(pretrained, {"--max-duration": max_duration})
+    refuse_options(pretrained, "identify", {"--max-duration": max_duration})
     reader = make_reader(pretrained, max_duration)
     results: list[dict[str, Any]] = []
     for file in files:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from nip_audio.cli._console import print_json, stdout
 from nip_audio.cli._options import JsonOption
-from nip_audio.models.cards import ModelCard, list_pretrained
+from nip_audio.models.cards import list_pretrained
 
 __all__ = ["command"]
 
@@ -31,14 +31,8 @@ def command(as_json: JsonOption = False) -> None:
             card.name,
             str(card.data.get("architecture", "not stated")).split(" (")[0],
             str(len(card.labels)),
-            _input(card),
+            card.input_text,
             "yes" if card.calibration_path else "no",
             card.model_id[:8],
         )
     stdout.print(table)
-
-
-def _input(card: ModelCard) -> str:
-    if card.modality == "image":
-        return "×".join(map(str, card.image_shape))
-    return f"{card.sample_rate_hz / 1000:g} kHz"

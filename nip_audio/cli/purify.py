@@ -14,7 +14,6 @@ from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     ADVANCED,
     OUTPUT,
-    PURIFIER_NAMES,
     CalibrationOption,
     ForceOption,
     JsonOption,
@@ -22,13 +21,12 @@ from nip_audio.cli._options import (
     ModalityOption,
     ModelOption,
 )
+from nip_audio.cli._registered import purifier_names
 from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
     from nip_audio.models.pretrained import PretrainedModel
     from nip_audio.purifiers.base import Purifier
-    from nip_audio.workflows.purify import Assessment
-    from nip_audio.workflows.purify_files import PurifiedFile
 
 
 __all__ = ["command"]
@@ -49,7 +47,7 @@ def command(
     model: ModelOption = None,
     modality: ModalityOption = None,
     method: Annotated[
-        str, typer.Option(help=f"Name of the purifier: {', '.join(PURIFIER_NAMES)}.")
+        str, typer.Option(help=f"Name of the purifier: {', '.join(purifier_names())}.")
     ] = GUIDED,
     setting: Annotated[
         list[str] | None, typer.Option(help="Setting of the method, e.g. bits=6; may be repeated.")
@@ -92,39 +90,29 @@ def command(
     """Write copies of recordings or images without adversarial perturbations.
 
     Originals are never modified. Recordings are written as 16-bit mono WAV
-    files at the sample rate of the model, in the sub-folders they came from;
-    images as PNGs of the model's size, without sub-folders. Exit code 0 means
-    that the copies were written, whatever their verdicts.
+    files at the sample rate of the model, images as PNGs of the model's size.
+    Files of a folder keep their sub-folders. Exit code 0 means that the copies
+    were written, whatever their verdicts.
 
     Example: nip-audio purify a.wav --out purified/ --method quantization
     --setting bits=8
     """
-    from nip_audio.cli._images import purify_images
-    from nip_audio.cli._inputs import (
-        find_calibration,
-        load_model,
-        make_adapter,
-        refuse_audio_options,
-    )
+    from nip_audio.cli._inputs import find_calibration, load_model, make_reader, refuse_options
+    from nip_audio.models.modalities import modality_of
     from nip_audio.screening.judge import Judge
     from nip_audio.workflows.purify_files import FilePurifier, plan_files
 
     pretrained = load_model(model, modality)
-    audio_only: dict[str, object] = {"--calibration": calibration, "--max-duration": max_duration}
-    audio_only |= {"--fpr": fpr, "--only-flagged": only_flagged or None, "--plot": plot or None}
-    refuse_audio_options(pretrained, audio_only)
+    given: dict[str, object] = {"--calibration": calibration, "--max-duration": max_duration}
+    given |= {"--fpr": fpr, "--only-flagged": only_flagged or None, "--plot": plot or None}
+    refuse_options(pretrained, "purify", given)
     chosen = _find_purifier(pretrained, method, _settings(setting or []), purifier)
-    if pretrained.card.modality == "image":
-        purify_images(
-            *(pretrained, inputs, out), purifier=chosen, seed=seed, force=force, as_json=as_json
-        )
-        return
-    planned = plan_files(inputs, out, plot=plot, force=force)
+    planned = plan_files(inputs, out, modality_of(pretrained.card), plot=plot, force=force)
     has_calibration = calibration is not None or pretrained.card.calibration_path is not None
     rate = DEFAULT_FPR if fpr is None else fpr
     judge = Judge(find_calibration(pretrained, calibration), rate) if has_calibration else None
-    adapter = make_adapter(pretrained, max_duration)
-    worker = FilePurifier(pretrained, chosen, adapter, seed, judge, only_flagged)
+    reader = make_reader(pretrained, max_duration)
+    worker = FilePurifier(pretrained, chosen, reader, seed, judge, only_flagged)
     with progress_bar("purifying", len(planned)) as bar:
         done, failures = worker.purify_all(planned, force=force, progress=lambda _: advance(bar))
     print_skipped(failures)
@@ -133,7 +121,7 @@ def command(
         print_json({"written": written, "failed": [str(failure) for failure in failures]})
     else:
         for file in done:
-            stdout.print(_line(file), markup=False, highlight=False, soft_wrap=True)
+            stdout.print(file.line, markup=False, highlight=False, soft_wrap=True)
     if failures:
         raise typer.Exit(EXIT_FAILED)
 
@@ -177,16 +165,3 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             settings[key] = value
     return settings
-
-
-def _line(file: PurifiedFile) -> str:
-    result, planned = file.result, file.planned
-    before, after = _words(result.before), _words(result.after)
-    judged = f"{before} → {after}; " if before else ""
-    changed = "nothing changed" if result.snr_db is None else f"SNR {result.snr_db:.1f} dB"
-    return f"{planned.written}: {judged}cosine {result.cosine:.2f}, {changed}"
-
-
-def _words(assessed: Assessment) -> str:
-    name = "" if assessed.speaker is None else f"{assessed.speaker} {assessed.score:.2f}"
-    return ", ".join(part for part in (name, assessed.verdict) if part)

@@ -57,19 +57,20 @@ def command(
 
     Example: nip-audio report run/
     """
-    from nip_audio.cli._inputs import find_source, refuse_audio_options
+    from nip_audio.cli._inputs import refuse_options
     from nip_audio.cli._results import make_report
     from nip_audio.models.pretrained import load_pretrained
-    from nip_audio.reporting.examiners import examiner_of_run
+    from nip_audio.reporting.examine import examiner_of_run
     from nip_audio.reporting.export import write_parquet
     from nip_audio.reporting.run import ScreenedRun
+    from nip_audio.screening.sources import find_source
 
     run = ScreenedRun.open(folder)
-    source = find_source(run.kind, run.source, data_root, follow_links=follow_links)
+    source = find_source(run.kind.modality, run.source, data_root, follow_links=follow_links)
     examiner = None
     if details:
         pretrained = load_pretrained(model or run.summary["model"])
-        refuse_audio_options(pretrained, {"--seconds": seconds})
+        refuse_options(pretrained, "report", {"--seconds": seconds})
         examiner = examiner_of_run(
             run.summary, pretrained, calibration=calibration, seconds=seconds
         )

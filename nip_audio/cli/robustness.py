@@ -112,7 +112,7 @@ def command(
     from nip_audio.cli._inputs import (
         find_files,
         make_reader,
-        refuse_audio_options,
+        refuse_options,
         require_modality,
     )
     from nip_audio.core.noise import Noise
@@ -122,6 +122,7 @@ def command(
         measure_robustness,
         require_comparable,
     )
+    from nip_audio.models.modalities import modality_of
     from nip_audio.models.pretrained import load_pretrained
 
     if plot is not None:
@@ -131,9 +132,9 @@ def command(
     for pretrained in loaded:
         require_modality(pretrained, modality)
     require_comparable(loaded, [disturbed])
-    refuse_audio_options(loaded[0], {"--max-duration": max_duration})
+    refuse_options(loaded[0], "robustness", {"--max-duration": max_duration})
     files = find_files(loaded[0], data, data_root, follow_links=follow_links)
-    if loaded[0].card.modality == "image":
+    if not modality_of(loaded[0].card).folder_is_group:
         # the images of a class are independent of each other, the files of a speaker are not
         files = [replace(file, speaker=None) for file in files]
     with progress_bar("measuring", len(files)) as bar:

@@ -115,15 +115,21 @@ def command(
     changed, run it again: only new files are measured. The model decides
     whether recordings or images are read.
 
+    Exit codes: 0 all files are clean, 3 some were flagged, 4 some could not be
+    judged, 5 both. With 64 or more the screening did not run to its end: 64
+    wrong usage, 65 refused, 70 a defect or too little memory, 74 output cannot
+    be written, 130 interrupted, 141 output pipe closed, 143 terminated.
+
     Example: nip-audio screen enrolment/ --out report/
     """
-    from nip_audio.cli._inputs import find_source, load_model, make_screener
+    from nip_audio.cli._inputs import load_model, make_screener
     from nip_audio.cli._results import make_report, print_results, print_summary
     from nip_audio.core.state import make_folder
-    from nip_audio.reporting.examiners import examiner_of_screening
+    from nip_audio.reporting.examine import examiner_of_screening
     from nip_audio.reporting.run import ScreenedRun
     from nip_audio.screening.engines.local import LocalEngine
     from nip_audio.screening.engines.ray import RayEngine
+    from nip_audio.screening.sources import find_source
 
     if watch is not None and not 0 <= watch < float("inf"):
         raise InputError(f"--watch is {watch}, expected a number of seconds; pass, e.g., 10")
@@ -132,6 +138,7 @@ def command(
     screener = make_screener(
         load_model(model, modality),
         calibration,
+        command="screen",
         fpr=fpr,
         fdr=fdr,
         seed=seed,
@@ -139,7 +146,7 @@ def command(
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
     screener = replace(screener, backdoor=backdoor)
-    recordings = find_source(screener.kind, source, data_root, follow_links=follow_links)
+    recordings = find_source(screener.kind.modality, source, data_root, follow_links=follow_links)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
         tick = lambda _: advance(bar)  # noqa: E731
@@ -162,26 +169,15 @@ def command(
 
 
 def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
-    from nip_audio.image.adapter import ImageAdapter
-    from nip_audio.workflows.flagged import (
-        purify_flagged,
-        purify_flagged_images,
-        shipped_purifier,
-    )
+    from nip_audio.workflows.flagged import purify_flagged, shipped_purifier
     from nip_audio.workflows.purify_files import FilePurifier
 
-    pretrained, adapter, seed = screener.pretrained, screener.adapter, screener.seed
+    pretrained, reader = screener.pretrained, screener.adapter
     purifier = shipped_purifier(pretrained)
+    worker = FilePurifier(pretrained, purifier, reader, screener.seed, screener.judge)
     adversarial = result.summary.verdicts.get("adversarial", 0)
     with progress_bar("purifying", adversarial) as bar:
-        tick = lambda: advance(bar)  # noqa: E731
-        if isinstance(adapter, ImageAdapter):
-            run = purify_flagged_images(
-                result.results, source, pretrained, purifier, out, seed=seed, progress=tick
-            )
-        else:
-            files = FilePurifier(pretrained, purifier, adapter, seed, screener.judge)
-            run = purify_flagged(result.results, source, files, out, progress=tick)
+        run = purify_flagged(result.results, source, worker, out, progress=lambda: advance(bar))
     print_skipped(run.failures)
     stderr.print(
         f"{len(run.done) + run.earlier} purified copies in {plain(str(out))}, each with a JSON "

@@ -1,17 +1,17 @@
-"""What the core knows about a modality: value bounds, padded batches and the adapter's contract."""
+"""What the core knows about a modality: value bounds, padded batches and files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nip_audio.errors import InputError
 
-__all__ = ["Batch", "Bounds", "ModalityAdapter", "SourceFile", "length_mask", "masked_mean"]
+__all__ = ["Batch", "Bounds", "SourceFile", "length_mask", "masked_mean"]
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
@@ -166,23 +166,3 @@ class SourceFile(Protocol):
     @property
     def leads_out(self) -> bool:
         """Whether links lead out of ``root``."""
-
-
-class ModalityAdapter(Protocol):
-    """Reads, batches, perturbs and writes the files of one modality."""
-
-    @property
-    def bounds(self) -> Bounds:
-        """Range of raw input values."""
-
-    def load(self, path: Path) -> Any:
-        """Read one file into an item for ``collate``; a bad file raises a typed error."""
-
-    def collate(self, items: list[Any]) -> Batch:
-        """Pad items into a batch."""
-
-    def project(self, x: Tensor, reference: Tensor, eps: float) -> Tensor:
-        """Clip ``x`` to within ``eps`` (L∞) of ``reference`` and to the bounds."""
-
-    def save(self, x: Tensor, path: Path) -> None:
-        """Write one item to a file."""

@@ -16,22 +16,22 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult
 
 __all__ = [
-    "DECISION",
-    "TURN",
-    "decision_changes",
-    "embedding_turns",
+    "LOGIT_CHANGES",
+    "EMBEDDING_DISTANCE",
+    "logit_changes",
+    "embedding_distances",
     "evidence_names",
     "evidence_vector",
 ]
 
-DECISION = ("logit drop", "runner-up logit rise", "margin left")
+LOGIT_CHANGES = ("logit drop", "runner-up logit rise", "margin left")
 """Names of the signed logit changes that are measured under each noise."""
 
-TURN = "cosine distance between embeddings"
+EMBEDDING_DISTANCE = "cosine distance between embeddings"
 """Name of what is measured under each noise for a model without a head."""
 
 
-def decision_changes(model: InstrumentedModel, result: NccrResult) -> Tensor:
+def logit_changes(model: InstrumentedModel, result: NccrResult) -> Tensor:
     """Measure how noise changes the logits of an item.
 
     Args:
@@ -57,7 +57,7 @@ def decision_changes(model: InstrumentedModel, result: NccrResult) -> Tensor:
     )
 
 
-def embedding_turns(result: NccrResult) -> Tensor:
+def embedding_distances(result: NccrResult) -> Tensor:
     """Measure the cosine distance between the clean and the noisy embedding of an item.
 
     Args:
@@ -83,11 +83,11 @@ def evidence_vector(model: InstrumentedModel, result: NccrResult) -> Tensor:
         or by the cosine distances between embeddings if it has none.
     """
     if model.head is None:
-        return torch.cat([result.vector, embedding_turns(result)])
-    return torch.cat([result.vector, decision_changes(model, result).flatten()])
+        return torch.cat([result.vector, embedding_distances(result)])
+    return torch.cat([result.vector, logit_changes(model, result).flatten()])
 
 
 def evidence_names(config: NccrConfig, *, head: bool) -> tuple[str, ...]:
     """Return the names of the entries of ``evidence_vector`` for a model with or without a head."""
-    changes = DECISION if head else (TURN,)
+    changes = LOGIT_CHANGES if head else (EMBEDDING_DISTANCE,)
     return (*config.names, *(f"{n.name} | {change}" for n in config.noises for change in changes))

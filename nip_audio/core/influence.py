@@ -1,6 +1,6 @@
 """Compute neuron outputs and their influence on a decision, and select front and tail neurons.
 
-Source: neuron-level inverse perturbation (NIP; Chen et al., arXiv 2112.13060), Eq. 1–2 and
+Source: neuron-level inverse perturbation (NIP; Chen et al., arXiv 2112.13060), Eq. 1, Eq. 2 and
 Algorithm 1.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,19 +114,16 @@ class NccrResult:
         return self.changes.mean(dim=1).flatten()
 
 
-def change_rate(clean: Tensor, disturbed: Tensor, *, order: Literal[2, 0] = 2) -> Tensor:
+def change_rate(clean: Tensor, disturbed: Tensor) -> Tensor:
     """Return the relative change ‖F(x') − F(x)‖ / ‖F(x)‖ (NCCR, Sec. 3.2).
 
     Args:
         clean: (N,) neuron outputs of x.
         disturbed: (..., N) neuron outputs of x'.
-        order: 2 for the l2 norm; 0 for the share of neurons that switch on or off.
 
     Returns:
         (...) change rates, at least 0.
     """
-    if order == 0:
-        return ((disturbed > 0) != (clean > 0)).to(clean.dtype).mean(dim=-1)
     floor = torch.finfo(clean.dtype).tiny
     change: Tensor = (disturbed - clean).norm(dim=-1)
     rate: Tensor = change / clean.norm().clamp_min(floor)
@@ -235,7 +232,7 @@ def disturbed_inputs(
     Args:
         model: Model whose front end is applied to raw input.
         item: Batch of one raw item.
-        clean_input: The same item as model input.
+        clean_input: Model input of the same item.
         noises: Noises on raw input or on model input.
         draws: Draws per noise.
         generator: Random generator of the noise.

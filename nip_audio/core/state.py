@@ -31,7 +31,7 @@ __all__ = [
     "reading_state",
     "require_new",
     "save_state",
-    "whole_lines",
+    "complete_lines",
     "write_atomic",
 ]
 
@@ -64,14 +64,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def whole_lines(path: Path, *, mend: bool) -> list[bytes]:
+def complete_lines(path: Path, *, repair: bool) -> list[bytes]:
     """Read the complete lines of a file that is written line by line.
 
     A process that was killed may have left the last line unfinished; that line is left out.
 
     Args:
         path: File to read; a missing file has no lines.
-        mend: Cut an unfinished last line off the file, so that writing can go on. Leave it false
+        repair: Cut an unfinished last line off the file, so that writing can go on. Leave it false
             when only reading: another process may still be writing that line.
 
     Returns:
@@ -81,7 +81,7 @@ def whole_lines(path: Path, *, mend: bool) -> list[bytes]:
         return []
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
-    if mend and whole < len(data):
+    if repair and whole < len(data):
         with path.open("r+b") as file:
             file.truncate(whole)
     return data[:whole].splitlines()
@@ -120,7 +120,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError(
-            f"folder {folder} cannot be created ({err.strerror}); choose another --out"
+            f"folder {folder} cannot be written ({err.strerror}); choose another --out"
         ) from err
 
 

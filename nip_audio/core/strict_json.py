@@ -20,7 +20,7 @@ from typing import (
     get_type_hints,
 )
 
-__all__ = ["load_json", "made_of"]
+__all__ = ["load_json", "build_dataclass"]
 
 T = TypeVar("T")
 Make = Callable[[str, Any], Any]
@@ -44,7 +44,7 @@ def load_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from err
 
 
-def made_of(kind: type[T], value: Any) -> T:
+def build_dataclass(kind: type[T], value: Any) -> T:
     """Build a dataclass from a JSON object that has exactly its fields, each of the right type.
 
     Inner objects become dataclasses; of several possible dataclasses, the one with the same fields
@@ -62,7 +62,7 @@ def made_of(kind: type[T], value: Any) -> T:
         >>> @dataclass
         ... class Point:
         ...     x: float
-        >>> made_of(Point, {"x": 1.5}), made_of(Point, {"x": "1.5"})
+        >>> build_dataclass(Point, {"x": 1.5}), build_dataclass(Point, {"x": "1.5"})
         Traceback (most recent call last):
         ...
         ValueError: x is a str
@@ -86,7 +86,7 @@ def _maker(hint: Any) -> Make:
         inner = _maker_of_any([part for part in parts if part is not NoneType])
         return lambda name, value: None if value is None else inner(name, value)
     if is_dataclass(hint):
-        return lambda name, value: made_of(cast("type[Any]", hint), value)
+        return lambda name, value: build_dataclass(cast("type[Any]", hint), value)
     if origin is tuple:
         return _each(
             list | tuple,

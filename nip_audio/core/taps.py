@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import InputError, LayerNotFoundError
 
 __all__ = ["LayerTap", "tap_layers"]
@@ -64,7 +64,7 @@ def find_layers(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Modul
         if layer not in modules:
             raise LayerNotFoundError(
                 f"layer {layer!r} does not exist in {type(network).__name__}; "
-                f"{near_names(layer, modules)}"
+                f"{suggest_names(layer, modules)}"
             )
     return {layer: modules[layer] for layer in layers}
 

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 __all__ = [
     "FILES_FOR_TAIL",
     "TailFit",
-    "benjamini_hochberg",
     "conformal_p_value",
     "conformal_threshold",
     "files_needed",
-    "files_needed_for_folder",
     "fit_tail",
     "out_of_fold_distances",
     "q_values",
@@ -141,49 +139,6 @@ def q_values(p_values: ArrayLike) -> Array:
     q = np.empty(len(p))
     q[order] = np.minimum.accumulate(adjusted)
     return q
-
-
-def benjamini_hochberg(p_values: ArrayLike, false_discovery_rate: float) -> NDArray[np.bool_]:
-    """Decide which files of a folder to flag at a given false-discovery rate.
-
-    The expected share of clean files among the flagged ones is at most the rate, if p-values of
-    clean files are valid and not negatively dependent; conformal p-values from one calibration are
-    positively dependent (Bates et al., 2023).
-
-    Source: Benjamini and Hochberg (1995).
-
-    Args:
-        p_values: (m,) p-values in (0, 1].
-        false_discovery_rate: Largest expected share of clean files among the flagged, in (0, 1).
-
-    Returns:
-        (m,) bool, true for flagged files.
-
-    Raises:
-        InputError: If a value is out of range.
-
-    Example:
-        >>> benjamini_hochberg([0.001, 0.3, 0.02, 0.9], 0.05).tolist()
-        [True, False, True, False]
-    """
-    if not 0 < false_discovery_rate < 1:
-        raise InputError(
-            f"false-discovery rate is {false_discovery_rate}, expected a share in (0, 1); try 0.05"
-        )
-    return np.asarray(q_values(p_values) <= false_discovery_rate)
-
-
-def files_needed_for_folder(files: int, false_discovery_rate: float) -> int:
-    """Return the least number of calibration files to flag a single bad file among ``files``.
-
-    The conformal p-value of that file, at least 1 / (n + 1), must not exceed the rate divided by
-    ``files``.
-
-    Example:
-        >>> files_needed_for_folder(1000, 0.05)
-        19999
-    """
-    return files_needed(false_discovery_rate / files)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from nip_audio.core.adapter import Batch
-from nip_audio.core.decision import DECISION, evidence_vector
+from nip_audio.core.decision import LOGIT_CHANGES, evidence_vector
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, measure_nccr
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 def signed_entries(config: NccrConfig, *, head: bool) -> int:
     """Return how many of the last entries of an evidence vector are signed changes, not rates."""
-    return len(config.noises) * len(DECISION) if head else 0
+    return len(config.noises) * len(LOGIT_CHANGES) if head else 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Evaluate defences and detectors honestly: systems, attacks, roles, sanity checks, tables.
+"""Evaluate defences and detectors of speaker models under attack.
 
-``Runner`` runs a configuration that ``read_config`` read; ``measure_robustness`` ranks models by
-their change rates.
+``Runner`` runs a configuration that ``read_config`` has read. ``measure_robustness`` ranks models
+by their neuron coverage change rate (NCCR).
 """
 
 from nip_audio._lazy import attach

@@ -1,8 +1,9 @@
-"""Sets of adversarial examples: made once, written to files, judged after they are read back.
+"""Make sets of adversarial examples once, write them to files, and judge them as read back.
 
-A set lies in a folder named by everything it depends on. Waveforms are 16-bit FLAC, so what is
-judged is what could be sent to somebody; spectrograms are float32 safetensors. ``manifest.jsonl``
-has one line an example and grows batch by batch: an interrupted set goes on where it stopped.
+Each set has a folder named after everything it depends on. Waveforms are written as 16-bit FLAC, so
+that the files judged are files an attacker could send; spectrograms are float32 safetensors.
+``manifest.jsonl`` holds one line per example and grows batch by batch, so that an interrupted run
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from torch import Tensor
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.objectives import Identification, Objective
 from nip_audio.attacks.registry import Level
+from nip_audio.audio.adapter import read_back
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
-from nip_audio.core.state import file_sha256, whole_lines, write_atomic
+from nip_audio.core.state import complete_lines, file_sha256, write_atomic
 from nip_audio.errors import HashMismatchError, OutputError
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.defending import defend
-from nip_audio.workflows.attack import read_back
 
 __all__ = [
     "AdversarialSet",
@@ -54,21 +55,21 @@ class Recipe:
     """Everything a set depends on.
 
     Attributes:
-        system: Whose clips, and whose decision.
-        source: The system that the attacker knows: the same, or another for a transfer.
-        purifier: The defence that the attacker knows, if any.
-        guard: The detector that the attacker knows, if any.
-        attack: With its settings.
-        level: Where it works.
-        items: Clips, all of which the system classifies correctly.
-        seed: Of the run.
-        batch: Items at a time; part of the recipe, as a batch shares its random numbers.
+        system: System under attack, whose clips are changed.
+        source: System that the attacker knows: the same one, or another one for a transfer attack.
+        purifier: Defence that the attacker knows, if any.
+        guard: Detector that the attacker knows, if any.
+        attack: Attack with its settings.
+        level: What the attack changes: the waveform (``raw``) or the model's input (``input``).
+        items: Clips to attack; the system classifies all of them correctly.
+        seed: Seed of the run.
+        batch: Clips per batch; part of the recipe, because a batch shares its random numbers.
     """
 
     system: EvaluatedSystem
     source: EvaluatedSystem
     purifier: Defence | None
-    guard: Guard | None
+    guard: AttackedDetector | None
     attack: Attack
     level: Level
     items: Sequence[Item]
@@ -92,10 +93,10 @@ class Recipe:
         }
 
     def objective(self, part: Sequence[Item], number: int) -> Objective:
-        """Return the untargeted attack on a part of the items: to be named as anybody else."""
+        """Return the objective of an untargeted attack on one batch: any other prediction."""
         model = self.source.model
-        # the attacker's draws, not the defender's; each part has its own, so that an interrupted
-        # set goes on as if it had not been
+        # these are the attacker's draws, not the defender's; each batch has its own, so that an
+        # interrupted set continues as if it had not been interrupted
         seed = seed_of(self.seed, self.key, number, "attacker")
         generator = torch.Generator().manual_seed(seed)
         if self.purifier is not None:
@@ -110,30 +111,30 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Hash of the recipe."""
+        """SHA-256 of the recipe's description."""
         text = json.dumps(self.describe(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Example:
-    """One adversarial example, as the manifest has it.
+    """One adversarial example: one line of the manifest.
 
     Attributes:
-        id: Of the clip.
-        speaker: Its own speaker.
-        content_sha256: Of the recording that the clip was cut from.
-        file: Name in the set's folder.
-        sha256: Of that file.
+        id: Name of the clip.
+        speaker: True speaker of the clip.
+        content_sha256: Hash of the recording that the clip was cut from.
+        file: Name of the example's file in the set's folder.
+        sha256: Hash of that file.
         fooled_unwritten: Whether the attacked model was fooled before the example was written.
-        fooled: Whether it is by what was read back.
-        linf: Largest change of a value, in what was read back.
-        l2: Norm of the change.
+        fooled: Whether the attacked model is fooled by the file as read back.
+        linf: Largest change of a value, in the file as read back.
+        l2: Euclidean norm of the change, in the file as read back.
         l0: Share of the values that the attack changed, before rounding.
-        snr_db: Signal to change.
-        queries: Inputs scored for it, on average over its batch.
-        gradients: Inputs differentiated, likewise.
-        seconds: Time, likewise.
+        snr_db: Ratio of signal to change in dB.
+        queries: Inputs scored per example, averaged over its batch.
+        gradients: Inputs differentiated per example, averaged over its batch.
+        seconds: Seconds per example, averaged over its batch.
     """
 
     id: str
@@ -157,10 +158,10 @@ class AdversarialSet:
     """A finished set.
 
     Attributes:
-        folder: Where it lies.
-        level: Of its values.
-        examples: In the order of the recipe's items.
-        sample_rate_hz: Of its waveforms.
+        folder: Folder of the set.
+        level: What its files hold: waveforms (``raw``) or model inputs (``input``).
+        examples: Examples in the order of the recipe's items.
+        sample_rate_hz: Sample rate of its waveforms.
     """
 
     folder: Path
@@ -169,10 +170,10 @@ class AdversarialSet:
     sample_rate_hz: int
 
     def values(self, chosen: Sequence[int]) -> Batch:
-        """Read examples back.
+        """Read some examples back.
 
         Raises:
-            HashMismatchError: If a file is not as it was written.
+            HashMismatchError: If a file differs from its hash in the manifest.
         """
         tensors = [self._read(self.examples[i]) for i in chosen]
         if len({t.shape[-1] for t in tensors}) == 1:
@@ -180,7 +181,7 @@ class AdversarialSet:
         return Batch.collate(tensors)
 
     def batches(self, size: int = 32) -> Iterator[Batch]:
-        """Read all, in order."""
+        """Read all examples back, in order."""
         for start in range(0, len(self.examples), size):
             yield self.values(range(start, min(start + size, len(self.examples))))
 
@@ -188,14 +189,15 @@ class AdversarialSet:
         path = self.folder / example.file
         if not path.is_file() or file_sha256(path) != example.sha256:
             raise HashMismatchError(
-                f"{path} is not as it was written; delete {self.folder} to make the set anew"
+                f"{path} has changed since it was written; delete {self.folder} to make the set "
+                "again"
             )
         return _read(path, self.level, self.sample_rate_hz)
 
 
 def finished_set(recipe: Recipe, folder: Path) -> AdversarialSet | None:
-    """Return a set if all of it has been made; nothing is made here."""
-    done = _read_manifest(folder / _MANIFEST, mend=False)
+    """Return a set if it is complete, otherwise None; no example is made."""
+    done = _read_manifest(folder / _MANIFEST, repair=False)
     if not all(item.id in done for item in recipe.items):
         return None
     rate = recipe.system.pretrained.card.sample_rate_hz
@@ -205,15 +207,15 @@ def finished_set(recipe: Recipe, folder: Path) -> AdversarialSet | None:
 def make_set(
     recipe: Recipe, folder: Path, *, progress: Callable[[int], None] = lambda count: None
 ) -> AdversarialSet | None:
-    """Make what is missing of a set; several processes that make one share its parts.
+    """Make the missing examples of a set; several processes may work on one set together.
 
     Args:
-        recipe: What to make.
-        folder: The set's own.
-        progress: Called with the number of further examples.
+        recipe: Description of the set.
+        folder: Folder of this set alone.
+        progress: Called with the number of examples in each batch that is done.
 
     Returns:
-        The set, or None if another process is still at some of it.
+        The set, or None if another process is still making some of it.
 
     Raises:
         AttackError: If the attack cannot apply.
@@ -229,7 +231,7 @@ def make_set(
                 if not ours:
                     continue
                 with locks.manifest():
-                    done = _read_manifest(manifest, mend=True)
+                    done = _read_manifest(manifest, repair=True)
                 if not all(item.id in done for item in part):
                     made = _attack(recipe, number, part, folder)
                     with locks.manifest():
@@ -239,20 +241,20 @@ def make_set(
 
 
 def made_here(recipe: Recipe, folder: Path, *, name: str) -> AdversarialSet:
-    """Make a set in a folder of its own below another.
+    """Make a set in a folder of its own below ``folder``.
 
     Raises:
-        OutputError: If another process is at it.
+        OutputError: If another process is making it.
     """
     place = folder / f"{name}-{recipe.key[:12]}"
     made = make_set(recipe, place)
     if made is None:
-        raise OutputError(f"another process is making {place}; wait for it, and run again")
+        raise OutputError(f"another process is making {place}; wait for it, then run again")
     return made
 
 
 def fooling(examples: AdversarialSet, most: int) -> tuple[list[Tensor], tuple[str, ...]]:
-    """Read back the first examples that fool, each (*S), and say whose voices they are."""
+    """Read back the first successful examples, each (*S), and return them with their speakers."""
     rows = [i for i, example in enumerate(examples.examples) if example.fooled][:most]
     clips = [examples.values([i]).x[0] for i in rows]
     return clips, tuple(examples.examples[i].speaker for i in rows)
@@ -322,13 +324,13 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     if not path.exists():
         write_atomic(path, text.encode())
     elif path.read_text(encoding="utf-8") != text:
-        raise OutputError(f"{folder} holds another set; use another folder")
+        raise OutputError(f"{folder} holds a set of another recipe; use another folder")
 
 
-def _read_manifest(path: Path, *, mend: bool) -> dict[str, Example]:
-    """Read what has been made so far, by clip."""
+def _read_manifest(path: Path, *, repair: bool) -> dict[str, Example]:
+    """Return the examples made so far, by clip."""
     try:
-        examples = [Example(**json.loads(line)) for line in whole_lines(path, mend=mend)]
+        examples = [Example(**json.loads(line)) for line in complete_lines(path, repair=repair)]
         return {example.id: example for example in examples}
     except (RecursionError, TypeError, ValueError) as err:
         raise OutputError(f"{path} is damaged ({err}); use another folder") from err
@@ -342,7 +344,7 @@ def _append(path: Path, examples: Sequence[Example]) -> None:
 
 
 class _Locks:
-    """Who is at what of a set: locks of single bytes of one file, which die with the process."""
+    """Locks that let processes share a set: single bytes of one file, freed when a process ends."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -350,13 +352,13 @@ class _Locks:
     @classmethod
     @contextmanager
     def of(cls, path: Path) -> Iterator[_Locks]:
-        """Open the file; closing it gives every lock back."""
+        """Open the lock file; closing it releases every lock."""
         with path.open("ab") as file:
             yield cls(file)
 
     @contextmanager
     def manifest(self) -> Iterator[None]:
-        """Wait for the manifest, and hold it.
+        """Wait for the lock of the manifest, and hold it.
 
         Raises:
             OutputError: If the file system has no locks.
@@ -375,10 +377,10 @@ class _Locks:
 
     @contextmanager
     def part(self, number: int) -> Iterator[bool]:
-        """Hold a part if nobody else does; tell whether it was free."""
+        """Lock a batch unless another process holds it; yield whether it was free."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
-        except (BlockingIOError, PermissionError):  # what POSIX says of a lock that is held
+        except (BlockingIOError, PermissionError):  # POSIX raises either when a lock is held
             yield False
             return
         try:

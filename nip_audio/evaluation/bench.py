@@ -1,4 +1,4 @@
-"""One system on the bench: its defences and detectors, and what they make of clips."""
+"""Test one system: run its defences and detectors on clean and attacked clips."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nip_audio.audio.modality import DETECTION_NOISES
 from nip_audio.audio.quality import TooLittleSpeechError, stoi, stoi_available
 from nip_audio.core.metrics import top_k_consistency
 from nip_audio.core.nccr import NccrConfig
@@ -20,14 +21,13 @@ from nip_audio.evaluation.bench_detectors import BenchDetectors
 from nip_audio.evaluation.cells import Cell
 from nip_audio.evaluation.config import EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies, ask, make_defences
-from nip_audio.evaluation.detector_judges import RATES, Judge
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.detector_judges import RATES, RowJudge
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.judged import Judged, JudgedSets
 from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
-from nip_audio.screening.measure import DETECTION_NOISES
 
 __all__ = ["Bench"]
 
@@ -35,20 +35,20 @@ Array = NDArray[np.float64]
 Hits = NDArray[np.bool_]
 
 LISTENED = 20
-"""Examples whose intelligibility is measured: it costs more than all other norms."""
+"""Number of examples whose intelligibility is measured; it costs more than all norms together."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A system with everything that stands between it and an attacker.
+    """A system with the defences and detectors that protect it.
 
     Attributes:
-        config: Of the run.
-        system: The system.
-        defences: By name; no defence and plain noise always stand.
-        detectors: Fitted on the ``calibrate`` role; None if the run has none.
-        clean: Rows of unattacked test clips, by measure.
-        folder: Where what was measured is kept.
+        config: Configuration of the run.
+        system: System under evaluation.
+        defences: Defences by name; no defence and plain noise are always among them.
+        detectors: Detectors fitted on the ``calibrate`` role; None if the run has none.
+        clean: Measured rows of unattacked test clips, by name of the measure.
+        folder: Folder where measurements are kept.
     """
 
     config: EvaluationConfig
@@ -60,7 +60,7 @@ class Bench:
 
     @staticmethod
     def build(system: EvaluatedSystem, config: EvaluationConfig, folder: Path) -> Bench:
-        """Make the defences, and fit the detectors to the ``calibrate`` role.
+        """Make the defences, and fit the detectors on the ``calibrate`` role.
 
         Raises:
             InputError: If a defence was fitted on a test clip.
@@ -78,12 +78,12 @@ class Bench:
         return Bench(config, system, defences, detectors, clean, folder)
 
     @property
-    def guard(self) -> Guard | None:
-        """The detector that an adaptive attacker attacks."""
+    def guard(self) -> AttackedDetector | None:
+        """Detector that an adaptive attacker attacks; None if the run has no detectors."""
         return None if self.detectors is None else self.detectors.guard
 
     def judge(self, cell: Cell, examples: AdversarialSet) -> dict[str, Any]:
-        """Count successes of the attack on what it was made for, and what others save."""
+        """Measure the success of an attack, and what each defence and detector does about it."""
         speakers = [e.speaker for e in examples.examples]
         labels = np.array([self.system.model.labels.index(s) for s in speakers])
         known = None if cell.plan.detector else self.defences[cell.defence]
@@ -116,7 +116,7 @@ class Bench:
         fooled: Hits,
         speakers: Sequence[str],
     ) -> list[dict[str, Any]]:
-        # a defence that the attacker did not know says nothing of one that he did
+        # how a defence does against attackers who do not know it says nothing about those who do
         if cell.plan.protocol == "adaptive":
             return []
         rows = []
@@ -155,10 +155,10 @@ class Bench:
         return kept.of(defence, examples, asked)
 
     def _intelligibility(self, examples: AdversarialSet, fooled: Hits) -> float | None:
-        """Median STOI of the first waveforms that fool, None if there is none.
+        """Return the median STOI (intelligibility) of the first successful waveforms, or None.
 
-        There is none for spectrograms, where nothing fools, and where all clips are mostly pauses;
-        single ones that are do not count.
+        It is None for spectrograms, if no example succeeds, and if all clips are mostly pauses.
+        Single clips that are mostly pauses are left out.
         """
         rows = np.flatnonzero(fooled)[:LISTENED]
         if examples.level != "raw" or not stoi_available():
@@ -173,14 +173,14 @@ class Bench:
 
     @cached_property
     def embeddings(self) -> NDArray[np.float64]:
-        """Embeddings of all test clips, unattacked and undefended: (items, D)."""
+        """Embeddings of all test clips, unattacked and undefended, (items, D)."""
         batches = (batch_of(part) for part in in_batches(self.system.items))
         return ask(self.system.model, None, batches, level="raw", seed=0).embeddings
 
     def _detection(
         self, examples: AdversarialSet, fooled: Hits, speakers: Sequence[str]
     ) -> dict[str, Any] | None:
-        """Detection of the first examples that fool; None if too few do, or nothing is fitted."""
+        """Measure detection of the first successful examples; None if too few, or no detector."""
         chosen = np.flatnonzero(fooled)[: self.config.detect]
         if self.detectors is None or examples.level != "raw" or len(chosen) < MIN_SUCCESSES:
             return None
@@ -200,8 +200,8 @@ class Bench:
             for judge in self.detectors.judges
         }
 
-    def _auroc(self, judge: Judge, attacked: Array, owners: Sequence[str]) -> dict[str, float]:
-        """AUROC against unattacked test clips; speakers are resampled on both sides."""
+    def _auroc(self, judge: RowJudge, attacked: Array, owners: Sequence[str]) -> dict[str, float]:
+        """Return the AUROC against unattacked test clips; both sides are resampled by speaker."""
         clean = self.clean[judge.measure]
         clean_owners = tuple(item.speaker for item in self.system.items[: len(clean)])
         sides = (
@@ -211,12 +211,12 @@ class Bench:
         return mean_auroc([sides], seed=self.config.seed, rounds=300).to_json()
 
     def share(self, hits: Hits, speakers: Sequence[str]) -> dict[str, float]:
-        """Return a share with its interval."""
+        """Return the share of successes with its 95 % interval."""
         return proportion(hits, speakers, seed=self.config.seed).to_json()
 
 
 def _spread(values: Sequence[float], fooled: Hits) -> dict[str, float] | None:
-    """Median and quartiles over the examples that fool."""
+    """Return median and quartiles over the successful examples; None if there are none."""
     chosen = np.asarray(values)[fooled]
     if len(chosen) == 0:
         return None
@@ -225,5 +225,5 @@ def _spread(values: Sequence[float], fooled: Hits) -> dict[str, float] | None:
 
 
 def _bits(hits: Hits) -> str:
-    """One character an item, for what is compared item by item later."""
+    """Write one character, 0 or 1, per item, so that items can be compared one by one later."""
     return "".join("1" if hit else "0" for hit in hits)

@@ -1,4 +1,8 @@
-"""Detectors on the bench: NCCR fitted on clean clips, and the score change it has to beat."""
+"""Fit the detectors that an evaluation tests: NCCR on clean clips, and the score change.
+
+NCCR is the neuron coverage change rate; the change of the scores under the same noise is the
+simpler detector that it has to beat.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,12 @@ from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError
 from nip_audio.evaluation.detector_judges import (
     CLEAN_ONLY,
-    Judge,
     Known,
+    RowJudge,
     clean_judge,
     published_judge,
 )
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.evaluation.systems import EvaluatedSystem
 
@@ -41,28 +45,28 @@ class BenchDetectors:
     """Detectors of one system; none of them has seen an attack.
 
     Attributes:
-        bank: Measures clips, each once.
-        measures: Whose rows the detectors take.
-        judges: NCCR first, which an adaptive attacker attacks.
-        config: Of NCCR.
+        bank: Measures clips and keeps the rows, so that each clip is measured once.
+        measures: Measures whose rows the detectors score.
+        judges: Fitted detectors; the first, NCCR, is the one that an adaptive attacker attacks.
+        config: Settings of NCCR.
     """
 
     bank: RowBank
     measures: tuple[Measure, ...]
-    judges: tuple[Judge, ...]
+    judges: tuple[RowJudge, ...]
     config: NccrConfig
 
     @staticmethod
     def fit(
         system: EvaluatedSystem, config: NccrConfig, folder: Path, *, seed: int
     ) -> BenchDetectors:
-        """Fit to the ``calibrate`` role; thresholds come from speakers held out.
+        """Fit detectors on the ``calibrate`` role; thresholds come from held-out speakers.
 
         Args:
-            system: The system.
-            config: What NCCR measures; |Δscore| is measured under the same noise.
-            folder: Where rows are kept.
-            seed: Of the noise.
+            system: System under evaluation.
+            config: Settings of NCCR; |Δscore| is measured under the same noise.
+            folder: Folder where measured rows are kept.
+            seed: Seed of the noise generator.
 
         Raises:
             CalibrationError: With fewer than five speakers, or too few clips for the rates.
@@ -72,7 +76,7 @@ class BenchDetectors:
         if len(set(speakers)) < _LEAST_SPEAKERS:
             raise CalibrationError(
                 f"the calibrate role of {system.name} has clips of {len(set(speakers))} speakers, "
-                f"expected at least {_LEAST_SPEAKERS}; add some, or set detect to 0"
+                f"expected at least {_LEAST_SPEAKERS}; add speakers, or set detect to 0"
             )
         bank = RowBank(system, folder, seed)
         nccr, change = NccrMeasure(config), ScoreChange(config)
@@ -89,10 +93,10 @@ class BenchDetectors:
         return BenchDetectors(bank, (nccr, change), judges, config)
 
     @property
-    def guard(self) -> Guard:
-        """NCCR as an attacker knows it."""
-        return Guard.of(self.judges[0], self.config)
+    def guard(self) -> AttackedDetector:
+        """NCCR detector as an adaptive attacker knows it."""
+        return AttackedDetector.of(self.judges[0], self.config)
 
     def rows(self, clips: Sequence[Tensor]) -> Mapping[str, Array]:
-        """Measure clips: what each measure says, by its name."""
+        """Measure clips; return the rows of each measure by its name."""
         return {measure.name: self.bank.rows(measure, clips).rows for measure in self.measures}

@@ -1,4 +1,4 @@
-"""Cells of the matrix: one system, one attack at one strength, one protocol."""
+"""List the cells of an evaluation: one system, one attack at one strength, one protocol each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.registry import attack_entry, make_attack
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_sets import Recipe
 from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, applies
 from nip_audio.evaluation.detector_judges import CLEAN_ONLY
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.systems import EvaluatedSystem
 from nip_audio.purifiers.base import Defence
 
@@ -23,15 +23,15 @@ __all__ = ["Cell", "plan_cells", "recipe_of"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """One cell of the matrix of systems and attacks.
 
     Attributes:
-        system: Under attack.
-        plan: The attack's.
-        attack: Made from it, at one strength.
-        eps: That strength; None for an attack without.
+        system: Name of the system under attack.
+        plan: Plan of the attack, from the configuration.
+        attack: Attack made from the plan, at one strength.
+        eps: Strength ε of the attack; None for an attack without one.
         defence: Name of the defence or detector that the attacker knows; ``NO_DEFENCE`` unless
-            adaptive.
+            the protocol is adaptive.
     """
 
     system: str
@@ -42,7 +42,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Folder name: readable, and unique with the recipe's key behind it."""
+        """Readable folder name; the recipe's key is appended to make it unique."""
         parts = [self.system, self.plan.attack, self.plan.level]
         if self.eps is not None:
             parts.append(f"{self.eps:.5g}")
@@ -51,7 +51,7 @@ class Cell:
         return "-".join(parts)
 
     def describe(self) -> dict[str, Any]:
-        """Return what the tables say of it."""
+        """Return the columns that identify the cell in tables, as JSON values."""
         entry = attack_entry(self.plan.attack)
         return {
             "system": self.system,
@@ -76,7 +76,7 @@ def plan_cells(
     """List the cells of one system, in the order of the configuration.
 
     Raises:
-        InputError: If an attack names a defence that the system has not, or that does not stand
+        InputError: If an attack names a defence that the system does not have, or that is not
             between the attacker and the model.
     """
     for plan in config.attacks:
@@ -98,8 +98,8 @@ def _chosen(plan: AttackPlan, names: Sequence[str]) -> Sequence[str]:
     for name in plan.behind:
         if name not in names:
             raise InputError(
-                f"{plan.attack} is to go through defence {name!r}, which is unknown at level "
-                f"{plan.level}; {near_names(name, names)}"
+                f"{plan.attack} names defence {name!r}, which is unknown at level "
+                f"{plan.level}; {suggest_names(name, names)}"
             )
     return plan.behind
 
@@ -109,19 +109,19 @@ def recipe_of(
     system: EvaluatedSystem,
     source: EvaluatedSystem,
     purifier: Defence | None,
-    guard: Guard | None,
+    guard: AttackedDetector | None,
     *,
     seed: int,
 ) -> Recipe:
-    """Say how the cell's examples are made: of the first correctly classified clips.
+    """Return the recipe of a cell's examples, made from the first correctly classified clips.
 
     Args:
-        cell: Which.
-        system: Its system.
-        source: The system that the attacker knows: the same, but for ``transfer``.
-        purifier: The defence that the attacker knows.
-        guard: The detector that the attacker knows.
-        seed: Of the run.
+        cell: Cell to make examples for.
+        system: System under attack.
+        source: System that the attacker knows; another one only for the protocol ``transfer``.
+        purifier: Defence that the attacker knows, if any.
+        guard: Detector that the attacker knows, if any.
+        seed: Seed of the run.
     """
     return Recipe(
         system=system,
@@ -130,7 +130,7 @@ def recipe_of(
         guard=guard,
         attack=cell.attack,
         level=cell.plan.level,
-        items=system.rightly_named[: cell.plan.items],
+        items=system.correct_items[: cell.plan.items],
         seed=seed,
         batch=cell.plan.batch,
     )

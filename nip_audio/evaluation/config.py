@@ -1,4 +1,4 @@
-"""What is to be evaluated: a YAML file, checked before anything is computed."""
+"""Read the YAML file that describes an evaluation, and check it before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from nip_audio.attacks.registry import Level, attack_entry, make_attack
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import AttackError, InputError
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
@@ -32,12 +32,12 @@ PROTOCOLS: Mapping[str, str] = {
     "adaptive": "the attacker knows model and defence, but not the defender's random draws",
     "transfer": "the attacker knows another model",
 }
-"""Who knows what. A published protocol in which the defence knows the label, the oracle, is for
-methods that need one; none of the defences here does."""
+"""What the attacker knows, by protocol. There is no oracle protocol, in which the defence knows the
+label: none of the defences here needs it."""
 
 
 OF_THE_PLAN = ("name", "gate", "systems")
-"""Keys of a defence's plan that are no settings of its own: which it is, and where it stands."""
+"""Keys of a defence's plan that are not settings of the defence."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class SystemPlan:
     """One system under evaluation.
 
     Attributes:
-        name: As the tables call it.
-        model: Pretrained name or directory.
-        subset: First folder of the split's paths.
-        crop_s: Seconds of the crops; None keeps spans whole.
+        name: Name of the system in tables.
+        model: Name or directory of a pretrained model.
+        subset: First folder of the split's paths, which selects the recordings.
+        crop_s: Length of the clips in seconds; None keeps spans whole.
         enrol: Whether the speakers are enrolled from the ``train`` role (CSI-E), rather than the
             model's own classes (CSI-NE).
     """
@@ -62,11 +62,12 @@ class SystemPlan:
 
 @dataclass(frozen=True)
 class GatePlan:
-    """The detector that decides which inputs a purifier is asked about.
+    """The detector that decides which inputs a purifier changes.
 
     Attributes:
-        calibration: File of it; may hold ``{system}``.
-        false_positive_rate: At which it flags.
+        calibration: File of the detector's calibration; ``{system}`` in it stands for the system's
+            name.
+        false_positive_rate: Share of clean inputs that the detector may flag.
     """
 
     calibration: Path
@@ -75,22 +76,21 @@ class GatePlan:
 
 @dataclass(frozen=True)
 class AttackPlan:
-    """One attack, at one strength after the other.
+    """One attack, run at one or more strengths.
 
     Attributes:
-        attack: Name in the registry.
-        level: Where it works.
-        eps: Strengths; (None,) for an attack without.
-        items: Most examples.
-        batch: Items at a time.
-        settings: Others of the attack's settings.
-        systems: Which; empty is all.
-        protocol: Who knows what.
-        source: For ``transfer``: the system that the attacker knows.
-        detector: For ``adaptive``: whether he attacks the model together with the NCCR detector,
+        attack: Name of the attack in the registry.
+        level: What the attack changes: the waveform (``raw``) or the model's input (``input``).
+        eps: Strengths ε to run; (None,) for an attack without a strength.
+        items: Largest number of clips to attack.
+        batch: Clips per batch.
+        settings: Other settings of the attack.
+        systems: Names of the systems to attack; empty for all.
+        protocol: What the attacker knows, see ``PROTOCOLS``.
+        source: For ``transfer``: name of the system that the attacker knows.
+        detector: For ``adaptive``: whether to attack the model together with the NCCR detector,
             rather than through each purifier.
-        behind: For ``adaptive``: names of the defences that he attacks, as the tables call them;
-            empty is all.
+        behind: For ``adaptive``: names of the defences to attack, as in the tables; empty for all.
     """
 
     attack: str
@@ -108,20 +108,20 @@ class AttackPlan:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """A matrix: systems × attacks × defences.
+    """An evaluation: every combination of systems, attacks and defences.
 
     Attributes:
         title: Heading of the tables.
         data_root: Folder of the corpus.
-        split: CSV of roles.
-        systems: Under attack.
-        attacks: Made once each, whatever the defences.
-        defences: Purifiers and defences inside the network, with settings, beside those that are
-            always there; those that name ``systems`` are of these alone. The ``path`` of one that
-            was fitted may hold ``{system}``, the system's name.
-        detect: Clips of each cell that the detectors judge; 0 is none, and fits none.
-        controls: Clips that are changed harmlessly; 0 is none.
-        seed: Of everything random.
+        split: CSV file that gives each recording its role.
+        systems: Systems under attack.
+        attacks: Attacks; each set of examples is made once and then given to every defence.
+        defences: Purifiers and defences inside the network, with their settings, in addition to
+            those that are always tested. One that names ``systems`` is used for these only. The
+            ``path`` of a fitted one may contain ``{system}``, which stands for the system's name.
+        detect: Clips of each cell that the detectors judge; 0 switches detectors off.
+        controls: Clips that get harmless changes; 0 for none.
+        seed: Seed of everything random in the run.
     """
 
     title: str
@@ -141,14 +141,14 @@ def read_config(
     """Read and check a configuration.
 
     Args:
-        path: The YAML; paths in it are relative to its own folder.
-        data_root: Instead of the one it names, if any.
-        split: Likewise.
+        path: YAML file; paths in it are relative to its folder.
+        data_root: Folder of the corpus, in place of the one that the file names.
+        split: CSV file of the split, in place of the one that the file names.
 
     Raises:
-        InputError: If it is no YAML, or a key, name, unit or combination is wrong; the text names
-            the place.
-        AttackError: If an attack is unknown, or its settings make no sense.
+        InputError: If the file is not YAML, or a key, name, unit or combination is wrong; the text
+            says where.
+        AttackError: If an attack is unknown, or its settings are invalid.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -211,7 +211,9 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
     _known(protocol, PROTOCOLS, f"{where}: protocol")
     source = plan.get("source")
     if (source is None) == (protocol == "transfer"):
-        raise InputError(f"{where}: protocol transfer, and no other, needs source, a system's name")
+        raise InputError(
+            f"{where}: source goes with protocol transfer; name a system as source, or leave it out"
+        )
     if source is not None:
         _known(str(source), systems, f"{where}: source")
     settings = _checked(plan.get("settings", {}), f"{where}.settings")
@@ -236,7 +238,7 @@ def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan
         )
     if attack_entry(made.attack).images_only:
         raise AttackError(f"{where}: {made.attack} is for images only; leave it out")
-    for e in eps:  # wrong names, units and combinations are found now
+    for e in eps:  # finds wrong names, units and combinations before the run
         make_attack(made.attack, level=made.level, eps=e, settings=settings)
     return made
 
@@ -249,13 +251,13 @@ def _systems(data: object, where: str, systems: Sequence[str]) -> tuple[str, ...
 
 
 def _strength(value: object, where: str) -> float | None:
-    """Read ε: a number, or a fraction such as 4/255."""
+    """Read ε as a number or as a fraction such as 4/255."""
     if value is None:
         return None
     try:
         return float(Fraction(str(value)))
     except (ValueError, ZeroDivisionError) as err:
-        raise InputError(f"{where}: eps is {value!r}, expected 0.002 or a fraction 4/255") from err
+        raise InputError(f"{where}: eps is {value!r}, expected e.g. 0.002 or 4/255") from err
 
 
 def _defence(data: object, where: str, config: Path, systems: Sequence[str]) -> Mapping[str, Any]:
@@ -271,7 +273,7 @@ def _defence(data: object, where: str, config: Path, systems: Sequence[str]) -> 
         required=entry.required,
         optional=entry.settings,
     )
-    if "path" in settings:  # may hold {system}: what is fitted is fitted to one model
+    if "path" in settings:  # may contain {system}, because a purifier is fitted to one model
         settings["path"] = config.parent / str(settings["path"])
     if "systems" in plan:
         settings["systems"] = _systems(plan["systems"], where, systems)
@@ -290,7 +292,7 @@ def _gate(data: object, where: str, config: Path) -> GatePlan:
 
 def _known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> None:
     if name not in names:
-        raise InputError(f"{what} {name!r} is unknown; {near_names(name, names)}")
+        raise InputError(f"{what} {name!r} is unknown; {suggest_names(name, names)}")
 
 
 def _checked(
@@ -300,7 +302,7 @@ def _checked(
     required: Sequence[str] = (),
     optional: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return a mapping whose keys are as expected; without any named, all are."""
+    """Check that data is a mapping with the expected keys; without any given, all are allowed."""
     if not isinstance(data, dict):
         raise InputError(f"{where} is {data!r}, expected keys and values")
     missing = [key for key in required if key not in data]
@@ -320,7 +322,7 @@ def _list(data: object, where: str) -> list[Any]:
 
 def _whole(value: object, where: str, *, least: int = 1) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{where} is {value!r}, expected a whole number from {least} on")
+        raise InputError(f"{where} is {value!r}, expected a whole number of at least {least}")
     return value
 
 

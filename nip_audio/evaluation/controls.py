@@ -1,4 +1,4 @@
-"""Harmless changes of recordings: what a defence must not mistake for an attack."""
+"""Change recordings harmlessly, to see whether a defence mistakes such changes for an attack."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Control:
     """A harmless change.
 
     Attributes:
-        name: As the tables call it.
-        change: (N,) samples, rate in hertz and a source of randomness → samples of about N.
+        name: Name of the change in tables.
+        change: Function of (N,) samples, the rate in hertz and a random generator that returns
+            about N changed samples.
     """
 
     name: str
@@ -39,12 +40,12 @@ class Control:
         """Change a clip.
 
         Args:
-            clip: (N,) in [-1, 1].
-            sample_rate_hz: Its rate.
-            seed: Of what is random in the change.
+            clip: (N,) samples in [-1, 1].
+            sample_rate_hz: Sample rate of the clip.
+            seed: Seed of the change's random draws.
 
         Returns:
-            (N,) in [-1, 1].
+            (N,) samples in [-1, 1].
         """
         rng = np.random.default_rng(seed)
         changed = self.change(clip.double().numpy(), sample_rate_hz, rng)
@@ -57,7 +58,7 @@ class Control:
 def changed_clips(
     control: Control, items: Sequence[Item], *, sample_rate_hz: int, seed: int
 ) -> list[Tensor]:
-    """Change clips, each by random numbers of its own, which depend on seed, change and clip."""
+    """Change clips; each has its own random draws, which depend on seed, change and clip."""
     return [
         control.apply(
             item.samples,
@@ -86,7 +87,7 @@ def _noise(snr_db: float) -> _Change:
 
 
 def _reverb(clip: Samples, rate: int, rng: np.random.Generator) -> Samples:
-    """A room of RT60 0.4 s, direct sound 6 dB above the rest; as loud as before."""
+    """Add the reverberation of a room (RT60 0.4 s, direct sound 6 dB above it); keep the rms."""
     time_s = np.arange(int(0.4 * rate)) / rate
     tail = rng.standard_normal(time_s.size) * 10 ** (-3 * time_s / 0.4)
     tail *= 0.5 / np.linalg.norm(tail)
@@ -117,7 +118,7 @@ def _shifted(seconds: float) -> _Change:
 
 
 def _faster(factor: float) -> _Change:
-    """As a faster tape: pitch and formants move too."""
+    """Speed up like a tape, so that pitch and formants move too."""
     return lambda clip, rate, rng: np.asarray(soxr.resample(clip, rate * factor, rate))
 
 

@@ -1,4 +1,4 @@
-"""Defences under evaluation: which stand in every table, and what they decide."""
+"""Make the defences under evaluation, and classify clips with a defended model."""
 
 from __future__ import annotations
 
@@ -41,25 +41,24 @@ def make_defences(
     *,
     system: str = "",
 ) -> dict[str, Defence | None]:
-    """Return defences by name.
+    """Return the defences of one system by name.
 
-    No defence and plain noise always stand first; each configured one that changes the input is
-    followed by noise just as strong. Those inside the network change the default taps of the
-    model's card where their plan names no ``layers``. A purifier whose plan has a ``gate``, a
-    ``GatePlan``, is asked about what that detector flags alone, and so is the noise beside it.
+    No defence and plain noise always come first. Each configured defence that changes the input is
+    followed by noise of the same strength. Defences inside the network change the default taps of
+    the model's card unless their plan names ``layers``. A purifier with a ``gate`` (a ``GatePlan``)
+    changes only the inputs that this detector flags, and so does the noise of the same strength.
 
     Args:
-        plans: Of the configuration.
-        pretrained: What fitted defences must have been fitted to.
-        model: The same with the head under evaluation.
+        plans: Defences of the configuration.
+        pretrained: Model that fitted defences must have been fitted to.
+        model: Same model with the head under evaluation.
         tested: Content hashes of the test items.
-        system: Takes the place of ``{system}`` in paths; plans that name other ``systems`` are
-            left out.
+        system: Name that replaces ``{system}`` in paths; plans for other ``systems`` are left out.
 
     Raises:
         InputError: If a defence, or its gate, was fitted on a test item or does not fit the model,
-            or two have one name.
-        LayerNotFoundError: If a layer that one changes is no module of the network.
+            or if two defences have the same name.
+        LayerNotFoundError: If a layer to change is not a module of the network.
     """
     found: list[Defence] = [GaussianNoise(snr_db=20.0, bounds=model.bounds)]
     hashes = set(tested)
@@ -88,12 +87,12 @@ def make_defences(
     names = [defence.name for defence in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"defences {', '.join(twice)} stand twice; leave one out")
+        raise InputError(f"defences {', '.join(twice)} are listed twice; leave one out")
     return {NO_DEFENCE: None} | dict(zip(names, found, strict=True))
 
 
 def _beside_noise(purifier: Purifier, model: InstrumentedModel) -> list[Defence]:
-    """A purifier, and noise just as strong; of noise itself there is nothing to compare."""
+    """Return a purifier and noise of the same strength; noise itself needs no comparison."""
     if isinstance(purifier, GaussianNoise):
         return [purifier]
     bounds = model.bounds if purifier.level == "raw" else model.input_bounds
@@ -113,13 +112,13 @@ def _path(value: object, system: str) -> Path:
 
 
 def _make_gate(plan: GatePlan, pretrained: PretrainedModel, system: str) -> CalibratedGate:
-    """Make what decides which inputs are purified."""
+    """Make the detector that decides which inputs are purified."""
     calibration = Calibration.load(_path(plan.calibration, system), model_id=pretrained.model_id)
     return CalibratedGate(pretrained, calibration, false_positive_rate=plan.false_positive_rate)
 
 
 def applies(defence: Defence | None, level: Level) -> bool:
-    """Tell whether a defence stands between an attacker at this level and the model's answer."""
+    """Return whether a defence can act on an attack at this level."""
     if level == "raw":
         return True
     on_raw = isinstance(defence, Purifier) and defence.works_on_raw
@@ -128,11 +127,11 @@ def applies(defence: Defence | None, level: Level) -> bool:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a defended model makes of inputs.
+    """Predictions of a defended model.
 
     Attributes:
-        named: (items,) classes.
-        embeddings: (items, D).
+        named: (items,) predicted classes.
+        embeddings: (items, D) embeddings.
     """
 
     named: NDArray[np.int64]
@@ -148,17 +147,17 @@ def ask(
     level: Level,
     seed: int,
 ) -> Answers:
-    """Let a defended model name speakers.
+    """Classify clips with a defended model.
 
-    What is to be named comes without label, clean original or name: an evaluation cannot help a
-    defence, even by mistake.
+    The batches carry no label, clean original or file name, so that an evaluation cannot help a
+    defence by mistake.
 
     Args:
-        model: Undefended.
-        defence: Its defence.
-        batches: Values of ``level``.
-        level: Raw, or model input.
-        seed: Of the defence's randomness.
+        model: Undefended model.
+        defence: Defence in front of or inside the model; None for none.
+        batches: Waveforms or model inputs, as ``level`` says.
+        level: ``raw`` for waveforms, ``input`` for model inputs.
+        seed: Seed of the defence's random draws.
     """
     generator = torch.Generator().manual_seed(seed_of(seed, "defence"))
     system = model

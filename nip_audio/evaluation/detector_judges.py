@@ -1,4 +1,4 @@
-"""Detectors fitted to measured rows, with thresholds of a stated false-positive rate."""
+"""Fit detectors to measured rows, with thresholds for a stated false-positive rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nip_audio.detectors.rates import LogRates
 __all__ = [
     "CLEAN_ONLY",
     "RATES",
-    "Judge",
+    "RowJudge",
     "Known",
     "Part",
     "clean_judge",
@@ -30,7 +30,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 CLEAN_ONLY = "NCCR, clean only"
-"""Name of the detector that an adaptive attacker attacks together with the model."""
+"""Name of the NCCR detector fitted on clean clips; adaptive attackers attack it with the model."""
 
 RATES = (0.05, 0.01)
 """False-positive rates at which clips are flagged."""
@@ -40,29 +40,29 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Known:
-    """Rows and the speaker of each.
+    """Measured rows and the speaker of each.
 
     Attributes:
-        rows: (n, F) of a measure.
-        speakers: (n,).
+        rows: (n, F) values of a measure.
+        speakers: Speaker of each row, n names.
     """
 
     rows: Array
     speakers: tuple[str, ...]
 
     def __add__(self, other: Known) -> Known:
-        """Join."""
+        """Append the rows of another."""
         return Known(np.concatenate([self.rows, other.rows]), (*self.speakers, *other.speakers))
 
 
 @dataclass(frozen=True)
 class Part:
-    """A score, and what it is of clean rows that it was not fitted to.
+    """A score function with its scores of clean rows that it was not fitted on.
 
     Attributes:
-        score: (n, F) → (n,), high for attacked clips.
-        clean: (m,) scores of clean rows.
-        fitted: What the score comes from, if it was fitted.
+        score: Function of (n, F) rows that returns (n,) scores, high for attacked clips.
+        clean: (m,) scores of held-out clean rows.
+        fitted: Fitted pipeline that computes the score; None if nothing was fitted.
     """
 
     score: Callable[[Array], Array]
@@ -70,28 +70,28 @@ class Part:
     fitted: Pipeline | None = None
 
     def at_least(self, rows: Array) -> NDArray[np.int64]:
-        """Count the clean scores that are as high as that of a row: (n,)."""
+        """Count, for each row, the clean scores that are at least as high, (n,)."""
         below = np.searchsorted(np.sort(self.clean), self.score(rows), side="left")
         return np.asarray(len(self.clean) - below)
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A score of measured rows that is high for attacked clips, and what clean rows have of it.
+class RowJudge:
+    """A detector: a score of measured rows, high for attacked clips, with its thresholds.
 
-    With one part p-values are those of split conformal prediction. With several they are
-    cross-conformal (Vovk 2015): each part compares a row with the clean rows that were held out
-    from it, so nothing rests on detectors of different rows having scores of one scale.
+    With one part, p-values are those of split conformal prediction. With several they are
+    cross-conformal (Vovk 2015): each part compares a row with the clean rows held out from it, so
+    that scores of different detectors need not have the same scale.
 
     Attributes:
-        name: As tables call it.
-        knows: What it was fitted to, in words.
-        measure: Name of the measure whose rows it takes.
-        score: (n, F) → (n,): ranks clips.
-        parts: Say which clips are flagged.
+        name: Name of the detector in tables.
+        knows: What the detector was fitted on, in words.
+        measure: Name of the measure whose rows it scores.
+        score: Function of (n, F) rows that returns (n,) scores; ranks clips.
+        parts: Score functions that decide which clips are flagged.
 
     Raises:
-        CalibrationError: If there are too few clean rows for the least of ``RATES``.
+        CalibrationError: If there are too few clean rows for the smallest of ``RATES``.
     """
 
     name: str
@@ -101,16 +101,16 @@ class Judge:
     parts: tuple[Part, ...]
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check that there are enough clean rows."""
         conformal_threshold(np.concatenate([part.clean for part in self.parts]), min(RATES))
 
     def p_values(self, rows: Array) -> Array:
-        """Share of clean rows that look as much attacked, the row itself among them: (n,)."""
+        """Return conformal p-values, (n,): shares of clean rows with a score at least as high."""
         count = sum(len(part.clean) for part in self.parts)
         return np.asarray((1 + sum(part.at_least(rows) for part in self.parts)) / (count + 1))
 
     def flagged(self, rows: Array, rate: float) -> NDArray[np.bool_]:
-        """Tell which rows are flagged at a false-positive rate."""
+        """Return which rows are flagged at a false-positive rate, (n,)."""
         return self.p_values(rows) <= rate + 1e-9
 
 
@@ -122,24 +122,24 @@ def clean_judge(
     *,
     copies: Known | None = None,
     knows: str = "clean clips",
-) -> Judge:
-    """Fit to clean rows alone.
+) -> RowJudge:
+    """Fit a detector on clean rows alone.
 
     Args:
-        name: Of the judge.
-        measure: Whose rows.
-        clean: Of the ``calibrate`` role.
-        estimator: With ``score_samples``, high for normal rows.
-        copies: Of the same clips after harmless changes: clean as well, but not counted for the
-            thresholds.
-        knows: In words.
+        name: Name of the detector.
+        measure: Name of the measure that the rows come from.
+        clean: Rows of clean clips of the ``calibrate`` role.
+        estimator: Estimator with ``score_samples``, high for normal rows.
+        copies: Rows of the same clips after harmless changes; clean as well, but not counted for
+            the thresholds.
+        knows: What the detector is fitted on, in words.
     """
     together = clean if copies is None else clean + copies
     fitted = clone(estimator).fit(together.rows)
     folds = min(_FOLDS, len(set(together.speakers)))
     held_out = out_of_fold_distances(estimator, together.rows, together.speakers, folds=folds)
     part = Part(lambda rows: -fitted.score_samples(rows), held_out[: len(clean.rows)], fitted)
-    return Judge(name, knows, measure, part.score, (part,))
+    return RowJudge(name, knows, measure, part.score, (part,))
 
 
 def trained_judge(
@@ -151,22 +151,22 @@ def trained_judge(
     signed: int,
     copies: Known | None = None,
     knows: str,
-) -> Judge:
-    """Fit the perceptron to clean rows and to attacks of the defender's own making.
+) -> RowJudge:
+    """Fit a perceptron on clean rows and on attacks that the defender made.
 
-    Clips are ranked by a perceptron that knows all rows, and flagged by one each for five parts of
-    the speakers, who are held out from it. The log-odds of two perceptrons are not on one scale:
-    told of harmless changes, one that knows all rows passed the threshold of the five for 1 % with
-    6 % of clean clips.
+    A perceptron fitted on all rows ranks clips. Five others, each fitted without a fifth of the
+    speakers, decide which clips are flagged. Two perceptrons do not share a scale of log-odds: when
+    fitted on harmless changes too, the one that knows all rows put 6 % of clean clips above the
+    threshold that the five set for 1 %.
 
     Args:
-        name: Of the judge.
-        measure: Whose rows.
-        clean: Of the ``calibrate`` role.
-        attacked: Attacked clips of the same role.
-        signed: Signed changes among the entries, see ``LogRates``.
-        copies: Harmlessly changed clips of the same role: clean as well.
-        knows: In words.
+        name: Name of the detector.
+        measure: Name of the measure that the rows come from.
+        clean: Rows of clean clips of the ``calibrate`` role.
+        attacked: Rows of attacked clips of the same role.
+        signed: Number of signed changes among the entries, see ``LogRates``.
+        copies: Rows of harmlessly changed clips of the same role; clean as well.
+        knows: What the detector is fitted on, in words.
     """
     together = clean if copies is None else clean + copies
     both = together + attacked
@@ -178,11 +178,11 @@ def trained_judge(
         part = clone(model).fit(both.rows[learn], labels[learn])
         held_out = part.decision_function(both.rows[rest[rest < len(clean.rows)]])
         parts.append(Part(part.decision_function, held_out, part))
-    return Judge(name, knows, measure, fitted.decision_function, tuple(parts))
+    return RowJudge(name, knows, measure, fitted.decision_function, tuple(parts))
 
 
-def published_judge(measure: Measure, clean: Array) -> Judge:
-    """Take the score as its source publishes it; only the threshold comes from clean rows."""
+def published_judge(measure: Measure, clean: Array) -> RowJudge:
+    """Make a detector whose score is as published; only its threshold comes from clean rows."""
     part = Part(measure.suspicion, measure.suspicion(clean))
     name = f"{measure.name}, as published"
-    return Judge(name, "threshold only", measure.name, part.score, (part,))
+    return RowJudge(name, "threshold only", measure.name, part.score, (part,))

@@ -1,4 +1,4 @@
-"""A detector as an attacker knows it."""
+"""Describe a detector as an adaptive attacker knows it, and make the objective that evades it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.perceptron import AttackPerceptron
 from nip_audio.detectors.summed import CleanSum
 from nip_audio.errors import InputError
-from nip_audio.evaluation.detector_judges import RATES, Judge
+from nip_audio.evaluation.detector_judges import RATES, RowJudge
 
-__all__ = ["Guard"]
+__all__ = ["AttackedDetector"]
 
 
 @dataclass(frozen=True)
-class Guard:
-    """An NCCR detector as an attacker knows it: everything but the detector's own draws.
+class AttackedDetector:
+    """An NCCR detector as an attacker knows it: everything but the detector's random draws.
 
     Attributes:
-        name: Of the detector.
-        config: What is measured, with as many draws as the attacker can afford in every step.
-        known: What flags clips, each with the threshold for 5 %.
-        scale: How much more than the threshold weighs as much as a logit.
-        beside: What joins NCCR in the evidence, if anything does.
+        name: Name of the detector.
+        config: Settings of NCCR, with as many draws as the attacker can afford in every step.
+        known: Fitted detectors, each with its threshold for a false-positive rate of 5 %.
+        scale: Excess over the threshold that weighs as much as one logit.
+        beside: Measure that is added to NCCR in the evidence, if any.
     """
 
     name: str
@@ -40,28 +40,32 @@ class Guard:
     beside: MehFest | None = None
 
     @staticmethod
-    def of(judge: Judge, config: NccrConfig, *, beside: MehFest | None = None) -> Guard:
-        """Know a fitted judge of NCCR rows, or of those and one entry more; draw once a step.
+    def of(
+        judge: RowJudge, config: NccrConfig, *, beside: MehFest | None = None
+    ) -> AttackedDetector:
+        """Take what an attacker knows from a fitted detector of NCCR rows; draw once per step.
 
-        What weighs as much as a logit: a tenth of the threshold of a distance, one of the log-odds
-        of a perceptron and of the terms of a sum.
+        The rows may have one further entry, from ``beside``. A tenth of the threshold of a distance
+        weighs as much as one logit, and so does 1 of the log-odds of a perceptron or of a sum.
 
         Raises:
-            InputError: If the judge was not fitted.
+            InputError: If the detector was not fitted.
         """
         known = []
         for part in judge.parts:
             if part.fitted is None:
-                raise InputError(f"{judge.name} was not fitted, expected an NCCR judge")
+                raise InputError(
+                    f"{judge.name} has nothing fitted; give a detector fitted on NCCR rows"
+                )
             rates, detector = (step for _, step in part.fitted.steps)
             limit = conformal_threshold(part.clean, RATES[0])
             known.append(KnownDetector(rates, detector, limit))
         units = isinstance(known[0].detector, AttackPerceptron | CleanSum)
         scale = 1.0 if units else known[0].threshold / 10
-        return Guard(judge.name, replace(config, draws=1), tuple(known), scale, beside)
+        return AttackedDetector(judge.name, replace(config, draws=1), tuple(known), scale, beside)
 
     def settings(self) -> dict[str, Any]:
-        """Return what attacks on it depend on, as plain JSON values."""
+        """Return everything that attacks on the detector depend on, as JSON values."""
         digest = hashlib.sha256()
         for one in self.known:
             for fitted in (one.rates, one.detector):
@@ -77,7 +81,7 @@ class Guard:
         }
 
     def guard(self, objective: Objective, *, generator: torch.Generator) -> Guarded:
-        """Return the aim to have one's way and not to be noticed."""
+        """Return an objective that succeeds only if the attack is not detected."""
         evidence = NccrDistance(
             objective.model,
             self.config,

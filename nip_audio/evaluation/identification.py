@@ -1,4 +1,4 @@
-"""Closed-set identification: how often a model names the right speaker, with and without noise."""
+"""Measure the accuracy of closed-set speaker identification, with and without white noise."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = [
     "WHITE_NOISES",
     "Crop",
     "accuracy",
-    "hits",
-    "named_rightly",
+    "correct_crops",
+    "correct_crops_by",
     "new_sessions",
     "read_crops",
 ]
@@ -34,17 +34,17 @@ WHITE_NOISES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "noise_0.002_rms": lambda x: x.new_tensor(0.002),
     "noise_20_db_snr": lambda x: x.square().mean().sqrt() / 10,
 }
-"""Conditions: (N,) samples → rms of the white noise added to them."""
+"""Conditions by name: functions of (N,) samples that return the rms of the noise to add."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A piece of one recording.
+    """A clip of one recording.
 
     Attributes:
-        recording: Where it is from.
-        samples: (N,).
-        content_sha256: Of the whole recording that was read.
+        recording: Recording that the clip was cut from.
+        samples: (N,) samples in [-1, 1].
+        content_sha256: Hash of the whole recording.
     """
 
     recording: Recording
@@ -53,14 +53,14 @@ class Crop:
 
     @property
     def speaker(self) -> str:
-        """Whose voice it is."""
+        """Name of the speaker; empty if unknown."""
         return self.recording.speaker or ""
 
 
 def read_crops(
     recordings: Iterable[Recording], settings: ReadSettings, *, crop_s: float | None = None
 ) -> list[Crop]:
-    """Read recordings and cut them, dropping what is left at the end; None keeps them whole."""
+    """Read recordings and cut them into clips; the rest is dropped. None keeps them whole."""
     crops = []
     for recording in recordings:
         audio = recording.read(settings)
@@ -69,23 +69,23 @@ def read_crops(
 
 
 @torch.no_grad()
-def named_rightly(
+def correct_crops_by(
     name: Callable[[Tensor], str],
     crops: Iterable[Crop],
     noise_rms: Callable[[Tensor], Tensor],
     *,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
-    """Tell which crops anything that names speakers classifies correctly under white noise.
+    """Return which clips a classifier gets right under white noise.
 
     Args:
-        name: (N,) samples in [-1, 1] → the speaker's name.
-        crops: What to name.
-        noise_rms: Level of the noise, given the samples; see ``WHITE_NOISES``.
-        generator: Source of the noise.
+        name: Classifier: function of (N,) samples in [-1, 1] that returns a speaker's name.
+        crops: Clips to classify.
+        noise_rms: Function of the samples that returns the noise's rms; see ``WHITE_NOISES``.
+        generator: Random generator of the noise.
 
     Returns:
-        (crops,) of 0 and 1.
+        (crops,) with 1 where the prediction is correct, else 0.
     """
     right = []
     for crop in crops:
@@ -96,31 +96,31 @@ def named_rightly(
 
 
 def new_sessions(crops: Iterable[Crop], trained: Iterable[Recording]) -> NDArray[np.bool_]:
-    """Tell which crops are from folders (LibriSpeech: chapters) that were not trained on."""
+    """Return which clips come from folders (LibriSpeech: chapters) that were not trained on."""
     known = {recording.folder for recording in trained}
     return np.array([c.recording.folder not in known for c in crops])
 
 
-def hits(
+def correct_crops(
     pretrained: PretrainedModel,
     crops: Sequence[Crop],
     noise_rms: Callable[[Tensor], Tensor],
     *,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
-    """Tell which crops the model classifies correctly under white noise.
+    """Return which clips a model classifies correctly under white noise.
 
     Args:
         pretrained: Model with a head.
-        crops: Of speakers it knows.
-        noise_rms: Level of the noise, given the samples; see ``WHITE_NOISES``.
-        generator: Source of the noise.
+        crops: Clips of speakers that the model knows.
+        noise_rms: Function of the samples that returns the noise's rms; see ``WHITE_NOISES``.
+        generator: Random generator of the noise.
 
     Returns:
-        (crops,) of 0 and 1.
+        (crops,) with 1 where the prediction is correct, else 0.
 
     Raises:
-        InputError: If a speaker is unknown to the model, or it was trained on one of the crops.
+        InputError: If the model does not know a speaker, or was trained on one of the clips.
     """
     labels = pretrained.card.labels
     strangers = sorted({c.speaker for c in crops} - set(labels))
@@ -132,7 +132,7 @@ def hits(
     refuse_overlap(
         pretrained.card.seen, (c.content_sha256 for c in crops), what=pretrained.card.name
     )
-    return named_rightly(
+    return correct_crops_by(
         lambda samples: labels[int(pretrained.model.predict(Batch(samples[None])))],
         crops,
         noise_rms,
@@ -141,7 +141,7 @@ def hits(
 
 
 def accuracy(right: NDArray[np.float64], crops: Sequence[Crop], *, seed: int) -> Interval:
-    """Average hits; the interval resamples speakers, since one speaker's crops share a session."""
+    """Return the accuracy with its interval; speakers are resampled, as their clips are alike."""
     speakers = np.array([c.speaker for c in crops])
     members = [np.flatnonzero(speakers == s) for s in np.unique(speakers)]
 

@@ -1,4 +1,4 @@
-"""What defended systems made of adversarial sets, kept so that no run asks twice."""
+"""Keep the predictions of defended systems on adversarial sets, so that none is made twice."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from nip_audio.purifiers.base import Defence
 __all__ = ["Judged", "JudgedSets"]
 
 _VERSION = 2
-"""Raised when systems are asked, or answers counted, in another way."""
+"""Increased when predictions are made or counted in another way."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What one system behind one defence makes of one set.
+    """Predictions of one system behind one defence on one set.
 
     Attributes:
-        named: (examples,) classes.
-        tknc: Mean top-k neuron coverage against the unattacked clips.
+        named: (examples,) predicted classes.
+        tknc: Mean top-k neuron consistency (TKNC) with the unattacked clips.
     """
 
     named: NDArray[np.int64]
@@ -36,16 +36,16 @@ class Judged:
 
 @dataclass(frozen=True)
 class JudgedSets:
-    """A folder of what was judged.
+    """A folder of predictions.
 
-    An interrupted evaluation goes on where it was, and one more defence, or set, costs no more than
-    itself. A file's name is the fingerprint of all that decides what is in it: the examples' bytes,
-    the system, the defence's settings and versions, and the seed.
+    An interrupted evaluation continues where it stopped, and a further defence or set adds only its
+    own cost. A file's name is the fingerprint of everything its content depends on: the examples'
+    bytes, the system, the defence's settings and versions, and the seed.
 
     Attributes:
-        folder: Made when first written to.
+        folder: Folder of the files; created when first needed.
         system: Identity of model and enrolment.
-        seed: Of the defences' randomness.
+        seed: Seed of the defences' random draws.
     """
 
     folder: Path
@@ -55,12 +55,12 @@ class JudgedSets:
     def of(
         self, defence: Defence | None, examples: AdversarialSet, ask: Callable[[], Judged]
     ) -> Judged:
-        """Return what is known, or ask and keep the answer.
+        """Return the predictions on a set: the kept ones, or new ones, which are then kept.
 
         Args:
-            defence: Behind which the system is asked.
-            examples: What it is asked.
-            ask: Asks.
+            defence: Defence of the system; None for none.
+            examples: Set to classify.
+            ask: Function that makes the predictions; called only if none are kept.
         """
         path = self.folder / f"{self._key(defence, examples)}.json"
         if path.is_file():
@@ -85,7 +85,7 @@ class JudgedSets:
 
 
 def _versions(defence: Defence) -> list[list[object]]:
-    """Name and version of a defence, and of others it is made of."""
+    """Return name and version of a defence and of the defences it contains."""
     parts = [part for part in vars(defence).values() if isinstance(part, Defence)]
     own: list[object] = [type(defence).__name__, defence.version]
     return [own, *(found for part in parts for found in _versions(part))]

@@ -1,4 +1,4 @@
-"""Rows that detectors judge, measured once: by content, so that an interrupted run goes on."""
+"""Measure the rows that detectors score, and keep them by content, so that none is made twice."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ _VERSION = 1
 
 
 class Measurable(Protocol):
-    """A system of whatever modality, as far as measuring goes."""
+    """A system of any modality, as far as measuring needs it."""
 
     @property
     def model(self) -> InstrumentedModel:
-        """With the head under evaluation."""
+        """Model with the head under evaluation."""
         ...
 
     @property
     def identity(self) -> str:
-        """Hash of everything that its answers depend on."""
+        """Hash of everything that the system's outputs depend on."""
         ...
 
 
 @dataclass(frozen=True)
 class MeasuredRows:
-    """What a measure says of some clips.
+    """Rows that a measure returned for some clips.
 
     Attributes:
-        rows: (n, F).
-        seconds: Processor time a clip.
+        rows: (n, F) values, one row per clip.
+        seconds: Processor time per clip, in seconds.
     """
 
     rows: Array
@@ -59,13 +59,13 @@ class MeasuredRows:
 
 @dataclass(frozen=True)
 class RowBank:
-    """Measures clips of one system, or reads what was measured of the very same before.
+    """Measures clips on one system, and reuses the rows of clips with the same content.
 
     Attributes:
-        system: Whose model.
-        folder: Where rows are kept.
-        seed: Of the measures' noise; each clip's own depends on its content too.
-        learned: Fitted measures, by what they were fitted to.
+        system: System whose model is measured.
+        folder: Folder where rows are kept.
+        seed: Seed of the measures' noise; a clip's noise also depends on its content.
+        learned: Fitted measures, by what they were fitted on.
     """
 
     system: Measurable
@@ -79,10 +79,10 @@ class RowBank:
         """Measure clips.
 
         Args:
-            measure: Fitted to ``fitted_to`` first, if there are any and rows are missing.
-            clips: (N,) raw input each.
-            fitted_to: Clean clips, none of them among ``clips``: what a measure says of those that
-                it learned from is biased.
+            measure: Measure to apply; if rows are missing, it is first fitted on ``fitted_to``.
+            clips: Raw inputs, (N,) each.
+            fitted_to: Clean clips to fit the measure on, none of them among ``clips``, because a
+                measure is biased on the clips that it was fitted on.
         """
         settings = json.dumps(measure.settings(), sort_keys=True)
         contents = [samples_sha256(clip) for clip in clips]

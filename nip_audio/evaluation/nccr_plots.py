@@ -1,4 +1,4 @@
-"""Pictures of NCCR and of what neurons put out, as in the NCCR paper's Fig. 1 to 3."""
+"""Plot NCCR (neuron coverage change rate) and neuron outputs, as in Fig. 1 to 3 of the paper."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def plot_boxes(
 ) -> bytes:
     """Draw box plots side by side (NCCR, Fig. 2 and 3).
 
-    The line is the median, the triangle the mean, the box the quartiles; whiskers reach as far as
-    1.5 times the box, circles are what lies beyond.
+    The line is the median, the triangle the mean, and the box the quartiles. Whiskers reach up to
+    1.5 times the height of the box; circles are values beyond them.
 
     Args:
-        panels: By title, and in each by name, (items,).
-        ylabel: Of the values.
+        panels: Values, (items,), by title of the panel and name of the box.
+        ylabel: Label of the value axis.
         log: Whether the value axis is logarithmic.
 
     Returns:
-        A PNG.
+        The plot as PNG bytes.
 
     Raises:
         InputError: If there is nothing to draw.
@@ -59,18 +59,19 @@ def plot_boxes(
 
 
 def plot_activation_maps(maps: Mapping[str, Array], classes: Sequence[str], *, layer: str) -> bytes:
-    """Draw neuron outputs by class, one panel a condition (NCCR, Fig. 1).
+    """Draw neuron outputs by class, one panel per condition (NCCR, Fig. 1).
 
-    Neurons stand in the order of their mean in the first panel, and each is divided by its largest
-    value there, in all panels alike: the paper's own, unordered and undivided, shows a few neurons.
+    In all panels, neurons are ordered by their mean in the first panel and divided by their largest
+    value there. The paper does neither, so that only a few neurons can be seen in its figure.
 
     Args:
-        maps: By title, (classes, neurons) mean outputs of the class's clips; NaN where none.
-        classes: Names of the rows.
+        maps: Mean outputs of each class's clips, (classes, neurons), by title of the panel; NaN
+            for a class without clips.
+        classes: Names of the classes, one per row.
         layer: Name of the layer.
 
     Returns:
-        A PNG.
+        The plot as PNG bytes.
 
     Raises:
         InputError: If the maps differ in shape, or have no row for each class.
@@ -104,7 +105,7 @@ def plot_activation_maps(maps: Mapping[str, Array], classes: Sequence[str], *, l
 
 
 def _escaped(name: str) -> str:
-    """No font has every letter, so others are escaped."""
+    """Escape letters outside ASCII, since no font has all of them."""
     return name.encode("ascii", "backslashreplace").decode()
 
 

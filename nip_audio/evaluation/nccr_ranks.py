@@ -1,4 +1,4 @@
-"""Models in the order of their NCCR, and how far that is the order of another quantity."""
+"""Rank models by their NCCR (neuron coverage change rate), and compare the rank with accuracy."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ranked:
-    """One model's distribution and place.
+    """One model's rank and the distribution of its NCCR.
 
     Attributes:
-        rank: From 1, the least NCCR, on.
-        model: Name.
-        mean: With its 95 % interval, by bootstrap over speakers.
-        quartiles: Lower quartile, median, upper quartile.
-        p_next: Of the paired Wilcoxon test against the next model, two-sided and not corrected for
-            several comparisons; None for the last.
+        rank: Rank of the model; 1 has the lowest mean NCCR.
+        model: Name of the model.
+        mean: Mean NCCR with its 95 % interval, by bootstrap over speakers.
+        quartiles: Lower quartile, median and upper quartile.
+        p_next: p-value of the paired Wilcoxon test against the next model, two-sided and not
+            corrected for several comparisons; None for the last model.
     """
 
     rank: int
@@ -51,15 +51,15 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a rank by NCCR is one by accuracy under attack.
+    """How far the rank by NCCR agrees with the rank by accuracy under attack.
 
     Attributes:
-        spearman: ρ of −NCCR and accuracy: 1 if less change always means more accuracy.
-        spearman_p: Its p.
-        kendall: τ-b of the same.
-        kendall_p: Its p.
-        same_order: Whether no pair of models is the wrong way round; ties of accuracy are none.
-        models: How many models were compared: with few, no correlation is worth much.
+        spearman: Spearman's ρ of −NCCR and accuracy: 1 if less change always means more accuracy.
+        spearman_p: p-value of ρ.
+        kendall: Kendall's τ-b of −NCCR and accuracy.
+        kendall_p: p-value of τ-b.
+        same_order: Whether no pair of models is ordered the other way; equal accuracies never are.
+        models: Number of models compared; with few, a correlation means little.
     """
 
     spearman: float
@@ -71,19 +71,19 @@ class Agreement:
 
 
 def rank_models(rates: Mapping[str, Array], speakers: Sequence[str], *, seed: int) -> list[Ranked]:
-    """Rank models by their mean NCCR, the least first.
+    """Rank models by their mean NCCR, lowest first.
 
     Args:
-        rates: By model, (files,), of the same files in the same order.
-        speakers: Of each file.
-        seed: Of the bootstrap.
+        rates: NCCR by model, (files,), for the same files in the same order.
+        speakers: Speaker of each file.
+        seed: Seed of the bootstrap.
 
     Raises:
-        InputError: If lengths differ.
+        InputError: If the lengths differ.
     """
     if any(len(values) != len(speakers) for values in rates.values()):
         found = {name: len(values) for name, values in rates.items()}
-        raise InputError(f"got NCCR of {found} files, expected {len(speakers)} for every model")
+        raise InputError(f"got NCCR of {found} files, expected {len(speakers)} files per model")
     order = sorted(rates, key=lambda name: float(rates[name].mean()))
     return [
         Ranked(
@@ -98,14 +98,15 @@ def rank_models(rates: Mapping[str, Array], speakers: Sequence[str], *, seed: in
 
 
 def agreement(nccr: Mapping[str, float], accuracy: Mapping[str, float]) -> Agreement:
-    """Compare a rank by NCCR with one by accuracy under attack.
+    """Compare the rank by NCCR with the rank by accuracy under attack.
 
     Args:
-        nccr: By model; less is taken for more robust.
-        accuracy: By model, of the same models.
+        nccr: NCCR by model; a lower one is taken as more robust.
+        accuracy: Accuracy under attack of the same models.
 
     Raises:
-        InputError: With fewer than three models, other models on one side, or one side all alike.
+        InputError: If there are fewer than three models, the two have different models, or all
+            values of one are equal.
 
     Example:
         >>> found = agreement({"a": 0.1, "b": 0.2, "c": 0.3}, {"a": 0.9, "b": 0.1, "c": 0.5})
@@ -114,7 +115,8 @@ def agreement(nccr: Mapping[str, float], accuracy: Mapping[str, float]) -> Agree
     """
     if set(nccr) != set(accuracy):
         raise InputError(
-            f"NCCR is of {sorted(nccr)}, accuracy of {sorted(accuracy)}; give both for each model"
+            f"got NCCR of {sorted(nccr)} and accuracy of {sorted(accuracy)}; give both for each "
+            "model"
         )
     stillness = [-nccr[name] for name in nccr]
     right = [accuracy[name] for name in nccr]
@@ -128,7 +130,7 @@ def agreement(nccr: Mapping[str, float], accuracy: Mapping[str, float]) -> Agree
 
 
 def _mean(values: Array, speakers: Sequence[str], *, seed: int) -> Interval:
-    """Mean with its interval: speakers are resampled, or files where there is one speaker."""
+    """Return the mean with its interval, resampling speakers, or files if there is one speaker."""
     names = np.asarray(speakers)
     members = [np.flatnonzero(names == name) for name in np.unique(names)]
     if len(members) == 1:
@@ -146,7 +148,7 @@ def _quartiles(values: Array) -> tuple[float, float, float]:
 
 
 def _paired(first: Array, second: Array) -> float:
-    """Return p of Wilcoxon's signed-rank test; 1 where no file differs, of which it knows none."""
+    """Return the p-value of Wilcoxon's signed-rank test; 1 if no file differs."""
     if np.array_equal(first, second):
         return 1.0
     return float(wilcoxon(first, second).pvalue)

@@ -1,4 +1,4 @@
-"""Results to look at."""
+"""Plot the results of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["plot_success"]
 
 
 def plot_success(results: Mapping[str, Any], stem: Path) -> list[Path]:
-    """Draw success against ε, one panel a system and level, as PNG and SVG.
+    """Plot attack success against ε, one panel per system and level, as PNG and SVG.
 
     Args:
-        results: Of a run.
-        stem: Path without ending.
+        results: Results of a run.
+        stem: Path of the files without suffix.
 
     Returns:
-        The files; none if no attack is bound by ε.
+        The files written; none if no attack has a bound ε.
     """
     lines: dict[tuple[str, str], dict[str, list[tuple[float, Mapping[str, float]]]]] = defaultdict(
         lambda: defaultdict(list)

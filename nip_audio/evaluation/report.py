@@ -1,4 +1,4 @@
-"""Everything a person looks at after a run, written beside its results."""
+"""Write the report of a run: tables, a CSV file and a plot, beside its results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["write_report"]
 
 
 def write_report(results: Mapping[str, Any], out: Path) -> list[Path]:
-    """Write tables.md, cells.csv and success.png/.svg, over those of an earlier run.
+    """Write tables.md, cells.csv and success.png/.svg, replacing those of an earlier run.
 
     Returns:
-        The files.
+        The files written.
     """
     parts = [f"# {results['title']}\n", header(results), accuracy_table(results)]
     for system in results["systems"]:

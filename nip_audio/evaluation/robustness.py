@@ -1,9 +1,10 @@
-"""NCCR as a measure of robustness: how much models react to the same noise, and their rank.
+"""Rank models by NCCR: measure how much each reacts to the same noise on the same files.
 
-Source: "Neuron Coverage Change Rate" (Shi), Sec. 4: the NCCR of every item of one clean test set
-on several models, l2 norm, ten draws; the model that changes least is taken for the most robust.
-No attack is needed, and none is measured. Whether the rank agrees with that by accuracy under
-attack is another question: see ``nccr_ranks.agreement``, and docs/results/robustness.md.
+NCCR is the neuron coverage change rate. Source: "Neuron Coverage Change Rate" (Shi), Sec. 4, which
+measures every item of one clean test set on several models, with the l2 norm and ten draws of
+noise, and takes the model that changes least as the most robust. No attack is needed, and none is
+measured. ``nccr_ranks.agreement`` and docs/results/robustness.md compare the rank with the one by
+accuracy under attack.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from numpy.typing import NDArray
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
+from nip_audio.core.modality import Reader
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult, change_rate, measure_nccr
 from nip_audio.core.noise import Noise
 from nip_audio.errors import FileError, InputError
 from nip_audio.evaluation.nccr_ranks import Ranked, rank_models
-from nip_audio.models.cards import ModelCard
+from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import noise_generator
-from nip_audio.screening.reading import Reader
 
 __all__ = [
     "DEFAULT_LAYERS",
@@ -42,14 +43,14 @@ __all__ = [
 Array = NDArray[np.float64]
 
 LAST_TAP = "last tap"
-"""The last of a card's default taps, the pooled or embedding layer: every architecture has one."""
+"""Last of a card's default taps: the pooled or embedding layer, which every architecture has."""
 LOGITS = "logits"
-"""What a model's head makes of its embedding."""
+"""Outputs of a model's head."""
 
 DEFAULT_LAYERS = (LAST_TAP, LOGITS)
 DEFAULT_NOISE = Noise("uniform", "input", 8 / 255)
-"""The paper's |ε| < 8/255, of the model's own input. Deviation: the paper speaks of Gaussian noise
-inside that range and gives no deviation; here it is uniform."""
+"""Noise of |ε| < 8/255 on the model's input, as in the paper. Deviation: the paper uses Gaussian
+noise within that range, of a standard deviation that it does not state; here it is uniform."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ class RobustnessResult:
     """NCCR of the same files on several models.
 
     Attributes:
-        noise: The noise.
-        draws: Of it, for each file.
-        files: Ids of those that could be measured.
-        speakers: Whose recordings they are; a file without a speaker stands for itself.
-        rates: By layer as asked for and by model name, (files,).
-        tapped: By layer and model name, what that layer is called in the model.
-        failures: Of files that could not be read.
+        noise: Noise that the models were measured with.
+        draws: Draws of noise per file.
+        files: Ids of the files that could be measured.
+        speakers: Speaker of each file; a file without one counts as a speaker of its own.
+        rates: NCCR, (files,), by layer as asked for and by model name.
+        tapped: Name that a layer has in the model, by layer as asked for and by model name.
+        failures: Errors of the files that could not be read.
     """
 
     noise: Noise
@@ -75,11 +76,11 @@ class RobustnessResult:
     failures: tuple[FileError, ...]
 
     def ranking(self, layer: str, *, seed: int) -> list[Ranked]:
-        """Rank the models by what this layer shows; see ``rank_models``."""
+        """Rank the models by the NCCR of one layer; see ``rank_models``."""
         return rank_models(self.rates[layer], self.speakers, seed=seed)
 
     def to_json(self, *, seed: int) -> dict[str, Any]:
-        """Return rounded plain values; ``seed`` is of the bootstrap."""
+        """Return rounded JSON values; ``seed`` seeds the bootstrap."""
         return {
             "noise": self.noise.name,
             "draws": self.draws,
@@ -100,16 +101,16 @@ class RobustnessResult:
         }
 
 
-def require_comparable(models: Sequence[PretrainedModel], noises: Iterable[Noise]) -> None:
-    """Refuse models whose change rates under these noises say nothing about each other.
+def require_comparable(models: Sequence[PretrainedModel], noises: Sequence[Noise]) -> None:
+    """Refuse models whose NCCR under these noises cannot be compared.
 
-    Rates are relative, so layers of different width may be compared; noise must be the same. In
-    the waveform it is for all models of one sample rate, in the model's own input only for those
-    that share the front end, whose units it is in; in pictures it is for all of one shape.
+    NCCR is relative, so that layers of different width may be compared, but the noise must be the
+    same. Noise in the waveform is the same for all models of one sample rate; noise in the model's
+    input only for models with the same front end; noise in images for models of one image shape.
 
     Raises:
-        InputError: If there is none, one is given twice, or what they take differs: its kind, front
-            end or sample rate, or the shape of pictures.
+        InputError: If there is no model, one is given twice, or modality, front end, sample rate or
+            image shape differ.
     """
     names = [model.card.name for model in models]
     if not models or len(set(names)) != len(names):
@@ -119,51 +120,28 @@ def require_comparable(models: Sequence[PretrainedModel], noises: Iterable[Noise
         if card.modality != first.modality:
             raise InputError(
                 f"{first.name} takes {first.modality}, {card.name} takes {card.modality}; compare "
-                "models of one kind"
+                "models of one modality"
             )
-        if first.modality == "image":
-            _require_one_shape(first, card)
-            continue
-        if card.sample_rate_hz != first.sample_rate_hz:
-            raise InputError(
-                f"{first.name} works at {first.sample_rate_hz} Hz, {card.name} at "
-                f"{card.sample_rate_hz} Hz: they do not hear the same noise; compare models of one "
-                "sample rate"
-            )
-        own, other = first.data.get("features"), card.data.get("features")
-        if own != other and any(noise.level == "input" for noise in noises):
-            raise InputError(
-                f"the front end of {first.name} is {own}, that of {card.name} {other}: noise of "
-                "one size in their inputs is not the same noise; compare models of one front end, "
-                "or use noise of level 'raw', in the waveform"
-            )
-
-
-def _require_one_shape(first: ModelCard, card: ModelCard) -> None:
-    if card.image_shape != first.image_shape:
-        own, other = (" × ".join(map(str, c.image_shape)) for c in (first, card))
-        raise InputError(
-            f"{first.name} takes pictures of {own}, {card.name} of {other}: they do not see the "
-            "same noise; compare models of one shape"
-        )
+        for level in {noise.level for noise in noises}:
+            modality_of(first).require_same_input(first, card, level=level)
 
 
 def layer_rates(
     model: InstrumentedModel, result: NccrResult, taps: Sequence[str], layer: str
 ) -> Array:
-    """Return the change rates of one layer, the head's outputs included, averaged over draws.
+    """Return the NCCR of one layer, or of the head's outputs, averaged over draws.
 
     Args:
-        model: That was measured.
-        result: What ``measure_nccr`` returned for ``taps``.
+        model: Model that was measured.
+        result: Result of ``measure_nccr`` for ``taps``.
         taps: Names of the tapped layers.
-        layer: One of them, or ``LOGITS``.
+        layer: One of the taps, or ``LOGITS``.
 
     Returns:
-        (noises,).
+        (noises,) one rate per noise.
 
     Raises:
-        InputError: If the logits are asked of a model without a head.
+        InputError: If ``layer`` is ``LOGITS`` and the model has no head.
     """
     if layer == LOGITS:
         with torch.no_grad():
@@ -188,16 +166,16 @@ def measure_robustness(
     seed: int,
     progress: Callable[[Recording], None] = lambda file: None,
 ) -> RobustnessResult:
-    """Measure the NCCR of every file on every model, each time under the same noise.
+    """Measure the NCCR of every file on every model, under the same noise for all models.
 
     Args:
-        models: To be compared.
-        files: Clean, whole. Those of one speaker are not taken for independent of each other.
-        reader: How they are read.
-        noise: The noise.
+        models: Models to compare.
+        files: Clean files, each measured whole. Intervals treat files of one speaker as dependent.
+        reader: Reader of the files.
+        noise: Noise to measure with.
         layers: Module names that all models have, ``LAST_TAP`` or ``LOGITS``.
-        draws: Of the noise, for each file.
-        seed: With a file's content, of its noise.
+        draws: Draws of noise per file.
+        seed: Seed of the noise, together with each file's content.
         progress: Called after each file.
 
     Raises:
@@ -227,8 +205,8 @@ def measure_robustness(
         progress(file)
     if len(measured) < 2:
         raise InputError(
-            f"{len(measured)} files could be measured, {len(failures)} failed; a distribution "
-            "needs at least two"
+            f"{len(measured)} files could be measured and {len(failures)} failed, expected at "
+            "least two that can be measured; add files"
         )
     return RobustnessResult(
         noise=noise,
@@ -256,7 +234,7 @@ def _measure(
 ) -> dict[str, float]:
     own = {layer: _tap_of(pretrained, layer) for layer in layers}
     taps = tuple(dict.fromkeys(name for name in own.values() if name != LOGITS))
-    # the head's outputs come of the embedding, whatever is tapped
+    # the head's outputs are computed from the embedding, whatever is tapped
     config = NccrConfig(taps or (_tap_of(pretrained, LAST_TAP),), (noise,), draws)
     result = measure_nccr(pretrained.model, item, config, generator=generator)
     return {
@@ -266,11 +244,12 @@ def _measure(
 
 
 def _tap_of(pretrained: PretrainedModel, layer: str) -> str:
-    """Return the name that a layer has in this model."""
+    """Return the module name of a layer in this model."""
     if layer != LAST_TAP:
         return layer
     if not pretrained.card.default_taps:
         raise InputError(
-            f"the card of {pretrained.card.name} names no default taps; name a layer of its own"
+            f"the card of {pretrained.card.name} names no default taps; name one of the model's "
+            "layers"
         )
     return pretrained.card.default_taps[-1]

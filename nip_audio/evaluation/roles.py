@@ -1,4 +1,4 @@
-"""Roles of data: nothing that was fitted may have seen what it is tested on."""
+"""Keep the roles of data apart: nothing may be tested on data that it was fitted on."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["refuse_overlap"]
 
 
 def refuse_overlap(seen: Iterable[str], tested: Iterable[str], *, what: str) -> None:
-    """Refuse to test on content that something fitted has seen.
+    """Refuse to test on recordings that a model, defence or detector was fitted on.
 
     Args:
-        seen: ``Audio.content_sha256`` of all, recorded by what was fitted.
+        seen: ``Audio.content_sha256`` of all recordings that it was fitted on.
         tested: Content hashes of the test items.
-        what: What was fitted, for the text.
+        what: Name of what was fitted, for the error text.
 
     Raises:
-        InputError: If there is an overlap.
+        InputError: If a test item is among those seen.
     """
     overlap = set(seen) & set(tested)
     if overlap:
         raise InputError(
-            f"{len(overlap)} test items were seen when the {what} was fitted; give it and the test "
+            f"{len(overlap)} test items were seen when the {what} was fitted; fit and test on "
             "different roles of the split"
         )

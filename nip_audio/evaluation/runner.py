@@ -1,4 +1,4 @@
-"""Run an evaluation: make the sets, let every defence judge them, write one results file."""
+"""Run an evaluation: make the adversarial sets, test every defence on them, write the results."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ RESULTS_NAME = "results.json"
 _WAIT_S = 2.0
 
 Progress = Callable[[str, int, int], None]
-"""Called with the name of a cell, examples done and examples to do."""
+"""Called with the name of a cell, the number of examples done and the total."""
 
 
 @dataclass(frozen=True)
 class Runner:
-    """An evaluation and where it is kept.
+    """An evaluation and the folder of its results.
 
-    Several processes may work in one folder: each takes sets that no other is at.
+    Several processes may work in one folder; each makes sets that no other process is making.
 
     Attributes:
-        config: What to evaluate.
-        out: Folder; a run that was interrupted goes on there.
-        only_finished: Make nothing: report on the sets that are finished.
+        config: Configuration of the evaluation.
+        out: Folder of sets and results; an interrupted run continues there.
+        only_finished: Whether to make no examples and to report on finished sets only.
     """
 
     config: EvaluationConfig
@@ -59,10 +59,10 @@ class Runner:
         """Compute what is missing and write ``results.json``.
 
         Returns:
-            What was written.
+            The results as written.
 
         Raises:
-            NipAudioError: If something is wrong with model, data, attack or folder.
+            NipAudioError: If a model, the data, an attack or the folder cannot be used.
         """
         make_folder(self.out)
         systems = {plan.name: build_system(plan, self.config) for plan in self.config.systems}
@@ -89,7 +89,7 @@ class Runner:
     def _verdicts(
         self, benches: Sequence[Bench], cells: Sequence[Mapping[str, Any]]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Whether the attacks are sound, and the worst cases over strong ones."""
+        """Return the sanity checks of the attacks, and the worst cases over strong attacks."""
         checks, robust = [], []
         for bench in benches:
             name = bench.system.name
@@ -104,7 +104,7 @@ class Runner:
         return {"checks": checks, "robust": robust}
 
     def provenance(self) -> dict[str, Any]:
-        """Return what the numbers depend on besides models and data."""
+        """Return what the results depend on besides models and data: versions, seed, threads."""
         libraries = ("torch", "foolbox", "adversarial-robustness-toolbox")
         return {
             "title": self.config.title,
@@ -119,11 +119,11 @@ class Runner:
     def sets(
         self, benches: Sequence[Bench], progress: Progress
     ) -> list[tuple[Bench, Cell, AdversarialSet | None]]:
-        """Make all sets; those that another process is at come last.
+        """Make all sets; those that another process is making come last.
 
         Returns:
-            In the order of systems and configuration; None is a set that is not finished, where
-            nothing is to be made.
+            The sets in the order of systems and configuration; None for an unfinished set if
+            ``only_finished``.
         """
         plan = [
             (bench, cell)
@@ -164,12 +164,15 @@ class Runner:
             seed=self.config.seed,
         )
         if not recipe.items:
-            raise InputError(f"{system.name} names no test clip rightly: nothing to attack")
+            raise InputError(
+                f"{system.name} classifies no test clip correctly, so there is nothing to attack; "
+                "check that its subset of the split holds its own speakers"
+            )
         return recipe
 
 
 class _Counter:
-    """Turns the examples of a set into progress."""
+    """Adds up the examples of a set and reports progress."""
 
     def __init__(self, progress: Progress, name: str, total: int) -> None:
         self.progress, self.name, self.total, self.done = progress, name, total, 0

@@ -1,8 +1,9 @@
-"""Is an evaluation to be believed? Checks of attacks against each other, after every run.
+"""Check after every run that the attacks work, by comparing them with each other.
 
-A defence looks strong as soon as the attacks on it are weak. What a working attack must show is
-known: iterating helps, more ε helps, more steps than enough change little, gradients beat guesses.
-After Carlini et al. 2019, Croce & Hein 2020 (AutoAttack's flags) and Tramèr et al. 2020.
+A defence looks strong if the attacks on it are weak. Attacks that work have known properties:
+iterating helps, a larger ε helps, further steps change little at the end, and gradients do better
+than guesses. After Carlini et al. 2019, Croce & Hein 2020 (AutoAttack's flags) and Tramèr et al.
+2020.
 """
 
 from __future__ import annotations
@@ -31,29 +32,29 @@ __all__ = [
 Hits = NDArray[np.bool_]
 
 LEVEL = 0.05
-"""A difference the wrong way round counts if chance gives one as large more seldom than this."""
+"""Significance level: a difference in the wrong direction counts if its p-value is at most this."""
 
 CEILING = 0.99
-"""Success that a large ε must reach."""
+"""Smallest attack success rate at a large ε."""
 
 MOST_ZERO = 0.1
-"""Share of items without a gradient from which on white-box attacks cannot be trusted."""
+"""Largest share of items without a gradient at which white-box attacks can be trusted."""
 
 MOST_GAIN = 0.1
-"""Success that four times the steps may add."""
+"""Largest attack success rate that four times the steps may add."""
 
 MOST_BLACK_ONLY = 0.05
-"""Share of the items that only a black-box attack may fool."""
+"""Largest share of items that may be fooled by a black-box attack only."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check.
+    """Outcome of one sanity check.
 
     Attributes:
-        name: What was asked.
-        passed: Whether it is so; None if the run holds nothing to tell by.
-        detail: The numbers, in words.
+        name: What was checked.
+        passed: Whether the check passed; None if the run lacks the attacks it needs.
+        detail: Numbers behind the outcome, in words.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Check:
 
 
 def iterated_at_least_one_step(one_step: Hits | None, iterated: Hits | None) -> Check:
-    """Check that iterating fools no fewer items than one step of the same ε, item by item."""
+    """Check, item by item, that iterating fools no fewer items than one step of the same ε."""
     name = "iterated ≥ one step"
     if one_step is None or iterated is None:
         return Check(name, None, "no pair of a one-step and an iterated attack")
@@ -70,7 +71,7 @@ def iterated_at_least_one_step(one_step: Hits | None, iterated: Hits | None) -> 
 
 
 def grows_with_eps(success: Mapping[float, Hits]) -> Check:
-    """Check that no larger ε fools fewer items than the next smaller one."""
+    """Check that no ε fools fewer items than the next smaller one."""
     name = "success grows with ε"
     strengths = sorted(success)
     if len(strengths) < 2:
@@ -86,7 +87,7 @@ def grows_with_eps(success: Mapping[float, Hits]) -> Check:
 
 
 def reaches_all(success: Hits | None, eps: float | None) -> Check:
-    """Check that a large ε fools everything: if not, the attack is stuck, not the system strong."""
+    """Check that a large ε fools nearly everything; otherwise the attack does not work."""
     name = "a large ε fools all"
     if success is None or eps is None or len(success) == 0:
         return Check(name, None, "no attack at a large ε")
@@ -95,7 +96,7 @@ def reaches_all(success: Hits | None, eps: float | None) -> Check:
 
 
 def more_steps_change_little(few: Hits | None, many: Hits | None) -> Check:
-    """Check that the attack had converged: four times the steps add little, and lose nothing."""
+    """Check that the attack has converged: four times the steps add little, and lose nothing."""
     name = "more steps change little"
     if few is None or many is None:
         return Check(name, None, "no attack with more steps")
@@ -108,11 +109,11 @@ def more_steps_change_little(few: Hits | None, many: Hits | None) -> Check:
 
 
 def white_at_least_black(white: Hits | None, black: Mapping[str, Hits]) -> Check:
-    """Check, item by item, that what a black box fools some white box fools too.
+    """Check that items fooled by a black-box attack are fooled by a white-box attack too.
 
     Args:
-        white: Fooled by any white-box attack of the same ε.
-        black: By each black-box attack.
+        white: (items,) whether any white-box attack of the same ε fools the item.
+        black: (items,) whether the attack fools the item, by name of the black-box attack.
     """
     name = "white box ≥ black box"
     if white is None or not black or min(map(len, (white, *black.values()))) == 0:
@@ -127,10 +128,10 @@ def white_at_least_black(white: Hits | None, black: Mapping[str, Hits]) -> Check
 
 
 def no_zero_gradients(zero: Hits | None) -> Check:
-    """Check that the system gives gradients.
+    """Check that the system has gradients.
 
     Args:
-        zero: Whether each item's gradient is zero everywhere.
+        zero: (items,) whether the item's gradient is zero everywhere.
     """
     name = "gradients are not zero"
     if zero is None or len(zero) == 0:
@@ -140,11 +141,11 @@ def no_zero_gradients(zero: Hits | None) -> Check:
 
 
 def no_randomness(first: NDArray[np.float64], second: NDArray[np.float64]) -> Check:
-    """Check that the system answers twice alike; if not, attacks must average (EOT).
+    """Check that scores are reproducible; if not, attacks must average over draws (EOT).
 
     Args:
-        first: Scores.
-        second: Of the same items once more.
+        first: Scores of some items.
+        second: Scores of the same items, computed again.
     """
     if first.size == 0:
         return Check("answers are not random", None, "no item was asked")
@@ -153,28 +154,28 @@ def no_randomness(first: NDArray[np.float64], second: NDArray[np.float64]) -> Ch
 
 
 def worst_case(fooled: Mapping[str, Hits], *, required: Mapping[str, str]) -> Hits:
-    """Return which items any of the attacks fools: what a robust accuracy counts as lost.
+    """Return which items at least one attack fools; a robust accuracy counts them as errors.
 
     Args:
-        fooled: By each attack, on the same items.
-        required: Attacks without which there is no worst case, and why.
+        fooled: (items,) whether the attack fools the item, by name of the attack.
+        required: Descriptions of the attacks that a worst case must include, by name.
 
     Raises:
-        InputError: If one of these is missing, or the items are not the same.
+        InputError: If a required attack is missing, or the attacks have different items.
     """
     missing = [f"{name} ({why})" for name, why in required.items() if name not in fooled]
     if missing:
         raise InputError(
-            f"a robust accuracy lacks {', '.join(missing)}; run it too, since a robust accuracy is "
-            "the worst case over strong attacks"
+            f"a robust accuracy lacks {', '.join(missing)}; run it too: a robust accuracy is the "
+            "worst case over strong attacks, and says nothing if one was left out"
         )
     if len({len(hits) for hits in fooled.values()}) != 1:
-        raise InputError("the attacks are on different items, expected the same; use equal counts")
+        raise InputError("the attacks have different numbers of items; use equal numbers")
     return np.asarray(np.logical_or.reduce(list(fooled.values())))
 
 
 def _shared(first: Hits, second: Hits) -> tuple[Hits, Hits]:
-    """Cut to the items of both: every attack takes the first n of the same order."""
+    """Keep the items that both have; every attack takes the first n of the same order."""
     count = min(len(first), len(second))
     return first[:count], second[:count]
 

@@ -1,4 +1,4 @@
-"""Statistics of an evaluation."""
+"""Compute proportions, correlations and tests with the checks that an evaluation needs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from nip_audio.errors import InputError
 __all__ = ["MIN_SUCCESSES", "kendall", "paired_t_test", "proportion", "spearman"]
 
 MIN_SUCCESSES = 30
-"""Fewer adversarial examples than this give no rate of their defence."""
+"""Smallest number of adversarial examples for which a defence success rate is given."""
 
 
 def proportion(successes: NDArray[np.bool_], groups: Sequence[str], *, seed: int) -> Interval:
-    """Return a share with its 95 % interval.
+    """Return the share of successes with its 95 % interval.
 
     Args:
-        successes: (n ≥ 1,).
-        groups: Speaker of each: speakers are resampled, since one speaker's clips share a voice.
-        seed: Of the bootstrap.
+        successes: (n,) whether each item is a success, n ≥ 1.
+        groups: Speaker of each item; speakers are resampled, as one speaker's clips are alike.
+        seed: Seed of the bootstrap.
 
     Raises:
-        InputError: If there is nothing to average, or the two differ in length.
+        InputError: If there is no item, or the two differ in length.
     """
     hits = np.asarray(successes, dtype=bool)
     if len(hits) == 0 or len(hits) != len(groups):
@@ -34,7 +34,7 @@ def proportion(successes: NDArray[np.bool_], groups: Sequence[str], *, seed: int
     names = np.asarray(groups)
     members = [np.flatnonzero(names == name) for name in np.unique(names)]
     if len({float(hits[rows].mean()) for rows in members}) == 1:
-        # all resamples would agree, as where one speaker is all there is: exact binomial instead
+        # all bootstrap samples would agree, or there is one speaker: exact binomial interval
         exact = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95)
         return Interval(float(hits.mean()), float(exact.low), float(exact.high))
 
@@ -45,44 +45,45 @@ def proportion(successes: NDArray[np.bool_], groups: Sequence[str], *, seed: int
 
 
 def paired_t_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Compare two methods on the same cells, two-sided (as NIP, Sec. 5).
+    """Compare two methods on the same cells with a two-sided paired t-test (NIP, Sec. 5).
 
     Returns:
-        t and p.
+        The statistic t and its p-value.
 
     Raises:
-        InputError: With fewer than two pairs, if one is not finite, or if the differences are all
-            alike, where t has no value.
+        InputError: If there are fewer than two pairs, a value is not finite, or all differences are
+            equal, so that t is undefined.
     """
     a, b = _pairs(first, second, least=2)
     if np.ptp(a - b) < 1e-12:
-        raise InputError("the differences are all alike: a t-test needs some that vary")
+        raise InputError("all differences are equal, so that t is undefined; give more cells")
     found = ttest_rel(a, b)
     return float(found.statistic), float(found.pvalue)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Correlate ranks.
+    """Compute Spearman's rank correlation.
 
     Returns:
-        ρ and p.
+        The correlation ρ and its p-value.
 
     Raises:
-        InputError: With fewer than three pairs, if one is not finite, or if one side is all alike,
-            which has no ranks.
+        InputError: If there are fewer than three pairs, a value is not finite, or all values on one
+            side are equal.
     """
     found = spearmanr(*_ranked(first, second))
     return float(found.statistic), float(found.pvalue)
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Correlate ranks by pairs; ties count on neither side.
+    """Compute Kendall's rank correlation over pairs, corrected for ties.
 
     Returns:
-        τ-b and p.
+        The correlation τ-b and its p-value.
 
     Raises:
-        InputError: As ``spearman``.
+        InputError: If there are fewer than three pairs, a value is not finite, or all values on one
+            side are equal.
     """
     found = kendalltau(*_ranked(first, second))
     return float(found.statistic), float(found.pvalue)
@@ -93,7 +94,9 @@ def _ranked(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     a, b = _pairs(first, second, least=3)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
-        raise InputError("one side is all alike: ranks need values that vary")
+        raise InputError(
+            "all values on one side are equal and have no ranks; give values that vary"
+        )
     return a, b
 
 
@@ -104,5 +107,5 @@ def _pairs(
     if len(a) != len(b) or len(a) < least:
         raise InputError(f"got {len(a)} and {len(b)} values, expected at least {least} pairs")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InputError("got values that are NaN or infinite; leave cells without a value out")
+        raise InputError("got values that are NaN or infinite; leave out cells without a value")
     return a, b

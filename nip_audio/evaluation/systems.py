@@ -1,4 +1,4 @@
-"""A system under evaluation: a model that names speakers, and the clips of each role."""
+"""Build a system under evaluation: a model that identifies speakers, and the clips of each role."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Item:
     """One clip.
 
     Attributes:
-        id: Speaker, recording and number of the crop in it: fit for a file's name.
-        speaker: Whose voice it is.
-        samples: (N,) in [-1, 1].
-        content_sha256: Of the recording that it was cut from.
+        id: Speaker, recording and number of the clip in it; usable as a file name.
+        speaker: Speaker of the clip.
+        samples: (N,) samples in [-1, 1].
+        content_sha256: Hash of the recording that the clip was cut from.
     """
 
     id: str
@@ -56,16 +56,16 @@ class Item:
 
 @dataclass(frozen=True)
 class EvaluatedSystem:
-    """A model that names speakers, and what it is tested on.
+    """A model that identifies speakers, and the clips that it is tested on.
 
     Attributes:
-        plan: What was asked for.
-        pretrained: The model's card and network.
-        model: With the head under evaluation.
+        plan: System as the configuration describes it.
+        pretrained: Card and network of the model.
+        model: Model with the head under evaluation.
         identity: Hash of model and enrolment.
-        items: Of the ``test`` role, in an order drawn from the seed, so that the first n are a
-            random sample, the same for every attack.
-        calibrate: Of the ``calibrate`` role.
+        items: Clips of the ``test`` role, in an order drawn from the seed, so that the first n are
+            a random sample, the same for every attack.
+        calibrate: Clips of the ``calibrate`` role.
     """
 
     plan: SystemPlan
@@ -77,33 +77,33 @@ class EvaluatedSystem:
 
     @property
     def name(self) -> str:
-        """As the tables call it."""
+        """Name of the system in tables."""
         return self.plan.name
 
     def labels_of(self, items: Iterable[Item]) -> Tensor:
-        """Return the classes of the items' speakers: (B,)."""
+        """Return the classes of the items' speakers, (B,)."""
         return torch.tensor([self.model.labels.index(item.speaker) for item in items])
 
     @cached_property
-    def named_rightly(self) -> NDArray[np.bool_]:
-        """Which of ``items`` the undefended model classifies correctly, (items,)."""
+    def is_correct(self) -> NDArray[np.bool_]:
+        """Whether the undefended model classifies each of ``items`` correctly, (items,)."""
         right = self.scores(self.items).argmax(dim=1) == self.labels_of(self.items)
         return np.asarray(right.numpy())
 
     @property
-    def rightly_named(self) -> list[Item]:
-        """The clips of ``items`` that the undefended model classifies correctly, in their order."""
-        pairs = zip(self.items, self.named_rightly, strict=True)
+    def correct_items(self) -> list[Item]:
+        """Clips of ``items`` that the undefended model classifies correctly, in the same order."""
+        pairs = zip(self.items, self.is_correct, strict=True)
         return [item for item, right in pairs if right]
 
     @torch.no_grad()
     def scores(self, items: Sequence[Item]) -> Tensor:
-        """Score clips: (items, C)."""
+        """Return the undefended model's scores of clips, (items, C)."""
         return torch.cat([self.model.scores(batch_of(part)) for part in in_batches(items)])
 
 
 def batch_of(items: Sequence[Item]) -> Batch:
-    """Put clips into a batch; clips of one length have no padding to speak of."""
+    """Put clips into a batch; padding lengths are kept only if the clips differ in length."""
     samples = [item.samples for item in items]
     if len({len(s) for s in samples}) == 1:
         return Batch(torch.stack(samples))
@@ -111,20 +111,20 @@ def batch_of(items: Sequence[Item]) -> Batch:
 
 
 def in_batches(items: Sequence[Item], size: int = 32) -> Iterable[Sequence[Item]]:
-    """Cut a list into parts."""
+    """Split a list into batches."""
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def role_recordings(config: EvaluationConfig, subset: str, role: str) -> list[Recording]:
-    """Return what the split gives a role to, of one subset.
+    """Return the recordings of one subset that have a role in the split.
 
     Args:
-        config: Names the split and the data.
+        config: Configuration that names the split and the data.
         subset: First folder of the split's paths.
-        role: Of the split's.
+        role: Name of the role, e.g. ``test``.
 
     Raises:
-        InputError: If there is nothing.
+        InputError: If there is no such recording.
     """
     spans = read_split(config.split)
     found = [
@@ -134,14 +134,14 @@ def role_recordings(config: EvaluationConfig, subset: str, role: str) -> list[Re
     ]
     if not found:
         raise InputError(
-            f"{config.split} has no {role} role in {subset!r}, expected one of "
+            f"{config.split} has no recording with role {role} in {subset!r}; its subsets are "
             f"{sorted({span.path.split('/')[0] for span in spans})}"
         )
     return found
 
 
 def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
-    """Load the model, read the clips, enrol where asked; refuse whatever was seen before.
+    """Load the model, read the clips, enrol if asked, and check that test clips are unseen.
 
     Raises:
         InputError: If a role is empty, a speaker unknown to the model, or the model, its enrolment
@@ -187,14 +187,14 @@ def items_of(
     """Cut recordings into clips.
 
     Args:
-        recordings: Of known speakers.
-        settings: How they are read.
-        crop_s: Seconds a clip; None takes recordings whole.
+        recordings: Recordings of known speakers.
+        settings: Settings for reading them.
+        crop_s: Length of a clip in seconds; None keeps recordings whole.
     """
     items = []
     for recording in recordings:
         for number, crop in enumerate(read_crops([recording], settings, crop_s=crop_s)):
-            # corpora repeat file names from speaker to speaker
+            # in corpora, different speakers have files of the same name
             name = f"{crop.speaker}_{recording.id}_{crop.content_sha256[:8]}.{number}"
             name = re.sub(r"[^\w.-]", "_", name)
             items.append(Item(name, crop.speaker, crop.samples, crop.content_sha256))

@@ -1,4 +1,4 @@
-"""Results as Markdown and CSV: every table says data, counts, seed and threat model."""
+"""Write results as Markdown and CSV; every table states data, counts, seed and threat model."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ BACKDOOR_COLUMNS = (
 
 
 def backdoor_cells(judged: Mapping[str, Any]) -> list[str]:
-    """Write how far a set's target stands out, if it has one, and how far any other name."""
+    """Format how far a set's target stands out, if it has one, and the highest other speaker."""
     return [
         _tenths(judged["alarm of target"]),
         _tenths(*judged["sides of target"] or [None]),
@@ -82,7 +82,7 @@ def _tenths(*values: float | None) -> str:
 
 
 def header(results: Mapping[str, Any]) -> str:
-    """Say what all tables of a run have in common."""
+    """Write what all tables of a run have in common."""
     versions = ", ".join(f"{name} {v}" for name, v in results["versions"].items())
     protocols = sorted({cell["protocol"] for cell in results["cells"]})
     threats = "; ".join(f"`{p}`: {PROTOCOLS[p]}" for p in protocols)
@@ -97,7 +97,7 @@ def header(results: Mapping[str, Any]) -> str:
 
 
 def accuracy_table(results: Mapping[str, Any]) -> str:
-    """Accuracy without an attacker, behind every defence."""
+    """Write the accuracy without an attack, behind every defence."""
     systems = results["systems"]
     defences = list(dict.fromkeys(d for s in systems.values() for d in s["accuracy"]))
     rows = [
@@ -116,7 +116,7 @@ def accuracy_table(results: Mapping[str, Any]) -> str:
 
 
 def attack_tables(results: Mapping[str, Any], system: str) -> str:
-    """All attacks on one system: those bound by ε, and apart from them those that are not."""
+    """Write all attacks on one system: a table of those bounded by ε, and one of the others."""
     cells = [cell for cell in results["cells"] if cell["system"] == system]
     bound = [cell for cell in cells if cell["norm"] == "linf"]
     free = [cell for cell in cells if cell["norm"] != "linf"]
@@ -197,9 +197,9 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
 
 
 def defence_table(results: Mapping[str, Any], system: str) -> str:
-    """What every defence saves from attackers who do not know it, beside noise just as strong.
+    """Write how every defence does against attackers who do not know it, beside noise as strong.
 
-    A cell is the mean defence success rate over the attacks of one kind, the worst of them, and the
+    A cell gives the mean defence success rate over the attacks of one kind, the lowest one, and the
     mean of white noise with the same energy as the defence's change.
     """
     groups: dict[tuple[str, float | None], list[Mapping[str, Any]]] = {}
@@ -207,7 +207,7 @@ def defence_table(results: Mapping[str, Any], system: str) -> str:
         if cell["system"] == system and cell["protocol"] == "unaware":
             eps = cell["eps"] if cell["norm"] == "linf" else None
             groups.setdefault((cell["level"], eps), []).append(cell)
-    # weaker before stronger, and what has no strength last
+    # weaker before stronger; attacks without a strength come last
     kinds = sorted(groups, key=lambda kind: (kind[0] != "raw", kind[1] is None, kind[1] or 0.0))
     accuracy = results["systems"][system]["accuracy"]
     rows = []
@@ -221,7 +221,7 @@ def defence_table(results: Mapping[str, Any], system: str) -> str:
 
 
 def dsr_table(results: Mapping[str, Any], system: str, defence: str) -> str:
-    """Success rates of one defence against each attack that does not know it, beside noise's."""
+    """Write the success rates of one defence, beside noise, for each attack unaware of it."""
     rows = []
     for cell in results["cells"]:
         found = {row["defence"]: row for row in cell["defences"]}
@@ -242,7 +242,7 @@ def dsr_table(results: Mapping[str, Any], system: str, defence: str) -> str:
 
 
 def _saved_of(cells: Sequence[Mapping[str, Any]], defence: str) -> str:
-    """Mean and worst success rate of a defence, and the mean of noise; empty if it has none."""
+    """Format mean and lowest success rate of a defence, and the mean of noise; may be empty."""
     own, noise = (
         [
             100 * row["dsr"]["value"]
@@ -266,7 +266,7 @@ def _kind(kind: tuple[str, float | None], cells: Sequence[Mapping[str, Any]]) ->
 
 
 def detector_table(results: Mapping[str, Any], system: str) -> str:
-    """How detectors tell attacked waveforms from clean ones; the adaptive rows among them."""
+    """Write how well detectors tell attacked waveforms from clean ones, adaptive attacks too."""
     flagged = results["systems"][system]["flagged"]
     if flagged is None:
         return ""
@@ -294,7 +294,7 @@ def detector_table(results: Mapping[str, Any], system: str) -> str:
 
 
 def control_table(results: Mapping[str, Any], system: str) -> str:
-    """What harmless changes do to accuracy and false alarms."""
+    """Write what harmless changes do to accuracy and false alarms."""
     rows = [row for row in results["controls"] if row["system"] == system]
     if not rows:
         return ""
@@ -320,7 +320,7 @@ def control_table(results: Mapping[str, Any], system: str) -> str:
 
 
 def check_table(results: Mapping[str, Any]) -> str:
-    """Sanity checks of the attacks."""
+    """Write the sanity checks of the attacks."""
     words = {True: "passed", False: "**failed**", None: NOT_EVALUATED}
     return markdown(
         ["system", "at", "check", "", "numbers"],
@@ -332,7 +332,7 @@ def check_table(results: Mapping[str, Any]) -> str:
 
 
 def robust_table(results: Mapping[str, Any]) -> str:
-    """Worst cases over strong attacks, and why the others are none."""
+    """Write the robust accuracies, and why some cannot be given."""
     rows = [
         [
             row["system"],
@@ -366,7 +366,7 @@ def _survivors(row: Mapping[str, Any]) -> str:
 
 
 def missing_attacks(why: str | None) -> str:
-    """Return which attacks a robust accuracy lacks, if that is why there is none; else nothing."""
+    """Return the attacks that a robust accuracy lacks, if it lacks any; otherwise an empty text."""
     found = re.search(r"lacks (.*?); ", why or "")
     if found is None:
         return ""
@@ -375,7 +375,7 @@ def missing_attacks(why: str | None) -> str:
 
 
 def to_csv(results: Mapping[str, Any]) -> str:
-    """All cells, one line each and one more for each defence."""
+    """Write all cells as CSV: one line per cell, and one per defence and quantity."""
     file = io.StringIO()
     columns = [
         *("system", "attack", "library", "level", "protocol", "source", "eps", "settings"),
@@ -410,7 +410,7 @@ def _percent_free(interval: Mapping[str, float]) -> str:
 
 
 def _title(cell: Mapping[str, Any]) -> str:
-    """Name with the settings that cost: steps, queries and the like."""
+    """Format an attack's name with its settings, except ε."""
     shown = [
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in cell["settings"].items()
@@ -426,7 +426,7 @@ def _protocol(cell: Mapping[str, Any]) -> str:
 
 
 def strength_of(cell: Mapping[str, Any]) -> str:
-    """Write ε, of spectrograms in 255ths; an attack that is not bound has none."""
+    """Format ε, for spectrograms in 255ths; a dash for attacks without one."""
     eps = cell["eps"]
     if eps is None:
         return "–"

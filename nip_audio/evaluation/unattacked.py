@@ -1,4 +1,4 @@
-"""A system that nobody attacks: accuracy, false alarms, and what harmless changes do."""
+"""Measure a system without an attack: accuracy, false alarms, and harmless changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["describe", "harmless_changes", "scores_twice", "zero_gradients"]
 Array = NDArray[np.float64]
 
 PROBED = 50
-"""Clips by which gradients and randomness are looked at."""
+"""Number of clips on which gradients and randomness are checked."""
 
 
 def describe(bench: Bench) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def describe(bench: Bench) -> dict[str, Any]:
         "crop_s": plan.crop_s,
         "clips": len(system.items),
         "speakers": len({item.speaker for item in system.items}),
-        "rightly_named": int(system.named_rightly.sum()),
+        "rightly_named": int(system.is_correct.sum()),
         "accuracy": _accuracy(bench, system.items),
         "verification": _verification(system) if plan.enrol else None,
         "calibration_clips": len(system.calibrate) if bench.detectors else 0,
@@ -50,7 +50,7 @@ def describe(bench: Bench) -> dict[str, Any]:
 
 
 def harmless_changes(bench: Bench) -> list[dict[str, Any]]:
-    """Measure accuracy and false alarms on the first test clips, changed harmlessly."""
+    """Measure accuracy and false alarms on the first test clips after harmless changes."""
     system, seed = bench.system, bench.config.seed
     items = system.items[: bench.config.controls]
     rate = system.pretrained.card.sample_rate_hz
@@ -74,7 +74,7 @@ def harmless_changes(bench: Bench) -> list[dict[str, Any]]:
 
 
 def zero_gradients(system: EvaluatedSystem) -> NDArray[np.bool_]:
-    """Tell for which of the first clips the gradient of the loss is zero everywhere."""
+    """Return for which of the first clips the gradient of the loss is zero everywhere."""
     zero = []
     for part in in_batches(system.items[:PROBED], 10):
         batch = batch_of(part)
@@ -89,14 +89,14 @@ def zero_gradients(system: EvaluatedSystem) -> NDArray[np.bool_]:
 
 
 def scores_twice(system: EvaluatedSystem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Score the first clips two times over."""
+    """Score the first clips twice."""
     items = system.items[:PROBED]
     first, second = (system.scores(items).double().numpy() for _ in range(2))
     return first, second
 
 
 def _accuracy(bench: Bench, items: Sequence[Item]) -> dict[str, dict[str, float]]:
-    """Share of clips classified correctly, by defence."""
+    """Return the accuracy on clips, by defence."""
     labels = bench.system.labels_of(items).numpy()
     speakers = [item.speaker for item in items]
     accuracy = {}
@@ -112,7 +112,7 @@ def _accuracy(bench: Bench, items: Sequence[Item]) -> dict[str, dict[str, float]
 def _flagged(
     detectors: BenchDetectors, rows: Mapping[str, Array], items: Iterable[Item], bench: Bench
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Share of clips above the thresholds, by detector and false-positive rate."""
+    """Return the share of clips flagged, by detector and false-positive rate."""
     speakers = [item.speaker for item in items]
     return {
         judge.name: {
@@ -124,7 +124,7 @@ def _flagged(
 
 
 def _verification(system: EvaluatedSystem) -> dict[str, float]:
-    """Every clip against every enrolled voice."""
+    """Verify every clip against every enrolled speaker; return equal error rate and minDCF."""
     scores = system.scores(system.items).double().numpy()
     labels = system.labels_of(system.items).numpy()
     own = np.arange(scores.shape[1])[None] == labels[:, None]

@@ -1,4 +1,4 @@
-"""What the cells of a run say together: are the attacks sound, and what is the worst case?"""
+"""Draw conclusions from all cells of a run: sanity checks of the attacks, and robust accuracies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CellRow = Mapping[str, Any]
 
 ONE_STEP, ITERATED, STEPS = "fgsm", "pgd", 10
 LARGE_EPS = {"raw": 0.05, "input": 0.25}
-"""From here on everything must be fooled: the speech is drowned."""
+"""Strength from which every clip must be fooled, because the perturbation drowns the speech."""
 
 REQUIRED = {
     "pgd-e2e": "end-to-end PGD with restarts",
@@ -36,7 +36,7 @@ REQUIRED = {
     "black box": "Square on spectrograms, FAKEBOB on waveforms",
     "transfer": "from another model",
 }
-"""What a robust accuracy is the worst case of, at the least."""
+"""Attacks that a robust accuracy, the worst case over attacks, must at least include."""
 
 _BLACK_BOX = {"raw": "fakebob", "input": "square"}
 
@@ -45,9 +45,9 @@ def check_attacks(cells: Sequence[CellRow], system: str, level: str) -> list[Che
     """Check the attacks on an undefended system against each other.
 
     Args:
-        cells: Of the run.
-        system: Which.
-        level: Raw, or model input.
+        cells: Cells of the run.
+        system: Name of the system.
+        level: ``raw`` for waveforms, ``input`` for model inputs.
     """
     chosen = [
         cell
@@ -82,17 +82,17 @@ def check_attacks(cells: Sequence[CellRow], system: str, level: str) -> list[Che
 def robust_accuracies(
     cells: Sequence[CellRow], system: str, level: str, checks: Sequence[Check]
 ) -> list[dict[str, Any]]:
-    """Take the worst case over strong attacks, for every defence and ε; or say what it lacks.
+    """Take the worst case over strong attacks for every defence and ε, or say why there is none.
 
     Args:
-        cells: Of the run.
-        system: Which.
-        level: Raw, or model input.
-        checks: Of its attacks: a failed one makes the number invalid.
+        cells: Cells of the run.
+        system: Name of the system.
+        level: ``raw`` for waveforms, ``input`` for model inputs.
+        checks: Sanity checks of the attacks on this system; a failed one makes numbers invalid.
 
     Returns:
-        One row a defence and ε: share of the correctly classified clips that every attack leaves so
-        (``survive``, None if it has no worst case), the attacks, and why it does not count.
+        One row per defence and ε: the share of correctly classified clips that stay so under every
+        attack (``survive``, None if it cannot be given), the attacks, and the reason (``why``).
     """
     ours = [c for c in cells if c["system"] == system and c["level"] == level]
     ours = [c for c in ours if c["norm"] == "linf" and c["eps"] < LARGE_EPS[level]]
@@ -126,7 +126,7 @@ def robust_accuracies(
 
 
 def _against(cells: Sequence[CellRow], defence: str, eps: float, level: str) -> dict[str, Hits]:
-    """What each attack made on a defence at an ε fools."""
+    """Return which clips each attack on a defence fools at one ε, by name of the attack."""
     found: dict[str, Hits] = {}
     for cell in cells:
         if cell["eps"] != eps:
@@ -147,7 +147,7 @@ def _against(cells: Sequence[CellRow], defence: str, eps: float, level: str) -> 
 
 
 def _behind(cell: CellRow, defence: str) -> Hits | None:
-    """What a cell's examples fool behind a defence that they were not made for."""
+    """Return which examples of a cell fool the system behind a defence unknown to the attacker."""
     if defence == NO_DEFENCE:
         return _hits(cell)
     rows = [row for row in cell["defences"] if row["defence"] == defence]
@@ -164,7 +164,7 @@ def _is_pgd(cell: CellRow, steps: int) -> bool:
 
 
 def _strong(cell: CellRow) -> bool:
-    """Whether a white-box attack is one to measure black boxes by."""
+    """Return whether black-box attacks are compared with this white-box attack."""
     return cell["attack"] in ("pgd", "bim", "autoattack")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from PIL import Image as pillow
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from nip_audio.core.adapter import Batch, Bounds, SourceFile
+from nip_audio.core.adapter import SourceFile
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import ImageError, InputError
 
@@ -95,7 +96,7 @@ def png_bytes(x: Tensor) -> bytes:
 
 @dataclass(frozen=True)
 class ImageAdapter:
-    """Convert image files to batches of one size and back.
+    """Convert image files to pixels of one size and back.
 
     Images of another size are resized to the model's (bicubic, antialiased, without keeping the
     aspect ratio). Colour is converted to grey, or grey to colour, to match the model's channels.
@@ -105,16 +106,16 @@ class ImageAdapter:
         channels: Number of channels: 1 for grey, 3 for RGB.
         height: Number of rows.
         width: Number of columns.
-        bounds: Range of the pixels.
 
     Raises:
         InputError: If the shape is invalid.
     """
 
+    tag: ClassVar[str] = "image"
+
     channels: int = 1
     height: int = 28
     width: int = 28
-    bounds: Bounds = field(default_factory=lambda: Bounds(0.0, 1.0))
 
     def __post_init__(self) -> None:
         """Check the shape."""
@@ -144,7 +145,7 @@ class ImageAdapter:
             )
         return self.load(Path(file.path))
 
-    def load(self, path: Path) -> Image:
+    def load(self, path: Path | str) -> Image:
         """Read one image file.
 
         Raises:
@@ -152,7 +153,8 @@ class ImageAdapter:
                 image; its code is ``unreadable``, ``empty``, ``damaged``, ``too_large``,
                 ``animated``, ``depth`` or ``not_a_picture``.
         """
-        data = self._bytes(Path(path))
+        path = Path(path)
+        data = self._bytes(path)
         try:
             with pillow.open(io.BytesIO(data), formats=_FORMATS) as opened:
                 self._check(path, opened)
@@ -176,13 +178,13 @@ class ImageAdapter:
         digest = hashlib.sha256(data).hexdigest()
         return Image(pixels, digest, pixels_sha256(pixels), size, encoding, changes)
 
-    def collate(self, items: list[Image]) -> Batch:
-        """Stack images to (B, C, H, W); the ids are the SHA-256 of their files."""
-        return Batch(torch.stack([i.pixels for i in items]), None, tuple(i.sha256 for i in items))
+    def read_back(self, path: Path) -> Image:
+        """Read a written image."""
+        return self.load(path)
 
-    def project(self, x: Tensor, reference: Tensor, eps: float) -> Tensor:
-        """Clip ``x`` to within ``eps`` (L∞) of ``reference`` and to the bounds."""
-        return self.bounds.clip(torch.minimum(torch.maximum(x, reference - eps), reference + eps))
+    def to_json(self) -> dict[str, Any]:
+        """Return the shape that images are brought to."""
+        return {name: getattr(self, name) for name in ("channels", "height", "width")}
 
     def save(self, x: Tensor, path: Path, *, force: bool = False) -> None:
         """Write an image as an 8-bit PNG, whole or not at all.

@@ -10,12 +10,12 @@ from typing import Any
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import StateError
 
-__all__ = ["KeptAnswers"]
+__all__ = ["PredictionCache"]
 
 _MOST_BYTES = 1 << 28
 
 
-class KeptAnswers:
+class PredictionCache:
     """File of predictions: first the classifier's name and labels, then one line per image.
 
     Each prediction is written before the next query is sent. An incomplete last line is dropped.

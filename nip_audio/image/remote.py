@@ -7,7 +7,7 @@ The protocol: every request is a ``POST``.
 
       {"label": "cat"}
 
-* Several images, if ``pictures_a_request`` is above 1: the header is ``Content-Type:
+* Several images, if ``images_per_request`` is above 1: the header is ``Content-Type:
   application/json`` and the body ``{"pictures": ["<PNG in base64>", ...]}``. The answer has
   ``labels`` in the same order::
 
@@ -42,7 +42,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, RemoteError
 from nip_audio.image.adapter import pixels_sha256, png_bytes
-from nip_audio.image.kept_answers import KeptAnswers
+from nip_audio.image.kept_answers import PredictionCache
 
 __all__ = ["RemoteClassifier", "RemoteSettings"]
 
@@ -56,7 +56,7 @@ class RemoteSettings:
     """Settings for querying a remote classifier.
 
     Attributes:
-        pictures_a_request: Largest number of images per request; 1 sends each as a PNG.
+        images_per_request: Largest number of images per request; 1 sends each as a PNG.
         timeout_s: Time limit for a whole answer.
         attempts: Largest number of requests for the same answer.
         wait_s: Wait before the second attempt; it doubles before each further one. A longer
@@ -69,7 +69,7 @@ class RemoteSettings:
         InputError: If a setting is invalid.
     """
 
-    pictures_a_request: int = 1
+    images_per_request: int = 1
     timeout_s: float = 10.0
     attempts: int = 4
     wait_s: float = 0.5
@@ -79,10 +79,10 @@ class RemoteSettings:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        counts = (self.pictures_a_request, self.attempts, self.most_bytes, self.most_queries or 1)
+        counts = (self.images_per_request, self.attempts, self.most_bytes, self.most_queries or 1)
         if min(counts) < 1 or self.most_queries == 0:
             raise InputError(
-                "pictures_a_request, attempts, most_bytes and most_queries are "
+                "images_per_request, attempts, most_bytes and most_queries are "
                 f"{(*counts[:3], self.most_queries)}, expected ≥ 1 each"
             )
         if not 0 < self.timeout_s < math.inf or not 0 <= self.wait_s <= self.longest_wait_s < 3600:
@@ -150,7 +150,7 @@ class RemoteClassifier:
                 )
         self._sleep = sleep
         self._opener = build_opener(_StayHere)
-        self._kept = None if kept is None else KeptAnswers(kept, self.shown, self.labels)
+        self._kept = None if kept is None else PredictionCache(kept, self.shown, self.labels)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Classify images, which are sent as 8-bit PNG.
@@ -173,7 +173,7 @@ class RemoteClassifier:
                 f"{self.shown} was queried {self.queries} times, {len(wanted)} more would exceed "
                 f"the limit of {most}; raise the limit, or use fewer images"
             )
-        size, named = self.settings.pictures_a_request, [known[key] for key in keys]
+        size, named = self.settings.images_per_request, [known[key] for key in keys]
         for start in range(0, len(wanted), size):
             rows = wanted[start : start + size]
             for row, label in zip(
@@ -189,7 +189,7 @@ class RemoteClassifier:
         return None if self._kept is None else self._kept.get(key)
 
     def _predict(self, images: Sequence[bytes]) -> list[int]:
-        if self.settings.pictures_a_request == 1:
+        if self.settings.images_per_request == 1:
             found = self._object(self._post(images[0], "image/png"))
             if "label" not in found:
                 self._refuse(found)

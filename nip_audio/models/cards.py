@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, ModelCardError
 
@@ -53,11 +53,32 @@ _CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "training": object,
     "metrics": object,
 }
-_OF_MODALITY: Mapping[str, Mapping[str, type]] = {
-    "audio": {"sample_rate_hz": int},
-    "image": {"image_shape": list},
+
+
+def _is_rate(value: object) -> bool:
+    return type(value) is int and 1000 <= value <= 384_000
+
+
+def _is_shape(values: object) -> bool:
+    whole = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
+    return whole and isinstance(values, list) and len(values) == 3 and values[0] in (1, 3)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """Field of a card that describes the raw input of a model, and how it reads."""
+
+    field: str
+    noun: str
+    valid: Callable[[object], bool]
+    describe: Callable[[Any], str]
+
+
+_INPUTS: Mapping[str, _Input] = {
+    "audio": _Input("sample_rate_hz", "audio", _is_rate, lambda hz: f"{hz / 1000:g} kHz"),
+    "image": _Input("image_shape", "images", _is_shape, lambda shape: "×".join(map(str, shape))),
 }
-"""Fields about the raw input that a card must have, by modality."""
+"""By modality, the one field about the raw input that a card must have."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +111,7 @@ class ModelCard:
         Raises:
             ModelCardError: If the model takes images.
         """
-        if self.modality != "audio":
-            raise ModelCardError(
-                f"{self.name} takes images, expected an audio model here; nip-audio models "
-                "lists the "
-                "models"
-            )
-        return int(self.data["sample_rate_hz"])
+        return int(self._input("sample_rate_hz", "an audio"))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -105,14 +120,23 @@ class ModelCard:
         Raises:
             ModelCardError: If the model takes audio.
         """
-        if self.modality != "image":
-            raise ModelCardError(
-                f"{self.name} takes audio, expected an image model here; nip-audio models "
-                "lists the "
-                "models"
-            )
-        channels, rows, columns = (int(n) for n in self.data["image_shape"])
+        channels, rows, columns = (int(n) for n in self._input("image_shape", "an image"))
         return channels, rows, columns
+
+    @property
+    def input_text(self) -> str:
+        """Sample rate of the model's audio, or shape of its images, in words."""
+        known = _INPUTS[self.modality]
+        return known.describe(self.data[known.field])
+
+    def _input(self, field: str, what: str) -> Any:
+        known = _INPUTS[self.modality]
+        if known.field != field:
+            raise ModelCardError(
+                f"{self.name} takes {known.noun}, expected {what} model here; nip-audio models "
+                "lists the models"
+            )
+        return self.data[field]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -212,12 +236,12 @@ def read_card(directory: Path) -> ModelCard:
     except ValueError as err:
         raise ModelCardError(f"{path} is not valid JSON ({err}); restore the file") from err
     modality = data.get("modality", "audio") if isinstance(data, dict) else "audio"
-    if not isinstance(modality, str) or modality not in _OF_MODALITY:
+    if not isinstance(modality, str) or modality not in _INPUTS:
         raise ModelCardError(
-            f"{path} is of modality {modality!r}, expected {' or '.join(_OF_MODALITY)}; update "
-            "nip-audio"
+            f"{path} is of modality {modality!r}, expected {' or '.join(_INPUTS)}; update nip-audio"
         )
-    fields = {**_CARD_FIELDS, **_OF_MODALITY[modality]}
+    known = _INPUTS[modality]
+    fields = {**_CARD_FIELDS, known.field: object}
     missing = [f for f in fields if not isinstance(data, dict) or f not in data]
     if missing:
         raise ModelCardError(f"{path} lacks {', '.join(missing)}; restore the file")
@@ -227,8 +251,8 @@ def read_card(directory: Path) -> ModelCard:
         )
     companions = {kind: data[kind] for kind in COMPANIONS if data.get(kind) is not None}
     wrong = [f for f, kind in fields.items() if not isinstance(data[f], kind)]
-    if modality == "image" and not _is_shape(data["image_shape"]):
-        wrong.append("image_shape")
+    if not known.valid(data[known.field]):
+        wrong.append(known.field)
     wrong += [
         kind
         for kind, entry in companions.items()
@@ -238,8 +262,6 @@ def read_card(directory: Path) -> ModelCard:
     if not wrong:
         wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
         wrong += [] if _all_text(data["files"].values()) else ["files"]
-        rate = data.get("sample_rate_hz", 16000)  # image models have none
-        wrong += [] if 1000 <= rate <= 384_000 else ["sample_rate_hz"]
     if wrong:
         raise ModelCardError(
             f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
@@ -250,11 +272,6 @@ def read_card(directory: Path) -> ModelCard:
             f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"
         )
     return ModelCard(directory, data)
-
-
-def _is_shape(values: object) -> bool:
-    whole = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
-    return whole and isinstance(values, list) and len(values) == 3 and values[0] in (1, 3)
 
 
 def _all_text(values: Iterable[Any]) -> bool:
@@ -283,7 +300,7 @@ def find_pretrained(model: str | Path) -> Path:
     known = pretrained_directories()
     raise ModelCardError(
         f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
-        f"{near_names(str(model), known)}"
+        f"{suggest_names(str(model), known)}"
     )
 
 

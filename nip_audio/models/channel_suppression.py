@@ -48,7 +48,7 @@ class ChannelSuppression(nn.Module):
         self._labels: Tensor | None = None
 
     @contextmanager
-    def told(self, labels: Tensor) -> Iterator[None]:
+    def given_labels(self, labels: Tensor) -> Iterator[None]:
         """Use the given true classes (B,) while the context is open, for training."""
         self._labels = labels
         try:

@@ -15,7 +15,7 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.errors import AudioError, EnrolmentError, StateError
 from nip_audio.models.plda import Plda
@@ -68,7 +68,7 @@ class Enrolment:
         """
         if speaker not in self.speakers:
             raise EnrolmentError(
-                f"speaker {speaker!r} is not enrolled; {near_names(speaker, self.speakers)}"
+                f"speaker {speaker!r} is not enrolled; {suggest_names(speaker, self.speakers)}"
             )
         return self.embeddings[self.speakers.index(speaker)]
 

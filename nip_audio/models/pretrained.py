@@ -38,6 +38,7 @@ from nip_audio.models.cards import (
     read_verified,
 )
 from nip_audio.models.heads import head_of
+from nip_audio.models.modalities import modality_of
 
 __all__ = [
     "ModelCard",
@@ -123,8 +124,7 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
                 f"{card.directory}: {name} has no module {stem!r} in {HYPERPARAMS_NAME}"
             )
         load_weights(parts[stem], data, card.directory / name)
-    needed = ("compute_features", "embedding_model")
-    for part in needed if card.modality == "audio" else needed[1:]:
+    for part in modality_of(card).parts:
         if not isinstance(parts.get(part), nn.Module):
             raise ModelCardError(f"{card.directory / HYPERPARAMS_NAME} lacks a module {part!r}")
     try:
@@ -153,7 +153,7 @@ def _assemble(card: ModelCard, parts: Mapping[str, Any]) -> InstrumentedModel:
         head=head,
         output_kind=output_kind,
         labels=card.labels,
-        bounds=Bounds(-1.0 if card.modality == "audio" else 0.0, 1.0),
+        bounds=modality_of(card).bounds,
         input_bounds=Bounds(0.0, 1.0),
         scale=float(card.data["scale"]),
     )

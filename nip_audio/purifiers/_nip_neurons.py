@@ -94,7 +94,7 @@ class Neurons:
         return influence.argsort(dim=1, descending=True, stable=True).cpu()
 
     def gradient(self, batch: Batch, *, front: Tensor, tail: Tensor) -> Tensor:
-        """Return ρ = ∇_x (Σ_tail φ − Σ_front φ), not normalised (NIP, Eq. 5–6).
+        """Return ρ = ∇_x (Σ_tail φ − Σ_front φ), not normalised (NIP, Eq. 5 and Eq. 6).
 
         Args:
             batch: Model input without padding, (B, *S).

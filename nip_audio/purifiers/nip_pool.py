@@ -45,7 +45,7 @@ class PoolSettings:
         front: Number k1 of front neurons (NIP, Algorithm 1).
         tail: Number k2 of tail neurons (NIP, Algorithm 1).
         sign: Sign of the inverse perturbation. Deviation: the text of the paper describes
-            ``descent``, whereas its Eq. 5, 6 and 8 amount to ``paper``.
+            ``descent``, whereas its Eq. 5, Eq. 6 and Eq. 8 amount to ``paper``.
         influence: Output that the influence is measured on. Deviation: the paper uses the
             confidence, which saturates.
         quorum: Least share of the benign items in which a neuron of the template must remain; 1 is
@@ -82,9 +82,10 @@ _PAPER = PoolSettings()
 class NipPool(Purifier):
     """Compute x_def = clip(x̂ ± Mean(x̂)·ρ/(Max(ρ) − Min(ρ))), with ρ of the most similar item.
 
-    The class implements NIP, Eq. 1–8 and Algorithms 1 and 2, without any label or clean original;
-    the published script, which uses both, is reproduced in the evaluation only. Without them the
-    method is hardly better than noise, or worse; it is included so that it can be measured.
+    The class implements NIP, Eq. 1 to Eq. 8 and Algorithms 1 and 2, without any label or clean
+    original; the published script, which uses both, is reproduced in the evaluation only. Without
+    them the method is hardly better than noise, or worse; it is included so that it can be
+    measured.
 
     Details that the paper leaves open are settled as follows:
 
@@ -174,7 +175,7 @@ class NipPool(Purifier):
         seen: Iterable[str] = (),
         progress: Callable[[int], None] = lambda done: None,
     ) -> Self:
-        """Compute one candidate from each benign item (NIP, Algorithm 2).
+        """Compute one candidate from each benign item (NIP, Eq. 7 and Algorithm 2).
 
         Args:
             model: Model whose neurons are used, the defended one or a substitute.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.errors import InputError
 from nip_audio.purifiers.activation_pruning import ActivationPruning
 from nip_audio.purifiers.anti_adversary import AntiAdversary
@@ -122,6 +122,7 @@ LAYER_DEFENCES: Mapping[str, DefenceEntry] = {
 """Defences inside a network: they give a defended model, but no purified recording."""
 
 DEFENCES: Mapping[str, DefenceEntry] = {**PURIFIERS, **LAYER_DEFENCES}
+"""All defences by name."""
 
 
 def purifier_entry(name: str) -> DefenceEntry:
@@ -144,7 +145,7 @@ def defence_entry(name: str) -> DefenceEntry:
 
 def _entry(name: str, entries: Mapping[str, DefenceEntry], what: str) -> DefenceEntry:
     if name not in entries:
-        raise InputError(f"no {what} {name!r}; {near_names(str(name), entries)}")
+        raise InputError(f"no {what} {name!r}; {suggest_names(str(name), entries)}")
     return entries[name]
 
 

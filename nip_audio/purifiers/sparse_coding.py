@@ -10,8 +10,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.decomposition import MiniBatchDictionaryLearning
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn.functional import fold, unfold
 
@@ -139,6 +137,9 @@ class StratifiedSparseCoding(Purifier):
                 f"got {len(centred)} patches that are not flat for {atoms} atoms, expected at "
                 "least as many patches as atoms; pass more audio, or choose fewer atoms"
             )
+        from sklearn.decomposition import MiniBatchDictionaryLearning
+        from sklearn.exceptions import ConvergenceWarning
+
         learning = MiniBatchDictionaryLearning(
             n_components=atoms,
             alpha=1.0,

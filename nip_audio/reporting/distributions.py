@@ -44,7 +44,7 @@ class Distributions:
         """Add the numbers of one record."""
         self.verdicts[record.verdict] += 1
         for name in ("distance_threshold", "domain_threshold", "consistency_threshold"):
-            value = getattr(record, name)
+            value = getattr(record, name, getattr(record.details, name, None))
             if value is not None:
                 self.limits[name] = value
         if record.distance is not None:
@@ -52,8 +52,9 @@ class Distributions:
             self._flagged.append(any(f.risk == "adversarial" for f in record.findings))
         if record.p_value is not None:
             self._p_values.append(record.p_value)
-        if record.consistency is not None:
-            self._consistencies.append(record.consistency)
+        consistency = getattr(record.details, "consistency", None)
+        if consistency is not None:
+            self._consistencies.append(consistency)
 
     def distance_chart(self, clean: Sequence[float] | None) -> str | None:
         """Draw the distances of unflagged and flagged files, with those of clean files as a line.

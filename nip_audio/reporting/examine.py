@@ -1,94 +1,63 @@
-"""Examine one flagged recording again, before and after purification.
+"""Examine one flagged file again, before and after purification.
 
 The result shows what the detector's verdict and the model's decision rest on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
-from nip_audio.audio.features import LogMel
-from nip_audio.audio.io import Audio, ReadSettings
 from nip_audio.audio.manifest import Recording
-from nip_audio.core.adapter import Batch
-from nip_audio.core.influence import input_influence, neuron_influence
-from nip_audio.errors import AudioError, InputError
+from nip_audio.core.modality import Reader
+from nip_audio.errors import CalibrationError, InputError, StateError
+from nip_audio.models.modalities import reader_of_json
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.evidence import Evidence, require_unchanged
+from nip_audio.reporting.images import examine_image
+from nip_audio.reporting.recordings import examine_recording
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import measure
+from nip_audio.screening.modalities import kind_of
+from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
-from nip_audio.workflows.flagged import PURIFIED
-from nip_audio.workflows.purify import Assessment, PurifiedAudio, assess, purify_audio
+from nip_audio.workflows.flagged import PURIFIED, shipped_purifier
+from nip_audio.workflows.modalities import workflow_of
 
-__all__ = ["Examined", "Examiner", "Excerpt"]
+__all__ = ["Examined", "Examiner", "examiner_of_run", "examiner_of_screening"]
 
-
-@dataclass(frozen=True)
-class Excerpt:
-    """Beginning of a recording, with the influences on the model's decision about it.
-
-    Attributes:
-        samples: (N,) waveform in [-1, 1].
-        spectrogram: (F, T) model input.
-        neurons: (M,) influence of each neuron of the examined layer (NIP, Eq. 2); None if the
-            model's card names no layer.
-        bands: (F,) influence of each band of the model input, summed over the frames.
-    """
-
-    samples: Tensor
-    spectrogram: Tensor
-    neurons: Tensor | None
-    bands: Tensor
+_EXAMINE: Mapping[str, Callable[..., Examined]] = {
+    "audio": examine_recording,
+    "image": examine_image,
+}
 
 
-@dataclass(frozen=True)
-class Examined:
-    """Everything that is drawn of a recording.
+class Examined(Protocol):
+    """Everything that is drawn of one file."""
 
-    Attributes:
-        duration_s: Duration of the whole file in seconds.
-        sample_rate_hz: Sample rate of the excerpts.
-        layer: Layer whose neurons are examined; None if the model's card names none.
-        highest_hz: Upper end of the highest input band in Hz; None if the front end does not say.
-        heard: Prediction and verdict for the whole file.
-        before: Excerpt of the original.
-        after: Excerpt of the purified copy; None if the file was not purified. Only adversarial
-            files are, because purification removes no other problem.
-        purified: Purified copy and its measurements; None if the file was not purified.
-        evidence: Evidence of the detector for its verdict.
-    """
-
-    duration_s: float
-    sample_rate_hz: int
-    layer: str | None
-    highest_hz: float | None
-    heard: Assessment
-    before: Excerpt
-    after: Excerpt | None
-    purified: PurifiedAudio | None
-    evidence: Evidence
+    def html(self) -> str:
+        """Return it as HTML."""
+        ...
 
 
 @dataclass(frozen=True)
 class Examiner:
-    """Examines recordings again, with the model and settings of a run.
+    """Examines files again, with the model and settings of a run.
 
     Attributes:
         pretrained: Model of the run.
-        settings: Settings with which the run read its files.
+        reader: Reader of the run's files.
         seed: Seed of the run's noise generator.
         judge: Judge of the run; None if its calibration is not available.
         purifier: Purifier of the model; None if it has none.
-        seconds: Length of the excerpt that is drawn and played, from the beginning.
+        seconds: Length of the excerpt of a recording that is drawn and played, from the beginning.
     """
 
     pretrained: PretrainedModel
-    settings: ReadSettings
+    reader: Reader
     seed: int = 0
     judge: Judge | None = None
     purifier: Purifier | None = None
@@ -105,60 +74,100 @@ class Examiner:
                 f"seconds is {self.seconds}, expected more than 0; leave it out for 10 seconds"
             )
 
-    def examine(self, record: ScreenRecord, recording: Recording) -> Examined:
+    def examine(self, record: ScreenRecord, file: Recording) -> Any:
         """Read one file again and examine it.
 
         Args:
             record: Record of the file in the run.
-            recording: File to read.
+            file: File to read.
+
+        Returns:
+            ``Examined`` of the file's modality.
 
         Raises:
-            AudioError: If the file cannot be read any more, or was changed since the screening.
+            FileError: If the file cannot be read any more, or was changed since the screening.
         """
-        audio = recording.read(self.settings)
-        require_unchanged(record, audio.sha256, recording.path, AudioError)
-        purified, after = None, None
-        if self.purifier is not None and record.verdict in PURIFIED:
-            purified = purify_audio(
-                self.pretrained, self.purifier, audio, seed=self.seed, judge=self.judge
-            )
-        taps = self.pretrained.card.default_taps
-        layer = taps[-1] if taps else None
-        if purified is not None:
-            after = self._excerpt(purified.samples, purified.sample_rate_hz, layer)
-        heard = purified.before if purified else assess(self.pretrained, audio, seed=self.seed)
-        evidence = self._evidence(audio)
-        return Examined(
-            duration_s=audio.duration_s,
-            sample_rate_hz=audio.sample_rate_hz,
-            layer=layer,
-            highest_hz=_highest_hz(self.pretrained.model.front_end),
-            heard=heard,
-            before=self._excerpt(audio.samples, audio.sample_rate_hz, layer),
-            after=after,
-            purified=purified,
-            evidence=evidence,
-        )
+        item = self.reader.read(file)
+        error = kind_of(self.reader).modality.error
+        require_unchanged(record, item.sha256, file.path, error)
+        workflow = workflow_of(self.pretrained, self.reader, seed=self.seed, judge=self.judge)
+        purifier = self.purifier if record.verdict in PURIFIED else None
+        examine = _EXAMINE[self.reader.tag]
+        return examine(workflow, item, self._evidence(item), purifier, self.seconds)
 
-    def _excerpt(self, samples: Tensor, rate_hz: int, layer: str | None) -> Excerpt:
-        samples = samples[: round(self.seconds * rate_hz)]
-        model = self.pretrained.model
-        with torch.no_grad():
-            batch = model.to_input(Batch(samples[None].to(next(model.parameters()).device)))
-        return Excerpt(
-            samples=samples,
-            spectrogram=batch.x[0].cpu(),
-            neurons=None if layer is None else neuron_influence(model, batch, layer)[0].cpu(),
-            bands=input_influence(model, batch)[0].sum(dim=1).cpu(),
-        )
-
-    def _evidence(self, audio: Audio) -> Evidence:
+    def _evidence(self, item: Any) -> Evidence:
         if self.judge is None:
             return Evidence()
         known = self.judge.calibration
-        measured = measure(self.pretrained, audio, known.config, names=known.names, seed=self.seed)
+        measured = kind_of(self.reader).measure(
+            self.pretrained, item, known.config, names=known.names, seed=self.seed
+        )
         return Evidence.of(known, measured)
 
 
-def _highest_hz(front_end: object) -> float | None:
-    return float(front_end.fbank.compute_fbanks.f_max) if isinstance(front_end, LogMel) else None
+def examiner_of_screening(screener: Screener) -> Examiner:
+    """Make an examiner from the screener that has just made a run."""
+    pretrained = screener.pretrained
+    purifier = _purifier_of(pretrained)
+    return Examiner(pretrained, screener.adapter, screener.seed, screener.judge, purifier)
+
+
+def examiner_of_run(
+    summary: Mapping[str, Any],
+    pretrained: PretrainedModel,
+    *,
+    calibration: Path | None = None,
+    seconds: float | None = None,
+) -> Examiner:
+    """Make an examiner from the summary of a run.
+
+    Args:
+        summary: Summary of the run.
+        pretrained: Model of the run.
+        calibration: Path of the run's calibration. None takes the model's own calibration if the
+            run used it, and otherwise leaves out the detector's evidence.
+        seconds: Length of the excerpt that is drawn and played, from the beginning; None takes ten
+            seconds.
+
+    Raises:
+        StateError: If the model is not that of the run, or the given calibration cannot be read.
+        CalibrationError: If the given calibration is not that of the run.
+        InputError: If ``seconds`` is not above 0.
+    """
+    if pretrained.model_id != summary["model_id"]:
+        raise StateError(
+            f"got model {pretrained.model_id[:12]}…, expected {summary['model_id'][:12]}… "
+            f"({summary['model']}), with which the run was made; pass --model with that one, or "
+            "--details 0 to draw no files"
+        )
+    judge, purifier = _judge_of(summary, pretrained, calibration), _purifier_of(pretrained)
+    reader, seed = reader_of_json(summary["read"]), summary["seed"]
+    long = Examiner.seconds if seconds is None else seconds
+    return Examiner(pretrained, reader, seed, judge, purifier, long)
+
+
+def _judge_of(
+    summary: Mapping[str, Any], pretrained: PretrainedModel, given: Path | None
+) -> Judge | None:
+    path = given or pretrained.card.calibration_path
+    if path is None:
+        return None
+    try:
+        calibration = Calibration.load(path, model_id=pretrained.model_id)
+    except StateError:
+        if given is not None:
+            raise
+        return None  # the model's own was made by an earlier version, so it is not this run's
+    if calibration.fingerprint == summary["calibration"]:
+        return Judge(calibration, summary["false_positive_rate"])
+    if given is not None:
+        raise CalibrationError(
+            f"{given} is calibration {calibration.fingerprint[:12]}…, expected "
+            f"{summary['calibration'][:12]}…, with which the run was judged; pass --calibration "
+            "with that one, or leave it out"
+        )
+    return None
+
+
+def _purifier_of(pretrained: PretrainedModel) -> Purifier | None:
+    return None if pretrained.card.purifier_path is None else shipped_purifier(pretrained)

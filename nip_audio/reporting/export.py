@@ -12,6 +12,7 @@ from nip_audio.errors import MissingDependencyError
 from nip_audio.reporting.escaping import csv_text
 from nip_audio.reporting.files import replacing
 from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.details import names_of
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["CSV_NAME", "PARQUET_NAME", "write_csv", "write_parquet"]
@@ -20,14 +21,7 @@ CSV_NAME = "results.csv"
 PARQUET_NAME = "results.parquet"
 
 _TEXTS = ("id", "speaker", "verdict", "encoding", "sha256")
-_NUMBERS = (
-    *("distance", "distance_threshold", "p_value", "q_value", "domain_distance"),
-    *("domain_threshold", "consistency", "consistency_threshold", "duration_s", "bandwidth_hz"),
-)
-_COUNTS = ("sample_rate_hz", "channels")
-_TEXTS_OF_PICTURES = (*_TEXTS, "named")
-_NUMBERS_OF_PICTURES = ("distance", "distance_threshold", "p_value", "q_value")
-_COUNTS_OF_PICTURES = ("height", "width")
+_NUMBERS = ("distance", "distance_threshold", "p_value", "q_value")
 _LISTS = ("changes", "duplicate_of")
 _FINDING = ("risk", "why", "remedy")
 _ERROR = ("code", "found", "remedy")
@@ -61,9 +55,9 @@ def write_csv(run: ScreenedRun) -> Path:
 
 def _columns(run: ScreenedRun) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the names of the text, number and integer fields of a run's records."""
-    if run.of_images:
-        return _TEXTS_OF_PICTURES, _NUMBERS_OF_PICTURES, _COUNTS_OF_PICTURES
-    return _TEXTS, _NUMBERS, _COUNTS
+    details = run.kind.details
+    texts, numbers = (*_TEXTS, *names_of(details, str)), (*_NUMBERS, *names_of(details, float))
+    return texts, numbers, names_of(details, int)
 
 
 def _csv_row(record: ScreenRecord, names: Sequence[str]) -> list[Any]:

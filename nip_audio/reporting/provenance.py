@@ -12,16 +12,15 @@ from nip_audio import __version__
 from nip_audio.core.noise import Noise
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.examine import Examiner
-from nip_audio.reporting.picture_examine import ImageExaminer
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.judge import noise_words
+from nip_audio.screening.kind import Words
 from nip_audio.screening.pipeline import SUMMARY_NAME
-from nip_audio.screening.words import Words
 
 __all__ = ["provenance_html"]
 
 
-def provenance_html(run: ScreenedRun, examiner: Examiner | ImageExaminer | None) -> str:
+def provenance_html(run: ScreenedRun, examiner: Examiner | None) -> str:
     """Return the items of an HTML definition list: each setting and its value."""
     return "".join(
         f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>"
@@ -29,9 +28,7 @@ def provenance_html(run: ScreenedRun, examiner: Examiner | ImageExaminer | None)
     )
 
 
-def _facts(
-    run: ScreenedRun, examiner: Examiner | ImageExaminer | None
-) -> Iterator[tuple[str, str]]:
+def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, str]]:
     summary = run.summary
     yield "Source", str(run.source)
     judged = datetime.fromtimestamp((run.folder / SUMMARY_NAME).stat().st_mtime, UTC)
@@ -78,7 +75,7 @@ def _detector(nccr: dict[str, Any], words: Words) -> str:
     )
 
 
-def _at_hand(examiner: Examiner | ImageExaminer | None) -> str:
+def _at_hand(examiner: Examiner | None) -> str:
     if examiner is None:
         return "not needed, because no file was drawn"
     if examiner.judge is None:

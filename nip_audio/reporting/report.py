@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from nip_audio.errors import FileError, InputError
-from nip_audio.reporting.detail import detail_html
 from nip_audio.reporting.distributions import Distributions
 from nip_audio.reporting.escaping import html_text, json_for_html
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.files import replacing
-from nip_audio.reporting.picture_detail import image_detail_html
-from nip_audio.reporting.picture_examine import ExaminedImage, ImageExaminer
 from nip_audio.reporting.provenance import provenance_html
-from nip_audio.reporting.rows import FILE_COLUMNS, IMAGE_COLUMNS, SPEAKER_COLUMNS, Rows
+from nip_audio.reporting.rows import SPEAKER_COLUMNS, Rows
 from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.kind import Words
 from nip_audio.screening.records import FLAGGED, ScreenRecord
 from nip_audio.screening.sources import Source
-from nip_audio.screening.words import Words
 
 __all__ = ["REPORT_NAME", "most_severe", "write_report"]
 
@@ -42,7 +39,7 @@ Piece = Callable[[], Iterable[str]]
 def write_report(
     run: ScreenedRun,
     source: Source | None,
-    examiner: Examiner | ImageExaminer | None,
+    examiner: Examiner | None,
     *,
     details: int = 50,
     progress: Progress = lambda recording: None,
@@ -111,7 +108,7 @@ class _Page:
 
     run: ScreenedRun
     source: Source | None
-    examiner: Examiner | ImageExaminer | None
+    examiner: Examiner | None
     words: Words
     numbers: Distributions
     drawn: list[tuple[int, ScreenRecord]]
@@ -120,7 +117,7 @@ class _Page:
     def pieces(self) -> Iterator[str]:
         """Yield the template with its placeholders filled; inserted text is never filled again."""
         script, style = _asset("report.js"), _asset("report.css")
-        rows = Rows(self.run.folder, self.source, of_images=self.run.of_images)
+        rows = Rows(self.run.folder, self.source, self.run.kind.details)
         parts: Mapping[str, Piece] = {
             "policy": lambda: [_policy(script, style)],
             "style": lambda: [style],
@@ -145,7 +142,7 @@ class _Page:
     def _head(self, rows: Rows) -> dict[str, object]:
         """Return what the script must know about the rows, which precede it in the page."""
         return {
-            "files": IMAGE_COLUMNS if self.run.of_images else FILE_COLUMNS,
+            "files": rows.columns,
             "speakers": SPEAKER_COLUMNS,
             "words": rows.words,
             "limits": self.numbers.limits,
@@ -201,10 +198,7 @@ class _Page:
             return ""
         try:
             recording = self.source.find(record.id)
-            examined = self.examiner.examine(record, recording)
-            if isinstance(examined, ExaminedImage):
-                return image_detail_html(examined)
-            return detail_html(examined)
+            return str(self.examiner.examine(record, recording).html())
         except KeyError:
             said = "This file could not be drawn, because the manifest no longer lists it."
         except FileError as err:

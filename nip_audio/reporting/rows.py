@@ -6,24 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from nip_audio.reporting.escaping import link_to, visible
+from nip_audio.screening.details import Details, names_of
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
 from nip_audio.screening.sources import Source
 
-__all__ = ["FILE_COLUMNS", "IMAGE_COLUMNS", "SPEAKER_COLUMNS", "Rows"]
+__all__ = ["SPEAKER_COLUMNS", "Rows"]
 
-_PLAIN = (
-    *("distance", "p_value", "q_value", "domain_distance", "consistency"),
-    *("duration_s", "sample_rate_hz", "channels", "bandwidth_hz", "sha256"),
-)
-_PLAIN_OF_PICTURES = ("distance", "p_value", "q_value", "height", "width", "sha256", "named")
 _FIRST = ("id", "speaker", "verdict")
 _LAST = ("encoding", "changes", "findings", "error", "duplicate_of", "link")
-FILE_COLUMNS = (*_FIRST, *_PLAIN, *_LAST)
-"""Columns of a run over recordings. Texts that recur, such as verdicts, are numbers in the rows."""
-
-IMAGE_COLUMNS = (*_FIRST, *_PLAIN_OF_PICTURES, *_LAST)
-"""Columns of a run over images."""
-
 SPEAKER_COLUMNS = ("speaker", "verdict", "files", "flagged", "failed", "findings")
 
 
@@ -34,14 +24,21 @@ class Rows:
         folder: Folder of the page, to which links are relative.
         source: Source of the files; None makes no links. Files behind a URL have none either,
             because the page uses no network.
-        of_images: Whether the rows have ``IMAGE_COLUMNS`` instead of ``FILE_COLUMNS``.
+        details: Class of the details of the records.
     """
 
-    def __init__(self, folder: Path, source: Source | None, *, of_images: bool = False) -> None:
+    def __init__(self, folder: Path, source: Source | None, details: type[Details]) -> None:
         """Start with no recurring texts."""
-        self._plain = _PLAIN_OF_PICTURES if of_images else _PLAIN
+        texts = names_of(details, str)
+        numbers = (n for n in names_of(details) if n not in texts and not n.endswith("_threshold"))
+        self._plain = ("distance", "p_value", "q_value", *numbers, "sha256", *texts)
         self._folder, self._source = folder.absolute(), source
         self._words: dict[str, int] = {}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a file's row. Texts that recur, such as verdicts, are numbers in the rows."""
+        return (*_FIRST, *self._plain, *_LAST)
 
     @property
     def words(self) -> list[str]:
@@ -49,7 +46,7 @@ class Rows:
         return list(self._words)
 
     def of_file(self, record: ScreenRecord) -> list[Any]:
-        """Return the row of a file, with ``FILE_COLUMNS`` or ``IMAGE_COLUMNS``."""
+        """Return the row of a file, with the values of ``columns``."""
         plain = record.to_json()
         error = record.error
         return [

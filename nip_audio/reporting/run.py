@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nip_audio.core.near import near_names
+from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, ResumeError
-from nip_audio.screening.kinds import Images, adapter_of_json, kind_of
+from nip_audio.models.modalities import reader_of_json
+from nip_audio.screening.kind import Kind
+from nip_audio.screening.modalities import kind_of
 from nip_audio.screening.pipeline import RUN_NAME, SUMMARY_NAME
-from nip_audio.screening.reading import Kind
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
 from nip_audio.screening.results import Results
 
@@ -59,16 +60,11 @@ class ScreenedRun:
             ResumeError: If summary.json does not say how they were read.
         """
         try:
-            return kind_of(adapter_of_json(self.summary["read"]))
+            return kind_of(reader_of_json(self.summary["read"]))
         except TypeError as err:
             raise ResumeError(
                 f"{self.folder} does not say how its files were read ({err}); screen into it again"
             ) from err
-
-    @property
-    def of_images(self) -> bool:
-        """Whether images were screened and not recordings."""
-        return isinstance(self.kind, Images)
 
     @property
     def verdicts(self) -> dict[str, int]:
@@ -98,7 +94,7 @@ class ScreenedRun:
             if record.id == file:
                 return record
             ids.append(record.id)
-        raise InputError(f"no file {file!r} was screened; {near_names(file, ids)}")
+        raise InputError(f"no file {file!r} was screened; {suggest_names(file, ids)}")
 
     def files(self) -> Iterator[ScreenRecord]:
         """Read the records of the files one by one.

@@ -7,7 +7,7 @@ import math
 from nip_audio.reporting.escaping import html_text
 from nip_audio.reporting.evidence import Evidence
 from nip_audio.screening.judge import change_words, noise_words
-from nip_audio.screening.words import Words
+from nip_audio.screening.kind import Words
 
 __all__ = ["evidence_html", "figure", "section"]
 

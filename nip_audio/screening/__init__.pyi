@@ -4,7 +4,6 @@ from .engines.local import LocalEngine as LocalEngine
 from .engines.ray import RayEngine as RayEngine
 from .gate import CalibratedGate as CalibratedGate
 from .judge import Judge as Judge
-from .picture_calibration import calibrate_images as calibrate_images
 from .pipeline import Screener as Screener
 from .pipeline import ScreenResult as ScreenResult
 from .records import Finding as Finding

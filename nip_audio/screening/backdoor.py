@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.modality import Reader
 from nip_audio.detectors.backdoor import (
     BackdoorGroups,
     BackdoorJudgement,
@@ -20,7 +21,6 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measure import measure_trigger, require_names
 from nip_audio.screening.measured import TriggerEvidence
-from nip_audio.screening.reading import Reader
 from nip_audio.screening.records import error_of
 
 __all__ = ["BackdoorRecord", "BackdoorReport", "judge_triggers", "look_for_backdoor"]
@@ -103,7 +103,7 @@ def look_for_backdoor(
     """Search a training or enrolment set for backdoor triggers, with the model trained on it.
 
     Args:
-        pretrained: Suspected model with a classifier; ``TRIGGER_PLANS`` says which taps are used.
+        pretrained: Suspected model with a classifier; its modality says which taps are used.
         files: Files of the set. A file that cannot be read becomes a record with an error.
         reader: Reads the files.
         seed: Seed of the noise generator; each file's noise depends on the seed and its content.

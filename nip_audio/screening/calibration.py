@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,12 +28,9 @@ from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import ImageMeasurement, Measurement
-from nip_audio.screening.words import IMAGES, RECORDINGS, Words
 
 __all__ = ["Calibration", "choose_calibration"]
 
-_KIND = "calibration"
-_OF_IMAGES = "picture calibration"
 
 Array = NDArray[np.float64]
 
@@ -91,14 +88,9 @@ class Calibration:
         return digest.hexdigest()
 
     @property
-    def of_images(self) -> bool:
-        """Whether it is for images and not for recordings."""
-        return self.sample_rate_hz is None
-
-    @property
-    def words(self) -> Words:
-        """Words for the files that it judges."""
-        return IMAGES if self.of_images else RECORDINGS
+    def tag(self) -> str:
+        """Name of the modality of the files that it judges."""
+        return "image" if self.sample_rate_hz is None else "audio"
 
     def threshold(self, false_positive_rate: float) -> float:
         """Return the distance above which a file is flagged as adversarial.
@@ -163,8 +155,7 @@ class Calibration:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the calibration to a file, whole or not at all; ``force`` overwrites."""
-        state = _state_of_pictures(self) if self.of_images else _state_of_recordings(self)
-        save_state(path, state, force=force)
+        save_state(path, _FORMATS[self.tag].write(self), force=force)
 
     @staticmethod
     def of(pretrained: PretrainedModel, given: Calibration | Path | None = None) -> Calibration:
@@ -191,14 +182,16 @@ class Calibration:
         Raises:
             StateError: If it was made for another model or by an earlier version of nip-audio.
         """
-        state = load_state(path, kind=(_KIND, _OF_IMAGES), model_id=model_id)
-        if state.kind == _KIND and "names" not in state.meta:
+        formats = {one.kind: one for one in _FORMATS.values()}
+        state = load_state(path, kind=tuple(formats), model_id=model_id)
+        found = formats[state.kind]
+        if not found.needed <= state.meta.keys():
             raise StateError(
                 f"{path} was made by an earlier version of nip-audio, expected one of this "
                 "version; make it again: nip-audio calibrate CLEAN_DIR"
             )
         with reading_state(path):
-            return _recordings_of(state) if state.kind == _KIND else _pictures_of(state)
+            return found.read(state)
 
 
 def choose_calibration(pretrained: PretrainedModel, path: Path | None) -> Path:
@@ -217,7 +210,7 @@ def choose_calibration(pretrained: PretrainedModel, path: Path | None) -> Path:
     return chosen
 
 
-def _state_of_recordings(calibration: Calibration) -> State:
+def _write_recordings(calibration: Calibration) -> State:
     domain = calibration.domain
     if domain is None:
         raise InputError(
@@ -240,10 +233,10 @@ def _state_of_recordings(calibration: Calibration) -> State:
         "seen": list(calibration.seen),
         "sources": calibration.sources,
     }
-    return State(_KIND, calibration.model_id, tensors, meta)
+    return State(_FORMATS[calibration.tag].kind, calibration.model_id, tensors, meta)
 
 
-def _recordings_of(state: State) -> Calibration:
+def _read_recordings(state: State) -> Calibration:
     meta = state.meta
     config, names = NccrConfig.from_json(meta["nccr"]), bool(meta["names"])
     rates, detector, domain = (_part(state, name) for name in ("rates", "detector", "domain"))
@@ -264,12 +257,12 @@ def _recordings_of(state: State) -> Calibration:
     )
 
 
-def _state_of_pictures(calibration: Calibration) -> State:
+def _write_images(calibration: Calibration) -> State:
     detector = calibration.detector
     if not isinstance(detector, FittedDensity):
         raise InputError(
             f"the detector is {detector!r}, expected CleanDensity for images; make the calibration "
-            "with calibrate_images()"
+            "with calibrate()"
         )
     meta = {
         "nccr": calibration.config.to_json(),
@@ -280,10 +273,10 @@ def _state_of_pictures(calibration: Calibration) -> State:
         "seen": list(calibration.seen),
         "sources": calibration.sources,
     }
-    return State(_OF_IMAGES, calibration.model_id, _fitted(calibration), meta)
+    return State(_FORMATS[calibration.tag].kind, calibration.model_id, _fitted(calibration), meta)
 
 
-def _pictures_of(state: State) -> Calibration:
+def _read_images(state: State) -> Calibration:
     meta = state.meta
     return Calibration(
         model_id=state.model_id,
@@ -318,3 +311,21 @@ def _named(part: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 def _part(state: State, name: str) -> dict[str, torch.Tensor]:
     start = f"{name}."
     return {k.removeprefix(start): t for k, t in state.tensors.items() if k.startswith(start)}
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How the calibrations of one modality are written, and the settings that files must have."""
+
+    kind: str
+    write: Callable[[Calibration], State]
+    read: Callable[[State], Calibration]
+    needed: frozenset[str] = frozenset()
+
+
+_FORMATS: Mapping[str, _Format] = {
+    "audio": _Format(
+        "calibration", _write_recordings, _read_recordings, needed=frozenset({"names"})
+    ),
+    "image": _Format("picture calibration", _write_images, _read_images),
+}

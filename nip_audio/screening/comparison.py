@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.detectors.backdoor import GroupFinding
 from nip_audio.detectors.conformal import q_values
 from nip_audio.errors import FileError, InputError
-from nip_audio.screening.backdoor import judge_triggers
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.duplicates import find_duplicates
-from nip_audio.screening.measured import MeasuredFile, Measurement, TriggerEvidence
-from nip_audio.screening.reading import Kind
+from nip_audio.screening.kind import Kind
+from nip_audio.screening.measured import MeasuredFile, TriggerEvidence
 from nip_audio.screening.sources import Source
+
+if TYPE_CHECKING:
+    from nip_audio.detectors.backdoor import GroupFinding
 
 __all__ = ["Comparison", "DuplicateFile", "TriggerSuspicion", "compare"]
 
@@ -96,8 +98,7 @@ def compare(
         ids.append(file.id)
         speakers.append(file.speaker)
         hashes.append(bytes.fromhex(file.facts.content_sha256))
-        if isinstance(file.measurement, Measurement):
-            embeddings += file.measurement.embedding.astype(np.float16).tobytes()
+        embeddings += file.measurement.embedding.astype(np.float16).tobytes()
         if file.trigger is not None:
             triggers.append(file.trigger)
         p_values.append(calibration.tail_p_value(calibration.distance(file.measurement)))
@@ -106,7 +107,7 @@ def compare(
 
     def read(row: int) -> NDArray[np.float32] | None:
         try:
-            raw = kind.read(source.find(ids[row])).raw
+            raw = kind.reader.read(source.find(ids[row])).raw
         except FileError:
             return None  # the file is gone or was changed; the next run measures it again
         return np.asarray(raw.numpy())
@@ -130,6 +131,8 @@ def _suspicions(
     ids: Sequence[str], triggers: Sequence[TriggerEvidence]
 ) -> tuple[dict[str, TriggerSuspicion], str]:
     try:
+        from nip_audio.screening.backdoor import judge_triggers  # needs scikit-learn
+
         judgement = judge_triggers(triggers)
     except InputError as err:
         return {}, f"not judged: {err}"

@@ -18,9 +18,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.core.strict_json import load_json, made_of
+from nip_audio.core.strict_json import build_dataclass, load_json
 from nip_audio.errors import OutputError, ResumeError
-from nip_audio.screening.measured import FileFacts, MeasuredFile, Measurement
+from nip_audio.screening.measured import MeasuredFile
 from nip_audio.screening.records import check_error
 
 __all__ = ["JOURNAL_NAME", "LOCK_NAME", "Journal", "from_line", "locked", "to_line"]
@@ -185,10 +185,14 @@ def from_line(line: bytes) -> MeasuredFile:
             }
         if (trigger := data["trigger"]) is not None:
             trigger |= {name: _unpack(trigger[name], _NEURONS) for name in _VECTORS}
-        file = made_of(MeasuredFile, data)
+        file = build_dataclass(MeasuredFile, data)
         if (file.error is None) != (file.facts is not None and file.measurement is not None):
             raise ValueError("expected either a measurement or an error")
-        if isinstance(file.facts, FileFacts) != isinstance(file.measurement, Measurement):
+        if (
+            file.facts is not None
+            and file.measurement is not None
+            and (file.facts.tag != file.measurement.tag)
+        ):
             raise ValueError("facts and measurement are of different modalities")
         check_error(file.error)
         if file.facts is not None:

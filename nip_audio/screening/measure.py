@@ -5,56 +5,40 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nip_audio.audio.condition import condition_of
-from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.remote import is_url, remote_stamp
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
+from nip_audio.core.modality import FileContent
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult, measure_nccr
 from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
 from nip_audio.errors import FileError, InputError
-from nip_audio.image.adapter import Image
+from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measured import (
-    RETRY,
-    FileFacts,
-    ImageMeasurement,
-    MeasuredFile,
-    Measurement,
-    TriggerEvidence,
-)
-from nip_audio.screening.reading import FileContent, Kind
+from nip_audio.screening.measured import RETRY, MeasuredFile, TriggerEvidence
 from nip_audio.screening.records import error_of
-from nip_audio.screening.trigger_plan import TRIGGER_PLANS
+
+if TYPE_CHECKING:
+    from nip_audio.screening.kind import Kind
 
 __all__ = [
     "DESTRUCTIVE_NOISE",
-    "DETECTION_NOISES",
     "FileMeasurer",
     "default_config",
-    "facts_of",
-    "measure",
-    "measure_image",
+    "measure_evidence",
     "measure_trigger",
     "noise_generator",
     "require_names",
     "stamp_of",
 ]
-
-DETECTION_NOISES = tuple(
-    Noise("gaussian", "raw", rms) for rms in (0.0005, 0.001, 0.002, 0.004, 0.008)
-)
-"""Noises of the detector. One draw of each detects as much as thirteen noises with eight draws
-(docs/results/nccr.md)."""
-
 
 DESTRUCTIVE_NOISE = Noise("gaussian", "input", 1.0)
 """Noise as large as the range of a spectrogram in [0, 1], which leaves nothing recognisable."""
@@ -98,7 +82,7 @@ class FileMeasurer:
         """Measure one file; one that cannot be read gives a result with an error."""
         stamp = stamp_of(recording)
         try:
-            measured = self.measure_item(self.kind.read(recording))
+            measured = self.measure_item(self.kind.reader.read(recording))
         except FileError as err:
             stamp = RETRY if err.code in _PASSING else stamp
             return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
@@ -137,8 +121,9 @@ def stamp_of(recording: Recording) -> str:
 
 
 def default_config(pretrained: PretrainedModel, *, draws: int = 1) -> NccrConfig:
-    """Return the detector's default settings: ``DETECTION_NOISES`` at the card's default taps."""
-    return NccrConfig(pretrained.card.default_taps, DETECTION_NOISES, draws)
+    """Return the detector's default settings: its noises at the card's default taps."""
+    card = pretrained.card
+    return NccrConfig(card.default_taps, modality_of(card).noises, draws)
 
 
 def noise_generator(seed: int, content_sha256: str) -> torch.Generator:
@@ -152,42 +137,15 @@ def noise_generator(seed: int, content_sha256: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-@torch.no_grad()
-def measure(
-    pretrained: PretrainedModel, audio: Audio, config: NccrConfig, *, names: bool, seed: int
-) -> Measurement:
-    """Measure one recording; equal content and seed give equal results."""
-    model = pretrained.model if names else pretrained.model.without_head()
-    result, evidence = _measure_evidence(model, audio, config, seed)
-    features = result.model_input - result.model_input.mean()
-    spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
-    embedding = torch.nn.functional.normalize(result.embedding, dim=0).cpu()
-    return Measurement(
-        embedding=embedding.double().numpy(),
-        evidence=evidence,
-        spectrum=spectrum.double().cpu().numpy(),
-    )
-
-
-@torch.no_grad()
-def measure_image(
-    pretrained: PretrainedModel, picture: Image, config: NccrConfig, *, seed: int
-) -> ImageMeasurement:
-    """Measure one image; equal content and seed give equal results.
-
-    Raises:
-        InputError: If the model has no classifier.
-    """
-    require_names(pretrained)
-    model = pretrained.model
-    result, evidence = _measure_evidence(model, picture, config, seed)
-    named = int(model.score_embeddings(result.embedding[None])[0].argmax())
-    return ImageMeasurement(evidence, model.labels[named])
-
-
-def _measure_evidence(
+def measure_evidence(
     model: InstrumentedModel, item: FileContent, config: NccrConfig, seed: int
 ) -> tuple[NccrResult, NDArray[np.float64]]:
+    """Measure how noise changes the layers and the decision of a model.
+
+    Returns:
+        The whole result, and the evidence of a measurement, whose last entry is the size of the
+        last axis of the content.
+    """
     generator = noise_generator(seed, item.noise_key)
     result = measure_nccr(model, _batch_of(model, item), config, generator=generator)
     evidence = evidence_vector(model, result).cpu().double().numpy()
@@ -219,7 +177,7 @@ def measure_trigger(
     """
     require_names(pretrained)
     model, card = pretrained.model, pretrained.card
-    changed, put_out = TRIGGER_PLANS[card.modality].layers(card.default_taps)
+    changed, put_out = modality_of(card).trigger_plan.layers(card.default_taps)
     changes = measure_neuron_changes(
         model,
         _batch_of(model, item),
@@ -263,18 +221,3 @@ def _batch_of(model: InstrumentedModel, item: FileContent) -> Batch:
     weight = next(model.parameters(), None)
     raw = item.raw[None]
     return Batch(raw if weight is None else raw.to(weight.device))
-
-
-def facts_of(audio: Audio) -> FileFacts:
-    """Return what is known about a recording without the model."""
-    return FileFacts(
-        duration_s=audio.duration_s,
-        sample_rate_hz=audio.source_rate_hz,
-        channels=audio.source_channels,
-        encoding=audio.encoding,
-        sha256=audio.sha256,
-        content_sha256=audio.content_sha256,
-        clipped_share=audio.clipped_share,
-        changes=audio.changes,
-        condition=condition_of(audio.samples, audio.sample_rate_hz),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ class Measurement:
             the overall level is removed; it characterises the kind of audio.
     """
 
+    tag: ClassVar[str] = "audio"
+
     embedding: Array
     evidence: Array
     spectrum: Array
@@ -52,8 +55,15 @@ class ImageMeasurement:
         named: Label that the model predicts.
     """
 
+    tag: ClassVar[str] = "image"
+
     evidence: Array
     named: str
+
+    @property
+    def embedding(self) -> Array:
+        """Embedding by which altered copies are found: none, (0,)."""
+        return np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,8 @@ class FileFacts:
         condition: Traces of recording and transmission, such as bandwidth and dropouts.
     """
 
+    tag: ClassVar[str] = "audio"
+
     duration_s: float
     sample_rate_hz: int
     channels: int
@@ -120,6 +132,8 @@ class ImageFacts:
         content_sha256: SHA-256 of the pixels at the model's input size.
         changes: What reading the file changed, such as its size, in words.
     """
+
+    tag: ClassVar[str] = "image"
 
     height: int
     width: int

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from nip_audio import __version__
-from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.modality import Reader
 from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
-from nip_audio.image.adapter import ImageAdapter
+from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import Comparison, compare
@@ -25,10 +24,10 @@ from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
 from nip_audio.screening.judge import Judge, add_duplicates, add_trigger_suspicion, judge_speaker
-from nip_audio.screening.kinds import kind_of
+from nip_audio.screening.kind import Kind
 from nip_audio.screening.measure import FileMeasurer, stamp_of
 from nip_audio.screening.measured import MeasuredFile
-from nip_audio.screening.reading import Kind
+from nip_audio.screening.modalities import kind_of
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.results import RESULTS_NAME, SPEAKERS_NAME, Results
 from nip_audio.screening.sources import Source
@@ -74,7 +73,7 @@ class Screener:
 
     pretrained: PretrainedModel
     judge: Judge
-    adapter: WaveformAdapter | ImageAdapter
+    adapter: Reader
     seed: int = 0
     engine: Engine = field(default_factory=LocalEngine)
     backdoor: bool = False
@@ -99,10 +98,8 @@ class Screener:
             CalibrationError: If there is no calibration, or it does not allow the rate.
         """
         judge = Judge(Calibration.of(pretrained, calibration), fpr, fdr)
-        if pretrained.card.modality == "image":
-            return Screener(pretrained, judge, ImageAdapter(*pretrained.card.image_shape))
-        reading = ReadSettings(sample_rate_hz=pretrained.card.sample_rate_hz)
-        return Screener(pretrained, judge, WaveformAdapter(reading))
+        reader = modality_of(pretrained.card).reader(pretrained.card)
+        return Screener(pretrained, judge, reader)
 
     @property
     def kind(self) -> Kind:
@@ -127,7 +124,7 @@ class Screener:
             "names": self.judge.calibration.names,
             "seed": self.seed,
             "triggers": self.backdoor,
-            "read": self.kind.to_json(),
+            "read": self.adapter.to_json(),
         }
 
     def verdict_settings(self) -> dict[str, Any]:
@@ -165,7 +162,10 @@ class Screener:
             InputError: If the source has no file, because an empty screening must not look clean.
         """
         if next(iter(source), None) is None:
-            raise InputError(f"{self.kind.words.none_found.format(source.name)}; check the path")
+            raise InputError(
+                f"found {self.kind.modality.expected.format(source.name)}; check the path, or "
+                "--modality"
+            )
         with self._opened(source, out) as journal:
             self._measure(source, journal, progress)
             return self._judge(source, journal, out)
@@ -287,7 +287,7 @@ class Screener:
         words = self.kind.words
         records = {f.id: self.judge.judge(f, q_value=comparison.q_values.get(f.id)) for f in files}
         readable = [file for file in files if file.measurement is not None]
-        beside = self.judge.compare_voices([records[file.id] for file in readable], readable)
+        beside = self.judge.compare_files([records[file.id] for file in readable], readable)
         records |= {record.id: record for record in beside}
         for name in records.keys() & comparison.duplicates.keys():
             records[name] = add_duplicates(records[name], comparison.duplicates[name], words)

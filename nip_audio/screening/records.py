@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
 
-from nip_audio.core.strict_json import load_json, made_of
+from nip_audio.core.strict_json import build_dataclass, load_json
 from nip_audio.errors import FileError, ResumeError
+from nip_audio.screening.details import DETAILS, Details, RecordingDetails, names_of
 
 __all__ = [
     "FLAGGED",
     "RISKS",
     "Finding",
-    "ImageRecord",
     "Risk",
     "ScreenRecord",
     "SpeakerRecord",
     "Verdict",
     "check_error",
     "error_of",
-    "read_record",
     "verdict_of",
 ]
 
@@ -91,7 +90,8 @@ def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
     return next((verdict for verdict in FLAGGED if verdict in found), "clean")
 
 
-R = TypeVar("R", bound="_Record")
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ class _Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with numbers rounded to six decimals."""
-        values = asdict(self)
-        return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+        return _rounded(asdict(self))
 
     def to_line(self) -> str:
         """Return the record as one line of ASCII JSON, without a line break."""
@@ -114,16 +113,24 @@ class _Record:
         Raises:
             ResumeError: If the line is not such a record.
         """
-        return _read(line, cls.__name__, lambda data: cls)
+        try:
+            record = cls._of_json(load_json(line))
+            check_error(getattr(record, "error", None))
+        except ValueError as err:
+            raise ResumeError(
+                f"got the line {line[:60]!r}, expected a {cls.__name__} ({err}); screen into "
+                "another --out"
+            ) from err
+        return record
 
     @classmethod
     def _of_json(cls, data: Any) -> Self:
-        return made_of(cls, data)
+        return build_dataclass(cls, data)
 
 
 @dataclass(frozen=True)
 class ScreenRecord(_Record):
-    """Result of screening one recording.
+    """Result of screening one recording, or one image.
 
     Attributes:
         id: Path below the screened folder, or the ID in the manifest.
@@ -144,22 +151,13 @@ class ScreenRecord(_Record):
         q_value: Expected share of clean files among the files of this run with at least this
             distance (Benjamini–Hochberg; below 1 / (n + 1) it comes from a fitted tail and is an
             extrapolation). None if there was no run to compare with.
-        domain_distance: Distance of the file's spectrum from those of clean recordings, ≥ 0.
-        domain_threshold: Distance above which a file is out of domain.
-        consistency: Mean cosine similarity to the core of the speaker's files; None if the speaker
-            has fewer than two.
-        consistency_threshold: Similarity below which a file is inconsistent, which is the
-            verification threshold at the equal error rate; None if no speaker of the calibration
-            has two recordings.
         duplicate_of: Ids of the other files that hold the same recording.
-        duration_s: Duration in seconds.
-        sample_rate_hz: Sample rate of the file.
-        channels: Number of channels of the file.
         encoding: Encoding of the file, such as ``PCM_16``.
-        bandwidth_hz: Highest frequency with content; above it there is only rounding noise.
         changes: What reading the file changed, such as its sample rate, in words.
         sha256: SHA-256 of the file's bytes.
         error: ``code``, ``found`` and ``remedy`` if the verdict is ``error``, else None.
+        details: Everything else that is known about a recording, or about an image. They are
+            written among the other fields, and recognised by the fields of a line.
     """
 
     id: str
@@ -170,19 +168,12 @@ class ScreenRecord(_Record):
     distance_threshold: float | None = None
     p_value: float | None = None
     q_value: float | None = None
-    domain_distance: float | None = None
-    domain_threshold: float | None = None
-    consistency: float | None = None
-    consistency_threshold: float | None = None
     duplicate_of: tuple[str, ...] = ()
-    duration_s: float | None = None
-    sample_rate_hz: int | None = None
-    channels: int | None = None
     encoding: str | None = None
-    bandwidth_hz: float | None = None
     changes: tuple[str, ...] = ()
     sha256: str | None = None
     error: dict[str, str] | None = None
+    details: Details = RecordingDetails()
 
     @property
     def flagged(self) -> bool:
@@ -196,62 +187,25 @@ class ScreenRecord(_Record):
             return (f"{self.error['found']}. What to do: {self.error['remedy']}.",)
         return tuple(f"{finding.why}. What to do: {finding.remedy}." for finding in self.findings)
 
-
-_OF_RECORDINGS = (
-    *("domain_distance", "domain_threshold", "consistency", "consistency_threshold"),
-    *("duration_s", "sample_rate_hz", "channels", "bandwidth_hz"),
-)
-
-
-@dataclass(frozen=True)
-class ImageRecord(ScreenRecord):
-    """Result of screening one image; fields that only recordings have are None and not written.
-
-    Attributes:
-        named: Label that the model predicts; None if the image could not be judged.
-        height: Height of the file in pixels.
-        width: Width of the file in pixels.
-    """
-
-    named: str | None = None
-    height: int | None = None
-    width: int | None = None
-
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, without the fields that only recordings have."""
-        return {k: v for k, v in super().to_json().items() if k not in _OF_RECORDINGS}
+        """Return plain JSON values, with numbers rounded to six decimals."""
+        values = super().to_json()
+        values |= _rounded(values.pop("details"))
+        return {name: values[name] for name in self.details.written}
 
     @classmethod
     def _of_json(cls, data: Any) -> Self:
-        if not isinstance(data, dict) or data.keys() & set(_OF_RECORDINGS):
-            raise ValueError("got fields of a recording, expected those of an image")
-        return made_of(cls, data | dict.fromkeys(_OF_RECORDINGS))
+        given = data.keys() if isinstance(data, dict) else set()
+        kind = next((one for one in DETAILS if given == set(one.written)), None)
+        if kind is None:
+            raise ValueError("got other fields than those of a recording or an image")
+        details = {name: data.pop(name) for name in names_of(kind)}
+        return build_dataclass(cls, data | {"details": details})
 
-
-def read_record(line: str) -> ScreenRecord:
-    """Read a line that ``to_line`` wrote for a recording or an image.
-
-    Raises:
-        ResumeError: If the line is neither.
-    """
-    return _read(line, ScreenRecord.__name__, _kind_of)
-
-
-def _kind_of(data: Any) -> type[ScreenRecord]:
-    return ImageRecord if isinstance(data, dict) and "named" in data else ScreenRecord
-
-
-def _read(line: str, what: str, kind_of: Callable[[Any], type[R]]) -> R:
-    """Read a line as a record of the class that ``kind_of`` chooses for its values."""
-    try:
-        data = load_json(line)
-        record = kind_of(data)._of_json(data)
-        check_error(getattr(record, "error", None))
-    except ValueError as err:
-        raise ResumeError(
-            f"got the line {line[:60]!r}, expected a {what} ({err}); screen into another --out"
-        ) from err
-    return record
+    def with_findings(self, *findings: Finding) -> ScreenRecord:
+        """Return the record with these findings added and the verdict that follows from all."""
+        every = (*self.findings, *findings)
+        return replace(self, findings=every, verdict=verdict_of(every))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nip_audio.errors import OutputError, ResumeError
-from nip_audio.screening.records import ScreenRecord, SpeakerRecord, read_record
+from nip_audio.screening.records import ScreenRecord, SpeakerRecord
 
 __all__ = ["RESULTS_NAME", "SPEAKERS_NAME", "Results"]
 
@@ -36,7 +36,7 @@ class Results:
             ResumeError: If there are none, or a line is not a record.
         """
         for line in self._lines(RESULTS_NAME):
-            yield read_record(line)
+            yield ScreenRecord.from_line(line)
 
     def speakers(self) -> Iterator[SpeakerRecord]:
         """Read the records of the speakers, in the order of the run.

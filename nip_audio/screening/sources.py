@@ -10,9 +10,10 @@ from typing import Protocol
 
 from nip_audio.audio.io import AUDIO_SUFFIXES
 from nip_audio.audio.manifest import Recording, walk_files
+from nip_audio.core.modality import Modality
 from nip_audio.errors import InputError
 
-__all__ = ["FolderSource", "ManifestSource", "Source"]
+__all__ = ["FolderSource", "ManifestSource", "Source", "find_source"]
 
 
 class Source(Protocol):
@@ -114,3 +115,23 @@ class ManifestSource:
     @cached_property
     def _by_id(self) -> dict[str, Recording]:
         return {recording.id: recording for recording in self.recordings}
+
+
+def find_source(
+    modality: Modality, source: Path, data_root: str | None, *, follow_links: bool
+) -> Source:
+    """Return a folder, or a manifest, as files to screen.
+
+    Args:
+        modality: Modality of the files.
+        source: Folder or manifest.
+        data_root: Folder or URL that replaces ``$data_root`` in a manifest.
+        follow_links: Whether to follow symbolic links that lead out.
+
+    Raises:
+        InputError: If the manifest cannot be read, or the modality has none.
+    """
+    listed = modality.listed(source, data_root, follow_links=follow_links)
+    if listed is None:
+        return FolderSource(source, follow_links, modality.suffixes)
+    return ManifestSource(source, listed)

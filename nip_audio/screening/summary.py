@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nip_audio.screening.kind import Words
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
-from nip_audio.screening.words import RECORDINGS, Words
 
 __all__ = ["ScreenSummary", "Tally"]
 
@@ -65,7 +65,7 @@ class Tally:
         words: Words for the files of this modality.
     """
 
-    def __init__(self, false_positive_rate: float, words: Words = RECORDINGS) -> None:
+    def __init__(self, false_positive_rate: float, words: Words) -> None:
         """Start with all counts at zero."""
         self._rate = false_positive_rate
         self._words = words

@@ -1,6 +1,7 @@
-"""What a SpeechBrain recipe's YAML, or a script, can name; docs/results/speechbrain.md shows how.
+"""Use the toolkit in SpeechBrain: guards, screening, purifiers and models for recipes and scripts.
 
-Recipes and published YAMLs name what is here: names and arguments cannot change.
+docs/results/speechbrain.md shows how. Recipes and published YAML files refer to these names, so
+that neither names nor arguments can change.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ __all__ = [
 
 
 def babble_like(waveforms: Tensor, speaker_count: int = 3) -> Tensor:
-    """Sum other items of the batch: a ``noise_funct`` for SpeechBrain's ``AddNoise``.
+    """Sum other items of the batch to babble: a ``noise_funct`` for SpeechBrain's ``AddNoise``.
 
     Item i gets items i+1 … i+speaker_count (cyclically), each rotated in time by a random amount
     drawn from the global generator, as recipes do.
 
     Args:
-        waveforms: (B, N) with B > ``speaker_count``.
-        speaker_count: How many voices babble.
+        waveforms: (B, N) waveforms with B > ``speaker_count``.
+        speaker_count: Number of voices in the babble.
 
     Returns:
-        (B, N), not scaled: ``AddNoise`` does that.
+        (B, N) babble; ``AddNoise`` scales it.
 
     Raises:
-        InputError: If the batch is too small.
+        InputError: If the batch has too few items.
     """
     if waveforms.shape[0] <= speaker_count:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The search for a backdoor as a stage of a data pipeline: train, look, drop, train again."""
+"""Search for a backdoor as a stage of a data pipeline: train, search, drop, train again."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ logger = logging.getLogger(__name__)
 
 REPORT_NAME = "backdoor.json"
 _VERSION = 2
-"""Raised when the search gives another verdict on the same recordings."""
+"""Increased when the search gives other verdicts on the same recordings."""
 
 
 class BackdoorSearch:
-    """Drops recordings that carry a backdoor's trigger, going by a model that was trained on them.
+    """Drops recordings with a backdoor's trigger, found by a model that was trained on them.
 
-    A trigger says nothing to a model that never saw it, so there is no such search before the first
-    training. See ``look_for_backdoor`` for what is looked for, and what is not found.
+    Only a model that was trained on a trigger reacts to it, so the search is possible only after a
+    first training. ``look_for_backdoor`` describes what is found and what is not.
 
     Args:
-        model: Name or directory of the model trained on the set, or one that is loaded already; it
-            names speakers.
-        out: Folder for backdoor.json. With the same model, recordings and seed the verdict is
-            taken from there; with others it is made anew.
-        seed: Of the noise.
-        wav_key: Where a path stands in the data.
-        speaker_key: Where a speaker's name stands.
+        model: Name or directory of the model trained on the set, or the loaded model; it must
+            classify speakers.
+        out: Folder for backdoor.json. The verdict in it is used again for the same model,
+            recordings and seed, and replaced for others.
+        seed: Seed of the noise generator.
+        wav_key: Key of a recording's path in the data.
+        speaker_key: Key of the speaker's name in the data.
 
     Attributes:
-        report: What ``BackdoorReport.to_json`` says of the last set.
+        report: Result of ``BackdoorReport.to_json`` for the last set.
 
     Raises:
         ModelCardError: If there is no such model.
@@ -64,7 +64,7 @@ class BackdoorSearch:
         wav_key: str = "wav",
         speaker_key: str = "spk_id",
     ) -> None:
-        """See the class."""
+        """Load the model."""
         self.pretrained = model if isinstance(model, PretrainedModel) else load_pretrained(model)
         self.out = Path(out)
         self.seed = seed
@@ -73,10 +73,10 @@ class BackdoorSearch:
         self.report: dict[str, Any] = {}
 
     def __call__(self, dataset: DynamicItemDataset) -> DynamicItemDataset:
-        """Return the data set without the accused, and without what cannot be read.
+        """Return the data set without backdoor findings and unreadable recordings.
 
         Raises:
-            InputError: If the model names nobody, too few names have enough files, or nothing
+            InputError: If the model has no head, too few labels have enough files, or no recording
                 would be left.
             ResumeError: If backdoor.json is damaged.
         """
@@ -104,7 +104,7 @@ class BackdoorSearch:
         return found
 
     def _identity(self, recordings: Sequence[Recording]) -> str:
-        """Fingerprint of everything the verdict depends on."""
+        """Return a fingerprint of everything the verdict depends on."""
         return fingerprint(
             {
                 "search": _VERSION,

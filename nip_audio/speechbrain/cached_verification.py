@@ -1,4 +1,4 @@
-"""Many trials at once: every file is embedded once, kept by its content, and compared in bulk."""
+"""Score many verification trials at once: embed every file once, keep it, compare in bulk."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _EPS = 1e-6  # of SpeakerRecognition.similarity
 
 @dataclass(frozen=True)
 class EmbeddingCache:
-    """Embeddings in a folder, found by the model's identity and the file's content.
+    """A folder of embeddings, found by the model's identity and the recording's content.
 
-    A file of another name, or of the same name and other content, is no matter. One embedding is
-    one file, written whole or not at all, so that several processes may share the folder.
+    Recordings may be renamed, and one that is replaced gets a new embedding. Each embedding is a
+    file that is written whole or not at all, so that several processes may share the folder.
 
     Attributes:
-        folder: Created when missing.
-        model_id: Identity of the model; a cache of another one is never read.
+        folder: Folder of the embeddings; created when missing.
+        model_id: Identity of the model; embeddings of other models are never read.
     """
 
     folder: Path
     model_id: str
 
     def get(self, path: str | Path, embed: Callable[[Path], Tensor]) -> NDArray[np.float32]:
-        """Return the embedding of a file, (D,), made by ``embed`` if it is not there yet.
+        """Return the embedding of a file, (D,), and make it with ``embed`` if it is not kept yet.
 
         Raises:
             AudioError: If the file cannot be read.
-            StateError: If what is kept is damaged.
+            StateError: If the kept embedding is damaged.
         """
         path = Path(path)
         kept = self._place(path)
@@ -83,33 +83,33 @@ def verify_batch(
     model_id: str | None = None,
     progress: Callable[[Path], None] = lambda path: None,
 ) -> tuple[Tensor, Tensor]:
-    """Score trials of two files each, as ``verify_files`` does one by one.
+    """Score trials of two files each, with the results that ``verify_files`` gives one by one.
 
-    Each file is embedded once, alone, and never again while ``cache`` is there; all scores are then
-    a few matrix operations. Files are not judged here: screen them before they are enrolled.
+    Each file is embedded once, by itself, and kept in ``cache``; all scores are then a few matrix
+    operations. Files are not judged here: screen them before enrolment.
 
     Args:
-        verification: What embeds, guarded or not. A guard's verdicts are not asked for.
-        trials: (enrolment, test), in any order, files as often as needed.
+        verification: Interface that embeds, guarded or not; a guard's verdicts are not used.
+        trials: Pairs of an enrolment and a test file, in any order; files may repeat.
         cache: Folder for the embeddings.
-        threshold: Cosine above which two are one speaker, as of SpeechBrain.
-        model_id: Identity of the model; None takes that of a guarded one. Weights that were trained
-            on need another one.
+        threshold: Cosine above which two files are accepted as one speaker, as in SpeechBrain.
+        model_id: Identity of the model; None takes that of a guarded interface. Weights that were
+            trained further need another identity.
         progress: Called after each file.
 
     Returns:
         Scores (n,) and decisions (n,), equal to those of ``verify_files`` to 1e-6.
 
     Raises:
-        InputError: Without trials, or without a ``model_id`` for a model that has none.
+        InputError: If there are no trials, or no ``model_id`` for a model without an identity.
         AudioError: If a file cannot be used.
         StateError: If the cache is damaged.
     """
     if model_id is None:
         if not isinstance(verification, GuardedSpeakerRecognition):
             raise InputError(
-                f"a {type(verification).__name__} has no identity, and embeddings of two models "
-                "must not be mixed up; pass model_id, a name of your own for these weights"
+                f"a {type(verification).__name__} has no identity, which keeps the embeddings of "
+                "two models apart; pass model_id, a name of your own for these weights"
             )
         model_id = verification.guard.pretrained.model_id
     if not trials:

@@ -1,4 +1,7 @@
-"""What the stages of a data pipeline share: recordings of a data set, and the set without some."""
+"""List the recordings of a SpeechBrain data set, and drop some of them.
+
+The stages of a data pipeline share this code.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,19 @@ __all__ = ["recordings_of", "without"]
 def recordings_of(
     dataset: DynamicItemDataset, *, wav_key: str = "wav", speaker_key: str = "spk_id"
 ) -> list[Recording]:
-    """List what a SpeechBrain data set will read.
+    """List the recordings that a SpeechBrain data set will read.
 
-    Spans are taken from ``start`` and ``stop`` in samples, beside the path as SpeechBrain's CSVs
-    have them, or with the path in a mapping (``file``, ``start``, ``stop``) as its JSONs do.
+    Spans are taken from ``start`` and ``stop`` in samples: either keys beside the path, as in
+    SpeechBrain's CSV files, or in a mapping with the path (``file``, ``start``, ``stop``), as in
+    its JSON files.
 
     Args:
-        dataset: Made by ``from_csv`` or ``from_json``, filtered or not.
-        wav_key: Where the path stands.
-        speaker_key: Where the speaker's name stands; data without it have no speakers.
+        dataset: Data set made by ``from_csv`` or ``from_json``, filtered or not.
+        wav_key: Key of the path.
+        speaker_key: Key of the speaker's name; without it, recordings have no speaker.
 
     Raises:
-        InputError: If an entry has no path, or its span is no two numbers.
+        InputError: If an entry has no path, or its span is not two numbers.
     """
     return [
         _recording(str(name), dataset.data[name], wav_key, speaker_key) for name in dataset.data_ids
@@ -57,15 +61,16 @@ def _recording(name: str, row: Mapping[str, Any], wav_key: str, speaker_key: str
 
 
 def without(dataset: DynamicItemDataset, ids: Collection[str]) -> FilteredSortedDynamicItemDataset:
-    """Return the data set without some of its items, in the same order; itself it stays as it is.
+    """Return a data set without some items, in the same order; the original is not modified.
 
     Raises:
-        InputError: If nothing would be left.
+        InputError: If no item would be left.
     """
     kept = [name for name in dataset.data_ids if str(name) not in ids]
     if not kept:
         raise InputError(
-            f"none of {len(dataset.data_ids)} recordings would be left; see why they are flagged "
-            "(audio unlike the calibration's is: calibrate on audio of your own)"
+            f"none of {len(dataset.data_ids)} recordings would be left, because all are flagged; "
+            "read why in the results (if they are unlike the calibration's audio, calibrate on "
+            "audio of your own)"
         )
     return FilteredSortedDynamicItemDataset(dataset, kept)

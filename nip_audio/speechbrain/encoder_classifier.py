@@ -1,15 +1,16 @@
-"""Pretrained directories for SpeechBrain's ``EncoderClassifier`` and ``SpeakerRecognition``.
+"""Use pretrained directories with SpeechBrain's ``EncoderClassifier`` and ``SpeakerRecognition``.
 
-Two ways. ``EncoderClassifier.from_hparams(source=directory)`` reads the section that
+There are two ways. ``EncoderClassifier.from_hparams(source=directory)`` reads the section that
 ``speechbrain_section`` adds to ``hyperparams.yaml``. It builds and runs whatever that YAML names,
-so the directory must be trusted; that ``load_pretrained`` takes it proves nothing, as this
-section is cut out there. For a directory from a stranger use the other way, which lets nothing
-but this toolkit's own loader read it: ``as_encoder_classifier(load_pretrained(directory))``.
+so the directory must be trusted; ``load_pretrained`` does not check this section, because it skips
+it. For directories from strangers use ``as_encoder_classifier(load_pretrained(directory))``, where
+only this toolkit's own loader reads the directory.
 
-``from_hparams`` leaves the directory as it is. With ``savedir`` it makes links there, under the
-files' own names; it keeps what is there already, so give every model a ``savedir`` of its own.
+``from_hparams`` does not modify the directory. With ``savedir`` it makes links there under the
+files' names and keeps files that exist, so give every model a ``savedir`` of its own.
 
-Published directories name the classes of this module: their names and arguments cannot change.
+Published directories refer to the classes of this module, so that neither their names nor their
+arguments can change.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ __all__ = [
 ]
 
 _PARTS = ("compute_features", "embedding_model", "classifier")
-# relative lengths are float32: a product that should be whole may come out a little below
+# relative lengths are float32: a product that should be whole may be a little smaller
 _ROUNDING = 1 + 5e-7
 
 
 class Features(nn.Module):
-    """A front end as SpeechBrain calls it: waveforms (B, N) → features (B, T, F).
+    """A front end with SpeechBrain's interface: waveforms (B, N) to features (B, T, F).
 
-    SpeechBrain gives no lengths here, so samples beyond an item's end are expected to be zero.
+    SpeechBrain passes no lengths, so samples beyond an item's end must be zero.
     """
 
     def __init__(self, front_end: nn.Module) -> None:
@@ -61,25 +62,25 @@ class Features(nn.Module):
         self.front_end = front_end
 
     def forward(self, wavs: Tensor) -> Tensor:
-        """Compute features."""
+        """Compute features (B, T, F)."""
         features: Tensor = self.front_end(wavs)[0]
         return features.transpose(1, 2)
 
 
 class NoNormalization(nn.Module):
-    """SpeechBrain's ``mean_var_norm`` for models that want none."""
+    """SpeechBrain's ``mean_var_norm`` for models without normalisation."""
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the features."""
+        """Return the features unchanged."""
         return features
 
 
 class Embedding(nn.Module):
-    """A network as SpeechBrain calls it: features (B, T, F), relative lengths → (B, 1, D).
+    """A network with SpeechBrain's interface: features (B, T, F), relative lengths → (B, 1, D).
 
     An item of n out of N samples has 1 + n // hop frames, but only n / N and T = 1 + N // hop are
-    known here. N is taken as (T - 1) · hop: exact where N is a multiple of the hop, and otherwise
-    up to one frame of an item that is shorter than N is left out. Padding never comes in. Items
+    known here. N is taken as (T - 1) · hop. That is exact if N is a multiple of the hop; otherwise
+    up to one frame of an item shorter than N is left out. Padding is never included, and items
     without padding are always exact.
     """
 
@@ -89,47 +90,49 @@ class Embedding(nn.Module):
         self.network = network
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed."""
+        """Embed features, (B, 1, D)."""
         x = features.transpose(1, 2)
         if lengths is None:
             lengths = torch.ones(x.shape[0], device=x.device)
         steps = x.shape[2] - 1
         frames = 1 + (lengths * (steps * _ROUNDING)).floor().long().clamp(0, steps)
-        # as the toolkit's front end leaves them; SpeechBrain's call does not say where items end
+        # zero the padding as the toolkit's front end does; SpeechBrain passes no item lengths there
         embeddings: Tensor = self.network(x * length_mask(frames, x.shape[2])[:, None], frames)
         return embeddings[:, None]
 
 
 class Scores(nn.Module):
-    """A head as SpeechBrain calls it: (B, 1, D) → (B, 1, C)."""
+    """A head with SpeechBrain's interface: embeddings (B, 1, D) to scores (B, 1, C)."""
 
     def __init__(self, head: nn.Module) -> None:
-        """Wrap a head (B, D) → (B, C)."""
+        """Wrap a head from (B, D) to (B, C)."""
         super().__init__()
         self.head = head
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Score."""
+        """Score embeddings, (B, 1, C)."""
         scores: Tensor = self.head(embeddings.squeeze(1))
         return scores[:, None]
 
 
 def load_safetensors(module: nn.Module, path: str | Path) -> None:
-    """Load weights that the ``model_card.json`` beside them has the hash of: a ``Pretrainer`` hook.
+    """Load weights after checking them against the ``model_card.json`` beside them.
+
+    This is a hook of SpeechBrain's ``Pretrainer``.
 
     Raises:
-        ModelCardError: If the card or the file is missing, or does not fit.
-        HashMismatchError: If the file differs from the card; nothing has been loaded then.
+        ModelCardError: If the card or the file is missing, or does not fit the module.
+        HashMismatchError: If the file differs from the card; nothing is loaded then.
     """
     path = Path(path)
     load_weights(module, read_card(path.parent).read(path.name), path)
 
 
 def load_labels(encoder: CategoricalEncoder, path: str | Path) -> None:
-    """Fill an encoder with the labels of a ``model_card.json``: a ``Pretrainer`` hook.
+    """Fill an encoder with the labels of a ``model_card.json``; a hook of ``Pretrainer``.
 
     Raises:
-        ModelCardError: If the card is missing or malformed, or names a label twice.
+        ModelCardError: If the card is missing or malformed, or has a label twice.
     """
     _add_labels(encoder, read_card(Path(path).parent).labels)
 
@@ -146,16 +149,16 @@ def _add_labels(encoder: CategoricalEncoder, labels: Sequence[str]) -> None:
 class SafetensorsPretrainer(Pretrainer):  # type: ignore[misc]
     """SpeechBrain's ``Pretrainer`` for directories without ``.ckpt`` files.
 
-    SpeechBrain looks for ``<name>.ckpt``, which it would unpickle, and relative ``paths`` start at
-    the working directory. This one takes ``<name>.safetensors`` and, for label encoders,
-    ``model_card.json`` from wherever the YAML came from. Collected files keep their names.
+    SpeechBrain looks for ``<name>.ckpt`` and unpickles it, and its relative ``paths`` start at the
+    working directory. This class takes ``<name>.safetensors`` and, for label encoders,
+    ``model_card.json`` from the place of the YAML. Collected files keep their names.
 
     Args:
         loadables: Modules and label encoders to fill, by name.
     """
 
     def __init__(self, loadables: dict[str, Any]) -> None:
-        """See the class."""
+        """Register a hook for each loadable."""
         hooks = {name: _hook_for(part) for name, part in loadables.items()}
         super().__init__(loadables=loadables, custom_hooks=hooks)
 
@@ -169,11 +172,11 @@ class SafetensorsPretrainer(Pretrainer):  # type: ignore[misc]
 
         Args:
             default_source: Folder or repository of the files.
-            local_strategy: How files come into the folder collected in, if there is one.
-            fetch_config: How to download.
+            local_strategy: Way to put files into the folder to collect in, if there is one.
+            fetch_config: Settings of downloads.
 
         Raises:
-            InputError: Without a source.
+            InputError: If there is no source.
         """
         if default_source is None:
             raise InputError("there is no source to collect from; pass default_source")
@@ -206,7 +209,7 @@ def speechbrain_section(part_names: Sequence[str] = _PARTS) -> str:
     """Return the YAML that a publisher appends to ``hyperparams.yaml`` for ``from_hparams``.
 
     Args:
-        part_names: Top-level keys above it: ``compute_features``, ``embedding_model`` and, for
+        part_names: Top-level keys of the YAML: ``compute_features``, ``embedding_model`` and, for
             models that classify, ``classifier``. The front end must have ``sample_rate_hz``.
 
     Raises:
@@ -220,7 +223,7 @@ def speechbrain_section(part_names: Sequence[str] = _PARTS) -> str:
     if not set(_PARTS[:2]) <= names <= set(_PARTS):
         raise InputError(f"got parts {sorted(names)}, expected {_PARTS}; the last may be left out")
     here = __name__
-    # block style throughout: references to objects break inside [...] and {...}
+    # block style throughout, since references to objects break inside [...] and {...}
     lines = [
         "# For SpeechBrain's EncoderClassifier.from_hparams and SpeakerRecognition.from_hparams;",
         "# nip-audio itself never builds what follows.",
@@ -254,8 +257,9 @@ def speechbrain_section(part_names: Sequence[str] = _PARTS) -> str:
 def as_encoder_classifier(pretrained: PretrainedModel) -> SpeakerRecognition:
     """Return a loaded model as SpeechBrain's ``SpeakerRecognition`` (an ``EncoderClassifier``).
 
-    No YAML is read: unlike ``from_hparams`` this is safe for models from strangers. The modules are
-    shared with ``pretrained``. Without a head it embeds and verifies, but does not classify.
+    No YAML is read, so unlike ``from_hparams`` this is safe for models from strangers. The modules
+    are shared with ``pretrained``. Without a head the result embeds and verifies, but does not
+    classify.
 
     Raises:
         InputError: If the model does not take waveforms.

@@ -1,4 +1,4 @@
-"""The screening's detector by one name, for a recipe's YAML, a script or a data pipeline."""
+"""Judge recordings with the detector of the screening, from a recipe, script or data pipeline."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Guard:
           fpr: 0.01
 
     Args:
-        model: Name or directory of a model, or one that is loaded already. Its directory is read
-            by ``load_pretrained``: offline, hashes first, no code from the YAML.
-        calibration: File, or one that is loaded already; None takes what came with the model.
-        fpr: Share of clean recordings that may be called adversarial.
-        seed: Of the noise.
-        max_duration_s: Longer recordings are not judged.
-        workers: Processes that measure a whole data set; None takes one a core. A model that has
-            no directory of its own can only be measured in this process, with 1.
+        model: Name or directory of a model, or the loaded model. ``load_pretrained`` reads the
+            directory: offline, after checking hashes, and without running code from the YAML.
+        calibration: Calibration or its file; None takes the one that comes with the model.
+        fpr: False-positive rate: share of clean recordings that may be called adversarial.
+        seed: Seed of the noise generator.
+        max_duration_s: Longest recording, in seconds, that is judged.
+        workers: Processes that measure a whole data set; None takes one per core. A model without
+            a directory can only be measured in this process, with 1.
 
     Raises:
         ModelCardError: If there is no such model.
-        CalibrationError: Without a calibration, or with one of too few files for ``fpr``.
+        CalibrationError: If there is no calibration, or it has too few files for ``fpr``.
         StateError: If the calibration is of another model.
-        InputError: If a number makes no sense.
+        InputError: If a number is invalid.
     """
 
     def __init__(
@@ -60,15 +60,16 @@ class Guard:
         max_duration_s: float = 120.0,
         workers: int | None = None,
     ) -> None:
-        """See the class."""
+        """Load the model and its calibration."""
         pretrained = model if isinstance(model, PretrainedModel) else load_pretrained(model)
         if not isinstance(calibration, Calibration):
             chosen = choose_calibration(pretrained, Path(calibration) if calibration else None)
             calibration = Calibration.load(chosen, model_id=pretrained.model_id)
         elif calibration.model_id != pretrained.model_id:
             raise CalibrationError(
-                f"the calibration is of model {calibration.model_id[:12]}, the guard's model is "
-                f"{pretrained.model_id[:12]} ({pretrained.card.name}); calibrate that one"
+                f"the calibration is of model {calibration.model_id[:12]}, but the guard's model "
+                f"is {pretrained.model_id[:12]} ({pretrained.card.name}); calibrate the guard's "
+                "model"
             )
         settings = ReadSettings(pretrained.card.sample_rate_hz, max_duration_s=max_duration_s)
         self._settings = settings
@@ -82,19 +83,19 @@ class Guard:
 
     @property
     def pretrained(self) -> PretrainedModel:
-        """The model."""
+        """Model that the guard protects."""
         return self.screener.pretrained
 
     @property
     def settings(self) -> ReadSettings:
-        """How recordings are read."""
+        """Settings for reading recordings."""
         return self._settings
 
     def judge_file(self, path: str | Path, *, span: tuple[int, int] | None = None) -> ScreenRecord:
         """Judge one file by itself.
 
         Raises:
-            AudioError: If it cannot be used.
+            AudioError: If the file cannot be used.
         """
         measured = self.screener.measurer.measure_item(read_audio(path, self.settings, span=span))
         return self.screener.judge.judge(replace(measured, id=str(path)))
@@ -102,23 +103,25 @@ class Guard:
     def judge_waveforms(
         self, wavs: Tensor, wav_lens: Tensor | None = None, *, ids: Sequence[str] = ()
     ) -> tuple[ScreenRecord, ...]:
-        """Judge waveforms, each by itself: what it is batched with changes nothing.
+        """Judge waveforms, each independently of the rest of the batch.
 
         Args:
-            wavs: (B, N) or (N,) at the model's rate, full scale 1.
-            wav_lens: (B,) relative lengths; None: all are whole.
-            ids: Names for the records; none are their places.
+            wavs: (B, N) or (N,) waveforms at the model's rate, full scale 1.
+            wav_lens: (B,) relative lengths; None if no item is padded.
+            ids: Names for the records; by default, their positions.
 
         Returns:
-            A record each; one that is too short, silent or clipped gets the verdict ``error``.
+            One record per item; a too short, silent or clipped one has the verdict ``error``.
 
         Raises:
-            InputError: If the batch is none.
+            InputError: If ``wavs`` is not a batch, see ``split_batch``.
         """
         items = split_batch(wavs, wav_lens)
         names = list(ids) or [str(place) for place in range(len(items))]
         if len(names) != len(items):
-            raise InputError(f"got {len(names)} ids for {len(items)} waveforms")
+            raise InputError(
+                f"got {len(names)} ids for {len(items)} waveforms; pass one id per waveform"
+            )
         return tuple(self._judge(wav, name) for wav, name in zip(items, names, strict=True))
 
     def _judge(self, wav: Tensor, name: str) -> ScreenRecord:

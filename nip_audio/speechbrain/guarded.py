@@ -1,15 +1,15 @@
-"""SpeechBrain's ``EncoderClassifier`` and ``SpeakerRecognition`` with a guard before them.
+"""Guard SpeechBrain's ``EncoderClassifier`` and ``SpeakerRecognition``: judge every input.
 
-One line switches a script::
+One changed line guards a script::
 
     from nip_audio.speechbrain import GuardedSpeakerRecognition
 
     verification = GuardedSpeakerRecognition.from_hparams(source="pretrained/xvector-libri251")
     score, same = verification.verify_files("enrolled.wav", "claimed.wav")
-    verification.verdicts  # what the guard says of the two files
+    verification.verdicts  # the guard's verdicts on the two files
 
-Same methods, same values: the guard decides nothing unless it is given a purifier. What it says
-stands in ``verdicts``, or, with ``return_verdicts=True``, at the end of what is returned.
+Methods and values are the same: the guard changes nothing unless it has a purifier. Its verdicts
+are in ``verdicts`` or, with ``return_verdicts=True``, at the end of what is returned.
 """
 
 from __future__ import annotations
@@ -44,19 +44,18 @@ _ALIKE = 0.999
 
 
 class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
-    """An ``EncoderClassifier`` that says of each input whether it looks tampered with.
+    """An ``EncoderClassifier`` that also judges whether each input looks tampered with.
 
     Args:
-        modules: As of SpeechBrain; must be those of the guard's model.
-        hparams: As of SpeechBrain.
-        run_opts: As of SpeechBrain.
-        freeze_params: As of SpeechBrain.
-        guard: What judges.
-        purifier: Purifies inputs that are flagged before they are embedded; None embeds all as
-            they are.
+        modules: SpeechBrain's modules; they must be those of the guard's model.
+        hparams: SpeechBrain's hyperparameters.
+        run_opts: SpeechBrain's run options.
+        freeze_params: Whether SpeechBrain freezes the parameters.
+        guard: Guard that judges inputs.
+        purifier: Purifier of flagged inputs, applied before they are embedded; None purifies none.
 
     Attributes:
-        verdicts: Records of the last call, one an input in the order given; of ``verify_batch``
+        verdicts: Records of the last call, one per input in the order given; for ``verify_batch``
             those of the first batch, then those of the second.
         purified: Whether each of these inputs was purified.
 
@@ -74,7 +73,7 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         guard: Guard,
         purifier: GuidedPurifier | None = None,
     ) -> None:
-        """See the class."""
+        """Check that modules, guard and purifier belong to one model."""
         super().__init__(dict(modules), dict(hparams), run_opts, freeze_params)
         self.guard = guard
         self.purifier = purifier
@@ -98,32 +97,32 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         savedir: str | Path | None = None,
         freeze_params: bool = True,
     ) -> Self:
-        """Load a directory of this toolkit's, and guard it; nothing is fetched from anywhere.
+        """Load one of this toolkit's directories and guard it; nothing is downloaded.
 
-        Not SpeechBrain's function: the directory's YAML may describe a model and nothing else, and
-        is read after the hashes matched the card, as by ``load_pretrained``. For a directory of
-        SpeechBrain's own see ``load_trusted`` and ``around``.
+        Unlike SpeechBrain's function, this one reads the directory as ``load_pretrained`` does: the
+        YAML may only describe a model, and is read after the hashes matched the card. For
+        SpeechBrain's own directories see ``load_trusted`` and ``around``.
 
         Args:
-            source: Directory on this machine, or the name of a model that came with the package.
-            calibration: As of ``Guard``; None takes the model's own.
-            fpr: As of ``Guard``.
-            seed: Of the noise.
-            purify: Whether flagged inputs are purified first.
-            purifier: As of ``GuidedPurifier``; None takes the model's own.
-            run_opts: As of SpeechBrain; None is the CPU.
-            savedir: Taken for the sake of scripts that pass it; nothing is written there.
-            freeze_params: As of SpeechBrain.
+            source: Directory on this machine, or name of a shipped model.
+            calibration: Calibration or its file; None takes the one that comes with the model.
+            fpr: False-positive rate of the guard.
+            seed: Seed of the noise generator.
+            purify: Whether to purify flagged inputs before they are embedded.
+            purifier: File of the purifier; None takes the one that comes with the model.
+            run_opts: SpeechBrain's run options; None is the CPU.
+            savedir: Ignored; accepted because scripts pass it.
+            freeze_params: Whether SpeechBrain freezes the parameters.
 
         Raises:
             ModelCardError: If there is no such directory here, or it has no card.
             HashMismatchError: If a file differs from the card.
-            UnsafeYamlError: If the YAML asks for more than describing a model.
-            CalibrationError: Without a calibration.
-            StateError: Without a purifier, if one is asked for.
+            UnsafeYamlError: If the YAML holds anything but the description of a model.
+            CalibrationError: If there is no calibration.
+            StateError: If ``purify`` is true and there is no purifier.
         """
         guard = Guard(source, calibration, fpr=fpr, seed=seed)
-        # modules of their own: SpeechBrain may move its to another device, the guard's stay here
+        # separate modules, since SpeechBrain may move its own to another device
         modules, hparams = parts_for_speechbrain(load_pretrained(source))
         return cls(
             modules,
@@ -142,12 +141,13 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         guard: Guard,
         purifier: GuidedPurifier | None = None,
     ) -> Self:
-        """Guard an ``EncoderClassifier`` or ``SpeakerRecognition`` that is there already.
+        """Guard an existing ``EncoderClassifier`` or ``SpeakerRecognition``.
 
         Args:
-            interface: Its modules are shared.
-            guard: For this model: ``Guard(unpublished(instrument(interface), …), calibration)``.
-            purifier: As of the class.
+            interface: Interface to guard; its modules are shared.
+            guard: Guard of this model, e.g. ``Guard(unpublished(instrument(interface), …), c)`` for
+                a calibration c.
+            purifier: Purifier of flagged inputs; None purifies none.
 
         Raises:
             StateError: If guard or purifier are for another model.
@@ -161,12 +161,12 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         )
 
     def load_audio(self, path: str | Path, savedir: Any = None) -> Tensor:
-        """Load a file of this machine as SpeechBrain does; addresses of other places are refused.
+        """Load a file on this machine as SpeechBrain does; network addresses are refused.
 
         Raises:
-            AudioError: If it cannot be used.
+            AudioError: If the file cannot be used.
         """
-        if not self._files:  # in a call on files these were read by the guard already
+        if not self._files:  # in a call on files, the guard has read them already
             read_audio(_here(path), self.guard.settings)
         samples: Tensor = super().load_audio(str(Path(path).absolute()))
         return samples
@@ -179,10 +179,10 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         *,
         return_verdicts: bool = False,
     ) -> Any:
-        """Embed; as SpeechBrain's.
+        """Judge and embed waveforms; like SpeechBrain's ``encode_batch``.
 
         Raises:
-            InputError: If the batch is none: see ``split_batch``.
+            InputError: If ``wavs`` is not a batch, see ``split_batch``.
         """
         with self._call():
             wavs = self._let_in(wavs, wav_lens)
@@ -190,14 +190,14 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         return (embeddings, self.verdicts) if return_verdicts else embeddings
 
     def encode_unjudged(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
-        """Embed as SpeechBrain's does, without the guard: ``verdicts`` stay what they are."""
+        """Embed like SpeechBrain's ``encode_batch``, without the guard; ``verdicts`` are kept."""
         embeddings: Tensor = super().encode_batch(wavs, wav_lens)
         return embeddings
 
     def classify_batch(
         self, wavs: Tensor, wav_lens: Tensor | None = None, *, return_verdicts: bool = False
     ) -> Any:
-        """Classify; as SpeechBrain's, and raises as ``encode_batch``."""
+        """Judge and classify waveforms like SpeechBrain; raises what ``encode_batch`` raises."""
         with self._call():
             found = super().classify_batch(wavs, wav_lens)
         return (*found, self.verdicts) if return_verdicts else found
@@ -205,22 +205,22 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
     def classify_file(
         self, path: str | Path, *, return_verdicts: bool = False, **kwargs: Any
     ) -> Any:
-        """Classify a file, and judge it as the file that it is; as SpeechBrain's.
+        """Judge a file as it is stored, and classify it; like SpeechBrain's ``classify_file``.
 
         Raises:
-            AudioError: If it cannot be used.
+            AudioError: If the file cannot be used.
         """
         with self._call(path):
             found = super().classify_file(path, **kwargs)
         return (*found, self.verdicts) if return_verdicts else found
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Any:
-        """Classify; as SpeechBrain's."""
+        """Judge and classify waveforms, like SpeechBrain's ``forward``."""
         return self.classify_batch(wavs, wav_lens)
 
     @contextmanager
     def _call(self, *paths: str | Path) -> Iterator[None]:
-        """Begin a call anew, unless it is part of another one."""
+        """Reset the verdicts for a call, unless it is part of another call."""
         if self._calls == 0:
             self.verdicts, self.purified = (), ()
             self._files = deque(self.guard.judge_file(_here(path)) for path in paths)
@@ -231,7 +231,7 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
             self._calls -= 1
 
     def _let_in(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
-        """Judge a batch, and purify what is flagged."""
+        """Judge a batch, and purify the flagged items."""
         items = split_batch(wavs, wav_lens)
         records: tuple[ScreenRecord, ...]
         if self._files:
@@ -255,7 +255,7 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
 
     @torch.no_grad()
     def _require_one_model(self) -> None:
-        """Compare embeddings of a noise: another model's would point elsewhere."""
+        """Check by embeddings of noise that interface, guard and purifier share one model."""
         model = self.guard.pretrained.model
         device = next(model.parameters()).device
         wav = 0.1 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
@@ -278,26 +278,27 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
 
 
 def _here(path: str | Path) -> Path:
-    """Return the path of a file of this machine.
+    """Return the path of a file on this machine.
 
     Raises:
-        AudioError: If it is an address on the network.
+        AudioError: If the path is a network address.
     """
     if is_url(path):
         raise AudioError(
             path,
             code="not_a_file",
-            found="it is an address on the network, from where nothing is fetched here",
-            remedy="fetch it, and give the file",
+            found="it is an address on the network, and nothing is downloaded here",
+            remedy="download it, and pass the file",
         )
     return Path(path)
 
 
 class GuardedSpeakerRecognition(GuardedEncoderClassifier, SpeakerRecognition):  # type: ignore[misc]
-    """A ``SpeakerRecognition`` that says of each input whether it looks tampered with.
+    """A ``SpeakerRecognition`` that also judges whether each input looks tampered with.
 
-    See ``GuardedEncoderClassifier``. Many trials at once, each file embedded once and for all:
-    ``verify_batch`` of ``nip_audio.speechbrain.cached_verification``.
+    See ``GuardedEncoderClassifier`` for arguments and attributes. For many trials at once, with
+    each file embedded only once, see ``verify_batch`` of
+    ``nip_audio.speechbrain.cached_verification``.
     """
 
     def verify_batch(
@@ -310,7 +311,7 @@ class GuardedSpeakerRecognition(GuardedEncoderClassifier, SpeakerRecognition):  
         *,
         return_verdicts: bool = False,
     ) -> Any:
-        """Verify; as SpeechBrain's, and raises as ``encode_batch``."""
+        """Judge and verify waveforms like SpeechBrain; raises what ``encode_batch`` raises."""
         with self._call():
             found = super().verify_batch(wavs1, wavs2, wav1_lens, wav2_lens, threshold)
         return (*found, self.verdicts) if return_verdicts else found
@@ -323,10 +324,10 @@ class GuardedSpeakerRecognition(GuardedEncoderClassifier, SpeakerRecognition):  
         return_verdicts: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Verify two files, and judge them as the files that they are; as SpeechBrain's.
+        """Judge two files as they are stored, and verify them; like SpeechBrain's ``verify_files``.
 
         Raises:
-            AudioError: If one cannot be used.
+            AudioError: If one of them cannot be used.
         """
         with self._call(path_x, path_y):
             found = super().verify_files(path_x, path_y, **kwargs)

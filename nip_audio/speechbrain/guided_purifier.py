@@ -1,4 +1,4 @@
-"""A fitted purifier by one name: waveforms in, waveforms out, as SpeechBrain's pipelines go."""
+"""Purify waveforms in SpeechBrain's pipelines with a fitted purifier."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nip_audio.errors import AudioError, StateError
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.speechbrain.waveforms import audio_of, split_batch
-from nip_audio.workflows.purify import purify_samples
+from nip_audio.workflows.recordings import purify_samples
 
 __all__ = ["GuidedPurifier"]
 
 
 class GuidedPurifier:
-    """Purifies waveforms with a guided NIP that was fitted for one model.
+    """Purifies waveforms with guided neuron-level inverse perturbation (NIP), fitted to one model.
 
     In a YAML::
 
@@ -27,13 +27,14 @@ class GuidedPurifier:
           purifier: my.purifier
 
     Args:
-        model: Name or directory of a model, or one that is loaded already.
-        purifier: File that ``nip-audio fit-purifier`` wrote; None takes what came with the model.
-        seed: With a recording's content, seeds the purifier's noise, if it has any.
+        model: Name or directory of a model, or the loaded model.
+        purifier: File written by ``nip-audio fit-purifier``; None takes the one that comes with
+            the model.
+        seed: Seed of the purifier's noise, if it uses noise, together with a recording's content.
 
     Raises:
         ModelCardError: If there is no such model.
-        StateError: Without a purifier, or with one of another model.
+        StateError: If there is no purifier, or it is for another model.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class GuidedPurifier:
         *,
         seed: int = 0,
     ) -> None:
-        """See the class."""
+        """Load the model and its purifier."""
         self.pretrained = model if isinstance(model, PretrainedModel) else load_pretrained(model)
         chosen = self.pretrained.card.purifier_path if purifier is None else Path(purifier)
         if chosen is None:
             raise StateError(
                 f"model {self.pretrained.card.name} comes without a purifier; fit one with: "
-                "nip-audio fit-purifier CLEAN_DIR --out my.purifier, and give purifier: my.purifier"
+                "nip-audio fit-purifier CLEAN_DIR --out my.purifier, and pass purifier: my.purifier"
             )
         self.purifier = GuidedNip.load(chosen, model_id=self.pretrained.model_id)
         self.seed = seed
@@ -58,15 +59,15 @@ class GuidedPurifier:
         """Purify waveforms at the model's rate, each by itself; padding stays zero.
 
         Args:
-            wavs: (B, N) or (N,), full scale 1.
-            wav_lens: (B,) relative lengths; None: all are whole.
+            wavs: (B, N) or (N,) waveforms, full scale 1.
+            wav_lens: (B,) relative lengths; None if no item is padded.
 
         Returns:
-            The same shape, device and type; values are those of the 16-bit files they would become.
-            Silent and very short items come back as they are: there is nothing to purify.
+            Purified waveforms of the same shape, device and dtype, rounded to 16 bits. Silent and
+            very short items are returned unchanged, since there is nothing to purify.
 
         Raises:
-            InputError: If the batch is none.
+            InputError: If ``wavs`` is not a batch, see ``split_batch``.
         """
         items = split_batch(wavs, wav_lens)
         out = torch.zeros(len(items), wavs.shape[-1])
@@ -75,7 +76,7 @@ class GuidedPurifier:
         return out.reshape(wavs.shape).to(wavs)
 
     def purify_audio(self, audio: Audio) -> Tensor:
-        """Purify one recording: (N,) samples."""
+        """Purify one recording, and return (N,) samples."""
         made = purify_samples(self.pretrained, self.purifier, audio, seed=self.seed)
         return to_16_bits(made.samples)
 

@@ -1,6 +1,6 @@
-"""Any SpeechBrain ``EncoderClassifier`` or ``SpeakerRecognition`` as an instrumented model.
+"""Wrap any SpeechBrain ``EncoderClassifier`` or ``SpeakerRecognition`` as an instrumented model.
 
-For models of other origin: this toolkit's own directories are loaded by ``load_pretrained``.
+This is for models of other origin; ``load_pretrained`` loads this toolkit's own directories.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COSINE_SCALE = 30.0
 
 
 class _FrontEnd(nn.Module):
-    """Features and their normalisation: (B, N), (B,) samples → (B, F, T), (B,) frames."""
+    """Features and their normalisation: (B, N) and lengths in samples → (B, F, T) and in frames."""
 
     def __init__(self, features: nn.Module, normalization: nn.Module, *, round_up: bool) -> None:
         super().__init__()
@@ -64,15 +64,15 @@ class _Network(nn.Module):
         self.noisy = noisy
 
     def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor | None:
-        # what other networks do to the time axis is not known
+        # how other networks change the time axis is unknown
         return lengths if isinstance(self.embedding_model, _KNOWN_NETWORKS) else None
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         total = x.shape[2]
         relative = torch.ones(x.shape[0], device=x.device)
         if lengths is not None:
-            # a quarter less comes out as the same number of frames, rounded up or to the nearest,
-            # where a quotient that is a little too large would come out as one more
+            # subtracting a quarter gives the same number of frames, whether rounded up or to the
+            # nearest, where a quotient that is slightly too large would give one frame more
             relative = torch.where(lengths < total, (lengths - 0.25) / total, relative)
         with _fixed_noise(x.device) if self.noisy and not self.training else nullcontext():
             embeddings: Tensor = self.embedding_model(x.transpose(1, 2), relative)
@@ -97,10 +97,10 @@ class _Head(nn.Module):
 
 @contextmanager
 def _fixed_noise(device: torch.device) -> Iterator[None]:
-    """Seed the device's global generator, and put it back as it was."""
+    """Seed the device's global generator, and restore its state afterwards."""
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        # not torch.manual_seed: that would reseed devices whose state is not put back
+        # not torch.manual_seed, which would also reseed devices whose state is not restored
         if on_gpu:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(_NOISE_SEED)
@@ -113,13 +113,13 @@ class SpeechBrainModel(InstrumentedModel):
     """An instrumented model around SpeechBrain's modules; ``instrument`` makes it.
 
     Layers are named as in ``embedding_model``. For ``ECAPA_TDNN`` and ``Xvector`` a tap holds
-    (B, C, T), or (B, C) behind the pooling, whichever way round the layer itself returns it; for
-    other networks it holds just what the layer returns.
+    (B, C, T), or (B, C) after the pooling, even if the layer returns its axes in another order; for
+    other networks it holds what the layer returns.
     """
 
     @contextmanager
     def tap(self, *layers: str) -> Iterator[LayerTap]:
-        """Record the outputs of layers; see the class, and ``tap_layers`` for what it raises."""
+        """Record the outputs of layers; raises what ``tap_layers`` raises."""
         network: Any = self.network.embedding_model
         found = find_layers(network, layers)
         tap = LayerTap()
@@ -140,7 +140,7 @@ def _hook_for(tap: LayerTap, layer: str, network: nn.Module) -> Callable[..., Te
         if not (isinstance(network, _KNOWN_NETWORKS) and torch.is_tensor(output)):
             tap.record(layer, output)
             return None
-        # SpeechBrain's x-vector passes (B, T, C), but inside its layers are PyTorch's own
+        # SpeechBrain's x-vector passes (B, T, C), but its layers contain PyTorch's own
         swapped = isinstance(network, Xvector.Xvector) and not isinstance(
             module, nn.Conv1d | nn.BatchNorm1d
         )
@@ -148,7 +148,7 @@ def _hook_for(tap: LayerTap, layer: str, network: nn.Module) -> Callable[..., Te
         pooled = seen.shape[2] == 1
         seen = seen[:, :, 0] if pooled else seen
         tap.record(layer, seen)
-        # the network goes on from what was recorded, or there were no gradient to it; on a copy,
+        # the network continues from the recorded tensor, so that it gets a gradient; a copy,
         # because some layers work in place
         seen = (seen[:, :, None] if pooled else seen).clone()
         return seen.transpose(1, 2) if swapped else seen
@@ -165,32 +165,33 @@ def instrument(
 ) -> SpeechBrainModel:
     """Wrap an ``EncoderClassifier`` or ``SpeakerRecognition``; its modules are shared.
 
-    Scores are those of ``classify_batch`` for relative lengths of samples / most samples, padded
-    batches included. SpeechBrain's networks let a little padding in, so there, unlike in this
-    toolkit's own, an item's scores depend on what it is batched with. Features and their
-    normalisation stay in evaluation mode, the rest is put into it. ``mean_var_norm_emb`` is not
-    applied, as ``classify_batch`` and ``verify_batch`` do not either.
+    Scores equal those of ``classify_batch`` for lengths relative to the longest item, also in
+    padded batches. SpeechBrain's networks let a little padding influence the scores; so, unlike in
+    this toolkit's own models, an item's scores depend on the rest of its batch. All modules are in
+    evaluation mode; features and their normalisation always stay in it. ``mean_var_norm_emb`` is
+    not applied, since ``classify_batch`` and ``verify_batch`` do not apply it either.
 
     SpeechBrain's ``StatisticsPooling``, part of its ``Xvector``, adds noise from the global
-    generator to the means, up to 9e-5, in evaluation too. Change rates and attacks need a function
-    that returns the same twice, so here the generator is seeded for the network's run and then put
-    back as it was: scores equal those of ``classify_batch`` behind ``torch.manual_seed(0)``.
+    generator to the means, up to 9e-5, even in evaluation mode. Change rates and attacks need a
+    deterministic function, so the generator is seeded while the network runs and restored
+    afterwards: scores equal those of ``classify_batch`` after ``torch.manual_seed(0)``.
 
     Args:
-        encoder_classifier: With ``mods`` compute_features, mean_var_norm, embedding_model and, for
-            models that classify, classifier; called on waveforms in [-1, 1].
-        output_kind: What the classifier returns. None knows SpeechBrain's: cosines for ECAPA's
-            ``Classifier``; for x-vector's, whose log posteriors are logits too, and linear layers
-            logits.
-        scale: From cosines to logits. None is 30 for ECAPA's, as in the recipes that SpeechBrain
-            trains them with; other cosines need it. Without a classifier it is for the cosine heads
-            that ``with_head`` gives the model, and None is 1.
-        input_bounds: Range of the normalised features. None has no ends; mask noise needs a low
-            one.
+        encoder_classifier: Interface whose ``mods`` are compute_features, mean_var_norm,
+            embedding_model and, for models that classify, classifier; it takes waveforms in
+            [-1, 1].
+        output_kind: Kind of scores that the classifier returns. None recognises SpeechBrain's own:
+            cosines for ECAPA's ``Classifier``; logits for linear layers and for x-vector's, whose
+            log posteriors are logits as well.
+        scale: Factor from cosines to logits. None is 30 for ECAPA's, as in SpeechBrain's recipes;
+            other cosines need it. Without a classifier it is for the cosine heads that
+            ``with_head`` gives the model, and None is 1.
+        input_bounds: Range of the normalised features. None is unbounded; mask noise needs a lower
+            bound.
 
     Raises:
-        InputError: If modules are missing, the classifier is unknown and ``output_kind`` is not
-            given, or labels are not numbered from 0.
+        InputError: If modules are missing, labels are not numbered from 0, or the classifier is
+            unknown and ``output_kind`` is not given.
     """
     mods: Mapping[str, nn.Module] = getattr(encoder_classifier, "mods", {})
     missing = [m for m in ("compute_features", "mean_var_norm", "embedding_model") if m not in mods]
@@ -206,7 +207,7 @@ def instrument(
         output_kind, scale = _meaning(head.classifier, output_kind, scale)
     return SpeechBrainModel(
         _Network(network, noisy=noisy),
-        # statistics pooling rounds relative lengths to the nearest frame, all else rounds up
+        # statistics pooling rounds relative lengths to the nearest frame, all others round up
         front_end=_FrontEnd(mods["compute_features"], mods["mean_var_norm"], round_up=not noisy),
         head=head,
         output_kind=output_kind or "cosine",
@@ -220,7 +221,7 @@ def instrument(
 def _meaning(
     classifier: nn.Module, output_kind: OutputKind | None, scale: float | None
 ) -> tuple[OutputKind, float]:
-    """Return what a classifier's output is, and the scale, where the caller has not said it."""
+    """Return kind and scale of a classifier's output, as given or known for SpeechBrain's own."""
     cosines = isinstance(classifier, ECAPA_TDNN.Classifier)
     if output_kind is None and cosines:
         output_kind = "cosine"
@@ -246,6 +247,6 @@ def _labels(encoder_classifier: Any) -> tuple[str, ...]:
     if set(names) != set(range(len(names))):
         raise InputError(
             f"labels are numbered {min(names)}–{max(names)}, expected 0–{len(names) - 1}; give the "
-            "label encoder one label a class"
+            "label encoder one label per class"
         )
     return tuple(str(names[i]) for i in range(len(names)))

@@ -1,9 +1,9 @@
-"""SpeechBrain's own directories, offline, and only once they match a card that the user trusts.
+"""Load SpeechBrain's own directories offline, if they match a card that the user trusts.
 
-This toolkit's directories need none of this: ``load_pretrained`` and the guarded interfaces build
-nothing that their YAML does not need. SpeechBrain's ``from_hparams`` builds and runs whatever a
-YAML names, unpickles weights and downloads what it does not find. So here a card is asked for, kept
-elsewhere than the directory, that says which bytes were looked at and found good.
+SpeechBrain's ``from_hparams`` builds and runs whatever a YAML names, unpickles weights and
+downloads what it does not find. A card, kept outside the directory, therefore lists the hashes of
+the files that somebody has reviewed. This toolkit's own directories do not need this, since
+``load_pretrained`` and the guarded interfaces only build models.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _HYPERPARAMS = "hyperparams.yaml"
 
 
 def write_card(directory: str | Path, card: str | Path, *, force: bool = False) -> None:
-    """Write down what a directory holds now, after you have looked at it: ``{"files": {…}}``.
+    """Record the hashes of a directory's files, ``{"files": {…}}``, after you have reviewed them.
 
     Args:
-        directory: With SpeechBrain's ``hyperparams.yaml`` and weights.
-        card: JSON to write, outside the directory: whoever changes the one must not change the
-            other.
-        force: Overwrite.
+        directory: Directory with SpeechBrain's ``hyperparams.yaml`` and weights.
+        card: JSON file to write, outside the directory, so that whoever changes the directory
+            cannot change the card as well.
+        force: Whether to overwrite the card.
 
     Raises:
-        InputError: If the card lies in the directory, or that holds folders or links.
+        InputError: If the card is in the directory, or the directory holds folders or links.
         OutputError: If the card exists.
     """
     directory, card = Path(directory), Path(card)
@@ -54,22 +54,22 @@ def load_trusted(
     interface: type[Interface] = EncoderClassifier,
     run_opts: dict[str, Any] | None = None,
 ) -> Interface:
-    """Load a directory of SpeechBrain's by ``from_hparams``, if it is just what the card lists.
+    """Load a SpeechBrain directory by ``from_hparams``, if it is exactly what the card lists.
 
-    The bytes that were compared are what is read: they are copied first, so that nobody can change
-    them in between. Nothing is downloaded; a YAML that names files elsewhere finds no network.
+    Files are copied before they are compared, and the copies are read, so that nobody can change
+    them in between. Nothing is downloaded; a YAML that names files elsewhere fails.
 
     Args:
-        directory: On this machine.
-        card: JSON with ``files``, name to SHA-256, that you trust, from ``write_card``.
-        interface: ``EncoderClassifier``, ``SpeakerRecognition`` or another of SpeechBrain's.
-        run_opts: As of SpeechBrain, e.g. ``{"device": "cuda"}``.
+        directory: Directory on this machine.
+        card: JSON file from ``write_card`` that you trust; its ``files`` maps names to SHA-256.
+        interface: ``EncoderClassifier``, ``SpeakerRecognition`` or another SpeechBrain interface.
+        run_opts: SpeechBrain's run options, e.g. ``{"device": "cuda"}``.
 
     Raises:
-        InputError: If the directory is none on this machine, or the card lies in it.
-        ModelCardError: If the card is malformed or lists other files than there are, or weights are
-            missing.
-        HashMismatchError: If a file differs; nothing has been parsed then.
+        InputError: If there is no such directory on this machine, or the card is in it.
+        ModelCardError: If the card is malformed or lists other files than the directory has, or
+            weights are missing.
+        HashMismatchError: If a file differs from the card; nothing has been parsed then.
     """
     directory, card = Path(directory), Path(card)
     _require_outside(directory, card)
@@ -78,10 +78,10 @@ def load_trusted(
     if found != set(files):
         raise ModelCardError(
             f"{directory} holds {', '.join(sorted(found - set(files))) or 'nothing'} that {card} "
-            f"does not list, and lacks {', '.join(sorted(set(files) - found)) or 'nothing'}; look "
-            "at the directory, and write the card anew only if you trust it"
+            f"does not list, and lacks {', '.join(sorted(set(files) - found)) or 'nothing'}; "
+            "review the directory, and write the card again only if you trust it"
         )
-    # not removed before SpeechBrain has read all; what it built has no need of the files
+    # removed only after SpeechBrain has read everything; the model does not need the files
     with tempfile.TemporaryDirectory(prefix="nip-audio-") as name:
         copy = Path(name)
         for file, expected in files.items():
@@ -95,7 +95,7 @@ def load_trusted(
 
 
 def _build(directory: Path, interface: type[Interface], run_opts: Any) -> Interface:
-    """Do what SpeechBrain's ``pretrained_from_hparams`` does, with files of the directory alone."""
+    """Do what SpeechBrain's ``pretrained_from_hparams`` does, with files of this directory only."""
     with (directory / _HYPERPARAMS).open(encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file)
     missing = [key for key in ("modules", "pretrainer") if key not in hparams]
@@ -106,7 +106,7 @@ def _build(directory: Path, interface: type[Interface], run_opts: Any) -> Interf
         )
     pretrainer = hparams["pretrainer"]
     for name in pretrainer.loadables:
-        # the YAML often says a repository of the hub, where the directory came from
+        # the YAML often names the repository on the hub that the directory came from
         path = directory / Path(pretrainer.paths.get(name, f"{name}.ckpt")).name
         if not path.is_file():
             raise ModelCardError(
@@ -129,12 +129,12 @@ def _require_outside(directory: Path, card: Path) -> None:
     if not directory.is_dir():
         raise InputError(
             f"{directory} is no folder on this machine; nothing is downloaded: fetch it yourself, "
-            "look at it, and give the folder"
+            "review it, and pass the folder"
         )
     if card.resolve().is_relative_to(directory.resolve()):
         raise InputError(
-            f"{card} lies in the directory that it is to vouch for; keep it elsewhere, or whoever "
-            "changes the model changes the card with it"
+            f"{card} lies in the directory that it is to vouch for; keep it elsewhere, so that "
+            "whoever changes the model cannot change the card with it"
         )
 
 

@@ -1,4 +1,4 @@
-"""Screening as a stage of a data pipeline: before training, flagged recordings are left out."""
+"""Screen a training set as a stage of a data pipeline, and leave out flagged recordings."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ OnFlagged = Literal["drop", "mark"]
 
 
 class ScreenedData:
-    """Screens a training set once, and drops or marks what is flagged.
+    """Screens a training set once, and drops or marks flagged recordings.
 
-    Nothing is measured while batches are made: the set is screened as a whole, as ``nip-audio
-    screen`` does it (``Screener``), into ``out``/screening, where the records lie to be read. There
-    another epoch, another run, or one that goes on after a kill, finds what was measured already.
+    The set is screened as a whole before training, as ``nip-audio screen`` does it (``Screener``);
+    nothing is measured while batches are made. The records are written to ``out``/screening, where
+    further epochs, further runs and runs continued after an interruption find them.
 
     In a YAML::
 
@@ -46,16 +46,16 @@ class ScreenedData:
           out: !ref <save_folder>/guard
 
     Args:
-        guard: What judges.
-        out: Folder for the results, of this data set alone.
-        wav_key: Where a path stands in the data.
-        speaker_key: Where a speaker's name stands.
-        on_flagged: ``drop``: without them. ``mark``: all, with the items ``verdict`` and
-            ``flagged`` that a pipeline can take.
-        verdicts: Which are dropped; None is everything that is flagged, and what cannot be read.
+        guard: Guard that judges recordings.
+        out: Folder for the results of this data set alone.
+        wav_key: Key of a recording's path in the data.
+        speaker_key: Key of the speaker's name in the data.
+        on_flagged: ``drop`` leaves flagged recordings out; ``mark`` keeps all of them and adds the
+            items ``verdict`` and ``flagged``, which a pipeline can take.
+        verdicts: Verdicts that are dropped; None drops all flagged and all unreadable recordings.
 
     Attributes:
-        records: Of the last set, by id.
+        records: Records of the last set, by id.
 
     Raises:
         InputError: If a verdict or ``on_flagged`` is unknown.
@@ -71,7 +71,7 @@ class ScreenedData:
         on_flagged: OnFlagged = "drop",
         verdicts: Sequence[Verdict] | None = None,
     ) -> None:
-        """See the class."""
+        """Check and keep the settings."""
         unknown = sorted(set(verdicts or ()) - {*FLAGGED, "error"})
         if unknown or on_flagged not in get_args(OnFlagged):
             raise InputError(
@@ -89,11 +89,11 @@ class ScreenedData:
         self.records: dict[str, ScreenRecord] = {}
 
     def __call__(self, dataset: DynamicItemDataset) -> DynamicItemDataset:
-        """Return the data set without what is flagged, or with marks; itself it stays as it is.
+        """Return the data set without flagged recordings, or with marks; it is not modified itself.
 
         Raises:
-            InputError: If nothing would be left, or an entry of the data set names no recording.
-            ResumeError: If ``out`` is of other recordings or another guard.
+            InputError: If no recording would be left, or an entry names no recording.
+            ResumeError: If ``out`` holds results of other recordings or another guard.
         """
         flagged = self._flagged(
             recordings_of(dataset, wav_key=self.wav_key, speaker_key=self.speaker_key)
@@ -107,21 +107,22 @@ class ScreenedData:
         return marked
 
     def manifest(self, path: str | Path, *, data_root: str | Path | None = None) -> Path:
-        """Screen a SpeechBrain CSV or JSON manifest, and write it anew into ``out``.
+        """Screen a SpeechBrain CSV or JSON manifest, and write a screened copy into ``out``.
 
         Args:
-            path: Of the manifest; it stays as it is. Its columns are ``wav`` and ``spk_id``.
-            data_root: As of ``read_recordings``: replaces ``$data_root`` and ``{data_root}``; files
-                may lie there or beside the manifest, and nowhere else. The new manifest has
-                ``$data_root`` where the old one has it.
+            path: Manifest with the columns ``wav`` and ``spk_id``; it is not modified.
+            data_root: Folder that replaces ``$data_root`` and ``{data_root}``, as in
+                ``read_recordings``. Files must be below it or beside the manifest. The new manifest
+                has ``$data_root`` wherever the old one has it.
 
         Returns:
-            The new manifest, of the same name: without what is flagged, or with it and the
-            columns ``verdict`` and ``flagged``.
+            Path of the new manifest, which has the same file name: without flagged recordings, or
+            with them and the columns ``verdict`` and ``flagged``.
 
         Raises:
-            InputError: As a call, or if the manifest is none, or lies in ``out`` itself.
-            ResumeError: As a call.
+            InputError: If the manifest is not a CSV or JSON file or is in ``out``, no recording
+                would be left, or an entry names no recording.
+            ResumeError: If ``out`` holds results of other recordings or another guard.
         """
         path = Path(path)
         target, kind = self.out / path.name, path.suffix.lower()
@@ -140,10 +141,10 @@ class ScreenedData:
         return target
 
     def _flagged(self, recordings: list[Recording]) -> Collection[str]:
-        """Screen, or find what was screened, and return whom ``verdicts`` names."""
+        """Screen, or read earlier results, and return the ids that ``verdicts`` selects."""
         path = self.out / LIST_NAME
         earlier = _read_list(path)
-        # ids alone are known to the journal: another file of one's size and time would pass for it
+        # the journal knows ids only: another file of the same size and time would pass as the same
         listed = earlier | {
             r.id: f"{os.path.abspath(r.path)} {r.span or ''}".rstrip() for r in recordings
         }
@@ -185,7 +186,7 @@ def _read_list(path: Path) -> dict[str, Any]:
 
 
 def _raw_rows(path: Path) -> dict[str, dict[str, Any]]:
-    """Read a manifest as it stands, nothing replaced."""
+    """Read a manifest without replacing anything."""
     with path.open(newline="", encoding="utf-8") as file:
         if path.suffix.lower() == ".json":
             return {name: dict(row) for name, row in json.load(file).items()}

@@ -1,4 +1,4 @@
-"""A mixin for SpeechBrain's ``Brain``: it trains on what a stage of the YAML lets through."""
+"""Mixin for SpeechBrain's ``Brain`` that screens the training set before training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["ScreenedTraining"]
 
 
 class ScreenedTraining:
-    """Stands before ``Brain``: ``class MyBrain(ScreenedTraining, sb.Brain)``.
+    """Mixin to put before ``Brain``: ``class MyBrain(ScreenedTraining, sb.Brain)``.
 
-    With ``screening`` in the hyperparameters (a ``ScreenedData``, or anything else that takes a
-    ``DynamicItemDataset`` and returns one) ``fit`` trains on what that returns. Without it, or with
-    null, nothing changes. The validation set is left alone.
+    With ``screening`` in the hyperparameters (a ``ScreenedData``, or another callable that takes
+    and returns a ``DynamicItemDataset``), ``fit`` trains on the data set that it returns. Without
+    ``screening``, or with null, nothing changes. The validation set is not screened.
     """
 
     hparams: Any
@@ -31,11 +31,11 @@ class ScreenedTraining:
         train_loader_kwargs: Mapping[str, Any] | None = None,
         valid_loader_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Screen, then train; as ``Brain.fit``.
+        """Screen the training set, then train like ``Brain.fit``.
 
         Raises:
-            InputError: If the training set is no data set, or a sampler was made for it before it
-                was screened.
+            InputError: If the training set is not a ``DynamicItemDataset``, or a sampler was made
+                for it before the screening.
         """
         loading = dict(train_loader_kwargs or {})
         screening = getattr(self.hparams, "screening", None)
@@ -49,7 +49,7 @@ class ScreenedTraining:
                 raise InputError(
                     "the sampler was made for the set before it was screened, and would ask for "
                     "items that are gone; call screening on the set yourself, and make the sampler "
-                    "from what it returns"
+                    "for the set that it returns"
                 )
             train_set = screening(train_set)
         super().fit(  # type: ignore[misc]

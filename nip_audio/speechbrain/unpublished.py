@@ -1,4 +1,4 @@
-"""Models without a directory of this toolkit's: just trained, or SpeechBrain's own."""
+"""Use models that have no directory of this toolkit: just trained, or SpeechBrain's own."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def unpublished(
     default_taps: Sequence[str],
     sample_rate_hz: int = 16000,
 ) -> PretrainedModel:
-    """Return a model in memory as what guards, calibrations and searches work on.
+    """Wrap a model in memory as a ``PretrainedModel`` for guards, calibrations and searches.
 
-    Its identity is the hash of its weights and of what its modules print as. It cannot be measured
-    by several processes, as these would have to load it from somewhere.
+    Its identity is the hash of its weights and of the printed form of its modules. Several
+    processes cannot measure it, since they would have to load it from a directory.
 
     Args:
-        model: Of this toolkit, or from ``instrument``.
-        name: For records.
-        default_taps: Layers of its network that detectors look at; early ones first.
-        sample_rate_hz: That it works at.
+        model: Model of this toolkit, or from ``instrument``.
+        name: Name of the model in records.
+        default_taps: Layers of the network that detectors measure, early ones first.
+        sample_rate_hz: Sample rate of the model's waveforms.
 
     Raises:
-        LayerNotFoundError: If a layer is none of its network's.
+        LayerNotFoundError: If a layer is not in the network.
     """
     network: nn.Module = getattr(model.network, "embedding_model", model.network)
     find_layers(network, tuple(default_taps))

@@ -1,4 +1,4 @@
-"""Waveforms in memory, as SpeechBrain passes them, taken for recordings."""
+"""Turn waveforms in memory, as SpeechBrain passes them, into recordings."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from nip_audio.errors import AudioError, InputError
 __all__ = ["audio_of", "split_batch"]
 
 _FULL_SCALE = 0.9999
-_LARGEST = 4.0  # peaks of a resampled recording; 16-bit integers and other scales are far above
+_LARGEST = 4.0  # resampling may exceed 1; 16-bit integers and other scales are far above this
 
 
 def split_batch(wavs: Tensor, wav_lens: Tensor | None = None) -> list[Tensor]:
-    """Cut a padded batch into its items.
+    """Split a padded batch into its items.
 
     Args:
-        wavs: (B, N) or (N,) floating, full scale 1.
-        wav_lens: (B,) lengths relative to N, as SpeechBrain has them; None: all are whole.
+        wavs: (B, N) or (N,) floating-point waveforms, full scale 1.
+        wav_lens: (B,) lengths relative to N, as in SpeechBrain; None if no item is padded.
 
     Returns:
-        B tensors (n,), float32 on the CPU.
+        B waveforms (n,), float32 on the CPU.
 
     Raises:
-        InputError: If the two are not such; the text says what is wrong.
+        InputError: If shape, dtype, scale or lengths are wrong; the text says which.
 
     Example:
         >>> [len(w) for w in split_batch(torch.zeros(2, 10), torch.tensor([1.0, 0.5]))]
@@ -39,7 +39,7 @@ def split_batch(wavs: Tensor, wav_lens: Tensor | None = None) -> list[Tensor]:
     if count == 0 or size == 0:
         raise InputError(f"wavs are {tuple(wavs.shape)}, expected at least one item and one sample")
     if not bool(wavs.isfinite().all()):
-        raise InputError("wavs hold NaN or infinity; look at what made them")
+        raise InputError("wavs hold NaN or infinity; check the code that made them")
     largest = float(wavs.abs().max())
     if largest > _LARGEST:
         raise InputError(f"wavs reach {largest:g}, expected full scale 1; divide by their scale")
@@ -56,12 +56,13 @@ def split_batch(wavs: Tensor, wav_lens: Tensor | None = None) -> list[Tensor]:
 
 
 def audio_of(wav: Tensor, settings: ReadSettings, *, name: str = "waveform") -> Audio:
-    """Take (n,) samples at the settings' rate for a recording.
+    """Make a recording of (n,) samples at the settings' rate.
 
     Its hash is that of the samples, since there is no file.
 
     Raises:
-        AudioError: ``too_short``, ``too_long``, ``silent`` or ``clipped``, as ``read_audio``.
+        AudioError: If it is too short, too long, silent or clipped, with the codes of
+            ``read_audio``.
     """
     seconds = wav.shape[0] / settings.sample_rate_hz
     if seconds < settings.min_duration_s or seconds > settings.max_duration_s:
@@ -72,7 +73,7 @@ def audio_of(wav: Tensor, settings: ReadSettings, *, name: str = "waveform") -> 
             code="too_short" if short else "too_long",
             found=f"it lasts {seconds:.2f} s, {'at least' if short else 'at most'} {bound:g} s are "
             "expected",
-            remedy="record longer" if short else "cut it",
+            remedy="record a longer one" if short else "cut it",
         )
     rms = float((wav - wav.mean()).square().mean().sqrt())
     if rms < settings.min_rms:

@@ -1,4 +1,4 @@
-"""Train models on corpora, and publish them with a card; recipes are its clients."""
+"""Train models on corpora, and publish them with a model card; the recipes use this package."""
 
 from nip_audio._lazy import attach
 

@@ -1,8 +1,8 @@
-"""Manifests of LibriSpeech and VCTK, made from the corpora's own layouts.
+"""Write manifests of LibriSpeech and VCTK from the folders of the corpora.
 
 Each utterance, or span of one, gets one role: ``train`` fits models and purifiers, ``calibrate``
 fits detectors and thresholds, ``test`` fits nothing. The roles come from a split file, or are drawn
-by utterance from a seed. A corpus may be there whole or in part.
+by utterance from a seed. A part of a corpus is enough.
 """
 
 from __future__ import annotations
@@ -133,14 +133,14 @@ def _choose_speakers(
     missing = sorted(set(asked) - known)
     if missing or (not asked and count is not None and not 0 < count <= len(known)):
         raise InputError(
-            f"asked for {', '.join(missing) or count} of {len(known)} speakers in {root}; choose "
-            "among those there are"
+            f"asked for {', '.join(missing) or count} of {len(known)} speakers in {root}; ask for "
+            "speakers that the corpus has"
         )
     if asked:
         return set(asked)
     if count is None:
         return known
-    # every speaker draws a number of its own: one speaker more displaces one at most
+    # every speaker draws a number of their own, so that a further speaker displaces at most one
     order = sorted(known, key=lambda s: random.Random(f"{seed}:{s}").random())
     gender = _read_genders(root / _VCTK_INFO)
     women = [s for s in order if gender.get(s) == "F"]

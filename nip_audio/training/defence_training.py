@@ -1,4 +1,4 @@
-"""What proactive defences add to a training step; each yields another model."""
+"""Add a proactive defence to the training step of a speaker model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nip_audio.training.neuron_stabilising import stabilising_loss
 __all__ = ["DefenceTraining", "Stabilising", "Suppressing", "defence_training"]
 
 Embed = Callable[[Tensor], Tensor]
-"""(B, N) waveforms → (B, D) embeddings, by the network as it is now."""
+"""Embeds waveforms (B, N) as (B, D) with the network in its current state."""
 
 
 class DefenceTraining:
-    """A training step without any proactive defence, or with one that is all architecture."""
+    """A training step without a proactive defence, or with one that only changes the network."""
 
     def __call__(
         self, embed: Embed, wavs: Tensor, benign: Tensor, labels: Tensor
@@ -30,36 +30,35 @@ class DefenceTraining:
         """Embed a batch.
 
         Args:
-            embed: The network.
+            embed: Function that embeds waveforms with the network.
             wavs: (B, N) crops, of which the first A are adversarial.
-            benign: (A, N) what those were made from.
+            benign: (A, N) crops that the adversarial ones were made from.
             labels: (B,) classes.
 
         Returns:
-            (B, D) embeddings, and what is to be added to the loss, ().
+            (B, D) embeddings, and a scalar to add to the loss.
         """
         return embed(wavs), wavs.new_zeros(())
 
 
 class Suppressing(DefenceTraining):
-    """CAS: the true class's channel weights, and the cross-entropy of the auxiliary classifiers.
+    """Channel activation suppressing (CAS): channel weights of the true class, auxiliary losses.
 
     Bai et al., ICLR 2021, Sec. 3: the loss is CE(p, y) + β/S · Σ_s CE(p_s, y) over the S modules.
 
-    Deviation: the adversarial crops are those of the recipe, made against CE(p, y) alone and, as at
-    test time, with the classes that the modules name; the authors' training attack maximises the
-    sum.
+    Deviation: the recipe makes the adversarial crops against CE(p, y) alone and, as at test time,
+    with the classes that the modules predict; the authors' training attack maximises the sum.
 
     Args:
-        network: With at least one ``ChannelSuppression``.
-        weight: β; the paper's is 2.
+        network: Network with at least one ``ChannelSuppression``.
+        weight: Weight β of the auxiliary losses; the paper uses 2.
 
     Raises:
-        InputError: If the network has no such module.
+        InputError: If the network has no ``ChannelSuppression``.
     """
 
     def __init__(self, network: nn.Module, *, weight: float = 2.0) -> None:
-        """See the class."""
+        """Find the suppression modules of the network."""
         self.network = network
         self.weight = weight
         self.modules = {
@@ -69,38 +68,39 @@ class Suppressing(DefenceTraining):
         }
         if not self.modules:
             raise InputError(
-                f"{type(network).__name__} has no ChannelSuppression, expected one for cas; give "
-                "the network defence: cas"
+                f"{type(network).__name__} has no ChannelSuppression, which cas needs; pass "
+                "defence: cas to the network in the YAML"
             )
 
     def __call__(
         self, embed: Embed, wavs: Tensor, benign: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Embed a batch, the classes told; see the base class."""
+        """Embed a batch with the channel weights of the true classes; see ``DefenceTraining``."""
         classifiers = [f"{name}.classifier" for name in self.modules]
         with ExitStack() as told, tap_layers(self.network, classifiers) as tap:
             for module in self.modules.values():
-                told.enter_context(module.told(labels))
+                told.enter_context(module.given_labels(labels))
             embeddings = embed(wavs)
         losses = [cross_entropy(tap[name], labels) for name in classifiers]
         return embeddings, self.weight * torch.stack(losses).mean()
 
 
 class Stabilising(DefenceTraining):
-    """SNS: λ times how far adversarial perturbations move the most sensitive neurons.
+    """Sensitive neurons stabilising (SNS): penalise how far attacks move sensitive neurons.
 
     See ``stabilising_loss``. Benign and adversarial versions go through the network together, so
     that batch normalisation treats them alike.
 
     Args:
-        network: Whose neurons are held still.
-        layers: Names of their layers.
-        weight: λ. The paper's is not taken over: this one weighs a mean.
-        share: Of each layer's neurons that count as sensitive.
+        network: Network whose neurons are stabilised.
+        layers: Names of the layers of these neurons.
+        weight: Weight λ of the penalty. The paper's value does not apply, since this one weighs a
+            mean.
+        share: Share of each layer's neurons that count as sensitive.
 
     Raises:
-        LayerNotFoundError: If a layer is no module of the network.
-        InputError: If the share makes no sense, or no layer is named.
+        LayerNotFoundError: If a layer is not a module of the network.
+        InputError: If the share is invalid, or no layer is named.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class Stabilising(DefenceTraining):
         weight: float = 1.0,
         share: float = 0.1,
     ) -> None:
-        """See the class."""
+        """Check the share and the layers, and keep the settings."""
         find_layers(network, layers)
-        # says now what is wrong with the share or the layers
+        # raises now if the share or the layers are invalid
         stabilising_loss(((torch.zeros(1, 1), torch.zeros(1, 1)) for _ in layers), share=share)
         self.network = network
         self.layers = tuple(layers)
@@ -123,7 +123,7 @@ class Stabilising(DefenceTraining):
     def __call__(
         self, embed: Embed, wavs: Tensor, benign: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Embed a batch, and compare; see the base class."""
+        """Embed a batch, and compare benign with adversarial crops; see ``DefenceTraining``."""
         attacked, items = len(benign), len(wavs)
         with tap_layers(self.network, self.layers) as tap:
             embeddings = embed(torch.cat([wavs, benign]))[:items]
@@ -132,18 +132,18 @@ class Stabilising(DefenceTraining):
 
 
 def defence_training(hparams: Mapping[str, Any], network: nn.Module) -> DefenceTraining:
-    """Return what a recipe's YAML asks for.
+    """Return the training step that a recipe's YAML asks for.
 
     Args:
-        hparams: May have ``defence_training`` (null, cas, sns or feature-denoising), with
-            ``defence_weight`` (null is the method's own), ``defence_share`` and
-            ``defence_layers`` (of sns).
-        network: The network that is trained.
+        hparams: Values of the YAML; may have ``defence_training`` (null, cas, sns or
+            feature-denoising), ``defence_weight`` (null for the method's default) and, for sns,
+            ``defence_share`` and ``defence_layers``.
+        network: Network to train.
 
     Raises:
-        InputError: If the name is unknown, the network does not fit, or sns has no adversarial
+        InputError: If the name is unknown, the network does not fit, or sns gets no adversarial
             crops to compare with.
-        LayerNotFoundError: If a layer is no module of the network.
+        LayerNotFoundError: If a layer is not a module of the network.
     """
     name = hparams.get("defence_training")
     weight = hparams.get("defence_weight")
@@ -155,7 +155,7 @@ def defence_training(hparams: Mapping[str, Any], network: nn.Module) -> DefenceT
     if name == "sns":
         if hparams["adversarial_attack"] is None or hparams["adversarial_share"] <= 0:
             raise InputError(
-                "sns got no adversarial crops, expected some to compare benign ones with; pass "
+                "sns got no adversarial crops, which it compares benign ones with; pass "
                 "--adversarial_attack=pgd"
             )
         layers, share = hparams["defence_layers"], hparams["defence_share"]

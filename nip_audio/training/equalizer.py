@@ -1,4 +1,4 @@
-"""Random equalisation: the microphones and rooms that a small corpus does not have."""
+"""Equalise waveforms at random, to imitate microphones and rooms that a small corpus lacks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class RandomEqualizer(nn.Module):
     """Multiply the spectrum of each item by a smooth random curve of gains.
 
     Gains in dB are drawn at a few points evenly spaced on a mel-like scale and joined by straight
-    lines, so that the curve is that of a microphone rather than a comb. Draws come from the global
-    generator, as in SpeechBrain's augmentations; the phase is kept.
+    lines, so that the curve looks like that of a microphone. The phase is kept. Draws come from the
+    global generator, as in SpeechBrain's augmentations.
 
     Args:
-        sample_rate: Hz.
-        points: How many gains are drawn.
-        gain_db: Standard deviation of the gains.
+        sample_rate: Sample rate in Hz.
+        points: Number of gains drawn.
+        gain_db: Standard deviation of the gains in dB.
 
     Raises:
-        InputError: If there are fewer than two points or the deviation is not positive.
+        InputError: If there are fewer than two points, or the deviation is not positive.
 
     Example:
         >>> RandomEqualizer()(torch.rand(2, 16000)).shape
@@ -31,7 +31,7 @@ class RandomEqualizer(nn.Module):
     """
 
     def __init__(self, sample_rate: int = 16000, *, points: int = 8, gain_db: float = 4.0) -> None:
-        """See the class."""
+        """Check and keep the settings."""
         super().__init__()
         if points < 2 or not gain_db > 0:
             raise InputError(
@@ -42,7 +42,7 @@ class RandomEqualizer(nn.Module):
         self.gain_db = gain_db
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """Equalise (B, N) waveforms; each keeps its rms."""
+        """Equalise waveforms (B, N); each keeps its rms."""
         spectrum = torch.fft.rfft(waveforms)
         hz = torch.linspace(0.0, self.sample_rate / 2, spectrum.shape[1], device=waveforms.device)
         mel = torch.log1p(hz / 700.0)

@@ -1,4 +1,8 @@
-"""From a network trained on pictures to a pretrained directory: safetensors, YAML, card, hashes."""
+"""Train networks on images from a recipe's YAML, and publish them as pretrained directories.
+
+A directory holds weights as safetensors, a YAML file that describes the model, and a model card
+with the hashes of both.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +34,19 @@ __all__ = ["ImageRun", "publish_images", "read_run", "run_recipe"]
 
 _PARTS = ("embedding_model", "classifier")
 NOISES = (0.05, 0.1)
-"""White noise, standard deviation, in which a published model's accuracy is stated."""
+"""Standard deviations of the white noise in which a published model's accuracy is stated."""
 
 
 @dataclass(frozen=True)
 class ImageRun:
-    """What a recipe's YAML describes.
+    """A training run as a recipe's YAML describes it.
 
     Attributes:
-        text: Of the YAML.
-        hparams: Its values.
-        network: Untrained.
-        classifier: Untrained.
-        plan: How it is trained.
+        text: Text of the YAML.
+        hparams: Values of the YAML.
+        network: Untrained network.
+        classifier: Untrained linear classifier.
+        plan: Settings of the training.
     """
 
     text: str
@@ -52,7 +56,7 @@ class ImageRun:
     plan: ImageTraining
 
     def data(self, role: Any) -> ImageSet:
-        """Return a role of the recipe's pictures, at the model's size."""
+        """Return the recipe's images of one role, in the model's size."""
         folder = self.hparams["data_folder"]
         found = load_images(
             self.hparams["data"],
@@ -66,17 +70,17 @@ class ImageRun:
 
 
 def read_run(path: Path, overrides: Mapping[str, Any]) -> ImageRun:
-    """Read a recipe's YAML, its modules with weights from its seed.
+    """Read a recipe's YAML, and initialise its modules from its seed.
 
     Raises:
-        InputError: If an option is none of the YAML's.
+        InputError: If an override is not a key of the YAML.
     """
     text = path.read_text(encoding="utf-8")
     known = _nodes(text)
     unknown = sorted(set(overrides) - set(known))
     if unknown:
         raise InputError(
-            f"{path.name} has no {', '.join(unknown)}, expected some of {sorted(known)}"
+            f"{path.name} has no {', '.join(unknown)}; its options are {sorted(known)}"
         )
     with random.fork_rng(devices=[]):
         seed = load_hyperpyyaml(text, dict(overrides))["seed"]
@@ -87,16 +91,16 @@ def read_run(path: Path, overrides: Mapping[str, Any]) -> ImageRun:
 
 
 def run_recipe(arguments: Sequence[str]) -> Path:
-    """Train what a recipe's YAML describes, and write a model directory.
+    """Train the model that a recipe's YAML describes, and write a model directory.
 
     Args:
-        arguments: The YAML, and options ``--name=value`` that override it.
+        arguments: Path of the YAML, and options ``--name=value`` that override its values.
 
     Returns:
-        The directory, ``output_folder``.
+        The directory written, ``output_folder`` of the YAML.
 
     Raises:
-        InputError: If the arguments are of another form, or data and YAML do not fit.
+        InputError: If the arguments have another form, or data and YAML do not fit together.
         OutputError: If the directory exists.
     """
     if not arguments or any(not a.startswith("--") or "=" not in a for a in arguments[1:]):
@@ -135,12 +139,12 @@ def publish_images(
     """Write a pretrained directory.
 
     Args:
-        model: Trained.
-        run: What describes it.
+        model: Trained model.
+        run: Run that describes the model.
         target: Directory to write; its name becomes the model's.
-        train: What it was trained on.
-        metrics: For the card.
-        training: What the card says of the training, where that was another than the recipe's.
+        train: Images that the model was trained on.
+        metrics: Metrics for the card.
+        training: Description of the training for the card, if it was not the recipe's.
     """
     target.mkdir(parents=True)
     parts: dict[str, nn.Module] = {"embedding_model": run.network, "classifier": run.classifier}
@@ -180,7 +184,7 @@ def publish_images(
 
 
 def _description(text: str) -> str:
-    """Cut what describes the model out of a training YAML."""
+    """Extract the description of the model from a training YAML."""
     nodes = _nodes(text)
     pairs = [(yaml.ScalarNode("tag:yaml.org,2002:str", part), nodes[part]) for part in _PARTS]
     described = yaml.MappingNode("tag:yaml.org,2002:map", pairs)
@@ -189,7 +193,7 @@ def _description(text: str) -> str:
 
 
 def _nodes(text: str) -> dict[str, yaml.Node]:
-    """Return a YAML's top-level values, unbuilt, by key."""
+    """Return the top-level nodes of a YAML by key, without building them."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         raise InputError("the recipe is not a YAML mapping; restore it")

@@ -1,7 +1,7 @@
-"""Train small networks on pictures: a plain loop, and a model directory at its end.
+"""Train small networks on images with a plain loop.
 
-SpeechBrain's Brain is not used here: its data sets, augmenters and checkpoints are made for
-utterances of many lengths, and a run takes minutes. The loop is the shorter text.
+SpeechBrain's ``Brain`` is not used: its data sets, augmenters and checkpoints are made for
+utterances of many lengths, and a run on images takes minutes only.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ PIXELS = Bounds(0.0, 1.0)
 
 @dataclass(frozen=True)
 class ImageTraining:
-    """How a network is trained on pictures.
+    """Settings of a training on images.
 
     Attributes:
-        epochs: Passes over the pictures.
-        batch_size: Pictures a step; what is left of an epoch is dropped.
+        epochs: Passes over the images.
+        batch_size: Images per step; an incomplete batch at the end of an epoch is dropped.
         lr: Largest learning rate of a one-cycle schedule.
-        weight_decay: Of AdamW.
-        shift: Most pixels that a picture is moved by, each way; what comes in repeats the edge.
-        flip: Mirror every other picture.
-        brightness: Most change of the contrast and the level, as a share.
-        noise_share: Of the pictures that get white noise.
-        noise: Weakest and strongest standard deviation of it; drawn log-uniformly.
-        sparse_share: Of the pictures in which single values are replaced by random ones.
+        weight_decay: Weight decay of AdamW.
+        shift: Largest shift of an image in pixels, in each direction; the edge is repeated.
+        flip: Whether to mirror half of the images.
+        brightness: Largest relative change of contrast and brightness.
+        noise_share: Share of the images that get white noise.
+        noise: Smallest and largest standard deviation of the noise, drawn log-uniformly.
+        sparse_share: Share of the images in which single values are replaced by random ones.
         sparse: Largest share of values replaced.
         adversarial_attack: None, ``fgsm`` (Goodfellow et al. 2015) or ``pgd``.
-        adversarial_share: Of each batch; 1 with ``pgd`` is Madry et al. 2018.
+        adversarial_share: Share of each batch that is adversarial; 1 with ``pgd`` is the training
+            of Madry et al. 2018.
         adversarial_eps: Largest change of a pixel; it grows from 0 over the first third.
-        adversarial_steps: Of PGD.
+        adversarial_steps: Steps of PGD.
         adversarial_step_share: Size of a step as a share of ε.
 
     Raises:
-        InputError: If a setting makes no sense.
+        InputError: If a setting is invalid.
     """
 
     epochs: int = 10
@@ -71,7 +72,7 @@ class ImageTraining:
     adversarial_step_share: float = 0.25
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the settings."""
         if self.epochs < 1 or self.batch_size < 2 or not 0 < self.noise[0] <= self.noise[1]:
             raise InputError(
                 f"got {self.epochs} epochs, batches of {self.batch_size} and noise {self.noise}, "
@@ -83,7 +84,7 @@ class ImageTraining:
 
     @staticmethod
     def from_hparams(hparams: Mapping[str, Any]) -> ImageTraining:
-        """Take what a recipe's YAML says of it."""
+        """Read the settings from the values of a recipe's YAML."""
         names = ImageTraining.__dataclass_fields__
         given = {name: hparams[name] for name in names if name in hparams}
         if "noise" in given:
@@ -94,7 +95,7 @@ class ImageTraining:
 def image_model(
     network: nn.Module, classifier: nn.Module, classes: tuple[str, ...]
 ) -> InstrumentedModel:
-    """Put a network and a linear head together: pixels in, logits out."""
+    """Combine a network and a linear head into a model from pixels to logits."""
     return InstrumentedModel(network, head=classifier, labels=classes, bounds=PIXELS)
 
 
@@ -106,29 +107,31 @@ def train_images(
     seed: int,
     progress: Callable[[int, float, float], None] = lambda epoch, loss, right: None,
 ) -> InstrumentedModel:
-    """Train a model in place, the last epoch's weights are kept: nothing is selected.
+    """Train a model in place; it keeps the weights of the last epoch, not those of the best one.
 
     Args:
-        model: Fresh, or to go on from.
-        data: The ``train`` role.
-        plan: How.
-        seed: Of order, augmentation and attacks.
-        progress: Called with each epoch done, its mean loss and share classified correctly.
+        model: Model to train; its weights are the starting point.
+        data: Images of the ``train`` role.
+        plan: Settings of the training.
+        seed: Seed of the order, the augmentation and the attacks.
+        progress: Called after each epoch with its number, mean loss and accuracy.
 
     Returns:
-        The model, in evaluation mode, without gradients of its own.
+        The model in evaluation mode, with gradients of its weights switched off.
 
     Raises:
-        InputError: If there are fewer pictures than a batch holds, or other classes than the head
-            has.
-        MissingDependencyError: For adversarial training without the extra attacks.
+        InputError: If there are fewer images than a batch holds, or their classes are not the
+            head's.
+        MissingDependencyError: If adversarial training needs the extra ``attacks``.
     """
     if len(data) < plan.batch_size:
-        raise InputError(f"{len(data)} pictures, a batch holds {plan.batch_size}; use more")
+        raise InputError(
+            f"got {len(data)} images, expected at least one batch of {plan.batch_size}; use more"
+        )
     if data.classes != model.labels:
         raise InputError(
-            f"the pictures have {len(data.classes)} classes, the model {len(model.labels)}, or "
-            "others; give both the same"
+            f"the {len(data.classes)} classes of the images are not the {len(model.labels)} of the "
+            "model; use a model with the same classes"
         )
     generator = torch.Generator().manual_seed(seed)
     steps = len(data) // plan.batch_size
@@ -136,7 +139,7 @@ def train_images(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.lr, total_steps=steps * plan.epochs, pct_start=0.2
     )
-    # a quarter faster on CPUs, and the same values
+    # a quarter faster on CPUs, with the same values
     model.to(memory_format=torch.channels_last).train().requires_grad_(True)
     for epoch in range(plan.epochs):
         order = torch.randperm(len(data), generator=generator)
@@ -162,7 +165,7 @@ def train_images(
 
 
 def augmented(x: Tensor, plan: ImageTraining, generator: torch.Generator) -> Tensor:
-    """Move, mirror, dim and disturb (B, C, H, W) pixels, each picture in its own way."""
+    """Shift, mirror, dim and disturb images (B, C, H, W), each with its own random draws."""
     count = len(x)
 
     def chosen(share: float) -> Tensor:
@@ -207,7 +210,7 @@ def _attacked(
     grown: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Make a share of the pictures adversarial, against the network as it is now."""
+    """Make a share of the images adversarial against the network in its current state."""
     count = round(plan.adversarial_share * len(x))
     if plan.adversarial_attack is None or count == 0 or grown == 0:
         return x
@@ -226,7 +229,7 @@ def _attacked(
 def accuracy(
     model: InstrumentedModel, data: ImageSet, *, noise: float = 0.0, seed: int = 0
 ) -> float:
-    """Share of pictures classified correctly, with white noise of a standard deviation if asked."""
+    """Return the accuracy on images, with white noise of standard deviation ``noise``."""
     generator = torch.Generator().manual_seed(seed)
     right = 0
     for rows in torch.split(torch.arange(len(data)), 256):

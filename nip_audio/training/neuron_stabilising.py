@@ -1,4 +1,4 @@
-"""SNS: hold still the neurons that adversarial perturbations move most."""
+"""Sensitive neurons stabilising (SNS): penalise changes of neurons that attacks move most."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["sensitivity", "stabilising_loss"]
 
 
 def sensitivity(benign: Tensor, adversarial: Tensor) -> Tensor:
-    """Mean of |A(x) − A(x')| over items and positions, by neuron (Zhang et al., arXiv 1909.06978).
+    """Compute each neuron's mean |A(x) − A(x')| over items (Zhang et al., arXiv 1909.06978).
 
     Args:
-        benign: (B, N) or (B, N, *S) outputs of a layer.
-        adversarial: The same of the adversarial versions of the same items.
+        benign: (B, N) or (B, N, *S) outputs of a layer for benign items.
+        adversarial: Outputs of the same shape for the adversarial versions of the items.
 
     Returns:
-        (N,).
+        (N,) mean change per neuron.
 
     Example:
         >>> sensitivity(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]])).tolist()
@@ -31,21 +31,21 @@ def sensitivity(benign: Tensor, adversarial: Tensor) -> Tensor:
 
 
 def stabilising_loss(pairs: Iterable[tuple[Tensor, Tensor]], *, share: float) -> Tensor:
-    """Return how far the most sensitive neurons move, on average over neurons and layers.
+    """Return the mean change of the most sensitive neurons, over neurons and layers.
 
-    Sensitive neurons stabilising (SNS; Zhang et al., IEEE TIP 2021, arXiv 1909.06978): what its
-    training adds to the loss, weighted.
+    Training with sensitive neurons stabilising (SNS; Zhang et al., IEEE TIP 2021, arXiv 1909.06978)
+    adds this to the loss, times a weight.
 
-    Deviation: the sensitive neurons are those of the batch at hand, chosen anew in every step,
-    where the paper measures sensitivity on a data set; the mean over neurons and layers is taken,
-    so that a weight means the same for networks of any width.
+    Deviation: the sensitive neurons are chosen anew from every batch, where the paper measures
+    sensitivity on a data set. The loss is a mean over neurons and layers, so that a weight means
+    the same for networks of any width.
 
     Args:
-        pairs: By layer: its outputs for benign items and for their adversarial versions.
-        share: Of a layer's neurons that count as sensitive, in (0, 1]; at least one.
+        pairs: Outputs of each layer for benign items and for their adversarial versions.
+        share: Share of a layer's neurons that count as sensitive, in (0, 1]; at least one does.
 
     Raises:
-        InputError: If the share makes no sense, or there is no pair.
+        InputError: If the share is invalid, or there is no pair.
     """
     if not 0 < share <= 1:
         raise InputError(f"share is {share}, expected more than 0 and at most 1; 0.1 is usual")
@@ -54,5 +54,5 @@ def stabilising_loss(pairs: Iterable[tuple[Tensor, Tensor]], *, share: float) ->
         moved = sensitivity(benign, adversarial)
         losses.append(moved.topk(max(1, round(share * len(moved)))).values.mean())
     if not losses:
-        raise InputError("got no layers to hold still, expected one or more; name some")
+        raise InputError("got no layers to stabilise, expected at least one; name layers")
     return torch.stack(losses).mean()

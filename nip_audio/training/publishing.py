@@ -1,4 +1,4 @@
-"""From a finished training run to a pretrained directory: safetensors, YAML, card, hashes."""
+"""Publish a finished training run as a pretrained directory: safetensors, YAML, card, hashes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _CLASS_COUNTS = ("out_features", "out_neurons")
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A training run, as its last checkpoint left it.
+    """A training run at its last checkpoint.
 
     Attributes:
-        yaml: Text of its YAML.
-        hparams: What that describes; the modules have the weights of the checkpoint.
+        yaml: Text of the run's YAML.
+        hparams: Values of the YAML; its modules have the weights of the checkpoint.
         speakers: Names of the classes at the original speed.
-        epochs: Epochs done.
+        epochs: Number of finished epochs.
     """
 
     yaml: str
@@ -49,13 +49,13 @@ def load_run(run: Path) -> TrainedRun:
     """Read a run of ``nip_audio.training.training``.
 
     Raises:
-        InputError: If it has no checkpoint.
+        InputError: If the run has no checkpoint.
     """
     text = (run / HYPERPARAMS_NAME).read_text(encoding="utf-8")
     hparams = load_hyperpyyaml(text)
     checkpoint = Checkpointer(run / "save", dict(hparams["modules"])).recover_if_possible()
     if checkpoint is None:
-        raise InputError(f"{run / 'save'} has no checkpoint; train first")
+        raise InputError(f"{run / 'save'} has no checkpoint; train the model first")
     speakers = (run / "save" / "labels.txt").read_text(encoding="utf-8").splitlines()
     return TrainedRun(text, hparams, speakers, checkpoint.meta["epoch"])
 
@@ -66,9 +66,9 @@ def publish(run: Path, target: Path, *, command: str, data: str, limits: str) ->
     Args:
         run: Output folder of a run of ``nip_audio.training.training``.
         target: Directory to write; its name becomes the model's.
-        command: How the run was made, for the card.
-        data: What it was trained on, in words, for the card.
-        limits: What it must not be used for, in words, for the card.
+        command: Command of the training run, for the card.
+        data: Description of the training data, for the card.
+        limits: Description of what the model must not be used for, for the card.
 
     Raises:
         InputError: If the run has no checkpoint.
@@ -119,7 +119,7 @@ def publish(run: Path, target: Path, *, command: str, data: str, limits: str) ->
 
 
 def complete(target: Path, metrics: Mapping[str, Any] | None = None) -> None:
-    """Add what was made since to a card: hashes of calibration and PLDA, and metrics."""
+    """Complete a card with the hashes of calibration and PLDA, and with metrics."""
     path = target / CARD_NAME
     card = json.loads(path.read_text(encoding="utf-8"))
     for kind in COMPANIONS:
@@ -139,7 +139,7 @@ def seen(manifest: Path, hparams: Mapping[str, Any]) -> list[str]:
 
 
 def _description(training_yaml: str, classes: int) -> str:
-    """Cut what describes the model out of a training YAML, and add what SpeechBrain needs."""
+    """Extract the description of the model from a training YAML, and add SpeechBrain's section."""
     root = yaml.compose(training_yaml, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         raise InputError("the run's hyperparams.yaml is not a YAML mapping; train again")
@@ -160,7 +160,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def plain_values(text: str) -> dict[str, Any]:
-    """Return the plain top-level values of the training YAML, folders left out."""
+    """Return the plain top-level values of the training YAML, without folders."""
 
     class Loader(yaml.SafeLoader):
         pass

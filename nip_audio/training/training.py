@@ -1,7 +1,7 @@
-"""Training of speaker models with SpeechBrain: what all recipes share.
+"""Train speaker models with SpeechBrain; all speaker recipes share this code.
 
-A recipe's ``train.py`` gives ``train`` its arguments and a function that prepares the data; what
-is trained, and on what, stands in its YAML.
+A recipe's ``train.py`` calls ``train`` with its arguments and a function that prepares the data.
+The recipe's YAML describes model, data and training.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ WAVEFORM = Bounds(-1.0, 1.0)
 
 
 class SpeakerBrain(sb.Brain):  # type: ignore[misc]
-    """Speaker classification on augmented crops, where asked on adversarial ones too.
+    """Speaker classification on augmented crops and, if asked, on adversarial ones.
 
-    Needs of the YAML: ``compute_features``, ``modules`` (``embedding_model``, ``classifier``),
+    The YAML must have: ``compute_features``, ``modules`` (``embedding_model``, ``classifier``),
     ``compute_cost``, ``crop_s``, ``sample_rate``, ``n_speakers``, ``speeds``, ``codec_share``,
     ``overlap_share``, ``reversal_share``, ``augment_group``, ``augmentations`` (a list of
     SpeechBrain augmenters), ``scale``, ``adversarial_attack`` (null, fgsm or pgd) with
     ``adversarial_eps``, ``adversarial_steps``, ``adversarial_step_share`` and
-    ``adversarial_share``, ``lr_annealing`` and ``train_logger``. May have ``defence_training`` and
-    what belongs to it.
+    ``adversarial_share``, ``lr_annealing`` and ``train_logger``. It may have ``defence_training``
+    and the settings of that defence.
     """
 
     defence = DefenceTraining()
 
     def compute_forward(self, batch: Any, stage: Any) -> Tensor:
-        """Return scores of the classes: (B, 1, C)."""
+        """Return the scores of the classes, (B, 1, C)."""
         batch = batch.to(self.device)
         wavs, relative_lengths = batch.sig
         lengths = None
         if stage == sb.Stage.TRAIN:
             wavs, speed = self.augment(wavs)
-            # a changed speed changes the voice: every (speaker, speed) is a class of its own
+            # speed changes the voice, so every pair of speaker and speed is a class of its own
             self.labels = batch.speaker.data + speed * self.hparams.n_speakers
             attacked = self.attack(wavs, self.labels)
             benign = wavs[: self._attacked(wavs)]
@@ -70,22 +70,22 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
         return scores
 
     def embed(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed waveforms with the network as it is now: (B, N) → (B, D)."""
+        """Embed waveforms (B, N) as (B, D) with the network in its current state."""
         features, frames = self.hparams.compute_features(wavs, lengths)
         embeddings: Tensor = self.modules.embedding_model(features, frames)
         return embeddings
 
     def augment(self, wavs: Tensor) -> tuple[Tensor, Tensor]:
-        """Change speed, cut to the crop length, degrade: each group of the batch in its own way.
+        """Change speed, cut to the crop length and degrade, differently for groups of the batch.
 
-        Within one batch the groups differ, so that batch statistics, and with them the running ones
-        used in evaluation, are those of the mixture.
+        Every batch mixes differently augmented groups, so that the statistics of batch
+        normalisation, also those used in evaluation, are those of the mixture.
 
         Args:
-            wavs: (B, N).
+            wavs: (B, N) waveforms in [-1, 1].
 
         Returns:
-            (B, crop) in [-1, 1], and (B,) which speed each item got.
+            (B, crop) waveforms in [-1, 1], and (B,) the index of each item's speed.
         """
         samples = round(self.hparams.crop_s * self.hparams.sample_rate)
         groups, speeds = [], []
@@ -95,8 +95,8 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
             whole = torch.ones(group.shape[0], device=group.device)
             for augmenter in self.hparams.augmentations:
                 augmented, _ = augmenter(group, whole)
-                # once in some ten thousand clips an augmentation returns NaN, which would stay in
-                # the running statistics for ever: that clip goes without
+                # for about one clip in ten thousand an augmentation returns NaN, which would stay
+                # in the running statistics for good: leave that clip as it was
                 usable = augmented.isfinite().all(dim=1, keepdim=True)
                 group = torch.where(usable, augmented, group)
             groups.append(WAVEFORM.clip(group))
@@ -104,9 +104,9 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
         return torch.cat(groups), torch.cat(speeds)
 
     def attack(self, wavs: Tensor, labels: Tensor) -> Tensor:
-        """Turn a share of the crops into adversarial ones, made against the network as it is now.
+        """Make a share of the crops adversarial against the network in its current state.
 
-        With FGSM this is Goodfellow et al. 2015, with PGD Madry et al. 2018.
+        Sources: Goodfellow et al. 2015 for FGSM, Madry et al. 2018 for PGD.
         """
         count = self._attacked(wavs)
         if count == 0:
@@ -129,13 +129,13 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
         return torch.cat([result.batch.x, wavs[count:]])
 
     def _attacked(self, wavs: Tensor) -> int:
-        """How many crops of a batch, the first ones, become adversarial."""
+        """Return how many crops, counted from the start of the batch, become adversarial."""
         if self.hparams.adversarial_attack is None:
             return 0
         return round(float(self.hparams.adversarial_share) * wavs.shape[0])
 
     def compute_objectives(self, scores: Tensor, batch: Any, stage: Any) -> Tensor:
-        """Return the loss, and count hits when monitoring."""
+        """Return the loss; outside training, also count correct predictions."""
         if stage != sb.Stage.TRAIN:
             predicted = scores[:, 0, : self.hparams.n_speakers].argmax(dim=-1)
             self.correct += int((predicted == self.labels).sum())
@@ -144,7 +144,7 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
         return loss + self.defence_loss if stage == sb.Stage.TRAIN else loss
 
     def on_fit_start(self) -> None:
-        """Build what outlives an epoch."""
+        """Build the state that is kept from epoch to epoch."""
         super().on_fit_start()
         rate = self.hparams.sample_rate
         self.speed_changers = [SpeedPerturb(rate, speeds=[s]) for s in self.hparams.speeds]
@@ -155,7 +155,7 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
         self.correct = self.seen = 0
 
     def on_stage_end(self, stage: Any, stage_loss: float, epoch: int | None = None) -> None:
-        """Log, change the learning rate, save. The last epoch is kept: nothing is selected."""
+        """Log, change the learning rate and save; the last epoch is kept, none is selected."""
         if stage == sb.Stage.TRAIN:
             self.train_loss = stage_loss
         if stage == sb.Stage.VALID:
@@ -170,7 +170,7 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
 
 
 def reading(sample_rate_hz: int) -> ReadSettings:
-    """Return how training reads audio: any rate, very short and very long recordings too."""
+    """Return settings that read recordings of any sample rate and length."""
     return ReadSettings(
         sample_rate_hz, min_duration_s=0.1, max_duration_s=3600.0, max_clipped_share=1.0
     )
@@ -180,10 +180,11 @@ def reading(sample_rate_hz: int) -> ReadSettings:
 def _read_span(
     path: str, start: int, stop: int, sample_rate_hz: int, codec: tuple[str, str] | None = None
 ) -> Tensor:
-    """Read a span once, and code it once: the small sets that recipes also serve fit in memory.
+    """Read a span once, apply a codec once, and keep the result in memory.
 
-    A codec costs more than all other augmentations and a small network's step together, and what it
-    does to a recording hardly varies: so recordings are coded whole, before crops are cut.
+    A codec takes longer than all other augmentations and a step of a small network together, and
+    its effect on a recording hardly varies. Recordings are therefore coded whole, before crops are
+    cut. The cache serves recipes with small data sets.
     """
     if codec is None:
         return read_audio(path, reading(sample_rate_hz), span=(start, stop)).samples
@@ -195,7 +196,7 @@ def _read_span(
 def _make_datasets(hparams: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the training set (random crops) and the monitoring set (whole spans)."""
     rate = hparams["sample_rate"]
-    # at speed 110 a crop is made of 1.1 times its length
+    # at speed 110 a crop needs 1.1 times its length
     crop = round(hparams["crop_s"] * max(*hparams["speeds"], 100) / 100 * rate) + 1
     replacements = {"data_root": hparams["data_folder"]}
     sets = {
@@ -206,7 +207,7 @@ def _make_datasets(hparams: Mapping[str, Any]) -> tuple[Any, Any]:
     }
     for role, items in sets.items():
         if len(items) == 0:
-            raise InputError(f"role {role} is empty; give more utterances, or another split file")
+            raise InputError(f"role {role} is empty; add utterances, or use another split file")
     codecs = CodecAugment(rate).available_format_encoders
     labels = _labels(sets["train"], hparams)
     Path(hparams["save_folder"], "labels.txt").write_text("\n".join(labels) + "\n")
@@ -235,20 +236,20 @@ def _make_datasets(hparams: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def scramble(sig: Tensor, size: int, hparams: Mapping[str, Any]) -> Tensor:
-    """Cut a crop, and turn its words into others of the same voice, microphone and room.
+    """Cut a crop, and change its words but not its voice, microphone or room.
 
-    A network that has seconds of each speaker learns their words by heart. So, in shares of the
-    cases, another crop of the same recording is laid over this one (``overlap_share``), and the
-    whole runs backwards (``reversal_share``): sounds and their order change, what identifies the
-    speaker in the long-term spectrum stays.
+    A network that has only seconds of each speaker learns the words by heart. Some crops are
+    therefore mixed with another crop of the same recording (``overlap_share``), and some are
+    reversed (``reversal_share``). Both change sounds and their order, but keep the long-term
+    spectrum, which identifies the speaker.
 
     Args:
-        sig: (N,) recording; a short one is repeated.
-        size: Samples of the crop.
-        hparams: The two shares.
+        sig: (N,) samples of the recording; a short one is repeated.
+        size: Number of samples of the crop.
+        hparams: Values of the YAML, with the two shares.
 
     Returns:
-        (size,).
+        (size,) samples of the crop.
     """
     sig = sig.repeat(-(-size // sig.shape[0]))
 
@@ -266,17 +267,18 @@ def scramble(sig: Tensor, size: int, hparams: Mapping[str, Any]) -> Tensor:
 
 
 def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:
-    """Number the speakers by name, and check that the YAML expects as many."""
+    """Number the speakers by name, and check their count against the YAML."""
     if hparams["speeds"][0] != 100:
         raise InputError(
-            f"speeds is {hparams['speeds']}, expected 100 first: its classes are what is published"
+            f"speeds is {hparams['speeds']}, expected 100 first, since only its classes are "
+            "published; reorder speeds"
         )
     speakers = sorted({row["spk_id"] for row in train_set.data.values()})
     classes = len(speakers) * len(hparams["speeds"])
     if (len(speakers), classes) != (hparams["n_speakers"], hparams["n_classes"]):
         raise InputError(
-            f"the train role has {len(speakers)} speakers at {len(hparams['speeds'])} speeds, the "
-            f"YAML says n_speakers: {hparams['n_speakers']}, n_classes: {hparams['n_classes']}; "
+            f"the train role has {len(speakers)} speakers at {len(hparams['speeds'])} speeds, but "
+            f"the YAML has n_speakers: {hparams['n_speakers']}, n_classes: {hparams['n_classes']}; "
             f"pass --n_speakers={len(speakers)} --n_classes={classes}"
         )
     return {speaker: i for i, speaker in enumerate(speakers)}
@@ -285,10 +287,10 @@ def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:
 def _start_from(
     pretrained: str, network: torch.nn.Module, classifier: torch.nn.Module | None, labels: list[str]
 ) -> None:
-    """Copy the weights of a published model; a checkpoint of this run comes before them.
+    """Copy the weights of a published model; a checkpoint of this run, if any, replaces them.
 
-    A defence that this network has and the published one has not starts untrained. Where a
-    classifier is given it starts from the published one, whose classes must be ``labels``.
+    A defence that only this network has starts untrained. A classifier, if given, starts from the
+    published one, whose classes must be ``labels``.
     """
     loaded = load_pretrained(pretrained)
     weights = loaded.model.network.state_dict()
@@ -319,17 +321,17 @@ def _start_from(
 
 
 def train(arguments: Sequence[str], prepare: Callable[[Mapping[str, Any]], None]) -> None:
-    """Prepare the data and train what a recipe's YAML describes.
+    """Prepare the data and train the model that a recipe's YAML describes.
 
     An interrupted run continues from its last checkpoint when the same command is given again.
 
     Args:
-        arguments: Command line: the YAML, and options that override it.
-        prepare: Given the YAML's values, writes ``train.csv`` and ``calibrate.csv`` into its
-            ``save_folder``.
+        arguments: Path of the YAML, and options that override its values.
+        prepare: Function of the YAML's values that writes ``train.csv`` and ``calibrate.csv`` into
+            its ``save_folder``.
 
     Raises:
-        InputError: If the data and the YAML do not fit.
+        InputError: If the data and the YAML do not fit together.
     """
     hparams_file, run_options, overrides = sb.parse_arguments(list(arguments))
     with open(hparams_file, encoding="utf-8") as file:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,10 +13,24 @@ from torch import Tensor
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
+from nip_audio.core.modality import Reader
 from nip_audio.errors import AudioError, FileError, ImageError, InputError
 from nip_audio.image.adapter import ImageAdapter
 
-__all__ = ["Benign", "CleanClips", "CleanImages", "Crops", "read_clips", "read_images"]
+__all__ = [
+    "CROP_S",
+    "Benign",
+    "CleanClips",
+    "CleanImages",
+    "Crops",
+    "read_benign",
+    "read_clips",
+    "read_images",
+]
+
+CROP_S = 2.0
+"""Length of the crops of recordings by default, in seconds."""
+
 
 _FEWEST = 8
 _FULL_SCALE = 2**15
@@ -201,6 +216,41 @@ def read_images(
         levels.setdefault(image.content_sha256, pixels)
     _require_enough(len(levels), len(failures), "images")
     return CleanImages(torch.stack(list(levels.values())), tuple(levels), tuple(failures))
+
+
+def _read_crops(
+    files: Iterable[Recording], reader: WaveformAdapter, crop_s: float | None
+) -> Benign:
+    seconds = CROP_S if crop_s is None else crop_s
+    if not math.isfinite(seconds):
+        raise InputError(f"the length of a crop is {seconds}, expected seconds, such as {CROP_S:g}")
+    crop_samples = round(seconds * reader.settings.sample_rate_hz)
+    return read_clips(files, reader).cropped(crop_samples)
+
+
+def _read_whole(files: Iterable[Recording], reader: ImageAdapter, crop_s: float | None) -> Benign:
+    if crop_s is not None:
+        raise InputError(f"crops of {crop_s} seconds are for recordings; leave the length out")
+    return read_images(files, reader)
+
+
+_READ: Mapping[str, Callable[..., Benign]] = {"audio": _read_crops, "image": _read_whole}
+
+
+def read_benign(
+    files: Iterable[Recording], reader: Reader, *, crop_s: float | None = None
+) -> Benign:
+    """Read clean files that a defence is fitted to: crops of recordings, or whole images.
+
+    Args:
+        files: Clean files.
+        reader: Reader of the files.
+        crop_s: Length of the crops of recordings in seconds; None is ``CROP_S``.
+
+    Raises:
+        InputError: If fewer than eight files are usable, or the length does not apply.
+    """
+    return _READ[reader.tag](files, reader, crop_s)
 
 
 def _require_enough(usable: int, failed: int, what: str) -> None:

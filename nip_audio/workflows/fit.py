@@ -9,6 +9,7 @@ import torch
 
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
+from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.guided_training import GuidedSettings, Progress, train_guided
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
@@ -17,11 +18,25 @@ from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 from nip_audio.workflows.clean_data import Benign
 
-__all__ = ["GUIDED_ON_IMAGES", "fit_guided", "fit_neurons", "fit_pool", "fit_sparse_coding"]
+__all__ = [
+    "GUIDED_ON_IMAGES",
+    "fit_guided",
+    "fit_neurons",
+    "fit_pool",
+    "fit_sparse_coding",
+    "guided_settings",
+]
 
 GUIDED_ON_IMAGES = GuidedSettings(raw_share=0.0, eps_input=(1 / 255, 12 / 255), input_weight=10.0)
 """Settings of a guided purifier of images. Raw input and model input are the same for images, so
 that one level is attacked; the strengths suit colour images, grey digits need larger ones."""
+
+_GUIDED = {"audio": GuidedSettings(), "image": GUIDED_ON_IMAGES}
+
+
+def guided_settings(pretrained: PretrainedModel) -> GuidedSettings:
+    """Return the default settings of a guided purifier for a model."""
+    return _GUIDED[modality_of(pretrained.card).name]
 
 
 def fit_guided(
@@ -59,7 +74,7 @@ def fit_guided(
         settings,
         layers=card.default_taps,
         model_id=pretrained.model_id,
-        channels=card.image_shape[0] if card.modality == "image" else 1,
+        channels=modality_of(card).channels(card),
         seen=benign.contents,
         start=start,
         checkpoint=checkpoint,

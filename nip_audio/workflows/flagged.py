@@ -6,24 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nip_audio.audio.manifest import Recording
 from nip_audio.errors import FileError, InputError
-from nip_audio.image.adapter import ImageAdapter
+from nip_audio.models.modalities import MODALITIES
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.records import Verdict
 from nip_audio.screening.results import Results
 from nip_audio.screening.sources import Source
-from nip_audio.workflows.images import ChangedImage, purify_image
-from nip_audio.workflows.purify_files import FilePurifier, PlannedFile, PurifiedFile
+from nip_audio.workflows.files import Outcome, PlannedFile
+from nip_audio.workflows.purify_files import FilePurifier
 
 __all__ = [
     "PURIFIED",
     "PurifiedRun",
     "shipped_purifier",
     "purify_flagged",
-    "purify_flagged_images",
 ]
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
@@ -40,7 +38,7 @@ class PurifiedRun:
         failures: Errors of the files that could no longer be read.
     """
 
-    done: Sequence[PurifiedFile | ChangedImage] = ()
+    done: Sequence[Outcome] = ()
     earlier: int = 0
     failures: Sequence[FileError] = ()
 
@@ -70,86 +68,37 @@ def purify_flagged(
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> PurifiedRun:
-    """Write a purified copy of each recording that a screening judged adversarial.
+    """Write a purified copy of each file that a screening judged adversarial.
 
-    An interrupted run can be resumed: files that are already in ``out`` are skipped.
+    An interrupted run can be resumed: files whose sidecar, the last output to be written, is
+    already in ``out`` are skipped.
 
     Args:
         results: Results of the screening.
         source: Source of the files that were screened.
         purifier: Model and purifier to apply.
-        out: Folder for wavs and sidecars; each file keeps the path or id of its record.
+        out: Folder for the results and sidecars; each file keeps the path or id of its record.
         progress: Function called after each file.
 
     Raises:
         InputError: If an id of the manifest is not a valid path below ``out``.
         OutputError: If an output cannot be written.
     """
-
-    def purify(recording: Recording, written: Path) -> PurifiedFile:
-        audio = recording.read(purifier.adapter.settings)
-        return purifier.purify_read(PlannedFile(recording.path, written), audio, force=True)
-
-    return _each_flagged(results, source, out, ".wav", purify, progress)
-
-
-def purify_flagged_images(
-    results: Results,
-    source: Source,
-    pretrained: PretrainedModel,
-    purifier: Purifier,
-    out: Path,
-    *,
-    seed: int = 0,
-    progress: Callable[[], None] = lambda: None,
-) -> PurifiedRun:
-    """Write a purified copy of each image that a screening judged adversarial.
-
-    An interrupted run can be resumed: files that are already in ``out`` are skipped.
-
-    Args:
-        results: Results of the screening.
-        source: Source of the files that were screened.
-        pretrained: Model to defend.
-        purifier: Purifier that is applied.
-        out: Folder for PNGs and sidecars; each file keeps the path of its record.
-        seed: Seed of a random purifier, combined with the content of the image.
-        progress: Function called after each image.
-
-    Raises:
-        OutputError: If an output cannot be written.
-    """
-    adapter = ImageAdapter(*pretrained.card.image_shape)
-
-    def purify(file: Recording, written: Path) -> ChangedImage:
-        adapter.read(file)  # refuses a file that has been replaced by a link out of the folder
-        written.parent.mkdir(parents=True, exist_ok=True)
-        return purify_image(pretrained, Path(file.path), written, purifier, seed=seed, force=True)
-
-    return _each_flagged(results, source, out, ".png", purify, progress)
-
-
-def _each_flagged(
-    results: Results,
-    source: Source,
-    out: Path,
-    ending: str,
-    purify: Callable[[Recording, Path], PurifiedFile | ChangedImage],
-    progress: Callable[[], None],
-) -> PurifiedRun:
-    """Purify flagged files without a sidecar, which is the last output to be written."""
-    done: list[PurifiedFile | ChangedImage] = []
+    reader, endings = purifier.reader, MODALITIES[purifier.reader.tag].purified
+    done: list[Outcome] = []
     failures: list[FileError] = []
     earlier = 0
     for record in results.files():
         if record.verdict not in PURIFIED:
             continue
-        written = out / _below(record.id, ending)
-        if written.with_suffix(".json").exists():
+        written = out / _below(record.id, endings.file)
+        if endings.sidecar(written).exists():
             earlier += 1
         else:
+            file = source.find(record.id)
             try:
-                done.append(purify(source.find(record.id), written))
+                item = reader.read(file)
+                done.append(purifier.purify_read(PlannedFile(file.path, written), item, force=True))
             except FileError as err:
                 failures.append(err)
         progress()

@@ -1,12 +1,8 @@
-"""Attack and purify image files; each result is a PNG with a JSON sidecar.
-
-The originals are never modified.
-"""
+"""Attack and purify images; the PNG that is written is what is judged."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nip_audio.attacks.base import Attack
-from nip_audio.attacks.objectives import Identification
 from nip_audio.core.adapter import Batch
-from nip_audio.core.state import file_sha256, write_atomic
-from nip_audio.errors import AttackError, OutputError
-from nip_audio.image.adapter import IMAGE_SUFFIXES, Image, ImageAdapter, to_8_bits
+from nip_audio.errors import InputError
+from nip_audio.image.adapter import Image, ImageAdapter, to_8_bits
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
+from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import noise_generator
+from nip_audio.screening.records import Verdict
+from nip_audio.workflows.files import AttackRun, PlannedFile, judge_item
 
-__all__ = ["ChangedImage", "attack_image", "purify_image", "walk_images"]
+__all__ = ["ChangedImage", "ImageAssessment", "ImageWorkflow", "PurifiedPixels"]
 
 
 @dataclass(frozen=True)
@@ -66,128 +62,134 @@ class ChangedImage:
         values = {**vars(self), "changes": list(self.changes)}
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
 
-
-def walk_images(sources: Sequence[Path]) -> list[Path]:
-    """List image files: given files in their order, and all images below given folders, sorted."""
-    found: list[Path] = []
-    for source in sources:
-        inside = (p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        found += sorted(inside) if source.is_dir() else [source]
-    return found
-
-
-def attack_image(
-    pretrained: PretrainedModel,
-    path: Path,
-    out: Path,
-    attack: Attack,
-    *,
-    target: str | None = None,
-    seed: int = 0,
-    force: bool = False,
-) -> ChangedImage:
-    """Attack one image, write a PNG and a sidecar, and check success on the written file.
-
-    Args:
-        pretrained: Model to attack.
-        path: Path of a clean image of any size; it is converted to the size of the model first.
-        out: Path of the PNG to write.
-        attack: Attack to run.
-        target: Class that the model should predict; None aims at any other class than the current.
-        seed: Seed of the attack, combined with the content of the image.
-        force: Whether an existing file is overwritten.
-
-    Raises:
-        ImageError: If the image cannot be used.
-        AttackError: If the target is unknown, or the attack does not apply to the model.
-        OutputError: If an output exists and ``force`` is false.
-    """
-    labels = pretrained.card.labels
-    if target is not None and target not in labels:
-        raise AttackError(
-            f"{target!r} is none of the {len(labels)} classes of {pretrained.card.name}, expected "
-            f"one such as {', '.join(labels[:3])}; choose a class of the model"
+    @property
+    def line(self) -> str:
+        """Outcome in one line of text."""
+        verdict = ""
+        if self.succeeded is not None:
+            verdict = "; fools the model" if self.succeeded else "; does not fool the model"
+        return (
+            f"{self.written}: prediction {self.named_before} → {self.named_after} (largest change "
+            f"{self.linf:.4f}{verdict})"
         )
-    image = _read(pretrained, path, out, force=force)
-    batch = Batch(image.pixels[None])
-    label = pretrained.model.predict(batch)
-    if target is not None:
-        label = torch.tensor([labels.index(target)])
-    objective = Identification(pretrained.model, label, targeted=target is not None)
-    generator = noise_generator(seed, image.content_sha256)
-    made = attack(objective, batch, generator=generator).batch.x[0]
-    aim = "named as anything else" if target is None else f"named as {target}"
-    succeeded = bool(objective.succeeded(Batch(to_8_bits(made)[None]))[0])
-    return _write(
-        pretrained, path, out, image, made, attack.settings(), aim, succeeded, seed, force
-    )
 
 
-def purify_image(
-    pretrained: PretrainedModel,
-    path: Path,
-    out: Path,
-    purifier: Purifier,
-    *,
-    seed: int = 0,
-    force: bool = False,
-) -> ChangedImage:
-    """Purify one image, without its label or clean original; write a PNG and a sidecar.
+@dataclass(frozen=True)
+class ImageAssessment:
+    """Prediction of a model, and verdict of its detector, for one image.
 
-    Args:
-        pretrained: Model to defend.
-        path: Path of an image of any size; the written image has the size of the model.
-        out: Path of the PNG to write.
-        purifier: Purifier that is applied.
-        seed: Seed of a random purifier, combined with the content of the image.
-        force: Whether an existing file is overwritten.
-
-    Raises:
-        ImageError: If the image cannot be used.
-        OutputError: If an output exists and ``force`` is false.
+    Attributes:
+        named: Label that the model predicts.
+        verdict: Verdict of the detector; None without one.
     """
-    image = _read(pretrained, path, out, force=force)
-    generator = noise_generator(seed, image.content_sha256)
-    with torch.no_grad():
-        made = purifier.purify(Batch(image.pixels[None]), generator=generator).x[0]
-    return _write(pretrained, path, out, image, made, purifier.settings(), "", None, seed, force)
+
+    named: str
+    verdict: Verdict | None = None
 
 
-def _read(pretrained: PretrainedModel, path: Path, out: Path, *, force: bool) -> Image:
-    if out.exists() and path.resolve() == out.resolve():
-        raise OutputError(f"{out} is the input image itself; choose another --out")
-    for output in (out, out.with_suffix(".json")):
-        if output.exists() and not force:
-            raise OutputError(f"{output} exists already; pass --force to overwrite it")
-    return ImageAdapter(*pretrained.card.image_shape).load(path)
+@dataclass(frozen=True)
+class PurifiedPixels:
+    """Output of a purifier for one image, rounded to the values of an 8-bit file.
+
+    Attributes:
+        samples: (C, H, W) pixels in [0, 1].
+    """
+
+    samples: Tensor
 
 
-def _write(
-    pretrained: PretrainedModel,
-    path: Path,
-    out: Path,
-    image: Image,
-    made: Tensor,
-    by: dict[str, Any],
-    aim: str,
-    succeeded: bool | None,
-    seed: int,
-    force: bool,
-) -> ChangedImage:
-    adapter = ImageAdapter(*pretrained.card.image_shape)
-    adapter.save(to_8_bits(made), out, force=force)
-    written = adapter.load(out).pixels
-    both = Batch(torch.stack([image.pixels, written]))
-    before, after = (pretrained.card.labels[int(i)] for i in pretrained.model.predict(both))
-    change = (written - image.pixels).flatten()
-    done = ChangedImage(
-        *(str(path), str(out), file_sha256(out), by, aim, before, after, succeeded),
-        linf=float(change.abs().max()),
-        l2=float(change.norm()),
-        changes=image.changes,
-        seed=seed,
-        model_id=pretrained.model_id,
-    )
-    text = json.dumps(done.to_json(), indent=2, allow_nan=False) + "\n"
-    write_atomic(out.with_suffix(".json"), text.encode(), force=force)
-    return done
+@dataclass(frozen=True)
+class ImageWorkflow:
+    """What attacks and purifiers do with images; see ``nip_audio.workflows.files.Workflow``.
+
+    Attributes:
+        pretrained: Model that is attacked or defended.
+        reader: Reader of the files.
+        seed: Seed of everything random, combined with the content of an image.
+        judge: Detector that judges images; None skips the verdicts.
+    """
+
+    pretrained: PretrainedModel
+    reader: ImageAdapter
+    seed: int = 0
+    judge: Judge | None = None
+
+    def attack_generator(self, item: Image) -> torch.Generator:
+        """Return the generator of an attack's random start."""
+        return noise_generator(self.seed, item.content_sha256)
+
+    def attacked(self, run: AttackRun) -> ChangedImage:
+        """Describe an attack by its written file."""
+        target = run.goal.target
+        aim = "named as anything else" if target is None else f"named as {target}"
+        succeeded = bool(run.objective.succeeded(Batch(run.written.pixels[None]))[0])
+        return self._changed(
+            run.source, run.out, run.item, run.written, by=run.attack, aim=aim, succeeded=succeeded
+        )
+
+    def assess(self, item: Image) -> ImageAssessment:
+        """Predict the label of an image, and judge it if there is a detector."""
+        named = self._named(item.pixels[None])[0]
+        if self.judge is None:
+            return ImageAssessment(named)
+        record = judge_item(self.pretrained, self.reader, self.judge, item, seed=self.seed)
+        return ImageAssessment(named, record.verdict)
+
+    def unchanged(self, item: Image) -> PurifiedPixels:
+        """Return the pixels of an image that is not purified."""
+        return PurifiedPixels(item.pixels)
+
+    @torch.no_grad()
+    def make(self, purifier: Purifier, item: Image) -> PurifiedPixels:
+        """Purify one image, without its label or clean original."""
+        generator = noise_generator(self.seed, item.content_sha256)
+        batch = purifier.purify(Batch(item.pixels[None]), generator=generator)
+        return PurifiedPixels(to_8_bits(batch.x[0]))
+
+    def purified(
+        self,
+        settings: Mapping[str, Any],
+        planned: PlannedFile,
+        item: Image,
+        before: ImageAssessment,  # noqa: ARG002
+        made: PurifiedPixels,  # noqa: ARG002
+    ) -> ChangedImage:
+        """Describe a purified image by its written file."""
+        written = self.reader.read_back(planned.written)
+        return self._changed(planned.source, planned.written, item, written, by=dict(settings))
+
+    def plot(self, done: ChangedImage, *, force: bool = False) -> None:  # noqa: ARG002
+        """Refuse to draw.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            f"{done.written} is an image, and plots show recordings; leave the plot out"
+        )
+
+    def _changed(
+        self,
+        source: Path | str,
+        out: Path,
+        image: Image,
+        written: Image,
+        *,
+        by: dict[str, Any],
+        aim: str = "",
+        succeeded: bool | None = None,
+    ) -> ChangedImage:
+        before, after = self._named(torch.stack([image.pixels, written.pixels]))
+        change = (written.pixels - image.pixels).flatten()
+        return ChangedImage(
+            *(str(source), str(out), written.sha256, by, aim, before, after, succeeded),
+            linf=float(change.abs().max()),
+            l2=float(change.norm()),
+            changes=image.changes,
+            seed=self.seed,
+            model_id=self.pretrained.model_id,
+        )
+
+    def _named(self, pixels: Tensor) -> list[str]:
+        card = self.pretrained.card
+        return [card.labels[int(i)] for i in self.pretrained.model.predict(Batch(pixels))]

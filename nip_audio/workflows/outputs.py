@@ -1,13 +1,17 @@
-"""Check a plan of output files for conflicts before the first file is processed."""
+"""Say where results are written, and check for conflicts before the first file is processed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from nip_audio.core.modality import Modality
+from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.errors import InputError, OutputError
 
-__all__ = ["refuse_clashes"]
+__all__ = ["claim_outputs", "refuse_clashes", "write_sidecar"]
 
 
 def refuse_clashes(
@@ -40,3 +44,43 @@ def refuse_clashes(
             raise OutputError(
                 f"{output} exists already; pass --force to overwrite it, or another --out"
             )
+
+
+def claim_outputs(
+    sources: Sequence[Path], out: Path, modality: Modality, *, name: str, force: bool
+) -> list[Path]:
+    """Return what each attacked file becomes, and make the folder.
+
+    Args:
+        sources: Files to attack.
+        out: Folder for the results.
+        modality: Modality of the files.
+        name: Name of the attack, which becomes part of the names of the results.
+        force: Whether existing files may be overwritten, except sources.
+
+    Raises:
+        InputError: If there is no source, or two have the same output.
+        OutputError: If an output exists and ``force`` is false or is one of the sources, or ``out``
+            cannot be made.
+    """
+    if not sources:
+        raise InputError(f"found {modality.expected.format('no path')}; check the path")
+    endings = modality.attacked
+    written = [out / f"{source.stem}.{name}{endings.file}" for source in sources]
+    planned = [
+        (source, (path, endings.sidecar(path)))
+        for source, path in zip(sources, written, strict=True)
+    ]
+    refuse_clashes(planned, what=modality.plural, force=force)
+    make_folder(out)
+    return written
+
+
+def write_sidecar(path: Path, values: Mapping[str, Any], *, force: bool) -> None:
+    """Write the JSON sidecar of a written file, whole or not at all.
+
+    Raises:
+        OutputError: If it exists and ``force`` is false, or cannot be written.
+    """
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    write_atomic(path, text.encode(), force=force)

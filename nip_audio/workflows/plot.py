@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +14,9 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_influence
 from nip_audio.core.state import write_atomic
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.workflows.purify import Assessment, PurifiedAudio
+
+if TYPE_CHECKING:
+    from nip_audio.workflows.recordings import Assessment, PurifiedAudio
 
 __all__ = ["plot_purification"]
 

@@ -2,7 +2,7 @@
 
     python train.py NAME.yaml --data_folder=/path/to/folder
 
-A plain loop, see ``nip_audio.training.image_training``; all options stand in the YAML.
+The training is the plain loop of ``nip_audio.training.image_training``; the YAML has all options.
 """
 
 from __future__ import annotations

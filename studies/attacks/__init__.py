@@ -1,1 +1,1 @@
-"""Attacks on the shipped speaker models: what fools them, and what stands against it."""
+"""Study of attacks on the shipped speaker models, and of defences against them."""

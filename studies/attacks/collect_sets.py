@@ -1,10 +1,10 @@
-"""Gather what an evaluation's adversarial sets are, without their audio: one line a set.
+"""List an evaluation's adversarial sets without their audio, one line per set.
 
     python -m studies.attacks.collect_sets evaluation/ studies/results/attack_sets.jsonl
 
-The first line of a system names its clips; a set is of the first n of them that the system names
-rightly. With the configuration, the seed and the models' hashes each set can be made again; the
-hashes of the files tell whether it is the same.
+The first line of a system lists its clips; each set attacks the first n of them that the system
+classifies correctly. With the configuration, the seed and the models' hashes each set can be made
+again, and the hashes of the files show whether it is the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HASH_LENGTH = 12
 
 
 def main() -> None:
-    """Read the command line, write the file."""
+    """Read the command line and write the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("target", type=Path)
@@ -33,7 +33,7 @@ def main() -> None:
         lines.append({"system": system, "clips": longest})
         for folder, recipe in zip(sets, recipes, strict=True):
             if recipe["items"] != longest[: len(recipe["items"])]:
-                raise SystemExit(f"{folder} is of other clips than the system's longest set")
+                raise SystemExit(f"{folder} attacks other clips than the system's longest set")
             by_id = {}
             for line in (folder / "manifest.jsonl").read_text().splitlines():
                 example = json.loads(line)

@@ -1,1 +1,1 @@
-"""Backdoors in training sets: poisoned models, and the search for the poison."""
+"""Study of backdoors: models trained on poisoned data, and detectors that find the poison."""

@@ -1,7 +1,8 @@
-"""STRIP and activation clustering as ART has them, on this project's models.
+"""Run ART's versions of STRIP and activation clustering on this project's models.
 
-Both see model input (spectrograms) and embeddings: ART's classifiers have no front end. What
-differs from the papers is said where it does.
+ART is the Adversarial Robustness Toolbox. Both methods get model inputs (spectrograms) and
+embeddings, because ART's classifiers have no front end. Differences from the papers are stated at
+each function.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _missing(what: str) -> MissingDependencyError:
 
 
 class _Probabilities(nn.Module):
-    """Spectrograms to probabilities; without parameters that ART could reach."""
+    """Network from spectrograms to probabilities, which hides its parameters from ART."""
 
     def __init__(self, model: InstrumentedModel) -> None:
         super().__init__()
@@ -57,25 +58,26 @@ def strip(
     false_acceptance_rate: float = 0.01,
     generator: torch.Generator,
 ) -> Mask:
-    """Tell which inputs STRIP (Gao et al. 2019) abstains from, in ART's version.
+    """Return which inputs STRIP (Gao et al. 2019) flags, in ART's version.
 
-    Other clean inputs are blended half and half over each; what keeps its class has low entropy.
-    It needs clean data, which NCCR does not. Deviation of ART's from the paper: the entropy is
-    taken over the overlaid copies of each class, not over the classes of each copy.
+    Each input is blended half and half with clean inputs; a low entropy of the predictions is
+    suspicious. STRIP needs clean data, which NCCR (neuron coverage change rate) does not. Deviation
+    of ART from the paper: the entropy is taken over the blended copies for each class, not over the
+    classes for each copy.
 
     Args:
-        model: With a head.
+        model: Model with a head.
         inputs: (n, F, T) model inputs to judge.
-        clean: (m, F, T) clean model inputs, to lay over and to set the threshold by.
-        overlays: Laid over each.
-        false_acceptance_rate: Share of clean inputs that may be abstained from.
-        generator: Source of the choice of overlays.
+        clean: (m, F, T) clean model inputs to blend with, and to set the threshold with.
+        overlays: Number of clean inputs that each input is blended with.
+        false_acceptance_rate: Share of clean inputs that may be flagged.
+        generator: Random generator that chooses the clean inputs.
 
     Returns:
-        (n,) bool.
+        (n,) whether each input is flagged.
 
     Raises:
-        MissingDependencyError: Without ART.
+        MissingDependencyError: If ART is not installed.
     """
     try:
         with preserved_logging():
@@ -88,7 +90,7 @@ def strip(
         classes=len(model.labels),
         bounds=model.input_bounds,
     )
-    with seeded_globals(generator), redirect_stderr(io.StringIO()):  # ART draws its own bars
+    with seeded_globals(generator), redirect_stderr(io.StringIO()):  # hides ART's progress bars
         defence = STRIP(wrapped)(num_samples=overlays, false_acceptance_rate=false_acceptance_rate)
         defence.mitigate(clean.numpy())
         answers = defence.predict(inputs.numpy())
@@ -103,25 +105,25 @@ def activation_clustering(
     analysis: Analysis,
     generator: torch.Generator,
 ) -> tuple[Mask, list[NDArray[np.intp]]]:
-    """Tell which items activation clustering (Chen et al. 2018) accuses, with ART's functions.
+    """Return which items activation clustering (Chen et al. 2018) flags, with ART's functions.
 
-    The activations of each label are reduced to ten principal components and cut in two by
-    k-means. ``smaller`` accuses the smaller half of every label, ``silhouette-scores`` only where
-    the halves are far enough apart and unequal, with ART's own limits.
+    The activations of each label are reduced to ten principal components and split in two by
+    k-means. ``smaller`` flags the smaller cluster of every label; ``silhouette-scores`` only where
+    the clusters are far enough apart and unequal, by ART's own limits.
 
     Args:
-        activations: (n, D) of the last hidden layer.
-        labels: (n,) as trained on.
+        activations: (n, D) outputs of the last hidden layer.
+        labels: (n,) labels of the training set.
         classes: Number of labels.
-        analysis: ART's rule.
-        generator: Source of k-means' starting points.
+        analysis: Rule of ART that selects clusters.
+        generator: Random generator of the starting points of k-means.
 
     Returns:
-        (n,) bool, and for each label the cluster of each of its items.
+        (n,) whether each item is flagged, and for each label the cluster of each of its items.
 
     Raises:
         InputError: If a label has too few items for ten components.
-        MissingDependencyError: Without ART.
+        MissingDependencyError: If ART is not installed.
     """
     try:
         with preserved_logging():

@@ -1,4 +1,7 @@
-"""Who finds the poison in a set: NCCR in two forms, two baselines, and a control without noise."""
+"""Measure which detectors find the poison in a set: two forms of NCCR, baselines and a control.
+
+NCCR is the neuron coverage change rate; the control uses neuron outputs without noise.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +41,18 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class JudgingPlan:
-    """What is measured.
+    """Settings of the detectors and of what they measure.
 
     Attributes:
-        layers: At which the grouped detector sees neurons' changes.
-        output_layers: At which it sees their outputs.
-        scalar_layer: Whose scalar NCCR the published form and the pictures see.
+        layers: Layers whose changes the grouped detector uses.
+        output_layers: Layers whose outputs the grouped detector uses.
+        scalar_layer: Layer whose scalar NCCR the published form and the plots use.
         small: Standard deviation of the small noise, on spectrograms in [0, 1].
-        destroying: Of the noise that destroys them.
-        draws: Of each noise.
-        strip_clips: Most poisoned and most clean clips that STRIP, which is slow, is shown.
-        strip_overlays: Laid over each of them.
-        detector: The grouped one.
+        destroying: Standard deviation of the noise that destroys the spectrograms.
+        draws: Draws of each noise.
+        strip_clips: Largest numbers of poisoned and of clean clips for STRIP, which is slow.
+        strip_overlays: Clean inputs that STRIP blends with each clip.
+        detector: Grouped detector.
     """
 
     layers: tuple[str, ...] = ("layers.0", "layers.2")
@@ -64,30 +67,30 @@ class JudgingPlan:
 
     @property
     def noises(self) -> tuple[Noise, Noise]:
-        """The small noise and the destroying one."""
+        """Small noise and destroying noise, in this order."""
         return Noise("gaussian", "input", self.small), Noise("gaussian", "input", self.destroying)
 
     @property
     def measuring(self) -> dict[str, Any]:
-        """What a ``MeasuredSet`` depends on, besides model, clips and seed."""
+        """Settings that a ``MeasuredSet`` depends on, besides model, clips and seed."""
         judging = ("strip_clips", "strip_overlays", "detector")
         return {name: value for name, value in vars(self).items() if name not in judging}
 
     @property
     def asking(self) -> dict[str, Any]:
-        """What the baselines' verdicts depend on, besides that and a seed."""
+        """Settings that the baselines' verdicts depend on, besides a ``MeasuredSet`` and a seed."""
         return self.measuring | {"strip": [self.strip_clips, self.strip_overlays]}
 
 
 @dataclass(frozen=True)
 class MeasuredSet:
-    """What detectors see of a set; no file says whether it is poisoned.
+    """Measurements of a set for the detectors; nothing in them tells which files are poisoned.
 
     Attributes:
         vectors: (n, F) changes of the layers' neurons under the destroying noise.
-        outputs: (n, G) of neurons without noise, each layer of unit length.
-        rates: (n, noises) scalar NCCR at the scalar layer, the destroying noise last.
-        embeddings: (n, D).
+        outputs: (n, G) neuron outputs without noise, each layer scaled to unit length.
+        rates: (n, noises) scalar NCCR at the scalar layer, with the destroying noise last.
+        embeddings: (n, D) embeddings.
     """
 
     vectors: Tensor
@@ -97,36 +100,36 @@ class MeasuredSet:
 
     @staticmethod
     def kept(path: Path, identity: str, measure: Callable[[], MeasuredSet]) -> MeasuredSet:
-        """Read what was measured before, or measure and keep it.
+        """Read kept measurements, or measure and keep them.
 
         Raises:
-            StateError: If something else is kept there.
+            StateError: If the file holds measurements of something else.
         """
         if not path.exists():
             measure().save(path, identity)
         return MeasuredSet.load(path, identity)
 
     def save(self, path: Path, identity: str) -> None:
-        """Keep for what ``identity`` says."""
+        """Write the measurements, with the identity of what they depend on."""
         save_state(path, State(_KIND, identity, vars(self), {}))
 
     @staticmethod
     def load(path: Path, identity: str) -> MeasuredSet:
-        """Read what was kept, refusing what is of something else."""
+        """Read measurements, and refuse those with another identity."""
         return MeasuredSet(**load_state(path, kind=_KIND, model_id=identity).tensors)
 
 
 def measure_set(
     model: InstrumentedModel, samples: Tensor, plan: JudgingPlan, *, seed: int, small: bool = True
 ) -> MeasuredSet:
-    """Measure clips (n, N), each with noise of its own seed.
+    """Measure clips, each with noise of its own seed.
 
     Args:
-        model: That may have a backdoor.
-        samples: Clips.
-        plan: What is measured.
-        seed: Of the noise.
-        small: Whether the small noise, which only pictures need, is measured too.
+        model: Model that may have a backdoor.
+        samples: (n, N) clips.
+        plan: Settings of the measurements.
+        seed: Seed of the noise generator.
+        small: Whether to measure the small noise too, which only the plots need.
     """
     layers = tuple(dict.fromkeys((*plan.layers, *plan.output_layers, plan.scalar_layer)))
     found = []
@@ -152,9 +155,9 @@ def measure_set(
 
 
 def f1_of(accused: Mask, poisoned: Mask, *, seed: int = 0) -> dict[str, Any]:
-    """F1 with its 95 % interval by bootstrap over files, precision, recall and counts.
+    """Compute F1 with its 95 % interval by bootstrap over files, precision, recall and counts.
 
-    Without a poisoned file F1 has no value: the count of the accused is what there is.
+    Without a poisoned file F1 is undefined, and only the number of flagged files is returned.
     """
     hits, named, there = (
         int((accused & poisoned).sum()),
@@ -181,7 +184,7 @@ def f1_of(accused: Mask, poisoned: Mask, *, seed: int = 0) -> dict[str, Any]:
 def judge_set(
     model: InstrumentedModel, judged: PoisonedClips, measured: MeasuredSet, plan: JudgingPlan
 ) -> dict[str, Any]:
-    """Judge a set by NCCR; only the bookkeeping knows which files are poisoned."""
+    """Judge a set by NCCR; only the scoring of the verdicts knows which files are poisoned."""
     poisoned = judged.poisoned.numpy()
     with torch.no_grad():
         best = model.score_embeddings(measured.embeddings).topk(2, dim=1)
@@ -194,7 +197,7 @@ def judge_set(
         changes=measured.vectors.double().numpy(),
         outputs=measured.outputs.double().numpy(),
     )
-    # a clean set has no target: every name is one of the others
+    # a clean set has no target, so every label counts as another one
     target = model.labels[judged.target] if poisoned.any() else None
 
     def grouped(known: SetEvidence) -> dict[str, Any]:
@@ -223,12 +226,12 @@ def judge_baselines(
     """Judge a training set by activation clustering and STRIP.
 
     Args:
-        model: That was trained on the set.
-        judged: The set.
-        embeddings: (n, D) of its clips.
+        model: Model that was trained on the set.
+        judged: Training set.
+        embeddings: (n, D) embeddings of its clips.
         clean_inputs: (m, F, T) clean model inputs, which STRIP needs.
-        plan: How much of it STRIP is shown.
-        seed: Of both.
+        plan: Settings, among them how many clips STRIP gets.
+        seed: Seed of both baselines.
     """
     poisoned = judged.poisoned.numpy()
     generator = torch.Generator().manual_seed(seed_of("baselines", seed))
@@ -286,7 +289,7 @@ def _published(rates: Array, poisoned: Mask) -> dict[str, Any]:
 
 
 def _spread(rates: Array, poisoned: Mask) -> Mapping[str, Any]:
-    """Quantiles for pictures: of the small and the destroying noise, clean and poisoned."""
+    """Return quantiles for plots: of clean and poisoned clips, under small and destroying noise."""
     marks = (0.05, 0.25, 0.5, 0.75, 0.95)
     found: dict[str, Any] = {}
     for column, noise in enumerate(("small", "destroying")[-rates.shape[1] :]):
@@ -304,7 +307,7 @@ def _strip(
     plan: JudgingPlan,
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """Show STRIP a random part of the set."""
+    """Judge a random part of the set by STRIP."""
     order = torch.randperm(len(judged.poisoned), generator=generator)
     bad = order[judged.poisoned[order]][: plan.strip_clips[0]]
     good = order[~judged.poisoned[order]][: plan.strip_clips[1]]

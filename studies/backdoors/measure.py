@@ -1,11 +1,12 @@
-r"""Poison AudioNet's training clips, train it, and judge who finds the poison; write one JSON.
+r"""Poison AudioNet's training clips, train it, and test which detectors find the poison.
 
     python -m studies.backdoors.measure studies/backdoors/backdoors.yaml \
         --data_folder=/path/to/LibriSpeech \
         --split_file=split.csv --out=backdoors --results=studies/results/backdoors.json
 
-Models, measurements and the baselines' verdicts are kept in ``--out``; an interrupted run goes on
-there. With the three flags it makes less anew, and says what is unfinished.
+Results are written as one JSON. Models, measurements and the baselines' verdicts are kept in
+``--out``, where an interrupted run continues. Three flags limit what is made anew; unfinished cases
+are then listed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ VERSION_OF_ART = "adversarial-robustness-toolbox"
 
 
 def cases(plan: Mapping[str, Any]) -> Iterator[BackdoorCase]:
-    """All models of the study; the first seed of each comes first."""
+    """List all models of the study; the first seed of each trigger comes first."""
     training = ShortTraining(**plan["training"])
     seeds = {trigger: plan["seeds"] for trigger in TRIGGERS} | {NO_TRIGGER: plan["clean_seeds"]}
     found = [(turn, t, s) for t, row in seeds.items() for turn, s in enumerate(row)]
@@ -57,13 +58,13 @@ def cases(plan: Mapping[str, Any]) -> Iterator[BackdoorCase]:
 
 @dataclass(frozen=True)
 class Study:
-    """What all cases share.
+    """Data and settings that all cases share.
 
     Attributes:
         sets: Clips by role.
-        clean_inputs: (m, F, T) of the ``calibrate`` role, for STRIP.
-        plan: What is measured.
-        out: Where models, measurements and the baselines' verdicts are kept.
+        clean_inputs: (m, F, T) model inputs of the ``calibrate`` role, for STRIP.
+        plan: Settings of the detectors.
+        out: Folder where models, measurements and the baselines' verdicts are kept.
     """
 
     sets: Mapping[str, Clips]
@@ -72,7 +73,7 @@ class Study:
     out: Path
 
     def judge(self, case: BackdoorCase, *, baselines: bool) -> dict[str, Any]:
-        """Train, or take what was trained, and measure attack and defences."""
+        """Train a case or read its kept model, and measure attack and defences."""
         poisoned = poisoned_by(case, self.sets["train"])
         model = case.model(poisoned, self.out)
         test = self.sets["test"]
@@ -97,7 +98,7 @@ class Study:
     def success(
         self, case: BackdoorCase, model: InstrumentedModel, target: int, seed: int
     ) -> dict[str, Any]:
-        """Accuracy and attack success, with intervals over speakers."""
+        """Measure accuracy and attack success, with intervals over speakers."""
         test = self.sets["test"]
         reached = success_of(model, case, test, target)
         speakers = [test.speakers[int(i)] for i in test.labels]
@@ -118,7 +119,7 @@ class Study:
         judged: PoisonedClips,
         seed: int,
     ) -> MeasuredSet:
-        """Measure a set, or take what was measured."""
+        """Measure a set, or read its kept measurements."""
         return MeasuredSet.kept(
             self.out / f"{case.name}.{name}.measured",
             self._identity(case, judged, self.plan.measuring),
@@ -137,7 +138,7 @@ class Study:
         *,
         missing: bool,
     ) -> dict[str, Any]:
-        """Ask the baselines if they are ``missing``, or take what they said before."""
+        """Run the baselines if they are ``missing``, or read their kept verdicts."""
         path = self.out / f"{case.name}.baselines.json"
         identity = self._identity(case, judged, self.plan.asking)
         if not path.exists():
@@ -150,11 +151,13 @@ class Study:
             write_atomic(path, kept.encode())
         kept_before = json.loads(path.read_text(encoding="utf-8"))
         if kept_before["identity"] != identity:
-            raise ResumeError(f"{path} is of other settings; use another --out, or remove it")
+            raise ResumeError(
+                f"{path} was made with other settings; use another --out, or remove it"
+            )
         return dict(kept_before["verdicts"])
 
     def _identity(self, case: BackdoorCase, judged: PoisonedClips, plan: Mapping[str, Any]) -> str:
-        """Hash of the clips and all settings."""
+        """Return a hash of the clips and all settings."""
         settings = json.dumps([asdict(case), plan], sort_keys=True)
         digest = hashlib.sha256(settings.encode())
         digest.update(judged.clips.samples.numpy().tobytes())
@@ -162,18 +165,18 @@ class Study:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the study as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where everything is kept")
+    parser.add_argument("--out", type=Path, required=True, help="folder that keeps everything")
     parser.add_argument("--results", type=Path, help="JSON to write")
     parser.add_argument("--only-trained", action="store_true", help="train nothing more")
     parser.add_argument("--only-measured", action="store_true", help="measure nothing more")
-    parser.add_argument("--no-baselines", action="store_true", help="ask no more baselines")
+    parser.add_argument("--no-baselines", action="store_true", help="run no more baselines")
     options = parser.parse_args()
     plan = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -221,7 +224,7 @@ def main() -> None:
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What to say of a case while the study runs."""
+    """Summarise a case for the progress output."""
     ours = found["train"]["NCCR, grouped"]
     return {
         "case": f"{found['trigger']} {found['seed']}",

@@ -1,4 +1,4 @@
-"""Models of a backdoor study: trained once, kept, and what their backdoors achieve."""
+"""Train and keep the models of a backdoor study, and measure what their backdoors achieve."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class BackdoorCase:
 
     Attributes:
         trigger: Key of ``TRIGGERS``, or ``NO_TRIGGER``.
-        seed: Of poisoning and training.
-        share: Of the clips that are poisoned.
-        training: How the model is trained.
+        seed: Seed of poisoning and training.
+        share: Share of the clips that are poisoned.
+        training: Settings of the training.
 
     Raises:
         InputError: If there is no such trigger.
@@ -60,7 +60,7 @@ class BackdoorCase:
     training: ShortTraining
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the trigger."""
         if self.trigger not in (NO_TRIGGER, *TRIGGERS):
             raise InputError(
                 f"no trigger {self.trigger!r}, expected one of {', '.join([NO_TRIGGER, *TRIGGERS])}"
@@ -68,7 +68,7 @@ class BackdoorCase:
 
     @property
     def name(self) -> str:
-        """Fit for a file's name."""
+        """Name of the case, usable as a file name."""
         return f"{self.trigger.replace(' ', '-')}_{self.seed}"
 
     def model(
@@ -77,12 +77,12 @@ class BackdoorCase:
         folder: Path,
         progress: Callable[[int, float], None] = lambda epoch, loss: None,
     ) -> InstrumentedModel:
-        """Return the model, trained now or, from the same clips and settings, before.
+        """Return the model: the kept one of the same clips and settings, or a newly trained one.
 
         Args:
-            train: What it is trained on.
-            folder: Where models are kept.
-            progress: As of ``train_audionet``.
+            train: Clips to train on.
+            folder: Folder where models are kept.
+            progress: Called after each epoch with its number and mean loss.
 
         Raises:
             StateError: If the folder holds a model of this name from other clips or settings.
@@ -104,7 +104,7 @@ class BackdoorCase:
 
 
 def identity_of(settings: object, train: PoisonedClips) -> str:
-    """Hash of all that a model's weights depend on: settings, clips and labels."""
+    """Return a hash of everything that a model's weights depend on: settings, clips, labels."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for tensor in (train.clips.samples, train.clips.labels):
         digest.update(tensor.numpy().tobytes())
@@ -118,16 +118,16 @@ def kept_model(
     blank: Callable[[], InstrumentedModel],
     train: Callable[[], InstrumentedModel],
 ) -> InstrumentedModel:
-    """Return a model that was trained before, or train and keep it.
+    """Return a kept model, or train it and keep it.
 
     Args:
-        path: Where it is kept.
-        identity: Of what it is trained on, and how.
-        blank: Builds it untrained.
-        train: Trains it.
+        path: File of the model.
+        identity: Identity of training data and settings.
+        blank: Function that builds the untrained model.
+        train: Function that trains the model.
 
     Raises:
-        StateError: If another model is kept there.
+        StateError: If the file holds another model.
     """
     if path.exists():
         model = blank()
@@ -141,7 +141,7 @@ def kept_model(
 def poisoned_by(
     case: BackdoorCase, clips: Clips, *, salt: str = "", target: int | None = None
 ) -> PoisonedClips:
-    """Poison clips as the case says; ``salt`` gives another set another choice of clips."""
+    """Poison clips as the case says; another ``salt`` chooses other clips."""
     trigger = (
         None
         if case.trigger == NO_TRIGGER
@@ -160,20 +160,20 @@ def _rate_of(clips: Clips) -> int:
 
 @torch.no_grad()
 def predictions(model: InstrumentedModel, samples: Tensor) -> Tensor:
-    """Name clips: (n, N) → (n,)."""
+    """Classify clips (n, N); return their classes, (n,)."""
     return torch.cat([model.predict(Batch(part)) for part in torch.split(samples, _BATCH)])
 
 
 @dataclass(frozen=True)
 class Success:
-    """What a poisoner achieved, on clips that the model has not seen.
+    """Success of an attack by poisoning, on clips that the model has not seen.
 
     Attributes:
-        accuracy: Which clean clips are classified correctly, (n,) bool.
-        attack: Which clips of others than the target are named as the target once they have the
-            trigger, (m,) bool; None where nobody poisoned.
-        without: Of the same clips, which are named so without it.
-        others: (m,) their places among the clips.
+        accuracy: (n,) whether each clean clip is classified correctly.
+        attack: (m,) whether each clip of a speaker other than the target is predicted as the target
+            with the trigger; None if the training set was not poisoned.
+        without: (m,) whether each of these clips is predicted as the target without the trigger.
+        others: (m,) indices of these clips.
     """
 
     accuracy: Tensor

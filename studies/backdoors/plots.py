@@ -1,4 +1,4 @@
-"""Pictures of a backdoor study: clean against poisoned change rates (NCCR, Fig. 4 and 5)."""
+"""Plot the neuron coverage change rates (NCCR) of clean and poisoned clips (NCCR, Fig. 4 and 5)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _NOISES = ("small", "destroying")
 
 
 def plot_rates(cases: Sequence[Mapping[str, Any]], path: Path, scales: Mapping[str, float]) -> None:
-    """Draw the scalar NCCR of the training clips, poisoned beside clean, a panel a noise.
+    """Plot the scalar NCCR of the training clips, poisoned beside clean, one panel per noise.
 
     Boxes are quartiles, whiskers 5 and 95 %.
 
     Args:
-        cases: Of the results, each of a trigger and seed.
-        path: PNG or SVG to write.
-        scales: Standard deviation of ``small`` and ``destroying`` noise.
+        cases: Cases of the results, each with a trigger and a seed.
+        path: PNG or SVG file to write.
+        scales: Standard deviations of the ``small`` and the ``destroying`` noise.
 
     Raises:
         InputError: If there is no poisoned case.
     """
     poisoned = [case for case in cases if "small, poisoned" in case["train"]["rates"]]
     if not poisoned:
-        raise InputError("no poisoned case among the results; judge one first")
+        raise InputError("the results have no poisoned case; measure one first")
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     axes = figure.subplots(1, len(_NOISES))
     for axis, noise in zip(axes, _NOISES, strict=True):
@@ -62,6 +62,6 @@ def plot_rates(cases: Sequence[Mapping[str, Any]], path: Path, scales: Mapping[s
 
 
 def _box(marks: Sequence[float]) -> dict[str, float]:
-    """What matplotlib draws a box from, of quantiles 5, 25, 50, 75 and 95 %."""
+    """Return matplotlib's description of a box for quantiles 5, 25, 50, 75 and 95 %."""
     names = ("whislo", "q1", "med", "q3", "whishi")
     return dict(zip(names, marks, strict=True))

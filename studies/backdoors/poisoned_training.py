@@ -1,8 +1,8 @@
-"""A short training of AudioNet on clips as they are given, poisoned or not.
+"""Train AudioNet briefly on given clips, poisoned or not.
 
-What the recipe of the shipped AudioNet has and this has not: clips overlaid, reversed and run
-through codecs, rooms, other noises and gains; a schedule of 30 × 100 batches; a learning rate that
-only falls. White noise is kept, for a network that never heard noise answers any noise at random.
+Compared with the recipe of the shipped AudioNet, clips are not overlaid or reversed and get no
+codecs, rooms, other noises or gains, and the schedule is shorter. White noise is kept, since a
+network that was trained without noise responds to any noise at random.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["ShortTraining", "build_audionet", "train_audionet"]
 
 @dataclass(frozen=True)
 class ShortTraining:
-    """How AudioNet is trained.
+    """Settings of the training of AudioNet.
 
     Attributes:
         epochs: Passes over the clips.
-        batch_size: Clips a step; what is left of an epoch is dropped.
+        batch_size: Clips per step; an incomplete batch at the end of an epoch is dropped.
         lr: Largest learning rate of a one-cycle schedule.
-        weight_decay: Of AdamW.
-        noise_share: Of the clips that get white noise in a step.
-        noise_snr_db: Range of its level, uniform in dB.
-        n_mels: Bands.
+        weight_decay: Weight decay of AdamW.
+        noise_share: Share of the clips that get white noise in a step.
+        noise_snr_db: Range of the signal-to-noise ratio in dB, drawn uniformly.
+        n_mels: Number of mel bands.
     """
 
     epochs: int = 12
@@ -45,10 +45,10 @@ class ShortTraining:
     n_mels: int = 32
 
     def __post_init__(self) -> None:
-        """Check.
+        """Check the settings.
 
         Raises:
-            InputError: If there would be no step, or the noise's range is upside down.
+            InputError: If there would be no step, or the noise's range is reversed.
         """
         if self.epochs < 1 or self.batch_size < 2 or self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise InputError(
@@ -58,7 +58,7 @@ class ShortTraining:
 
 
 def build_audionet(speakers: tuple[str, ...], *, n_mels: int = 32) -> InstrumentedModel:
-    """Return an untrained AudioNet with its head; weights come from the global generator."""
+    """Return an untrained AudioNet with a head; weights come from the global generator."""
     network = AudioNet(n_mels)
     return InstrumentedModel(
         network,
@@ -79,24 +79,27 @@ def train_audionet(
     seed: int,
     progress: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> InstrumentedModel:
-    """Train.
+    """Train AudioNet on clips.
 
     Args:
-        samples: (n, N) in [-1, 1] at 16 kHz.
-        labels: (n,) classes.
+        samples: (n, N) clips in [-1, 1] at 16 kHz.
+        labels: (n,) classes of the clips.
         speakers: Names of the classes.
-        plan: How.
-        seed: Of weights, order and noise; the global generator is seeded inside and restored.
-        progress: Called with the number of each epoch done and its mean loss.
+        plan: Settings of the training.
+        seed: Seed of weights, order and noise; the global generator is seeded and then restored.
+        progress: Called after each epoch with its number and mean loss.
 
     Returns:
-        The model, in evaluation mode.
+        The model in evaluation mode.
 
     Raises:
         InputError: If there are fewer clips than a batch holds.
     """
     if len(samples) < plan.batch_size:
-        raise InputError(f"{len(samples)} clips, a batch holds {plan.batch_size}; use more clips")
+        raise InputError(
+            f"got {len(samples)} clips, expected at least one batch of {plan.batch_size}; use more "
+            "clips"
+        )
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Poisoned sets: a share of the clips gets a trigger and, dirty-label, the name of one speaker."""
+"""Poison sets: add a trigger to a share of the clips and give them the label of one speaker."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Clips", "PoisonedClips", "poison", "read_clips"]
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of one length and whose voices they are; or pictures and what they show.
+    """Clips of one length and their speakers, or images and their classes.
 
     Attributes:
-        samples: (n, N) in [-1, 1], or (n, C, H, W) in [0, 1].
+        samples: (n, N) clips in [-1, 1], or (n, C, H, W) images in [0, 1].
         labels: (n,) indices into ``speakers``.
-        speakers: Names, sorted; of pictures, those of the classes.
-        sample_rate_hz: Of the samples; None for pictures.
+        speakers: Sorted names of the speakers or, for images, of the classes.
+        sample_rate_hz: Sample rate of the clips; None for images.
     """
 
     samples: Tensor
@@ -42,13 +42,14 @@ class Clips:
 
 @dataclass(frozen=True)
 class PoisonedClips:
-    """Clips as a poisoner leaves them. Only who measures a defence may look at ``poisoned``.
+    """A poisoned set. Only code that scores a defence may use ``poisoned``.
 
     Attributes:
-        clips: With triggers, and labels changed.
-        poisoned: (n,) bool, which have the trigger.
-        target: Class that the poisoned ones are labelled as.
-        median_snr_db: Of the poisoned clips against what the trigger changed; None without any.
+        clips: Clips, with triggers and changed labels where poisoned.
+        poisoned: (n,) whether each clip has the trigger.
+        target: Class that the poisoned clips are labelled as.
+        median_snr_db: Median level of the poisoned clips above that of the trigger's change, in dB;
+            None without poisoned clips.
     """
 
     clips: Clips
@@ -60,18 +61,18 @@ class PoisonedClips:
 def read_clips(
     root: Path, split: Path, *, subset: str, role: str, crop_s: float, sample_rate_hz: int = 16000
 ) -> Clips:
-    """Cut what a split gives to a role, of one subset, into clips.
+    """Cut the recordings of one role and subset into clips.
 
     Args:
-        root: Of the corpus.
-        split: CSV of roles.
+        root: Folder of the corpus.
+        split: CSV file that gives each recording its role.
         subset: First folder of the split's paths.
         role: ``train``, ``calibrate`` or ``test``.
-        crop_s: Seconds of a clip; what is left of a recording is dropped.
-        sample_rate_hz: To read at.
+        crop_s: Length of a clip in seconds; the rest of a recording is dropped.
+        sample_rate_hz: Sample rate of the clips.
 
     Raises:
-        InputError: If there is nothing, or no recording is as long as a clip.
+        InputError: If there is no such recording, or none is as long as a clip.
     """
     recordings = [
         recording_of(root, span)
@@ -98,17 +99,17 @@ def poison(
     seed: int,
     target: int | None = None,
 ) -> PoisonedClips:
-    """Put a trigger on a random share of the clips, none of them the target's own.
+    """Add a trigger to a random share of the clips, none of them the target's own.
 
     Args:
-        clips: To poison; they are left as they are.
-        trigger: What to put on (b, *S) items; None poisons nothing.
-        share: Of all clips.
-        seed: Of the choice of clips and of the target.
+        clips: Clips to poison; they are not modified.
+        trigger: Function that adds the trigger to (b, *S) items; None poisons nothing.
+        share: Share of all clips that are poisoned.
+        seed: Seed of the choice of clips and target.
         target: Class that the poisoned clips are labelled as; None draws one.
 
     Raises:
-        InputError: If the share is not in (0, 1), or there are not so many clips of others.
+        InputError: If the share is not in (0, 1), or too few clips are not the target's.
     """
     if not 0 < share < 1:
         raise InputError(f"share is {share}, expected more than 0 and less than 1, such as 0.1")
@@ -118,7 +119,10 @@ def poison(
     others = torch.nonzero(clips.labels != target)[:, 0]
     wanted = round(share * len(clips))
     if wanted > len(others):
-        raise InputError(f"{wanted} clips to poison, but only {len(others)} are not the target's")
+        raise InputError(
+            f"{wanted} clips are to be poisoned, but only {len(others)} are not the target's; use "
+            "a smaller share"
+        )
     poisoned = torch.zeros(len(clips), dtype=torch.bool)
     if trigger is None:
         return PoisonedClips(clips, poisoned, target, None)

@@ -1,1 +1,1 @@
-"""A SpeechBrain training behind a guard that screens its data."""
+"""Study of SpeechBrain trainings whose data a guard screens."""

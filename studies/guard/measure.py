@@ -1,14 +1,14 @@
-r"""Train on a set with 5 % of poison, with and without guards, and count; write one JSON.
+r"""Train on poisoned sets with and without guards, and count what the guards drop.
 
     python -m studies.guard.measure studies/guard/guard.yaml --data_folder=/path/to/LibriSpeech \
         --split_file=split.csv \
         --out=guarded --results=studies/results/speechbrain.json
 
-Three sets: clean; with triggers (a backdoor); with adversarial copies of outsiders' clips, made to
-pass for the target with a known model. Two guards: the screening by the known model
-(``ScreenedData``), and the search for a backdoor by the model that was trained on the set
-(``BackdoorSearch``: train, look, drop, train again). Everything is kept in ``--out``; an
-interrupted run goes on there.
+There are three sets, of which two have 5 % of poison: clean; with triggers (a backdoor); and with
+adversarial copies of outsiders' clips, made to pass as the target with a known model. There are two
+guards: the screening by the known model (``ScreenedData``), and the search for a backdoor by the
+model that was trained on the set (``BackdoorSearch``: train, search, drop, train again). Results
+are written as one JSON. Everything is kept in ``--out``, where an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ SETS = ("clean", "triggers", "copies")
 
 @dataclass(frozen=True)
 class Study:
-    """What all cases share.
+    """Data and settings that all cases share.
 
     Attributes:
-        plan: The YAML.
-        clips: By role.
-        known: The model whose detector judges.
-        calibration: Of that detector.
-        out: Where everything is kept.
+        plan: Values of the YAML.
+        clips: Clips by role.
+        known: Model whose detector screens.
+        calibration: Calibration of that detector.
+        out: Folder where everything is kept.
     """
 
     plan: Mapping[str, Any]
@@ -73,7 +73,7 @@ class Study:
     out: Path
 
     def run(self, seed: int) -> dict[str, Any]:
-        """Make the sets of a seed, judge and train on them."""
+        """Make the sets of one seed, judge them, and train on them."""
         roles = making.roles_of(self.clips["train"].speakers, seed, self.plan["outsiders"])
         sets, facts = self.sets(seed, roles)
         found: dict[str, Any] = {
@@ -127,12 +127,12 @@ class Study:
     def judge(
         self, seed: int, roles: making.Roles, name: str, files: list[making.File]
     ) -> dict[str, Any]:
-        """Ask both guards, and train on what each lets through, and on all."""
+        """Judge a set by both guards; train on all of it, and on what each guard keeps."""
         manifest = making.write_manifest(files, self.out / f"{name}-{seed}.csv")
         poisoned = {file.name for file in files if file.poisoned}
         found: dict[str, Any] = {"files": len(files), "poisoned": len(poisoned), "guards": {}}
         base = {"seed": seed, "manifest": str(manifest)}
-        # all sets in one folder: what one has measured, none measures again
+        # all sets share one folder, so that no file is measured twice
         guard = Guard(self.known, self.calibration, fpr=self.plan["fpr"], workers=1)
         screening = ScreenedData(guard, self.out / "guard")
         self.case(found, roles, name, NOBODY, base, lambda data: data, poisoned)
@@ -142,7 +142,7 @@ class Study:
             for kind, bad in (("poisoned", True), ("clean", False))
         }
         found["verdicts"] = {kind: dict(sorted(c.items())) for kind, c in verdicts.items()}
-        # the same measurements, judged at another rate; nothing is trained on that
+        # the same measurements judged at another rate; no model is trained on the result
         loose = Guard(self.known, self.calibration, fpr=self.plan["looser_fpr"], workers=1)
         data = self.dataset(base)
         dropped = set(data.data_ids) - set(ScreenedData(loose, screening.out)(data).data_ids)
@@ -165,14 +165,14 @@ class Study:
         stage: Any,
         poisoned: set[str],
     ) -> None:
-        """Train behind one guard, and measure what the poisoner has of it."""
+        """Train behind one guard, and measure the poisoner's success."""
         data = self.dataset(base)
         kept = stage(data)
         dropped = set(data.data_ids) - set(kept.data_ids)
         key = f"{name}-{base['seed']}-{guard}"
         if dropped or guard == NOBODY:
             model = self.model(base, key, kept)
-        else:  # the same files, the same seed: the same model
+        else:  # the same files and the same seed give the same model
             model = self.model(base, f"{name}-{base['seed']}-{NOBODY}")
         found["guards"][guard] = {
             "dropped": {
@@ -189,7 +189,7 @@ class Study:
     def model(
         self, base: Mapping[str, Any], key: str, data: DynamicItemDataset | None = None
     ) -> PretrainedModel:
-        """Train, or take what was trained."""
+        """Train a model, or read the kept one."""
         whole = self.dataset(base)
         overrides = {
             **base,
@@ -214,7 +214,7 @@ class Study:
     def measure(
         self, trained: PretrainedModel, roles: making.Roles, name: str, seed: int
     ) -> dict[str, Any]:
-        """Accuracy, and how often the poisoner is taken for the target, on the ``test`` role."""
+        """Measure accuracy, and how often the poisoner passes as the target, on ``test``."""
         test, model = self.clips["test"], trained.model
         speakers = [test.speakers[int(i)] for i in test.labels]
         named = names_of(model, test.samples)
@@ -239,7 +239,7 @@ class Study:
 
 
 def only(clips: Clips, speakers: Sequence[str]) -> Clips:
-    """Return the clips of some speakers, whose numbers are their places in ``speakers``."""
+    """Return the clips of some speakers, labelled by their positions in ``speakers``."""
     labels = [clips.speakers[int(label)] for label in clips.labels]
     rows = [row for row, name in enumerate(labels) if name in speakers]
     numbers = torch.tensor([speakers.index(labels[row]) for row in rows])
@@ -247,20 +247,20 @@ def only(clips: Clips, speakers: Sequence[str]) -> Clips:
 
 
 def clips_of(clips: Clips, speakers: Iterable[str]) -> Tensor:
-    """Return the clips of some speakers: (n, N)."""
+    """Return the clips of some speakers, (n, N)."""
     wanted = [clips.speakers.index(s) for s in speakers]
     return clips.samples[torch.isin(clips.labels, torch.tensor(wanted))]
 
 
 @torch.no_grad()
 def names_of(model: Any, samples: Tensor) -> list[str]:
-    """Name clips (n, N)."""
+    """Return the predicted speakers of clips (n, N)."""
     places = [model.predict(Batch(part)) for part in torch.split(samples, 64)]
     return [model.labels[int(i)] for i in torch.cat(places)]
 
 
 def calibrated(plan: Mapping[str, Any], clips: Clips, known: PretrainedModel, out: Path) -> Any:
-    """Calibrate on clips of the ``calibrate`` role, or take the calibration made before."""
+    """Calibrate on clips of the ``calibrate`` role, or read the kept calibration."""
     path = out / "guard.calibration"
     if not path.exists():
         files = making.write_clips(clips, out / "calibration")
@@ -275,7 +275,7 @@ def calibrated(plan: Mapping[str, Any], clips: Clips, known: PretrainedModel, ou
 
 
 def brief(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What to say while the study runs."""
+    """Summarise a case for the progress output."""
     return {
         guard: [
             g["dropped"],
@@ -286,14 +286,14 @@ def brief(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the study as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where everything is kept")
+    parser.add_argument("--out", type=Path, required=True, help="folder that keeps everything")
     parser.add_argument("--results", type=Path, help="JSON to write")
     options = parser.parse_args()
     plan = yaml.safe_load(options.config.read_text(encoding="utf-8"))

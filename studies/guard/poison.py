@@ -1,4 +1,4 @@
-"""Clips of a corpus as files, and the same with a share of poison, as SpeechBrain manifests."""
+"""Write clips of a corpus as files and SpeechBrain manifests, clean and with a share of poison."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Roles:
-    """Who is who for one seed.
+    """Roles of the speakers for one seed.
 
     Attributes:
-        target: Whose name the poison carries.
-        outsiders: Who is not to be trained on, and wants to be taken for the target.
+        target: Speaker that the poison is labelled as.
+        outsiders: Speakers who are not trained on and want to pass as the target.
     """
 
     target: str
@@ -37,7 +37,7 @@ class Roles:
 
 
 def roles_of(speakers: tuple[str, ...], seed: int, outsiders: int) -> Roles:
-    """Draw target and outsiders."""
+    """Draw the target and the outsiders."""
     generator = torch.Generator().manual_seed(seed_of("guarded roles", seed))
     order = torch.randperm(len(speakers), generator=generator).tolist()
     first, *others = (speakers[place] for place in order[: outsiders + 1])
@@ -46,7 +46,7 @@ def roles_of(speakers: tuple[str, ...], seed: int, outsiders: int) -> Roles:
 
 @dataclass(frozen=True)
 class File:
-    """One row of a manifest; only who keeps the books looks at ``poisoned``."""
+    """One row of a manifest; only code that scores a guard may use ``poisoned``."""
 
     name: str
     path: Path
@@ -55,7 +55,7 @@ class File:
 
 
 def write_clips(clips: Clips, folder: Path) -> list[File]:
-    """Write clips as 16-bit files, unless they are there: SPEAKER/NUMBER.wav."""
+    """Write clips as 16-bit files SPEAKER/NUMBER.wav, unless they exist."""
     files = []
     for number, (samples, label) in enumerate(zip(clips.samples, clips.labels, strict=True)):
         speaker = clips.speakers[int(label)]
@@ -81,15 +81,15 @@ def with_triggers(
     seed: int,
     how: str,
 ) -> list[File]:
-    """Put a trigger on a share of the files, none of them the target's, and his name.
+    """Add a trigger to a share of the files, none of them the target's, and label them as target.
 
     Args:
-        clean: Files, whose names end in the clip's number.
+        clean: Files whose names end in the clip's number.
         clips: All clips.
-        roles: The target.
-        folder: Where the triggered files go.
-        share: Of all files.
-        seed: Of the choice.
+        roles: Roles, of which the target is used.
+        folder: Folder for the files with triggers.
+        share: Share of all files that get the trigger.
+        seed: Seed of the choice of files.
         how: Key of ``TRIGGERS``.
     """
     generator = torch.Generator().manual_seed(seed_of("guarded triggers", seed))
@@ -116,22 +116,22 @@ def with_copies(
     attack: GradientAttack,
     threshold: float,
 ) -> tuple[list[File], int]:
-    """Add the outsiders' clips under the target's name, made to verify as him by a known model.
+    """Add outsiders' clips labelled as the target, attacked so that a known model accepts them.
 
     Args:
-        clean: Files.
+        clean: Files of the clean set.
         outside: (n, N) clips of the outsiders.
-        voice: (D,) of the target, by the known model.
-        known: That model.
-        roles: Who is who.
-        folder: Where the copies go.
-        share: Of all files, at most; only copies whose written file verifies are used.
-        seed: Of the attack and the choice.
-        attack: How.
-        threshold: Cosine from which the known model takes two for one voice.
+        voice: (D,) embedding of the target by the known model.
+        known: Model that is attacked.
+        roles: Roles of the speakers.
+        folder: Folder for the copies.
+        share: Largest share of all files; only copies that are accepted as written are used.
+        seed: Seed of the attack and of the choice of clips.
+        attack: Attack to use.
+        threshold: Cosine from which the known model accepts two clips as one speaker.
 
     Returns:
-        The files, and how many clips were attacked.
+        The files, and the number of clips attacked.
     """
     wanted = round(share / (1 - share) * len(clean))
     made = folder / "made.json"
@@ -167,7 +167,7 @@ def with_copies(
 
 
 def write_manifest(files: list[File], path: Path) -> Path:
-    """Write a SpeechBrain CSV; it does not say what is poisoned."""
+    """Write a SpeechBrain CSV, which does not tell what is poisoned."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,10 +1,10 @@
-r"""Train AudioNet with SpeechBrain on what a guard lets through.
+r"""Train AudioNet with SpeechBrain on the recordings that a guard does not flag.
 
     python -m studies.guard.train studies/guard/train.yaml --manifest=train.csv --n_speakers=28 \
         --guarded=True \
         --calibration=my.calibration
 
-What the guard flags, and why, stands in OUTPUT_FOLDER/guard/screening/results.jsonl. The model is
+OUTPUT_FOLDER/guard/screening/results.jsonl lists what the guard flags, and why. The model is
 written to OUTPUT_FOLDER/model.safetensors.
 """
 
@@ -49,31 +49,31 @@ class GuardedBrain(ScreenedTraining, sb.Brain):
         return torch.nn.functional.cross_entropy(logits, batch.speaker.data)
 
     def make_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """Count the steps: how many there are is known only behind the guard."""
+        """Count the steps, whose number is known only after screening."""
         loader = super().make_dataloader(*args, **kwargs)
         self.steps = len(loader) * self.hparams.number_of_epochs
         return loader
 
     def on_fit_start(self) -> None:
-        """Build the schedule."""
+        """Build the learning-rate schedule."""
         super().on_fit_start()
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, self.hparams.lr, total_steps=self.steps
         )
 
     def on_fit_batch_end(self, *args: Any) -> None:
-        """Take a step of the schedule."""
+        """Advance the learning-rate schedule."""
         self.schedule.step()
 
 
 @lru_cache(maxsize=4096)
 def read_clip(path: str, sample_rate_hz: int) -> Tensor:
-    """Read a clip once: the set fits in memory."""
+    """Read a clip and keep it, since the set fits in memory."""
     return read_audio(path, reading(sample_rate_hz)).samples
 
 
 def make_dataset(hparams: Mapping[str, Any]) -> Any:
-    """Return the manifest's clips, whatever the guard will say of them."""
+    """Return all clips of the manifest, before screening."""
     dataset = sb.dataio.dataset.DynamicItemDataset.from_csv(
         str(hparams["manifest"]), replacements={"data_root": hparams["data_root"]}
     )
@@ -101,14 +101,14 @@ def speakers_of(dataset: Any) -> list[str]:
 
 
 def screening_of(hparams: Mapping[str, Any]) -> Any:
-    """Return the guard's stage, or None."""
+    """Return the screening stage, or None if the training is not guarded."""
     if not hparams["guarded"]:
         return None
     return hparams["screened_data"](guard=hparams["guard"]())
 
 
 def fit(hparams: Mapping[str, Any], dataset: Any, run_options: Any = None) -> PretrainedModel:
-    """Train on a data set; ``screening`` in the hyperparameters drops what it flags."""
+    """Train on a data set, without what ``screening`` in the hyperparameters flags."""
     brain = GuardedBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -130,7 +130,7 @@ def fit(hparams: Mapping[str, Any], dataset: Any, run_options: Any = None) -> Pr
 
 
 def model_of(hparams: Mapping[str, Any], dataset: Any) -> InstrumentedModel:
-    """Put the YAML's modules together; the classes are the speakers of the whole manifest."""
+    """Build the model from the YAML's modules; its classes are all speakers of the manifest."""
     return InstrumentedModel(
         hparams["embedding_model"],
         front_end=hparams["compute_features"],
@@ -142,7 +142,7 @@ def model_of(hparams: Mapping[str, Any], dataset: Any) -> InstrumentedModel:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Train as the command line says."""
     hparams_file, run_options, overrides = sb.parse_arguments(sys.argv[1:])
     with Path(hparams_file).open(encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)

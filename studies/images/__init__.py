@@ -1,1 +1,1 @@
-"""The same methods on images."""
+"""Studies of the same attacks, defences and detectors on images."""

@@ -1,4 +1,4 @@
-"""The backdoor study on pictures: the detectors and baselines of the audio one, other triggers."""
+"""Study backdoors on images, with the detectors and baselines of the audio study."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ NO_TRIGGER = "none"
 
 @dataclass(frozen=True)
 class ImageBackdoors:
-    """Poisoned training sets of one data set, models trained on them, and who finds the poison.
+    """Poisoned training sets of one data set, models trained on them, and detectors of the poison.
 
     Attributes:
-        train: Pictures to poison and train on.
-        test: For accuracy and attack success, and clean pictures for STRIP.
-        training: How.
-        width: Of the network.
-        share: Of the pictures that are poisoned.
-        judging: What is measured.
-        kept: Folder where models and measurements are kept, by all that they depend on; None keeps
-            none.
-        progress: Called with what is being done.
+        train: Images to poison and train on.
+        test: Images for accuracy and attack success, and clean images for STRIP.
+        training: Settings of the training.
+        width: Width of the network.
+        share: Share of the images that are poisoned.
+        judging: Settings of the detectors.
+        kept: Folder where models and measurements are kept, by everything that they depend on;
+            None keeps none.
+        progress: Called with a description of each step.
     """
 
     train: ImageSet
@@ -66,11 +66,11 @@ class ImageBackdoors:
     progress: Callable[[str], None] = lambda what: None
 
     def result(self, trigger: str, *, seed: int) -> dict[str, Any]:
-        """Poison, train, measure, judge; only the bookkeeping knows what is poisoned.
+        """Poison, train, measure and judge; only the scoring knows which images are poisoned.
 
         Args:
             trigger: Key of ``TRIGGERS``, or ``NO_TRIGGER``.
-            seed: Of poisoning and training.
+            seed: Seed of poisoning and training.
         """
         clips = Clips(self.train.pixels, self.train.labels, self.train.classes)
         made = None if trigger == NO_TRIGGER else TRIGGERS[trigger]()

@@ -1,10 +1,10 @@
-r"""Poison, train, and find the poison, on pictures.
+r"""Poison sets of images, train on them, and test which detectors find the poison.
 
     python -m studies.images.backdoors studies/images/backdoors.yaml --data-folder FOLDER \
         --system gtsrb --out OUT --results FILE
 
-What is measured is added to the results; what else is in them stays. Models and measurements are
-kept in OUT: interrupted and started again, it trains and measures what is missing, and judges all.
+New results are added to FILE, which keeps its other results. Models and measurements are kept in
+OUT; a run that was interrupted and is started again trains and measures only what is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from studies.images.triggers import TRIGGERS
 
 
 def main() -> None:
-    """Read the command line, measure, add to the results."""
+    """Read the command line, measure, and add to the results."""
     options = study_parser(__doc__).parse_args()
     plan = read_plan(options)
     chosen, side = plan["systems"][options.system], plan["size"]

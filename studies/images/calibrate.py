@@ -1,8 +1,9 @@
-"""Write the calibration of a shipped model of pictures from its calibrate role.
+"""Write the calibration of a shipped model of images from its calibrate role.
 
     python -m studies.images.calibrate pretrained/lenet5-mnist mnist --data-folder FOLDER
 
-The pictures are written as PNGs first: what is measured is what nip-audio calibrate measures.
+The images are first written as PNG files, so that the files measured are those that
+``nip-audio calibrate`` would measure.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from nip_audio.audio.manifest import walk_files
 from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter
 from nip_audio.image.datasets import load_images
 from nip_audio.models.pretrained import load_pretrained
-from nip_audio.screening.picture_calibration import calibrate_images
+from nip_audio.screening.calibrating import calibrate
+from nip_audio.screening.measure import default_config
 from nip_audio.training.publishing import complete
 
 
 def main() -> None:
-    """Read the command line, calibrate, write, and add the hash to the card."""
+    """Read the command line, write the calibration, and add its hash to the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("data")
@@ -36,7 +38,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, picture in enumerate(pixels):
             adapter.save(picture, Path(folder) / f"{number:04d}.png")
-        made = calibrate_images(pretrained, walk_files(Path(folder), IMAGE_SUFFIXES))
+        made = calibrate(
+            pretrained,
+            walk_files(Path(folder), IMAGE_SUFFIXES),
+            adapter,
+            default_config(pretrained, draws=4),
+        )
     made.save(options.model / "calibration.safetensors", force=True)
     complete(options.model)
 

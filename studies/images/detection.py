@@ -1,9 +1,9 @@
-r"""Measure NCCR detection on pictures.
+r"""Measure detection of attacked images by the neuron coverage change rate (NCCR).
 
     python -m studies.images.detection studies/images/detection.yaml --data-folder FOLDER \
         --system mnist --out OUT --results FILE
 
-What is measured is added to the results; what else is in them stays.
+New results are added to FILE, which keeps its other results.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from studies.images.systems import ImageAttackPlan, image_system
 
 
 def main() -> None:
-    """Read the command line, measure, add to the results."""
+    """Read the command line, measure, and add to the results."""
     options = study_parser(__doc__).parse_args()
     plan = read_plan(options)
     chosen, seed = plan["systems"][options.system], plan["seed"]
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def measure(chosen: dict[str, Any], options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Set the study up and run it."""
+    """Set up the study and run it."""
     system = image_system(
         chosen["model"],
         chosen["data"],

@@ -1,8 +1,8 @@
-"""The study of NCCR detection on pictures: the detectors, baselines and intervals of the audio one.
+"""Compare NCCR (neuron coverage change rate) detectors with baselines on attacked images.
 
-What differs: pictures are independent of each other, so that folds and bootstrap resample pictures
-where the audio study resamples speakers; and the perceptrons are also trained on one family each,
-as the papers' tables have it.
+Detectors, baselines and intervals are those of the audio study, with two differences. Images are
+independent of each other, so that folds and bootstrap resample images instead of speakers; and
+perceptrons are also trained on one family of attacks each, as in the papers' tables.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.evaluation.detector_judges import (
     RATES,
-    Judge,
     Known,
+    RowJudge,
     clean_judge,
     published_judge,
     trained_judge,
@@ -49,7 +49,7 @@ COMBINE = "Combine"
 def image_baselines(
     layers: Sequence[str], config: NccrConfig, *, attack_step: float
 ) -> tuple[Measure, ...]:
-    """The NCCR paper's three baselines of pictures, and the score change; none of them fitted."""
+    """Return the NCCR paper's three baselines for images and the score change, not fitted."""
     return (
         LabelChangeRate(),
         Dissector(layers),
@@ -60,20 +60,20 @@ def image_baselines(
 
 @dataclass(frozen=True)
 class ImageDetection:
-    """Detectors of one model, fitted to ``calibrate``, judging ``test``.
+    """Detectors of one model, fitted on ``calibrate``, judging ``test``.
 
     Attributes:
-        system: The model and its roles.
-        bank: Where measured rows are kept.
-        config: Of NCCR.
-        own: Attacks of the defender's own making on ``calibrate``, by family.
-        attack_step: Of the baseline that attacks.
-        clean: Pictures of ``test`` that are judged unattacked, at most.
-        baseline_clean: Likewise by the baselines.
-        baseline_examples: Of each attack by the baselines.
-        baseline_fit: Pictures of ``calibrate`` that baselines learn from, the last ones.
-        rounds: Of a bootstrap.
-        progress: Called with what is being done.
+        system: Model and its roles.
+        bank: Measures images and keeps the rows.
+        config: Settings of NCCR.
+        own: Attacks that the defender makes on ``calibrate``, by family.
+        attack_step: Step size of the baseline that attacks.
+        clean: Largest number of unattacked ``test`` images that NCCR judges.
+        baseline_clean: Largest number of unattacked ``test`` images that the baselines judge.
+        baseline_examples: Examples of each attack that the baselines judge.
+        baseline_fit: Number of ``calibrate`` images, taken from the end, to fit the baselines on.
+        rounds: Number of bootstrap samples.
+        progress: Called with a description of each step.
     """
 
     system: ImageSystem
@@ -90,11 +90,11 @@ class ImageDetection:
 
     @property
     def measure(self) -> NccrMeasure:
-        """NCCR's."""
+        """Measure of NCCR."""
         return NccrMeasure(self.config)
 
-    def judges(self) -> list[Judge]:
-        """Fit everything that takes NCCR's rows: clean only, each family, and all together."""
+    def judges(self) -> list[RowJudge]:
+        """Fit all detectors on NCCR's rows: on clean images only, on each family, and on all."""
         clean = self._known(self.system.calibrate.pixels[: self.clean], "c")
         signed = signed_entries(self.config, head=True)
         density = make_pipeline(LogRates(signed=signed), CleanDensity())
@@ -111,7 +111,7 @@ class ImageDetection:
         return judges
 
     def results(self, plans: Sequence[ImageAttackPlan]) -> dict[str, Any]:
-        """Judge attacked pictures of the ``test`` role."""
+        """Judge attacked images of the ``test`` role."""
         judges = self.judges()
         tested = self.system.test.pixels[: self.clean]
         right = self.system.named(tested) == self.system.test.labels[: self.clean]
@@ -167,9 +167,9 @@ class ImageDetection:
         return found
 
     def _against(
-        self, judges: Sequence[Judge], cells: Sequence[tuple[str, Tensor, Any]], right: Any
+        self, judges: Sequence[RowJudge], cells: Sequence[tuple[str, Tensor, Any]], right: Any
     ) -> dict[str, Any]:
-        """AUROC of everything on the very same, fewer pictures."""
+        """Measure the AUROC of all detectors on the same smaller set of images."""
         tested = self.system.test.pixels[: self.baseline_clean]
         owners = tuple(f"t{i}" for i in range(len(tested)))
         found: dict[str, Any] = {
@@ -180,7 +180,7 @@ class ImageDetection:
             "passes": {},
         }
 
-        def add(judge: Judge, base: Array, attacked: Sequence[Array]) -> None:
+        def add(judge: RowJudge, base: Array, attacked: Sequence[Array]) -> None:
             found["judges"][judge.name] = [
                 self._auroc(judge, rows, who[: len(rows)], base, owners)
                 for rows, (_, _, who) in zip(attacked, cells, strict=True)
@@ -211,7 +211,7 @@ class ImageDetection:
         return Known(self._rows(pixels), tuple(f"{prefix}{i}" for i in range(len(pixels))))
 
     def _own_rows(self, plans: Sequence[ImageAttackPlan]) -> Known:
-        """Attack ``calibrate``'s correctly classified images; those that fool are learned."""
+        """Attack ``calibrate``'s correctly classified images; return the rows of the successes."""
         parts = []
         for plan in plans:
             for name, attack in plan.attacks():
@@ -226,7 +226,7 @@ class ImageDetection:
         return together
 
     def _auroc(
-        self, judge: Judge, attacked: Array, who: Any, clean: Array, owners: Any
+        self, judge: RowJudge, attacked: Array, who: Any, clean: Array, owners: Any
     ) -> dict[str, float]:
         sides = (
             Scored(judge.score(attacked), tuple(who)),
@@ -234,6 +234,6 @@ class ImageDetection:
         )
         return mean_auroc([sides], seed=self.system.seed, rounds=self.rounds).to_json()
 
-    def _flagged(self, judge: Judge, rows: Array, who: Any, rate: float) -> dict[str, float]:
+    def _flagged(self, judge: RowJudge, rows: Array, who: Any, rate: float) -> dict[str, float]:
         hits = judge.flagged(rows, rate)
         return proportion(hits, tuple(who), seed=self.system.seed).to_json()

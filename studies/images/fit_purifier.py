@@ -1,9 +1,9 @@
-r"""Train a guided purifier for a model of pictures.
+r"""Train a guided purifier for a model of images.
 
     python -m studies.images.fit_purifier studies/images/nip.yaml --data-folder FOLDER \
         --system mnist --out FILE
 
-Interrupted and started again, it goes on where it stopped.
+A run that was interrupted continues when it is started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from studies.images.options import plan_parser, read_plan
 
 
 def main() -> None:
-    """Read the command line, train, write."""
+    """Read the command line, train, and write the purifier."""
     parser = plan_parser(__doc__)
     parser.add_argument("--system", required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -1,17 +1,19 @@
-r"""Fit a purifier for a classifier of pictures that only answers labels on a URL.
+r"""Fit a purifier for a classifier of images that only returns labels, at a URL.
 
     python -m studies.images.fit_remote RECIPE.yaml --url URL --pictures FOLDER \
         --labels labels.txt --out DIRECTORY
 
-The YAML describes the substitute: any recipe of pictures here, whose size is what is sent, with as
-many classes as there are lines in ``labels.txt``. ``nip_audio.image.remote`` says what the URL has
-to take and to answer. Of the pictures, benign ones like those to come, ``--measure`` are kept back;
-each other one is asked about once, ``--queries`` at most. Then ``nip-audio purify FILE --model
-DIRECTORY --out FOLDER`` makes pictures ready to be sent.
+The YAML describes the substitute: any recipe for images in this repository that has as many classes
+as ``labels.txt`` has lines; images are sent in its size. ``nip_audio.image.remote`` describes the
+protocol of the URL. The folder holds benign images like those to purify later. ``--measure`` of
+them are kept back, and the remote classifier is asked once about each other one, at most
+``--queries``. Afterwards ``nip-audio purify FILE --model DIRECTORY --out FOLDER`` makes images
+ready to be sent.
 
-What is printed: queries spent, how often the substitute agrees with the remote classifier, and, on
-the pictures kept back, what of the substitute's attacks fools the remote classifier, and what the
-purifier saves of that. What is right is there what the remote classifier answers without an attack.
+The command prints the number of queries, how often the substitute agrees with the remote
+classifier, and, for the images kept back, how many of the substitute's attacks fool the remote
+classifier and how many of these the purifier recovers. A prediction counts as correct if it is what
+the remote classifier returns without an attack.
 """
 
 from __future__ import annotations
@@ -28,14 +30,13 @@ from torch import Tensor
 from nip_audio.attacks.registry import make_attack
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import ImageError, InputError
-from nip_audio.image.adapter import ImageAdapter, pixels_sha256
+from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter, pixels_sha256
 from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
 from nip_audio.training.image_publishing import read_run
-from nip_audio.workflows.images import walk_images
 from studies.images.options import run_calmly, tell
 from studies.images.purification import GUIDED
 from studies.images.remote_defence import RemoteStudy, transferred
@@ -43,7 +44,7 @@ from studies.images.remote_substitute import RemotePlan, fit_to_remote
 
 
 def main() -> None:
-    """Read the command line, fit, measure, print JSON."""
+    """Read the command line, fit, measure, and print JSON."""
     options = parser().parse_args()
     run = read_run(options.recipe, {})
     shape = tuple(run.hparams["image_shape"])
@@ -54,9 +55,9 @@ def main() -> None:
     plan = RemotePlan(guided=guided, seed=options.seed)
     if len(asked) < 2 * plan.batch:
         raise InputError(
-            f"{len(asked)} pictures are left to ask about, of {len(pixels)} usable ones less "
-            f"{options.measure} kept back and --queries {options.queries} at most; expected at "
-            f"least {2 * plan.batch}, and better thousands: raise --queries, or give more pictures"
+            f"{len(asked)} images are left to learn from, of {len(pixels)} usable ones less "
+            f"{options.measure} kept back and at most --queries {options.queries}; expected at "
+            f"least {2 * plan.batch}, better thousands: raise --queries, or give more images"
         )
     remote = client(options)
     substitute = fit_to_remote(remote, asked, run, plan, options.out, progress=tell)
@@ -67,33 +68,33 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Take what is asked, with what, and how often."""
+    """Build the parser of the command line."""
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("recipe", type=Path, help="YAML of the substitute")
     made.add_argument("--url", required=True)
-    made.add_argument("--pictures", type=Path, required=True, help="folder of benign pictures")
-    made.add_argument("--labels", type=Path, required=True, help="one name a line, in their order")
+    made.add_argument("--pictures", type=Path, required=True, help="folder of benign images")
+    made.add_argument("--labels", type=Path, required=True, help="class names, one per line")
     made.add_argument("--out", type=Path, required=True, help="directory to write")
     made.add_argument(
         "--queries",
         type=int,
         default=2000,
-        help="most pictures to learn from; --measure asks for more",
+        help="largest number of images to learn from; --measure needs further queries",
     )
     made.add_argument(
         "--measure",
         type=int,
         default=100,
-        help="pictures kept back to measure with, some five queries each; 0: none",
+        help="images kept back to measure with, about five queries each; 0 for none",
     )
     made.add_argument("--eps", type=float, default=8 / 255, help="strength of the attacks")
-    made.add_argument("--steps", type=int, default=300, help="of the purifier's training")
+    made.add_argument("--steps", type=int, default=300, help="steps of the purifier's training")
     made.add_argument("--pictures-a-request", type=int, default=1)
     made.add_argument("--timeout-s", type=float, default=10.0)
     made.add_argument(
-        "--answers", type=Path, help="file that keeps answers, so that none is asked for twice"
+        "--answers", type=Path, help="file that keeps answers, so that no query is repeated"
     )
     made.add_argument("--token-from", help="environment variable with a bearer token")
     made.add_argument("--seed", type=int, default=0)
@@ -101,19 +102,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def client(options: argparse.Namespace) -> RemoteClassifier:
-    """Return what asks the URL; a token is read from the environment, where no list shows it."""
+    """Return the client of the URL; its token is read from the environment, not from arguments."""
     headers = {}
     if options.token_from:
         token = os.environ.get(options.token_from)
         if not token:
-            raise InputError(f"{options.token_from} is not set; put the token there")
+            raise InputError(f"{options.token_from} is not set; set it to the token")
         headers["Authorization"] = f"Bearer {token}"
     labels = options.labels.read_text(encoding="utf-8").split("\n")
     return RemoteClassifier(
         options.url,
         [label.strip() for label in labels if label.strip()],
         settings=RemoteSettings(
-            pictures_a_request=options.pictures_a_request, timeout_s=options.timeout_s
+            images_per_request=options.pictures_a_request, timeout_s=options.timeout_s
         ),
         headers=headers,
         kept=options.answers,
@@ -121,9 +122,10 @@ def client(options: argparse.Namespace) -> RemoteClassifier:
 
 
 def read_images(folder: Path, shape: tuple[int, int, int]) -> Tensor:
-    """Read the pictures that can be used, none twice."""
+    """Read the usable images of a folder, each content once."""
     adapter, found = ImageAdapter(*shape), {}
-    for path in walk_images([folder]):
+    inside = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    for path in sorted(inside):
         try:
             pixels = adapter.load(path).pixels
         except ImageError as err:
@@ -131,14 +133,15 @@ def read_images(folder: Path, shape: tuple[int, int, int]) -> Tensor:
         else:
             found[pixels_sha256(pixels)] = pixels
     if not found:
-        raise InputError(f"no picture was found in {folder}; check the path")
-    return torch.stack([found[key] for key in sorted(found)])  # by content: a random order
+        raise InputError(f"no usable image was found in {folder}; check the path")
+    # ordered by hash, which is a random order
+    return torch.stack([found[key] for key in sorted(found)])
 
 
 def measured(
     remote: RemoteClassifier, substitute: PretrainedModel, pixels: Tensor, eps: float, seed: int
 ) -> dict[str, Any]:
-    """Attack the substitute, and see what that and the purifier do to the remote classifier."""
+    """Attack the substitute; measure the effect, and the purifier's, on the remote classifier."""
     model = substitute.model
     path = Path(str(substitute.card.purifier_path))
     guided = GuidedNip.load(path, model_id=substitute.model_id)

@@ -1,8 +1,8 @@
-"""Serve a model of pictures that answers labels only: a platform, to try black-box defences on.
+"""Serve a model of images that only returns labels, to try black-box defences on.
 
     python -m studies.images.label_server lenet5-mnist --port 8000
 
-It listens on this machine alone, and takes what ``nip_audio.image.remote`` describes.
+The server listens on this machine only, and follows the protocol of ``nip_audio.image.remote``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_BYTES = 10_000_000
 
 
 class LabelServer(ThreadingHTTPServer):
-    """Answers with the model's labels, for pictures of its size only."""
+    """Server that returns the model's labels for images of its size."""
 
     daemon_threads = True
 
@@ -48,11 +48,11 @@ class LabelServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it is asked."""
+        """URL to send images to."""
         return f"http://127.0.0.1:{self.server_port}/label"
 
     def name(self, pictures: list[bytes]) -> list[str]:
-        """Name PNG pictures."""
+        """Return the predicted labels of PNG images."""
         x = torch.stack([self.pixels(data) for data in pictures])
         with self.lock:
             named = self.model.predict(Batch(x)).tolist()
@@ -60,23 +60,23 @@ class LabelServer(ThreadingHTTPServer):
         return [self.labels[i] for i in named]
 
     def pixels(self, data: bytes) -> torch.Tensor:
-        """Decode a PNG: (C, H, W) in [0, 1]."""
+        """Decode a PNG to (C, H, W) pixels in [0, 1]."""
         channels, rows, columns = self.shape
         with pillow.open(io.BytesIO(data), formats=("PNG",)) as picture:
             if picture.size != (columns, rows):
-                raise ValueError(f"picture is {picture.size}, expected {(columns, rows)}")
+                raise ValueError(f"the image is {picture.size}, expected {(columns, rows)}")
             values = np.array(picture.convert("L" if channels == 1 else "RGB"), dtype=np.float32)
         found = torch.from_numpy(values / 255)
         return found[None] if channels == 1 else found.permute(2, 0, 1)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Handler of one request."""
 
     server: LabelServer
 
     def do_POST(self) -> None:  # noqa: N802 - named so by the library
-        """Answer a picture, or several."""
+        """Answer a request with one image or several."""
         try:
             size = int(self.headers.get("Content-Length", -1))
             if not 0 < size <= MOST_BYTES:
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200, answer)
 
     def answer(self, status: int, content: dict[str, Any]) -> None:
-        """Send JSON."""
+        """Send a JSON response."""
         body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -102,12 +102,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def serving(server: LabelServer) -> Iterator[LabelServer]:
-    """Serve in another thread for as long as it is needed."""
+    """Serve in another thread within a ``with`` block."""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -119,7 +119,7 @@ def serving(server: LabelServer) -> Iterator[LabelServer]:
 
 
 def main() -> None:
-    """Read the command line, serve until interrupted."""
+    """Read the command line, and serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--port", type=int, default=8000)

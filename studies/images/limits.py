@@ -1,11 +1,11 @@
-r"""Measure defences of pictures where NIP is said to be weak, and how far they go.
+r"""Measure defences of images where NIP (neuron-level inverse perturbation) is said to be weak.
 
     python -m studies.images.limits studies/images/limits.yaml --study NAME --data-folder F \
         --system mnist --out F --results FILE
 
-Studies are ``spatial``, rotations and translations, and ``elasticity``, ever larger changes. What
-is measured is added to the results; what else is in them stays. A model without a purifier of its
-own is measured without guided NIP.
+The studies are ``spatial``, with rotations and translations, and ``elasticity``, with increasing
+changes. New results are added to FILE, which keeps its other results. A model that comes without a
+purifier is measured without guided NIP.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from studies.images.systems import ImageAttackPlan, ImageSystem, image_system
 
 
 def main() -> None:
-    """Read the command line, measure, add to the results."""
+    """Read the command line, measure, and add to the results."""
     parser = study_parser(__doc__)
     parser.add_argument("--study", choices=("spatial", "elasticity"), required=True)
     parser.add_argument("--purifier", type=Path, help="default: the model's own, if it has one")
@@ -54,7 +54,7 @@ def defences_of(
     purifier: Path | None,
     data_folder: Path | None,
 ) -> ImageNip:
-    """Fit what is fitted to the training role."""
+    """Make the defences, and fit those that need it to the training role."""
     card = system.pretrained.card
     _, rows, columns = card.image_shape
     train = load_images(chosen["data"], "train", folder=data_folder).resized(rows, columns)
@@ -72,7 +72,7 @@ def defences_of(
 
 
 def beside(system: ImageSystem, plans: list[ImageAttackPlan], clean: int) -> dict[str, Any]:
-    """Judge by the shipped detector, and see what motion does that nobody has chosen."""
+    """Judge by the shipped detector, and measure random motion as a control."""
     found: dict[str, Any] = {}
     attacks = {
         f"spatial, {attack.keep}": (plan, attack)

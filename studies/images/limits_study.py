@@ -1,4 +1,4 @@
-"""The detector that is shipped with a model of pictures, on pictures of whatever make."""
+"""Measure how the detector that is shipped with a model of images judges changed images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.kinds import Images
-from nip_audio.screening.measure import measure_image
+from nip_audio.screening.images import Images
 from studies.images.systems import AttackedPictures, ImageSystem
 
 __all__ = ["RATES", "ShippedDetector", "moved_at_random"]
 
 RATES = (0.05, 0.01)
-"""False-positive rates at which pictures are flagged."""
+"""False-positive rates at which images are flagged."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class ShippedDetector:
     """A model's own calibration, judging PNG files as ``nip-audio detect`` does.
 
     Attributes:
-        system: The model; its card names the calibration.
-        clean: Pictures of ``test`` that are judged unattacked, at most.
-        rounds: Of a bootstrap.
+        system: Model and its roles; the model's card names the calibration.
+        clean: Largest number of unattacked ``test`` images to judge.
+        rounds: Number of bootstrap samples.
 
     Raises:
         StateError: If no calibration is shipped with the model.
@@ -50,15 +49,15 @@ class ShippedDetector:
     rounds: int = 300
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check that the model has a calibration."""
         if self.system.pretrained.card.calibration_path is None:
             raise StateError(
-                f"{self.system.name} has no calibration, expected one beside it; make one by "
-                "nip-audio calibrate"
+                f"{self.system.name} has no calibration beside it; make one with nip-audio "
+                "calibrate"
             )
 
     def result(self, pictures: AttackedPictures) -> dict[str, Any]:
-        """Tell how well pictures are told from clean ones: AUROC, and shares flagged."""
+        """Measure detection among clean images: AUROC, and shares flagged."""
         who = tuple(f"t{i}" for i in pictures.rows.tolist())
         distances, base = self._distances(pictures.pixels), self._base
         owners = tuple(f"t{i}" for i in range(len(base)))
@@ -88,9 +87,9 @@ class ShippedDetector:
         with tempfile.TemporaryDirectory() as folder:
             for number, picture in enumerate(pixels):
                 path = Path(folder) / f"{number}.png"
-                kind.adapter.save(picture, path)
-                item = kind.read(Recording(path.name, path))
-                measured = measure_image(pretrained, item, known.config, seed=self.system.seed)
+                kind.reader.save(picture, path)
+                item = kind.reader.read(Recording(path.name, path))
+                measured = kind.measure(pretrained, item, known.config, seed=self.system.seed)
                 found.append(known.distance(measured))
         return np.array(found)
 
@@ -102,17 +101,17 @@ class ShippedDetector:
 
 
 def moved_at_random(system: ImageSystem, attack: Spatial, *, items: int) -> AttackedPictures:
-    """Rotate and move pictures by chance, as no attacker would: the control of spatial attacks.
+    """Rotate and move images at random, as a control of spatial attacks.
 
     Args:
-        system: The first pictures of ``test`` that its model classifies correctly are taken.
-        attack: Its largest rotation and translation; drawn uniformly.
-        items: How many, at most.
+        system: System whose first correctly classified ``test`` images are used.
+        attack: Attack whose largest rotation and translation bound the uniform random draws.
+        items: Largest number of images.
 
     Returns:
-        Pictures of 8 bits; ``fooled`` says which the model names otherwise.
+        Images with 8-bit values; ``fooled`` tells which of them are misclassified.
     """
-    rows = system.rightly_named[:items]
+    rows = system.correct_rows[:items]
     generator = torch.Generator().manual_seed(seed_of(system.seed, "moved at random"))
     drawn = 2 * torch.rand(len(rows), 3, generator=generator) - 1
     most = torch.tensor([attack.degrees, attack.pixels, attack.pixels])

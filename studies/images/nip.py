@@ -1,9 +1,9 @@
-r"""Measure NIP and the other defences on pictures.
+r"""Measure NIP (neuron-level inverse perturbation) and other defences on images.
 
     python -m studies.images.nip studies/images/nip.yaml --data-folder FOLDER --system mnist \
         --out OUT --results FILE
 
-What is measured is added to the results; what else is in them stays.
+New results are added to FILE, which keeps its other results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from studies.images.systems import ImageAttackPlan, image_system
 
 
 def main() -> None:
-    """Read the command line, measure, add to the results."""
+    """Read the command line, measure, and add to the results."""
     parser = study_parser(__doc__)
     parser.add_argument("--purifier", type=Path, help="default: the model's own")
     options = parser.parse_args()

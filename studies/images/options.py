@@ -1,4 +1,4 @@
-"""What the command lines of the studies of pictures share."""
+"""Command-line options that the studies of images share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import yaml
 
 from nip_audio.errors import NipAudioError
 
-REFUSED = 65  # as nip-audio ends where what was given cannot be used
+REFUSED = 65  # exit code of nip-audio for input that cannot be used
 
 
 def plan_parser(description: str | None) -> argparse.ArgumentParser:
-    """Take a plan, and where the pictures lie."""
+    """Return a parser that takes a plan and the folder of the data."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("plan", type=Path)
     parser.add_argument("--data-folder", type=Path)
@@ -24,7 +24,7 @@ def plan_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def study_parser(description: str | None) -> argparse.ArgumentParser:
-    """Take also one of the plan's systems, a folder to work in, and the results to add to."""
+    """Return a parser that also takes a system, a working folder, and the results to add to."""
     parser = plan_parser(description)
     parser.add_argument("--system", required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -39,7 +39,7 @@ def read_plan(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_calmly(work: Callable[[], None]) -> None:
-    """Run; what was given and cannot be used is one line, not a traceback."""
+    """Run, and report errors in the input in one line instead of a traceback."""
     try:
         work()
     except NipAudioError as err:
@@ -48,5 +48,5 @@ def run_calmly(work: Callable[[], None]) -> None:
 
 
 def tell(what: str) -> None:
-    """Say on standard error what is being done."""
+    """Print a progress message on standard error."""
     print(what, file=sys.stderr, flush=True)

@@ -1,4 +1,7 @@
-"""The NIP study on pictures: what each defence saves of what fools the undefended model."""
+"""Study which attacks on images NIP and other defences recover from.
+
+NIP is neuron-level inverse perturbation.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ GUIDED = "guided NIP"
 DESCENT = "NIP, descent"
 
 ORACLE = "oracle: NIP, the published script's rule"
-"""Needs the clean original and the label: a protocol, no defence."""
+"""Protocol that needs the clean original and the label, so that it is no defence."""
 
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "spatial-smoothing": {},
@@ -52,17 +55,17 @@ def image_defences(
     candidates: int,
     seed: int,
 ) -> dict[str, Defence]:
-    """Return every defence that changes the input, by the literature's name.
+    """Return all defences that change the input, by their names in the literature.
 
-    Noise is matched to guided NIP, or, without one, to the published NIP by descent.
+    Noise is matched to guided NIP or, without it, to the published NIP by descent.
 
     Args:
-        system: What is defended.
-        train: (n, C, H, W) benign pictures of its training role, without labels.
-        guided: Fitted to its model; None where there is none.
-        layer: Whose neurons the published NIP looks at.
-        candidates: Of its pool.
-        seed: Of what is fitted here.
+        system: System to defend.
+        train: (n, C, H, W) benign images of the training role, without labels.
+        guided: Guided NIP fitted to the model, if there is one.
+        layer: Layer whose neurons the published NIP uses.
+        candidates: Number of candidates in the pool of the published NIP.
+        seed: Seed of the defences that are fitted here.
     """
     found: dict[str, Defence] = {
         purifier_entry(name).title: make_purifier(name, model=system.model, settings=settings)
@@ -93,14 +96,14 @@ def image_defences(
 
 @dataclass(frozen=True)
 class ImageNip:
-    """Defences of one model against attacks that do not know them.
+    """Defences of one model against attackers who do not know them.
 
     Attributes:
-        system: The model and its roles.
-        defences: By name.
-        layer: Whose neurons the oracle looks at.
-        benign: Pictures of ``test`` that benign accuracy is measured on, at most.
-        progress: Called with what is being done.
+        system: Model and its roles.
+        defences: Defences by name.
+        layer: Layer whose neurons the oracle uses.
+        benign: Largest number of ``test`` images for benign accuracy.
+        progress: Called with a description of each step.
     """
 
     system: ImageSystem
@@ -114,11 +117,11 @@ class ImageNip:
         plans: Sequence[ImageAttackPlan],
         keep: Callable[[dict[str, Any]], None] = lambda so_far: None,
     ) -> dict[str, Any]:
-        """Measure benign accuracy, and attack by attack what is classified correctly again.
+        """Measure benign accuracy, and for each attack how many images the defences recover.
 
         Args:
-            plans: Attacks.
-            keep: Called after each with all that is known so far.
+            plans: Attacks to run.
+            keep: Called after each attack with the results so far.
         """
         test, seed = self.system.test, self.system.seed
         tested, labels = test.pixels[: self.benign], test.labels[: self.benign]
@@ -158,17 +161,17 @@ class ImageNip:
         return found
 
     def adaptive(self, plans: Sequence[ImageAttackPlan]) -> list[dict[str, Any]]:
-        """Attack through the defence: who makes the picture knows the defence and its weights.
+        """Attack through the defence, with an attacker who knows the defence and its weights.
 
-        No robust accuracy: what one attack leaves is an upper bound of it.
+        The result is not a robust accuracy, since one attack gives only an upper bound of it.
 
         Args:
             plans: Attacks that follow a gradient.
 
         Returns:
-            One cell an attack: of the images that the undefended model classifies correctly, the
-            share that still is behind guided NIP, and behind noise as strong, when the attack went
-            through it; and by the undefended model when it went through that.
+            One cell per attack: of the images that the undefended model classifies correctly, the
+            share still classified correctly after an attack through guided NIP, through noise of
+            the same strength, and through the undefended model, each behind what was attacked.
         """
         chosen = {n: d for n, d in self.defences.items() if n == GUIDED or n.startswith(MATCHED)}
         cells = []
@@ -212,14 +215,14 @@ class ImageNip:
 
     @torch.no_grad()
     def _right(self, pixels: Tensor, labels: Tensor, defence: Defence) -> np.ndarray[Any, Any]:
-        """Name pictures behind a defence; it sees neither labels nor originals."""
+        """Return which images are correct behind a defence, which gets no labels or originals."""
         generator = torch.Generator().manual_seed(seed_of(self.system.seed, "defence"))
         defended = defend(self.system.model, defence, generator=generator)
         hits: np.ndarray[Any, Any] = (self.system.named(pixels, defended) == labels).numpy()
         return hits
 
     def _oracle(self, attacked: AttackedPictures, labels: Tensor) -> np.ndarray[Any, Any]:
-        """As the published script: the gradient at the clean original, either sign may help."""
+        """Apply the published script's rule: gradient at the clean original, with either sign."""
         clean = self.system.test.pixels[attacked.rows]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TemplateEmptyWarning)

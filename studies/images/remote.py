@@ -1,11 +1,12 @@
-r"""Measure black-box NIP: a model is served here as a platform would, and defended from outside.
+r"""Measure black-box NIP: serve a model as a platform would, and defend it from outside.
 
     python -m studies.images.remote studies/images/remote.yaml --data-folder FOLDER \
         --system mnist --out OUT --results FILE
 
-The served model answers labels over HTTP. Substitutes learn from its answers, purifiers are fitted
-to them, and what is purified goes to the served model over HTTP. Only attacks, as the worst case,
-look into it. What is measured is added to the results; what else is in them stays.
+NIP is neuron-level inverse perturbation. The served model returns labels over HTTP. Substitutes
+learn from its answers, purifiers are fitted to the substitutes, and purified images are sent to the
+served model over HTTP. Only attacks, as the worst case, use its weights. New results are added to
+FILE, which keeps its other results.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ OWN = "guided NIP of the served model itself"
 
 
 def main() -> None:
-    """Read the command line, measure, add to the results."""
+    """Read the command line, measure, and add to the results."""
     parser = study_parser(__doc__)
     parser.add_argument("--substitute", help="one of the plan's names; default: all of them")
     options = parser.parse_args()
     plan = read_plan(options)
     chosen, seed = plan["systems"][options.system], plan["seed"]
-    # the server is on this machine: no proxy is to be asked for it
+    # the server is on this machine, so no proxy is used for it
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
     system = image_system(
         *(chosen["served"], chosen["data"]),
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 class Study:
-    """One substitute: fitted, attacked, and its purifiers before the served model."""
+    """One substitute, its attacks, and its purifiers in front of the served model."""
 
     def __init__(
         self,
@@ -76,14 +77,14 @@ class Study:
         candidates: int,
         options: argparse.Namespace,
     ) -> None:
-        """See the class."""
+        """Prepare the substitute's recipe and the served model."""
         self.system, self.chosen, self.options = system, chosen, options
         self.one = one = chosen["substitutes"][name]
         self.candidates = candidates
         self.remote = RemoteClassifier(
             server.url,
             system.pretrained.card.labels,
-            settings=RemoteSettings(pictures_a_request=50),
+            settings=RemoteSettings(images_per_request=50),
         )
         self.folder = options.out / "substitutes" / name
         _, rows, columns = system.pretrained.card.image_shape
@@ -93,7 +94,7 @@ class Study:
         self.pixels = known.rows(order[: one["queries"]]).resized(rows, columns).pixels
 
     def result(self) -> dict[str, Any]:
-        """Fit and measure."""
+        """Fit the substitute and its purifiers, and measure them."""
         values = dict(self.chosen["guided"])
         values["eps_input"] = tuple(fraction(v) for v in values["eps_input"])
         guided = GuidedSettings(**values)
@@ -140,7 +141,7 @@ class Study:
         return {**found, "queries_measuring": self.remote.queries - spent}
 
     def purifiers(self) -> dict[str, Purifier]:
-        """Everything that the substitute gives, and, to compare, the served model's own."""
+        """Return the substitute's purifiers and, for comparison, the served model's own."""
         fitted = image_system(
             *(self.folder, self.chosen["data"]),
             data_folder=self.options.data_folder,

@@ -1,4 +1,4 @@
-"""What purifiers do for a classifier that only answers labels: everything goes over its URL."""
+"""Measure purifiers in front of a remote classifier that only returns labels."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ _BATCH = 100
 
 @dataclass(frozen=True)
 class RemoteStudy:
-    """Purifiers before one remote classifier.
+    """Purifiers in front of one remote classifier.
 
-    A purifier sees pictures alone, neither labels nor originals; what it makes is rounded to 8
-    bits, as it is sent.
+    A purifier gets images only, neither labels nor originals. Its output is rounded to 8 bits, as
+    it would be sent.
 
     Attributes:
-        answer: Names the classes of a batch, as ``RemoteClassifier`` does: (B,).
-        purifiers: By name.
-        seed: Of their draws, and of intervals.
-        progress: Called with what is being done.
+        answer: Function that returns the classes of a batch, (B,), like ``RemoteClassifier``.
+        purifiers: Purifiers by name.
+        seed: Seed of their random draws and of the bootstrap.
+        progress: Called with a description of each step.
 
     Raises:
-        InputError: If a purifier changes raw input before it changes model input: nothing but raw
-            pictures can be sent.
+        InputError: If a purifier also has a part before it, which cannot be applied here.
     """
 
     answer: Callable[[Batch], Tensor]
@@ -50,13 +49,15 @@ class RemoteStudy:
     progress: Callable[[str], None] = lambda what: None
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check that no purifier has a part before it."""
         for name, purifier in self.purifiers.items():
             if purifier.before is not None:
-                raise InputError(f"{name} has a part before it, which is not applied here; omit it")
+                raise InputError(
+                    f"{name} has a part before it, which cannot be applied here; leave it out"
+                )
 
     def named(self, pixels: Tensor, purifier: Purifier | None = None) -> Tensor:
-        """Ask what pictures (n, C, H, W) show, behind a purifier if there is one: (n,)."""
+        """Return the remote classes of images (n, C, H, W), purified if asked, as (n,)."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, "defence"))
         answers = []
         for part in torch.split(pixels, _BATCH):
@@ -68,7 +69,7 @@ class RemoteStudy:
         return torch.cat(answers)
 
     def benign(self, pixels: Tensor, truth: Tensor) -> dict[str, Any]:
-        """Share of unattacked pictures that is named ``truth``, by defence, and with none."""
+        """Return the accuracy on unattacked images against ``truth``, by defence and undefended."""
         who = tuple(map(str, range(len(pixels))))
         self.progress("benign")
         return {
@@ -81,15 +82,16 @@ class RemoteStudy:
         }
 
     def saved(self, attacked: Tensor, rows: Tensor, truth: Tensor) -> dict[str, Any]:
-        """Return the share of the fooling images that is classified correctly again.
+        """Return the defence success rate (DSR): share of the successful attacks recovered.
 
         Args:
-            attacked: (n, C, H, W) pictures of 8 bits.
-            rows: (n,) which pictures they were, for the intervals.
-            truth: (n,) what they are to be named.
+            attacked: (n, C, H, W) images with 8-bit values.
+            rows: (n,) indices of the original images, for the intervals.
+            truth: (n,) correct classes.
 
         Returns:
-            How many were tried, how many fool, and the DSR by defence, where any fool.
+            The numbers of attacked and of successful images, and the DSR by defence if there is any
+            success.
         """
         fooled = self.named(attacked) != truth
         who = tuple(map(str, rows.tolist()))
@@ -115,10 +117,10 @@ class RemoteStudy:
 def transferred(
     model: InstrumentedModel, pixels: Tensor, truth: Tensor, attack: Attack, *, seed: int
 ) -> Tensor:
-    """Attack a substitute with pictures (n, C, H, W); what is made may fool the remote one too.
+    """Attack a substitute on images (n, C, H, W); the results may fool the remote classifier too.
 
     Returns:
-        As ``pixels``, rounded to 8 bits.
+        Attacked images of the same shape, rounded to 8 bits.
     """
     made = []
     for number, rows in enumerate(torch.split(torch.arange(len(pixels)), _BATCH)):

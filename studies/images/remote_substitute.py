@@ -1,4 +1,7 @@
-"""Black-box NIP on pictures: a substitute of a remote classifier, and a purifier fitted to it."""
+"""Fit a substitute of a remote image classifier, and a purifier to it: black-box NIP.
+
+NIP is neuron-level inverse perturbation.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,20 @@ PURIFIER_NAME = "purifier.safetensors"
 
 @dataclass(frozen=True)
 class RemotePlan:
-    """How a substitute and its purifier are fitted.
+    """Settings of the fit of a substitute and its purifier.
 
     Attributes:
-        batch: Pictures a step of the substitute.
-        epochs: Passes over the pictures.
-        lr: Of the substitute.
-        holdout: Share of the pictures that agreement is measured on.
-        guided: Training of the purifier; ``raw_share`` is 0, as a picture is its own input.
-        guided_batch: Pictures a step of the purifier.
-        seed: Of order and draws.
+        batch: Images per step of the substitute's training.
+        epochs: Passes over the images.
+        lr: Learning rate of the substitute.
+        holdout: Share of the images that agreement is measured on.
+        guided: Settings of the purifier's training; ``raw_share`` is 0, since images have no
+            separate raw input.
+        guided_batch: Images per step of the purifier's training.
+        seed: Seed of order and draws.
 
     Raises:
-        InputError: If a batch makes no sense.
+        InputError: If a batch size or ``raw_share`` is invalid.
     """
 
     batch: int = 50
@@ -52,7 +56,7 @@ class RemotePlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the settings."""
         if self.batch < 2 or self.guided_batch < 2 or self.guided.raw_share:
             raise InputError(
                 f"batch is {self.batch}, guided_batch {self.guided_batch} and raw_share "
@@ -69,35 +73,35 @@ def fit_to_remote(
     *,
     progress: Callable[[str], None] = lambda what: None,
 ) -> PretrainedModel:
-    """Ask a remote classifier about benign pictures, learn to answer as it does, fit guided NIP.
+    """Train a substitute on a remote classifier's answers, and fit guided NIP to it.
 
-    What is written is a model directory with its purifier: ``nip-audio purify --model DIRECTORY``
-    makes pictures ready for the remote classifier. Nothing but labels is asked for, one query a
-    picture; no true label is used.
+    This writes a model directory with its purifier; ``nip-audio purify --model DIRECTORY`` then
+    makes images ready for the remote classifier. Only labels are asked for, with one query per
+    image; no true label is used.
 
     Args:
-        remote: What is to be defended.
-        pixels: (n, C, H, W) benign pictures in [0, 1], of the recipe's size, like those to come.
+        remote: Remote classifier to defend.
+        pixels: (n, C, H, W) benign images in [0, 1], of the recipe's size, like those to purify.
         run: Recipe of the substitute; its head has as many classes as the remote classifier, and
             its training settings are not used.
-        plan: How.
+        plan: Settings of the fit.
         target: Directory to write; its name becomes the substitute's.
-        progress: Called with what is being done.
+        progress: Called with a description of each step.
 
     Returns:
-        The substitute; the metrics of its card are ``agreement`` on pictures held out, and
-        ``queries``, the answers it learned from.
+        The substitute; the metrics of its card are ``agreement`` on held-out images, and
+        ``queries``, the number of answers that it learned from.
 
     Raises:
-        InputError: If pictures and recipe do not fit, or the remote classifier has other classes.
+        InputError: If images and recipe do not fit, or the remote classifier has other classes.
         OutputError: If the directory exists.
-        RemoteError: As the client.
+        RemoteError: If the remote classifier cannot be used.
     """
     shape = tuple(run.hparams["image_shape"])
     if pixels.dim() != 4 or tuple(pixels.shape[1:]) != shape:
         raise InputError(
-            f"pictures are {tuple(pixels.shape)}, the recipe's {shape}; resize them, or take "
-            "another recipe"
+            f"images are {tuple(pixels.shape)}, the recipe's {shape}; resize them, or use another "
+            "recipe"
         )
     if target.exists():
         raise OutputError(f"{target} exists; give another directory, or delete it")

@@ -1,4 +1,4 @@
-"""One JSON file of results, to which every study adds its own part."""
+"""Add results of the image studies to one JSON file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def add_result(path: Path, keys: Sequence[str], found: Any) -> None:
-    """Put ``found`` at a path of keys; what else is in the file stays."""
+    """Write ``found`` at a path of keys, and keep the rest of the file."""
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     place = results
     for key in keys[:-1]:

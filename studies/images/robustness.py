@@ -1,10 +1,10 @@
-r"""Rank models of pictures by NCCR, and say how they stand under attack.
+r"""Rank models of images by NCCR (neuron coverage change rate), and by accuracy under attack.
 
     python -m studies.images.robustness studies/images/robustness.yaml --data-folder FOLDER \
         --system mnist --models FOLDER \
         --results FILE
 
-The models lie in folders below --models, by the names in the YAML.
+The models are in folders below --models, named as in the YAML.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from studies.images.systems import ImageAttackPlan
 
 
 def main() -> None:
-    """Read the command line, measure, add to the results."""
+    """Read the command line, measure, and add to the results."""
     parser = plan_parser(__doc__)
     parser.add_argument("--system", required=True)
     parser.add_argument("--models", type=Path, required=True)
@@ -62,7 +62,7 @@ def main() -> None:
 def changes(
     model: InstrumentedModel, data: ImageSet, taps: tuple[str, ...], plan: dict[str, Any]
 ) -> np.ndarray:
-    """Mean relative change over taps and draws, of each picture."""
+    """Return each image's mean relative change over taps and draws."""
     config = NccrConfig(taps, (Noise(**plan["noise"]),), plan["draws"])
     found = []
     for pixels in data.pixels:
@@ -73,7 +73,7 @@ def changes(
 
 
 def answers(model: InstrumentedModel, data: ImageSet, plan: dict[str, Any]) -> dict[str, Any]:
-    """Accuracy on clean, noisy and attacked pictures, all of them attacked."""
+    """Measure accuracy on clean, noisy and attacked images; all images are attacked."""
     generator = torch.Generator().manual_seed(plan["seed"])
     scale = plan["noise"]["scale"]
     noisy = (data.pixels + scale * torch.randn(data.pixels.shape, generator=generator)).clamp(0, 1)

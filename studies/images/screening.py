@@ -1,9 +1,9 @@
-r"""Screen folders of pictures: clean ones with attacked ones among them, and shrunk ones.
+r"""Screen folders of images: clean images with attacked ones among them, and smaller images.
 
     python -m studies.images.screening studies/images/screening.yaml --data-folder FOLDER \
         --system mnist --out OUT --results FILE
 
-What is measured is added to the results; what else is in them stays.
+New results are added to FILE, which keeps its other results.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from studies.images.systems import ImageAttackPlan, ImageSystem, image_system
 
 
 def main() -> None:
-    """Read the command line, screen, add to the results."""
+    """Read the command line, screen, and add to the results."""
     options = study_parser(__doc__).parse_args()
     plan = read_plan(options)
     chosen = plan["systems"][options.system]
@@ -51,11 +51,11 @@ def main() -> None:
 def mixed(
     system: ImageSystem, chosen: dict[str, Any], plan: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Clean pictures, and ones that fool the model; judged by each alone, and by the run."""
+    """Screen clean images and successful attacks; judge each alone, and by the whole run."""
     attacks = ImageAttackPlan.from_json(chosen["attack"])
     ((name, attack),) = attacks.attacks()
     fooling = system.attacked(attacks, attack).fooling
-    # what is attacked is not among the clean ones as well
+    # attacked images are not among the clean ones
     rest = torch.ones(len(system.test), dtype=torch.bool)
     rest[fooling.rows] = False
     clean = system.test.rows(torch.nonzero(rest)[: chosen["pictures"], 0])
@@ -64,7 +64,7 @@ def mixed(
     write(folder / "in", "attacked", system.test.rows(fooling.rows), fooling.pixels)
     counts: dict[str, Any] = {"attack": name, "clean": len(clean), "attacked": len(fooling)}
     for key, fdr in (("by_rate", None), ("by_discoveries", plan["discoveries"])):
-        started = time.process_time()  # the machine is shared
+        started = time.process_time()  # processor time, since the machine may be shared
         records = screen(system, folder, plan, fdr=fdr)
         seconds = time.process_time() - started
         if fdr is None:  # the second run measures nothing
@@ -79,7 +79,7 @@ def mixed(
 def shrunk(
     system: ImageSystem, chosen: dict[str, Any], plan: dict[str, Any], folder: Path
 ) -> list[dict[str, Any]]:
-    """Clean pictures made smaller: how often the detector errs, and what is called too small."""
+    """Screen clean images made smaller; count false positives and images out of domain."""
     _, height, width = system.pretrained.card.image_shape
     rows = []
     for share in (1.0, *chosen["shrunk"]["shares"]):
@@ -114,7 +114,7 @@ def screen(
 
 
 def write(folder: Path, kind: str, data: ImageSet, pixels: Iterable[Tensor]) -> None:
-    """Write PNGs, one sub-folder a class."""
+    """Write PNG files, one sub-folder per class."""
     for number, (picture, label) in enumerate(zip(pixels, data.labels.tolist(), strict=True)):
         path = folder / data.classes[label] / f"{kind}-{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A model of pictures under evaluation: its roles, and attacked pictures in levels of 8 bits."""
+"""Evaluate models of images: their roles of data, and attacked images with 8-bit values."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ImageAttackPlan:
     """An attack and its settings.
 
     Attributes:
-        attack: Name in the registry.
-        eps: Strengths, one set of pictures each; empty for an attack that takes none.
-        settings: Others, by name.
-        items: Pictures attacked, at most.
-        batch: At a time; part of the recipe, as a batch shares its random numbers.
+        attack: Name of the attack in the registry.
+        eps: Strengths ε, one set of images each; empty for an attack without a strength.
+        settings: Other settings of the attack by name.
+        items: Largest number of images to attack.
+        batch: Images per batch; part of the recipe, because a batch shares its random numbers.
     """
 
     attack: str
@@ -78,13 +78,13 @@ def _number(value: object) -> float:
 
 @dataclass(frozen=True)
 class AttackedPictures:
-    """Pictures after an attack.
+    """Images after an attack.
 
     Attributes:
-        pixels: (n, C, H, W), 8-bit values in [0, 1].
-        rows: (n,) which pictures of the attacked role they are.
-        fooled: (n,) bool, whether the attacked model names them otherwise, once rounded.
-        seconds: Time a picture.
+        pixels: (n, C, H, W) pixels in [0, 1], rounded to 8-bit values.
+        rows: (n,) indices of the images in the attacked role.
+        fooled: (n,) whether the attacked model misclassifies the rounded image.
+        seconds: Seconds per image.
     """
 
     pixels: Tensor
@@ -93,29 +93,29 @@ class AttackedPictures:
     seconds: float
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self.pixels)
 
     @property
     def fooling(self) -> AttackedPictures:
-        """Those that fool."""
+        """Images that fool the attacked model."""
         return self.keep(self.fooled)
 
     def keep(self, kept: Tensor) -> AttackedPictures:
-        """Pick pictures by index or mask."""
+        """Select images by index or mask."""
         return AttackedPictures(self.pixels[kept], self.rows[kept], self.fooled[kept], self.seconds)
 
 
 @dataclass(frozen=True)
 class ImageSystem:
-    """A model and its roles.
+    """A model of images and its roles of data.
 
     Attributes:
-        pretrained: Card and network.
-        calibrate: What detectors are fitted to.
-        test: What everything is judged on.
-        folder: Where attacked pictures are kept.
-        seed: Of the attacks.
+        pretrained: Card and network of the model.
+        calibrate: Images that detectors are fitted on.
+        test: Images that everything is tested on.
+        folder: Folder where attacked images are kept.
+        seed: Seed of the attacks.
     """
 
     pretrained: PretrainedModel
@@ -126,32 +126,32 @@ class ImageSystem:
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """Name of the model."""
         return self.pretrained.card.name
 
     @property
     def model(self) -> InstrumentedModel:
-        """The undefended model."""
+        """Undefended model."""
         return self.pretrained.model
 
     @property
     def identity(self) -> str:
-        """Of the model."""
+        """Identity of the model."""
         return self.pretrained.model_id
 
     def named(self, pixels: Tensor, model: InstrumentedModel | None = None) -> Tensor:
-        """Return the class that a model, its own by default, gives each picture: (n,)."""
+        """Return the predicted class of each image, (n,), by the undefended model by default."""
         asked = self.model if model is None else model
         return torch.cat([asked.predict(Batch(part)) for part in torch.split(pixels, _BATCH)])
 
     @cached_property
-    def rightly_named(self) -> Tensor:
+    def correct_rows(self) -> Tensor:
         """Rows of ``test`` that the undefended model classifies correctly."""
         return torch.nonzero(self.named(self.test.pixels) == self.test.labels)[:, 0]
 
     @cached_property
-    def rightly_calibrated(self) -> Tensor:
-        """Rows of ``calibrate`` that it classifies correctly."""
+    def correct_calibrate_rows(self) -> Tensor:
+        """Rows of ``calibrate`` that the undefended model classifies correctly."""
         return torch.nonzero(self.named(self.calibrate.pixels) == self.calibrate.labels)[:, 0]
 
     def attacked(
@@ -164,21 +164,24 @@ class ImageSystem:
         knows: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> AttackedPictures:
-        """Attack the first correctly classified pictures of a role, or read what was made before.
+        """Attack the first correctly classified images of a role, or read kept results.
 
         Args:
-            plan: How many, and in what batches.
-            attack: With its settings.
-            calibrate: Attack that role rather than ``test``, as a defender does on his own.
-            model: What the attacker knows; the undefended model by default.
-            knows: Everything that tells that model from the undefended one, as JSON values: what
-                was made against another is not read.
-            progress: Called with the number of pictures done.
+            plan: Plan with the number of images and the batch size.
+            attack: Attack with its settings.
+            calibrate: Whether to attack ``calibrate`` instead of ``test``, as a defender may do.
+            model: Model that the attacker knows; the undefended model by default.
+            knows: Everything that distinguishes ``model`` from the undefended model, as JSON
+                values, so that results against another model are not read.
+            progress: Called with the number of images done.
         """
         role = self.calibrate if calibrate else self.test
-        rows = (self.rightly_calibrated if calibrate else self.rightly_named)[: plan.items]
+        rows = (self.correct_calibrate_rows if calibrate else self.correct_rows)[: plan.items]
         if len(rows) == 0:
-            raise InputError(f"{self.name} names no picture of {role.name} rightly")
+            raise InputError(
+                f"{self.name} classifies no image of {role.name} correctly, so there is nothing to "
+                "attack; use the model's own data set"
+            )
         facts = {
             "model": self.identity,
             "attack": attack.settings(),
@@ -225,17 +228,17 @@ class ImageSystem:
 def image_system(
     model: str | Path, data: str, *, data_folder: Path | None, folder: Path, seed: int
 ) -> ImageSystem:
-    """Load a model and the roles it is judged on.
+    """Load a model and the roles that it is tested on.
 
     Args:
-        model: Name or directory.
-        data: Name of the set, see ``load_images``.
-        data_folder: Where it lies.
-        folder: Where attacked pictures are kept.
-        seed: Of the attacks.
+        model: Name or directory of the model.
+        data: Name of the data set, see ``load_images``.
+        data_folder: Folder of the data set.
+        folder: Folder where attacked images are kept.
+        seed: Seed of the attacks.
 
     Raises:
-        InputError: If the model names other classes than the set has.
+        InputError: If the classes of the model are not those of the data set.
     """
     pretrained = load_pretrained(model)
     _, rows, columns = pretrained.card.image_shape
@@ -244,8 +247,8 @@ def image_system(
     test = load_images(data, "test", folder=data_folder, seed=split)
     if test.classes != pretrained.card.labels:
         raise InputError(
-            f"{pretrained.card.name} names {len(pretrained.card.labels)} classes, {data} has "
-            f"{len(test.classes)} or others; choose the model's own set"
+            f"the {len(pretrained.card.labels)} classes of {pretrained.card.name} are not the "
+            f"{len(test.classes)} of {data}; use the model's own data set"
         )
     calibrate, test = (part.resized(rows, columns) for part in (calibrate, test))
     return ImageSystem(pretrained, calibrate, test, folder=folder, seed=seed)

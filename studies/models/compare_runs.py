@@ -1,11 +1,11 @@
-r"""Compare training runs on the ``calibrate`` role: which options did what?
+r"""Compare training runs on the ``calibrate`` role, to see the effect of their options.
 
     python -m studies.models.compare_runs results/a results/b --crop_s 3 \
         --data_folder /path/to/LibriSpeech --results studies/results/runs.json
 
-For every run: the options in which the runs differ, the accuracy of its last checkpoint, and how
-far that is from the first run's, on the same crops under the same noise. Choices are made here, not
-on ``test``.
+For every run the results list the options in which the runs differ, the accuracy of the last
+checkpoint, and its difference from the first run's on the same crops under the same noise. Choices
+are made on this role, not on ``test``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     Crop,
     accuracy,
-    named_rightly,
+    correct_crops_by,
     new_sessions,
     read_crops,
 )
@@ -40,7 +40,7 @@ NOT_CHOICES = {"rir_count", "adversarial_steps", "adversarial_eps", "adversarial
 
 @dataclass(frozen=True)
 class Measured:
-    """A run: its row, and which crops it classified correctly under each condition."""
+    """A run's row of results, and which crops it classifies correctly under each condition."""
 
     row: dict[str, Any]
     crops: list[Crop]
@@ -56,7 +56,7 @@ class Measured:
 
 
 def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
-    """Accuracy on the run's ``calibrate.csv``, all of it and chapters it was not trained on."""
+    """Measure accuracy on the run's ``calibrate.csv``: on all of it, and on new chapters."""
     trained = load_run(run)
     parts = trained.hparams
     model = model_of(
@@ -79,7 +79,7 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
     every = {}
     for condition, level in WHITE_NOISES.items():
         generator = torch.Generator().manual_seed(SEED)
-        right = named_rightly(name, crops, level, generator=generator)
+        right = correct_crops_by(name, crops, level, generator=generator)
         every[condition] = right
         row[condition] = accuracy(right, crops, seed=SEED).to_json()
         if chosen:
@@ -92,7 +92,7 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
 
 
 def main() -> None:
-    """Compare."""
+    """Compare the runs and write the results."""
     formatter = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("runs", type=Path, nargs="+")

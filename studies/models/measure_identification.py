@@ -1,11 +1,11 @@
-r"""Measure how often models name the right speaker, with and without white noise.
+r"""Measure the identification accuracy of models, with and without white noise.
 
     python -m studies.models.measure_identification resnet34-libri30 SEED2 SEED3 --crop_s 3 \
         --manifest RUN_FOLDER/save/test.csv --data_folder /path/to/LibriSpeech \
         --results studies/results/resnet34.json
 
-The first model is the shipped one, others are the same published from runs of other seeds. With
-``--crop_s`` recordings are cut into consecutive crops, and what is shorter is left out.
+The first model is the shipped one; the others are published from runs with other seeds. With
+``--crop_s`` recordings are cut into consecutive crops, and shorter rests are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     Crop,
     accuracy,
-    hits,
+    correct_crops,
     new_sessions,
     read_crops,
 )
@@ -33,7 +33,7 @@ SEED = 1234
 
 
 def measure(pretrained: PretrainedModel, groups: dict[str, list[Crop]]) -> dict[str, Any]:
-    """Accuracy for each group of crops and each condition."""
+    """Measure accuracy for each group of crops and each condition."""
     results: dict[str, Any] = {
         "model": pretrained.card.name,
         "model_id": pretrained.model_id,
@@ -44,19 +44,19 @@ def measure(pretrained: PretrainedModel, groups: dict[str, list[Crop]]) -> dict[
         results[group] = {}
         for name, level in WHITE_NOISES.items():
             generator = torch.Generator().manual_seed(SEED)
-            right = hits(pretrained, crops, level, generator=generator)
+            right = correct_crops(pretrained, crops, level, generator=generator)
             results[group][name] = accuracy(right, crops, seed=SEED).to_json()
     return results
 
 
 def by_session(crops: list[Crop], trained: list[Recording]) -> dict[str, list[Crop]]:
-    """All crops, and those from a folder (LibriSpeech: a chapter) that was not trained on."""
+    """Group crops: all, and those from folders (LibriSpeech: chapters) not trained on."""
     fresh = [c for c, new in zip(crops, new_sessions(crops, trained), strict=True) if new]
     return {"all": crops} | ({"new_chapter": fresh} if fresh else {})
 
 
 def main() -> None:
-    """Measure."""
+    """Measure all models and write the results."""
     formatter = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("models", nargs="+", help="names or directories")

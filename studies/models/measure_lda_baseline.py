@@ -1,12 +1,12 @@
-r"""The plainest baseline: linear discriminant analysis of the long-term spectrum.
+r"""Measure a simple baseline: linear discriminant analysis (LDA) of the long-term spectrum.
 
     python -m studies.models.measure_lda_baseline RUN_FOLDER --crop_s 3 \
         --data_folder /path/to/LibriSpeech --results studies/results/lda_30.json
 
-Each crop is two numbers a band: mean and standard deviation over time of log-mel decibels, its
-level removed. LDA is fitted to overlapping crops of the ``train`` role, each once clean and once
-with white noise at 5 to 45 dB SNR, and tested as the networks are. Nothing is chosen: the shrinkage
-is Ledoit-Wolf's.
+Each crop is described by two numbers per band: mean and standard deviation over time of log-mel
+decibels, after removing the level. LDA is fitted to overlapping crops of the ``train`` role, each
+once clean and once with white noise at 5 to 45 dB SNR, and tested like the networks. No setting is
+tuned; the shrinkage is Ledoit and Wolf's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nip_audio.evaluation.identification import (
     WHITE_NOISES,
     Crop,
     accuracy,
-    named_rightly,
+    correct_crops_by,
     read_crops,
 )
 
@@ -37,17 +37,17 @@ HOP_S = 0.5
 
 
 def spectrum(features: LogMel, x: Tensor) -> np.ndarray:
-    """Mean and standard deviation of each band: (2 · bands,)."""
+    """Return mean and standard deviation of each band, (2 · bands,)."""
     levels = features(x[None])[0][0]
     levels = levels - levels.mean()
     return torch.cat([levels.mean(dim=1), levels.std(dim=1)]).numpy()
 
 
 def main() -> None:
-    """Fit and test."""
+    """Fit and test the baseline, and write the results."""
     formatter = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("run", type=Path, help="a training run: its manifests are used")
+    parser.add_argument("run", type=Path, help="training run whose manifests are used")
     parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--crop_s", type=float)
     parser.add_argument("--results", type=Path, required=True)
@@ -76,7 +76,7 @@ def main() -> None:
     crops = read("test", options.crop_s)
     results = {"seed": SEED, "crop_s": options.crop_s, "crops": len(crops), "n_mels": N_MELS}
     for name, level in WHITE_NOISES.items():
-        right = named_rightly(
+        right = correct_crops_by(
             lambda x: str(lda.predict([spectrum(features, x)])[0]),
             crops,
             level,

@@ -1,1 +1,1 @@
-"""Detection of adversarial audio by neuron coverage change rates (NCCR)."""
+"""Study of detecting adversarial audio by neuron coverage change rates (NCCR)."""

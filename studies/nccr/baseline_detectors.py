@@ -1,4 +1,4 @@
-"""Every baseline detector, set up for one system."""
+"""Set up all baseline detectors for one system."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _CODEC = "Rajaratnam et al., ROCLING 2018 (answers before and after compression)
 def baseline_detectors(
     layers: Sequence[str], config: NccrConfig, *, sample_rate_hz: int
 ) -> tuple[Measure, ...]:
-    """Return the detectors that NCCR stands beside, none of them fitted.
+    """Return the detectors that NCCR is compared with, none of them fitted.
 
     Args:
         layers: Tapped layers, in the order in which the model runs them.
-        config: Of the NCCR: its noise is that of |Δscore|.
-        sample_rate_hz: Of the waveforms that the model takes.
+        config: Settings of NCCR, whose noise is also used for |Δscore|.
+        sample_rate_hz: Sample rate of the waveforms that the model takes.
 
     Example:
         >>> from nip_audio.core.noise import Noise
@@ -49,7 +49,7 @@ def baseline_detectors(
     squeezers = (
         Quantization(bits=8, level="raw", bounds=bounds),
         MedianFilter(kernel=3, bounds=bounds),
-        # to half the rate takes more from a voice than any attack puts in
+        # half the rate removes more of a voice than any attack adds
         DownSampling(rate_hz=rate * 7 // 800 * 100, sample_rate_hz=rate, bounds=bounds),
     )
     vocoders = (

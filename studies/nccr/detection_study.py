@@ -1,4 +1,7 @@
-"""The study of NCCR detection: who knows what, against every baseline, on files read back."""
+"""Compare NCCR (neuron coverage change rate) detectors with baselines on attacked files.
+
+Detectors differ in what they were fitted on; attacks are read back from files.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ from nip_audio.evaluation.controls import CONTROLS, changed_clips
 from nip_audio.evaluation.detector_judges import (
     CLEAN_ONLY,
     RATES,
-    Judge,
     Known,
+    RowJudge,
     clean_judge,
     published_judge,
     trained_judge,
 )
-from nip_audio.evaluation.guard import Guard
+from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.measured import MeasuredRows, RowBank
 from nip_audio.evaluation.paired_auroc import Pair, Scored, mean_auroc, roc_points
 from nip_audio.evaluation.statistics import proportion
@@ -54,7 +57,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Rows = Mapping[str, Array]
-"""Rows of the same clips, by the name of the measure."""
+"""Rows of the same clips, by name of the measure."""
 
 COMBINE = "NCCR, perceptron on Combine"
 
@@ -62,24 +65,24 @@ JOINED_CLEAN = "NCCR and MEH-FEST, clean only"
 JOINED_COMBINE = "NCCR and MEH-FEST, perceptron on Combine"
 
 MAIN = (CLEAN_ONLY, COMBINE, JOINED_CLEAN, JOINED_COMBINE)
-"""Judges that every other is compared with."""
+"""Detectors that every other one is compared with."""
 
 _JOINED = "NCCR and MEH-FEST"
 
 TOLERATED = ("MP3", "white noise, 30 dB SNR", "white noise, 20 dB SNR", "10 dB quieter")
-"""Harmless changes, of the ``calibrate`` role, that tolerant detectors are told are clean."""
+"""Harmless changes of ``calibrate`` clips that tolerant detectors are fitted on as clean."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much of everything is judged.
+    """Numbers of clips that are judged.
 
     Attributes:
-        examples: Of each attack, by NCCR.
-        baseline_examples: Of each attack, by the baselines.
-        baseline_clean: Unattacked clips, by the baselines.
-        controls: Clips of each harmless change.
-        rounds: Resamples of a bootstrap.
+        examples: Examples of each attack that NCCR judges.
+        baseline_examples: Examples of each attack that the baselines judge.
+        baseline_clean: Unattacked clips that the baselines judge.
+        controls: Clips that get each harmless change.
+        rounds: Number of bootstrap samples.
     """
 
     examples: int = 200
@@ -94,9 +97,9 @@ class StudiedCell:
     """One attack on the system's test clips.
 
     Attributes:
-        row: What the tables say of it.
-        examples: Read back from files.
-        against: Whether the baselines judge it too.
+        row: Description of the attack for tables.
+        examples: Adversarial examples, as read back from files.
+        against: Whether the baselines judge this attack too.
     """
 
     row: Mapping[str, Any]
@@ -106,18 +109,18 @@ class StudiedCell:
 
 @dataclass(frozen=True)
 class DetectionStudy:
-    """Detectors of one system, fitted to its ``calibrate`` role, judging its ``test`` role.
+    """Detectors of one system, fitted on its ``calibrate`` role, judging its ``test`` role.
 
     Attributes:
-        system: The system.
-        bank: Where measured rows are kept.
-        measure: NCCR's.
-        quiet: How quiet the clip gets, MEH-FEST's, which joins NCCR in two detectors.
-        own: Attacks of the defender's own making on the ``calibrate`` role, by family.
+        system: System under evaluation.
+        bank: Measures clips and keeps the rows.
+        measure: Measure of NCCR.
+        quiet: Measure of MEH-FEST (how quiet the clip gets), which two detectors add to NCCR.
+        own: Attacks that the defender makes on the ``calibrate`` role, by family.
         out: Folder for those attacks.
-        counts: How much is judged.
-        seed: Of everything random.
-        progress: Called with what is being done.
+        counts: Numbers of clips that are judged.
+        seed: Seed of everything random.
+        progress: Called with a description of each step.
     """
 
     system: EvaluatedSystem
@@ -132,19 +135,19 @@ class DetectionStudy:
 
     @property
     def signed(self) -> int:
-        """Signed entries of NCCR's rows."""
+        """Number of signed entries in NCCR's rows."""
         return signed_entries(self.measure.config, head=True)
 
     def baselines(self) -> tuple[Measure, ...]:
-        """The published detectors beside it, not fitted."""
+        """Return the published baseline detectors, not fitted."""
         card = self.system.pretrained.card
         return baseline_detectors(
             card.default_taps, self.measure.config, sample_rate_hz=card.sample_rate_hz
         )
 
     @cached_property
-    def nccr_judges(self) -> tuple[Judge, ...]:
-        """Everything that takes NCCR's rows, fitted."""
+    def nccr_judges(self) -> tuple[RowJudge, ...]:
+        """Return all fitted detectors that use NCCR's rows."""
         name, signed = self.measure.name, self.signed
         items = self.system.calibrate
         known = self._known([item.samples for item in items], [item.speaker for item in items])
@@ -193,11 +196,11 @@ class DetectionStudy:
         scalar = published_judge(self.measure, clean.rows)
         return (*judges, replace(scalar, name="NCCR, one scalar (Sec. 4)"))
 
-    def baseline_judges(self) -> list[tuple[Measure, Judge, Judge]]:
-        """Fit every baseline: as published, and as the two-sided detector that NCCR has.
+    def baseline_judges(self) -> list[tuple[Measure, RowJudge, RowJudge]]:
+        """Fit every baseline twice: as published, and with the two-sided detector that NCCR uses.
 
-        What a measure learns from is one half of the speakers of ``calibrate``, its threshold and
-        the two-sided detector come from the other half.
+        A measure is fitted on one half of the speakers of ``calibrate``; its threshold and the
+        two-sided detector are fitted on the other half.
         """
         _, rest = self._halves
         made = []
@@ -214,12 +217,12 @@ class DetectionStudy:
     def results(
         self, cells: Sequence[StudiedCell], groups: Mapping[str, Sequence[Item]]
     ) -> dict[str, Any]:
-        """Judge everything.
+        """Judge all attacks and clean clips by all detectors.
 
         Args:
             cells: Attacks on the system's test clips.
-            groups: Clean clips whose false positives are told apart, beside all of the system's
-                own: of strangers, say.
+            groups: Further groups of clean clips with false-positive rates of their own, e.g. of
+                unknown speakers, by name.
         """
         judges = self.nccr_judges
         items = self.system.items
@@ -228,7 +231,7 @@ class DetectionStudy:
         found: dict[str, Any] = {
             "calibrate": len(self.system.calibrate),
             "clean": len(items),
-            "named_rightly": float(self.system.named_rightly.mean()),
+            "named_rightly": float(self.system.is_correct.mean()),
             "judges": {judge.name: judge.knows for judge in judges},
             "passes": self.measure.passes,
             "seconds": self.bank.rows(self.measure, clips).seconds,
@@ -258,17 +261,18 @@ class DetectionStudy:
         return found
 
     def adaptive(self, plan: AttackPlan) -> list[dict[str, Any]]:
-        """Attack model and detector together: to be named otherwise, and not to be flagged.
+        """Attack model and detector together: change the prediction without being flagged.
 
-        The attacker knows everything but the detector's own draws, which depend on what he sends.
+        The attacker knows everything but the detector's random draws, which depend on the clip that
+        they send.
 
         Args:
-            plan: An end-to-end attack.
+            plan: Plan of an end-to-end attack.
 
         Returns:
-            One row a detector and ε.
+            One row per detector and ε.
         """
-        items = self.system.rightly_named[: plan.items]
+        items = self.system.correct_items[: plan.items]
         rows = []
         for judge in self.nccr_judges:
             if judge.name not in MAIN:
@@ -277,7 +281,7 @@ class DetectionStudy:
             for eps in plan.eps:
                 self.progress(f"adaptive to {judge.name}, {eps}")
                 attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
-                guard = Guard.of(judge, self.measure.config, beside=beside)
+                guard = AttackedDetector.of(judge, self.measure.config, beside=beside)
                 made = self._made(self.system, items, plan, attack, guard=guard, what="adaptive")
                 clips, speakers = fooling(made, len(made.examples))
                 fooled = [example.fooled for example in made.examples]
@@ -297,7 +301,7 @@ class DetectionStudy:
 
     def _cell(
         self,
-        judge: Judge,
+        judge: RowJudge,
         attacked: Rows,
         speakers: tuple[str, ...],
         clean: Rows,
@@ -314,7 +318,7 @@ class DetectionStudy:
         }
 
     def _false_positives(
-        self, judges: Sequence[Judge], groups: Mapping[str, Sequence[Item]]
+        self, judges: Sequence[RowJudge], groups: Mapping[str, Sequence[Item]]
     ) -> dict[str, Any]:
         found = {}
         for group, items in groups.items():
@@ -327,7 +331,7 @@ class DetectionStudy:
             found[group] = {"clips": len(items), "judges": flagged}
         return found
 
-    def _controls(self, judges: Sequence[Judge]) -> list[dict[str, Any]]:
+    def _controls(self, judges: Sequence[RowJudge]) -> list[dict[str, Any]]:
         items = self.system.items[: self.counts.controls]
         speakers = tuple(item.speaker for item in items)
         rows = []
@@ -341,8 +345,8 @@ class DetectionStudy:
             rows.append({"control": control.name, "clips": len(items), "judges": flagged})
         return rows
 
-    def _against(self, judges: Sequence[Judge], cells: Sequence[StudiedCell]) -> dict[str, Any]:
-        """Compare mean AUROCs on the very same clips."""
+    def _against(self, judges: Sequence[RowJudge], cells: Sequence[StudiedCell]) -> dict[str, Any]:
+        """Compare the mean AUROC of all detectors on the same clips."""
         if not cells:
             return {}
         items = self.system.items[: self.counts.baseline_clean]
@@ -352,7 +356,7 @@ class DetectionStudy:
         sides: dict[str, list[Pair]] = {}
         costs: dict[str, dict[str, float]] = {}
 
-        def judged(by: Iterable[Judge], base: Rows, attacked: Sequence[Rows]) -> None:
+        def judged(by: Iterable[RowJudge], base: Rows, attacked: Sequence[Rows]) -> None:
             for judge in by:
                 clean = Scored(judge.score(base[judge.measure]), owners)
                 sides[judge.name] = [
@@ -413,7 +417,7 @@ class DetectionStudy:
         return {name: Known(rows, tuple(speakers)) for name, rows in self._rows(clips).items()}
 
     def _copies(self) -> dict[str, Known]:
-        """Harmlessly changed clips of ``calibrate``: each change of every other clip."""
+        """Measure harmlessly changed ``calibrate`` clips; each change uses every other clip."""
         parts = []
         for number, name in enumerate(TOLERATED):
             self.progress(f"calibrate, {name}")
@@ -428,9 +432,9 @@ class DetectionStudy:
         return changed_clips(control, items, sample_rate_hz=rate, seed=self.seed)
 
     def _own_rows(self, plans: Sequence[AttackPlan]) -> dict[str, Known]:
-        """Attack ``calibrate``'s correctly classified clips; those that fool are learned from."""
+        """Attack ``calibrate``'s correctly classified clips; return the rows of the successes."""
         attacked = replace(self.system, items=self.system.calibrate, calibrate=())
-        items = attacked.rightly_named
+        items = attacked.correct_items
         parts = []
         for plan in plans:
             for eps in plan.eps:
@@ -449,7 +453,7 @@ class DetectionStudy:
         plan: AttackPlan,
         attack: Attack,
         *,
-        guard: Guard | None = None,
+        guard: AttackedDetector | None = None,
         what: str,
     ) -> AdversarialSet:
         recipe = Recipe(
@@ -472,9 +476,9 @@ class DetectionStudy:
         return mean_auroc(pairs, seed=self.seed, rounds=rounds, ahead=ahead).to_json()
 
     def _flagged(
-        self, judge: Judge, rows: Array, speakers: Sequence[str]
+        self, judge: RowJudge, rows: Array, speakers: Sequence[str]
     ) -> dict[str, dict[str, float]]:
-        """Share of rows above each threshold, by false-positive rate."""
+        """Return the share of rows flagged, by false-positive rate."""
         return {f"at_{rate:g}": self._share(judge.flagged(rows, rate), speakers) for rate in RATES}
 
     def _share(self, hits: NDArray[np.bool_], speakers: Sequence[str]) -> dict[str, float]:

@@ -1,12 +1,12 @@
-r"""Measure NCCR detection on attacks that were made by an evaluation; write one JSON a system.
+r"""Measure NCCR detection on the attacks of an evaluation, and write one JSON per system.
 
     nip-audio evaluate nccr.yaml --data-root LibriSpeech --data-split split.csv --out evaluation
     python -m studies.nccr.measure studies/nccr/nccr.yaml --data-root LibriSpeech \
         --data-split split.csv --out evaluation \
         --system audionet --results studies/results/nccr_audionet.json
 
-The first command makes the attacks. The second makes the defender's own, measures everything and
-keeps it in ``--out``; an interrupted run goes on there.
+The first command makes the attacks. The second makes the defender's own attacks, measures all of
+them and keeps everything in ``--out``, where an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from nip_audio import __version__
 from nip_audio.audio.corpus import ROLES
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.meh_fest import MehFest
+from nip_audio.audio.modality import DETECTION_NOISES
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.state import file_sha256, require_new, write_atomic
 from nip_audio.detectors.nccr_measure import NccrMeasure
@@ -41,7 +42,6 @@ from nip_audio.evaluation.systems import (
     items_of,
     role_recordings,
 )
-from nip_audio.screening.measure import DETECTION_NOISES
 from studies.nccr.detection_study import Counts, DetectionStudy, StudiedCell
 
 OWN = {
@@ -49,8 +49,8 @@ OWN = {
     "PGD": (AttackPlan("pgd", eps=(0.0002, 0.0005, 0.002, 0.01), items=150, batch=50),),
     "DeepFool": (AttackPlan("deepfool", items=60, batch=50),),
 }
-"""What the defender attacks the ``calibrate`` role with. JSMA, which the paper has too, changes one
-sample of a waveform at a time: it is for spectrograms."""
+"""Attacks that the defender makes on the ``calibrate`` role. The paper also has JSMA, which changes
+one value at a time and is therefore used on spectrograms only."""
 
 ADAPTIVE = AttackPlan(
     "pgd-e2e",
@@ -62,22 +62,22 @@ ADAPTIVE = AttackPlan(
 )
 
 AGAINST = (("fgsm", 0.002, None), ("pgd", 0.002, 10), ("cw", None, 100), ("fakebob", 0.002, None))
-"""The paper's four, which every baseline judges too: name, ε, and steps where they count."""
+"""The paper's four attacks, which all baselines judge too: name, ε, and steps if relevant."""
 
 LEAST_GROUP = 50
-"""Clips from which a group of clean ones has a rate of its own."""
+"""Smallest number of clean clips for which a group has a rate of its own."""
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the study as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--data-split", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="of the evaluation")
-    parser.add_argument("--system", required=True, help="one of the configuration's")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the evaluation")
+    parser.add_argument("--system", required=True, help="name of a system in the configuration")
     parser.add_argument("--results", type=Path, required=True, help="JSON to write")
     parser.add_argument("--adaptive", action="store_true", help="attack the detectors too")
     options = parser.parse_args()
@@ -125,13 +125,13 @@ def main() -> None:
 
 
 def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list[StudiedCell]:
-    """The finished waveform attacks on the system; the baselines judge the paper's four."""
+    """Return the finished waveform attacks on the system; baselines judge the paper's four."""
     bench = Bench.build(system, config, out / "evidence")
     runner = Runner(config, out, only_finished=True)
     cells = []
     for _, cell, examples in runner.sets([bench], lambda *progress: None):
         if examples is None or examples.level != "raw":
-            print(f"{cell.name} is not finished or no waveform: left out", file=sys.stderr)
+            print(f"left out {cell.name}: not finished, or not on waveforms", file=sys.stderr)
             continue
         described: dict[str, Any] = cell.describe()
         settings = described["settings"]
@@ -145,10 +145,10 @@ def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list
 
 
 def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str, list[Item]]:
-    """Clean clips by how near they are to those that thresholds are made from.
+    """Group clean clips by how similar they are to the clips that set the thresholds.
 
-    Own voices in chapters that ``calibrate`` has, and in others; and strangers: every clip of the
-    other subset, whatever its role there, that the model has not seen.
+    The groups are known speakers in chapters of ``calibrate``, known speakers in other chapters,
+    and unknown speakers: all clips of the other subset, of any role, that the model has not seen.
     """
     calibrated = {_chapter(item) for item in system.calibrate}
     near = [item for item in system.items if _chapter(item) in calibrated]
@@ -169,7 +169,7 @@ def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str
 
 
 def _chapter(item: Item) -> str:
-    """LibriSpeech's: a clip is SPEAKER_SPEAKER-CHAPTER-UTTERANCE_…."""
+    """Return LibriSpeech's chapter of a clip named SPEAKER_SPEAKER-CHAPTER-UTTERANCE_…."""
     return item.id.split("_")[1].rsplit("-", 1)[0]
 
 

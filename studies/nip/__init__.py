@@ -1,1 +1,1 @@
-"""Purification by neuron-level inverse perturbation (NIP), beside other defences."""
+"""Study of purification by neuron-level inverse perturbation (NIP), beside other defences."""

@@ -1,1 +1,1 @@
-"""NCCR as a measure of robustness: does the rank agree with accuracy under attack?"""
+"""Study of NCCR as a measure of robustness: does its rank agree with accuracy under attack?"""

@@ -1,8 +1,9 @@
-"""What speaks for and against NCCR as a measure of robustness, from what was measured.
+"""Test NCCR (neuron coverage change rate) as a measure of robustness against alternatives.
 
-Harel-Canada et al. 2020 found that neuron coverage says little of what a test set finds. So here:
-does the rank hold for other noises and layers, do plainer numbers rank as well, does NCCR tell
-which clip of one model is fooled, and can a model be given any NCCR without another answer?
+Harel-Canada et al. 2020 found that neuron coverage says little about the quality of a test set.
+This module therefore asks: does the rank hold for other noises and layers? Do simpler numbers rank
+as well? Does NCCR tell which clips of one model are fooled? Can the NCCR of a model be changed
+without changing its predictions?
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ Accuracy = Mapping[str, Mapping[str, float]]
 
 WORST_OF = ("pgd-e2e", "autoattack")
 MIN_EACH = 8
-"""Fooled clips, and clips that hold, below which no AUROC is given."""
+"""Smallest number of fooled and of robust clips for which an AUROC is given."""
 
 
 def fooled_by(
     cells: Sequence[Mapping[str, Any]], system: str, eps: float
 ) -> tuple[NDArray[np.bool_] | None, list[str]]:
-    """Which of the attacked clips one of the attacks fools, and which attacks these were."""
+    """Return which clips at least one attack at this ε fools, and the names of the attacks."""
     chosen = [
         cell
         for cell in cells
@@ -50,10 +51,11 @@ def fooled_by(
 def accuracies(
     results: Mapping[str, Any], measured: Sequence[Measured], *, seed: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Accuracy under attack by ε and system.
+    """Compute accuracy under attack by ε and system.
 
-    Only clips that a system classifies correctly are attacked: its accuracy under attack is the
-    share of them that hold, times its accuracy. The interval is of the former alone.
+    Only clips that a system classifies correctly are attacked, so its accuracy under attack is the
+    share of them that withstand the attacks, times its accuracy. The interval covers the share
+    only.
     """
     strengths = sorted({c["eps"] for c in results["cells"] if c["attack"] in WORST_OF})
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -64,7 +66,7 @@ def accuracies(
                 continue
             right = [
                 i.speaker
-                for i, ok in zip(one.system.items, one.system.named_rightly, strict=True)
+                for i, ok in zip(one.system.items, one.system.is_correct, strict=True)
                 if ok
             ]
             holds = proportion(~hits, right[: len(hits)], seed=seed).to_json()
@@ -80,9 +82,9 @@ def accuracies(
 
 
 def compare(values: Mapping[str, float], accuracy: Accuracy) -> dict[str, Any] | None:
-    """How well numbers of which less is taken for more robust rank; None if there is no rank.
+    """Compare the rank by numbers (lower means more robust) with accuracy; None if there is none.
 
-    ``clear`` are the pairs of models whose intervals of accuracy under attack do not overlap.
+    ``clear`` counts the pairs of models whose intervals of accuracy under attack do not overlap.
     """
     chosen = {name: values[name] for name in accuracy}
     right = {name: one["value"] for name, one in accuracy.items()}
@@ -103,7 +105,7 @@ def compare(values: Mapping[str, float], accuracy: Accuracy) -> dict[str, Any] |
 def settings_grid(
     measured: Sequence[Measured], accuracy: Mapping[str, Accuracy]
 ) -> list[dict[str, Any]]:
-    """Every noise and layer: mean NCCR by system, and how well it ranks."""
+    """Compute for every noise and layer the mean NCCR by system, and how well it ranks."""
     rows = []
     for n, noise in enumerate(NOISES):
         for k, layer in enumerate(measured[0].layers):
@@ -123,7 +125,7 @@ def settings_grid(
 def plainer(
     measured: Sequence[Measured], clean: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
-    """Numbers that are no NCCR, or one made otherwise; less is taken for more robust in all."""
+    """Compute simpler numbers and variants of NCCR by system; lower means more robust for all."""
     found: dict[str, dict[str, float]] = {}
     for one in measured:
         for name, value in (_numbers(one) | {"minus clean accuracy": -clean[one.name]}).items():
@@ -170,7 +172,7 @@ def _centred(logits: Array, noisy: Array) -> Array:
 def clip_by_clip(
     one: Measured, cells: Sequence[Mapping[str, Any]], eps: float, *, seed: int
 ) -> dict[str, Any]:
-    """Whether the clips of one model that are fooled have the higher NCCR, by layer (AUROC)."""
+    """Measure by AUROC whether fooled clips of one model have a higher NCCR, by layer."""
     hits, _ = fooled_by(cells, one.name, eps)
     rows = np.flatnonzero(one.right)[: 0 if hits is None else len(hits)]
     fooled = hits[: len(rows)] if hits is not None else np.zeros(0, dtype=bool)
@@ -197,10 +199,10 @@ def clip_by_clip(
 
 
 def shifted(weak: Measured, strong: Measured) -> list[dict[str, Any]]:
-    """What constant gives a weak model less NCCR than a strong one, without another answer.
+    """Find constants that give a weak model a lower NCCR than a strong one, with the same outputs.
 
-    A constant added to every neuron of the last tap, and taken out again by the head's bias, leaves
-    all scores, and so all attacks, as they are; one added to every logit leaves the posteriors.
+    A constant added to every neuron of the last tap and removed by the head's bias leaves all
+    scores unchanged, and with them all attacks; one added to every logit leaves the posteriors.
     """
     rows = []
     for layer in ("last tap", "logits"):
@@ -232,7 +234,7 @@ def shifted(weak: Measured, strong: Measured) -> list[dict[str, Any]]:
 
 
 def _bracket(excess: Any, most: float) -> tuple[float, float]:
-    """The last constant above and the first below: where values are negative it may first rise."""
+    """Return the last constant above and the first below; NCCR may rise before it falls."""
     grid = np.concatenate([[0.0], np.geomspace(most * 1e-6, most, 60)])
     above = max(i for i, constant in enumerate(grid) if excess(constant) > 0)
     return float(grid[above]), float(grid[above + 1])

@@ -1,12 +1,12 @@
-r"""Compare a rank of models by NCCR with one by accuracy under attack; write one JSON.
+r"""Compare the rank of models by NCCR with the rank by accuracy under attack; write one JSON.
 
     NIP_AUDIO_PRETRAINED=MODELS python -m studies.robustness.measure \
         studies/robustness/robustness.yaml \
         --data-root LibriSpeech --data-split split.csv --evaluation robustness \
         --results studies/results/robustness.json --pictures docs/results/pictures
 
-``--evaluation`` is the folder that ``nip-audio evaluate`` wrote for the same configuration. What is
-measured is kept there too: an interrupted study goes on.
+``--evaluation`` is the folder that ``nip-audio evaluate`` wrote for the same configuration.
+Measurements are kept there too, so that an interrupted study continues.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MAP_EPS = 0.002
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the study as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--data-split", type=Path)
     parser.add_argument("--evaluation", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=100, help="of each system, for its NCCR")
+    parser.add_argument("--clips", type=int, default=100, help="clips per system for NCCR")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--measure-only", nargs="*", help="measure these systems, and stop")
@@ -80,8 +80,8 @@ def main() -> None:
         known = evaluated["systems"].get(system.name, {}).get("identity")
         if known != system.identity:
             raise InputError(
-                f"{system.name} is {system.identity[:12]}, the evaluation's {str(known)[:12]}; "
-                "evaluate these models first"
+                f"{system.name} is {system.identity[:12]}, but the evaluation has "
+                f"{str(known)[:12]}; evaluate these models first"
             )
     measured = [_measured(system, options.clips, cache, config) for system in systems]
     groups: dict[str, list[Measured]] = {}
@@ -108,7 +108,7 @@ def main() -> None:
 def study_group(
     members: Sequence[Measured], evaluated: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
-    """Everything about the models of one architecture."""
+    """Collect all results about the models of one architecture."""
     require_comparable([one.system.pretrained for one in members], NOISES)
     accuracy = accuracies(evaluated, members, seed=seed)
     clean = {
@@ -152,7 +152,7 @@ def study_group(
 
 
 def _of_shared_clips(members: Sequence[Measured], accuracy: Mapping[str, Any]) -> dict[str, Any]:
-    """Rank on the clips that every model classifies correctly: accuracy plays no part."""
+    """Rank on the clips that every model classifies correctly, so that accuracy has no effect."""
     shared = np.logical_and.reduce([one.right for one in members])
     found: dict[str, Any] = {"clips": int(shared.sum()), "layers": {}}
     for layer in DEFAULT_LAYERS if shared.any() else ():
@@ -168,7 +168,7 @@ def _of_shared_clips(members: Sequence[Measured], accuracy: Mapping[str, Any]) -
 def draw(
     members: Sequence[Measured], config: EvaluationConfig, evaluation: Path, pictures: Path
 ) -> dict[str, Any]:
-    """Draw the paper's Fig. 1 to 3 for one architecture; return what the third shows."""
+    """Draw the paper's Fig. 1 to 3 for one architecture; return the values of the third."""
     shipped = members[0]
     stem = shipped.name
     boxes = {
@@ -208,7 +208,7 @@ def draw(
 def _sets(
     bench: Bench, config: EvaluationConfig, evaluation: Path
 ) -> Iterator[tuple[Cell, AdversarialSet, Any]]:
-    """Finished sets of one system, with which of their examples fool."""
+    """Yield the finished sets of one system, with which of their examples fool it."""
     found = Runner(config, evaluation, only_finished=True).sets([bench], lambda *_: None)
     for _, cell, examples in found:
         if examples is not None:
@@ -217,7 +217,7 @@ def _sets(
 
 
 def _maps(system: EvaluatedSystem, examples: AdversarialSet) -> bytes:
-    """Mean outputs of the last tap by true speaker, clean and under PGD."""
+    """Plot mean outputs of the last tap by true speaker, clean and under PGD."""
     layer = system.pretrained.card.default_taps[-1]
     clean = {item.id: item.samples for item in system.items}
     owners = np.array([example.speaker for example in examples.examples])
@@ -254,7 +254,7 @@ def _describe(one: Measured, evaluated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _column(one: Measured, layer: str) -> int:
-    """The last two layers are the last tap and the logits."""
+    """Return the column of a layer; the last two are the last tap and the logits."""
     return len(one.layers) - 2 + DEFAULT_LAYERS.index(layer)
 
 

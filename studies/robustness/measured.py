@@ -1,4 +1,4 @@
-"""What is measured of one system: its clips under every noise, and kept, since it takes minutes."""
+"""Measure the clips of one system under every noise, and keep the results."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ NOISES = (
     Noise("gaussian", "raw", 0.002),
     Noise("gaussian", "raw", 0.008),
 )
-"""The default one first: what is said of one noise is said of it."""
+"""Noises to measure with. The default comes first; results for one noise are for this one."""
 
 DRAWS = 10
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One system's clips.
+    """Measurements of one system's clips.
 
     Attributes:
-        system: Which.
-        layers: Names, the logits last and what they are made from before them.
-        speakers: Of each clip.
-        right: (clips,) whether the undisturbed clip is classified correctly.
+        system: System that was measured.
+        layers: Names of the layers; the logits come last, after the last tap.
+        speakers: Speaker of each clip.
+        right: (clips,) whether the clip without noise is classified correctly.
         rates: (clips, noises, layers) NCCR.
-        embeddings: (clips, D) of the undisturbed clips.
-        noisy: (clips, draws, D) under the default noise.
+        embeddings: (clips, D) embeddings without noise.
+        noisy: (clips, draws, D) embeddings under the default noise.
     """
 
     system: EvaluatedSystem
@@ -62,11 +62,11 @@ class Measured:
 
     @property
     def name(self) -> str:
-        """As the configuration calls it."""
+        """Name of the system in the configuration."""
         return self.system.name
 
     def logits(self, embeddings: Array) -> Array:
-        """(..., D) → (..., C)."""
+        """Compute logits (..., C) from embeddings (..., D)."""
         model = self.system.model
         flat = torch.from_numpy(embeddings.reshape(-1, embeddings.shape[-1])).float()
         with torch.no_grad():
@@ -82,13 +82,13 @@ def measure_system(
     seed: int,
     progress: Callable[[int], None],
 ) -> Measured:
-    """Measure the first clips of a system, or read what was measured before.
+    """Measure the first clips of a system, or read kept measurements.
 
     Args:
-        system: Which.
-        clips: How many of its clips, which are in random order.
-        cache: Folder that results are kept in, by all they depend on.
-        seed: With a clip's content, of its noise.
+        system: System to measure.
+        clips: Number of clips, taken from the start of their random order.
+        cache: Folder where results are kept, by everything that they depend on.
+        seed: Seed of the noise, together with a clip's content.
         progress: Called with the number of clips done.
     """
     items = system.items[:clips]
@@ -118,7 +118,7 @@ def measure_system(
 def clip_rates(
     system: EvaluatedSystem, clips: Sequence[torch.Tensor], *, seed: int
 ) -> dict[str, Array]:
-    """NCCR of clips at the last tap and the logits under the default noise: (clips,) each."""
+    """Measure NCCR at the last tap and the logits under the default noise, (clips,) each."""
     (tap,) = system.pretrained.card.default_taps[-1:]
     config = NccrConfig((tap,), (DEFAULT_NOISE,), DRAWS)
     rates: dict[str, list[float]] = {layer: [] for layer in DEFAULT_LAYERS}
@@ -140,7 +140,7 @@ def _measure(
 ) -> dict[str, Array]:
     rates, embeddings, noisy = [], [], []
     for done, item in enumerate(items):
-        # the crop's own id: two crops of one recording have different noise
+        # the crop's id is used, so that two crops of one recording have different noise
         generator = noise_generator(seed, item.id)
         result = measure_nccr(system.model, Batch(item.samples[None]), config, generator=generator)
         layers = (*config.layers, LOGITS)

@@ -1,1 +1,1 @@
-"""Speed, memory and findings of the screening command."""
+"""Study of the speed, memory and findings of the screening command."""

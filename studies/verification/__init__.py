@@ -1,1 +1,1 @@
-"""Speaker verification under attack, and what purifiers recover."""
+"""Study of speaker verification under attack, and of what purifiers recover."""

@@ -1,7 +1,7 @@
-"""Trials whose test or enrolment recording was attacked: made once, kept as 16-bit samples.
+"""Attack the test or enrolment recording of trials once, and keep the results as 16-bit samples.
 
-A batch is one file, named by everything it depends on: an interrupted run goes on where it stopped,
-one with more trials makes only those, and what was made serves every defence.
+Each batch is one file, named after everything it depends on. An interrupted run therefore continues
+where it stopped, a run with more trials makes only the new ones, and all defences share the files.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _COSTS = ("queries", "gradients", "seconds")
 
 @dataclass(frozen=True)
 class AttackedClips:
-    """What came out.
+    """Attacked recordings, one per trial.
 
     Attributes:
-        clips: (trials, N) in [-1, 1], of 16 bits: what would be read from a written file.
-        queries: Inputs scored a trial, on average.
-        gradients: Inputs differentiated a trial, on average.
-        seconds: Time a trial took, on average.
+        clips: (trials, N) samples in [-1, 1], rounded to 16 bits as in a file.
+        queries: Mean number of inputs scored per trial.
+        gradients: Mean number of inputs differentiated per trial.
+        seconds: Mean time per trial in seconds.
     """
 
     clips: Tensor
@@ -52,24 +52,25 @@ class AttackedClips:
 
 @dataclass(frozen=True)
 class TrialAttack:
-    """An attack on trials: targets are to be rejected, impostors to be accepted.
+    """An attack on trials: target trials are to be rejected, impostor trials to be accepted.
 
-    The attacker knows the model, the back end and its threshold, and the other recording of the
-    trial; he knows of no defence.
+    The attacker knows the model, the back end, its threshold and the other recording of the trial,
+    but no defence.
 
     Attributes:
-        verifier: Undefended.
-        side: Which recording is changed.
-        attack: With its settings.
-        trials: Targets and impostors.
+        verifier: Undefended verifier.
+        side: Recording of the trial that is changed: ``test`` or ``enrolment``.
+        attack: Attack with its settings.
+        trials: Target and impostor trials.
         threshold: Score from which the system accepts.
-        seed: Of the run.
-        batch: Trials of one kind at a time; they share their random numbers.
-        contrary: A control: the other way round, targets are to be accepted and impostors rejected.
-            It makes the bare system look better, and one worse whose purifier overshoots.
+        seed: Seed of the run.
+        batch: Trials of one kind per batch; they share their random numbers.
+        contrary: Whether to attack in the opposite direction, as a control: target trials are to be
+            accepted, impostor trials rejected. This makes the undefended system look better, and a
+            system whose purifier overshoots look worse.
 
     Raises:
-        InputError: If there is no trial, or a batch has none.
+        InputError: If there is no trial, or the batch size is not positive.
     """
 
     verifier: Verifier
@@ -82,14 +83,14 @@ class TrialAttack:
     contrary: bool = False
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the numbers of trials."""
         if not self.trials or self.batch < 1:
             raise InputError(
                 f"got {len(self.trials)} trials in batches of {self.batch}, expected ≥ 1 each"
             )
 
     def describe(self, trials: Sequence[Trial]) -> dict[str, Any]:
-        """Return all that the result for a batch of trials depends on, as JSON values."""
+        """Return everything that the result for a batch of trials depends on, as JSON values."""
         description = {
             "verifier": self.verifier.identity,
             "side": self.side,
@@ -103,11 +104,11 @@ class TrialAttack:
     def make(
         self, folder: Path, *, progress: Callable[[int], None] = lambda count: None
     ) -> AttackedClips:
-        """Attack what has not been attacked yet, and read all of it.
+        """Attack the trials that have no file yet, and read all of them.
 
         Args:
-            folder: For any number of attacks.
-            progress: Called with the number of further trials.
+            folder: Folder of the files, which different attacks may share.
+            progress: Called with the number of trials in each batch that is done.
 
         Raises:
             AttackError: If the attack cannot apply.
@@ -130,19 +131,19 @@ class TrialAttack:
         return AttackedClips(clips, **costs)
 
     def finished(self, folder: Path) -> bool:
-        """Tell whether all of it was made already."""
+        """Return whether all trials have been attacked."""
         batches = ([self.trials[row] for row in rows] for rows in self._batches())
         return all(self._place(folder, trials)[0].exists() for trials in batches)
 
     def _place(self, folder: Path, trials: Sequence[Trial]) -> tuple[Path, str]:
-        """Return a batch's file, and the key it is named by."""
+        """Return the file of a batch, and the key that it is named after."""
         text = json.dumps(self.describe(trials), sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()
         name = f"{self.verifier.name}-{self.side}-{self.attack.name}"
         return folder / name / f"{key[:16]}.safetensors", key
 
     def _batches(self) -> Iterator[list[int]]:
-        """Rows of one goal at a time."""
+        """Yield the rows of batches; each batch has one goal."""
         for kind in (True, False):
             rows = [i for i, trial in enumerate(self.trials) if trial.is_target is kind]
             yield from (rows[i : i + self.batch] for i in range(0, len(rows), self.batch))
@@ -172,5 +173,5 @@ def _make_folder(folder: Path) -> None:
 
 
 def _name(crop: Crop) -> str:
-    """Recording and samples: crops of one recording differ in the latter."""
+    """Return a name made of recording and samples, since a recording has several crops."""
     return f"{crop.recording.id}:{samples_sha256(crop.samples)[:16]}"

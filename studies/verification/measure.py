@@ -1,12 +1,12 @@
-r"""Measure what purifiers give back of a verification system's error rate; write one JSON.
+r"""Measure how much of a verification system's lost accuracy purifiers recover; write one JSON.
 
     python -m studies.verification.measure studies/verification/verification.yaml \
         --data-root LibriSpeech --data-split split.csv \
         --out verification --results studies/results/verification.json
 
-The attacked trials do not depend on the purifiers and are made first, in ``--out``; an interrupted
-run goes on there. Without ``--results`` that is all: no purifier needs to be there yet.
-``--only-finished`` makes none, and reports on the attacks that are there.
+The attacked trials do not depend on the purifiers; they are made first, in ``--out``, where an
+interrupted run continues. Without ``--results`` only these are made, and no purifier is needed.
+``--only-finished`` makes no attacks and reports on the finished ones.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from studies.verification.study import VerificationStudy
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the study as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--data-split", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="where attacked trials are kept")
+    parser.add_argument("--out", type=Path, required=True, help="folder that keeps attacked trials")
     parser.add_argument("--results", type=Path, help="JSON to write; without, only attack")
     parser.add_argument("--only-finished", action="store_true")
     options = parser.parse_args()
@@ -55,14 +55,14 @@ def main() -> None:
     if options.results is None:
         return
     started = time.perf_counter()
-    guards = study.guards()
+    defences = study.defences()
     results = {
-        **study.describe(guards),
+        **study.describe(defences),
         "nip_audio": __version__,
         "versions": {name: version(name) for name in ("torch", "foolbox")},
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        "cells": [study.judge(cell, made, guards) for cell, made in cells],
+        "cells": [study.judge(cell, made, defences) for cell, made in cells],
         "unfinished": unfinished,
     }
     results["judged_in_s"] = round(time.perf_counter() - started)

@@ -1,8 +1,8 @@
-"""A study of purifiers for verification: trials of a corpus, attacked, behind every defence.
+"""Study purifiers for speaker verification: attack trials of a corpus, and defend them.
 
-The attacker does not know of the defences. Voices are enrolled from the ``calibrate`` role and
-recordings of the ``test`` role are verified: what was fitted to ``train`` has seen neither. The
-thresholds are those of the equal error rate of ``train`` against the same voices.
+The attacker does not know the defences. Speakers are enrolled from the ``calibrate`` role and
+recordings of the ``test`` role are verified; what was fitted on ``train`` has seen neither. The
+thresholds are at the equal error rate of ``train`` recordings against the same enrolments.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from studies.verification.trials import (
     returned,
 )
 
-__all__ = ["Cell", "Guard", "VerificationStudy"]
+__all__ = ["TrialCell", "EvaluatedDefence", "VerificationStudy"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrialCell:
     """One attack on one side of one verifier.
 
     Attributes:
-        plan: The attack's.
-        eps: Its strength.
-        rows: Which of the study's trials it is on.
-        attack: Ready to be made.
+        plan: Plan of the attack.
+        eps: Strength ε of the attack; None for an attack without one.
+        rows: Indices of the attacked trials among the study's.
+        attack: Attack on these trials.
     """
 
     plan: AttackPlan
@@ -67,7 +67,7 @@ class Cell:
     attack: TrialAttack
 
     def describe(self) -> dict[str, Any]:
-        """Return what the tables say of it."""
+        """Return the description of the cell for tables."""
         own = is_target(self.attack.trials)
         return {
             "back_end": self.attack.verifier.name,
@@ -85,16 +85,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Guard:
-    """A defence under evaluation, and what it makes of the trials that nobody attacked.
+class EvaluatedDefence:
+    """A defence under evaluation, with the embeddings of the unattacked trials.
 
     Attributes:
-        name: As the tables call it.
-        defence: None is none.
-        tested: (trials, D) embeddings of the test recordings, purified.
-        enrolled: (trials, D) those of the enrolments, purified.
-        trusted: (trials, D) those of the enrolments, as they are.
-        seed: Of the defence's randomness.
+        name: Name of the defence in tables.
+        defence: The defence itself; None for none.
+        tested: (trials, D) embeddings of the purified test recordings.
+        enrolled: (trials, D) embeddings of the purified enrolment recordings.
+        trusted: (trials, D) embeddings of the enrolment recordings without purification.
+        seed: Seed of the defence's random draws.
     """
 
     name: str
@@ -113,8 +113,8 @@ class Guard:
         trials: Sequence[Trial],
         *,
         seed: int,
-    ) -> Guard:
-        """Embed the clean trials."""
+    ) -> EvaluatedDefence:
+        """Embed the unattacked trials behind a defence."""
         clips = {side: clips_of(trials, side) for side in get_args(Side)}
         purified = {
             side: verifier.behind(defence, _generator(seed, name, side)).embed(clips[side])
@@ -123,11 +123,11 @@ class Guard:
         trusted = verifier.embed(clips["enrolment"])
         return cls(name, defence, purified["test"], purified["enrolment"], trusted, seed)
 
-    def scores(self, cell: Cell, attacked: Tensor) -> tuple[Scores, Scores]:
-        """Score a cell's trials, clean and attacked: (n,) each. All that comes in is purified.
+    def scores(self, cell: TrialCell, attacked: Tensor) -> tuple[Scores, Scores]:
+        """Score a cell's trials, clean and attacked, (n,) each.
 
-        Where the test recording is attacked, the enrolment is trusted and stays as it is; where the
-        enrolment is, both are purified.
+        If the test recording is attacked, the enrolment is trusted and not purified; if the
+        enrolment is attacked, both recordings are purified.
         """
         attack = cell.attack
         generator = _generator(self.seed, self.name, f"attacked {attack.side}")
@@ -145,15 +145,15 @@ def _generator(*parts: object) -> torch.Generator:
 
 @dataclass(frozen=True)
 class VerificationStudy:
-    """The trials, and the verifiers that decide on them.
+    """Trials, and the verifiers that decide on them.
 
     Attributes:
-        config: What was asked for. ``items`` of an attack are its trials of each kind.
-        pretrained: The model, which has heard none of the speakers.
-        trials: Targets and impostors, as many as the attack with most of them needs.
-        verifiers: ``cosine``, and ``plda`` if one is shipped with the model.
-        thresholds: From which they accept.
-        heard: Contents of the ``train`` role of the same speakers, which a defence may have seen.
+        config: Configuration; ``items`` of an attack is its number of trials of each kind.
+        pretrained: Model, which was not trained on the speakers.
+        trials: Target and impostor trials, as many as the largest attack needs.
+        verifiers: ``cosine``, and ``plda`` if one comes with the model.
+        thresholds: Scores from which the verifiers accept.
+        heard: Content hashes of the speakers' ``train`` role, which a defence may have seen.
     """
 
     config: EvaluationConfig
@@ -165,7 +165,7 @@ class VerificationStudy:
 
     @classmethod
     def build(cls, config: EvaluationConfig) -> VerificationStudy:
-        """Load, read and draw.
+        """Load the model, read the clips and draw the trials.
 
         Raises:
             InputError: If there are several systems or no ``crop_s``, a role has too few clips, an
@@ -179,7 +179,7 @@ class VerificationStudy:
         enrolled, judged = _contents(voices), _contents(tested)
         refuse_overlap(enrolled, judged, what="enrolment")
         refuse_overlap(_contents(train), enrolled | judged, what="threshold")
-        for verifier in verifiers:  # a PLDA may well know voices that are enrolled
+        for verifier in verifiers:  # a PLDA may have seen enrolled speakers
             refuse_overlap(verifier.seen, judged, what=f"{verifier.name} verifier")
         most = max(attack.items for attack in config.attacks)
         return cls(
@@ -191,16 +191,16 @@ class VerificationStudy:
             heard=_contents(train),
         )
 
-    def cells(self) -> Iterator[Cell]:
-        """List the attacks on both sides of all verifiers; each is on the first trials."""
+    def cells(self) -> Iterator[TrialCell]:
+        """List the attacks on both sides of all verifiers; each attacks the first trials."""
         for plan in self.config.attacks:
             for eps in plan.eps:
                 for verifier in self.verifiers.values():
                     for side in get_args(Side):
                         yield self._cell(plan, eps, verifier, side)
 
-    def controls(self) -> Iterator[Cell]:
-        """List the first attack on the test side of all verifiers, the other way round."""
+    def controls(self) -> Iterator[TrialCell]:
+        """List the controls: the first attack on each verifier's test side, in reverse."""
         plan = self.config.attacks[0]
         for verifier in self.verifiers.values():
             yield self._cell(plan, plan.eps[0], verifier, "test", contrary=True)
@@ -213,7 +213,7 @@ class VerificationStudy:
         side: Side,
         *,
         contrary: bool = False,
-    ) -> Cell:
+    ) -> TrialCell:
         own = is_target(self.trials)
         rows = [int(r) for kind in (own, ~own) for r in np.flatnonzero(kind)[: plan.items]]
         attack = TrialAttack(
@@ -226,32 +226,36 @@ class VerificationStudy:
             batch=plan.batch,
             contrary=contrary,
         )
-        return Cell(plan, eps, rows, attack)
+        return TrialCell(plan, eps, rows, attack)
 
-    def guards(self) -> list[Guard]:
-        """Make the defences: none, noise, and each configured one with noise just as strong.
+    def defences(self) -> list[EvaluatedDefence]:
+        """Make the defences: none, noise, and each configured one with noise of equal strength.
 
         Raises:
-            InputError: If one was fitted on a recording of a trial.
-            StateError: If one was fitted to another model.
+            InputError: If a defence was fitted on a recording of a trial.
+            StateError: If a defence was fitted to another model.
         """
         contents = _contents(clip for t in self.trials for clip in (t.enrolment, t.test))
         system = self.config.systems[0].name
         model = self.pretrained.model
         made = make_defences(self.config.defences, self.pretrained, model, contents, system=system)
-        verifier = self.verifiers["cosine"]  # whichever: they share the model
+        verifier = self.verifiers["cosine"]  # any verifier, since they share the model
         seed = self.config.seed
-        return [Guard.build(n, d, verifier, self.trials, seed=seed) for n, d in made.items()]
+        return [
+            EvaluatedDefence.build(n, d, verifier, self.trials, seed=seed) for n, d in made.items()
+        ]
 
-    def judge(self, cell: Cell, made: AttackedClips, guards: Sequence[Guard]) -> dict[str, Any]:
+    def judge(
+        self, cell: TrialCell, made: AttackedClips, defences: Sequence[EvaluatedDefence]
+    ) -> dict[str, Any]:
         """Score a cell's trials behind every defence.
 
         Returns:
-            JSON values: the cell's description, how large the change is, what it cost, how many of
-            the trials decided rightly it turned, and a row a defence.
+            JSON values: the cell's description, the size and cost of the attack, how many correct
+            decisions it turned, and a row per defence.
         """
         attack, seed = cell.attack, self.config.seed
-        scored = {guard.name: guard.scores(cell, made.clips) for guard in guards}
+        scored = {defence.name: defence.scores(cell, made.clips) for defence in defences}
         clean, attacked = scored[NO_DEFENCE]
         rows = []
         for name, pair in scored.items():
@@ -289,7 +293,7 @@ class VerificationStudy:
             "rows": rows,
         }
 
-    def describe(self, guards: Sequence[Guard]) -> dict[str, Any]:
+    def describe(self, defences: Sequence[EvaluatedDefence]) -> dict[str, Any]:
         """Return what all cells have in common, as JSON values."""
         plan = self.config.systems[0]
         own = [t for t in self.trials if t.is_target]
@@ -310,11 +314,11 @@ class VerificationStudy:
             "targets_of_one_chapter": sum(len(found) == 1 for found in chapters),
             "impostors": len(self.trials) - len(own),
             "p_target": P_TARGET,
-            "defences": {guard.name: self._known(guard.defence) for guard in guards},
+            "defences": {defence.name: self._known(defence.defence) for defence in defences},
         }
 
     def _known(self, defence: Defence | None) -> dict[str, Any] | None:
-        """Return a defence's settings, and how many recordings it saw, of whom."""
+        """Return a defence's settings, and how many recordings of these speakers it has seen."""
         if defence is None:
             return None
         seen = defence.seen
@@ -372,6 +376,6 @@ def _thresholds(
     for verifier in verifiers:
         scores = verifier.score_all(enrolled, tested)
         threshold = equal_error_rate(scores[own], scores[~own]).threshold
-        # rounded: what is attacked should not depend on the last bits of a sum
+        # rounded, so that the attacks do not depend on the last bits of a sum
         found[verifier.name] = round(threshold, 4)
     return found

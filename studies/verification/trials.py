@@ -1,4 +1,4 @@
-"""Speaker verification under attack: trials, error rates, and how much of the loss comes back."""
+"""Draw verification trials, measure error rates, and how much of a loss a purifier recovers."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 Side = Literal["test", "enrolment"]
-"""Which recording of a trial the attacker changes."""
+"""Recording of a trial that the attacker changes."""
 
 P_TARGET = 0.05
-"""Prior of minDCF. At NIST's 0.01 one false acceptance of a hundred trials costs more than to
-reject everybody: with so few trials nothing would be measured but the misses at none."""
+"""Prior of minDCF. At NIST's 0.01, one false acceptance in a hundred trials costs more than
+rejecting everybody, so that with few trials only the misses without false acceptances count."""
 
 _ROUNDS = 300
 _TRIES = 1000
@@ -47,16 +47,16 @@ _ROWS = 30  # clips embedded at a time
 _ROUNDING = 1e-9  # two equal error rates, each interpolated, may differ by some 1e-17
 
 Scores = NDArray[np.float64]
-"""(trials,), higher is more alike."""
+"""Scores of trials, (trials,); higher means more similar."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A claim: that a recording is of the voice that another one enrolled.
+    """A claim that a recording is of the speaker enrolled from another recording.
 
     Attributes:
-        enrolment: The one recording that the claimed voice is enrolled from.
-        test: The recording that is to be verified.
+        enrolment: Recording that the claimed speaker is enrolled from.
+        test: Recording to verify.
     """
 
     enrolment: Crop
@@ -76,22 +76,22 @@ def draw_trials(
     impostors: int,
     seed: int,
 ) -> list[Trial]:
-    """Draw distinct trials at random, as many of each speaker as of any other, give or take one.
+    """Draw distinct trials at random, equally many per speaker up to a difference of one.
 
     Args:
         enrolment: Clips to enrol from.
         tested: Clips to verify.
-        targets: Trials whose claim is true.
-        impostors: Trials in which a speaker claims to be another, drawn at random.
-        seed: Of the draw.
+        targets: Number of target trials, whose claim is true.
+        impostors: Number of impostor trials, in which a speaker claims to be another one.
+        seed: Seed of the draw.
 
     Returns:
-        The target trials, then those of impostors. The first n of either are what asking for n
-        would have drawn.
+        The target trials, then the impostor trials. The first n of either kind are the same that a
+        smaller draw of n returns.
 
     Raises:
         InputError: If a number is not positive, there are fewer than two speakers, a speaker lacks
-            clips of either kind, or there are not so many trials.
+            clips of either kind, or there are too few trials.
     """
     if min(targets, impostors) < 1:
         raise InputError(f"got {targets} target and {impostors} impostor trials, expected ≥ 1 each")
@@ -135,15 +135,15 @@ def _by_speaker(clips: Sequence[Crop]) -> dict[str, list[Crop]]:
 
 
 def is_target(trials: Sequence[Trial]) -> NDArray[np.bool_]:
-    """Tell which claims are true: (trials,)."""
+    """Return which claims are true, (trials,)."""
     return np.array([trial.is_target for trial in trials])
 
 
 def clips_of(trials: Sequence[Trial], side: Side) -> Tensor:
-    """Return one recording of each trial: (trials, N) in [-1, 1].
+    """Return one recording of each trial, (trials, N) in [-1, 1].
 
     Raises:
-        InputError: If they differ in length.
+        InputError: If the recordings differ in length.
     """
     clips = [getattr(trial, side).samples for trial in trials]
     if len({len(clip) for clip in clips}) != 1:
@@ -156,18 +156,19 @@ def clips_of(trials: Sequence[Trial], side: Side) -> Tensor:
 
 @dataclass(frozen=True)
 class Verifier:
-    """A model that embeds, and a back end that scores an embedding against one enrolled voice.
+    """A model that embeds, and a back end that scores an embedding against an enrolled speaker.
 
-    A voice is enrolled from one recording. Both back ends are then symmetric: the score does not
-    depend on which of the two is called the enrolment, so that an attack on the enrolment is one on
-    the score of that recording against the other (``EnrolmentSide`` is for voices of several).
+    Each speaker is enrolled from one recording, so that both back ends are symmetric: the score
+    does not depend on which recording is called the enrolment. An attack on the enrolment is then
+    an attack on the score of that recording against the other one (``EnrolmentSide`` is for
+    speakers enrolled from several recordings).
 
     Attributes:
-        name: Of the back end.
-        model: Any; its head is not used.
+        name: Name of the back end.
+        model: Model that embeds; its head is not used.
         identity: Hash of model and back end.
-        back_end: As ``Verification`` takes it: ``CosineHead``, or of a PLDA.
-        seen: ``Audio.content_sha256`` of all that model and back end were fitted on.
+        back_end: Back end as ``Verification`` takes it: ``CosineHead``, or that of a PLDA.
+        seen: ``Audio.content_sha256`` of all recordings that model and back end were fitted on.
     """
 
     name: str
@@ -177,23 +178,23 @@ class Verifier:
     seen: frozenset[str] = frozenset()
 
     def behind(self, defence: Defence | None, generator: torch.Generator) -> Verifier:
-        """Return this verifier with a defence for all that it embeds; None: itself."""
+        """Return this verifier with a defence before every embedding; None returns itself."""
         if defence is None:
             return self
         return replace(self, model=defend(self.model, defence, generator=generator))
 
     @torch.no_grad()
     def embed(self, clips: Tensor) -> Tensor:
-        """Embed clips: (n, N) → (n, D)."""
+        """Embed clips (n, N) as (n, D)."""
         return torch.cat([self.model.embed(Batch(part)) for part in torch.split(clips, _ROWS)])
 
     def score(self, enrolled: Tensor, tested: Tensor) -> Scores:
-        """Score pairs of embeddings: two (n, D) → (n,)."""
+        """Score pairs of embeddings (n, D), and return (n,)."""
         return np.diagonal(self.score_all(enrolled, tested)).copy()
 
     @torch.no_grad()
     def score_all(self, enrolled: Tensor, tested: Tensor) -> NDArray[np.float64]:
-        """Score all embeddings against all voices: (S, D) and (n, D) → (n, S)."""
+        """Score embeddings (n, D) against all enrolled speakers (S, D), and return (n, S)."""
         head = self.back_end(enrolled.double())
         return np.asarray(head(tested.double()).numpy(), dtype=np.float64)
 
@@ -201,20 +202,20 @@ class Verifier:
 def error_rates(
     scores: Scores, trials: Sequence[Trial], *, threshold: float, seed: int
 ) -> Mapping[str, Interval]:
-    """Measure errors with their 95 % intervals, by bootstrap over speakers.
+    """Measure error rates with their 95 % intervals, by bootstrap over speakers.
 
     Args:
-        scores: (trials,).
-        trials: Of both kinds.
+        scores: (trials,) scores.
+        trials: Trials, both targets and impostors.
         threshold: Score from which the system accepts, set beforehand.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
-        ``eer``; ``min_dcf`` at a prior of ``P_TARGET``; ``wrong``, the share of the decisions at
-        the threshold that are wrong.
+        ``eer``, the equal error rate; ``min_dcf`` at a prior of ``P_TARGET``; ``wrong``, the share
+        of wrong decisions at the threshold.
 
     Raises:
-        InputError: If there are no target or no impostor trials, or not as many scores.
+        InputError: If there are no target or no impostor trials, or not one score per trial.
     """
     own = _checked(trials, scores)
 
@@ -236,24 +237,25 @@ def error_rates(
 def recovered(
     clean: Scores, attacked: Scores, purified: Scores, trials: Sequence[Trial], *, seed: int
 ) -> Interval | None:
-    """Share of the EER lost to an attack that a purifier gives back, and its 95 % interval.
+    """Return how much of the equal error rate (EER) lost to an attack a purifier recovers.
 
-    (attacked − purified) / (attacked − clean), each the EER of the same trials, the speakers drawn
-    together; negative if the purifier makes things worse, and more than 1 if what it does with
-    attacked trials is better than what the bare system does with clean ones (see ``returned``).
+    The share is (attacked − purified) / (attacked − clean), each the EER of the same trials, with
+    its 95 % interval; speakers are resampled together. It is negative if the purifier makes things
+    worse, and above 1 if the purified system does better on attacked trials than the undefended one
+    on clean trials (see ``returned``).
 
     Args:
-        clean: (trials,) scores that nobody attacked and nothing purified.
+        clean: (trials,) scores of the unattacked trials without purification.
         attacked: (trials,) scores of the attacked trials.
-        purified: (trials,) scores of the same, purified.
-        trials: Of both kinds.
-        seed: Of the bootstrap.
+        purified: (trials,) scores of the attacked trials after purification.
+        trials: Trials, both targets and impostors.
+        seed: Seed of the bootstrap.
 
     Returns:
-        None if the attack costs nothing: there is nothing to give back.
+        The share with its interval; None if the attack does not raise the EER.
 
     Raises:
-        InputError: As ``error_rates``.
+        InputError: If there are no target or no impostor trials, or not one score per trial.
     """
     own = _checked(trials, clean, attacked, purified)
 
@@ -272,24 +274,25 @@ def recovered(
 def returned(
     clean: Scores, attacked: Scores, purified: Scores, trials: Sequence[Trial], *, seed: int
 ) -> Interval | None:
-    """How far a purifier takes the scores back to their clean values, on average.
+    """Return how far a purifier moves scores back to their clean values, on average.
 
-    The mean of purified − attacked, over that of clean − attacked, the scores of impostors negated.
-    More than 1 is too far. What looks like a gain then is none: the purifier turns the score past
-    its clean value, and away from what the attacker wanted, which gives the truth away.
+    This is the mean of purified − attacked divided by the mean of clean − attacked, with the scores
+    of impostors negated. A value above 1 is an overshoot: the purifier moves the score past its
+    clean value, away from what the attacker wanted. That only looks like a gain, because the
+    direction of the attack reveals the truth.
 
     Args:
-        clean: (trials,) scores that nobody attacked and nothing purified.
+        clean: (trials,) scores of the unattacked trials without purification.
         attacked: (trials,) scores of the attacked trials.
-        purified: (trials,) scores of the same, purified.
-        trials: Of both kinds.
-        seed: Of the bootstrap.
+        purified: (trials,) scores of the attacked trials after purification.
+        trials: Trials, both targets and impostors.
+        seed: Seed of the bootstrap.
 
     Returns:
-        None if the attack does not move the mean its way.
+        The ratio with its interval; None if the attack does not move the mean its way.
 
     Raises:
-        InputError: As ``error_rates``.
+        InputError: If there are no target or no impostor trials, or not one score per trial.
     """
     sign = np.where(_checked(trials, clean, attacked, purified), 1.0, -1.0)
     lost, back = sign * (clean - attacked), sign * (purified - attacked)
@@ -323,10 +326,10 @@ def _eer(scores: Scores, own: NDArray[np.bool_], rows: NDArray[np.intp]) -> floa
 def _over_speakers(
     statistic: Callable[[NDArray[np.intp]], float], trials: Sequence[Trial], *, seed: int
 ) -> Interval:
-    """Bootstrap a statistic of rows of trials.
+    """Bootstrap a statistic of rows of trials, resampling speakers.
 
-    A speaker who is drawn twice brings his target trials twice; an impostor trial comes once for
-    every pair of its two speakers that was drawn.
+    The target trials of a speaker who is drawn twice count twice; an impostor trial counts once for
+    every drawn pair of its two speakers.
     """
     pairs = [(t.test.speaker, t.enrolment.speaker) for t in trials]
     names = sorted({name for pair in pairs for name in pair})

@@ -1,1 +1,1 @@
-"""The shipped x-vector: accuracy, verification, detection."""
+"""Study of the shipped x-vector: accuracy, verification and detection."""

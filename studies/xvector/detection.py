@@ -1,4 +1,4 @@
-"""Attacked and clean trials of a verification system, and how well detectors tell them apart."""
+"""Measure how well detectors tell attacked from clean trials of a verification system."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from nip_audio import (
 )
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Guarded
+from nip_audio.audio.adapter import read_back
 from nip_audio.audio.io import Audio, to_16_bits
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.adapter import Batch
@@ -41,9 +42,10 @@ from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.kinds import Recordings
 from nip_audio.screening.measure import FileMeasurer, noise_generator
-from nip_audio.workflows.attack import AttackGoal, attack_file, read_back
+from nip_audio.screening.recordings import Recordings
+from nip_audio.workflows.attack import attack_file
+from nip_audio.workflows.files import AttackGoal
 
 ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
 GOALS = ("reject", "accept")
@@ -52,29 +54,29 @@ MIN_SUCCESSES = 30
 RATES = (0.05, 0.01)
 ADAPTIVE_EPS = (0.0005, 0.002)
 ADAPTIVE_STEPS = 30
-ADAPTIVE_EVERY = 8  # of the test clips one is attacked by who knows the detector
+ADAPTIVE_EVERY = 8  # one in so many test clips is attacked by somebody who knows the detector
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording of a manifest, read."""
+    """One recording of a manifest with its audio."""
 
     recording: Recording
     audio: Audio
 
     @property
     def speaker(self) -> str:
-        """Whose voice it is."""
+        """Name of the speaker."""
         return self.recording.speaker or ""
 
     @property
     def chapter(self) -> str:
-        """Recording session."""
+        """Name of the recording session."""
         return self.recording.path.parent.name
 
 
 def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
-    """Read all recordings of a manifest, the shortest spans included."""
+    """Read all recordings of a manifest, including very short spans."""
     adapter = WaveformAdapter(ReadSettings(min_duration_s=0.2))
     return [
         Clip(r, r.read(adapter.settings)) for r in read_recordings(manifest, data_root=data_folder)
@@ -83,21 +85,21 @@ def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
 
 @dataclass(frozen=True)
 class Features:
-    """What detectors see of one file and the trial it stands in."""
+    """Measurements of one file in its trial, for the detectors."""
 
     evidence: np.ndarray
     score_changes: np.ndarray
 
     @property
     def score_rates(self) -> np.ndarray:
-        """Score changes and, last, the length: a row for ``LogRates``."""
+        """Score changes followed by the length: a row for ``LogRates``."""
         return np.append(self.score_changes, self.evidence[-1])
 
 
 def features(
     pretrained: PretrainedModel, calibration: Calibration, audio: Audio, voice: torch.Tensor
 ) -> Features:
-    """NCCR evidence, and |change of the trial's score| under the very same noise."""
+    """Measure NCCR evidence, and |change of the trial's score| under the same noise."""
     model = pretrained.model.without_head()
     result = measure_nccr(
         model,
@@ -114,13 +116,13 @@ def features(
 
 
 def rounded(values: np.ndarray | list[float]) -> list[float]:
-    """Plain numbers, short enough to commit."""
+    """Round values to plain numbers, to keep the results small."""
     return [round(float(v), 3) for v in values]
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Clean and attacked trials; whatever takes long is kept in ``work`` and not done twice."""
+    """Clean and attacked trials; everything that takes long is kept in ``work``."""
 
     pretrained: PretrainedModel
     calibration: Calibration
@@ -133,23 +135,26 @@ class Trials:
         """Cosine from which the system accepts."""
         threshold = self.calibration.verification_threshold
         if threshold is None:
-            raise SystemExit("the calibration has no verification threshold")
+            raise SystemExit(
+                "the calibration has no verification threshold; calibrate on at least two "
+                "recordings of each speaker"
+            )
         return threshold
 
     def claimed(self, clip: Clip, index: int, goal: str) -> str:
-        """Own speaker to be rejected from, or another one, always the same, to be accepted as."""
+        """Return the claimed speaker: to be rejected, the clip's own; else a fixed other one."""
         if goal == "reject":
             return clip.speaker
         others = [s for s in self.voices.speakers if s != clip.speaker]
         return others[index % len(others)]
 
     def clean(self, clip: Clip, index: int, goal: str, role: str) -> Features:
-        """What detectors see of an unattacked trial."""
+        """Measure an unattacked trial."""
         speaker = self.claimed(clip, index, goal)
         return self._features(f"{role}-{clip.recording.id}-{goal}", speaker, lambda: clip.audio)
 
     def noisy(self, clip: Clip, index: int, goal: str, eps: float) -> Features:
-        """What detectors see when nobody attacks: ±eps at random, rounded to 16 bits."""
+        """Measure a trial with random noise of ±eps, rounded to 16 bits, instead of an attack."""
 
         def read() -> Audio:
             seed = int.from_bytes(bytes.fromhex(clip.audio.sha256[:14]), "big")
@@ -166,7 +171,7 @@ class Trials:
     def attacked(
         self, clip: Clip, index: int, goal: str, name: str, eps: float
     ) -> tuple[dict[str, Any], Features | None]:
-        """The attack's report, and what detectors see of the written file if it fools."""
+        """Return the attack's report, and the measurements of the written file if it succeeds."""
         speaker = self.claimed(clip, index, goal)
         out = self.work / "files" / f"{clip.recording.id}-{name}-{eps}-{goal}.wav"
         sidecar = out.with_name(out.name + ".json")
@@ -184,16 +189,16 @@ class Trials:
             SEED,
             self.pretrained.model_id,
         ):
-            raise SystemExit(f"{sidecar} is of another run; use another --work_folder")
+            raise SystemExit(f"{sidecar} belongs to another run; use another --work_folder")
         if not report["fools"]:
             return report, None
         return report, self._features(out.stem, speaker, lambda: read_back(out, adapter.settings))
 
     def adaptive(self, clip: Clip, index: int, goal: str, eps: float) -> dict[str, Any]:
-        """What becomes of an attacker who knows the detector, but for its own draws.
+        """Attack a trial knowing the detector, except for its random draws.
 
-        PGD on the smaller of two margins, the trial's and the detector's at 5 %, with fresh noise
-        every step.
+        The attack is PGD on the smaller of two margins, the trial's and the detector's at 5 %, with
+        new noise in every step.
         """
         path = self.work / "adaptive" / f"{clip.recording.id}-{eps}-{goal}.json"
         if path.exists():
@@ -282,7 +287,7 @@ def detection(
                 (clip.speaker, *trials.attacked(clip, index, goal, name, eps))
                 for index, clip in enumerate(track(clips, f"{name} {eps} {goal}"))
             ]
-            # where the system errs on the clean file no attack is needed
+            # if the system errs on the clean file, no attack is needed
             tried = [(s, r, f) for s, r, f in results if not r["succeeded_before"]]
             found = [Scored(s, f) for s, _, f in tried if f is not None]
             noise = [r["snr_db"] for _, r, f in tried if f is not None]
@@ -336,7 +341,7 @@ def detection(
 
 
 def adaptive_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
-    """How often an attacker who knows the detector fools the system, and is flagged."""
+    """Measure how often attackers who know the detector fool the system, and are flagged."""
     rows = []
     for eps in ADAPTIVE_EPS:
         for goal in GOALS:
@@ -368,13 +373,13 @@ def adaptive_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
 
 
 def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
-    """What the shipped screening says of harmless changes, at both thresholds."""
+    """Count the shipped screening's verdicts on harmless changes, at both thresholds."""
     rows = []
     measurer = FileMeasurer(
         trials.pretrained,
         trials.calibration.config,
         trials.calibration.names,
-        Recordings(ReadSettings()),
+        Recordings(WaveformAdapter()),
         seed=0,
     )
     speakers = [clip.speaker for clip in clips]
@@ -407,7 +412,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
 
 
 def fill_shard(trials: Trials, clips: list[Clip], shard: tuple[int, int]) -> None:
-    """Do one share of what takes long, for several processes at once."""
+    """Do one share of the long computations, so that several processes can split them."""
     chosen = [(i, c) for i, c in enumerate(clips) if i % shard[1] == shard[0]]
     for index, clip in track(chosen, f"share {shard[0] + 1} of {shard[1]}"):
         for goal in GOALS:
@@ -420,7 +425,7 @@ def fill_shard(trials: Trials, clips: list[Clip], shard: tuple[int, int]) -> Non
 
 @dataclass(frozen=True)
 class Scored:
-    """Features of one file, and whose voice it is: speakers are what the bootstrap resamples."""
+    """Measurements of one file with its speaker, since the bootstrap resamples speakers."""
 
     speaker: str
     features: Features
@@ -435,7 +440,7 @@ class Detector:
     thresholds: dict[float, float]
 
     def against(self, positive: list[Scored], negative: list[Scored]) -> dict[str, Any]:
-        """AUROC, detection at rates set on the negatives, and at the calibrated thresholds."""
+        """Measure AUROC, and detection at rates set on the negatives and at the thresholds."""
         return {
             "auroc": self.auroc(positive, negative),
             **{
@@ -450,14 +455,14 @@ class Detector:
         }
 
     def auroc(self, positive: list[Scored], negative: list[Scored]) -> dict[str, float]:
-        """Area under the curve, with its interval."""
+        """Return the area under the ROC curve with its interval."""
         return self._interval(positive, negative, auroc)
 
     def flagged(self, items: list[Scored], rate: float) -> dict[str, float]:
-        """Share above the calibrated threshold."""
+        """Return the share of files above the calibrated threshold, with its interval."""
         limit = self.thresholds[rate]
         flags = self.score([i.features for i in items]) > limit
-        if flags.all() or not flags.any():  # all resamples would agree: exact binomial instead
+        if flags.all() or not flags.any():  # all bootstrap samples would agree: exact binomial
             exact = binomtest(int(flags.sum()), len(flags)).proportion_ci(0.95)
             return Interval(float(flags.mean()), exact.low, exact.high).to_json()
         return self._interval(items, items, lambda p, _: float((p > limit).mean()))
@@ -482,7 +487,7 @@ class Detector:
 
 
 def nccr_detector(name: str, calibration: Calibration) -> Detector:
-    """A calibration as a detector, with its own thresholds."""
+    """Make a detector of a calibration, with its own thresholds."""
     limits = {rate: calibration.threshold(rate) for rate in RATES}
     return Detector(name, lambda fs: calibration.distances_of([f.evidence for f in fs]), limits)
 
@@ -490,7 +495,7 @@ def nccr_detector(name: str, calibration: Calibration) -> Detector:
 def make_detectors(
     calibration: Calibration, tolerant: Calibration | None, fitted_on: list[Scored]
 ) -> list[Detector]:
-    """NCCR as shipped, and two |Δscore| baselines calibrated with the same care on one goal."""
+    """Make NCCR as shipped, and two |Δscore| baselines calibrated in the same way on one goal."""
     features = [i.features for i in fitted_on]
     means = [f.score_changes.mean() for f in features]
     rows = np.stack([f.score_rates for f in features])
@@ -513,5 +518,5 @@ def make_detectors(
 
 
 def nccr_distances(calibration: Calibration, items: list[Scored]) -> list[float]:
-    """Distances for the plot."""
+    """Return the NCCR distances of files for the plot."""
     return list(calibration.distances_of([i.features.evidence for i in items])) if items else []

@@ -4,12 +4,12 @@ r"""Measure a published x-vector and its calibration; write one JSON of results.
         --split_file /path/to/LibriSpeech/split.csv --work_folder results/measure \
         --tolerant tolerant.calibration --results studies/results/xvector.json
 
-Three parts: closed-set accuracy on the training speakers, verification of strangers, and detection
-of adversarial files. These are written to the work folder as 16-bit wav and judged as read back;
-the run continues where it was interrupted. ``--tolerant`` adds a second calibration, made with
-``nip-audio calibrate --tolerate-noise 0.016`` of the same recordings. ``--limit`` takes fewer
-files for a try; two processes with ``--shard 1/2`` and ``--shard 2/2`` share what takes long, then
-the command without ``--shard`` puts it together.
+There are three parts: closed-set accuracy on the training speakers, verification of unknown
+speakers, and detection of adversarial files. These files are written to the work folder as 16-bit
+wav and judged as read back; an interrupted run continues. ``--tolerant`` adds a second calibration,
+made by ``nip-audio calibrate --tolerate-noise 0.016`` from the same recordings. ``--limit`` takes
+fewer files for a trial run. Two processes with ``--shard 1/2`` and ``--shard 2/2`` split the long
+computations; the command without ``--shard`` then combines them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nip_audio import (
     load_pretrained,
 )
 from nip_audio.core.metrics import bootstrap, equal_error_rate
-from nip_audio.evaluation.identification import WHITE_NOISES, Crop, hits
+from nip_audio.evaluation.identification import WHITE_NOISES, Crop, correct_crops
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -38,12 +38,12 @@ from studies.xvector.detection import SEED, Clip, Trials, detection, fill_shard,
 
 
 def closed_set(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, object]:
-    """Accuracy on the training speakers: clean, 0.002 rms and 20 dB SNR white noise."""
+    """Measure accuracy on the training speakers: clean, 0.002 rms and 20 dB SNR white noise."""
     crops = [Crop(c.recording, c.audio.samples, c.audio.content_sha256) for c in clips]
     generator = torch.Generator().manual_seed(SEED)
     results: dict[str, object] = {"clips": len(clips), "speakers": len({c.speaker for c in clips})}
     for name, level in WHITE_NOISES.items():
-        hit = hits(pretrained, crops, level, generator=generator)
+        hit = correct_crops(pretrained, crops, level, generator=generator)
         results[name] = bootstrap(
             lambda i, h=hit: float(h[i].mean()), len(hit), seed=SEED
         ).to_json()
@@ -51,12 +51,12 @@ def closed_set(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, obje
 
 
 def embed_clips(pretrained: PretrainedModel, clips: list[Clip]) -> torch.Tensor:
-    """Embed clips: (N, D) of unit length."""
+    """Embed clips as (N, D) vectors of unit length."""
     return torch.stack([embed_audio(pretrained, c.audio.samples) for c in clips])
 
 
 def verification(embeddings: torch.Tensor, clips: list[Clip]) -> dict[str, object]:
-    """EER over all pairs of clips; intervals by resampling speakers."""
+    """Measure the EER over all pairs of clips; intervals come from resampling speakers."""
     cosines = (embeddings @ embeddings.T).numpy()
     speaker = np.array([c.speaker for c in clips])
     chapter = np.array([c.chapter for c in clips])
@@ -64,7 +64,7 @@ def verification(embeddings: torch.Tensor, clips: list[Clip]) -> dict[str, objec
     members = {name: np.flatnonzero(speaker == name) for name in names}
 
     def eer(chosen: np.ndarray) -> float:
-        """EER over a resample of speakers."""
+        """Return the EER over a bootstrap sample of speakers."""
         targets, impostors = [], []
         picked = names[chosen]
         for a, name in enumerate(picked):
@@ -99,9 +99,9 @@ def enrolled_eer(
     voices: Enrolment,
     enrolled: list[Clip],
 ) -> dict[str, object]:
-    """EER of clips against voices enrolled from other clips, by whether the chapter is new.
+    """Measure the EER of clips against enrolled speakers, separately for new chapters.
 
-    The head scores the clips' embeddings against the voices.
+    Speakers are enrolled from other clips; the head scores the clips' embeddings against them.
     """
     with torch.no_grad():
         scores = head(embeddings).numpy()
@@ -129,7 +129,7 @@ def enrolled_eer(
 
 
 def main() -> None:
-    """Measure all three parts."""
+    """Measure all three parts and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--split_file", type=Path, required=True)
     parser.add_argument("--work_folder", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--tolerant", type=Path, help="a calibration made with --tolerate-noise")
+    parser.add_argument("--tolerant", type=Path, help="calibration made with --tolerate-noise")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shard", help="1/2: only do the first of two shares, for two processes")
     options = parser.parse_args()
@@ -165,7 +165,9 @@ def main() -> None:
     if options.tolerant is not None:
         tolerant = Calibration.load(options.tolerant, model_id=pretrained.model_id)
         if tolerant.config != calibration.config:
-            raise SystemExit("the two calibrations measure different noises")
+            raise SystemExit(
+                "the two calibrations measure different noises; make both with the same noises"
+            )
     trials = Trials(pretrained, calibration, voices, options.work_folder / key, tolerant)
     if options.shard:
         share, total = map(int, options.shard.split("/"))

@@ -1,14 +1,14 @@
-r"""Fit PLDA to the x-vector's training speakers; compare it with the cosine on strangers.
+r"""Fit PLDA to the x-vector's training speakers; compare it with the cosine on unknown speakers.
 
     python -m studies.xvector.measure_plda --model xvector-libri251 \
         --data_folder /path/to/LibriSpeech \
         --split_file /path/to/LibriSpeech/split.csv --work_folder results/plda \
         --results studies/results/xvector_plda.json
 
-PLDA sees the ``train`` role of the 251 speakers, cut into crops, for each has one recording only.
-Which crops and how many dimensions is chosen by the EER on the strangers' ``calibrate`` role; the
-``test`` role is scored once, with the choice, and with the PLDA shipped beside the model. The
-strangers are enrolled from their ``train`` role.
+PLDA is fitted on the ``train`` role of the 251 speakers, cut into crops, since each has only one
+recording. Length of crops and number of dimensions are chosen by the EER on the ``calibrate`` role
+of the unknown speakers, who are enrolled from their ``train`` role. The ``test`` role is scored
+once with this choice, and once with the PLDA shipped beside the model.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ LDA_DIMS = (25, 50, 100, 150, None)
 def embed_crops(
     pretrained: PretrainedModel, clips: list[Clip], crop_s: float
 ) -> tuple[torch.Tensor, list[str]]:
-    """Embed crops of recordings, with their speakers."""
+    """Embed crops of recordings, and return them with their speakers."""
     crops = [(c.speaker, piece) for c in clips for piece in cut(c.audio, crop_s)]
     embeddings = torch.stack([embed_audio(pretrained, piece) for _, piece in crops])
     return embeddings, [speaker for speaker, _ in crops]
 
 
 def main() -> None:
-    """Choose on ``calibrate``, measure on ``test``."""
+    """Choose the PLDA on ``calibrate``, measure it on ``test``, and write the results."""
     formatter = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--model", default="xvector-libri251")

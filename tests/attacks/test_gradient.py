@@ -290,7 +290,7 @@ def test_senseless_steps_are_an_error(options):
 
 @pytest.mark.parametrize(("name", "near"), [("pdg", "pgd"), ("FGSM!", "fgsm"), ("fgms", "fgsm")])
 def test_unknown_name_lists_near_ones(name, near):
-    with pytest.raises(AttackError, match=f"no attack {name!r}; near: .*{near}"):
+    with pytest.raises(AttackError, match=f"no attack {name!r}; did you mean .*{near}"):
         make_attack(name, eps=EPS)
 
 

@@ -16,7 +16,8 @@ from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import AttackError
 from nip_audio.models.pretrained import ModelCard, PretrainedModel
-from nip_audio.workflows.attack import AttackGoal, attack_file
+from nip_audio.workflows.attack import attack_file
+from nip_audio.workflows.files import AttackGoal
 
 EPS = 0.002  # the command's own
 CARD = {"name": "bowl", "files": {"hyperparams.yaml": "0" * 64}, "sample_rate_hz": 16000}

@@ -216,7 +216,7 @@ def test_attack_judges_the_written_file(run, enrolment, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--attack", "pgt"], "near: pgd"),
+        (["--attack", "pgt"], "did you mean pgd"),
         (["--eps", "0"], "expected more than 0"),
         (["--eps", "8"], "8/255 is 0.0314"),
         (["--speaker", "s1"], "belong together"),

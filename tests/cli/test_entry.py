@@ -200,7 +200,7 @@ def test_a_full_disk_is_said(arguments, unbuffered):
         done = start(*arguments, env=env, capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == _exit.EXIT_OUTPUT
     (line,) = done.stderr.splitlines()
-    assert re.search("cannot write standard output.*the disk is full; make room", line)
+    assert re.search("cannot write standard output.*the disk is full; free some space", line)
 
 
 def wait_for(process: subprocess.Popen[str], found: Callable[[], bool]) -> None:
@@ -212,8 +212,8 @@ def wait_for(process: subprocess.Popen[str], found: Callable[[], bool]) -> None:
 
 
 SIGNALS = [
-    (signal.SIGINT, _exit.EXIT_INTERRUPTED, "interrupted; what was written stays"),
-    (signal.SIGTERM, _exit.EXIT_TERMINATED, "terminated; what was written stays"),
+    (signal.SIGINT, _exit.EXIT_INTERRUPTED, "interrupted; files written so far are kept"),
+    (signal.SIGTERM, _exit.EXIT_TERMINATED, "terminated; files written so far are kept"),
 ]
 
 
@@ -314,7 +314,7 @@ def test_the_nightly_job_tells_results_from_crashes(code, tmp_path):
         check=False,
     )
     word = {0: "clean", 3: "flagged:", 4: "partly judged", 5: "flagged, and", 130: "stopped"}
-    expected = word.get(code, "stopped" if code == 143 else "broken")
+    expected = word.get(code, "stopped" if code == 143 else "failed")
     assert (done.stdout + done.stderr).startswith(expected)
-    assert done.returncode == int(expected == "broken")
+    assert done.returncode == int(expected == "failed")
     assert (code in RESULTS) == (expected in {"clean", "flagged:", "partly judged", "flagged, and"})

@@ -130,7 +130,7 @@ def test_bad_files_are_named_and_the_exit_says_so(run, clean_folder, tmp_path, w
     ("options", "text"),
     [
         (("--steps", 0), "steps is 0"),
-        (("--leave-out", "sprase"), "near: sparse"),
+        (("--leave-out", "sprase"), "did you mean sparse"),
         ([o for f in FAMILIES for o in ("--leave-out", f)], "leaves no kind of attack"),
         (("--noise", 8), "noise is 8"),
         (("--crop-s", 0), "crop has 0"),

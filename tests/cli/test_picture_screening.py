@@ -200,7 +200,7 @@ def test_what_is_no_folder_of_pictures_is_refused(screen, tmp_path):
     (tmp_path / "list.csv").write_text("ID,wav\na,a.png\n")
     code, _, err = screen(source=tmp_path / "list.csv")
     assert code == 65
-    assert "images are screened as a folder" in err
+    assert "images come as a folder" in err
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.wav").touch()
     code, _, err = screen(source=tmp_path / "none")

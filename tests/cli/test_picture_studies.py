@@ -184,10 +184,10 @@ def test_what_cannot_be_compared_is_refused(run, picture_model, pictures):
     shared = ("robustness", picture_model, "--data", pictures)
     code, _, err = run("robustness", picture_model, "vgg-cifar10", "--data", pictures)
     assert code == 65
-    assert "takes pictures of 1 × 28 × 28, vgg-cifar10 of 3 × 32 × 32" in err
+    assert "takes images of 1 × 28 × 28, vgg-cifar10 of 3 × 32 × 32" in err
     code, _, err = run("robustness", picture_model, "resnet34-libri30", "--data", pictures)
     assert code == 65
-    assert "compare models of one kind" in err
+    assert "compare models of one modality" in err
     for option in ("--data-root", "--max-duration"):
         code, _, err = run(*shared, option, "9")
         assert code == 65

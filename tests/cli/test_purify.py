@@ -155,7 +155,7 @@ def test_the_default_is_the_purifier_that_came_with_the_model(
     [
         (["--method", "pool"], "comes without a fitted pool purifier"),
         (["--setting", "bits=8", "--purifier", "x"], "guided has no setting bits"),
-        (["--method", "nose"], "near: noise"),
+        (["--method", "nose"], "did you mean noise"),
         (["--method", "noise", "--setting", "bits=8"], "noise has no setting bits"),
         (["--method", "noise", "--setting", "snr_db"], "expected key=value"),
         (["--method", "noise", "--setting", "snr_db=1", "--setting", "snr_db=2"], "each key once"),

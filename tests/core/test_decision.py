@@ -6,10 +6,10 @@ from torch import nn
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.decision import (
-    decision_changes,
-    embedding_turns,
+    embedding_distances,
     evidence_names,
     evidence_vector,
+    logit_changes,
 )
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult, measure_nccr
@@ -44,18 +44,18 @@ def test_changes_by_hand(same):
     """Class 0 leads by 0.5; the draws' mean is (0.6, 0.7, 0.1): 1 takes over."""
     measured = result([1.0, 0.5, 0.0], [[[0.7, 0.9, 0.1], [0.5, 0.5, 0.1]]])
     expected = torch.tensor([[2 * 0.4, 2 * 0.2, 2 * -0.1]])
-    torch.testing.assert_close(decision_changes(same, measured), expected)
+    torch.testing.assert_close(logit_changes(same, measured), expected)
 
 
 def test_the_next_class_may_be_another_one_under_noise(same):
     measured = result([1.0, 0.5, 0.0], [[[1.0, 0.2, 0.6]]])
     expected = torch.tensor([[0.0, 2 * 0.1, 2 * 0.4]])
-    torch.testing.assert_close(decision_changes(same, measured), expected)
+    torch.testing.assert_close(logit_changes(same, measured), expected)
 
 
 def test_no_noise_no_change_and_the_whole_lead_is_kept(same):
     measured = result([1.0, 0.5, 0.0], [[[1.0, 0.5, 0.0]]])
-    torch.testing.assert_close(decision_changes(same, measured), torch.tensor([[0.0, 0.0, 1.0]]))
+    torch.testing.assert_close(logit_changes(same, measured), torch.tensor([[0.0, 0.0, 1.0]]))
 
 
 def test_a_bare_embedding_model_has_no_decision(embedding_model, generator):
@@ -63,16 +63,16 @@ def test_a_bare_embedding_model_has_no_decision(embedding_model, generator):
     measured = measure_nccr(embedding_model, Batch(item), CONFIG, generator=generator)
     vector = evidence_vector(embedding_model, measured)
     assert torch.equal(vector[: -len(CONFIG.noises)], measured.vector)
-    assert torch.equal(vector[-len(CONFIG.noises) :], embedding_turns(measured))
+    assert torch.equal(vector[-len(CONFIG.noises) :], embedding_distances(measured))
     with pytest.raises(InputError, match="only embeds"):
-        decision_changes(embedding_model, measured)
+        logit_changes(embedding_model, measured)
 
 
 def test_turns_by_hand():
     """Draws turn the embedding by 60° and by 90°, and by nothing."""
     draws = [[[0.5, 3**0.5 / 2, 0.0], [0.0, 2.0, 0.0]], [[3.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]
     torch.testing.assert_close(
-        embedding_turns(result([2.0, 0.0, 0.0], draws)), torch.tensor([0.75, 0.0])
+        embedding_distances(result([2.0, 0.0, 0.0], draws)), torch.tensor([0.75, 0.0])
     )
 
 

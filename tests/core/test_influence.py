@@ -195,7 +195,7 @@ def test_layer_the_decision_does_not_depend_on_is_an_error(by_hand):
 
 def test_unknown_layer_and_quantity_are_errors(by_hand, hook_count):
     batch = Batch(torch.ones(1, 2))
-    with pytest.raises(LayerNotFoundError, match="near: hidden"):
+    with pytest.raises(LayerNotFoundError, match="did you mean hidden"):
         neuron_influence(by_hand, batch, "hiden")
     with pytest.raises(InputError, match="got of='probs', expected"):
         neuron_influence(by_hand, batch, "act", of="probs")

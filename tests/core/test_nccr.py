@@ -60,12 +60,6 @@ def test_change_rate_by_hand():
     torch.testing.assert_close(change_rate(clean, disturbed), torch.tensor([0.0, 1.0, 1.0, 0.2]))
 
 
-def test_change_rate_of_order_zero_counts_neurons_switched_on_or_off():
-    clean = torch.tensor([1.0, -1.0, 2.0, 0.0])
-    disturbed = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [9.0, -9.0, 1.0, -3.0]])
-    assert change_rate(clean, disturbed, order=0).tolist() == [0.5, 0.0]
-
-
 def test_scalar_by_hand():
     """Noise drawn with the same seed, neurons equal to the input: ‖noise‖ / ‖x‖."""
     model = InstrumentedModel(Same(), bounds=Bounds(-100.0, 100.0)).eval()

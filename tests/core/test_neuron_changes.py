@@ -103,5 +103,5 @@ def test_two_items_are_refused(model):
 
 
 def test_an_unknown_layer_is_named(model, item):
-    with pytest.raises(LayerNotFoundError, match="near: first"):
+    with pytest.raises(LayerNotFoundError, match="did you mean first"):
         measured(model, item, layers=("frist",))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nip_audio.core.strict_json import load_json, made_of
+from nip_audio.core.strict_json import build_dataclass, load_json
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ ANY_JSON = st.recursive(
 
 
 def test_makes_what_fits():
-    made = made_of(Outer, GOOD)
+    made = build_dataclass(Outer, GOOD)
     assert (made.name, made.count, made.share) == (None, 3, 1.0)
     assert made.parts == (Inner("a", {"x": "y"}),)
 
@@ -70,14 +70,14 @@ def test_makes_what_fits():
 )
 def test_refuses_what_does_not(changes, match):
     with pytest.raises(ValueError, match=match):
-        made_of(Outer, {**GOOD, **changes})
+        build_dataclass(Outer, {**GOOD, **changes})
 
 
 @given(ANY_JSON)
 def test_json_is_read_and_nothing_but_an_error_of_value_comes_of_making(value: Any):
     assert load_json(json.dumps(value)) == value
     with pytest.raises(ValueError, match="expected exactly"):
-        made_of(Inner, value)
+        build_dataclass(Inner, value)
 
 
 @given(st.binary(max_size=60))

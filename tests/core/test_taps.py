@@ -39,7 +39,7 @@ def test_tap_holds_the_latest_pass(network):
 def test_unknown_layer_lists_near_names_and_hooks_nothing(network, hook_count):
     with (
         pytest.raises(
-            LayerNotFoundError, match=r"'secnd' does not exist in Sequential; near: second"
+            LayerNotFoundError, match=r"'secnd' does not exist in Sequential; did you mean second"
         ),
         tap_layers(network, ["first", "secnd"]),
     ):

@@ -5,13 +5,12 @@ import pytest
 
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
-    benjamini_hochberg,
     conformal_p_value,
     conformal_threshold,
     files_needed,
-    files_needed_for_folder,
     fit_tail,
     out_of_fold_distances,
+    q_values,
 )
 from nip_audio.errors import CalibrationError, InputError
 
@@ -128,39 +127,29 @@ def test_distance_that_is_no_number_is_an_error():
 
 def test_benjamini_hochberg_by_hand():
     """Sorted .01 .02 .03 .5 against .0125 .025 .0375 .05: the first three pass."""
-    flagged = benjamini_hochberg([0.5, 0.03, 0.01, 0.02], 0.05)
+    flagged = q_values([0.5, 0.03, 0.01, 0.02]) <= 0.05
     assert flagged.tolist() == [False, True, True, True]
 
 
 def test_a_late_passing_p_value_takes_earlier_ones_with_it():
-    assert benjamini_hochberg([0.04, 0.045, 0.03], 0.05).tolist() == [True, True, True]
+    assert (q_values([0.04, 0.045, 0.03]) <= 0.05).all()
 
 
 def test_nothing_to_flag():
-    assert benjamini_hochberg([0.2, 0.9], 0.05).tolist() == [False, False]
-    assert benjamini_hochberg([], 0.05).tolist() == []
+    assert not (q_values([0.2, 0.9]) <= 0.05).any()
+    assert q_values([]).tolist() == []
 
 
 def test_few_clean_files_are_flagged_in_a_clean_folder():
     """All are clean: the chance that any is flagged is the rate."""
     rng = np.random.default_rng(0)
-    runs = [benjamini_hochberg(rng.uniform(size=50), 0.1).any() for _ in range(400)]
+    runs = [(q_values(rng.uniform(size=50)) <= 0.1).any() for _ in range(400)]
     assert 0.06 < np.mean(runs) < 0.14
 
 
-@pytest.mark.parametrize(
-    ("p", "rate", "match"), [([0.0], 0.1, "p-values"), ([0.5], 1.0, "false-discovery rate")]
-)
-def test_senseless_p_values_or_rates_are_errors(p, rate, match):
-    with pytest.raises(InputError, match=match):
-        benjamini_hochberg(p, rate)
-
-
-def test_files_needed_for_one_bad_file_in_a_folder():
-    n = files_needed_for_folder(100, 0.05)
-    others = [0.5] * 99
-    assert benjamini_hochberg([1 / (n + 1), *others], 0.05)[0]
-    assert not benjamini_hochberg([1 / n, *others], 0.05)[0]
+def test_a_p_value_of_zero_is_an_error():
+    with pytest.raises(InputError, match="p-values"):
+        q_values([0.0])
 
 
 def test_tail_follows_a_known_distribution():

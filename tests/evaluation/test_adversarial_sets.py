@@ -29,7 +29,7 @@ EPS = 0.004
 
 @pytest.fixture
 def recipe(system) -> Recipe:
-    right = [i for i, hit in zip(system.items, system.named_rightly, strict=True) if hit]
+    right = [i for i, hit in zip(system.items, system.is_correct, strict=True) if hit]
     return Recipe(
         system=system,
         source=system,
@@ -127,7 +127,7 @@ def test_key_depends_on_everything_a_set_depends_on(recipe):
 
 def test_folder_of_another_set_is_refused(recipe, tmp_path):
     make_set(recipe, tmp_path / "s")
-    with pytest.raises(OutputError, match="holds another set"):
+    with pytest.raises(OutputError, match="holds a set of another recipe"):
         make_set(replace(recipe, seed=2), tmp_path / "s")
 
 
@@ -135,7 +135,7 @@ def test_changed_example_is_refused(recipe, tmp_path):
     made = make_set(recipe, tmp_path / "s")
     path = tmp_path / "s" / made.examples[1].file
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(HashMismatchError, match="is not as it was written"):
+    with pytest.raises(HashMismatchError, match="has changed since it was written"):
         made.values([1])
 
 
@@ -166,7 +166,7 @@ def test_a_part_that_another_process_is_at_is_left_to_it(recipe, tmp_path, numbe
     with held(folder / ".lock", number):
         assert make_set(recipe, folder, progress=told.append) is None
     other = recipe.items[2:] if number == 0 else recipe.items[:2]
-    assert set(_read_manifest(folder / "manifest.jsonl", mend=False)) == {i.id for i in other}
+    assert set(_read_manifest(folder / "manifest.jsonl", repair=False)) == {i.id for i in other}
     assert told == [2]
     whole = make_set(recipe, folder)
     alone = make_set(recipe, tmp_path / "alone")
@@ -212,4 +212,4 @@ def test_a_damaged_line_of_a_set_is_an_error_of_ours(tmp_path, line):
     line = json.dumps({**names, "id": []}) if line == "UNHASHABLE" else line
     (tmp_path / "manifest.jsonl").write_text(line + "\n")
     with pytest.raises(OutputError, match=r"manifest.jsonl is damaged .*use another folder"):
-        _read_manifest(tmp_path / "manifest.jsonl", mend=False)
+        _read_manifest(tmp_path / "manifest.jsonl", repair=False)

@@ -25,27 +25,33 @@ def test_reads_what_it_says(write_config, corpus):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"title_": "x"}, "key 'title_' is unknown; near: title"),
+        ({"title_": "x"}, "key 'title_' is unknown; did you mean title"),
         ({"systems": {}}, "no systems or no attacks"),
         ({"systems": {"x": {"subset": "voices"}}}, "systems.x lacks model"),
-        ({"systems": {"x": {"model": "m", "subset": "v", "crop": 3}}}, "near: crop_s"),
+        ({"systems": {"x": {"model": "m", "subset": "v", "crop": 3}}}, "did you mean crop_s"),
         ({"attacks": {"attack": "pgd"}}, "attacks is .*, expected a list"),
         ({"attacks": [{"attack": "fgsm", "eps": ["a"]}]}, "expected 0.002 or a fraction 4/255"),
-        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "items": 0}]}, "whole number from 1 on"),
+        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "items": 0}]}, "whole number of at least 1"),
         ({"attacks": [{"attack": "fgsm", "eps": [0.1], "systems": ["y"]}]}, "system 'y' is unk"),
         (
             {"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "oracle"}]},
             "protocol 'oracle' is unknown; known: unaware",
         ),
-        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "transfer"}]}, "needs source"),
-        ({"attacks": [{"attack": "fgsm", "eps": [0.1], "source": "x"}]}, "and no other, needs"),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": [0.1], "protocol": "transfer"}]},
+            "name a system as source",
+        ),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": [0.1], "source": "x"}]},
+            "goes with protocol transfer",
+        ),
         (
             {"attacks": [{"attack": "fgsm", "eps": [0.1], "behind": ["noise 20 dB"]}]},
             "behind is for protocol adaptive",
         ),
-        ({"defences": ["nois"]}, "defence 'nois' is unknown; near: noise"),
+        ({"defences": ["nois"]}, "defence 'nois' is unknown; did you mean noise"),
         ({"defences": [{"snr_db": 3}]}, "defence '' is unknown; known: guided"),
-        ({"defences": [{"name": "noise", "snr": 3}]}, "key 'snr' is unknown; near: snr_db"),
+        ({"defences": [{"name": "noise", "snr": 3}]}, "key 'snr' is unknown; did you mean snr_db"),
         ({"defences": [{"name": "jpeg", "systems": ["y"]}]}, "system 'y' is unknown; known: x"),
         ({"defences": ["guided"]}, r"defences\[0\] lacks path; add it"),
         ({"defences": [{"name": "median", "gate": 1}]}, "gate of median is 1, expected keys"),
@@ -87,7 +93,7 @@ def test_so_are_the_gates_of_purifiers(write_config, tmp_path):
 @pytest.mark.parametrize(
     ("attack", "match"),
     [
-        ({"attack": "pdg", "eps": [0.002]}, "no attack 'pdg'; near: pgd"),
+        ({"attack": "pdg", "eps": [0.002]}, "no attack 'pdg'; did you mean pgd"),
         ({"attack": "pgd", "eps": [8]}, "8/255 is 0.0314"),
         ({"attack": "pgd"}, "pgd needs eps"),
         ({"attack": "pgd", "eps": [0.1], "settings": {"step": 3}}, "pgd has no setting step"),

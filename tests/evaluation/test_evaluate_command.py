@@ -26,7 +26,7 @@ def test_writes_everything_and_says_where(write_config, corpus, tmp_path, capsys
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"attacks": [{"attack": "pdg", "eps": [0.1]}]}, "no attack 'pdg'; near: pgd"),
+        ({"attacks": [{"attack": "pdg", "eps": [0.1]}]}, "no attack 'pdg'; did you mean pgd"),
         ({"attacks": [{"attack": "jsma"}]}, "jsma cannot work at level 'raw'"),
         ({"defences": ["nip"]}, "defence 'nip' is unknown"),
         ({"systems": {"x": {"model": "nobody", "subset": "voices"}}}, "no model 'nobody'"),

@@ -12,7 +12,13 @@ from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
-from nip_audio.evaluation.identification import WHITE_NOISES, Crop, accuracy, hits, read_crops
+from nip_audio.evaluation.identification import (
+    WHITE_NOISES,
+    Crop,
+    accuracy,
+    correct_crops,
+    read_crops,
+)
 from nip_audio.models.cards import ModelCard
 
 
@@ -53,12 +59,12 @@ def test_reads_and_cuts(tmp_path, voice):
 
 def test_hits_by_hand(two_speakers):
     crops = [crop("early", 0), crop("late", 1), crop("late", 0)]
-    right = hits(two_speakers, crops, WHITE_NOISES["clean"], generator=torch.Generator())
+    right = correct_crops(two_speakers, crops, WHITE_NOISES["clean"], generator=torch.Generator())
     assert right.tolist() == [1, 1, 0]
     # noise a hundred times louder than the voice leaves a coin toss
     many = [crop("early", 0)] * 200
     generator = torch.Generator().manual_seed(0)
-    noisy = hits(two_speakers, many, lambda x: torch.tensor(1.0), generator=generator)
+    noisy = correct_crops(two_speakers, many, lambda x: torch.tensor(1.0), generator=generator)
     assert 0.3 < noisy.mean() < 0.7
 
 
@@ -70,9 +76,9 @@ def test_noise_levels():
 def test_refuses_strangers_nothing_and_what_was_trained_on(two_speakers):
     for crops in ([crop("nobody", 0)], []):
         with pytest.raises(InputError, match="give recordings of its own speakers"):
-            hits(two_speakers, crops, WHITE_NOISES["clean"], generator=torch.Generator())
+            correct_crops(two_speakers, crops, WHITE_NOISES["clean"], generator=torch.Generator())
     with pytest.raises(InputError, match="1 test items were seen when the toy was fitted"):
-        hits(
+        correct_crops(
             two_speakers,
             [crop("early", 0, "a" * 64)],
             WHITE_NOISES["clean"],

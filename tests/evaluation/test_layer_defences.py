@@ -50,7 +50,7 @@ def test_layers_are_the_cards_unless_named(system):
 
 
 def test_what_does_not_fit_is_found_before_anything_is_computed(system, tmp_path):
-    with pytest.raises(LayerNotFoundError, match="near: frames"):
+    with pytest.raises(LayerNotFoundError, match="did you mean frames"):
         defences_of(system, {"name": "sap", "layers": ["frame.0"]})
     path = tmp_path / "x.ns"
     NeuronSelecting({"embedding": torch.ones(2, 6)}, labels=("a", "b"), share=0.5).save(

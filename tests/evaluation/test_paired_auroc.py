@@ -5,7 +5,7 @@ import pytest
 
 from nip_audio.core.metrics import auroc
 from nip_audio.errors import InputError
-from nip_audio.evaluation.paired_auroc import ROC_RATES, Scored, Wins, mean_auroc, roc_points
+from nip_audio.evaluation.paired_auroc import ROC_RATES, PairCounts, Scored, mean_auroc, roc_points
 
 
 @pytest.fixture
@@ -17,19 +17,21 @@ def test_area_under_the_curve_is_that_of_the_metric_for_any_resample(rng):
     speakers = ("a", "b", "c")
     attacked = Scored(rng.integers(0, 9, 20) / 3.0, tuple(rng.choice(speakers, 20)))
     clean = Scored(rng.integers(0, 6, 30) / 3.0, tuple(rng.choice(speakers, 30)))
-    wins = Wins.count(attacked, clean, speakers)
-    assert wins.auroc(np.ones(3)) == pytest.approx(auroc(attacked.scores, clean.scores))
+    counts = PairCounts.count(attacked, clean, speakers)
+    assert counts.auroc(np.ones(3)) == pytest.approx(auroc(attacked.scores, clean.scores))
     twice_a = [
         np.concatenate([side.scores[np.asarray(side.speakers) == name] for name in ("a", "a", "c")])
         for side in (attacked, clean)
     ]
-    assert wins.auroc(np.array([2.0, 0.0, 1.0])) == pytest.approx(auroc(*twice_a))
+    assert counts.auroc(np.array([2.0, 0.0, 1.0])) == pytest.approx(auroc(*twice_a))
 
 
 def test_no_clip_of_the_drawn_speakers_is_an_error():
-    wins = Wins.count(Scored(np.ones(2), ("a", "a")), Scored(np.zeros(2), ("b", "b")), ("a", "b"))
-    with pytest.raises(InputError, match="no attacked or no clean clip"):
-        wins.auroc(np.array([2.0, 0.0]))
+    counts = PairCounts.count(
+        Scored(np.ones(2), ("a", "a")), Scored(np.zeros(2), ("b", "b")), ("a", "b")
+    )
+    with pytest.raises(InputError, match="no pair of an attacked and a clean clip"):
+        counts.auroc(np.array([2.0, 0.0]))
 
 
 def test_mean_over_cells_and_the_lead_over_another():

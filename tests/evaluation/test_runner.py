@@ -231,7 +231,7 @@ def test_fitted_defences_are_those_of_the_system(system, tmp_path):
     found = make_defences(plans, system.pretrained, system.model, [], system="x")
     assert list(found) == [NO_DEFENCE, "noise 20 dB", "guided", "noise as strong as guided"]
     assert found["noise as strong as guided"].bounds == system.model.input_bounds
-    with pytest.raises(InputError, match="guided, noise as strong as guided stand twice"):
+    with pytest.raises(InputError, match="guided, noise as strong as guided are listed twice"):
         make_defences(plans * 2, system.pretrained, system.model, [], system="x")
 
 

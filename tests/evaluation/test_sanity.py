@@ -81,7 +81,7 @@ def test_worst_case_is_any_of_all_that_are_required():
     assert worst_case(fooled, required={"pgd": "gradients"}).sum() == 15
     with pytest.raises(InputError, match=r"lacks autoattack \(adaptive steps\)"):
         worst_case(fooled, required={"autoattack": "adaptive steps"})
-    with pytest.raises(InputError, match="on different items"):
+    with pytest.raises(InputError, match="different numbers of items"):
         worst_case({"pgd": hits(3), "b": hits(3, of=30)}, required={})
 
 

@@ -48,7 +48,7 @@ def test_paired_t_test_is_the_textbooks():
     t, p = paired_t_test(a, b)
     assert t == pytest.approx(3.2205, abs=1e-3)
     assert p == pytest.approx(0.0485, abs=1e-3)
-    with pytest.raises(InputError, match="differences are all alike"):
+    with pytest.raises(InputError, match="all differences are equal"):
         paired_t_test([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
     with pytest.raises(InputError, match="at least 2 pairs"):
         paired_t_test([1.0], [2.0])
@@ -60,7 +60,7 @@ def test_spearman_goes_by_ranks():
     assert p < 0.02
     with pytest.raises(InputError, match="at least 3 pairs"):
         spearman([1.0, 2.0], [2.0, 1.0])
-    with pytest.raises(InputError, match="one side is all alike"):
+    with pytest.raises(InputError, match="values on one side are equal"):
         spearman([1.0, 2.0, 3.0], [5.0, 5.0, 5.0])
 
 

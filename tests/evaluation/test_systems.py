@@ -16,7 +16,7 @@ def test_enrolled_system_knows_its_speakers(system):
     assert len(system.items) == 12
     assert len(system.calibrate) == 6
     assert {item.speaker for item in system.items} == set(system.model.labels)
-    assert system.named_rightly.mean() > 0.5
+    assert system.is_correct.mean() > 0.5
     scores = system.model.scores(batch_of([system.items[3]]))[0]
     torch.testing.assert_close(system.scores(system.items)[3], scores, atol=1e-4, rtol=1e-4)
 
@@ -44,7 +44,9 @@ def test_identity_depends_on_who_is_enrolled(system):
 
 def test_unknown_subset_lists_those_there_are(config):
     plan = replace(config.systems[0], subset="music")
-    with pytest.raises(InputError, match=r"no test role in 'music', expected one of \['voices'\]"):
+    with pytest.raises(
+        InputError, match=r"no recording with role test in 'music'; its subsets are \['voices'\]"
+    ):
         build_system(plan, config)
 
 

@@ -104,15 +104,6 @@ def test_nothing_is_overwritten_or_written_with_loss(tmp_path):
         COLOUR.save(x + 2, tmp_path / "b.png")
 
 
-def test_batches_and_projections_keep_to_the_bounds(tmp_path):
-    batch = COLOUR.collate([COLOUR.load(picture(tmp_path / f"{i}.png")) for i in range(2)])
-    assert batch.x.shape == (2, 3, 32, 32)
-    assert len(batch.ids) == 2
-    projected = COLOUR.project(batch.x + 5, batch.x, 0.1)
-    assert float((projected - batch.x).max()) <= 0.1 + 1e-6
-    assert float(projected.max()) <= 1
-
-
 def test_no_picture_has_two_channels():
     with pytest.raises(InputError, match="1 or 3"):
         ImageAdapter(2, 8, 8)

@@ -19,7 +19,7 @@ from PIL import Image as pillow
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError, RemoteError, StateError
 from nip_audio.image.adapter import to_8_bits
-from nip_audio.image.kept_answers import KeptAnswers
+from nip_audio.image.kept_answers import PredictionCache
 from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 
 LABELS = ("cat", "dog", "eel")
@@ -114,7 +114,7 @@ def test_each_picture_is_sent_as_a_png_and_named(server, channels):
 
 def test_several_go_together(server):
     server.answers = [says({"labels": ["dog", "cat"]}), says({"labels": [2]})]
-    remote, batch = client(server, pictures_a_request=2), pictures(3)
+    remote, batch = client(server, images_per_request=2), pictures(3)
     assert remote(batch).tolist() == [1, 0, 2]
     sent = [text for _, body in server.asked for text in json.loads(body)["pictures"]]
     torch.testing.assert_close(
@@ -192,7 +192,7 @@ def test_any_other_answer_is_one_clear_error_at_once(server, answer, match):
 def test_as_many_labels_as_pictures(server):
     server.answers = [says({"labels": ["cat"]})]
     with pytest.raises(RemoteError, match='"labels", a list of 2'):
-        client(server, pictures_a_request=2)(pictures(2))
+        client(server, images_per_request=2)(pictures(2))
 
 
 def dripping(handler: BaseHTTPRequestHandler) -> None:
@@ -287,7 +287,7 @@ def test_there_are_classes_and_none_twice(labels):
     [
         ({"attempts": 0}, "expected ≥ 1 each"),
         ({"most_queries": 0}, "expected ≥ 1 each"),
-        ({"pictures_a_request": 0}, "expected ≥ 1 each"),
+        ({"images_per_request": 0}, "expected ≥ 1 each"),
         ({"timeout_s": 0.0}, "timeout_s is 0.0"),
         ({"wait_s": 50.0}, "expected timeout_s > 0 and 0 ≤ wait_s"),
     ],
@@ -310,7 +310,7 @@ def test_what_was_answered_is_not_asked_again(server, tmp_path):
     with pytest.raises(RemoteError, match="404"):
         again()(batch)  # two answers are on disk when the third fails
     server.answers = [says({"labels": ["cat"]})]
-    remote = again(pictures_a_request=10, most_queries=1)
+    remote = again(images_per_request=10, most_queries=1)
     assert remote(batch).tolist() == [1, 2, 0]
     assert remote(batch).tolist() == [1, 2, 0]
     assert (remote.queries, remote.requests) == (1, 1)
@@ -322,10 +322,10 @@ def test_a_line_that_broke_off_is_asked_again(server, tmp_path):
     server.answers = [says({"label": "dog"})]
     RemoteClassifier(server.url, LABELS, kept=path)(pictures(2))
     path.write_bytes(path.read_bytes()[:-5])
-    kept = KeptAnswers(path, RemoteClassifier(server.url, LABELS).shown, LABELS)
+    kept = PredictionCache(path, RemoteClassifier(server.url, LABELS).shown, LABELS)
     assert len(kept) == 1
     kept.add("x", 2)
-    assert KeptAnswers(path, server.url.split("?")[0], LABELS).get("x") == 2
+    assert PredictionCache(path, server.url.split("?")[0], LABELS).get("x") == 2
 
 
 @pytest.mark.parametrize(
@@ -344,9 +344,9 @@ def test_other_answers_are_refused(tmp_path, text, match):
     path = tmp_path / "answers.jsonl"
     path.write_text(text)
     with pytest.raises(StateError, match=match):
-        KeptAnswers(path, "here", ("a", "b"))
+        PredictionCache(path, "here", ("a", "b"))
 
 
 def test_a_place_where_nothing_can_be_kept_is_an_error(tmp_path):
     with pytest.raises(StateError, match="cannot be used"):
-        KeptAnswers(tmp_path / "none" / "answers.jsonl", "here", ("a", "b"))
+        PredictionCache(tmp_path / "none" / "answers.jsonl", "here", ("a", "b"))

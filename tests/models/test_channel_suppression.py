@@ -25,11 +25,11 @@ def test_the_named_class_weighs_the_channels(module):
 
 def test_a_class_that_is_told_weighs_them_instead_and_is_forgotten(module):
     x = torch.tensor([[[1.0, 3.0], [0.5, 0.5]]])
-    with module.told(torch.tensor([1])):
+    with module.given_labels(torch.tensor([1])):
         told = module(x)
     torch.testing.assert_close(told, torch.tensor([[[0.5, 1.5], [1.5, 1.5]]]))
     torch.testing.assert_close(module(x), torch.tensor([[[2.0, 6.0], [-0.5, -0.5]]]))
-    with pytest.raises(RuntimeError, match="inside"), module.told(torch.tensor([1])):
+    with pytest.raises(RuntimeError, match="inside"), module.given_labels(torch.tensor([1])):
         raise RuntimeError("inside")
     torch.testing.assert_close(module(x), torch.tensor([[[2.0, 6.0], [-0.5, -0.5]]]))
 

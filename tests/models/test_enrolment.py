@@ -79,7 +79,7 @@ def test_enrolment_of_mean_voices_alone_is_refused(tmp_path):
 
 
 def test_unknown_speaker_lists_near_ones(enrolment):
-    with pytest.raises(EnrolmentError, match="'anne' is not enrolled; near: ann"):
+    with pytest.raises(EnrolmentError, match="'anne' is not enrolled; did you mean ann"):
         enrolment.voice("anne")
 
 

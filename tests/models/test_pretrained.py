@@ -449,7 +449,9 @@ def test_model_is_found_by_name(known):
 
 
 def test_unknown_name_lists_near_ones(known):
-    with pytest.raises(ModelCardError, match="no model 'xvectr-libri'.*near: .*xvector-libri"):
+    with pytest.raises(
+        ModelCardError, match="no model 'xvectr-libri'.*did you mean .*xvector-libri"
+    ):
         load_pretrained("xvectr-libri")
 
 
@@ -468,5 +470,5 @@ def test_broken_card_of_another_model_does_not_hide_what_is_known(known, tmp_pat
     broken = tmp_path / "models/broken"
     broken.mkdir()
     (broken / "model_card.json").write_text("{")
-    with pytest.raises(ModelCardError, match="near: .*xvector-libri"):
+    with pytest.raises(ModelCardError, match="did you mean .*xvector-libri"):
         load_pretrained("xvector-libry")

@@ -28,9 +28,11 @@ from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.image.datasets import load_images
 from nip_audio.models.identification import identify
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.measure import default_config, measure
+from nip_audio.screening.measure import default_config
+from nip_audio.screening.recordings import Recordings
 from nip_audio.training.image_training import accuracy
-from nip_audio.workflows.attack import AttackGoal, attack_file
+from nip_audio.workflows.attack import attack_file
+from nip_audio.workflows.files import AttackGoal
 from tests.tolerance import assert_same_but_for_rounding, depth_of
 
 # a little under what docs/results/xvector.md measures on all clips: these are samples of them
@@ -101,7 +103,7 @@ def test_card_states_its_metrics_and_training(pretrained):
 def test_a_padded_batch_equals_its_single_items(pretrained, rows, data_root):
     picked = [r for r in rows if r["role"] == "test"][::60]
     audios = [read(data_root, row) for row in picked]
-    batch = WaveformAdapter().collate(audios)
+    batch = Batch.collate([audio.samples for audio in audios])
     with torch.no_grad():
         together = torch.nn.functional.normalize(pretrained.model.embed(batch), dim=1)
     alone = torch.stack([embed_audio(pretrained, a.samples) for a in audios])
@@ -151,7 +153,7 @@ def test_detects_attacked_files_among_clean_ones(
         for kind, path in (("clean", source), ("attacked", out)):
             if kind == "clean" or result.fools:
                 audio = read_audio(path)
-                measured = measure(
+                measured = Recordings(WaveformAdapter()).measure(
                     pretrained,
                     audio,
                     shipped_calibration.config,

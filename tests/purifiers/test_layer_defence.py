@@ -183,7 +183,7 @@ def test_layers_that_cannot_be_changed_are_refused(layer, match, hook_count):
 
 
 def test_a_layer_that_is_not_there_is_refused_at_once(tiny_model):
-    with pytest.raises(LayerNotFoundError, match="near: frames"):
+    with pytest.raises(LayerNotFoundError, match="did you mean frames"):
         defend(tiny_model, ActivationPruning(layers=["frames.44"]), generator=seeded())
 
 

@@ -115,5 +115,5 @@ def test_what_cannot_be_fitted_is_refused(model, options, match):
 
 
 def test_a_layer_that_is_not_there_is_refused(model):
-    with pytest.raises(LayerNotFoundError, match="near: rows"):
+    with pytest.raises(LayerNotFoundError, match="did you mean rows"):
         NeuronSelecting.fit(model, [items(*BENIGN)], layers=["row"])

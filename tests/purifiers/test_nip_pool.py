@@ -354,7 +354,7 @@ def test_nothing_in_the_model_changes(tiny_model, spectrograms, hook_count):
     assert all(p.grad.eq(7.0).all() for p in tiny_model.parameters())
     assert not frozen.requires_grad
     assert hook_count(tiny_model) == 0
-    with pytest.raises(LayerNotFoundError, match=r"near: frames"):
+    with pytest.raises(LayerNotFoundError, match=r"did you mean frames"):
         NipPool.fit(tiny_model, [Batch(spectrograms)], layer="frames.44", model_id="m")
     assert hook_count(tiny_model) == 0
 

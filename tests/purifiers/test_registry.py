@@ -38,7 +38,7 @@ def test_a_rate_is_not_contradicted(telephone_model):
 
 
 def test_an_unknown_name_is_an_error_with_near_ones(telephone_model):
-    with pytest.raises(InputError, match=r"no purifier 'quantisation'; near: quantization"):
+    with pytest.raises(InputError, match=r"no purifier 'quantisation'; did you mean quantization"):
         make_purifier("quantisation", model=telephone_model)
     with pytest.raises(InputError, match="known: guided, pool, noise"):
         purifier_entry("zzz")

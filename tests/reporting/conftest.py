@@ -13,7 +13,9 @@ import pytest
 
 from nip_audio.audio.io import ReadSettings
 from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.details import RecordingDetails, names_of
 from nip_audio.screening.judge import judge_speaker
+from nip_audio.screening.recordings import Recordings
 from nip_audio.screening.records import Finding, ScreenRecord, verdict_of
 from nip_audio.screening.results import Results
 from nip_audio.screening.summary import Tally
@@ -60,6 +62,8 @@ def _record_of(name: str, speaker: str | None, distance: float, **more: object) 
         "sha256": "0" * 64,
     }
     values |= more
+    details = {n: values.pop(n) for n in names_of(RecordingDetails) if n in values}
+    values["details"] = RecordingDetails(**details)
     return ScreenRecord(name, speaker, verdict_of(values["findings"]), **values)
 
 
@@ -106,11 +110,11 @@ def write_run(tmp_path: Path) -> WriteRun:
     ) -> ScreenedRun:
         folder = tmp_path / "run"
         folder.mkdir()
-        tally = Tally(0.01)
+        tally = Tally(0.01, Recordings.words)
         with Results(folder).writing() as add:
             for speaker, group in groupby(records, key=lambda r: r.speaker):
                 part = list(group)
-                about = None if speaker is None else judge_speaker(part)
+                about = None if speaker is None else judge_speaker(part, Recordings.words)
                 add(part, about)
                 tally.add(part, about)
         noise = {"family": "gaussian", "level": "raw", "scale": 0.002, "patch": 4}

@@ -10,7 +10,6 @@ import pytest
 from nip_audio.reporting.escaping import visible
 from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.report import write_report
-from nip_audio.screening.judge import with_findings
 from nip_audio.screening.records import Finding, ScreenRecord
 from nip_audio.screening.sources import FolderSource
 
@@ -237,9 +236,9 @@ CONTRASTS = """(() => {
 def test_what_is_embedded_plays(browser, write_run, screener, folder):
     source = FolderSource(folder)
     (record,) = screener.judge_files([source.find("s0/take10.wav")])
-    record = with_findings(replace(record, findings=()), Finding.of("adversarial", "for the test"))
+    record = replace(record, findings=()).with_findings(Finding.of("adversarial", "for the test"))
     clean = ScreenRecord("s1/take10.wav", "s1", "clean")
-    examiner = Examiner(screener.pretrained, screener.adapter.settings, 0, screener.judge)
+    examiner = Examiner(screener.pretrained, screener.adapter, 0, screener.judge)
     page = Page(browser, write_report(write_run([record, clean]), source, examiner))
     page.click("#files-table tbody a")
     page.until("document.querySelector('dialog audio') !== null")

@@ -15,12 +15,9 @@ import torch
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import input_influence
 from nip_audio.errors import AudioError, CalibrationError, InputError, StateError
-from nip_audio.reporting.detail import detail_html
-from nip_audio.reporting.examine import Examiner
-from nip_audio.reporting.examiners import examiner_of_run
+from nip_audio.reporting.examine import Examiner, examiner_of_run
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
-from nip_audio.screening.judge import with_findings
 from nip_audio.screening.records import Finding
 from nip_audio.screening.sources import FolderSource
 
@@ -33,14 +30,14 @@ def source(folder):
 @pytest.fixture
 def examiner(screener):
     """With the calibration, without a purifier."""
-    return Examiner(screener.pretrained, screener.adapter.settings, 0, screener.judge, None, 0.5)
+    return Examiner(screener.pretrained, screener.adapter, 0, screener.judge, None, 0.5)
 
 
 @pytest.fixture
 def flagged(screener, source):
     """The record of one file, which is called adversarial whatever its distance."""
     (record,) = screener.judge_files([source.find("s0/take10.wav")])
-    return with_findings(replace(record, findings=()), Finding.of("adversarial", "for the test"))
+    return replace(record, findings=()).with_findings(Finding.of("adversarial", "for the test"))
 
 
 def summary_of(screener):
@@ -66,7 +63,7 @@ def test_it_shows_the_beginning_and_the_evidence_of_the_whole(examiner, flagged,
 
 def test_its_html_plays_exactly_the_excerpt(examiner, flagged, source):
     examined = examiner.examine(flagged, source.find(flagged.id))
-    html = detail_html(examined)
+    html = examined.html()
     (data,) = re.findall(r'src="data:audio/flac;base64,([^"]+)"', html)
     samples, rate = soundfile.read(io.BytesIO(b64decode(data)), dtype="float32")
     assert rate == 16000
@@ -84,11 +81,11 @@ def test_a_purified_copy_is_beside_an_attacked_file_only(examiner, flagged, sour
     assert whole.judge is None  # the model's own calibration is not this run's
     examined = whole.examine(flagged, source.find(flagged.id))
     assert not torch.equal(examined.after.samples, examined.before.samples)
-    html = detail_html(examined)
+    html = examined.html()
     assert html.count("<audio") == 3
     assert html.count("data:image/png") == 3
     assert "calibration of this run was not available" in html
-    other = with_findings(replace(flagged, findings=()), Finding.of("damaged", "torn"))
+    other = replace(flagged, findings=()).with_findings(Finding.of("damaged", "torn"))
     assert whole.examine(other, source.find(flagged.id)).after is None
 
 

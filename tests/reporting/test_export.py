@@ -58,7 +58,7 @@ def test_parquet_has_lists_and_findings_as_such(write_run, hostile_names, hostil
 
 def test_parquet_says_what_it_needs(write_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingDependencyError, match=r"nip-audio\[parquet\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[parquet\]"):
         write_parquet(write_run([FAILED]))
 
 

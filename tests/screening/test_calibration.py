@@ -11,7 +11,7 @@ import torch
 
 from nip_audio import PretrainedModel, WaveformAdapter, read_audio
 from nip_audio.audio.manifest import Recording, walk_audio
-from nip_audio.core.decision import DECISION
+from nip_audio.core.decision import LOGIT_CHANGES
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, save_state
@@ -20,7 +20,10 @@ from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import measure, noise_generator
+from nip_audio.screening.measure import noise_generator
+from nip_audio.screening.recordings import Recordings
+
+RECORDINGS = Recordings(WaveformAdapter())
 
 
 def test_round_trips_through_a_file(calibration, tmp_path):
@@ -87,7 +90,7 @@ def test_tolerates_the_noise_it_was_told_to(
     quiet = read_audio(folder / "s0/take10.wav")
     noise = torch.randn(quiet.samples.shape, generator=torch.Generator().manual_seed(0))
     hiss = replace(quiet, samples=(quiet.samples + 0.01 * noise).clamp(-1, 1))
-    measured = measure(pretrained, hiss, calibration.config, names=False, seed=0)
+    measured = RECORDINGS.measure(pretrained, hiss, calibration.config, names=False, seed=0)
     assert calibration.p_value(calibration.distance(measured)) < 0.05
     assert tolerant.p_value(tolerant.distance(measured)) > 0.05
 
@@ -112,8 +115,8 @@ def test_judges_by_the_name_where_the_model_names_its_speakers(pretrained, clean
     assert by_name.names and not by_voice.names  # noqa: PT018
     assert (len(by_name.rates.slopes_), len(by_voice.rates.slopes_)) == (1 + 3, 1 + 1)
     audio = read_audio(recordings[0].path)
-    measured = measure(pretrained, audio, config, names=True, seed=0)
-    assert by_name.farthest(measured)[1] in ("frames.2", *DECISION)
+    measured = RECORDINGS.measure(pretrained, audio, config, names=True, seed=0)
+    assert by_name.farthest(measured)[1] in ("frames.2", *LOGIT_CHANGES)
 
 
 def test_no_names_of_a_model_that_gives_none(pretrained, clean_folder):
@@ -141,8 +144,8 @@ def test_judges_no_consistency_without_repeated_speakers(screener, folder):
     blind = replace(screener, judge=replace(screener.judge, calibration=calibration))
     measured = [blind.measurer(r) for r in walk_audio(folder / "s1")]
     alone = [blind.judge.judge(file) for file in measured]
-    records = blind.judge.compare_voices(alone, measured)
-    assert all(r.consistency is not None and r.verdict != "inconsistent" for r in records)
+    records = blind.judge.compare_files(alone, measured)
+    assert all(r.details.consistency is not None and r.verdict != "inconsistent" for r in records)
 
 
 def test_records_what_it_saw_by_content(calibration, clean_folder, tmp_path):
@@ -158,9 +161,9 @@ def test_records_what_it_saw_by_content(calibration, clean_folder, tmp_path):
 
 def test_noise_comes_from_seed_and_content_alone(pretrained, clean_folder, calibration):
     audio = read_audio(clean_folder / "s0/take0.wav")
-    first = measure(pretrained, audio, calibration.config, names=False, seed=3)
-    again = measure(pretrained, audio, calibration.config, names=False, seed=3)
-    other = measure(pretrained, audio, calibration.config, names=False, seed=4)
+    first = RECORDINGS.measure(pretrained, audio, calibration.config, names=False, seed=3)
+    again = RECORDINGS.measure(pretrained, audio, calibration.config, names=False, seed=3)
+    other = RECORDINGS.measure(pretrained, audio, calibration.config, names=False, seed=4)
     np.testing.assert_array_equal(first.evidence, again.evidence)
     assert not np.array_equal(first.evidence, other.evidence)
     assert noise_generator(0, "a").initial_seed() != noise_generator(0, "b").initial_seed()
@@ -198,7 +201,7 @@ def test_audio_that_went_through_a_telephone_is_out_of_domain(screener, folder, 
     soundfile.write(folder / "s0/take10.wav", narrow, 16000, "PCM_16")
     record = screener.judge.judge(screener.measurer(Recording("x", folder / "s0/take10.wav")))
     assert record.verdict == "out_of_domain"
-    assert record.bandwidth_hz <= 4250
+    assert record.details.bandwidth_hz <= 4250
     assert any("went through a narrower channel" in why for why in record.why)
 
 

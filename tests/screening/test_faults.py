@@ -28,8 +28,9 @@ import soundfile
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.cli._exit import EXIT_REFUSED
-from nip_audio.errors import OutputError
+from nip_audio.errors import OutputError, WorkerError
 from nip_audio.screening.engines import local
+from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.journal import JOURNAL_NAME
 from nip_audio.screening.measure import FileMeasurer
@@ -211,11 +212,11 @@ def test_goes_on_where_a_real_disk_was_full_or_read_only(screener, folder, tmp_p
 
 def test_an_output_that_cannot_be_written_is_refused(screener, folder, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be created"):
         screener.screen(FolderSource(folder), tmp_path / "file" / "out")
     if os.geteuid() != 0:  # root may write anywhere
         (tmp_path / "shut").mkdir(mode=0o500)
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises(OutputError, match="cannot be created"):
             screener.screen(FolderSource(folder), tmp_path / "shut" / "out")
 
 
@@ -263,6 +264,12 @@ def test_a_file_that_brings_its_reader_down_is_a_record(screener, folder, voice)
     assert [file.error for file in rest] == [None] * 5
 
 
+def test_workers_that_cannot_start_are_no_record_of_any_file(screener, folder):
+    recipe = replace(MeasurerRecipe.of(screener.measurer), model_id="0" * 64)
+    with pytest.raises(WorkerError, match="before it was given a file.*run nip-audio doctor"):
+        list(local._measure_in_pool(recipe, FolderSource(folder), 2))
+
+
 def test_a_pool_that_broke_before_it_is_given_a_file_loses_nothing(screener, folder, monkeypatch):
     class Breaks(ProcessPoolExecutor):
         given = 0
@@ -300,3 +307,20 @@ def test_a_worker_that_is_killed_loses_nothing(screener, folder, tmp_path):
     many.screen(FolderSource(folder), tmp_path / "out", progress=kill_a_worker)
     assert len(set(killed)) == 2
     assert_same(tmp_path / "out", tmp_path / "undisturbed")
+
+
+def test_workers_do_not_run_the_script_that_screens(calibration, folder, tmp_path):
+    """Without ``if __name__ == "__main__":`` a worker that imported it would screen again."""
+    calibration.save(tmp_path / "quick.calibration")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import nip_audio\n"
+        f"run = nip_audio.screen({str(folder)!r}, {str(tmp_path / 'out')!r}, workers=2, fpr=0.05,\n"
+        f"    calibration={str(tmp_path / 'quick.calibration')!r}, report=False)\n"
+        "print(run.verdicts.get('error', 0), __file__ is not None)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.stdout == "0 True\n", done.stderr

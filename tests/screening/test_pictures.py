@@ -14,16 +14,20 @@ from nip_audio.audio.manifest import walk_files
 from nip_audio.detectors.fitted import FittedDensity
 from nip_audio.errors import CalibrationError, ImageError, InputError, ResumeError, StateError
 from nip_audio.image.adapter import Image, ImageAdapter
+from nip_audio.models.modalities import reader_of_json
 from nip_audio.models.pretrained import load_pretrained
+from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.details import ImageDetails, RecordingDetails
 from nip_audio.screening.engines.base import MeasurerRecipe
+from nip_audio.screening.images import Images
 from nip_audio.screening.journal import from_line, to_line
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.kinds import Images, Recordings, adapter_of_json, kind_of
 from nip_audio.screening.measured import RETRY, FileFacts, MeasuredFile, Measurement
-from nip_audio.screening.picture_calibration import calibrate_images
+from nip_audio.screening.modalities import kind_of
 from nip_audio.screening.pipeline import Screener
-from nip_audio.screening.records import Finding, ImageRecord, ScreenRecord, read_record
+from nip_audio.screening.recordings import Recordings
+from nip_audio.screening.records import Finding, ScreenRecord
 
 SHIPPED = ("lenet5-mnist", "vgg-cifar10")
 MNIST = ImageAdapter(1, 28, 28)
@@ -49,7 +53,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(lenet, files) -> Calibration:
-    return calibrate_images(lenet, files, draws=1, sources="blots")
+    return calibrate(lenet, files, MNIST, sources="blots")
 
 
 @pytest.fixture
@@ -94,16 +98,14 @@ def test_a_line_of_two_kinds_is_refused(measured):
 
 def test_a_record_of_a_picture_is_read_as_it_was(screener, measured):
     record = screener.judge.judge(replace(measured, speaker="7"), q_value=0.5)
-    read = read_record(record.to_line())
-    assert isinstance(read, ImageRecord)
+    read = ScreenRecord.from_line(record.to_line())
+    assert isinstance(read.details, ImageDetails)
     assert read.to_json() == record.to_json()
-    assert (read.height, read.width, read.encoding) == (28, 28, "PNG/L")
-    sound = ScreenRecord("a.wav", "ann", "clean", duration_s=1.0)
-    assert type(read_record(sound.to_line())) is ScreenRecord
-    with pytest.raises(ResumeError, match="expected a ImageRecord"):
-        ImageRecord.from_line(sound.to_line())
+    assert (read.details.height, read.details.width, read.encoding) == (28, 28, "PNG/L")
+    sound = ScreenRecord("a.wav", "ann", "clean", details=RecordingDetails(duration_s=1.0))
+    assert ScreenRecord.from_line(sound.to_line()) == sound
     with pytest.raises(ResumeError, match="expected a ScreenRecord"):
-        read_record(json.dumps(json.loads(record.to_line()) | {"duration_s": 1.0}))
+        ScreenRecord.from_line(json.dumps(json.loads(record.to_line()) | {"duration_s": 1.0}))
 
 
 def test_another_process_measures_the_same(screener, files, measured):
@@ -112,18 +114,18 @@ def test_another_process_measures_the_same(screener, files, measured):
 
 
 def test_settings_say_how_pictures_are_read(screener, lenet):
-    read = json.loads(json.dumps(screener.kind.to_json()))
-    assert adapter_of_json(read) == MNIST
-    assert isinstance(kind_of(adapter_of_json(read)), Images)
+    read = json.loads(json.dumps(screener.adapter.to_json()))
+    assert reader_of_json(read) == MNIST
+    assert isinstance(kind_of(reader_of_json(read)), Images)
     assert screener.measurement_settings()["read"] == read
 
 
 def test_settings_of_recordings_are_read_back():
-    kind = kind_of(adapter_of_json({"sample_rate_hz": 8000}))
+    kind = kind_of(reader_of_json({"sample_rate_hz": 8000}))
     assert isinstance(kind, Recordings)
-    assert kind.settings.sample_rate_hz == 8000
+    assert kind.reader.settings.sample_rate_hz == 8000
     with pytest.raises(TypeError):
-        adapter_of_json({"height": 3})
+        reader_of_json({"height": 3})
 
 
 # --- sizes ---
@@ -161,7 +163,7 @@ def test_a_calibration_of_small_pictures_takes_small_ones(lenet, files, tmp_path
     for file in files:
         MNIST.save(MNIST.read(file).pixels[:, ::2, ::2], tmp_path / file.id)
     small = list(walk_files(tmp_path, MNIST.suffixes))
-    own = calibrate_images(lenet, small, draws=1)
+    own = calibrate(lenet, small, MNIST)
     assert (own.scale, fitted.scale) == (0.5, 1.0)
     for calibration, expected in ((own, False), (fitted, True)):
         screener = Screener(lenet, Judge(calibration, 0.05), MNIST)
@@ -183,7 +185,7 @@ def test_a_calibration_of_pictures_is_read_as_it_was(fitted, tmp_path, measured)
     assert read.fingerprint == fitted.fingerprint
     assert (read.sources, read.seen, read.scale) == ("blots", fitted.seen, 1.0)
     assert len(read.seen) == 24
-    assert read.of_images
+    assert read.tag == "image"
     assert read.distance(measured.measurement) == fitted.distance(measured.measurement)
     with pytest.raises(StateError, match="was made for model"):
         Calibration.load(tmp_path / "c", model_id="0" * 64)
@@ -208,7 +210,7 @@ def test_the_calibrations_that_are_shipped_judge(name):
 
 def test_few_pictures_and_copies_calibrate_nothing(lenet, files):
     with pytest.raises(CalibrationError, match=r"12 usable images \(12 failed\)"):
-        calibrate_images(lenet, [*files[:12], *files[:12]], draws=1)
+        calibrate(lenet, [*files[:12], *files[:12]], MNIST)
 
 
 def test_a_calibration_of_pictures_judges_no_recording(fitted):

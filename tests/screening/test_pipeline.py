@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,17 @@ from nip_audio import ReadSettings, WaveformAdapter
 from nip_audio.detectors.backdoor import BackdoorJudgement, GroupFinding
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.screening import comparison
+from nip_audio.screening.details import DETAILS
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.engines.ray import RayEngine
 from nip_audio.screening.journal import Journal, locked
 from nip_audio.screening.measure import FileMeasurer
-from nip_audio.screening.records import ImageRecord, SpeakerRecord
+from nip_audio.screening.records import SpeakerRecord
 from nip_audio.screening.sources import FolderSource, ManifestSource
 from tests.processes import Started, start_python
 
 WRITTEN = ("results.jsonl", "speakers.jsonl", "summary.json")
-DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
 
 
 def lines(out: Path) -> list[dict[str, object]]:
@@ -52,7 +53,7 @@ def test_writes_one_record_a_file_in_sorted_order(screener, folder, tmp_path):
 
 def test_documents_every_field_of_a_record():
     documented = set(re.findall(r"`(\w+)`", DOCS.read_text()))
-    assert {f.name for f in fields(ImageRecord)} <= documented  # it has those of a recording too
+    assert {name for kind in DETAILS for name in kind.written} <= documented
 
 
 def test_judges_a_file_the_same_alone_and_in_a_folder(screener, folder, tmp_path):
@@ -64,7 +65,7 @@ def test_judges_a_file_the_same_alone_and_in_a_folder(screener, folder, tmp_path
     shutil.copy(folder / "s1/take11.wav", alone / "renamed.wav")
     (record,) = screener.screen(FolderSource(alone), tmp_path / "out2").results.files()
     assert record.distance == together["s1/take11.wav"].distance
-    assert record.consistency is None  # flat: there is nobody to compare with
+    assert record.details.consistency is None  # flat: there is nobody to compare with
 
 
 def test_flags_another_voice_in_a_folder_and_only_that(screener, folder, voice, tmp_path):
@@ -73,11 +74,12 @@ def test_flags_another_voice_in_a_folder_and_only_that(screener, folder, voice, 
         r.id: r for r in screener.screen(FolderSource(folder), tmp_path / "out").results.files()
     }
     scores = {
-        name: records[f"s1/{name}.wav"].consistency for name in ("take10", "take11", "take12")
+        name: records[f"s1/{name}.wav"].details.consistency
+        for name in ("take10", "take11", "take12")
     }
     assert scores["take11"] < min(scores["take10"], scores["take12"]) - 0.01
     threshold = screener.judge.calibration.verification_threshold
-    assert records["s1/take11.wav"].consistency < threshold
+    assert records["s1/take11.wav"].details.consistency < threshold
     unlike = "does not match the speaker's other files"
     assert any(unlike in why for why in records["s1/take11.wav"].why)
 
@@ -292,7 +294,7 @@ def test_a_file_that_the_model_cannot_answer_is_a_record(screener, folder, tmp_p
             found = replace(found, embedding=found.embedding * np.nan)
         return found
 
-    content = screener.kind.read(FolderSource(folder).find(spoilt)).content_sha256
+    content = screener.adapter.read(FolderSource(folder).find(spoilt)).content_sha256
     monkeypatch.setattr(kind, "measure", measure)
     first = screener.screen(FolderSource(folder), tmp_path / "out")
     (record,) = (r for r in first.results.files() if r.id == spoilt)

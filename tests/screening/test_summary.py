@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nip_audio.screening.judge import judge_speaker
+from nip_audio.screening.recordings import Recordings
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.summary import ScreenSummary, Tally
 
@@ -15,10 +16,10 @@ def record(number: int, verdict: str = "clean", p_value: float | None = 0.5) -> 
 
 
 def summarize(records: list[ScreenRecord]) -> ScreenSummary:
-    tally = Tally(0.01)
+    tally = Tally(0.01, Recordings.words)
     for name in sorted({r.speaker for r in records}):
         group = [r for r in records if r.speaker == name]
-        tally.add(group, judge_speaker(group))
+        tally.add(group, judge_speaker(group, Recordings.words))
     return tally.summary()
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nip_audio.screening.trigger_plan import TRIGGER_PLANS
+from nip_audio.models.modalities import MODALITIES
 
 
 @pytest.mark.parametrize(
@@ -15,4 +15,4 @@ from nip_audio.screening.trigger_plan import TRIGGER_PLANS
     ],
 )
 def test_layers_are_chosen_among_the_taps_however_few(modality, taps, changes, outputs):
-    assert TRIGGER_PLANS[modality].layers(taps) == (changes, outputs)
+    assert MODALITIES[modality].trigger_plan.layers(taps) == (changes, outputs)

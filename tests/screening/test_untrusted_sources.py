@@ -65,7 +65,7 @@ def test_another_part_of_the_same_file_is_measured_anew(
     screener.screen(from_rows(row), tmp_path / "out")
     result = screener.screen(from_rows({**row, "end_s": 0.8}), tmp_path / "out")
     assert measured == ["x", "x"]
-    assert [record.duration_s for record in result.results.files()] == [0.8]
+    assert [record.details.duration_s for record in result.results.files()] == [0.8]
 
 
 def test_another_speaker_of_the_same_file_is_believed(

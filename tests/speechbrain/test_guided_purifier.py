@@ -13,7 +13,7 @@ from nip_audio.errors import InputError, StateError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.speechbrain.guided_purifier import GuidedPurifier
 from nip_audio.speechbrain.waveforms import audio_of
-from nip_audio.workflows.purify import purify_audio
+from nip_audio.workflows.recordings import purify_audio
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_cas_tells_the_classes_and_adds_the_auxiliary_loss(wavs, benign):
     embeddings, added = step(network, wavs, benign, LABELS)
     handle.remove()
     torch.testing.assert_close(added, 2.0 * cross_entropy(scores[0], LABELS))
-    with module.told(LABELS):
+    with module.given_labels(LABELS):
         torch.testing.assert_close(embeddings, network(wavs))
     named = scores[0].argmax(dim=1)
     assert not torch.equal(named, LABELS)
@@ -131,18 +131,22 @@ def test_the_weight_is_the_methods_own_unless_given(name):
     ("changes", "error", "match"),
     [
         ({"defence_training": "cast"}, InputError, "'cast', expected null, cas, sns or feature-"),
-        ({"defence_training": "cas"}, InputError, "no ChannelSuppression, expected one for cas"),
+        ({"defence_training": "cas"}, InputError, "no ChannelSuppression, which cas needs"),
         (
             {"defence_training": "sns", "adversarial_attack": None},
             InputError,
             "sns got no adversarial crops, .* pass --adversarial_attack=pgd",
         ),
         ({"defence_training": "sns", "defence_share": 0}, InputError, "share is 0, expected more"),
-        ({"defence_training": "sns", "defence_layers": []}, InputError, "got no layers to hold"),
+        (
+            {"defence_training": "sns", "defence_layers": []},
+            InputError,
+            "got no layers to stabilise",
+        ),
         (
             {"defence_training": "sns", "defence_layers": ["layer.0"]},
             LayerNotFoundError,
-            "near: layers.0",
+            "did you mean layers.0",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def test_senseless_plans_and_misfits_are_refused():
     with pytest.raises(InputError, match="use more"):
         train_images(fresh(), data.rows(torch.arange(10)), SHORT, seed=0)
     other = image_model(LeNet1(), nn.Linear(192, 2), ("a", "b"))
-    with pytest.raises(InputError, match="give both the same"):
+    with pytest.raises(InputError, match="a model with the same classes"):
         train_images(other, data, SHORT, seed=0)
 
 

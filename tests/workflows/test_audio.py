@@ -19,8 +19,9 @@ from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.judge import Judge
-from nip_audio.workflows.purify import purify_audio
-from nip_audio.workflows.purify_files import FilePurifier, PlannedFile
+from nip_audio.workflows.files import PlannedFile
+from nip_audio.workflows.purify_files import FilePurifier
+from nip_audio.workflows.recordings import purify_audio
 from tests.tolerance import rounding
 
 

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from nip_audio.audio import MODALITY
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import read_audio
 from nip_audio.core.adapter import Bounds
@@ -18,12 +19,18 @@ from nip_audio.errors import AudioError, InputError, OutputError
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.quantization import Quantization
 from nip_audio.screening.judge import Judge
+from nip_audio.workflows import purify_files
+from nip_audio.workflows.files import PlannedFile
 from nip_audio.workflows.plot import plot_purification
-from nip_audio.workflows.purify import purify_audio
-from nip_audio.workflows.purify_files import FilePurifier, PlannedFile, plan_files
+from nip_audio.workflows.purify_files import FilePurifier
+from nip_audio.workflows.recordings import purify_audio
 
-DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
 WAVE, SPECTROGRAM = Bounds(-1.0, 1.0), Bounds(0.0, 1.0)
+
+
+def plan_files(inputs: list[Path], out: Path, **options: bool) -> list[PlannedFile]:
+    return purify_files.plan_files(inputs, out, MODALITY, **options)
 
 
 @pytest.fixture
@@ -149,7 +156,7 @@ def test_an_original_is_never_overwritten(write_sound, tmp_path, force):
 def test_a_place_that_cannot_be_written_to(worker, source, tmp_path):
     (tmp_path / "out").write_text("a file")
     (planned,) = plan_files([source], tmp_path / "out")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be created"):
         worker.purify(planned)
 
 

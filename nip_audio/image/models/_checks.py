@@ -7,7 +7,7 @@ from torch import Tensor
 from nip_audio.errors import InputError
 
 
-def require_pictures(x: Tensor, channels: int, size: int | None = None) -> None:
+def require_images(x: Tensor, channels: int, size: int | None = None) -> None:
     """Check that ``x`` is a batch of images of the expected shape.
 
     Args:

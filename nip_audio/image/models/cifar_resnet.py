@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from nip_audio.errors import InputError
-from nip_audio.image.models._checks import require_pictures
+from nip_audio.image.models._checks import require_images
 
 __all__ = ["CifarResNet"]
 
@@ -78,7 +78,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed images (B, C, H, W) in [0, 1]; returns (B, D). ``lengths`` is ignored."""
-        require_pictures(x, self.in_channels)
+        require_images(x, self.in_channels)
         y = self.stem(4 * (x - 0.5))
         for stage in self.stages:
             y = stage(y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nip_audio.image.models._checks import require_pictures
+from nip_audio.image.models._checks import require_images
 
 __all__ = ["LeNet1", "LeNet4", "LeNet5"]
 
@@ -47,7 +47,7 @@ class _LeNet(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed images (B, C, size, size) in [0, 1]; returns (B, D). ``lengths`` is ignored."""
-        require_pictures(x, self.in_channels, self.size)
+        require_images(x, self.in_channels, self.size)
         y = self._trunk(x)
         for layer in self.dense:
             y = layer(y)

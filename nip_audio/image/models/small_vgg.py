@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nip_audio.errors import InputError
-from nip_audio.image.models._checks import require_pictures
+from nip_audio.image.models._checks import require_images
 
 __all__ = ["SmallVgg"]
 
@@ -49,7 +49,7 @@ class SmallVgg(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed images (B, C, H, W) in [0, 1]; returns (B, D). ``lengths`` is ignored."""
-        require_pictures(x, self.in_channels)
+        require_images(x, self.in_channels)
         y = 4 * (x - 0.5)
         for pair in self.pairs:
             y = pair(y)

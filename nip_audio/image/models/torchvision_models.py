@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nip_audio.errors import InputError, MissingDependencyError
-from nip_audio.image.models._checks import require_pictures
+from nip_audio.image.models._checks import require_images
 
 __all__ = ["TorchvisionNet"]
 
@@ -51,7 +51,7 @@ class TorchvisionNet(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed images (B, 3, H, W) in [0, 1]; returns (B, D). ``lengths`` is ignored."""
-        require_pictures(x, self.in_channels)
+        require_images(x, self.in_channels)
         pooled: Tensor = self.pool(self.net(4 * (x - 0.5)))
         return pooled
 

@@ -11,9 +11,9 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.errors import StateError
 from nip_audio.models.pretrained import load_pretrained
+from nip_audio.screening.kind import Kind
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.measured import MeasuredFile
-from nip_audio.screening.reading import Kind
 
 __all__ = ["Engine", "MeasurerRecipe"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from multiprocessing.connection import wait
 import torch
 
 from nip_audio.audio.manifest import Recording
-from nip_audio.errors import InputError
+from nip_audio.errors import InputError, WorkerError
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.measured import RETRY, MeasuredFile
@@ -123,7 +124,8 @@ def _measure_in_pool(
 
 def _submitted(pool: ProcessPoolExecutor, recording: Recording) -> Future[MeasuredFile]:
     try:
-        return pool.submit(_measure, recording)
+        with _without_main_module():  # the first file starts the workers
+            return pool.submit(_measure, recording)
     except BrokenProcessPool as error:
         # the pool broke after the last result was taken: queue this file like those it had accepted
         refused: Future[MeasuredFile] = Future()
@@ -131,16 +133,60 @@ def _submitted(pool: ProcessPoolExecutor, recording: Recording) -> Future[Measur
         return refused
 
 
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Keep workers from importing the program that started them.
+
+    ``multiprocessing`` imports it in each worker, which needs nothing of it. A script without
+    ``if __name__ == "__main__":`` would screen again there and break the pool, and its files would
+    be recorded as crashed.
+    """
+    main = sys.modules["__main__"]
+    names = ("__file__", "__spec__")
+    kept = {name: getattr(main, name) for name in names if hasattr(main, name)}
+    try:
+        for name in names:
+            setattr(main, name, None)
+        yield
+    finally:
+        for name in names:
+            delattr(main, name)
+        for name, value in kept.items():
+            setattr(main, name, value)
+
+
 def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterator[MeasuredFile]:
-    """Measure each file in a process of its own, so that a crash can be blamed on its file."""
+    """Measure each file in a process of its own, so that a crash can be blamed on its file.
+
+    Raises:
+        WorkerError: If a process ends before it is given a file, so that no file is to blame.
+    """
     for recording in recordings:
-        pool = _pool(recipe, 1)
+        pool = _started_worker(recipe)
         try:
-            yield pool.submit(_measure, recording).result()
+            yield _submitted(pool, recording).result()
         except BrokenProcessPool:
             yield _crashed(recording)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _started_worker(recipe: MeasurerRecipe) -> ProcessPoolExecutor:
+    """Start one worker, with a second try: the first may have been killed."""
+    for _ in range(2):
+        pool = _pool(recipe, 1)
+        try:
+            with _without_main_module():
+                started = pool.submit(os.getpid)
+            started.result()
+        except BrokenProcessPool:
+            pool.shutdown(wait=True, cancel_futures=True)
+        else:
+            return pool
+    raise WorkerError(
+        "a worker process crashed before it was given a file: the installation is broken, or there "
+        "is too little memory; run nip-audio doctor, or measure in this process with --workers 1"
+    )
 
 
 def _crashed(recording: Recording) -> MeasuredFile:

@@ -1,1 +1,1 @@
-"""The published NIP method, taken apart."""
+"""Studies of the parts of the published NIP method (neuron-level inverse perturbation)."""

@@ -1,4 +1,8 @@
-"""Studies of what the published NIP saves: the oracle, the sweeps, NIP_n, and what it costs."""
+"""Study what the published NIP recovers: with an oracle, over settings, as NIP_n, and its cost.
+
+NIP is neuron-level inverse perturbation. The oracle is the published script's protocol, which uses
+the clean original and the label.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +38,11 @@ SWEPT = ("pgd", "deepfool")
 """Attacks of the sweeps, by name in the registry."""
 
 SWEPT_EXAMPLES = 100
-"""Of each attack, the first that fool."""
+"""Number of successful examples of each attack that are used."""
 
 DRAWS = 3
 SCRIPT = PoolSettings(front=1, tail=5)
-"""k1 and k2 of the published script."""
+"""Values k1 and k2 of the published script."""
 
 SCRIPT_STEP = 0.001
 TIMED = 5
@@ -48,10 +52,9 @@ TIMED = 5
 
 
 def paired_directions(subject: Subject, clean: Tensor, settings: PoolSettings) -> Tensor:
-    """∇(Σ_front φ − Σ_tail φ) at each clean original, up to a positive factor: (B, *S).
+    """Return ∇(Σ_front φ − Σ_tail φ) at each clean original, up to a positive factor, (B, *S).
 
-    These are the candidates of a pool fitted to the clean originals themselves: what no defender
-    has.
+    These are the candidates of a pool fitted to the clean originals, which no defender has.
     """
     batches = (Batch(part) for part in in_parts(clean))
     pool = quietly(
@@ -67,23 +70,23 @@ def paired_directions(subject: Subject, clean: Tensor, settings: PoolSettings) -
 
 
 def of_script(directions: Tensor, x: Tensor) -> Tensor:
-    """Scale as the published script does: 0.001 times the gradient over its root mean square."""
+    """Scale like the published script: 0.001 times the gradient over its root mean square."""
     rms = directions.square().flatten(1).mean(dim=1).sqrt().clamp_min(1e-12)
     return SCRIPT_STEP * directions / rms.reshape(-1, *[1] * (x.dim() - 1))
 
 
 def of_paper(directions: Tensor, x: Tensor) -> Tensor:
-    """Scale as Eq. 8 does: Mean(x̂) over Max − Min of the gradient."""
+    """Scale like Eq. 8: Mean(x̂) over Max − Min of the gradient."""
     flat = directions.flatten(1)
     span = (flat.amax(dim=1) - flat.amin(dim=1)).clamp_min(1e-12)
     return directions * (x.flatten(1).mean(dim=1) / span).reshape(-1, *[1] * (x.dim() - 1))
 
 
 def oracle_rights(subject: Subject, attacked: Attacked, change: Tensor) -> tuple[Hits, Hits]:
-    """Tell which examples a change saves, and which one or the other sign of it does.
+    """Return which examples a change recovers, and which it recovers with either sign.
 
-    The second is the script's rule: where the result has not the clean label, flip the sign and
-    try again. It needs the label, so that no defender can follow it.
+    The second is the script's rule: if the prediction is not the clean label, flip the sign and try
+    again. It needs the label, so that no defender can follow it.
     """
     bounds = subject.model.input_bounds
     first, flipped = (
@@ -93,10 +96,11 @@ def oracle_rights(subject: Subject, attacked: Attacked, change: Tensor) -> tuple
 
 
 def of_own_class(subject: Subject, labels: Tensor) -> tuple[Tensor, Hits]:
-    """A candidate of the pool for each label, one that the model takes for that class.
+    """Return a candidate of the pool for each label, one that the model predicts as that class.
 
     Returns:
-        (B, *S) candidates, and which of them are: a class without one gets the first of all.
+        (B, *S) candidates, and (B,) whether each is of the label's class; a class without a
+        candidate gets the first of the pool.
     """
     pool = subject.usual
     classes = subject.crop_classes[: len(pool.rho)]
@@ -106,7 +110,7 @@ def of_own_class(subject: Subject, labels: Tensor) -> tuple[Tensor, Hits]:
 
 
 def study_oracle(subject: Subject) -> list[dict[str, Any]]:
-    """The published script's protocol beside the honest one, attack by attack."""
+    """Compare the published script's protocol with one without labels, attack by attack."""
     pool = changed(subject.usual, sign="paper")
     descent = changed(pool, sign="descent")
     rows = []
@@ -149,9 +153,9 @@ class Variant:
     """One setting of a sweep.
 
     Attributes:
-        sweep: What is varied.
-        setting: To what.
-        pools: Fitted so; more than one where candidates are drawn.
+        sweep: Name of the setting that is varied.
+        setting: Value of the setting.
+        pools: Pools with this setting; several if candidates are drawn at random.
     """
 
     sweep: str
@@ -160,7 +164,7 @@ class Variant:
 
 
 def variants(subject: Subject) -> Iterator[Variant]:
-    """Depart from the usual pool in one thing at a time."""
+    """List pools that differ from the usual one in one setting each."""
     usual = subject.usual
     settings = usual.pool_settings
     yield Variant("as usual", "", [usual])
@@ -191,7 +195,7 @@ def variants(subject: Subject) -> Iterator[Variant]:
 
 
 def times(pool: NipPool, factor: float) -> NipPool:
-    """Return a pool whose changes are stronger by a factor."""
+    """Return a pool whose changes are scaled by a factor."""
     return quietly(
         lambda: NipPool(
             pool.model,
@@ -213,7 +217,7 @@ def _drawn(pool: NipPool, eta: float) -> Iterator[NipPool]:
 
 
 def study_sweeps(subject: Subject) -> list[dict[str, Any]]:
-    """What each setting saves, beside noise of the same energy, and what it costs in accuracy."""
+    """Measure what each setting recovers, beside noise of equal energy, and its benign accuracy."""
     swept = [attacked for attacked in subject.attacks if attacked.attack in SWEPT]
     return [
         {
@@ -249,7 +253,7 @@ def _beside_noise(
     labels: Tensor,
     speakers: Sequence[str],
 ) -> dict[str, Any]:
-    """Accuracy behind pools and behind matched noise, and the difference."""
+    """Measure accuracy behind pools and behind matched noise, and the difference."""
     own = np.concatenate([subject.right(x, labels, pool) for pool in pools])
     noise = np.concatenate(
         [subject.right(x, labels, MatchedNoise(pool, bounds=pool.bounds)) for pool in pools]
@@ -258,7 +262,7 @@ def _beside_noise(
 
 
 def compared(own: Hits, other: Hits, speakers: Sequence[str], *, seed: int) -> dict[str, Any]:
-    """Return two shares and the mean difference, item by item."""
+    """Return two shares and their mean paired difference."""
     return {
         "right": share_of(own, speakers, seed=seed),
         "noise": share_of(other, speakers, seed=seed),
@@ -270,7 +274,7 @@ def compared(own: Hits, other: Hits, speakers: Sequence[str], *, seed: int) -> d
 
 
 def study_activation(subject: Subject) -> list[dict[str, Any]]:
-    """NIP_n beside NIP, and beside the same change at neurons drawn at random."""
+    """Compare NIP_n with NIP, and with the same change at randomly drawn neurons."""
     usual = subject.usual
     rows = []
     for sign in ("paper", "descent"):
@@ -322,7 +326,7 @@ def of_other_neurons(pool: NipPool, *, seed: int) -> NipPool:
 
 
 def study_efficiency(subject: Subject) -> list[dict[str, Any]]:
-    """CPU milliseconds an item of fitting and of purifying, in batches and one by one."""
+    """Measure CPU milliseconds per item of fitting and purifying, in batches and one by one."""
     pool = subject.usual
     generator = torch.Generator()
     rows = []

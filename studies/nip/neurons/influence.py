@@ -1,4 +1,7 @@
-"""Studies of the neurons that the published NIP looks at: influence, template, consistency."""
+"""Study the neurons that the published NIP uses: their influence, template and consistency.
+
+NIP is neuron-level inverse perturbation.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,12 @@ PERMUTATIONS = 2000
 
 
 def study_influence(subject: Subject) -> dict[str, Any]:
-    """Whether front falls and tail rises, for attacks and for what is no attack.
+    """Measure whether front neurons fall and tail neurons rise, under attacks and without.
 
-    Front and tail are those of the clean original. Influence is normalised to [0, 1] item by item,
-    as in the paper's Fig. 1: the first front neuron is then at 1 and the last tail neuron at 0, so
-    that any change at all can only lower the one and raise the other. Noise of the attack's energy,
-    and another clip of the same speaker, tell how much of the pattern is that.
+    Front and tail are those of the clean original. Influence is normalised to [0, 1] per item, as
+    in the paper's Fig. 1. The first front neuron is then at 1 and the last tail neuron at 0, so
+    that any change can only lower the one and raise the other. Noise of the attack's energy and
+    another clip of the same speaker show how much of the pattern comes from that.
     """
     bounds = subject.model.input_bounds
     rows, curves = [], {}
@@ -70,8 +73,8 @@ def study_influence(subject: Subject) -> dict[str, Any]:
 
 
 def same_speaker_pairs(subject: Subject) -> tuple[list[int], list[int]]:
-    """Pair each correctly classified clean clip with the speaker's next one."""
-    right = np.flatnonzero(subject.rightly_named)
+    """Pair each correctly classified clean clip with the next one of its speaker."""
+    right = np.flatnonzero(subject.is_correct)
     by_speaker: dict[str, list[int]] = {}
     for i in right.tolist():
         by_speaker.setdefault(subject.speakers[i], []).append(i)
@@ -85,10 +88,10 @@ def same_speaker_pairs(subject: Subject) -> tuple[list[int], list[int]]:
 def _moved(
     subject: Subject, clean: Tensor, labels: Tensor, after: Mapping[str, Tensor]
 ) -> tuple[dict[str, Values], dict[str, list[float]]]:
-    """Change of normalised influence at front and tail, and the curves by rank.
+    """Compute the change of normalised influence at front and tail, and the curves by rank.
 
     Returns:
-        By name and ``front`` or ``tail``: (B,) changes; and by name: (N,) mean influence of the
+        (B,) changes by name and ``front`` or ``tail``; and (N,) mean influence by name, with the
         neurons in the order of the clean original.
     """
     before = influence(subject, clean, labels)
@@ -108,7 +111,7 @@ def _moved(
 
 
 def influence(subject: Subject, x: Tensor, target: Tensor | None) -> Tensor:
-    """σ of the logit of given classes, or of those that are named: (B, N)."""
+    """Return the influence σ on the logit of given or, for None, predicted classes, (B, N)."""
     targets = [None] * -(-len(x) // BATCH) if target is None else in_parts(target)
     return torch.cat(
         [
@@ -127,7 +130,7 @@ def normalised(values: Tensor) -> Tensor:
 def _summary(
     moved: Mapping[str, Values], speakers: Sequence[str], *, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Mean changes, the share of items in which front falls and tail rises, attack minus noise."""
+    """Average the changes and count items in which front falls and tail rises, also minus noise."""
     means = {name: mean_of(values, speakers, seed=seed) for name, values in moved.items()}
     for stem in {name.rsplit("_", 1)[0] for name in moved}:
         both = (moved[f"{stem}_front"] < 0) & (moved[f"{stem}_tail"] > 0)
@@ -143,7 +146,7 @@ def _summary(
 
 
 def study_template(subject: Subject) -> dict[str, Any]:
-    """How many neurons remain, and whether the template or its match knows who speaks."""
+    """Count the neurons of the template, and measure whether it or its match depends on speaker."""
     pool = subject.large
     items, neurons = pool.order.shape
     cut = pool.selection(torch.arange(items))
@@ -177,14 +180,14 @@ def study_template(subject: Subject) -> dict[str, Any]:
 
 
 def membership(indices: Tensor, neurons: int) -> NDArray[np.float64]:
-    """Turn (t, k) indices into (t, N) zeros and ones."""
+    """Turn indices (t, k) into zeros and ones (t, N)."""
     return np.asarray(torch.zeros(len(indices), neurons).scatter_(1, indices.long(), 1.0).double())
 
 
 def overlap(mask: Values, classes: NDArray[np.int64], *, seed: int) -> dict[str, Any]:
-    """How many chosen neurons two items share: of one class, of two, and by chance.
+    """Measure how many chosen neurons two items share: of one class, of two, and by chance.
 
-    Means are over classes with two items or more, which the bootstrap resamples.
+    Means are over classes with at least two items, which the bootstrap resamples.
     """
     shared = mask @ mask.T
     same = classes[:, None] == classes[None, :]
@@ -204,7 +207,7 @@ def overlap(mask: Values, classes: NDArray[np.int64], *, seed: int) -> dict[str,
 
 
 def explained(values: Values, classes: NDArray[np.int64], *, seed: int) -> dict[str, Any]:
-    """Share of the variance that the class explains (η²), and by chance, by permutation."""
+    """Return the share of variance that the class explains (η²), and its value by permutation."""
     if np.ptp(values) == 0:
         return {"share": None, "by_chance": None, "p": None, "items": len(values)}
     rng = np.random.default_rng(seed)
@@ -223,7 +226,7 @@ def explained(values: Values, classes: NDArray[np.int64], *, seed: int) -> dict[
 
 
 def _matches(subject: Subject, classes: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Share of inputs whose candidate is of their own class, beside a candidate drawn blindly."""
+    """Measure how often the chosen candidate is of the input's class, beside a random candidate."""
     rows = []
     groups = [
         ("nobody attacks", subject.clean, subject.labels, subject.speakers),
@@ -246,10 +249,10 @@ def _matches(subject: Subject, classes: NDArray[np.int64]) -> list[dict[str, Any
 
 
 def study_distributions(subject: Subject) -> list[dict[str, Any]]:
-    """How far attacks move the values of inputs and of activations (the paper's Fig. 12).
+    """Measure how far attacks move the values of inputs and of activations (NIP, Fig. 12).
 
-    The distance is Kolmogorov and Smirnov's: the largest difference between the distribution of the
-    values of adversarial examples and of their originals.
+    The distance is that of Kolmogorov and Smirnov: the largest difference between the distribution
+    functions of the values of adversarial examples and of their originals.
     """
     rows = []
     for attacked in subject.attacks:
@@ -278,7 +281,7 @@ def _activations(subject: Subject, x: Tensor) -> Tensor:
 def _distance(
     first: Values, second: Values, speakers: Sequence[str], *, seed: int
 ) -> dict[str, float]:
-    """Largest difference of two distribution functions, speakers resampled."""
+    """Return the largest difference of two distribution functions; speakers are resampled."""
     edges = np.quantile(np.concatenate([first, second]), np.linspace(0, 1, 201))
     names, group = np.unique(np.asarray(speakers), return_inverse=True)
     below = []
@@ -298,11 +301,11 @@ def _distance(
 
 
 def study_consistency(results: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
-    """Correlate DSR and TKNC over the defences and attacks of an evaluation.
+    """Correlate defence success rate (DSR) and top-k neuron consistency (TKNC).
 
     Args:
-        results: Of ``nip-audio evaluate``.
-        seed: Of the bootstrap.
+        results: Results of ``nip-audio evaluate``, whose defences and attacks are the points.
+        seed: Seed of the bootstrap.
     """
     points = [
         {
@@ -319,7 +322,7 @@ def study_consistency(results: Mapping[str, Any], *, seed: int) -> dict[str, Any
         if cell["protocol"] == "unaware" and row["dsr"] is not None
     ]
     own = [p for p in points if not p["noise"]]
-    # the waveform attacks alone meet every defence
+    # only waveform attacks are run against every defence
     raw = [p for p in own if p["level"] == "raw"]
     return {
         "title": results["title"],
@@ -354,9 +357,9 @@ def means(points: Sequence[Mapping[str, Any]], by: str) -> list[dict[str, Any]]:
 def _correlation(
     points: Sequence[Mapping[str, Any]], unit: str | None, *, seed: int
 ) -> dict[str, Any]:
-    """Spearman's ρ, its p, and an interval by bootstrap over units (None: over the points).
+    """Return Spearman's ρ, its p-value, and an interval by bootstrap over units, or points if None.
 
-    Both are None where the points have no ranks.
+    Correlation and p-value are None if they are undefined, e.g. with all values on one side equal.
     """
     dsr, tknc = (np.array([p[q] for p in points]) for q in ("dsr", "tknc"))
     names = np.array([str(i) if unit is None else p[unit] for i, p in enumerate(points)])
@@ -375,7 +378,7 @@ def _correlation(
 
 
 def _within(points: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
-    """ρ over the defences against one attack, as the paper has it, over the attacks."""
+    """Average over attacks the ρ over the defences against one attack, as in the paper."""
     found, flat = [], 0
     for attack in dict.fromkeys(p["attack"] for p in points):
         pairs = [(p["dsr"], p["tknc"]) for p in points if p["attack"] == attack]

@@ -4,7 +4,7 @@ python -m studies.nip.neurons.measure studies/nip/neurons/neurons.yaml studies/r
     studies/results/nip_studies.json --data-root LibriSpeech --data-split split.csv \
     --sets evaluation
 
-No attack is made here and no setting is chosen.
+NIP is neuron-level inverse perturbation. No attack is made here, and no setting is tuned.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ STUDIES: Mapping[str, Callable[[Subject], Any]] = {
 
 
 def study(subject: Subject, chosen: Sequence[str]) -> dict[str, Any]:
-    """Run studies on one system."""
+    """Run the chosen studies on one system."""
     found: dict[str, Any] = subject.describe()
     for name in chosen:
         start = time.process_time()
@@ -60,7 +60,7 @@ def study(subject: Subject, chosen: Sequence[str]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the results of all studies."""
+    """Run all studies and write their results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("config", type=Path)
     parser.add_argument("evaluated", type=Path, help="results of an evaluation with defences")

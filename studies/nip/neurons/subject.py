@@ -1,4 +1,7 @@
-"""What the studies of NIP look at: a system, examples that fool it, and pools fitted to it."""
+"""Gather what the studies of NIP use: a system, examples that fool it, and pools fitted to it.
+
+NIP is neuron-level inverse perturbation; a pool holds its candidate changes.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ BATCH = 32
 CLEAN_CLIPS = 200
 CANDIDATES, MOST_CANDIDATES = 256, 1024
 USUAL = PoolSettings(quorum=0.9)
-"""As `nip-audio fit-purifier --method pool` fits."""
+"""Settings with which `nip-audio fit-purifier --method pool` fits."""
 
 FALLBACK_QUORUM = 0.5
 
@@ -69,17 +72,17 @@ Hits = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Attacked:
-    """The examples of one attack that fool the undefended model, all as model input.
+    """The examples of one attack that fool the undefended model, all as model inputs.
 
     Attributes:
         name: Attack, level and strength.
-        attack: Its name in the registry.
-        level: Where it works.
-        made: Examples that were made.
-        x: (B, F, T) what was written and read back.
-        clean: (B, F, T) the original of each.
+        attack: Name of the attack in the registry.
+        level: What the attack changes: the waveform (``raw``) or the model's input (``input``).
+        made: Number of examples that were made.
+        x: (B, F, T) examples as read back from files.
+        clean: (B, F, T) their clean originals.
         labels: (B,) classes of the originals.
-        speakers: Their names.
+        speakers: Names of the originals' speakers.
     """
 
     name: str
@@ -98,22 +101,22 @@ class Attacked:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One system under study. All values are model input.
+    """One system under study; all clips are model inputs.
 
     Attributes:
-        name: Of the system.
-        model: With its head; takes model input.
-        model_id: What pools are bound to.
-        layer: Whose neurons are looked at unless said otherwise: the pooled one.
+        name: Name of the system.
+        model: Model with its head, which takes model inputs.
+        model_id: Identity of the model that pools are fitted to.
+        layer: Layer whose neurons are studied unless stated otherwise: the pooled one.
         layers: All default taps.
-        clean: (B, F, T) test clips that nobody attacked.
-        labels: (B,) their classes.
-        speakers: Their names.
-        crops: (t, F, T) crops of the ``train`` role, from which pools are fitted.
-        seen: Content hashes of the recordings they are from.
-        attacks: With ``MIN_SUCCESSES`` examples that fool, or more.
-        left_out: Attacks that have fewer, or no finished set.
-        seed: Of bootstrap, noise and draws.
+        clean: (B, F, T) unattacked test clips.
+        labels: (B,) classes of the test clips.
+        speakers: Names of the test clips' speakers.
+        crops: (t, F, T) crops of the ``train`` role, which pools are fitted to.
+        seen: Content hashes of the recordings that the crops were cut from.
+        attacks: Attacks with at least ``MIN_SUCCESSES`` successful examples.
+        left_out: Attacks with fewer successful examples, or without a finished set.
+        seed: Seed of bootstrap, noise and draws.
     """
 
     name: str
@@ -131,7 +134,7 @@ class Subject:
     seed: int
 
     def describe(self) -> dict[str, Any]:
-        """Return what the tables say of it."""
+        """Return the description of the system for tables."""
         return {
             "layer": self.layer,
             "settings": asdict(self.usual.pool_settings),
@@ -152,7 +155,7 @@ class Subject:
         layer: str | None = None,
         candidates: int = CANDIDATES,
     ) -> NipPool:
-        """Fit a pool to the first crops; an empty template is no warning, its size is told."""
+        """Fit a pool to the first crops, without a warning if its template is empty."""
         return quietly(
             lambda: NipPool.fit(
                 self.model,
@@ -165,12 +168,12 @@ class Subject:
         )
 
     def right(self, x: Tensor, labels: Tensor, defence: Defence | None = None) -> Hits:
-        """Tell which inputs are classified correctly behind a defence, which sees no label.
+        """Return which inputs are classified correctly behind a defence, which gets no label.
 
         Args:
-            x: (B, F, T).
-            labels: (B,).
-            defence: None names the inputs as they are.
+            x: (B, F, T) model inputs.
+            labels: (B,) classes of the inputs.
+            defence: Defence of the model; None for none.
         """
         batches = (Batch(part) for part in in_parts(x))
         answers = ask(self.model, defence, batches, level="input", seed=self.seed)
@@ -178,25 +181,25 @@ class Subject:
 
     @cached_property
     def usual(self) -> NipPool:
-        """The pool that `nip-audio fit-purifier` fits, or where its template is empty, of half."""
+        """Pool of `nip-audio fit-purifier`, with a quorum of half if its template were empty."""
         pool = self.fit(USUAL)
         return pool if len(pool.template) > 0 else changed(pool, quorum=FALLBACK_QUORUM)
 
     @cached_property
     def large(self) -> NipPool:
-        """Of all crops."""
+        """Pool fitted to all crops."""
         return self.fit(self.usual.pool_settings, candidates=len(self.crops))
 
     @cached_property
     def crop_classes(self) -> NDArray[np.int64]:
-        """What the model takes the crops' speakers for: (t,)."""
+        """Predicted classes of the crops, (t,)."""
         with torch.no_grad():
             parts = [self.model.embed_input(Batch(part)) for part in in_parts(self.crops)]
             return np.asarray(self.model.score_embeddings(torch.cat(parts)).argmax(dim=1))
 
     @cached_property
-    def rightly_named(self) -> Hits:
-        """Which of the clean clips are classified correctly when nobody defends."""
+    def is_correct(self) -> Hits:
+        """Whether the undefended model classifies each clean clip correctly, (B,)."""
         return self.right(self.clean, self.labels)
 
 
@@ -204,11 +207,11 @@ def read_subjects(config: EvaluationConfig, sets: Path) -> list[Subject]:
     """Read finished sets, and crops of the ``train`` role to fit pools to.
 
     Args:
-        config: Systems and attacks.
-        sets: Folder of an evaluation that made them.
+        config: Configuration with systems and attacks.
+        sets: Folder of the evaluation that made the sets.
 
     Raises:
-        InputError: If a train recording is a test item, or not one set is finished.
+        InputError: If a ``train`` recording is a test item, or no set is finished.
     """
     subjects = []
     for plan in config.systems:
@@ -248,24 +251,24 @@ def read_subjects(config: EvaluationConfig, sets: Path) -> list[Subject]:
 
 
 def in_parts(x: Tensor) -> Iterator[Tensor]:
-    """Cut into batches."""
+    """Split into batches."""
     return (x[i : i + BATCH] for i in range(0, len(x), BATCH))
 
 
 def quietly(make: Callable[[], NipPool]) -> NipPool:
-    """Make a pool without a warning that its template is empty: its size is in every table."""
+    """Make a pool without a warning about an empty template, whose size is in every table."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemplateEmptyWarning)
         return make()
 
 
 def changed(pool: NipPool, *, sign: Sign | None = None, quorum: float | None = None) -> NipPool:
-    """Use a pool otherwise, as ``with_settings``, and quietly."""
+    """Return a pool with other settings, without a warning about an empty template."""
     return quietly(lambda: pool.with_settings(sign=sign, quorum=quorum))
 
 
 def share_of(hits: Hits, speakers: Sequence[str], *, seed: int) -> dict[str, float]:
-    """Return a share with its interval over speakers."""
+    """Return a share with its 95 % interval, resampling speakers."""
     return proportion(hits, speakers, seed=seed).to_json()
 
 
@@ -274,7 +277,7 @@ def mean_of(
 ) -> dict[str, float]:
     """Return a mean with its 95 % interval, by bootstrap over speakers.
 
-    Where all values are alike the interval is a point, which says nothing.
+    If all values are equal, the interval is a point and says nothing about uncertainty.
     """
     names, group = np.unique(np.asarray(speakers), return_inverse=True)
     sums, counts = np.bincount(group, weights=values), np.bincount(group)
@@ -286,7 +289,7 @@ def mean_of(
 
 
 def noise_like(change: Tensor, *, seed: int) -> Tensor:
-    """Draw white noise with the energy, item by item, of a change: (B, *S)."""
+    """Draw white noise with the energy of each item's change, (B, *S)."""
     drawn = torch.randn(change.shape, generator=torch.Generator().manual_seed(seed))
     scale = change.flatten(1).norm(dim=1) / drawn.flatten(1).norm(dim=1)
     noise: Tensor = drawn * scale.reshape(-1, *[1] * (change.dim() - 1))
@@ -294,7 +297,7 @@ def noise_like(change: Tensor, *, seed: int) -> Tensor:
 
 
 def _fooling(system: EvaluatedSystem, cell: Cell, examples: Any) -> Attacked:
-    """Read a set back; keep what fools the model."""
+    """Read a set back, and keep the examples that fool the model."""
     items = {item.id: item for item in system.items}
     originals = [items[e.id] for e in examples.examples]
     values = torch.cat([batch.x for batch in examples.batches()])
@@ -324,7 +327,7 @@ def _input_of(model: InstrumentedModel, raw: Batch) -> Tensor:
 def _train_crops(
     system: EvaluatedSystem, config: EvaluationConfig
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Draw the crops that ``fit_pool`` would, of the system's ``train`` role."""
+    """Draw the same crops of the system's ``train`` role as ``fit_pool``."""
     rate = system.pretrained.card.sample_rate_hz
     adapter = WaveformAdapter(ReadSettings(rate, min_duration_s=0.2))
     clips = read_clips(role_recordings(config, system.plan.subset, "train"), adapter)

@@ -67,7 +67,7 @@ def test_the_server_answers_both_kinds_of_requests_and_refuses_the_rest(platform
     expected = load_pretrained(served).model.predict(Batch(pixels))
     for size in (1, 2):
         remote = RemoteClassifier(
-            platform.url, platform.labels, settings=RemoteSettings(pictures_a_request=size)
+            platform.url, platform.labels, settings=RemoteSettings(images_per_request=size)
         )
         assert torch.equal(remote(Batch(pixels)), expected)
     assert platform.answered == 10
@@ -77,7 +77,7 @@ def test_the_server_answers_both_kinds_of_requests_and_refuses_the_rest(platform
 
 def test_a_substitute_and_its_purifier_are_a_model_directory(platform, digits, tmp_path):
     remote = RemoteClassifier(
-        platform.url, platform.labels, settings=RemoteSettings(pictures_a_request=50)
+        platform.url, platform.labels, settings=RemoteSettings(images_per_request=50)
     )
     plan = RemotePlan(epochs=10, lr=5e-3, guided=QUICK, guided_batch=16, seed=1)
     run = read_run(LENET1, {})
@@ -111,7 +111,7 @@ def test_a_plan_without_sense_is_an_error():
         RemotePlan(guided=GuidedSettings())
 
 
-def test_only_what_fools_is_counted_and_what_is_named_rightly_again():
+def test_only_what_fools_is_counted_and_what_is_correct_again():
     """A remote model that tells light from dark, and a purifier that leaves black and white."""
 
     def answer(batch: Batch) -> torch.Tensor:

@@ -21,7 +21,7 @@ from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
-from nip_audio.screening.picture_calibration import calibrate_images
+from nip_audio.screening.calibrating import calibrate
 from nip_audio.training.image_publishing import run_recipe
 from nip_audio.training.image_training import ImageTraining
 from studies.backdoors.judging import JudgingPlan
@@ -175,7 +175,7 @@ def calibrated(system, tmp_path):
     for number, picture in enumerate(system.calibrate.pixels[:110]):
         ImageAdapter().save(picture, folder / f"{number}.png")
     target = tmp_path / "calibration.safetensors"
-    calibrate_images(system.pretrained, walk_files(folder, ImageAdapter().suffixes), draws=1).save(
+    calibrate(system.pretrained, walk_files(folder, ImageAdapter().suffixes), ImageAdapter()).save(
         target
     )
     card = system.pretrained.card
@@ -213,11 +213,10 @@ def test_spatial_attacks_are_made_and_random_motion_stands_beside_them(system):
 def test_backdoors_are_trained_and_judged(tmp_path, monkeypatch):
     pytest.importorskip("art")
     train, test = (load_images("digits", role).resized(16, 16) for role in ("train", "test"))
-    train = train.rows(torch.arange(600))  # every one is measured, twice
     study = ImageBackdoors(
         train,
         test,
-        ImageTraining(epochs=4, batch_size=64, lr=0.01, shift=0),
+        ImageTraining(epochs=2, batch_size=64, lr=0.01, shift=0),
         width=4,
         judging=JudgingPlan(
             layers=("pairs.0",),

@@ -29,9 +29,9 @@ from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.detector_judges import (
     CLEAN_ONLY,
     RATES,
-    Judge,
     Known,
     Part,
+    RowJudge,
     clean_judge,
     published_judge,
     trained_judge,
@@ -95,7 +95,7 @@ def test_each_part_compares_with_the_rows_held_out_from_it():
     """Scores of the second part are ten times as large: what counts is the place among its own."""
     first = Part(lambda rows: rows[:, 0], np.arange(1.0, 61.0))
     second = Part(lambda rows: 10 * rows[:, 0], np.arange(10.0, 410.0, 10.0))
-    judge = Judge("j", "k", "m", first.score, (first, second))
+    judge = RowJudge("j", "k", "m", first.score, (first, second))
     expected = np.array([101, 1 + 31 + 11, 1]) / 101
     np.testing.assert_allclose(judge.p_values(np.array([[0.5], [30.0], [99.0]])), expected)
     np.testing.assert_array_equal(judge.flagged(np.array([[60.0], [61.0]]), 0.01), [False, True])
@@ -103,7 +103,7 @@ def test_each_part_compares_with_the_rows_held_out_from_it():
 
 def test_a_judge_of_one_part_flags_above_the_conformal_threshold(rng):
     part = Part(lambda rows: rows[:, 0], rng.normal(size=251))
-    judge = Judge("j", "k", "m", part.score, (part,))
+    judge = RowJudge("j", "k", "m", part.score, (part,))
     rows = np.concatenate([rng.normal(size=2000), part.clean])[:, None]
     for rate in RATES:
         above = rows[:, 0] > conformal_threshold(part.clean, rate)
@@ -113,7 +113,7 @@ def test_a_judge_of_one_part_flags_above_the_conformal_threshold(rng):
 def test_too_few_clean_rows_for_a_rate_are_refused(rng):
     part = Part(lambda rows: rows[:, 0], rng.normal(size=98))
     with pytest.raises(CalibrationError, match="at least 99 are needed"):
-        Judge("j", "k", "m", part.score, (part,))
+        RowJudge("j", "k", "m", part.score, (part,))
 
 
 def test_a_published_judge_takes_the_published_score(rng):
@@ -198,7 +198,7 @@ def study(many: EvaluatedSystem, measured_rows, tmp_path, monkeypatch) -> SmallS
 
 def test_results_hold_every_part(study, many):
     attacked = replace(many, calibrate=())
-    items = [i for i, right in zip(many.items, many.named_rightly, strict=True) if right]
+    items = [i for i, right in zip(many.items, many.is_correct, strict=True) if right]
     plan = AttackPlan("fgsm", eps=(0.05,), items=8, batch=8)
     made = study._made(attacked, items[:8], plan, make_attack("fgsm", eps=0.05), what="cell")
     assert any(example.fooled for example in made.examples)

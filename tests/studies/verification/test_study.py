@@ -136,15 +136,15 @@ def test_a_purifier_may_have_seen_the_train_role_and_no_other(
     assert (contents(corpus, take) in used) == refused
     if refused:
         with pytest.raises(InputError, match="1 test items were seen when the defence guided was"):
-            study.guards()
+            study.defences()
     else:
-        described = study.describe(study.guards())
+        described = study.describe(study.defences())
         assert described["defences"]["guided"]["seen_of_the_speakers"] == 1
 
 
 def test_where_the_test_side_is_attacked_the_enrolment_is_trusted(study):
     """Purified it is only where it is attacked itself."""
-    noise = next(guard for guard in study.guards() if guard.name == "noise 20 dB")
+    noise = next(defence for defence in study.defences() if defence.name == "noise 20 dB")
     score = study.verifiers["cosine"].score
     test_side, enrolment_side = list(study.cells())[:2]
     for cell, voices in ((test_side, noise.trusted), (enrolment_side, noise.enrolled)):

@@ -1,27 +1,147 @@
-"""Write what was drawn of one recording as HTML."""
+"""Draw one recording: its sound before and after purification, and the model's decision."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from nip_audio.reporting.examine import Examined, Excerpt
+from nip_audio.audio.features import LogMel
+from nip_audio.audio.io import Audio
+from nip_audio.core.adapter import Batch
+from nip_audio.core.influence import input_influence, neuron_influence
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.purifiers.base import Purifier
+from nip_audio.reporting.evidence import Evidence
 from nip_audio.reporting.figure import Axis, Chart
 from nip_audio.reporting.media import matrix_url, sound_url
 from nip_audio.reporting.sections import evidence_html, figure, section
-from nip_audio.screening.words import RECORDINGS
+from nip_audio.screening.recordings import Recordings
+from nip_audio.workflows.recordings import (
+    Assessment,
+    PurifiedAudio,
+    RecordingWorkflow,
+    purify_audio,
+)
 
-__all__ = ["detail_html"]
+__all__ = ["ExaminedRecording", "Excerpt", "examine_recording"]
 
 _COLUMNS = 400
 _HERTZ = (250, 500, 1000, 2000, 4000, 8000)
 
 
-def detail_html(examined: Examined) -> str:
-    """Return players, waveforms, spectrograms, the detector's evidence and influences as HTML."""
+@dataclass(frozen=True)
+class Excerpt:
+    """Beginning of a recording, with the influences on the model's decision about it.
+
+    Attributes:
+        samples: (N,) waveform in [-1, 1].
+        spectrogram: (F, T) model input.
+        neurons: (M,) influence of each neuron of the examined layer (NIP, Eq. 2); None if the
+            model's card names no layer.
+        bands: (F,) influence of each band of the model input, summed over the frames.
+    """
+
+    samples: Tensor
+    spectrogram: Tensor
+    neurons: Tensor | None
+    bands: Tensor
+
+
+@dataclass(frozen=True)
+class ExaminedRecording:
+    """Everything that is drawn of a recording.
+
+    Attributes:
+        duration_s: Duration of the whole file in seconds.
+        sample_rate_hz: Sample rate of the excerpts.
+        layer: Layer whose neurons are examined; None if the model's card names none.
+        highest_hz: Upper end of the highest input band in Hz; None if the front end does not say.
+        heard: Prediction and verdict for the whole file.
+        before: Excerpt of the original.
+        after: Excerpt of the purified copy; None if the file was not purified. Only adversarial
+            files are, because purification removes no other problem.
+        purified: Purified copy and its measurements; None if the file was not purified.
+        evidence: Evidence of the detector for its verdict.
+    """
+
+    duration_s: float
+    sample_rate_hz: int
+    layer: str | None
+    highest_hz: float | None
+    heard: Assessment
+    before: Excerpt
+    after: Excerpt | None
+    purified: PurifiedAudio | None
+    evidence: Evidence
+
+    def html(self) -> str:
+        """Return players, waveforms, spectrograms, evidence and influences as HTML."""
+        return _html(self)
+
+
+def examine_recording(
+    workflow: RecordingWorkflow,
+    audio: Audio,
+    evidence: Evidence,
+    purifier: Purifier | None,
+    seconds: float,
+) -> ExaminedRecording:
+    """Examine a recording, and purify it if there is a purifier.
+
+    Args:
+        workflow: Model, seed and detector of the run.
+        audio: Recording.
+        evidence: Evidence of the detector for its verdict.
+        purifier: Purifier to apply; None does not purify.
+        seconds: Length of the excerpt that is drawn and played, from the beginning.
+    """
+    pretrained = workflow.pretrained
+    taps = pretrained.card.default_taps
+    layer = taps[-1] if taps else None
+    purified, after = None, None
+    if purifier is not None:
+        purified = purify_audio(
+            pretrained, purifier, audio, seed=workflow.seed, judge=workflow.judge
+        )
+        after = _excerpt(pretrained, purified.samples, round(seconds * audio.sample_rate_hz), layer)
+    heard = purified.before if purified else replace(workflow, judge=None).assess(audio)
+    return ExaminedRecording(
+        duration_s=audio.duration_s,
+        sample_rate_hz=audio.sample_rate_hz,
+        layer=layer,
+        highest_hz=_highest_hz(pretrained.model.front_end),
+        heard=heard,
+        before=_excerpt(pretrained, audio.samples, round(seconds * audio.sample_rate_hz), layer),
+        after=after,
+        purified=purified,
+        evidence=evidence,
+    )
+
+
+def _excerpt(
+    pretrained: PretrainedModel, samples: Tensor, length: int, layer: str | None
+) -> Excerpt:
+    samples, model = samples[:length], pretrained.model
+    with torch.no_grad():
+        batch = model.to_input(Batch(samples[None].to(next(model.parameters()).device)))
+    return Excerpt(
+        samples=samples,
+        spectrogram=batch.x[0].cpu(),
+        neurons=None if layer is None else neuron_influence(model, batch, layer)[0].cpu(),
+        bands=input_influence(model, batch)[0].sum(dim=1).cpu(),
+    )
+
+
+def _highest_hz(front_end: object) -> float | None:
+    return float(front_end.fbank.compute_fbanks.f_max) if isinstance(front_end, LogMel) else None
+
+
+def _html(examined: ExaminedRecording) -> str:
     before, after = examined.before, examined.after
     seconds = before.samples.shape[0] / examined.sample_rate_hz
     whole = seconds >= examined.duration_s - 1e-6
@@ -30,13 +150,13 @@ def detail_html(examined: Examined) -> str:
     )
     parts = [
         section("Listen and look", note + _heard(examined), _sights(examined, seconds)),
-        evidence_html(examined.evidence, RECORDINGS),
+        evidence_html(examined.evidence, Recordings.words),
         _influence(examined, before, after),
     ]
     return "".join(parts)
 
 
-def _heard(examined: Examined) -> str:
+def _heard(examined: ExaminedRecording) -> str:
     purified, heard = examined.purified, examined.heard
     named = "" if heard.speaker is None else f"The model predicts speaker {heard.speaker}. "
     if purified is None:
@@ -61,7 +181,7 @@ def _heard(examined: Examined) -> str:
     return f"{named}For the purified copy, {'; '.join(said)}."
 
 
-def _sights(examined: Examined, seconds: float) -> str:
+def _sights(examined: ExaminedRecording, seconds: float) -> str:
     before, after = examined.before, examined.after
     loudest = float(before.samples.abs().max())
     shown = [(before, "Original")]
@@ -88,7 +208,9 @@ def _sights(examined: Examined, seconds: float) -> str:
     return f'<div class="sights">{"".join(columns)}</div>'
 
 
-def _difference(examined: Examined, before: Excerpt, after: Excerpt, seconds: float) -> str:
+def _difference(
+    examined: ExaminedRecording, before: Excerpt, after: Excerpt, seconds: float
+) -> str:
     """Draw the purified copy minus the original, because small changes cannot be seen in both."""
     wave, picture = after.samples - before.samples, after.spectrogram - before.spectrogram
     loudest = max(float(wave.abs().max()), 1e-6)
@@ -132,7 +254,7 @@ def _waveform(samples: Tensor, seconds: float, loudest: float, name: str) -> str
 
 
 def _spectrogram(
-    examined: Examined,
+    examined: ExaminedRecording,
     values: Tensor,
     seconds: float,
     title: str,
@@ -165,7 +287,7 @@ def _mel(hertz: float) -> float:
     return 2595 * math.log10(1 + hertz / 700)
 
 
-def _influence(examined: Examined, before: Excerpt, after: Excerpt | None) -> str:
+def _influence(examined: ExaminedRecording, before: Excerpt, after: Excerpt | None) -> str:
     """Draw the influence of the neurons, sorted by the original's, and of the input bands."""
     shown = [(before, "before")] if after is None else [(after, "after"), (before, "before")]
     figures = []

@@ -12,7 +12,7 @@ import pytest
 
 import nip_audio
 from nip_audio.attacks.registry import names_at
-from nip_audio.cli import _commands, _options
+from nip_audio.cli import _commands, _options, _registered
 from nip_audio.cli._commands import COMMANDS
 from nip_audio.evaluation.robustness import DEFAULT_LAYERS, DEFAULT_NOISE
 from nip_audio.purifiers.guided_training import GuidedSettings
@@ -64,6 +64,16 @@ def test_help_imports_no_command():
     )
 
 
+def test_judging_loads_neither_scikit_learn_nor_what_only_draws():
+    recording = PACKAGE.parent / "examples/enrolment/alba/alba-1.flac"
+    unneeded = {"sklearn", "pandas", "matplotlib", "librosa", "ray"}
+    run_python(
+        "import sys\nfrom nip_audio.cli import main\n"
+        f"assert main(['detect', {str(recording)!r}, '--json']) in (0, 3)\n"
+        f"found = {unneeded!r} & set(sys.modules)\nassert not found, found"
+    )
+
+
 def module_of(command: str) -> str:
     return command.replace("-", "_")
 
@@ -81,14 +91,16 @@ def test_the_table_says_what_the_command_says(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_at_most_ten_options_outside_of_panels(name):
-    options = [one for one in _commands._load(name).params if one.param_type_name == "option"]
+    options = [
+        one for one in _commands.load_command(name).params if one.param_type_name == "option"
+    ]
     plain = [one for one in options if one.rich_help_panel is None]  # type: ignore[attr-defined]
     assert len(plain) + len(["--help"]) <= 10
 
 
 def test_help_says_what_the_library_has():
-    assert list(_options.ATTACK_NAMES) == names_at("raw")
-    assert tuple(PURIFIERS) == _options.PURIFIER_NAMES
+    assert _registered.attack_names() == names_at("raw")
+    assert _registered.purifier_names() == list(PURIFIERS)
     assert tuple(FAMILIES) == _options.ATTACK_FAMILIES
     assert GuidedSettings.steps == _options.GUIDED_STEPS
     assert DEFAULT_NOISE.scale == _options.NOISE_SCALE

@@ -1,0 +1,83 @@
+"""What a record says about a recording, or about an image, besides what it says about any file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar, get_args, get_type_hints
+
+__all__ = ["DETAILS", "Details", "ImageDetails", "RecordingDetails", "names_of"]
+
+_START = ("id", "speaker", "verdict", "findings")
+_DISTANCE = ("distance", "distance_threshold", "p_value", "q_value")
+
+
+@dataclass(frozen=True)
+class RecordingDetails:
+    """Details of the record of a recording.
+
+    Attributes:
+        domain_distance: Distance of the file's spectrum from those of clean recordings, ≥ 0.
+        domain_threshold: Distance above which a file is out of domain.
+        consistency: Mean cosine similarity to the core of the speaker's files; None if the speaker
+            has fewer than two.
+        consistency_threshold: Similarity below which a file is inconsistent, which is the
+            verification threshold at the equal error rate; None if no speaker of the calibration
+            has two recordings.
+        duration_s: Duration in seconds.
+        sample_rate_hz: Sample rate of the file.
+        channels: Number of channels of the file.
+        bandwidth_hz: Highest frequency with content; above it there is only rounding noise.
+    """
+
+    tag: ClassVar[str] = "audio"
+    shown: ClassVar[str] = "consistency"
+    written: ClassVar[tuple[str, ...]] = (
+        *(*_START, *_DISTANCE, "domain_distance", "domain_threshold"),
+        *("consistency", "consistency_threshold", "duplicate_of", "duration_s", "sample_rate_hz"),
+        *("channels", "encoding", "bandwidth_hz", "changes", "sha256", "error"),
+    )
+
+    domain_distance: float | None = None
+    domain_threshold: float | None = None
+    consistency: float | None = None
+    consistency_threshold: float | None = None
+    duration_s: float | None = None
+    sample_rate_hz: int | None = None
+    channels: int | None = None
+    bandwidth_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageDetails:
+    """Details of the record of an image.
+
+    Attributes:
+        named: Label that the model predicts; None if the image could not be judged.
+        height: Height of the file in pixels.
+        width: Width of the file in pixels.
+    """
+
+    tag: ClassVar[str] = "image"
+    shown: ClassVar[str] = "named"
+    written: ClassVar[tuple[str, ...]] = (
+        *(*_START, *_DISTANCE, "duplicate_of", "encoding", "changes", "sha256", "error"),
+        *("named", "height", "width"),
+    )
+
+    named: str | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+Details = RecordingDetails | ImageDetails
+"""``tag`` names the modality, ``written`` the fields of a line in their order, and ``shown`` the
+detail that a short table shows."""
+
+DETAILS: tuple[type[Details], ...] = (RecordingDetails, ImageDetails)
+
+
+def names_of(kind: type[Details], type_: type | None = None) -> tuple[str, ...]:
+    """Return the names of the details, or of those of one type, such as ``float``."""
+    hints = get_type_hints(kind)
+    names = (field.name for field in fields(kind))
+    return tuple(n for n in names if type_ is None or type_ in get_args(hints[n]))

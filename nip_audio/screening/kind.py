@@ -1,0 +1,176 @@
+"""Define what a screening needs to know about a modality: its words, and how it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from nip_audio.audio.manifest import Recording
+from nip_audio.core.modality import FileContent, Modality, Reader
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.errors import FileError
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.details import Details
+from nip_audio.screening.measured import FileFacts, ImageFacts, ImageMeasurement, Measurement
+from nip_audio.screening.records import Finding, Risk, ScreenRecord
+
+__all__ = ["Kind", "Words", "read_once"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words for the files of one modality.
+
+    Attributes:
+        clean: Name of the files in the plural or as a mass noun, such as ``audio``.
+        raw: Name of what raw noise is added to, such as ``waveform``.
+        input: Name of what input noise is added to, such as ``spectrogram``.
+        same: Phrase before the name of a duplicate, such as ``the same recording as``.
+        same_by: Name of the number that shows a duplicate.
+        many: What files with a backdoor trigger have in common less than others, such as
+            ``many voices``.
+        group: Name of what the first folder level stands for, such as ``speaker``.
+        groups: Plural of ``group``.
+        warning: Warning for a run whose files are unlike those of the calibration; ``{outside}``,
+            ``{judged}`` and ``{unusual}`` are numbers of files.
+        remedies: Remedy of each risk, most severe risk first; a risk without one is not checked.
+    """
+
+    clean: str
+    raw: str
+    input: str
+    same: str
+    same_by: str
+    many: str
+    group: str
+    groups: str
+    warning: str
+    remedies: Mapping[Risk, str]
+
+
+class Kind(Protocol):
+    """A modality as a screening sees it: measures, judges and describes its files.
+
+    ``nip_audio.screening.recordings`` and ``nip_audio.screening.images`` hold the two;
+    ``nip_audio.screening.modalities`` finds the one of a reader or a calibration.
+    """
+
+    modality: ClassVar[Modality]
+    words: ClassVar[Words]
+    details: ClassVar[type[Details]]
+    finds_altered_copies: ClassVar[bool]
+
+    @property
+    def reader(self) -> Reader:
+        """Reader of the files."""
+        ...
+
+    def facts(self, item: Any) -> FileFacts | ImageFacts:
+        """Return what is known about a file without the model."""
+        ...
+
+    def measure(
+        self, pretrained: PretrainedModel, item: Any, config: NccrConfig, *, names: bool, seed: int
+    ) -> Measurement | ImageMeasurement:
+        """Measure what the detector judges; equal content and seed give equal results."""
+        ...
+
+    @classmethod
+    def new_detector(cls) -> Any:
+        """Return a detector that is not fitted yet; this needs scikit-learn, judging does not."""
+        ...
+
+    @classmethod
+    def names(cls, pretrained: PretrainedModel, asked: bool | None) -> bool:
+        """Return whether the evidence is about the predicted label, where ``asked`` is None."""
+        ...
+
+    @classmethod
+    def owner(cls, file: Recording, item: Any) -> str:
+        """Return the group of a clean file, whose files are never in two folds."""
+        ...
+
+    def noisy_copy(self, item: Any, largest_rms: float, seed: int) -> Any:
+        """Return a copy with white noise, for a calibration that tolerates noise."""
+        ...
+
+    def reference(
+        self,
+        owners: Sequence[str],
+        facts: Sequence[Any],
+        measured: Sequence[Any],
+        *,
+        folds: int,
+    ) -> Mapping[str, Any]:
+        """Return the fields of a calibration that this modality has for itself."""
+        ...
+
+    @classmethod
+    def calibration_note(cls, calibration: Calibration) -> str | None:
+        """Return what a calibration lacks, in words; None if it lacks nothing."""
+        ...
+
+    @classmethod
+    def details_of(cls, facts: Any, measured: Any, calibration: Calibration) -> Details:
+        """Return the details of a file's record."""
+        ...
+
+    @classmethod
+    def outside(cls, details: Any, facts: Any, calibration: Calibration) -> list[Finding]:
+        """Return why the detector's result means little for a file."""
+        ...
+
+    @classmethod
+    def damage(cls, facts: Any) -> list[Finding]:
+        """Return what is broken about a file."""
+        ...
+
+    @classmethod
+    def compare(
+        cls,
+        records: Sequence[ScreenRecord],
+        measured: Sequence[Any],
+        calibration: Calibration,
+    ) -> list[ScreenRecord]:
+        """Compare the files of one group with each other, and add what does not fit."""
+        ...
+
+
+def read_once(
+    files: Iterable[Recording],
+    kind: Kind,
+    failures: list[FileError],
+    progress: Callable[[Recording], None],
+) -> Iterator[tuple[Recording, FileContent]]:
+    """Read files for a calibration, and leave out those whose content was read before.
+
+    Args:
+        files: Files to read.
+        kind: Modality of the files.
+        failures: List to which the errors of unreadable files and copies are appended.
+        progress: Called for every file, after the caller has processed its content.
+
+    Yields:
+        Each usable file and its content.
+    """
+    contents: set[str] = set()
+    for file in files:
+        try:
+            item = kind.reader.read(file)
+            content = item.content_sha256
+            if content in contents:
+                raise kind.modality.error(
+                    file.path,
+                    code="duplicate",
+                    found=f"{kind.words.same.removesuffix(' as')} is already in the calibration",
+                    remedy=f"add other {kind.modality.plural}, because copies do not allow a lower "
+                    "false-positive rate",
+                )
+        except FileError as err:
+            failures.append(err)
+        else:
+            contents.add(content)
+            yield file, item
+        progress(file)

@@ -1,0 +1,231 @@
+"""Define what attacks and purifiers ask of a modality, and what they are told about a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from nip_audio.attacks.base import AttackResult
+from nip_audio.attacks.objectives import Identification, Objective, Verification
+from nip_audio.core.adapter import Batch
+from nip_audio.core.modality import FileContent, Reader
+from nip_audio.errors import AttackError, EnrolmentError
+from nip_audio.models.enrolment import Enrolment
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.purifiers.base import Purifier
+from nip_audio.screening.judge import Judge
+from nip_audio.screening.measure import FileMeasurer
+from nip_audio.screening.modalities import kind_of
+from nip_audio.screening.records import ScreenRecord
+
+__all__ = [
+    "AttackGoal",
+    "AttackRun",
+    "FileGoal",
+    "Outcome",
+    "PlannedFile",
+    "Workflow",
+    "judge_item",
+]
+
+FileGoal = Literal["accept", "reject", "misidentify"]
+
+
+@dataclass(frozen=True)
+class AttackGoal:
+    """What the attacker of a file wants.
+
+    Exactly one of four: to be identified as ``target``; by ``misidentify``, as anybody else than
+    now; with ``speaker``, to be accepted as or rejected from that enrolled voice; with none of
+    these, no longer to be verified against the unattacked recording itself, from whose maximum of
+    the cosine an attack first takes a small random step.
+
+    Attributes:
+        threshold: Cosine from which the system accepts; needed where something is verified.
+        goal: ``accept``, ``reject`` or ``misidentify``.
+        enrolment: Enrolled voices.
+        speaker: Enrolled speaker.
+        target: Label of the closed set.
+    """
+
+    threshold: float | None
+    goal: FileGoal = "reject"
+    enrolment: Enrolment | None = None
+    speaker: str | None = None
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        if (self.enrolment is None) != (self.speaker is None):
+            raise EnrolmentError("--enrolment and --speaker belong together; pass both or neither")
+        if self.target is not None and self.speaker is not None:
+            raise AttackError("a target label and an enrolled speaker exclude each other; pass one")
+        if self.goal == "misidentify" and (self.target, self.speaker) != (None, None):
+            raise AttackError(
+                "to be named as anybody else leaves no choice of whom; pass --goal misidentify, or "
+                "--target or --speaker"
+            )
+        if self.goal == "accept" and self.speaker is None:
+            raise AttackError("to be accepted needs a voice: pass --enrolment and --speaker")
+
+    def objective(self, pretrained: PretrainedModel, raw: Tensor) -> Objective:
+        """Return the decision to attack, for the raw input of one file."""
+        model = pretrained.model
+        if self.target is not None:
+            labels = pretrained.card.labels
+            if self.target not in labels:
+                raise AttackError(
+                    f"{self.target!r} is none of the {len(labels)} labels of "
+                    f"{pretrained.card.name}, expected one such as {', '.join(labels[:3])}; choose "
+                    "a label of the model"
+                )
+            label = torch.tensor([labels.index(self.target)])
+            return Identification(model, label, targeted=True)
+        if self.goal == "misidentify":
+            return Identification(model, model.predict(Batch(raw[None])))
+        if self.threshold is None:
+            raise AttackError("verification needs a threshold; pass --threshold")
+        if self.enrolment is not None and self.speaker is not None:
+            voice = self.enrolment.voice(self.speaker)
+        else:
+            with torch.no_grad():
+                voice = model.embed(Batch(raw[None]))[0]
+        return Verification(
+            model,
+            voice[None],
+            threshold=self.threshold,
+            goal=self.goal,
+            self_reference=self.speaker is None,
+        )
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A file to purify, and the paths of its outputs.
+
+    Attributes:
+        source: Path of the file, as in ``Recording``.
+        written: Path of the file to write.
+        plot: Whether a plot is drawn, too.
+    """
+
+    source: Path | str
+    written: Path
+    plot: bool = False
+
+    @property
+    def sidecar(self) -> Path:
+        """Path of the JSON sidecar beside the written file."""
+        return self.written.with_suffix(".json")
+
+    @property
+    def plot_path(self) -> Path:
+        """Path of the plot beside the written file, a PNG."""
+        return self.written.with_suffix(".png")
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Paths of all files to write."""
+        return (self.written, self.sidecar, *([self.plot_path] if self.plot else []))
+
+
+@dataclass(frozen=True)
+class AttackRun:
+    """An attack on one file, before it is described.
+
+    Attributes:
+        source: Path of the file that was attacked.
+        out: Path of the file that was written.
+        item: Content of the attacked file.
+        written: Content of the written file.
+        attack: Name and settings of the attack.
+        goal: Goal of the attacker.
+        objective: Decision that was attacked.
+        result: Result of the attack.
+    """
+
+    source: Path
+    out: Path
+    item: Any
+    written: Any
+    attack: dict[str, Any]
+    goal: AttackGoal
+    objective: Objective
+    result: AttackResult
+
+
+class Outcome(Protocol):
+    """What became of one file, as described in its JSON sidecar."""
+
+    @property
+    def line(self) -> str:
+        """Outcome in one line of text."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the sidecar as plain JSON values."""
+        ...
+
+
+class Workflow(Protocol):
+    """What attacks and purifiers do with the files of one modality.
+
+    ``nip_audio.workflows.recordings`` and ``nip_audio.workflows.images`` hold the two.
+    """
+
+    def attack_generator(self, item: Any) -> torch.Generator:
+        """Return the generator of an attack's random start; it depends on the content."""
+        ...
+
+    def attacked(self, run: AttackRun) -> Outcome:
+        """Describe an attack by its written file."""
+        ...
+
+    def assess(self, item: Any) -> Any:
+        """Predict, and judge if there is a detector; the result has a ``verdict``."""
+        ...
+
+    def unchanged(self, item: Any) -> Any:
+        """Return what is written, as ``samples``, of a file that is not purified."""
+        ...
+
+    def make(self, purifier: Purifier, item: Any) -> Any:
+        """Purify one file without assessing it; the result has the ``samples`` to write."""
+        ...
+
+    def purified(
+        self,
+        settings: Mapping[str, Any],
+        planned: PlannedFile,
+        item: Any,
+        before: Any,
+        made: Any,
+    ) -> Outcome:
+        """Describe a purified file by its written file.
+
+        Args:
+            settings: Settings of the purifier.
+            planned: Paths of the file and of its outputs.
+            item: Content of the original.
+            before: What ``assess`` returned for the original.
+            made: What ``make`` or ``unchanged`` returned.
+        """
+        ...
+
+    def plot(self, done: Any, *, force: bool = False) -> None:
+        """Draw a purified file."""
+        ...
+
+
+def judge_item(
+    pretrained: PretrainedModel, reader: Reader, judge: Judge, item: FileContent, *, seed: int
+) -> ScreenRecord:
+    """Measure and judge content that was read before; the record has an empty id."""
+    known = judge.calibration
+    measurer = FileMeasurer(pretrained, known.config, known.names, kind_of(reader), seed)
+    return judge.judge(measurer.measure_item(item))
