@@ -22,8 +22,8 @@ here may change without notice.
 DETAILS = """
 ## Details
 
-The built site (`make docs`) shows the full documentation of `nip_audio`, and of the modules that the
-concept pages refer to.
+The built site (`make docs`) shows the full documentation of `nip_audio`, and of the modules that
+the concept pages refer to.
 
 ::: nip_audio
     options:

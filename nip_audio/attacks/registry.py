@@ -107,8 +107,8 @@ ATTACKS: Mapping[str, AttackEntry] = {
 }
 """All attacks by name.
 
-``cli/_registered.py`` reads the names from this source, so an entry's ``levels`` and ``images_only``
-must be literals.
+``cli/_registered.py`` reads the names from this source, so ``levels`` and ``images_only`` must be
+literals.
 """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -26,23 +27,22 @@ def purifier_names() -> list[str]:
     return list(_entries("purifiers", "PURIFIERS"))
 
 
-def _entries(package: str, table: str) -> dict[str, dict[str, object]]:
+def _entries(package: str, table: str) -> dict[str, dict[str, Any]]:
     """Return the keys of a registry, each with the literal keyword arguments of its entry."""
     source = (_PACKAGE / package / "registry.py").read_text(encoding="utf-8")
+    found: dict[str, dict[str, Any]] = {}
     for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == table:
-            mapping = node.value
-            assert isinstance(mapping, ast.Dict)
-            return {
-                ast.literal_eval(key): _keywords(value)
-                for key, value in zip(mapping.keys, mapping.values, strict=True)
-                if key is not None
-            }
-    raise AssertionError(f"no table {table} in {package}/registry.py")
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict)):
+            continue
+        if getattr(node.target, "id", "") == table:
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if key is not None:
+                    found[ast.literal_eval(key)] = _keywords(value)
+    return found
 
 
-def _keywords(entry: ast.expr) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _keywords(entry: ast.expr) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for keyword in entry.keywords if isinstance(entry, ast.Call) else ():
         if keyword.arg in ("levels", "images_only"):
             found[keyword.arg] = ast.literal_eval(keyword.value)

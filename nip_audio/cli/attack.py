@@ -49,7 +49,8 @@ def command(
         typer.Option("--out", "-o", help="Folder for WAV or PNG files and their JSON sidecars."),
     ],
     attack: Annotated[
-        str, typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(attack_names())}.")
+        str,
+        typer.Option("--attack", "-a", help=f"Name of the attack: {', '.join(attack_names())}."),
     ] = "pgd",
     eps: Annotated[
         float | None,

@@ -36,7 +36,7 @@ class GuidedNip(Purifier):
     the raw input as well, against an attacker who knows the whole defence (denoised smoothing:
     Salman et al., NeurIPS 2020).
 
-    Deviation: the published method (NIP, Eq. 5, Eq. 6, Eq. 7 and Eq. 8) selects one of the gradients
+    Deviation: the published method (NIP, Eq. 5, Eq. 6, Eq. 7, Eq. 8) selects one of the gradients
     of benign inputs, which without the label is no better than noise. This purifier is a relative
     of the guided denoiser of Liao et al. (CVPR 2018).
 
