@@ -56,7 +56,7 @@ BACKDOORS: Mapping[tuple[str, str], tuple[float, float, float]] = {
 
 
 def number(value: Mapping[str, float] | None, digits: int = 3) -> str:
-    """A value with its interval."""
+    """Format a value with its interval."""
     if value is None:
         return NOT_EVALUATED
     low, high = value["low"], value["high"]
@@ -64,7 +64,7 @@ def number(value: Mapping[str, float] | None, digits: int = 3) -> str:
 
 
 def percent(value: Mapping[str, float] | None) -> str:
-    """A share in percent with its interval."""
+    """Format a share in percent with its interval."""
     if value is None:
         return NOT_EVALUATED
     v, low, high = (100 * value[k] for k in ("value", "low", "high"))
@@ -185,7 +185,7 @@ def baselines(results: Results) -> str:
 
 
 def backdoors(results: Results) -> str:
-    """F1 of who finds the poison."""
+    """Write the F1 of each detector of poison."""
     rows = []
     for name in ("gtsrb", "cifar10"):
         for found in results.get("backdoors", {}).get(name, []):
@@ -199,7 +199,7 @@ def backdoors(results: Results) -> str:
 
 
 def backdoor_row(name: str, found: Mapping[str, Any]) -> list[str]:
-    """One model."""
+    """Write the row of one model."""
     judged, others = found["judged"], found["baselines"]
     clean = found["trigger"] == "none"
 
@@ -230,7 +230,7 @@ def backdoor_row(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def backdoor_verdict(results: Results) -> str:
-    """In how many cases F1 is high, and what is said of clean sets."""
+    """Write in how many cases F1 is high, and what is flagged in clean sets."""
     cases = [found for name in SETS for found in results.get("backdoors", {}).get(name, [])]
     if not cases:
         return NOT_EVALUATED
@@ -247,7 +247,7 @@ def backdoor_verdict(results: Results) -> str:
 
 
 def inverted(results: Results) -> str:
-    """How often the order of the paper's Fig. 4 is seen."""
+    """Write how often the order of the paper's Fig. 4 holds."""
     rates = [
         found["judged"]["rates"]
         for name in SETS
@@ -260,7 +260,7 @@ def inverted(results: Results) -> str:
 
 
 def sides(results: Results) -> str:
-    """How clear it is: alarms, and how unlike other names both sides of the target are."""
+    """Write how far the target of each set stands out."""
     rows = []
     for name in ("gtsrb", "cifar10"):
         for found in results.get("backdoors", {}).get(name, []):
@@ -312,7 +312,7 @@ def robustness(results: Results) -> str:
 
 
 def adaptive(results: Results) -> str:
-    """What is left when the attack goes through the defence."""
+    """Write the accuracy left when attacks go through the defence."""
     rows = []
     for name in SETS:
         cells = results.get("nip", {}).get(name, {}).get("adaptive")
@@ -352,7 +352,7 @@ def chance(p: float | None) -> str:
 
 
 def nip(results: Results) -> str:
-    """What each defence recovers, mean over attacks, and benign accuracy."""
+    """Write the mean defence success rate and the benign accuracy of each defence."""
     tables = []
     for name in ("mnist", "gtsrb", "cifar10"):
         study = results.get("nip", {}).get(name)
@@ -387,7 +387,7 @@ def nip(results: Results) -> str:
 
 
 def screening(results: Results) -> str:
-    """What was flagged in folders with clean and attacked images."""
+    """Write what is flagged in folders with clean and attacked images."""
     rows = []
     for name, study in results.get("screening", {}).items():
         mixed = study["mixed"]
@@ -410,7 +410,7 @@ def screening(results: Results) -> str:
 
 
 def shrunk(results: Results) -> str:
-    """What was flagged of clean images that were made smaller."""
+    """Write how many smaller clean images are flagged."""
     rows = [
         [
             SETS[name],
@@ -431,7 +431,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def few(examples: int) -> bool:
-    """Whether they give no rate."""
+    """Return whether there are too few examples for a rate."""
     return examples < MIN_SUCCESSES
 
 
@@ -447,7 +447,7 @@ def dsr_table(study: Results, cells: Sequence[tuple[str, Results]], heads: Seque
 
 
 def spatial(results: Results) -> str:
-    """What is recovered of rotated and moved images."""
+    """Write how many rotated and moved images are recovered."""
     tables = []
     for name in SETS:
         study = results.get("spatial", {}).get(name)
@@ -469,7 +469,7 @@ def spatial(results: Results) -> str:
 
 
 def spatial_detection(results: Results) -> str:
-    """What the shipped calibrations make of them."""
+    """Write how the shipped calibrations judge rotated and moved images."""
     rows = []
     for name in SETS:
         study = results.get("spatial", {}).get(name, {})
@@ -520,7 +520,7 @@ def elasticity(results: Results) -> str:
 
 
 def remote(results: Results) -> str:
-    """Substitutes of a served model, and what their purifiers do for it."""
+    """Write the substitutes of a served model, and the effect of their purifiers."""
     studies = results.get("remote", {})
     if not studies:
         return NOT_EVALUATED

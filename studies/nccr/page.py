@@ -49,7 +49,7 @@ Results = Mapping[str, Any]
 
 
 def number(value: Mapping[str, float], digits: int = 3) -> str:
-    """A value with its interval."""
+    """Format a value with its interval."""
     low, high = value["low"], value["high"]
     return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
@@ -160,7 +160,7 @@ def left_out_table(all_results: Mapping[str, Results]) -> str:
 
 
 def baseline_table(results: Results) -> str:
-    """Every baseline on the very same clips."""
+    """Write the results of every baseline on the same clips."""
     against = results["baselines"]
     if not against:
         return NOT_EVALUATED
@@ -186,7 +186,7 @@ def baseline_table(results: Results) -> str:
 
 
 def false_positive_table(all_results: Mapping[str, Results]) -> str:
-    """Clean clips that are flagged."""
+    """Write the shares of clean clips that are flagged."""
     rows = []
     for system, results in all_results.items():
         for group, found in results["false_positives"].items():
@@ -198,7 +198,7 @@ def false_positive_table(all_results: Mapping[str, Results]) -> str:
 
 
 def control_table(results: Results) -> str:
-    """Harmless changes that are flagged at 1 %."""
+    """Write the shares of harmless changes that are flagged at 1 %."""
     rows = [
         [
             row["control"],
@@ -211,7 +211,7 @@ def control_table(results: Results) -> str:
 
 
 def adaptive_table(all_results: Mapping[str, Results]) -> str:
-    """Attackers who know model and detector."""
+    """Write the results of attackers who know model and detector."""
     rows = []
     for system, results in all_results.items():
         for row in results.get("adaptive", ()):
@@ -243,7 +243,7 @@ def adaptive_table(all_results: Mapping[str, Results]) -> str:
 
 
 def aim_table(all_results: Mapping[str, Results]) -> str:
-    """What was aimed at, and what the main detectors reach."""
+    """Write the aims of the study, and what the main detectors reach."""
     rows = []
     for system, results in all_results.items():
         for judge in MAIN:

@@ -16,12 +16,12 @@ GOAL = 0.9
 
 
 def attacks_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the cells that are no controls."""
+    """Return the cells that are not controls."""
     return [cell for cell in results["cells"] if not cell["contrary"]]
 
 
 def clean_table(results: Mapping[str, Any]) -> str:
-    """EER and minDCF of trials that nobody attacked, by what is purified."""
+    """Write EER and minDCF of unattacked trials, by what is purified."""
     rows = []
     for back_end in results["thresholds"]:
         for side, purified in (("test", "test"), ("enrolment", "test and enrolment")):
@@ -43,7 +43,7 @@ def clean_table(results: Mapping[str, Any]) -> str:
 
 
 def attack_table(results: Mapping[str, Any]) -> str:
-    """What the attacks are and cost, and what they turn."""
+    """Write the attacks, their costs, and how many decisions they turn."""
     rows = [
         [
             *where(cell),
@@ -85,7 +85,7 @@ def recovery_table(
 
 
 def share_table(results: Mapping[str, Any], quantity: str) -> str:
-    """Share of the EER, bold from the goal on, or of the scores, that each defence gives back."""
+    """Write the share of the EER (bold from the goal on) or scores that each defence recovers."""
     names = defences_of(results)
     rows = []
     for cell in attacks_of(results):
@@ -106,7 +106,7 @@ def defences_of(results: Mapping[str, Any]) -> list[str]:
 
 
 def defence_lines(results: Mapping[str, Any]) -> str:
-    """What each fitted defence has seen."""
+    """Write how many recordings each fitted defence has seen."""
     lines = [
         f"`{name}` was fitted to {known['seen']} recordings, "
         f"{known['seen_of_the_speakers'] or 'none'} of them of the speakers verified here, whose "
@@ -127,12 +127,12 @@ def where(cell: Mapping[str, Any]) -> list[str]:
 
 
 def number(interval: Mapping[str, float]) -> str:
-    """A number and its 95 % interval."""
+    """Format a number and its 95 % interval."""
     return f"{interval['value']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 def part(interval: Mapping[str, float] | None) -> str:
-    """A share of what was lost."""
+    """Format a share of the loss."""
     return "nothing was lost" if interval is None else share(interval)
 
 

@@ -27,7 +27,7 @@ def signed(interval: Record, factor: float = 100.0) -> str:
 
 
 def plain(interval: Record | None, digits: int = 2) -> str:
-    """Write a value that is no share."""
+    """Format a value that is not a share."""
     if interval is None:
         return NOT_EVALUATED
     value, low, high = (f"{interval[key]:.{digits}f}" for key in ("value", "low", "high"))
@@ -35,7 +35,7 @@ def plain(interval: Record | None, digits: int = 2) -> str:
 
 
 def header(results: Record) -> str:
-    """Say what all tables have in common."""
+    """Write what all tables have in common."""
     versions = ", ".join(f"{name} {v}" for name, v in results["versions"].items())
     parts = []
     for name, system in results["systems"].items():
@@ -69,7 +69,7 @@ def each(results: Record, study: str, table: Callable[[Any], str]) -> str:
 
 
 def oracle_table(rows: Sequence[Record]) -> str:
-    """The script's protocol, beside what is done without a label."""
+    """Write the results of the script's protocol beside those without labels."""
     columns = {
         "honest": "NIP",
         "honest_descent": "NIP, descent",
@@ -120,7 +120,7 @@ def tally(rows: Sequence[Record]) -> dict[str, int]:
 
 
 def tallies(results: Record) -> str:
-    """Say so in words."""
+    """Write the counts of ``tally`` in words."""
     counted = {name: tally(system["sweeps"]) for name, system in results["systems"].items()}
     return "; ".join(
         f"`{name}`: of {t['cells']} settings × attacks the interval of the difference lies above "
@@ -223,7 +223,7 @@ def consistency_table(found: Record) -> str:
 
 
 def activation_table(rows: Sequence[Record]) -> str:
-    """NIP_n beside NIP."""
+    """Write NIP_n beside NIP."""
     return markdown(
         ["attack", "sign", "clips", "NIP", "NIP_n", "NIP_n less NIP", "NIP_n, random neurons"],
         [
@@ -253,7 +253,7 @@ def distribution_table(rows: Sequence[Record]) -> str:
 
 
 def efficiency_table(rows: Sequence[Record]) -> str:
-    """CPU milliseconds an item."""
+    """Write CPU milliseconds per item."""
     sizes = list(dict.fromkeys(r["batch"] for r in rows))
     return markdown(
         ["", *(f"batches of {size}" for size in sizes)],
