@@ -103,13 +103,13 @@ def screen(
     Called again with the same ``out`` it measures only what is new or has changed.
 
     Args:
-        source: Folder with one sub-folder a speaker or flat, or a manifest of recordings.
+        source: Folder with one sub-folder per speaker or flat, or a manifest of recordings.
         out: Folder for results.jsonl, speakers.jsonl, summary.json and the report.
         model: Model to screen for.
         calibration: What clean audio looks like; default: the one that comes with the model.
         fpr: False-positive rate on clean audio like the calibration's.
         fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
-        workers: Processes that measure; default: one a core.
+        workers: Processes that measure; default: one per core.
         report: Write report.html and results.csv as well.
         seed: Seed of the detector's noise.
         data_root: Folder or URL that replaces ``$data_root`` in a manifest.
@@ -181,7 +181,7 @@ def calibrate(
 
     Args:
         sources: Folders or manifests of clean recordings. 20 allow a false-positive rate of 5 %,
-            99 one of 1 %. One sub-folder a speaker allows voices to be compared as well.
+            99 one of 1 %. One sub-folder per speaker allows voices to be compared as well.
         model: Model to calibrate.
         names: Judge by the predicted speaker (the model's own speakers) or by the voice (anybody);
             default: by prediction where the model scores its speakers by logits.
@@ -330,7 +330,7 @@ def enroll(source: AnyPath, *, model: AnyModel = DEFAULT_MODEL) -> Enrolment:
     """Enrol the speakers of a folder or manifest; screen it first, and leave out what was flagged.
 
     Args:
-        source: Folder with one sub-folder a speaker, or a manifest that names speakers.
+        source: Folder with one sub-folder per speaker, or a manifest that names speakers.
         model: Model that embeds.
 
     Returns:
