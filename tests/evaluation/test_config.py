@@ -30,7 +30,7 @@ def test_reads_what_it_says(write_config, corpus):
         ({"systems": {"x": {"subset": "voices"}}}, "systems.x lacks model"),
         ({"systems": {"x": {"model": "m", "subset": "v", "crop": 3}}}, "did you mean crop_s"),
         ({"attacks": {"attack": "pgd"}}, "attacks is .*, expected a list"),
-        ({"attacks": [{"attack": "fgsm", "eps": ["a"]}]}, "expected 0.002 or a fraction 4/255"),
+        ({"attacks": [{"attack": "fgsm", "eps": ["a"]}]}, "expected e.g. 0.002 or 4/255"),
         ({"attacks": [{"attack": "fgsm", "eps": [0.1], "items": 0}]}, "whole number of at least 1"),
         ({"attacks": [{"attack": "fgsm", "eps": [0.1], "systems": ["y"]}]}, "system 'y' is unk"),
         (

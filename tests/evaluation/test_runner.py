@@ -274,7 +274,7 @@ def test_report_can_be_read(results, tmp_path):
 
 def test_unwritable_folder_is_an_error(config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be created"):
         Runner(config, tmp_path / "file").run()
 
 

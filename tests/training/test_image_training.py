@@ -125,7 +125,7 @@ def test_what_exists_is_not_overwritten_and_options_are_known(published):
     yaml = str(RECIPES / "MNIST" / "lenet1.yaml")
     with pytest.raises(OutputError, match="exists"):
         run_recipe([yaml, "--data=digits", f"--output_folder={published}"])
-    with pytest.raises(InputError, match="has no epoch,"):
+    with pytest.raises(InputError, match="has no epoch; its options are"):
         run_recipe([yaml, "--epoch=1"])
     with pytest.raises(InputError, match="--name=value"):
         run_recipe([yaml, "epochs", "1"])
