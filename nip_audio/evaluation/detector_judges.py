@@ -19,9 +19,9 @@ from nip_audio.detectors.rates import LogRates
 __all__ = [
     "CLEAN_ONLY",
     "RATES",
-    "RowJudge",
     "Known",
     "Part",
+    "RowJudge",
     "clean_judge",
     "published_judge",
     "trained_judge",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nip_audio.core.metrics import Interval, bootstrap
 from nip_audio.errors import InputError
 
-__all__ = ["ROC_RATES", "Pair", "Scored", "PairCounts", "mean_auroc", "roc_points"]
+__all__ = ["ROC_RATES", "Pair", "PairCounts", "Scored", "mean_auroc", "roc_points"]
 
 Array = NDArray[np.float64]
 

@@ -37,17 +37,17 @@ DETECTORS = {
 
 
 def poisoned(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Cases with a trigger."""
+    """Return the cases with a trigger."""
     return [case for case in results["cases"] if case["trigger"] != NO_TRIGGER]
 
 
 def clean(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Cases that nobody poisoned."""
+    """Return the cases without poison."""
     return [case for case in results["cases"] if case["trigger"] == NO_TRIGGER]
 
 
 def attack_table(results: Mapping[str, Any]) -> str:
-    """What the poisoner achieved."""
+    """Write accuracy and attack success of each case."""
     rows = [
         [
             case["trigger"],
@@ -64,7 +64,7 @@ def attack_table(results: Mapping[str, Any]) -> str:
 
 
 def number(found: Mapping[str, Any] | None) -> str:
-    """F1 with its interval, bold from the goal on."""
+    """Format F1 with its interval, in bold if it reaches the goal."""
     if found is None:
         return NOT_EVALUATED
     f1 = found["f1"]
@@ -73,7 +73,7 @@ def number(found: Mapping[str, Any] | None) -> str:
 
 
 def f1_table(results: Mapping[str, Any], which: str) -> str:
-    """F1 of every detector."""
+    """Write the F1 of every detector."""
     cases = poisoned(results)
     asked = [name for name in DETECTORS if any(name in case[which] for case in cases)]
     rows = [
@@ -88,7 +88,7 @@ def f1_table(results: Mapping[str, Any], which: str) -> str:
 
 
 def alarm_table(results: Mapping[str, Any], which: str) -> str:
-    """How far the target stands out, and what else there is to know."""
+    """Write how far the target stands out, with further measurements."""
     rows = []
     for case in results["cases"]:
         ours, published = case[which]["NCCR, grouped"], case[which]["NCCR, published"]
@@ -111,7 +111,7 @@ def alarm_table(results: Mapping[str, Any], which: str) -> str:
 
 
 def clean_table(results: Mapping[str, Any]) -> str:
-    """Accusations where nobody poisoned."""
+    """Write what is flagged in clean sets."""
     cases = clean(results)
     asked = [name for name in DETECTORS if any(name in case["train"] for case in cases)]
     rows = [
@@ -132,7 +132,7 @@ def clean_table(results: Mapping[str, Any]) -> str:
 
 
 def verdict(results: Mapping[str, Any], which: str, seeds: Sequence[int]) -> str:
-    """In how many cases of some seeds the goal is reached."""
+    """Write in how many cases of some seeds the goal is reached."""
     cases = [case for case in poisoned(results) if case["seed"] in seeds]
     values = [(case[which]["NCCR, grouped"]["f1"]["value"], case) for case in cases]
     hits = sum(value >= GOAL for value, _ in values)
@@ -160,7 +160,7 @@ def missed(results: Mapping[str, Any], which: str, detector: str) -> str:
 
 
 def highest(cases: Sequence[Mapping[str, Any]], key: str) -> str:
-    """Return the highest score of a name that nobody poisoned."""
+    """Return the highest score of a label without poison."""
     found = (
         case[which]["NCCR, grouped"][key] for case in cases for which in ("train", "enrolment")
     )
@@ -168,7 +168,7 @@ def highest(cases: Sequence[Mapping[str, Any]], key: str) -> str:
 
 
 def innocent(results: Mapping[str, Any]) -> str:
-    """How many clean sets were accused."""
+    """Write in how many clean sets something is flagged."""
     sets = [
         case[which]["NCCR, grouped"] for case in clean(results) for which in ("train", "enrolment")
     ]
@@ -179,7 +179,7 @@ def innocent(results: Mapping[str, Any]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """What is missing."""
+    """Write the list of missing cases."""
     return ", ".join(names) or "none"
 
 
@@ -228,7 +228,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> None:
-    """Draw the scalar NCCR of clean and poisoned clips."""
+    """Plot the scalar NCCR of clean and poisoned clips."""
     results = found["backdoors"]
     (folder / "pictures").mkdir(exist_ok=True)
     shown = results["plan"]["baselines"]  # all seeds are too many for one plot

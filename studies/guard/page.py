@@ -23,7 +23,7 @@ def rows_of(results: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str,
 
 
 def dropped_table(results: Mapping[str, Any]) -> str:
-    """How many files each guard drops."""
+    """Write how many files each guard drops."""
     rows = []
     for shown, seed, found in rows_of(results):
         clean = found["files"] - found["poisoned"]
@@ -50,7 +50,7 @@ def dropped_table(results: Mapping[str, Any]) -> str:
 
 
 def verdict_table(results: Mapping[str, Any]) -> str:
-    """What the screening says."""
+    """Write the verdicts of the screening."""
     names = sorted(
         {v for _, _, f in rows_of(results) for kind in f["verdicts"].values() for v in kind}
     )
@@ -69,7 +69,7 @@ def verdict_table(results: Mapping[str, Any]) -> str:
 
 
 def attack_table(results: Mapping[str, Any]) -> str:
-    """Accuracy and the poisoner's success."""
+    """Write accuracy and the poisoner's success."""
     rows = [
         [shown, str(seed), name, *(share(g[k]) for k in ("accuracy", "triggered", "outsider"))]
         for shown, seed, found in rows_of(results)
@@ -81,7 +81,7 @@ def attack_table(results: Mapping[str, Any]) -> str:
 
 
 def total(results: Mapping[str, Any], name: str, guard: str) -> dict[str, int]:
-    """Sum over seeds what a guard drops of a set."""
+    """Sum over seeds the files of a set that a guard drops."""
     summed: Counter[str] = Counter()
     for case in results["cases"]:
         found = case["sets"][name]
@@ -92,7 +92,7 @@ def total(results: Mapping[str, Any], name: str, guard: str) -> dict[str, int]:
 
 
 def span(results: Mapping[str, Any], name: str, guard: str, what: str) -> str:
-    """Range over seeds of a share, in percent."""
+    """Format the range of a share over seeds, in percent."""
     values = [
         round(100 * case["sets"][name]["guards"][guard][what]["value"], 1)
         for case in results["cases"]
@@ -102,7 +102,7 @@ def span(results: Mapping[str, Any], name: str, guard: str, what: str) -> str:
 
 
 def short(results: Mapping[str, Any]) -> str:
-    """Say what came out."""
+    """Write the main results in words."""
     parts = []
     for name, guard, what, victims in (
         ("copies", "screening", "outsider", "the outsiders' clips are predicted as the target"),
@@ -126,7 +126,7 @@ def short(results: Mapping[str, Any]) -> str:
 
 
 def shortcomings(results: Mapping[str, Any]) -> str:
-    """Say, from the numbers, what each guard leaves."""
+    """Write what each guard misses, from the results."""
     copies, searched = (total(results, "copies", g) for g in ("screening", "backdoor search"))
     by_seed = ", ".join(
         f"{found['guards']['screening']['dropped']['poisoned']} of {found['poisoned']} "

@@ -129,7 +129,7 @@ KINDS = {
 
 
 def gated_table(results: Mapping[str, Any]) -> str:
-    """Guided NIP of everything, and of what a detector flags."""
+    """Write guided NIP on all inputs, and on those that a detector flags only."""
     names = ["guided", *(GATED.format(rate) for rate in (0.01, 0.05))]
     ((_, system),) = results["systems"].items()
     accuracy = [share(system["accuracy"][name]) for name in (NO_DEFENCE, *names)]
@@ -177,7 +177,7 @@ def short(interval: Mapping[str, float] | None) -> str:
 
 
 def trained_table(results: Mapping[str, Any]) -> str:
-    """Robust accuracy of models that a defence was trained into."""
+    """Write the robust accuracy of models trained with a defence."""
     rows = [
         [
             name,
@@ -216,7 +216,7 @@ def seed_spread(results: Mapping[str, Any], model: str) -> str:
 
 
 def robust_names(results: Mapping[str, Any]) -> list[str]:
-    """Name what ``robust_columns`` returns."""
+    """Return the names of the columns of ``robust_columns``."""
     return [
         title
         for eps in strengths_of(results)

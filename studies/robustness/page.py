@@ -50,7 +50,7 @@ def model_table(group: Group) -> str:
 
 
 def training_of(model: Group) -> str:
-    """What a model's recipe was told of attacks."""
+    """Format the adversarial training of a model's recipe."""
     attack = model["adversarial_attack"]
     if attack is None:
         return "none"
@@ -94,7 +94,7 @@ def settings_table(group: Group) -> str:
 
 
 def counts(found: list[Any]) -> list[object]:
-    """How many settings there are, agree wholly, agree rather than not, and keep clear pairs."""
+    """Count settings: all, with the same order, with τ > 0, and with clear pairs right."""
     known = [one for one in found if one is not None]
     if not known:
         return [len(found), *[NOT_EVALUATED] * 3]
@@ -144,7 +144,7 @@ def plainer_table(group: Group) -> str:
 
 
 def is_default(group: Group, row: Group) -> bool:
-    """Whether a setting has the noise that stands first."""
+    """Return whether a setting has the default noise."""
     first = group["settings"][0]
     return (row["family"], row["scale"]) == (first["family"], first["scale"])
 
@@ -160,7 +160,7 @@ def pairs(found: Group | None) -> str:
 
 
 def clip_table(group: Group) -> str:
-    """AUROC of fooled against held clips, within one model."""
+    """Write the AUROC of fooled against robust clips within one model."""
     rows = []
     for row in group["clip_by_clip"]:
         if row["last tap"] is None:
@@ -175,7 +175,7 @@ def clip_table(group: Group) -> str:
 
 
 def shifted_table(results: Group) -> str:
-    """Constants that turn the rank round."""
+    """Write the constants that reverse the rank."""
     rows = [
         [
             row["layer"],

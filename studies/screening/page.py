@@ -15,12 +15,12 @@ Results = Mapping[str, Any]
 
 
 def risks() -> str:
-    """What to do, by risk, the gravest first."""
+    """Write what to do for each risk, the most serious first."""
     return markdown(["found", "do"], [[f"`{risk}`", remedy] for risk, remedy in RISKS.items()])
 
 
 def speed(results: Results) -> dict[str, str]:
-    """Files a second, and how much of what is possible that is."""
+    """Write files per second, and the share of the possible speed."""
     files, length = results["files"], results["audio_seconds"] / results["files"]
     rates = results["files_a_second"]
     rows = [
@@ -47,7 +47,7 @@ def speed(results: Results) -> dict[str, str]:
 
 
 def memory(results: Results) -> dict[str, str]:
-    """Peaks by number of files."""
+    """Write memory peaks by number of files."""
     rows = [
         [
             f"{row['files']:,}",
@@ -67,7 +67,7 @@ def memory(results: Results) -> dict[str, str]:
 
 
 def comparison(results: Results) -> dict[str, str]:
-    """What comparing the files adds to the process."""
+    """Write the memory that comparing files adds."""
     return {
         "compared": f"{results['files']:,}",
         "added": f"{results['peak_mb'] - results['before_mb']:.0f}",

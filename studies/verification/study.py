@@ -47,7 +47,7 @@ from studies.verification.trials import (
     returned,
 )
 
-__all__ = ["TrialCell", "EvaluatedDefence", "VerificationStudy"]
+__all__ = ["EvaluatedDefence", "TrialCell", "VerificationStudy"]
 
 
 @dataclass(frozen=True)

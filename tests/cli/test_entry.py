@@ -77,7 +77,7 @@ def test_a_package_that_cannot_be_loaded_is_named(stub, package, error):
     (line,) = done.stderr.splitlines()
     assert f"the package {package} cannot be loaded ({error}: lib{package}.so: undefined" in line
     assert "run nip-audio doctor" in line
-    pair = "reinstall torch and torchaudio as a pair, from the same place"
+    pair = "reinstall torch and torchaudio as a pair, from the same index"
     assert (pair in line) == package.startswith("torch")
 
 
