@@ -88,7 +88,7 @@ def suspected(pretrained, tiny_model, monkeypatch):
             {
                 "name": "tiny",
                 "modality": "audio",
-                "sample_rate_hz": RATE,
+                "data": {"sample_rate_hz": RATE},
                 "default_taps": ("first", "second"),
             },
         )

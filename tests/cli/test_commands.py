@@ -221,7 +221,7 @@ def test_attack_judges_the_written_file(run, enrolment, folder, tmp_path):
         (["--eps", "8"], "8/255 is 0.0314"),
         (["--speaker", "s1"], "belong together"),
         (["--goal", "accept"], "needs a voice"),
-        (["--target", "nobody"], "none of the 251 speakers"),
+        (["--target", "nobody"], "none of the 251 labels"),
         (["--attack", "jsma"], "jsma cannot work at level 'raw'"),
         (["--attack", "deepfool", "--eps", "0.1"], "deepfool has no setting eps"),
         (["--goal", "misidentify", "--target", "nobody"], "leaves no choice of whom"),
