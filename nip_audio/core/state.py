@@ -120,7 +120,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError(
-            f"folder {folder} cannot be written ({err.strerror}); choose another --out"
+            f"folder {folder} cannot be created ({err.strerror}); choose another --out"
         ) from err
 
 

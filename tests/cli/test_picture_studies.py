@@ -78,7 +78,7 @@ def suspected(monkeypatch):
             {
                 "name": "tiny",
                 "modality": "image",
-                "image_shape": (1, SIDE, SIDE),
+                "data": {"image_shape": [1, SIDE, SIDE]},
                 "default_taps": ("first", "second"),
             },
         )
@@ -188,13 +188,16 @@ def test_what_cannot_be_compared_is_refused(run, picture_model, pictures):
     code, _, err = run("robustness", picture_model, "resnet34-libri30", "--data", pictures)
     assert code == 65
     assert "compare models of one modality" in err
-    for option in ("--data-root", "--max-duration"):
+    for option, text in (
+        ("--data-root", "and --data-root; pass the folder"),
+        ("--max-duration", "takes images and got --max-duration"),
+    ):
         code, _, err = run(*shared, option, "9")
         assert code == 65
-        assert f"takes images and got {option}" in err
+        assert text in err
     code, _, err = run("robustness", picture_model, "--data", pictures / "00.png")
     assert code == 65
-    assert "is not a folder" in err
+    assert "images come as a folder" in err
 
 
 def test_a_picture_that_cannot_be_read_is_left_out(run, picture_model, pictures, tmp_path):
@@ -260,7 +263,7 @@ def test_pool_and_neurons_are_fitted_to_pictures(run, picture_model, pictures, t
         (["--snr-db", "15"], "takes images and got --snr-db"),
         (["--crop-s", "1"], "takes images and got --crop-s"),
         (["--max-duration", "1"], "takes images and got --max-duration"),
-        (["--data-root", "x"], "takes images and got --data-root"),
+        (["--data-root", "x"], "and --data-root; pass the folder"),
         (["--snr-db", "15", "--crop-s", "1"], "got --snr-db, --crop-s"),
         (["--eps", "0.3", "0.1"], "weakest ≤ strongest"),
     ],

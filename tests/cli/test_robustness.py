@@ -56,7 +56,7 @@ def test_a_bad_file_is_reported_and_exits_with_4(run, few):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["resnet34-libri30", "audionet-libri251"], "noise in their inputs is not the same"),
+        (["resnet34-libri30", "audionet-libri251"], "in their inputs is not the same noise"),
         (["resnet34-libri30", "resnet34-libri30"], "none twice"),
         (["resnet43"], "no model 'resnet43'"),
         (["resnet34-libri30", "--scale", "0"], "scale > 0"),

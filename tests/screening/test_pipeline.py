@@ -17,7 +17,7 @@ import torch
 from nip_audio import ReadSettings, WaveformAdapter
 from nip_audio.detectors.backdoor import BackdoorJudgement, GroupFinding
 from nip_audio.errors import InputError, OutputError, ResumeError
-from nip_audio.screening import comparison
+from nip_audio.screening import backdoor
 from nip_audio.screening.details import DETAILS
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.engines.ray import RayEngine
@@ -318,7 +318,7 @@ def test_looks_for_triggers_when_told_to(screener, folder, tmp_path, monkeypatch
         mine = np.array([f.id == target.id for f in few.results.files()])
         return BackdoorJudgement((finding,), np.where(mine, 0.9, 0.0), 6.0)
 
-    monkeypatch.setattr(comparison, "judge_triggers", accuse)
+    monkeypatch.setattr(backdoor, "judge_triggers", accuse)
     result = looking.screen(FolderSource(folder), tmp_path / "few")
     records = {record.id: record for record in result.results.files()}
     assert records[target.id].verdict == "poisoned"

@@ -266,7 +266,8 @@ def test_from_a_study_to_the_page(subject, tmp_path, monkeypatch):
     page.PAGE.draw({"nip_studies": results}, tmp_path)
     row = results["systems"]["toy"]["oracle"][0]
     assert f"| {page.share(row['oracle_stronger'])} |" in text
-    assert "fewer than 30 examples that fool: UAP waveform ε 0.002" in text
+    wrapped = " ".join(text.split())  # prose is wrapped
+    assert "fewer than 30 examples that fool: UAP waveform ε 0.002" in wrapped
     assert page.tallies(results) in text
     for name in ("nip_influence.png", "nip_tknc.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
