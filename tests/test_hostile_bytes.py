@@ -124,7 +124,7 @@ def test_a_changed_line_is_a_record_of_the_same_form_or_refused(screener, folder
             for strange in (1, "x", [], {}, True, {"code": 1}, [None]):
                 if isinstance(strange, str) and name in ("id", "speaker", "stamp"):
                     continue
-                with pytest.raises(ResumeError, match="no record of a measured file"):
+                with pytest.raises(ResumeError, match="expected a measured file"):
                     from_line(json.dumps({**data, name: strange}).encode())
 
 

@@ -99,3 +99,4 @@ class AudioModality:
 
 
 MODALITY = AudioModality()
+"""How recordings are read, described and written."""

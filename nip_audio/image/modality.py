@@ -120,3 +120,4 @@ class ImageModality:
 
 
 MODALITY = ImageModality()
+"""How images are read, described and written."""

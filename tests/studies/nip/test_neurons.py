@@ -268,7 +268,7 @@ def test_from_a_study_to_the_page(subject, tmp_path, monkeypatch):
     assert f"| {page.share(row['oracle_stronger'])} |" in text
     wrapped = " ".join(text.split())  # prose is wrapped
     assert "fewer than 30 examples that fool: UAP waveform ε 0.002" in wrapped
-    assert page.tallies(results) in text
+    assert page.tallies(results) in wrapped
     for name in ("nip_influence.png", "nip_tknc.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
