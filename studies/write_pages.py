@@ -19,7 +19,6 @@ _MODULES = (
     "nip.neurons",
     "robustness",
     "screening",
-    "start",
     "verification",
     "xvector",
 )

@@ -70,6 +70,10 @@ def test_a_pickle_as_weights_is_refused_unopened(tmp_path, pretrained):
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 CALLS = {("torch", "load"), ("torch", "jit"), ("yaml", "unsafe_load"),
          ("subprocess", "run"), ("os", "system")}  # fmt: skip
+ALLOWED = {
+    # imports packages in another Python, by programs that are literals of the module
+    ("installation.py", "subprocess", "run"),
+}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,8 @@ def test_no_module_unpickles_or_evaluates_text(path):
             names.add((getattr(node, "module", "") or "").split(".")[0])
             assert not names & FORBIDDEN
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            assert (node.value.id, node.attr) not in CALLS
+            call = (node.value.id, node.attr)
+            assert call not in CALLS or (path.name, *call) in ALLOWED
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"eval", "exec", "compile"}
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "load":
