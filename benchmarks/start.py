@@ -42,14 +42,13 @@ import torch
 imported = time.perf_counter(), time.process_time()
 from pathlib import Path
 from nip_audio.audio.manifest import walk_audio
-from nip_audio.cli._inputs import load_model, make_screener
+from nip_audio.models.pretrained import load_pretrained
+from nip_audio.screening.pipeline import Screener
 torch.set_num_threads(1)
-screener = make_screener(
-    load_model("xvector-libri251", None), None, fpr=0.01, seed=0, max_duration_s=None
-)
+screener = Screener.from_pretrained(load_pretrained("xvector-libri251"))
 recordings = list(walk_audio(Path({str(DEMO)!r})))
 begun = time.perf_counter(), time.process_time()
-contents = [screener.kind.read(recording) for recording in recordings]
+contents = [screener.adapter.read(recording) for recording in recordings]
 for content in contents:
     screener.measurer.measure_item(content)
 done = time.perf_counter(), time.process_time()
