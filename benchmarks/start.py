@@ -114,6 +114,8 @@ def run(case: Case, checkout: Path) -> tuple[float, float, float] | None:
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *case.arguments, *out],
+            # Python looks for modules in the working directory first
+            cwd=checkout,
             env=environment(checkout),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
