@@ -30,6 +30,7 @@ _RESUME = (
     "files written so far are kept. screen, evaluate and fit-purifier resume where they stopped if "
     "you run the same command again"
 )
+_AGAIN_S = 5.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _NO_MEMORY = (
     *("cannot allocate memory", "can't allocate memory", "out of memory", "bad_alloc"),
@@ -47,19 +48,26 @@ class Terminated(BaseException):
 def terminable() -> Iterator[None]:
     """Raise ``Terminated`` at the first SIGTERM, so that files are closed; a second one kills.
 
+    An exception can be lost, for example in a destructor that Python happens to be running. It is
+    raised again every few seconds, until the command has ended.
+
     Raises:
-        Terminated: If SIGTERM was received; raised again at the end, in case a library caught it.
+        Terminated: Once more at the end, for a library may have swallowed it.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     came = False
+    timer = getattr(signal, "setitimer", None)  # not on Windows
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         nonlocal came
         came = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if timer is not None:
+            signal.signal(signal.SIGALRM, end)
+            timer(signal.ITIMER_REAL, _AGAIN_S)
         raise Terminated
 
     signal.signal(signal.SIGTERM, end)
@@ -67,6 +75,9 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if came and timer is not None:
+            timer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
         if came:
             raise Terminated
 

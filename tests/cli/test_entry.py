@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,22 @@ def test_a_termination_that_a_library_swallows_is_none_of_the_results(run, monke
     assert code == _exit.EXIT_TERMINATED
     assert "terminated" in err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_termination_that_is_swallowed_comes_again(run, monkeypatch):
+    monkeypatch.setattr("nip_audio.cli._failures._AGAIN_S", 0.1)
+
+    def never_end():
+        with suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            time.sleep(0.01)
+
+    monkeypatch.setattr("nip_audio.cli.models.list_pretrained", never_end)
+    code, _, err = run("models", "--json")
+    assert code == _exit.EXIT_TERMINATED
+    assert "terminated" in err
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
 def documented() -> list[tuple[str, int]]:
