@@ -19,6 +19,7 @@ _MODULES = (
     "nip.neurons",
     "robustness",
     "screening",
+    "start",
     "verification",
     "xvector",
 )

@@ -1,0 +1,1 @@
+"""How long it takes to set the project up and to start a command."""
