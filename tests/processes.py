@@ -50,7 +50,7 @@ def start_python(
 
     Args:
         program: Path of a script, or name of a module as after ``python -m``.
-        arguments: Of its command line.
+        arguments: Arguments of its command line.
         log: File for what it writes to standard output and standard error.
         folder: Where it is to run.
     """

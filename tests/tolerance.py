@@ -40,7 +40,7 @@ def assert_same_but_for_rounding(
     """Equal but for the order of sums: see ``rounding``.
 
     Args:
-        found: Of any shape and floating dtype.
+        found: Values of any shape and floating dtype.
         expected: The same, computed another way.
         depth: Sums that follow on each other on the way to these values: see ``depth_of``.
         size: The largest value on the way; by default that of what is expected.

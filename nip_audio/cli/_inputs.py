@@ -16,10 +16,9 @@ from nip_audio.errors import CalibrationError, InputError
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
-from nip_audio.screening.calibration import Calibration, choose_calibration
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
-from nip_audio.screening.judge import Judge
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.sources import find_source
 
@@ -86,12 +85,6 @@ def refuse_options(pretrained: PretrainedModel, command: str, given: Mapping[str
         )
 
 
-def find_calibration(pretrained: PretrainedModel, path: Path | None) -> Calibration:
-    """Load the calibration given, or the one that comes with the model."""
-    chosen = choose_calibration(pretrained, path)
-    return Calibration.load(chosen, model_id=pretrained.model_id)
-
-
 def find_threshold(
     pretrained: PretrainedModel, path: Path | None, asked: float | None, plda: Plda | None = None
 ) -> float:
@@ -118,7 +111,7 @@ def find_threshold(
                 "the PLDA has no threshold; pass --threshold, or fit the PLDA with --calibrate"
             )
         return plda.threshold
-    calibrated = find_calibration(pretrained, path).verification_threshold
+    calibrated = Calibration.of(pretrained, path).verification_threshold
     if calibrated is None:
         raise CalibrationError(
             "the calibration has no threshold, because no speaker has two recordings in it; pass "
@@ -140,9 +133,9 @@ def make_screener(
 ) -> Screener:
     """Make the screener that detect and screen use."""
     refuse_options(pretrained, command, {"--max-duration": max_duration_s})
-    judge = Judge(find_calibration(pretrained, calibration), fpr, fdr)
-    adapter = make_reader(pretrained, max_duration_s)
-    return Screener(pretrained, judge, adapter, seed, engine or LocalEngine())
+    screener = Screener.from_pretrained(pretrained, calibration, fpr, fdr=fdr)
+    reader = make_reader(pretrained, max_duration_s)
+    return replace(screener, adapter=reader, seed=seed, engine=engine or LocalEngine())
 
 
 def find_files(

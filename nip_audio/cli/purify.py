@@ -97,8 +97,9 @@ def command(
     Example: nip-audio purify a.wav --out purified/ --method quantization
     --setting bits=8
     """
-    from nip_audio.cli._inputs import find_calibration, load_model, make_reader, refuse_options
+    from nip_audio.cli._inputs import load_model, make_reader, refuse_options
     from nip_audio.models.modalities import modality_of
+    from nip_audio.screening.calibration import Calibration
     from nip_audio.screening.judge import Judge
     from nip_audio.workflows.purify_files import FilePurifier, plan_files
 
@@ -110,7 +111,7 @@ def command(
     planned = plan_files(inputs, out, modality_of(pretrained.card), plot=plot, force=force)
     has_calibration = calibration is not None or pretrained.card.calibration_path is not None
     rate = DEFAULT_FPR if fpr is None else fpr
-    judge = Judge(find_calibration(pretrained, calibration), rate) if has_calibration else None
+    judge = Judge(Calibration.of(pretrained, calibration), rate) if has_calibration else None
     reader = make_reader(pretrained, max_duration)
     worker = FilePurifier(pretrained, chosen, reader, seed, judge, only_flagged)
     with progress_bar("purifying", len(planned)) as bar:

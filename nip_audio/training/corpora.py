@@ -96,7 +96,7 @@ def prepare_vctk(
     Args:
         data_folder: The corpus's root, which holds ``wav48_silence_trimmed``.
         save_folder: Where the manifests go; created when missing.
-        n_speakers: How many speakers to draw from the seed; None takes all. Where
+        n_speakers: Number of speakers to draw from the seed; None takes all. Where
             ``speaker-info.txt`` tells them apart, half of them are women.
         speakers: Speakers to take instead, e.g. p225.
         microphone: ``mic1`` or ``mic2`` (p280 and p315 have no mic2).
