@@ -6,6 +6,7 @@ import torch
 from speechbrain.lobes.features import Fbank
 from torch import Tensor, nn
 
+from nip_audio.audio.front_ends import Framing
 from nip_audio.core.adapter import length_mask
 from nip_audio.errors import InputError
 
@@ -64,6 +65,24 @@ class LogMel(nn.Module):
             hop_length=hop_length_ms,
         )
 
+    @property
+    def framing(self) -> Framing:
+        """Frames and bands."""
+        analysis = self.fbank.compute_STFT
+        return Framing(
+            analysis.n_fft,
+            self.hop_samples,
+            analysis.window,
+            0,
+            self.fbank.compute_fbanks.f_central,
+            self.high_db - self.low_db,
+            analysis.pad_mode,
+        )
+
+    def frames(self, samples: Tensor) -> Tensor:
+        """Return the number of frames of (B,) numbers of samples."""
+        return 1 + torch.div(samples, self.hop_samples, rounding_mode="floor")
+
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute the spectrograms of a batch.
 
@@ -87,5 +106,5 @@ class LogMel(nn.Module):
         wavs = wavs * length_mask(lengths, wavs.shape[1])
         decibels = self.fbank(wavs).transpose(1, 2)
         features = ((decibels - self.low_db) / (self.high_db - self.low_db)).clamp(0.0, 1.0)
-        frames = 1 + torch.div(lengths, self.hop_samples, rounding_mode="floor")
+        frames = self.frames(lengths)
         return features * length_mask(frames, features.shape[2])[:, None, :], frames

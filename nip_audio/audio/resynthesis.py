@@ -13,10 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nip_audio.audio.features import LogMel
+from nip_audio.audio.front_ends import ComplexSpectrogram, Framing, SpectralFrontEnd
 from nip_audio.errors import InputError
 
-__all__ = ["LARGEST_GAIN_DB", "ROUNDS", "Resynthesis", "apply_change", "resynthesize"]
+__all__ = [
+    "LARGEST_GAIN_DB",
+    "ROUNDS",
+    "Resynthesis",
+    "can_resynthesize",
+    "resynthesize",
+]
 
 LARGEST_GAIN_DB = 40.0
 """Largest gain of any band, up or down. Levels below the front end's range, or more than 80 dB
@@ -45,36 +51,23 @@ class Resynthesis:
     residuals: tuple[float, ...]
 
 
-def apply_change(
-    wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, *, rounds: int = ROUNDS
-) -> Tensor:
-    """Return the waveform whose spectrogram is close to a changed one; see ``resynthesize``.
-
-    Args:
-        wav: (N,) floating waveform in [-1, 1], at the front end's sample rate.
-        before: (F, T) spectrogram of ``wav`` in [0, 1].
-        after: (F, T) target spectrogram in [0, 1].
-        front_end: Log-mel front end that computed ``before``.
-        rounds: Number of corrections after the first gain.
-
-    Example:
-        >>> noise = torch.rand(8000, generator=torch.Generator().manual_seed(0))
-        >>> front_end, wav = LogMel(), 0.2 * noise - 0.1
-        >>> before = front_end(wav[None])[0][0]
-        >>> louder = apply_change(wav, before, before + 0.06, front_end)  # 6 of the range's 100 dB
-        >>> round(float(20 * torch.log10(louder.norm() / wav.norm())), 1)
-        6.0
-    """
-    return resynthesize(wav, before, after, front_end, rounds=rounds).samples
+def can_resynthesize(front_end: object) -> bool:
+    """Tell whether changed input of a front end can be turned back into sound."""
+    return isinstance(front_end, SpectralFrontEnd | ComplexSpectrogram)
 
 
 @torch.no_grad()
 def resynthesize(
-    wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, *, rounds: int = ROUNDS
+    wav: Tensor,
+    before: Tensor,
+    after: Tensor,
+    front_end: SpectralFrontEnd | ComplexSpectrogram,
+    *,
+    rounds: int = ROUNDS,
 ) -> Resynthesis:
-    """Apply the change of a log-mel spectrogram to the waveform that it was computed from.
+    """Apply the change of a spectrogram to the waveform that it was computed from.
 
-    The change in decibels is the gain at the centre of each mel band; between centres it is
+    The change in decibels is the gain at the centre of each band; between centres it is
     interpolated linearly in mel, beyond the outer two it is constant. The short-time spectrum of
     ``wav`` is multiplied by the gain, its phase is kept, and the inverse transform adds up the
     overlapping frames.
@@ -82,13 +75,13 @@ def resynthesize(
     The gain of one band or frame also affects its neighbours, so the result's spectrogram differs
     from the target. Each round adds the remaining difference to the gain; the best result is
     returned, so more rounds are never worse. Gains are limited to ``LARGEST_GAIN_DB``, samples to
-    full scale.
+    full scale. A complex spectrum is inverted instead, in one step.
 
     Args:
         wav: (N,) floating waveform in [-1, 1], at the front end's sample rate.
-        before: (F, T) spectrogram of ``wav`` in [0, 1].
-        after: (F, T) target spectrogram in [0, 1].
-        front_end: Log-mel front end that computed ``before``; its window and step are used.
+        before: (F, T) spectrogram of ``wav`` in [0, 1]; (2, F, T) of a complex spectrum.
+        after: Target of the same shape, in [0, 1].
+        front_end: Front end that computed ``before``; its window and step are used.
         rounds: Number of corrections after the first gain.
 
     Returns:
@@ -96,20 +89,33 @@ def resynthesize(
 
     Raises:
         InputError: If the shapes do not fit, values are not finite, or ``rounds`` is negative.
+
+    Example:
+        >>> from nip_audio.audio.features import LogMel
+        >>> noise = torch.rand(8000, generator=torch.Generator().manual_seed(0))
+        >>> front_end, wav = LogMel(), 0.2 * noise - 0.1
+        >>> before = front_end(wav[None])[0][0]
+        >>> target = before + 0.06  # 6 of the range's 100 dB
+        >>> louder = resynthesize(wav, before, target, front_end).samples
+        >>> round(float(20 * torch.log10(louder.norm() / wav.norm())), 1)
+        6.0
     """
-    _check(wav, before, after, front_end, rounds)
+    _check(wav, before, after, rounds)
+    _check_shapes(wav, before, after, front_end)
     start = float((after - before).abs().mean())
     if start == 0:
         return Resynthesis(wav, before, (0.0,))
-    bench = _Synthesis(wav.float(), front_end)
-    target = after.to(bench.spectrum.device, torch.float32)
+    if isinstance(front_end, ComplexSpectrogram):
+        return _inverted(wav, after, front_end, start)
+    synthesis = _Synthesis(wav.float(), front_end.framing, front_end.sample_rate_hz)
+    target = after.to(synthesis.spectrum.device, torch.float32)
     gain_db = torch.zeros_like(target)
     best, spectrogram, missing = wav, before, target - before.to(target)
     residuals = [start]
     for _ in range(1 + rounds):
-        step_db = missing * (front_end.high_db - front_end.low_db)
+        step_db = missing * front_end.framing.range_db
         gain_db = (gain_db + step_db).clamp(-LARGEST_GAIN_DB, LARGEST_GAIN_DB)
-        samples = bench.samples(gain_db)
+        samples = synthesis.samples(gain_db)
         got = front_end(samples[None])[0][0]
         missing = target - got
         residual = float(missing.abs().mean())
@@ -119,37 +125,56 @@ def resynthesize(
     return Resynthesis(best, spectrogram, tuple(residuals))
 
 
+def _inverted(
+    wav: Tensor, after: Tensor, front_end: ComplexSpectrogram, start: float
+) -> Resynthesis:
+    """Invert a changed complex spectrum."""
+    samples = front_end.inverse(after[None].float())[0, : wav.shape[0]].clamp(-1.0, 1.0)
+    got = front_end(samples[None])[0][0]
+    residual = float((after.to(got) - got).abs().mean())
+    return Resynthesis(samples.to(wav.dtype), got.to(after.dtype), (start, residual))
+
+
 class _Synthesis:
     """Short-time spectrum of one recording, and its inverse transform with gains applied."""
 
-    def __init__(self, wav: Tensor, front_end: LogMel) -> None:
-        analysis = front_end.fbank.compute_STFT
+    def __init__(self, wav: Tensor, frames: Framing, sample_rate_hz: int) -> None:
         self.size = wav.shape[0]
-        self.window = analysis.window.to(wav)
+        self.window = frames.window.to(wav)
         self.framing = {
-            "n_fft": analysis.n_fft,
-            "hop_length": analysis.hop_length,
-            "win_length": analysis.win_length,
+            "n_fft": frames.n_fft,
+            "hop_length": frames.hop_samples,
+            "win_length": len(frames.window),
         }
+        # Frames of the transform below are centred at multiples of the step. Silence before the
+        # waveform moves them to the centres of the front end's own, of which the first then is the
+        # frame number ``before``.
+        self.before = math.ceil(frames.first_centre / frames.hop_samples)
+        self.silence = self.before * frames.hop_samples - frames.first_centre
         self.spectrum = torch.stft(
-            wav,
+            torch.nn.functional.pad(wav, (self.silence, 0)) if self.silence else wav,
             **self.framing,
             window=self.window,
             center=True,
-            pad_mode=analysis.pad_mode,
+            pad_mode=frames.pad_mode,
             return_complex=True,
         )
-        centres = front_end.fbank.compute_fbanks.f_central
-        self.weights = _between_bands(centres, self.spectrum.shape[0], front_end.sample_rate_hz)
-        self.weights = self.weights.to(wav)
+        bins = self.spectrum.shape[0]
+        self.weights = _between_bands(frames.band_centres_hz, bins, sample_rate_hz).to(wav)
 
     def samples(self, gain_db: Tensor) -> Tensor:
         """Return the waveform (N,), clipped to full scale, for gains (F, T) in decibels."""
+        if gain_db.shape[1] != self.spectrum.shape[1]:  # the ends have the gain of their neighbour
+            places = torch.arange(self.spectrum.shape[1], device=gain_db.device) - self.before
+            gain_db = gain_db[:, places.clamp(0, gain_db.shape[1] - 1)]
         gain = 10 ** (self.weights @ gain_db / 20)
         samples: Tensor = torch.istft(
-            self.spectrum * gain, **self.framing, window=self.window, length=self.size
+            self.spectrum * gain,
+            **self.framing,
+            window=self.window,
+            length=self.silence + self.size,
         )
-        return samples.clamp(-1.0, 1.0)
+        return samples[self.silence :].clamp(-1.0, 1.0)
 
 
 def _between_bands(centres_hz: Tensor, bins: int, sample_rate_hz: int) -> Tensor:
@@ -172,19 +197,30 @@ def _mel(hz: Tensor) -> Tensor:
     return torch.log1p(hz / 700) * (2595 / math.log(10))
 
 
-def _check(wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, rounds: int) -> None:
+def _check(wav: Tensor, before: Tensor, after: Tensor, rounds: int) -> None:
     if wav.dim() != 1 or wav.numel() == 0 or not wav.is_floating_point():
         raise InputError(
             f"wav is {tuple(wav.shape)} of {wav.dtype}, expected floating (samples ≥ 1,); pass one "
             "recording at a time"
         )
-    expected = (front_end.n_mels, 1 + wav.shape[0] // front_end.hop_samples)
+    if not all(bool(t.isfinite().all()) for t in (wav, before, after)):
+        raise InputError("got values that are NaN or infinite, expected finite ones; purify again")
+    if rounds < 0:
+        raise InputError(f"rounds is {rounds}, expected 0 or more; {ROUNDS} is usual")
+
+
+def _check_shapes(
+    wav: Tensor, before: Tensor, after: Tensor, front_end: SpectralFrontEnd | ComplexSpectrogram
+) -> None:
+    expected: tuple[int, ...]
+    if isinstance(front_end, ComplexSpectrogram):
+        frames = 1 + math.ceil(wav.shape[0] / front_end.hop_samples)
+        expected = (2, front_end.n_fft // 2 + 1, frames)
+    else:
+        frames = int(front_end.frames(torch.tensor([wav.shape[0]])))
+        expected = (len(front_end.framing.band_centres_hz), frames)
     if before.shape != expected or after.shape != expected:
         raise InputError(
             f"spectrograms are {tuple(before.shape)} and {tuple(after.shape)}, expected {expected} "
             f"for {wav.shape[0]} samples; compute them from this recording with this front end"
         )
-    if not all(bool(t.isfinite().all()) for t in (wav, before, after)):
-        raise InputError("got values that are NaN or infinite, expected finite ones; purify again")
-    if rounds < 0:
-        raise InputError(f"rounds is {rounds}, expected 0 or more; {ROUNDS} is usual")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nip_audio.audio.features import LogMel
+from nip_audio.audio.front_ends import SpectralFrontEnd
 from nip_audio.audio.io import Audio
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import input_influence, neuron_influence
@@ -138,7 +138,7 @@ def _excerpt(
 
 
 def _highest_hz(front_end: object) -> float | None:
-    return float(front_end.fbank.compute_fbanks.f_max) if isinstance(front_end, LogMel) else None
+    return front_end.sample_rate_hz / 2 if isinstance(front_end, SpectralFrontEnd) else None
 
 
 def _html(examined: ExaminedRecording) -> str:

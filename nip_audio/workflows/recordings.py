@@ -13,10 +13,9 @@ from torch import Tensor
 
 from nip_audio.attacks.objectives import Verification
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.features import LogMel
 from nip_audio.audio.io import Audio, to_16_bits, write_audio
 from nip_audio.audio.quality import snr_db
-from nip_audio.audio.resynthesis import ROUNDS, resynthesize
+from nip_audio.audio.resynthesis import ROUNDS, can_resynthesize, resynthesize
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.models.enrolment import embed_audio
@@ -424,8 +423,8 @@ def purify_audio(
         rounds: Number of corrections in ``resynthesize``, for a purifier of spectrograms.
 
     Raises:
-        InputError: If the purifier works on model input that is not a ``LogMel`` spectrogram, or
-            the recording has another sample rate.
+        InputError: If the purifier works on model input that is not a spectrogram, or the
+            recording has another sample rate.
     """
     workflow = RecordingWorkflow(pretrained, WaveformAdapter(), seed, judge)
     before = workflow.assess(audio)
@@ -454,11 +453,11 @@ def purify_samples(
     if purifier.level == "raw":
         purified = purifier.purify(Batch(samples[None]), generator=generator)
         return PurifiedSamples(purified.x[0])
-    if not isinstance(model.front_end, LogMel):
+    if not can_resynthesize(model.front_end):
         raise InputError(
             f"{purifier.name} works on the model's input, which comes from "
-            f"{type(model.front_end).__name__}, expected LogMel: other input cannot be converted "
-            "back to a waveform; choose a purifier that works on waveforms"
+            f"{type(model.front_end).__name__}, expected a spectrogram: other input cannot be "
+            "converted back to a waveform; choose a purifier that works on waveforms"
         )
     if purifier.before is not None:
         samples = purifier.before.purify(Batch(samples[None]), generator=generator).x[0]

@@ -183,5 +183,5 @@ def test_a_spectrogram_of_another_kind_has_no_way_back(pretrained, audio):
         pretrained.model.network, front_end=Half(), bounds=pretrained.model.bounds
     )
     purifier = Quantization(level="input", bounds=Bounds(0.0, 1.0))
-    with pytest.raises(InputError, match="comes from Half, expected LogMel"):
+    with pytest.raises(InputError, match="comes from Half, expected a spectrogram"):
         purify_audio(replace(pretrained, model=other), purifier, audio, seed=0)
