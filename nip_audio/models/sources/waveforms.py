@@ -1,0 +1,82 @@
+"""Wrap a network that takes waveforms and returns embeddings, whatever is inside.
+
+Its front end is a complex spectrum that can be inverted, and its network begins with the inverse,
+so that purifiers and attacks on the spectrogram work on it without knowing its features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nip_audio.audio.front_ends import ComplexSpectrogram
+from nip_audio.core.adapter import Bounds
+from nip_audio.core.model import InstrumentedModel
+from nip_audio.errors import ModelCardError
+
+__all__ = ["WaveformNetwork", "waveform_model"]
+
+
+class WaveformNetwork(nn.Module):
+    """A module of waveforms behind the inverse of a complex spectrum: (B, 2, F, T) → (B, D).
+
+    Items of different lengths are embedded one by one, since how the module treats padding is
+    unknown. The last layer, ``output``, is the embedding; it is the one layer of a black box.
+
+    Args:
+        module: Module called with (B, N) waveforms; it returns (B, D), or a shape that flattens to
+            it.
+        front_end: Front end whose inverse comes first.
+    """
+
+    def __init__(self, module: nn.Module, front_end: ComplexSpectrogram) -> None:
+        super().__init__()
+        self.module = module
+        self.front_end = front_end
+        self.output = nn.Identity()
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed complex spectra.
+
+        Args:
+            x: (B, 2, F, T) spectra in [0, 1].
+            lengths: (B,) valid frames; None means all T.
+
+        Returns:
+            (B, D) embeddings.
+
+        Raises:
+            ModelCardError: If the module does not return one embedding an item.
+        """
+        if lengths is None or bool((lengths == x.shape[3]).all()):
+            return self._embed(x)
+        rows = [self._embed(x[i : i + 1, ..., : int(n)]) for i, n in enumerate(lengths)]
+        return torch.cat(rows)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        out = self.module(self.front_end.inverse(x))
+        if isinstance(out, tuple | list) and len(out) and torch.is_tensor(out[-1]):
+            out = out[-1]  # some networks return frames first, the embedding last
+        if not torch.is_tensor(out) or out.shape[0] != len(x) or out.dim() < 2:
+            got = tuple(out.shape) if torch.is_tensor(out) else type(out).__name__
+            raise ModelCardError(
+                f"the model returns {got} for {len(x)} waveforms, expected (batch, embedding size)"
+            )
+        embedding: Tensor = self.output(out.flatten(1))
+        return embedding
+
+
+def waveform_model(module: nn.Module, *, sample_rate_hz: int = 16000) -> InstrumentedModel:
+    """Wrap a module of waveforms (B, N) → (B, D) as an instrumented model."""
+    front_end = ComplexSpectrogram(sample_rate_hz)
+    return (
+        InstrumentedModel(
+            WaveformNetwork(module, front_end),
+            front_end=front_end,
+            output_kind="cosine",
+            bounds=Bounds(-1.0, 1.0),
+            input_bounds=Bounds(0.0, 1.0),
+        )
+        .eval()
+        .requires_grad_(False)
+    )
