@@ -177,8 +177,8 @@ KINDS: Mapping[str, SourceKind] = {
 def parse_spec(text: str | os.PathLike[str]) -> SourceSpec | None:
     """Read where a model comes from.
 
-    A directory with SpeechBrain's ``hyperparams.yaml`` and a hub id of the form ``speechbrain/NAME``
-    need no word before them.
+    A directory with SpeechBrain's ``hyperparams.yaml`` and a hub id such as
+    ``speechbrain/spkrec-ecapa-voxceleb`` need no word before them.
 
     Returns:
         The source; None if the text has no such form.
