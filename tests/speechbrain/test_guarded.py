@@ -20,12 +20,12 @@ from nip_audio.errors import (
     StateError,
     UnsafeYamlError,
 )
+from nip_audio.models.sources.speechbrain_modules import instrument
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.measure import default_config
 from nip_audio.speechbrain.guard import Guard
 from nip_audio.speechbrain.guarded import GuardedEncoderClassifier, GuardedSpeakerRecognition
 from nip_audio.speechbrain.guided_purifier import GuidedPurifier
-from nip_audio.speechbrain.instrument import instrument
 from nip_audio.speechbrain.unpublished import unpublished
 from nip_audio.speechbrain.waveforms import split_batch
 

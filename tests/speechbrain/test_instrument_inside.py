@@ -14,7 +14,7 @@ from nip_audio.core.influence import neuron_influence, neuron_outputs
 from nip_audio.core.nccr import NccrConfig, measure_nccr
 from nip_audio.core.noise import Noise
 from nip_audio.errors import LayerNotFoundError
-from nip_audio.speechbrain.instrument import instrument
+from nip_audio.models.sources.speechbrain_modules import instrument
 
 pytestmark = pytest.mark.usefixtures("own_global_generator")
 
@@ -153,12 +153,12 @@ def test_influence_runs_and_shifting_a_neuron_confirms_it(make_speechbrain, padd
 
 
 def test_nccr_runs_and_repeats(make_speechbrain, waveforms, kind):
-    model = instrument(make_speechbrain(kind), input_bounds=Bounds(-100.0, 100.0))
+    model = instrument(make_speechbrain(kind))
     config = NccrConfig(
         layers=(LAYERS[kind], "blocks.2"),
         noises=(
             Noise("gaussian", "raw", 0.01),
-            Noise("gaussian", "input", 1.0),
+            Noise("gaussian", "input", 0.01),
             Noise("mask", "input", 0.1),
         ),
         draws=3,
@@ -175,11 +175,17 @@ def test_nccr_runs_and_repeats(make_speechbrain, waveforms, kind):
     assert torch.equal(vector(), first)
 
 
-def test_features_have_no_bounds_unless_given(make_speechbrain):
-    bounds = instrument(make_speechbrain()).input_bounds
+def test_levels_of_bands_lie_in_the_bounds_and_other_features_have_none(make_speechbrain):
+    model = instrument(make_speechbrain())
+    assert (model.bounds, model.input_bounds) == (Bounds(-1.0, 1.0), Bounds(0.0, 1.0))
+    loudest = torch.sin(torch.arange(16000) * 0.5)[None].sign()
+    x = model.to_input(Batch(torch.cat([loudest, torch.zeros(1, 16000)]))).x
+    assert 0 <= float(x.min()) < 1e-6
+    assert 0.5 < float(x.max()) < 1  # not clipped
+    theirs = make_speechbrain()
+    theirs.mods.compute_features.deltas = True
     x = torch.tensor([-1e6, 1e6])
-    assert torch.equal(bounds.clip(x), x)
-    assert instrument(make_speechbrain()).bounds == Bounds(-1.0, 1.0)
+    assert torch.equal(instrument(theirs).input_bounds.clip(x), x)
 
 
 def test_parameters_stay_the_users(make_speechbrain, waveforms, kind):

@@ -5,7 +5,7 @@ import torch
 
 from nip_audio.core.fingerprint import weights_sha256
 from nip_audio.errors import LayerNotFoundError
-from nip_audio.speechbrain.instrument import instrument
+from nip_audio.models.sources.speechbrain_modules import instrument
 from nip_audio.speechbrain.unpublished import unpublished
 
 

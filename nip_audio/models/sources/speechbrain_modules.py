@@ -1,6 +1,6 @@
 """Wrap any SpeechBrain ``EncoderClassifier`` or ``SpeakerRecognition`` as an instrumented model.
 
-This is for models of other origin; ``load_pretrained`` loads this toolkit's own directories.
+This is for models in memory; ``nip_audio.models.sources`` loads SpeechBrain's directories.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models import ECAPA_TDNN, Xvector
 from speechbrain.nnet.linear import Linear
 from speechbrain.nnet.pooling import StatisticsPooling
 from torch import Tensor, nn
 
+from nip_audio.audio.front_ends import BandFrontEnd, BandRange, Framing
 from nip_audio.core.adapter import Bounds, length_mask
 from nip_audio.core.model import InstrumentedModel, OutputKind
 from nip_audio.core.taps import LayerTap, find_layers
@@ -26,44 +28,117 @@ __all__ = ["SpeechBrainModel", "instrument"]
 _NOISE_SEED = 0
 _KNOWN_NETWORKS = (ECAPA_TDNN.ECAPA_TDNN, Xvector.Xvector)
 _COSINE_SCALE = 30.0
+_LEAST = 1e-6  # as in SpeechBrain's masks of padding
+_LOUDEST_DB = 60.0  # above the level of a full-scale waveform in any band
 
 
-class _FrontEnd(nn.Module):
-    """Features and their normalisation: (B, N) and lengths in samples → (B, F, T) and in frames."""
+class _Bands(BandFrontEnd):
+    """SpeechBrain's ``Fbank`` in decibels, mapped to [0, 1] and never clipped."""
 
-    def __init__(self, features: nn.Module, normalization: nn.Module, *, round_up: bool) -> None:
+    def __init__(self, features: Fbank) -> None:
+        quietest = 10 * math.log10(features.compute_fbanks.amin)
+        rate = int(features.compute_STFT.sample_rate)
+        super().__init__(rate, BandRange(quietest, max(_LOUDEST_DB, quietest + 1)))
+        self.features = features
+
+    def train(self, mode: bool = True) -> _Bands:  # noqa: ARG002
+        """Stay in evaluation mode: in training, filters may be drawn at random."""
+        return super().train(False)
+
+    @staticmethod
+    def fits(features: nn.Module) -> bool:
+        """Tell whether features are levels of bands in decibels, and nothing more."""
+        return (
+            isinstance(features, Fbank)
+            and not features.deltas
+            and not features.context
+            and bool(features.compute_fbanks.log_mel)
+            and features.compute_fbanks.multiplier == 10
+            and features.compute_fbanks.db_multiplier == 0
+        )
+
+    @property
+    def framing(self) -> Framing:
+        analysis = self.features.compute_STFT
+        return Framing(
+            analysis.n_fft,
+            analysis.hop_length,
+            analysis.window,
+            0 if analysis.center else analysis.n_fft // 2,
+            self.features.compute_fbanks.f_central,
+            self.band_range.width_db,
+            analysis.pad_mode,
+        )
+
+    def decibels(self, wavs: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
+        levels: Tensor = self.features(wavs)
+        return levels.transpose(1, 2)
+
+    def frames(self, samples: Tensor) -> Tensor:
+        analysis = self.features.compute_STFT
+        whole = samples if analysis.center else samples - analysis.n_fft
+        return 1 + torch.div(whole, analysis.hop_length, rounding_mode="floor")
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        # frames in the padding are left as SpeechBrain leaves them, and counted as it counts them
+        wavs, relative = _relative(wavs, lengths)
+        x = self.band_range.to_unit(self.decibels(wavs, relative))
+        return x, _frames(relative, x.shape[2])
+
+
+class _Features(nn.Module):
+    """Other features, without bounds: (B, N), (B,) samples → (B, F, T), (B,) frames."""
+
+    def __init__(self, features: nn.Module) -> None:
         super().__init__()
         self.features = features
-        self.normalization = normalization
-        self.round_up = round_up
 
-    def train(self, mode: bool = True) -> _FrontEnd:
-        """Stay in evaluation mode: in training ``InputNormalization`` learns from its input."""
+    def train(self, mode: bool = True) -> _Features:  # noqa: ARG002
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if wavs.dim() != 2:
-            raise InputError(f"wavs have shape {tuple(wavs.shape)}, expected (batch, samples)")
-        relative = torch.ones(wavs.shape[0], device=wavs.device)
-        if lengths is not None:
-            wavs = wavs * length_mask(lengths, wavs.shape[1])
-            relative = lengths / wavs.shape[1]
-        features = self.normalization(self.features(wavs), relative)
-        total = features.shape[1]
-        frames = relative * total
-        frames = frames.ceil() if self.round_up else frames.round()
-        return features.transpose(1, 2), frames.long().clamp(1, total)
+        wavs, relative = _relative(wavs, lengths)
+        features = self.features(wavs)
+        return features.transpose(1, 2), _frames(relative, features.shape[1])
+
+
+def _relative(wavs: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Zero the padding; return the waveforms and their lengths relative to the longest."""
+    if wavs.dim() != 2:
+        raise InputError(f"wavs have shape {tuple(wavs.shape)}, expected (batch, samples)")
+    if lengths is None:
+        return wavs, torch.ones(wavs.shape[0], device=wavs.device)
+    return wavs * length_mask(lengths, wavs.shape[1]), lengths / wavs.shape[1]
+
+
+def _frames(relative: Tensor, total: int) -> Tensor:
+    return (relative * total - _LEAST).ceil().long().clamp(1, total)
 
 
 class _Network(nn.Module):
-    """An embedding model: (B, F, T), (B,) frames → (B, D)."""
+    """Normalisation and embedding model: (B, F, T), (B,) frames → (B, D)."""
 
-    def __init__(self, embedding_model: nn.Module, *, noisy: bool) -> None:
+    def __init__(
+        self,
+        embedding_model: nn.Module,
+        normalization: nn.Module,
+        *,
+        noisy: bool,
+        band_range: BandRange | None,
+    ) -> None:
         super().__init__()
         self.embedding_model = embedding_model
+        self.normalization = normalization
         self.noisy = noisy
+        self.band_range = band_range
 
-    def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor | None:
+    def train(self, mode: bool = True) -> _Network:
+        super().train(mode)
+        self.normalization.train(False)  # in training it learns from its input
+        return self
+
+    def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor | None:  # noqa: ARG002
         # how other networks change the time axis is unknown
         return lengths if isinstance(self.embedding_model, _KNOWN_NETWORKS) else None
 
@@ -74,8 +149,12 @@ class _Network(nn.Module):
             # subtracting a quarter gives the same number of frames, whether rounded up or to the
             # nearest, where a quotient that is slightly too large would give one frame more
             relative = torch.where(lengths < total, (lengths - 0.25) / total, relative)
+        features = x.transpose(1, 2)
+        if self.band_range is not None:
+            features = self.band_range.to_decibels(features)
+        features = self.normalization(features, relative)
         with _fixed_noise(x.device) if self.noisy and not self.training else nullcontext():
-            embeddings: Tensor = self.embedding_model(x.transpose(1, 2), relative)
+            embeddings: Tensor = self.embedding_model(features, relative)
         if embeddings.dim() not in (2, 3) or embeddings.shape[1:-1].numel() != 1:
             raise InputError(
                 f"the embedding model returns {tuple(embeddings.shape)}, expected (batch, 1, size)"
@@ -161,15 +240,20 @@ def instrument(
     *,
     output_kind: OutputKind | None = None,
     scale: float | None = None,
-    input_bounds: Bounds | None = None,
 ) -> SpeechBrainModel:
     """Wrap an ``EncoderClassifier`` or ``SpeakerRecognition``; its modules are shared.
 
     Scores equal those of ``classify_batch`` for lengths relative to the longest item, also in
-    padded batches. SpeechBrain's networks let a little padding influence the scores; so, unlike in
-    this toolkit's own models, an item's scores depend on the rest of its batch. All modules are in
-    evaluation mode; features and their normalisation always stay in it. ``mean_var_norm_emb`` is
-    not applied, since ``classify_batch`` and ``verify_batch`` do not apply it either.
+    padded batches; but where SpeechBrain's statistics pooling rounds the number of frames of a
+    padded item down, here they are rounded up, as in all of its other layers. SpeechBrain's
+    networks let a little padding influence the scores; so, unlike in this toolkit's own models, an
+    item's scores depend on the rest of its batch. All modules are in evaluation mode; the
+    normalisation of features always stays in it. ``mean_var_norm_emb`` is not applied, since
+    ``classify_batch`` and ``verify_batch`` do not apply it either.
+
+    Where the features are the levels of ``Fbank``, the model's input is these levels, mapped to
+    [0, 1] without clipping, and the network begins with their normalisation. Other features are the
+    model's input as they are, without bounds; no purifier works on them.
 
     SpeechBrain's ``StatisticsPooling``, part of its ``Xvector``, adds noise from the global
     generator to the means, up to 9e-5, even in evaluation mode. Change rates and attacks need a
@@ -186,8 +270,6 @@ def instrument(
         scale: Factor from cosines to logits. None is 30 for ECAPA's, as in SpeechBrain's recipes;
             other cosines need it. Without a classifier it is for the cosine heads that
             ``with_head`` gives the model, and None is 1.
-        input_bounds: Range of the normalised features. None is unbounded; mask noise needs a lower
-            bound.
 
     Raises:
         InputError: If modules are missing, labels are not numbered from 0, or the classifier is
@@ -205,15 +287,21 @@ def instrument(
     head = _Head(mods["classifier"]) if "classifier" in mods else None
     if head is not None:
         output_kind, scale = _meaning(head.classifier, output_kind, scale)
+    features = mods["compute_features"]
+    bands = _Bands(features) if _Bands.fits(features) else None
     return SpeechBrainModel(
-        _Network(network, noisy=noisy),
-        # statistics pooling rounds relative lengths to the nearest frame, all others round up
-        front_end=_FrontEnd(mods["compute_features"], mods["mean_var_norm"], round_up=not noisy),
+        _Network(
+            network,
+            mods["mean_var_norm"],
+            noisy=noisy,
+            band_range=None if bands is None else bands.band_range,
+        ),
+        front_end=bands or _Features(features),
         head=head,
         output_kind=output_kind or "cosine",
         labels=() if head is None else _labels(encoder_classifier),
         bounds=Bounds(-1.0, 1.0),
-        input_bounds=input_bounds or Bounds(-math.inf, math.inf),
+        input_bounds=Bounds(0.0, 1.0) if bands else Bounds(-math.inf, math.inf),
         scale=1.0 if scale is None else scale,
     ).eval()
 
