@@ -48,7 +48,8 @@ from nip_audio.evaluation.adversarial_sets import _read_manifest
 from nip_audio.models.cards import read_card
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.plda import Plda
-from nip_audio.models.pretrained import _checked_yaml, load_pretrained
+from nip_audio.models.pretrained import _VOCABULARY, load_pretrained
+from nip_audio.models.safe_yaml import checked_yaml
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.journal import Journal, to_line
 from nip_audio.screening.measured import FileFacts, MeasuredFile, Measurement, TriggerEvidence
@@ -140,7 +141,7 @@ def _check_card(data: bytes, folder: Path) -> None:
 def _check_yaml(data: bytes, folder: Path) -> None:
     # the only caller turns these exceptions into the project's own
     with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError):
-        _checked_yaml(data, folder)
+        checked_yaml(data, folder, _VOCABULARY)
 
 
 def _check_set(data: bytes, folder: Path) -> None:

@@ -12,22 +12,18 @@ model loaded here, or pass only trusted folders to SpeechBrain.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml.error import YAMLError as RuamelYamlError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.errors import InputError, ModelCardError, UnsafeYamlError
+from nip_audio.errors import InputError, ModelCardError
 from nip_audio.models.cards import (
     COMPANIONS,
     HYPERPARAMS_NAME,
@@ -39,6 +35,7 @@ from nip_audio.models.cards import (
 )
 from nip_audio.models.heads import head_of
 from nip_audio.models.modalities import modality_of
+from nip_audio.models.safe_yaml import Vocabulary, build
 
 __all__ = [
     "ModelCard",
@@ -64,17 +61,11 @@ _ALLOWED_CLASSES = frozenset(
         "torch.nn.Linear",
     }
 )
-# top-level keys that SpeechBrain reads and this module cuts out, unbuilt and unchecked
-_FOR_SPEECHBRAIN = frozenset({"audio_normalizer", "label_encoder", "modules", "pretrainer"})
-_CLASS_TAGS = frozenset(f"!new:{name}" for name in _ALLOWED_CLASSES)
-_PLAIN_TAGS = frozenset(
-    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
+_VOCABULARY = Vocabulary(
+    classes=_ALLOWED_CLASSES,
+    # top-level keys that SpeechBrain reads, which are left out here, unbuilt and unchecked
+    left_out=frozenset({"audio_normalizer", "label_encoder", "modules", "pretrainer"}),
 )
-# HyperPyYAML gives text a meaning of its own: "(…)" is parsed once more, by a loader that runs
-# code, and a reference may compute. Names and numbers are all that a model description needs.
-_PLAIN_TEXT = re.compile(r"[\w .+~-]*", re.ASCII)
-_REFERENCE = re.compile(r"<\w+>", re.ASCII)
-_MAX_YAML_BYTES, _MAX_YAML_BRACKETS = 1 << 16, 200
 
 
 @dataclass(frozen=True)
@@ -111,7 +102,8 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
         entry = card.data.get(kind)
         if entry is not None:
             read_verified(card.directory / entry["file"], entry["sha256"])
-    parts = _load_parts(contents.pop(HYPERPARAMS_NAME), card.directory / HYPERPARAMS_NAME)
+    described = contents.pop(HYPERPARAMS_NAME)
+    parts = build(described, card.directory / HYPERPARAMS_NAME, _VOCABULARY)
     for part in {"embedding_model", "classifier"} & parts.keys():
         if f"{part}.safetensors" not in contents:
             raise ModelCardError(
@@ -157,82 +149,6 @@ def _assemble(card: ModelCard, parts: Mapping[str, Any]) -> InstrumentedModel:
         input_bounds=Bounds(0.0, 1.0),
         scale=float(card.data["scale"]),
     )
-
-
-class _Loader(yaml.SafeLoader):
-    """Loader class on which HyperPyYAML registers its tags, to leave PyYAML's own unchanged."""
-
-
-def _load_parts(data: bytes, path: Path) -> dict[str, Any]:
-    """Build the modules that a YAML file describes, after checking it."""
-    try:
-        parts: dict[str, Any] = load_hyperpyyaml(_checked_yaml(data, path), loader=_Loader)
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        RecursionError,
-        RuamelYamlError,
-        yaml.YAMLError,
-    ) as err:
-        raise ModelCardError(f"{path} does not describe a model ({err})") from err
-    return parts
-
-
-def _checked_yaml(data: bytes, path: Path) -> str:
-    """Check that a YAML file has only plain values, references and allowed classes.
-
-    The result is the checked nodes written as new YAML, not the original text: HyperPyYAML uses
-    another YAML parser, which may read the same text differently.
-    """
-    if len(data) > _MAX_YAML_BYTES or data.count(b"[") + data.count(b"{") > _MAX_YAML_BRACKETS:
-        raise UnsafeYamlError(
-            f"{path} has {len(data)} bytes, expected at most {_MAX_YAML_BYTES} with at most "
-            f"{_MAX_YAML_BRACKETS} brackets: parsing more could take hours"
-        )
-    root = yaml.compose(data, Loader=yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode):
-        raise ModelCardError(f"{path} is not a YAML mapping; restore the file")
-    root.value = [(key, value) for key, value in root.value if not _for_speechbrain(key)]
-    for node in _nodes(root, path):
-        tag = node.tag
-        if tag != "!ref" and tag not in _PLAIN_TAGS and tag not in _CLASS_TAGS:
-            raise UnsafeYamlError(
-                f"{path} uses {tag!r}; a model description may only use !ref and !new: of "
-                f"{', '.join(sorted(_ALLOWED_CLASSES))}"
-            )
-        allowed = _REFERENCE if tag == "!ref" else _PLAIN_TEXT
-        if isinstance(node, yaml.ScalarNode) and not allowed.fullmatch(node.value):
-            raise UnsafeYamlError(
-                f"{path} has the value {node.value!r}; a model description may only hold names, "
-                "numbers and !ref <name>"
-            )
-    text: str = yaml.serialize(root, Dumper=yaml.SafeDumper)
-    return text
-
-
-def _for_speechbrain(key: yaml.Node) -> bool:
-    plain = isinstance(key, yaml.ScalarNode) and key.tag in _PLAIN_TAGS
-    return plain and key.value in _FOR_SPEECHBRAIN
-
-
-def _nodes(root: yaml.Node, path: Path) -> list[yaml.Node]:
-    found: list[yaml.Node] = []
-    waiting: list[yaml.Node] = [root]
-    seen: set[int] = set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            # an anchor may hold itself, or a few lines may stand for billions of nodes
-            raise UnsafeYamlError(f"{path} repeats a node by an anchor; use !ref")
-        seen.add(id(node))
-        found.append(node)
-        if isinstance(node, yaml.MappingNode):
-            waiting += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-    return found
 
 
 def load_weights(module: nn.Module, data: bytes, path: Path) -> None:

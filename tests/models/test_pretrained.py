@@ -15,7 +15,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import HashMismatchError, ModelCardError, UnsafeYamlError
-from nip_audio.models import pretrained
+from nip_audio.models import safe_yaml
 from nip_audio.models.cards import list_pretrained
 from nip_audio.models.pretrained import load_pretrained
 from nip_audio.models.xvector import Xvector
@@ -94,7 +94,7 @@ def no_yaml(monkeypatch):
     def fail(*args, **options):
         pytest.fail("YAML was parsed")
 
-    monkeypatch.setattr(pretrained, "load_hyperpyyaml", fail)
+    monkeypatch.setattr(safe_yaml, "load_hyperpyyaml", fail)
     monkeypatch.setattr(yaml, "compose", fail)
     monkeypatch.setattr(yaml, "load", fail)
 

@@ -1,0 +1,176 @@
+"""Build what a HyperPyYAML file describes, out of a short list of classes and nothing else.
+
+HyperPyYAML runs what a file names. Here a file is read as plain YAML first, and every node must be
+a plain value, a reference to another key, or an instance of a class on the list.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml.error import YAMLError as RuamelYamlError
+
+from nip_audio.errors import ModelCardError, UnsafeYamlError
+
+__all__ = ["Vocabulary", "build", "checked_yaml"]
+
+_PLAIN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
+)
+# HyperPyYAML gives text a meaning of its own: "(…)" is parsed once more, by a loader that runs
+# code, and a reference may compute. Names and numbers are all that a model description needs.
+_PLAIN_TEXT = re.compile(r"[\w .+~-]*", re.ASCII)
+_REFERENCE = re.compile(r"<\w+>", re.ASCII)
+_MAX_BYTES, _MAX_BRACKETS = 1 << 16, 200
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a YAML file may use.
+
+    Attributes:
+        classes: Classes of which it may make instances, by ``!new:``.
+        functions: Classes and functions that it may name, by ``!name:``.
+        left_out: Top-level keys that are neither checked nor built.
+        wanted: Top-level keys that are built, with all that they refer to; the others are left out.
+            None builds all.
+    """
+
+    classes: frozenset[str]
+    functions: frozenset[str] = frozenset()
+    left_out: frozenset[str] = frozenset()
+    wanted: frozenset[str] | None = None
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Tags other than YAML's own and references."""
+        made = {f"!new:{name}" for name in self.classes}
+        return frozenset(made | {f"!name:{name}" for name in self.functions})
+
+    def words(self) -> str:
+        """List what is allowed, for an error."""
+        text = f"!ref and !new: of {', '.join(sorted(self.classes))}"
+        return text + (f" and !name: of {', '.join(sorted(self.functions))}" * bool(self.functions))
+
+
+class _Loader(yaml.SafeLoader):
+    """Loader class on which HyperPyYAML registers its tags, to leave PyYAML's own unchanged."""
+
+
+def build(data: bytes, path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Build what a YAML file describes, after checking it.
+
+    Args:
+        data: Content of the file.
+        path: Path of the file, for errors.
+        vocabulary: What the file may use.
+
+    Returns:
+        Values and instances by top-level key.
+
+    Raises:
+        ModelCardError: If it is no description of a model.
+        UnsafeYamlError: If it uses anything else.
+    """
+    try:
+        parts: dict[str, Any] = load_hyperpyyaml(
+            checked_yaml(data, path, vocabulary), loader=_Loader
+        )
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        RecursionError,
+        RuamelYamlError,
+        yaml.YAMLError,
+    ) as err:
+        raise ModelCardError(f"{path} does not describe a model ({err})") from err
+    return parts
+
+
+def checked_yaml(data: bytes, path: Path, vocabulary: Vocabulary) -> str:
+    """Check that a YAML file has only plain values, references and allowed classes.
+
+    Args:
+        data: Content of the file.
+        path: Path of the file, for errors.
+        vocabulary: What the file may use.
+
+    Returns:
+        The checked nodes written as new YAML, not the original text: HyperPyYAML uses another YAML
+        parser, which may read the same text differently.
+
+    Raises:
+        ModelCardError: If it is no mapping.
+        UnsafeYamlError: If it uses anything else, or is too large.
+    """
+    if len(data) > _MAX_BYTES or data.count(b"[") + data.count(b"{") > _MAX_BRACKETS:
+        raise UnsafeYamlError(
+            f"{path} has {len(data)} bytes, expected at most {_MAX_BYTES} with at most "
+            f"{_MAX_BRACKETS} brackets: parsing more could take hours"
+        )
+    root = yaml.compose(data, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        raise ModelCardError(f"{path} is not a YAML mapping; restore the file")
+    root.value = [pair for pair in root.value if _key(pair[0]) not in vocabulary.left_out]
+    if vocabulary.wanted is not None:
+        _leave_out(root, vocabulary.wanted, path)
+    tags = vocabulary.tags
+    for node in _nodes(root, path):
+        tag = node.tag
+        if tag != "!ref" and tag not in _PLAIN_TAGS and tag not in tags:
+            raise UnsafeYamlError(
+                f"{path} uses {tag!r}; a model description may only use {vocabulary.words()}"
+            )
+        allowed = _REFERENCE if tag == "!ref" else _PLAIN_TEXT
+        if isinstance(node, yaml.ScalarNode) and not allowed.fullmatch(node.value):
+            raise UnsafeYamlError(
+                f"{path} has the value {node.value!r}; a model description may only hold names, "
+                "numbers and !ref <name>"
+            )
+    text: str = yaml.serialize(root, Dumper=yaml.SafeDumper)
+    return text
+
+
+def _key(node: yaml.Node) -> str | None:
+    plain = isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN_TAGS
+    return str(node.value) if plain else None
+
+
+def _leave_out(root: yaml.MappingNode, wanted: frozenset[str], path: Path) -> None:
+    """Keep the wanted keys and, step by step, those that they refer to."""
+    values = {_key(key): value for key, value in root.value}
+    kept: set[str | None] = set()
+    waiting = [name for name in wanted if name in values]
+    while waiting:
+        name = waiting.pop()
+        kept.add(name)
+        for node in _nodes(values[name], path):
+            if node.tag == "!ref" and isinstance(node, yaml.ScalarNode):
+                found = re.findall(r"<(\w+)>", node.value)
+                waiting += [part for part in found if part in values and part not in kept]
+    root.value = [pair for pair in root.value if _key(pair[0]) in kept]
+
+
+def _nodes(root: yaml.Node, path: Path) -> list[yaml.Node]:
+    found: list[yaml.Node] = []
+    waiting: list[yaml.Node] = [root]
+    seen: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            # an anchor may hold itself, or a few lines may stand for billions of nodes
+            raise UnsafeYamlError(f"{path} repeats a node by an anchor; use !ref")
+        seen.add(id(node))
+        found.append(node)
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    return found
