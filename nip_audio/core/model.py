@@ -73,7 +73,8 @@ class InstrumentedModel(nn.Module):
     Args:
         network: Module called as ``network(x, lengths)`` → (B, D), where ``lengths`` is (B,) or
             None. If it has a method ``tap_lengths(layer, lengths)``, padding is masked out of
-            neuron outputs.
+            neuron outputs. An attribute ``tap_axes`` says where the channels of layers lie that do
+            not have them in axis 1; see ``tap_layers``.
         front_end: Module called as ``front_end(x, lengths)`` → (input, input lengths); None if raw
             input is model input.
         head: Module that maps embeddings (B, D) to scores (B, C); None for an embedding model.
@@ -214,7 +215,7 @@ class InstrumentedModel(nn.Module):
 
     def tap(self, *layers: str) -> AbstractContextManager[LayerTap]:
         """Record outputs of the network's layers while the context is open; see ``tap_layers``."""
-        return tap_layers(self.network, layers)
+        return tap_layers(self.network, layers, axes=getattr(self.network, "tap_axes", None))
 
     def tap_lengths(self, layer: str, lengths: Tensor | None) -> Tensor | None:
         """Return the valid positions of a layer's output, (B,), given those of the model input."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,7 +70,9 @@ def find_layers(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Modul
 
 
 @contextmanager
-def tap_layers(network: nn.Module, layers: Sequence[str]) -> Iterator[LayerTap]:
+def tap_layers(
+    network: nn.Module, layers: Sequence[str], *, axes: Mapping[str, int] | None = None
+) -> Iterator[LayerTap]:
     """Record the outputs of named layers while the context is open.
 
     The hooks are removed when the context is left, also by an exception.
@@ -78,6 +80,9 @@ def tap_layers(network: nn.Module, layers: Sequence[str]) -> Iterator[LayerTap]:
     Args:
         network: Module whose layers are tapped.
         layers: Layer names as in ``network.named_modules()``.
+        axes: Where the channels of layers lie that do not return one row an item with its channels
+            in axis 1: the axis of the channels, by layer. Their outputs are recorded as (B, C, …):
+            rows that a network makes of each item, such as windows, are folded back into items.
 
     Yields:
         The recorded outputs by layer name.
@@ -89,14 +94,51 @@ def tap_layers(network: nn.Module, layers: Sequence[str]) -> Iterator[LayerTap]:
     found = find_layers(network, layers)
     tap = LayerTap()
     handles: list[RemovableHandle] = []
+    items: list[int] = []
+
+    def count_items(module: nn.Module, args: Any) -> None:
+        items[:] = [len(args[0])]
 
     def hook_for(layer: str) -> Any:
-        return lambda module, args, output: tap.record(layer, output)
+        if axes is None or layer not in axes:
+            return lambda module, args, output: tap.record(layer, output)
+
+        def arranged(module: nn.Module, args: Any, output: Any) -> Any:
+            # the network goes on from the recorded tensor, so that it gets a gradient
+            first = output[0] if isinstance(output, tuple) and output else output
+            if not isinstance(first, Tensor):
+                tap.record(layer, output)
+                return output
+            seen = _by_item(first, items[0], axes[layer])
+            tap.record(layer, seen)
+            back = _as_returned(seen, first.shape, axes[layer]).clone()
+            return (back, *output[1:]) if isinstance(output, tuple) else back
+
+        return arranged
 
     try:
+        handles.append(network.register_forward_pre_hook(count_items))
         for layer, module in found.items():
             handles.append(module.register_forward_hook(hook_for(layer)))
         yield tap
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _by_item(output: Tensor, items: int, axis: int) -> Tensor:
+    """Arrange rows of windows by item, channels first: (B · W, …, C, …) → (B, C, W, …)."""
+    if output.shape[0] % items:
+        raise InputError(
+            f"a layer returns {output.shape[0]} rows for {items} items, expected the same number "
+            "for each; tap another layer"
+        )
+    seen = output.movedim(axis, 1)
+    rows = output.shape[0] // items
+    return seen if rows == 1 else seen.unflatten(0, (items, rows)).movedim(1, 2)
+
+
+def _as_returned(seen: Tensor, shape: Sequence[int], axis: int) -> Tensor:
+    """Undo ``_by_item``."""
+    flat = seen if seen.dim() == len(shape) else seen.movedim(2, 1).flatten(0, 1)
+    return flat.movedim(1, axis)

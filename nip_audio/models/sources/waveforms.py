@@ -26,13 +26,13 @@ class WaveformNetwork(nn.Module):
     Args:
         module: Module called with (B, N) waveforms; it returns (B, D), or a shape that flattens to
             it.
-        front_end: Front end whose inverse comes first.
+        sample_rate_hz: Sample rate of the waveforms.
     """
 
-    def __init__(self, module: nn.Module, front_end: ComplexSpectrogram) -> None:
+    def __init__(self, module: nn.Module, sample_rate_hz: int) -> None:
         super().__init__()
         self.module = module
-        self.front_end = front_end
+        self.spectrum = ComplexSpectrogram(sample_rate_hz)  # only its inverse is used
         self.output = nn.Identity()
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -54,7 +54,7 @@ class WaveformNetwork(nn.Module):
         return torch.cat(rows)
 
     def _embed(self, x: Tensor) -> Tensor:
-        out = self.module(self.front_end.inverse(x))
+        out = self.module(self.spectrum.inverse(x))
         if isinstance(out, tuple | list) and len(out) and torch.is_tensor(out[-1]):
             out = out[-1]  # some networks return frames first, the embedding last
         if not torch.is_tensor(out) or out.shape[0] != len(x) or out.dim() < 2:
@@ -68,11 +68,10 @@ class WaveformNetwork(nn.Module):
 
 def waveform_model(module: nn.Module, *, sample_rate_hz: int = 16000) -> InstrumentedModel:
     """Wrap a module of waveforms (B, N) → (B, D) as an instrumented model."""
-    front_end = ComplexSpectrogram(sample_rate_hz)
     return (
         InstrumentedModel(
-            WaveformNetwork(module, front_end),
-            front_end=front_end,
+            WaveformNetwork(module, sample_rate_hz),
+            front_end=ComplexSpectrogram(sample_rate_hz),
             output_kind="cosine",
             bounds=Bounds(-1.0, 1.0),
             input_bounds=Bounds(0.0, 1.0),
