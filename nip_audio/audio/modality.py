@@ -46,9 +46,9 @@ class AudioModality:
     folder_is_group: ClassVar[bool] = True
     missing_options: ClassVar[Mapping[str, frozenset[str]]] = {}
 
-    def channels(self, card: Card) -> int:  # noqa: ARG002
-        """Return 1: the input of a model is one spectrogram."""
-        return 1
+    def channels(self, card: Card) -> int:
+        """Return 1 for a spectrogram, 2 for the real and imaginary part of a spectrum."""
+        return int(card.data.get("channels", 1))
 
     def reader(self, card: Card, *, max_duration_s: float | None = None) -> WaveformAdapter:
         """Return how recordings are read at the sample rate of a model."""

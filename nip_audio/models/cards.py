@@ -22,6 +22,7 @@ from nip_audio.errors import HashMismatchError, ModelCardError
 __all__ = [
     "Modality",
     "ModelCard",
+    "directory_of",
     "find_pretrained",
     "list_pretrained",
     "model_id_of",
@@ -144,6 +145,12 @@ class ModelCard:
         return tuple(self.data["labels"])
 
     @property
+    def source(self) -> str | None:
+        """Where the model comes from, if it is not in this directory; see ``models.sources``."""
+        source: str | None = self.data.get("source")
+        return source
+
+    @property
     def seen(self) -> frozenset[str]:
         """Content hashes of the training files, as far as the card lists them."""
         return frozenset(self.data["training"].get("seen", ()))
@@ -191,11 +198,13 @@ class ModelCard:
     def verify(self) -> None:
         """Check that every file, what was fitted to the model included, is as the card says.
 
+        Files of a model that comes from elsewhere are checked whenever it is loaded.
+
         Raises:
             ModelCardError: If one cannot be read.
             HashMismatchError: If one differs.
         """
-        for name in self.data["files"]:
+        for name in () if self.source else self.data["files"]:
             self.read(name)
         for kind in COMPANIONS:
             entry = self.data.get(kind)
@@ -266,8 +275,10 @@ def read_card(directory: Path) -> ModelCard:
         raise ModelCardError(
             f"{path} has wrong {', '.join(dict.fromkeys(wrong))}; restore the file"
         )
-    names = [*data["files"], *(entry["file"] for entry in companions.values())]
-    if HYPERPARAMS_NAME not in data["files"] or not all(map(_FILE_NAME.fullmatch, names)):
+    own = [] if isinstance(data.get("source"), str) else data["files"]
+    names = [*own, *(entry["file"] for entry in companions.values())]
+    described = HYPERPARAMS_NAME in data["files"] or isinstance(data.get("source"), str)
+    if not described or not all(map(_FILE_NAME.fullmatch, names)):
         raise ModelCardError(
             f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"
         )
@@ -286,20 +297,31 @@ def _search_folders() -> list[Path]:
     return folders
 
 
-def find_pretrained(model: str | Path) -> Path:
-    """Return the directory of a model, given by its name or as a directory.
+def directory_of(model: str | Path) -> Path | None:
+    """Return the directory of a model with a card, given by its name or as a directory.
 
-    Raises:
-        ModelCardError: If there is no such model.
+    None stands for no such model.
     """
     if (Path(model) / CARD_NAME).is_file():
         return Path(model)
     for folder in _search_folders():
         if isinstance(model, str) and (folder / model / CARD_NAME).is_file():
             return folder / model
+    return None
+
+
+def find_pretrained(model: str | Path) -> Path:
+    """Return the directory of a model with a card, given by its name or as a directory.
+
+    Raises:
+        ModelCardError: If there is no such model.
+    """
+    if (found := directory_of(model)) is not None:
+        return found
     known = pretrained_directories()
     raise ModelCardError(
-        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} nor a known name; "
+        f"no model {str(model)!r}: neither a folder with a {CARD_NAME} or a hyperparams.yaml of "
+        "SpeechBrain, nor a known name, nor a source such as speechbrain/NAME or onnx:FILE; "
         f"{suggest_names(str(model), known)}"
     )
 

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, ModelCardError
+from nip_audio.models.adopted import adopt, load_adopted
 from nip_audio.models.cards import (
     COMPANIONS,
     HYPERPARAMS_NAME,
     ModelCard,
+    directory_of,
     find_pretrained,
     list_pretrained,
     read_card,
@@ -36,12 +38,14 @@ from nip_audio.models.cards import (
 from nip_audio.models.heads import head_of
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.safe_yaml import Vocabulary, build
+from nip_audio.models.sources.base import SourceSpec, load_source, parse_spec
 
 __all__ = [
     "ModelCard",
     "PretrainedModel",
     "list_pretrained",
     "load_pretrained",
+    "load_spec",
 ]
 
 _ALLOWED_CLASSES = frozenset(
@@ -70,10 +74,18 @@ _VOCABULARY = Vocabulary(
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A loaded model with its card."""
+    """A loaded model with its card.
+
+    Attributes:
+        card: What is known of the model.
+        model: The model in evaluation mode, with frozen parameters.
+        origin: What ``load_pretrained`` was given, absolute, so that another process can load the
+            same; empty for a model in memory.
+    """
 
     card: ModelCard
     model: InstrumentedModel
+    origin: str = ""
 
     @property
     def model_id(self) -> str:
@@ -82,11 +94,13 @@ class PretrainedModel:
 
 
 def load_pretrained(model: str | Path) -> PretrainedModel:
-    """Load a pretrained model by name or from a folder, without network access.
+    """Load a model by name, from a folder, or from another source.
 
     Args:
-        model: Folder with a model card, or a name to search for in ``$NIP_AUDIO_PRETRAINED``,
-            ``./pretrained`` and the models that come with the package.
+        model: Folder with a model card; a name to search for in ``$NIP_AUDIO_PRETRAINED``,
+            ``./pretrained`` and the models that come with the package; or a source, such as a
+            directory of SpeechBrain, ``speechbrain/spkrec-ecapa-voxceleb`` or ``onnx:model.onnx``
+            (``nip_audio.models.sources``). Only a hub's name needs the network, and only once.
 
     Returns:
         The model in evaluation mode, with frozen parameters.
@@ -96,12 +110,39 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
         HashMismatchError: If a file differs from the card; no file has been parsed then.
         UnsafeYamlError: If the YAML contains anything but the description of a model.
     """
-    card = read_card(find_pretrained(model))
-    contents = {name: card.read(name) for name in card.data["files"]}
+    directory = directory_of(model)
+    if directory is None:
+        spec = parse_spec(model)
+        return load_pretrained(find_pretrained(model)) if spec is None else load_spec(spec)
+    card = read_card(directory)
+    contents = {} if card.source else {name: card.read(name) for name in card.data["files"]}
     for kind in COMPANIONS:
         entry = card.data.get(kind)
         if entry is not None:
             read_verified(card.directory / entry["file"], entry["sha256"])
+    loaded = load_adopted(card) if card.source else _load_parts(card, contents)
+    frozen = loaded.eval().requires_grad_(False)
+    return PretrainedModel(card, frozen, str(card.directory.absolute()))
+
+
+def load_spec(spec: SourceSpec) -> PretrainedModel:
+    """Load a model from its source, without a card; its layers are found by running it.
+
+    ``nip-audio adopt`` writes a card, which also holds what was measured.
+
+    Raises:
+        ModelCardError: If it cannot be read, or is no speaker model.
+        UnsafeYamlError: If its description holds anything but the description of a model.
+    """
+    # whoever names a function of their own trusts it; files and directories may be a stranger's
+    adopted = adopt(load_source(spec, trust=spec.kind == "python"), spec)
+    return PretrainedModel(
+        ModelCard(Path(adopted.card["name"]), adopted.card), adopted.model, str(spec)
+    )
+
+
+def _load_parts(card: ModelCard, contents: dict[str, bytes]) -> InstrumentedModel:
+    """Build the model of a directory of this toolkit from the contents of its files."""
     described = contents.pop(HYPERPARAMS_NAME)
     parts = build(described, card.directory / HYPERPARAMS_NAME, _VOCABULARY)
     for part in {"embedding_model", "classifier"} & parts.keys():
@@ -120,10 +161,9 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
         if not isinstance(parts.get(part), nn.Module):
             raise ModelCardError(f"{card.directory / HYPERPARAMS_NAME} lacks a module {part!r}")
     try:
-        instrumented = _assemble(card, parts)
+        return _assemble(card, parts)
     except InputError as err:
         raise ModelCardError(f"{card.directory}: card and modules do not fit ({err})") from err
-    return PretrainedModel(card, instrumented.eval().requires_grad_(False))
 
 
 def _assemble(card: ModelCard, parts: Mapping[str, Any]) -> InstrumentedModel:

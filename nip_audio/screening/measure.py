@@ -121,9 +121,13 @@ def stamp_of(recording: Recording) -> str:
 
 
 def default_config(pretrained: PretrainedModel, *, draws: int = 1) -> NccrConfig:
-    """Return the detector's default settings: its noises at the card's default taps."""
+    """Return the detector's default settings: its noises at the card's default taps.
+
+    A card may have noises of its own, chosen for how far they move this model's embeddings.
+    """
     card = pretrained.card
-    return NccrConfig(card.default_taps, modality_of(card).noises, draws)
+    noises = tuple(Noise(**noise) for noise in card.data.get("noises") or ())
+    return NccrConfig(card.default_taps, noises or modality_of(card).noises, draws)
 
 
 def noise_generator(seed: int, content_sha256: str) -> torch.Generator:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.near import suggest_names
-from nip_audio.errors import ModelCardError
+from nip_audio.errors import HashMismatchError, ModelCardError
 
 __all__ = [
     "KINDS",
@@ -45,17 +45,36 @@ class SourceSpec:
         kind: Kind of source, a key of ``KINDS``.
         location: File, directory, hub id or name that the kind understands; may be empty.
         options: Options after the question mark.
+        expected: SHA-256 that a card gives for files of the model, by name; empty without a card.
     """
 
     kind: str
     location: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    expected: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the text that ``parse_spec`` reads."""
         options = "&".join(f"{key}={value}" for key, value in self.options.items())
         place = f":{self.location}" if self.location else ""
         return f"{self.kind}{place}" + (f"?{options}" if options else "")
+
+    def verified(self, name: str, data: bytes) -> bytes:
+        """Return a file's content, after comparing it to the card, if there is one.
+
+        Whoever reads a file that can run code calls this before anything of it is parsed.
+
+        Raises:
+            HashMismatchError: If the file differs from the card.
+        """
+        wanted = self.expected.get(name)
+        if self.expected and file_hash(data) != wanted:
+            raise HashMismatchError(
+                f"{name} of {self} has SHA-256 {file_hash(data)[:12]}…, its card says "
+                f"{(wanted or 'nothing')[:12]}…; if you changed the model, adopt and calibrate it "
+                "again, and do not use it otherwise"
+            )
+        return data
 
     def take(self, known: Mapping[str, str]) -> dict[str, str]:
         """Return the options with defaults filled in.

@@ -21,7 +21,7 @@ from nip_audio.errors import ModelCardError
 __all__ = ["FoundLayers", "find_layers_of"]
 
 _FEWEST_CHANNELS = 8
-_MOST_TAPS = 5
+_FEWEST_TAPS, _MOST_TAPS = 3, 5
 _PLAIN = 1  # rows are items, with their channels in axis 1
 _CHANNELS_LAST = (nn.RNNBase, nn.LayerNorm, nn.Linear, nn.MultiheadAttention)
 _SAME = 1e-3  # relative difference between an item in a batch and the item alone
@@ -145,11 +145,9 @@ def _axis(long: Tensor, short: Tensor, alone: Tensor, *, last: bool) -> int | No
 
 
 def _spread(names: list[str]) -> tuple[str, ...]:
-    """Choose a few layers evenly over the depth, of the outermost blocks that are enough."""
-    for depth in range(1 + max(name.count(".") for name in names)):
-        blocks = [name for name in names if name.count(".") <= depth]
-        if len(blocks) >= _MOST_TAPS or blocks == names:
-            break
+    """Choose a few layers evenly over the depth, outer ones where there are enough of them."""
+    outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+    blocks = outer if len(outer) >= _FEWEST_TAPS else names
     if len(blocks) <= _MOST_TAPS:
         return tuple(blocks)
     step = (len(blocks) - 1) / (_MOST_TAPS - 1)

@@ -67,7 +67,7 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
     """
     spec.take({})
     directory, root, revision = _directory(spec.location)
-    described = read_plain(directory, _HYPERPARAMS, root=root)
+    described = spec.verified(_HYPERPARAMS, read_plain(directory, _HYPERPARAMS, root=root))
     files = {_HYPERPARAMS: described}
     parts = _build(described, directory / _HYPERPARAMS, trust=trust, spec=spec)
     for name in _MODULES[:3]:
@@ -214,7 +214,8 @@ def _labels(directory: Path, root: Path | None, files: dict[str, bytes]) -> list
     if not names:
         return None
     files[names[0]] = data = read_plain(directory, names[0], root=root)
-    found = [_LABEL.match(line) for line in data.decode("utf-8", "replace").splitlines()]
+    listed = data.decode("utf-8", "replace").split("\n====", 1)[0]  # what follows are settings
+    found = [_LABEL.match(line) for line in listed.splitlines()]
     labels = {int(m["index"]): m["label"] for m in found if m}
     if not labels or set(labels) != set(range(len(labels))):
         raise ModelCardError(

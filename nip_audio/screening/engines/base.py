@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from nip_audio.audio.manifest import Recording
@@ -38,8 +37,8 @@ class MeasurerRecipe:
     """Plain values, without weights, from which another process makes the same measurer.
 
     Attributes:
-        directory: Folder of the model.
-        model_id: Identity that the model in the folder must have.
+        model: Folder or source of the model.
+        model_id: Identity that the model must have.
         config: NCCR settings, as ``NccrConfig.to_json`` gives them.
         names: Whether the evidence is about the predicted label; see ``FileMeasurer``.
         kind: Modality of the files and how they are read.
@@ -47,7 +46,7 @@ class MeasurerRecipe:
         triggers: Whether to measure the evidence for backdoor triggers.
     """
 
-    directory: Path
+    model: str
     model_id: str
     config: dict[str, Any]
     names: bool
@@ -60,7 +59,7 @@ class MeasurerRecipe:
         """Return the recipe of an existing measurer."""
         card = measurer.pretrained.card
         return MeasurerRecipe(
-            card.directory,
+            measurer.pretrained.origin or str(card.directory),
             card.model_id,
             measurer.config.to_json(),
             measurer.names,
@@ -75,10 +74,10 @@ class MeasurerRecipe:
         Raises:
             StateError: If the folder now holds another model.
         """
-        pretrained = load_pretrained(self.directory)
+        pretrained = load_pretrained(self.model)
         if pretrained.model_id != self.model_id:
             raise StateError(
-                f"{self.directory} holds model {pretrained.model_id[:12]} on this machine, "
+                f"{self.model} is model {pretrained.model_id[:12]} on this machine, "
                 f"expected {self.model_id[:12]}; put the same model on every machine"
             )
         config = NccrConfig.from_json(self.config)
