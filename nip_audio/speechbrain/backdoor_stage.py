@@ -13,7 +13,6 @@ from typing import Any
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.cache import keep_or_make
 from nip_audio.core.fingerprint import fingerprint
@@ -90,7 +89,7 @@ class BackdoorSearch:
         path, identity = self.out / REPORT_NAME, self._identity(recordings)
 
         def look() -> dict[str, Any]:
-            adapter = WaveformAdapter(ReadSettings(self.pretrained.card.sample_rate_hz))
+            adapter = WaveformAdapter.at(self.pretrained.card.sample_rate_hz)
             found = look_for_backdoor(self.pretrained, recordings, adapter, seed=self.seed)
             return found.to_json()
 
