@@ -71,7 +71,16 @@ class NccrConfig:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> NccrConfig:
-        """Return the settings that ``to_json`` wrote."""
+        """Return the settings that ``to_json`` wrote.
+
+        Raises:
+            InputError: If an earlier version wrote them, and they stop drawing at a tolerance.
+        """
+        if data.get("tolerance") is not None:
+            raise InputError(
+                f"draws stop at a tolerance of {data['tolerance']}, expected settings that make "
+                "all draws; calibrate again"
+            )
         return NccrConfig(
             layers=tuple(data["layers"]),
             noises=tuple(Noise(**n) for n in data["noises"]),

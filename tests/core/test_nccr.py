@@ -310,3 +310,8 @@ def test_single_values_are_masked_with_a_patch_of_one():
     alone = mask[0, 1:-1, 1:-1] & ~mask[0, :-2, 1:-1] & ~mask[0, 1:-1, :-2]
     assert alone.any()
     assert 0.2 < mask.float().mean() < 0.3
+
+
+def test_settings_with_a_tolerance_of_an_earlier_version_are_refused():
+    with pytest.raises(InputError, match=r"tolerance of 0\.1, expected .*calibrate again"):
+        NccrConfig.from_json(CONFIG.to_json() | {"tolerance": 0.1})
