@@ -16,7 +16,7 @@ from torch import Tensor
 from nip_audio.audio.features import LogMel
 from nip_audio.errors import InputError
 
-__all__ = ["LARGEST_GAIN_DB", "ROUNDS", "Resynthesis", "apply_change", "resynthesize"]
+__all__ = ["LARGEST_GAIN_DB", "ROUNDS", "Resynthesis", "resynthesize"]
 
 LARGEST_GAIN_DB = 40.0
 """Largest gain of any band, up or down. Levels below the front end's range, or more than 80 dB
@@ -43,29 +43,6 @@ class Resynthesis:
     samples: Tensor
     spectrogram: Tensor
     residuals: tuple[float, ...]
-
-
-def apply_change(
-    wav: Tensor, before: Tensor, after: Tensor, front_end: LogMel, *, rounds: int = ROUNDS
-) -> Tensor:
-    """Return the waveform whose spectrogram is close to a changed one; see ``resynthesize``.
-
-    Args:
-        wav: (N,) floating waveform in [-1, 1], at the front end's sample rate.
-        before: (F, T) spectrogram of ``wav`` in [0, 1].
-        after: (F, T) target spectrogram in [0, 1].
-        front_end: Log-mel front end that computed ``before``.
-        rounds: Number of corrections after the first gain.
-
-    Example:
-        >>> noise = torch.rand(8000, generator=torch.Generator().manual_seed(0))
-        >>> front_end, wav = LogMel(), 0.2 * noise - 0.1
-        >>> before = front_end(wav[None])[0][0]
-        >>> louder = apply_change(wav, before, before + 0.06, front_end)  # 6 of the range's 100 dB
-        >>> round(float(20 * torch.log10(louder.norm() / wav.norm())), 1)
-        6.0
-    """
-    return resynthesize(wav, before, after, front_end, rounds=rounds).samples
 
 
 @torch.no_grad()
