@@ -11,7 +11,6 @@ when several calls use it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -22,9 +21,9 @@ from torch import Tensor
 
 from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import Audio, ReadSettings, read_audio
+from nip_audio.audio.io import Audio, read_audio
 from nip_audio.audio.manifest import Recording
-from nip_audio.errors import CalibrationError, InputError
+from nip_audio.models.cards import DEFAULT_MODELS
 from nip_audio.models.enrolment import Enrolment, VerificationResult, embed_audio, enrol
 from nip_audio.models.enrolment import verify as verify_audio
 from nip_audio.models.modalities import modality_of
@@ -37,7 +36,7 @@ from nip_audio.reporting.export import write_csv
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.calibrating import calibrate as fit_calibration
-from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.calibration import Calibration, find_threshold
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.measure import default_config
 from nip_audio.screening.pipeline import Screener
@@ -60,7 +59,7 @@ __all__ = [
     "verify",
 ]
 
-DEFAULT_MODEL = "xvector-libri251"
+DEFAULT_MODEL = DEFAULT_MODELS["audio"]
 
 AnyPath = str | PathLike[str]
 AnyModel = AnyPath | PretrainedModel
@@ -294,7 +293,7 @@ def attack(
     """
     pretrained = load_model(model)
     if threshold is None and target is None and goal != "misidentify":
-        threshold = _threshold(pretrained, None, None)
+        threshold = find_threshold(pretrained)
     done: AttackedFile = attack_file(
         pretrained,
         Path(file),
@@ -368,14 +367,12 @@ def verify(
     Raises:
         AudioError: If the file cannot be used.
         EnrolmentError: If the speaker is not enrolled.
-        CalibrationError: If there is no threshold.
+        CalibrationError: If there is no threshold, or both a calibration and a PLDA are given.
+        InputError: If the threshold given is not finite.
     """
     pretrained = load_model(model)
     audio = _read(pretrained, file)
-    if threshold is None:
-        threshold = _threshold(pretrained, _calibration(calibration), plda)
-    if not math.isfinite(threshold):
-        raise InputError(f"threshold is {threshold}, expected a number, e.g. a cosine of 0.4")
+    threshold = find_threshold(pretrained, _calibration(calibration), threshold, plda)
     return verify_audio(pretrained, audio, enrolment, speaker, threshold=threshold, plda=plda)
 
 
@@ -384,7 +381,7 @@ def _calibration(given: AnyCalibration | None) -> Calibration | Path | None:
 
 
 def _reader(pretrained: PretrainedModel) -> WaveformAdapter:
-    return WaveformAdapter(ReadSettings(sample_rate_hz=pretrained.card.sample_rate_hz))
+    return WaveformAdapter.at(pretrained.card.sample_rate_hz)
 
 
 def _read(pretrained: PretrainedModel, file: AnyPath | Audio) -> Audio:
@@ -394,18 +391,3 @@ def _read(pretrained: PretrainedModel, file: AnyPath | Audio) -> Audio:
 def _files(pretrained: PretrainedModel, source: Path) -> Source:
     modality = modality_of(pretrained.card)
     return find_source(modality, source, None, follow_links=False)
-
-
-def _threshold(
-    pretrained: PretrainedModel, calibration: Calibration | Path | None, plda: Plda | None
-) -> float:
-    if plda is not None:
-        found = plda.threshold
-    else:
-        found = Calibration.of(pretrained, calibration).verification_threshold
-    if found is None:
-        raise CalibrationError(
-            "neither the calibration nor the PLDA has a verification threshold; pass threshold=, "
-            "or calibrate on two recordings or more of each speaker"
-        )
-    return found

@@ -226,7 +226,7 @@ def test_a_gigabyte_claimed_in_a_kilobyte(tmp_path, data, code):
 
 
 def test_what_decodes_to_hours_is_not_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("nip_audio.audio.io._blocks", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("nip_audio.audio._decoding._blocks", lambda *_: pytest.fail("decoded"))
     silence = np.zeros(16000, np.float32)
     for container, subtype in (("FLAC", "PCM_16"), ("OGG", "VORBIS")):
         path = tmp_path / "bomb"

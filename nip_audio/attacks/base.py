@@ -48,7 +48,7 @@ class AttackResult:
     """Adversarial examples, the size of their changes, and their costs.
 
     Attributes:
-        batch: Adversarial examples; padding is zero, ids are kept.
+        batch: Adversarial examples; padding is zero.
         succeeded: (B,) bool, whether the system's decision on the example is what the attacker
             wants.
         linf: (B,) largest absolute change of a value, in units of the input.

@@ -26,6 +26,14 @@ class WaveformAdapter:
 
     settings: ReadSettings = field(default_factory=ReadSettings)
 
+    @staticmethod
+    def at(sample_rate_hz: int, max_duration_s: float | None = None) -> WaveformAdapter:
+        """Return the reader for a model of this sample rate; None keeps the longest duration."""
+        settings = ReadSettings(sample_rate_hz=sample_rate_hz)
+        if max_duration_s is not None:
+            settings = replace(settings, max_duration_s=max_duration_s)
+        return WaveformAdapter(settings)
+
     @property
     def suffixes(self) -> frozenset[str]:
         """File name endings that a folder walk takes for audio."""

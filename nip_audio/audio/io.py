@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,9 +12,9 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from nip_audio.audio._decoding import decode
 from nip_audio.audio._files import checked_hash
 from nip_audio.audio.remote import fetched, is_url
 from nip_audio.core.state import write_atomic
@@ -46,12 +44,7 @@ _NOT_DECODED = (
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_NOT_DECODED))
 """File name endings that a folder walk takes for audio; reading detects the format by content."""
 
-_IMAGES = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of PNG and JPEG files
-_BLOCK_VALUES = 1 << 18
-_RATES_HZ = (1000, 384_000)  # range of real recorders; a header may state anything
-_MAX_VALUES_PER_S = 8 * 384_000
 _ROUNDED_S = 0.01
-_UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's value for a file that was written to a stream
 
 
 @dataclass(frozen=True)
@@ -224,48 +217,12 @@ def read_audio(
             raise AudioError(path, code=err.code, found=err.found, remedy=err.remedy) from err
 
 
-class _Nameless:
-    """File object without a name, so that libsndfile detects the format by content alone."""
-
-    def __init__(self, file: io.BufferedReader) -> None:
-        self.readinto = file.readinto
-        self.tell = file.tell
-        self._seek = file.seek
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek to an offset; one outside the file, from a wrong header, changes nothing."""
-        try:
-            return self._seek(offset, whence)
-        except (OSError, ValueError):
-            return self.tell()
-
-
 def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | None) -> Audio:
     sha256 = checked_hash(path, max_bytes=settings.max_bytes)
-    try:
-        with path.open("rb") as raw, soundfile.SoundFile(_Nameless(raw)) as file:
-            rate, channels = file.samplerate, file.channels
-            encoding = f"{file.format}/{file.subtype}"
-            changes = _plan(path, settings, file)
-            decoded = _decode(path, file, settings, span)
-    except soundfile.SoundFileError as err:
-        remedy = "convert it to WAV, FLAC, OGG or MP3, or remove it"
-        with path.open("rb") as raw:
-            if raw.read(8).startswith(_IMAGES):
-                remedy = (
-                    "it is an image: choose an image model with --model (nip-audio models "
-                    "lists them)"
-                )
-        raise AudioError(
-            path,
-            code="not_audio",
-            found=f"its content is not audio that can be decoded ({_reason(err)})",
-            remedy=remedy,
-        ) from err
-    _check(path, decoded, rate, settings)
-    mono = decoded.mono
-    if rate != settings.sample_rate_hz:
-        mono = soxr.resample(mono, rate, settings.sample_rate_hz, quality="VHQ")
+    decoded = decode(path, settings, span)
+    mono, changes = decoded.mono, decoded.changes
+    if decoded.rate_hz != settings.sample_rate_hz:
+        mono = soxr.resample(mono, decoded.rate_hz, settings.sample_rate_hz, quality="VHQ")
     rms = float(np.sqrt(np.mean((mono - mono.mean()) ** 2)))
     if rms < settings.min_rms:
         raise AudioError(
@@ -282,9 +239,9 @@ def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | 
     return Audio(
         tensor,
         settings.sample_rate_hz,
-        rate,
-        channels,
-        encoding,
+        decoded.rate_hz,
+        decoded.channels,
+        decoded.encoding,
         sha256,
         decoded.clipped_share,
         changes,
@@ -337,171 +294,3 @@ def to_16_bits(samples: Tensor) -> Tensor:
         [32767.0, -32768.0, 9830.0]
     """
     return ((samples.double() * 32768).round().clamp(-32768, 32767) / 32768).float()
-
-
-def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tuple[str, ...]:
-    """Return the changes that reading will make, or refuse the file."""
-    rate, channels = file.samplerate, file.channels
-    if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
-        raise AudioError(
-            path,
-            code="sample_rate",
-            found=f"its header states a sample rate of {rate} Hz, expected {_RATES_HZ[0]}–"
-            f"{_RATES_HZ[1]} Hz",
-            remedy=f"convert it to {settings.sample_rate_hz} Hz",
-        )
-    if rate * channels > _MAX_VALUES_PER_S:
-        raise AudioError(
-            path,
-            code="channels",
-            found=f"its header states {channels} channels at {rate} Hz, expected at most "
-            f"{_MAX_VALUES_PER_S} samples per second in all",
-            remedy="convert it to one channel",
-        )
-    changes = []
-    if re.search(r"^data : \d+ \(should be", file.extra_info, re.MULTILINE):
-        changes.append("the header states more audio than the file holds")
-    if channels > 1:
-        if settings.downmix == "error":
-            raise AudioError(
-                path,
-                code="channels",
-                found=f"it has {channels} channels, expected 1",
-                remedy="use downmix mean or first",
-            )
-        how = "averaged" if settings.downmix == "mean" else "reduced to the first"
-        changes.append(f"{channels} channels {how}")
-    if rate != settings.sample_rate_hz:
-        if not settings.resample:
-            raise AudioError(
-                path,
-                code="sample_rate",
-                found=f"its sample rate is {rate} Hz, this model expects "
-                f"{settings.sample_rate_hz} Hz",
-                remedy="allow resampling, or convert it",
-            )
-        changes.append(f"resampled from {rate} Hz")
-    return tuple(changes)
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """Samples (N,) of one channel, and statistics of all channels."""
-
-    mono: NDArray[np.float32]
-    clipped_share: float
-    not_finite: int
-
-
-def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float32]]:
-    """Yield blocks (samples, channels) with at most ``count`` samples in total."""
-    size = max(1, _BLOCK_VALUES // file.channels)
-    while count > 0:
-        block = file.read(min(size, count), dtype="float32", always_2d=True)
-        if len(block) == 0:
-            return
-        count -= len(block)
-        yield block
-
-
-def _span(
-    path: Path, file: soundfile.SoundFile, span: tuple[int, int] | Seconds | None
-) -> tuple[int, int]:
-    """Return the first sample to read and the one after the last."""
-    declared = file.frames
-    if declared == _UNKNOWN_LENGTH:  # libsndfile cannot find the end of such a FLAC
-        raise AudioError(
-            path,
-            code="damaged",
-            found="its header does not say how long it is",
-            remedy="it was written to a stream; convert it again to a file",
-        )
-    if span is None:
-        return 0, declared
-    start, stop = span.to_samples(file.samplerate, declared) if isinstance(span, Seconds) else span
-    if not 0 <= start < stop <= declared:
-        raise AudioError(
-            path,
-            code="too_short",
-            found=f"it has {declared} samples, the manifest asks for samples {start}–{stop}",
-            remedy="correct start and end in the manifest",
-        )
-    return start, stop
-
-
-def _decode(
-    path: Path,
-    file: soundfile.SoundFile,
-    settings: ReadSettings,
-    span: tuple[int, int] | Seconds | None,
-) -> _Decoded:
-    """Decode block by block; audio that is too long is refused before decoding."""
-    rate = file.samplerate
-    start, stop = _span(path, file, span)
-    wanted = stop - start
-    if wanted > int(settings.max_duration_s * rate):
-        raise AudioError(
-            path,
-            code="too_long",
-            found=f"it lasts {wanted / rate:.0f} s, at most {settings.max_duration_s:g} s are "
-            "allowed",
-            remedy="split it, or allow more with --max-duration",
-        )
-    parts, clipped, bad = [], 0, 0
-    try:
-        if start:
-            file.seek(start)
-        for block in _blocks(file, wanted):
-            clipped += int((np.abs(block) >= 0.9999).sum())
-            bad += int((~np.isfinite(block)).sum())
-            parts.append(block.mean(axis=1) if settings.downmix == "mean" else block[:, 0].copy())
-    except soundfile.SoundFileError as err:
-        raise AudioError(
-            path,
-            code="damaged",
-            found=f"it is audio, but decoding fails in the middle ({_reason(err)})",
-            remedy="copy or record it again",
-        ) from err
-    mono = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    if 0 < len(mono) < wanted * 0.99 - 1:
-        raise AudioError(
-            path,
-            code="damaged",
-            found=f"its header states {wanted} samples, only {len(mono)} could be decoded",
-            remedy="copy or record it again",
-        )
-    return _Decoded(mono, clipped / max(1, len(mono) * file.channels), bad)
-
-
-def _check(path: Path, decoded: _Decoded, rate: int, settings: ReadSettings) -> None:
-    samples = len(decoded.mono)
-    if samples == 0:
-        raise AudioError(path, code="empty", found="it holds 0 samples", remedy="record it again")
-    if decoded.not_finite:
-        raise AudioError(
-            path,
-            code="not_finite",
-            found=f"{decoded.not_finite} of its samples are NaN or infinite",
-            remedy="export it again as 16-bit WAV",
-        )
-    if samples < settings.min_duration_s * rate:
-        raise AudioError(
-            path,
-            code="too_short",
-            found=f"it lasts {1000 * samples / rate:.0f} ms, at least "
-            f"{1000 * settings.min_duration_s:.0f} ms are needed",
-            remedy="record a longer passage",
-        )
-    if decoded.clipped_share > settings.max_clipped_share:
-        raise AudioError(
-            path,
-            code="clipped",
-            found=f"{decoded.clipped_share:.0%} of its samples are at full scale, at most "
-            f"{settings.max_clipped_share:.0%} are allowed",
-            remedy="record again at a lower level",
-        )
-
-
-def _reason(err: Exception) -> str:
-    """Return libsndfile's message without the object's address."""
-    return str(err).split(": ", 1)[-1].strip().rstrip(".")

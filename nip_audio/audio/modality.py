@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -52,10 +52,7 @@ class AudioModality:
 
     def reader(self, card: Card, *, max_duration_s: float | None = None) -> WaveformAdapter:
         """Return how recordings are read at the sample rate of a model."""
-        settings = ReadSettings(sample_rate_hz=int(card.data["sample_rate_hz"]))
-        if max_duration_s is not None:
-            settings = replace(settings, max_duration_s=max_duration_s)
-        return WaveformAdapter(settings)
+        return WaveformAdapter.at(int(card.data["sample_rate_hz"]), max_duration_s)
 
     def reader_of_json(self, settings: Mapping[str, Any]) -> WaveformAdapter:
         """Return the reader with these settings.

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
-from nip_audio.cli._options import DEFAULT_MODELS, Modality
+from nip_audio.cli._options import Modality
 from nip_audio.core.modality import Reader
-from nip_audio.errors import CalibrationError, InputError
+from nip_audio.errors import InputError
+from nip_audio.models.cards import DEFAULT_MODELS
 from nip_audio.models.modalities import modality_of
-from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
-from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.pipeline import Screener
@@ -29,7 +25,7 @@ def load_model(model: str | None, modality: Modality | None) -> PretrainedModel:
     Raises:
         InputError: If the model takes another modality than the one given.
     """
-    default = DEFAULT_MODELS[modality or Modality.audio]
+    default = DEFAULT_MODELS[(modality or Modality.audio).value]
     pretrained = load_pretrained(default if model is None else model)
     require_modality(pretrained, modality)
     return pretrained
@@ -47,15 +43,6 @@ def require_modality(pretrained: PretrainedModel, modality: Modality | None) -> 
             f"{pretrained.card.name} takes modality {takes}, but --modality is {modality.value}; "
             "choose another --model (nip-audio models lists them)"
         )
-
-
-def make_adapter(pretrained: PretrainedModel, max_duration_s: float | None) -> WaveformAdapter:
-    """Return the reader of recordings for this model."""
-    rate = pretrained.card.sample_rate_hz
-    settings = ReadSettings(sample_rate_hz=rate)
-    if max_duration_s is not None:
-        settings = replace(settings, max_duration_s=max_duration_s)
-    return WaveformAdapter(settings)
 
 
 def make_reader(pretrained: PretrainedModel, max_duration_s: float | None) -> Reader:
@@ -83,41 +70,6 @@ def refuse_options(pretrained: PretrainedModel, command: str, given: Mapping[str
             f"{pretrained.card.name} takes {modality.plural} and got {', '.join(named)}, expected "
             f"no option that does not apply to {modality.plural}; leave it out"
         )
-
-
-def find_threshold(
-    pretrained: PretrainedModel, path: Path | None, asked: float | None, plda: Plda | None = None
-) -> float:
-    """Return the verification threshold: the one given, else that of the PLDA or the calibration.
-
-    Raises:
-        CalibrationError: If both a calibration and a PLDA are given, or if there is no threshold.
-        InputError: If the threshold given is not finite.
-    """
-    if plda is not None and path is not None:
-        raise CalibrationError(
-            "--calibration holds a cosine threshold, but --plda scores by log-likelihood ratio; "
-            "pass only one of --calibration and --plda"
-        )
-    if asked is not None:
-        if not math.isfinite(asked):
-            raise InputError(
-                f"--threshold is {asked}, expected a finite number; pass, e.g., a cosine of 0.4"
-            )
-        return asked
-    if plda is not None:
-        if plda.threshold is None:
-            raise CalibrationError(
-                "the PLDA has no threshold; pass --threshold, or fit the PLDA with --calibrate"
-            )
-        return plda.threshold
-    calibrated = Calibration.of(pretrained, path).verification_threshold
-    if calibrated is None:
-        raise CalibrationError(
-            "the calibration has no threshold, because no speaker has two recordings in it; pass "
-            "--threshold"
-        )
-    return calibrated
 
 
 def make_screener(

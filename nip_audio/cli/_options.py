@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_AUDIO_MODEL = "xvector-libri251"
-DEFAULT_IMAGE_MODEL = "lenet5-mnist"
+from nip_audio.models.cards import DEFAULT_MODELS
+
+DEFAULT_AUDIO_MODEL, DEFAULT_IMAGE_MODEL = DEFAULT_MODELS["audio"], DEFAULT_MODELS["image"]
 
 # Values of the library that the help prints without importing it; tests/test_startup.py compares
 # them.
@@ -25,8 +26,6 @@ class Modality(StrEnum):
     audio = "audio"
     image = "image"
 
-
-DEFAULT_MODELS = {Modality.audio: DEFAULT_AUDIO_MODEL, Modality.image: DEFAULT_IMAGE_MODEL}
 
 # panels of the help; options without a panel are the ones that most runs need
 INPUT = "Input"

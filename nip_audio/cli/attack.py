@@ -117,9 +117,10 @@ def command(
 
     Example: nip-audio attack a.wav --attack pgd --eps 0.002 --out attacked/
     """
-    from nip_audio.cli._inputs import find_threshold, load_model, make_reader, refuse_options
+    from nip_audio.cli._inputs import load_model, make_reader, refuse_options
     from nip_audio.models.enrolment import Enrolment
     from nip_audio.models.modalities import modality_of
+    from nip_audio.screening.calibration import find_threshold
     from nip_audio.workflows.attack import attack_files, make_file_attack
     from nip_audio.workflows.files import AttackGoal
 
@@ -133,7 +134,7 @@ def command(
     if goal is None:
         goal = GoalName(taken.default_goal) if target is None else GoalName.reject
     if target is None and goal is not GoalName.misidentify:
-        threshold = find_threshold(pretrained, calibration, threshold)
+        threshold = find_threshold(pretrained, calibration, threshold, options="--")
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id) if enrolment else None
 
     def tell(done: Outcome | FileError) -> None:

@@ -40,14 +40,15 @@ def command(
 
     Example: nip-audio enroll voices/ --out voices.enrolment
     """
-    from nip_audio.cli._inputs import find_files, make_adapter
+    from nip_audio.audio.adapter import WaveformAdapter
+    from nip_audio.cli._inputs import find_files
     from nip_audio.core.state import require_new
     from nip_audio.models.enrolment import enrol
     from nip_audio.models.pretrained import load_pretrained
 
     require_new(out, force=force)
     pretrained = load_pretrained(model)
-    adapter = make_adapter(pretrained, max_duration)
+    adapter = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration)
     recordings = find_files(pretrained, source, data_root, follow_links=follow_links)
     with progress_bar("enrolling", len(recordings)) as bar:
         enrolment = enrol(pretrained, recordings, adapter, progress=lambda _: advance(bar))

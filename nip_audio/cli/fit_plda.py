@@ -69,14 +69,15 @@ def command(
 
     Example: nip-audio fit-plda voices/ --out my.plda --calibrate others/
     """
-    from nip_audio.cli._inputs import find_files, make_adapter
+    from nip_audio.audio.adapter import WaveformAdapter
+    from nip_audio.cli._inputs import find_files
     from nip_audio.core.state import require_new
     from nip_audio.models.plda_recordings import fit_plda_to_recordings
     from nip_audio.models.pretrained import load_pretrained
 
     require_new(out, force=force)
     pretrained = load_pretrained(model)
-    adapter = make_adapter(pretrained, max_duration)
+    adapter = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration)
     list_files = partial(find_files, pretrained, data_root=data_root, follow_links=follow_links)
     recordings = list_files(source)
     trials = list_files(calibrate) if calibrate else []

@@ -56,18 +56,19 @@ def command(
     Example: nip-audio verify unknown.wav --enrolment voices.enrolment --speaker
     alice
     """
-    from nip_audio.cli._inputs import find_threshold, make_adapter
+    from nip_audio.audio.adapter import WaveformAdapter
     from nip_audio.models.enrolment import Enrolment, verify
     from nip_audio.models.plda import Plda
     from nip_audio.models.pretrained import load_pretrained
+    from nip_audio.screening.calibration import find_threshold
     from nip_audio.screening.records import error_of
 
     pretrained = load_pretrained(model)
     back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
-    threshold = find_threshold(pretrained, calibration, threshold, back_end)
+    threshold = find_threshold(pretrained, calibration, threshold, back_end, options="--")
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
     try:
-        audio = make_adapter(pretrained, max_duration).load(file)
+        audio = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration).load(file)
     except AudioError as err:
         stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
         if as_json:

@@ -77,7 +77,6 @@ class Batch:
     Attributes:
         x: (B, *S) floating values, inside the adapter's bounds.
         lengths: (B,) integers, the number of valid positions on the last axis; None means all.
-        ids: One name per item, or an empty tuple.
 
     Raises:
         InputError: If the parts do not fit together.
@@ -85,7 +84,6 @@ class Batch:
 
     x: Tensor
     lengths: Tensor | None = None
-    ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -93,10 +91,6 @@ class Batch:
             raise InputError(
                 f"batch is {tuple(self.x.shape)} of {self.x.dtype}, expected floating values of "
                 "shape (items ≥ 1, …)"
-            )
-        if self.ids and len(self.ids) != len(self):
-            raise InputError(
-                f"got {len(self.ids)} ids for {len(self)} items, expected one per item"
             )
         if self.lengths is not None:
             if self.lengths.shape != (len(self),) or self.lengths.is_floating_point():
@@ -115,8 +109,8 @@ class Batch:
         return self.x.shape[0]
 
     def with_x(self, x: Tensor) -> Batch:
-        """Return a batch with the same lengths and ids, and with the values ``x``."""
-        return Batch(x, self.lengths, self.ids)
+        """Return a batch with the same lengths and with the values ``x``."""
+        return Batch(x, self.lengths)
 
     def masked(self) -> Tensor:
         """Return ``x`` with padding set to zero."""
@@ -130,15 +124,14 @@ class Batch:
         x = self.x[index : index + 1]
         if self.lengths is not None:
             x = x[..., : int(self.lengths[index])]
-        return Batch(x, None, self.ids[index : index + 1])
+        return Batch(x)
 
     @staticmethod
-    def collate(items: list[Tensor], ids: tuple[str, ...] = ()) -> Batch:
+    def collate(items: list[Tensor]) -> Batch:
         """Pad tensors with zeros into one batch.
 
         Args:
             items: Tensors (*S) that differ in the size of their last axis only.
-            ids: One name per item, or an empty tuple.
 
         Raises:
             InputError: If there are no items.
@@ -149,7 +142,7 @@ class Batch:
         x = items[0].new_zeros(len(items), *items[0].shape[:-1], int(lengths.max()))
         for row, item in zip(x, items, strict=True):
             row[..., : item.shape[-1]] = item
-        return Batch(x, lengths, ids)
+        return Batch(x, lengths)
 
 
 class SourceFile(Protocol):

@@ -140,7 +140,7 @@ class InstrumentedModel(nn.Module):
         if self.front_end is None:
             return batch
         x, lengths = self.front_end(batch.x, batch.lengths)
-        return Batch(x, lengths if batch.lengths is not None else None, batch.ids)
+        return Batch(x, lengths if batch.lengths is not None else None)
 
     def embed_input(self, batch: Batch) -> Tensor:
         """Embed model input; returns (B, D)."""

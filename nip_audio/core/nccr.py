@@ -30,8 +30,6 @@ __all__ = [
     "nccr_with_graph",
 ]
 
-_FIRST_DRAWS = 2
-
 
 @dataclass(frozen=True)
 class NccrConfig:
@@ -40,19 +38,15 @@ class NccrConfig:
     Attributes:
         layers: Names of the tapped layers.
         noises: Random perturbations.
-        draws: Draws per noise; the largest number if there is a tolerance.
-        tolerance: Stop drawing once the standard error of every average is at most this share of
-            the average; at least two draws are made. A detector must be calibrated and used with
-            the same tolerance, since another one is another statistic. None makes all draws.
+        draws: Draws per noise.
 
     Raises:
-        InputError: If there is no layer, noise or draw, or the tolerance is invalid.
+        InputError: If there is no layer, noise or draw.
     """
 
     layers: tuple[str, ...]
     noises: tuple[Noise, ...]
     draws: int = 4
-    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -60,11 +54,6 @@ class NccrConfig:
             raise InputError(
                 f"got {len(self.layers)} layers, {len(self.noises)} noises and {self.draws} draws, "
                 "NCCR needs at least one of each"
-            )
-        if self.tolerance is not None and not (self.tolerance > 0 and self.draws > _FIRST_DRAWS):
-            raise InputError(
-                f"tolerance is {self.tolerance} with {self.draws} draws, expected a share above 0 "
-                f"and more than {_FIRST_DRAWS} draws; raise draws, or leave the tolerance out"
             )
 
     @property
@@ -74,21 +63,28 @@ class NccrConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        data: dict[str, Any] = {
+        return {
             "layers": list(self.layers),
             "noises": [asdict(n) for n in self.noises],
             "draws": self.draws,
         }
-        return data if self.tolerance is None else data | {"tolerance": self.tolerance}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> NccrConfig:
-        """Return the settings that ``to_json`` wrote."""
+        """Return the settings that ``to_json`` wrote.
+
+        Raises:
+            InputError: If an earlier version wrote them, and they stop drawing at a tolerance.
+        """
+        if data.get("tolerance") is not None:
+            raise InputError(
+                f"draws stop at a tolerance of {data['tolerance']}, expected settings that make "
+                "all draws; calibrate again"
+            )
         return NccrConfig(
             layers=tuple(data["layers"]),
             noises=tuple(Noise(**n) for n in data["noises"]),
             draws=int(data["draws"]),
-            tolerance=data.get("tolerance"),
         )
 
 
@@ -97,7 +93,7 @@ class NccrResult:
     """Change rates of one item.
 
     Attributes:
-        changes: (noises, draws, layers) relative l2 changes, for the draws that were made.
+        changes: (noises, draws, layers) relative l2 changes.
         embedding: (D,) embedding of the clean item.
         draw_embeddings: (noises, draws, D) embeddings of the noisy items.
         model_input: (*S) the clean item as model input.
@@ -158,7 +154,7 @@ def measure_nccr(
         LayerNotFoundError: If a layer does not exist; the message suggests similar names.
     """
     with torch.no_grad():
-        return _measure(model, item, config, generator, chunk_positions, early=True)
+        return _measure(model, item, config, generator, chunk_positions)
 
 
 def nccr_with_graph(
@@ -166,13 +162,12 @@ def nccr_with_graph(
 ) -> NccrResult:
     """Measure NCCR inside the autograd graph, as an attack on the detector needs it.
 
-    Works as ``measure_nccr``, but gradients flow to ``item.x``. All draws are made, whatever the
-    tolerance, and stay in memory.
+    Works as ``measure_nccr``, but gradients flow to ``item.x``, and all draws stay in memory.
 
     Raises:
         InputError: If the batch does not hold exactly one unpadded item.
     """
-    return _measure(model, item, config, generator, 2**62, early=False)
+    return _measure(model, item, config, generator, 2**62)
 
 
 def _measure(
@@ -181,41 +176,28 @@ def _measure(
     config: NccrConfig,
     generator: torch.Generator,
     chunk_positions: int,
-    *,
-    early: bool,
 ) -> NccrResult:
     if len(item) != 1 or item.lengths is not None:
         raise InputError(
             f"got a batch of {len(item)}, expected one item without padding; use Batch.item(i)"
         )
-    stop_early = early and config.tolerance is not None
-    first = _FIRST_DRAWS if stop_early else config.draws
     changes: list[Tensor] = []
     embeddings: list[Tensor] = []
+    noises, draws = config.noises, config.draws
     with model.tap(*config.layers) as tap:
         clean_input = model.to_input(item)
         clean_embedding = model.embed_input(clean_input)
         clean = {layer: neuron_outputs(tap[layer])[0] for layer in config.layers}
         most = max(1, chunk_positions // clean_input.x.shape[-1])
-
-        def change(disturbed: Tensor) -> None:
-            embeddings.append(model.embed_input(Batch(disturbed)))
-            rates = (change_rate(clean[la], neuron_outputs(tap[la])) for la in config.layers)
-            changes.append(torch.stack(list(rates), dim=1))
-
-        rounds: list[int] = []
-        while sum(rounds) < config.draws:
-            rounds.append(1 if rounds else first)
-            disturbed = disturbed_inputs(
-                model, item, clean_input, config.noises, rounds[-1], generator, most
-            )
-            for part in _packed(disturbed, most):
-                change(part)
-            measured = _by_noise(changes, config.noises, rounds)
-            if stop_early and _tight(measured, config.tolerance or 0.0):
-                break
-    draws = _by_noise(embeddings, config.noises, rounds)
-    return NccrResult(measured, clean_embedding[0], draws, clean_input.x[0])
+        disturbed = disturbed_inputs(model, item, clean_input, noises, draws, generator, most)
+        for part in _packed(disturbed, most):
+            embeddings.append(model.embed_input(Batch(part)))
+            changed = (change_rate(clean[la], neuron_outputs(tap[la])) for la in config.layers)
+            changes.append(torch.stack(list(changed), dim=1))
+    rates, embedded = (
+        rows.reshape(len(noises), draws, -1) for rows in (torch.cat(changes), torch.cat(embeddings))
+    )
+    return NccrResult(rates, clean_embedding[0], embedded, clean_input.x[0])
 
 
 def disturbed_inputs(
@@ -259,25 +241,6 @@ def _packed(parts: Iterator[Tensor], most: int) -> Iterator[Tensor]:
             waiting = []
         waiting.append(part)
     yield torch.cat(waiting)
-
-
-def _by_noise(parts: Sequence[Tensor], noises: Sequence[Noise], rounds: Sequence[int]) -> Tensor:
-    """Reorder (rounds · noises · draws of the round, ...) into (noises, draws, ...)."""
-    together = torch.cat(list(parts))
-    sizes = [len(noises) * draws for draws in rounds]
-    return torch.cat(
-        [
-            rows.reshape(len(noises), draws, *rows.shape[1:])
-            for rows, draws in zip(torch.split(together, sizes), rounds, strict=True)
-        ],
-        dim=1,
-    )
-
-
-def _tight(changes: Tensor, tolerance: float) -> bool:
-    """Tell whether each mean over the draws has a relative standard error within the tolerance."""
-    error = changes.std(dim=1) / changes.shape[1] ** 0.5
-    return bool((error <= tolerance * changes.mean(dim=1)).all())
 
 
 def nccr_scalar(

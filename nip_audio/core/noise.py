@@ -17,14 +17,8 @@ from nip_audio.errors import InputError
 
 __all__ = ["Noise", "NoiseFamily", "apply_noise", "draw_noise"]
 
-NoiseFamily = Literal["gaussian", "uniform", "mask", "time", "frequency", "outlier"]
+NoiseFamily = Literal["gaussian", "uniform", "mask", "outlier"]
 NoiseLevel = Literal["raw", "input"]
-
-_MASKED_AXES: dict[NoiseFamily, tuple[int, ...]] = {
-    "mask": (-2, -1),
-    "time": (-1,),
-    "frequency": (-2,),
-}
 
 
 @dataclass(frozen=True)
@@ -32,18 +26,18 @@ class Noise:
     """One kind of random perturbation.
 
     Attributes:
-        family: ``gaussian`` adds normal noise, ``uniform`` adds uniform noise. Masks set values to
-            the lower bound: ``mask`` in square patches (with a patch of 1 in single values, the l0
-            noise), ``time`` in stretches of the last axis, ``frequency`` in stretches of the axis
-            before it. ``outlier`` replaces each value that differs from the median of its
-            neighbourhood by more than a limit with that median; the limit is drawn between 0.5 and
-            1.5 times the scale. It undoes large changes of a few values and keeps all others.
+        family: ``gaussian`` adds normal noise, ``uniform`` adds uniform noise, ``mask`` sets
+            square patches to the lower bound (with a patch of 1 single values, the l0 noise).
+            ``outlier`` replaces each value that differs from the median of its neighbourhood by
+            more than a limit with that median; the limit is drawn between 0.5 and 1.5 times the
+            scale. It undoes large changes of a few values and keeps all others.
         level: ``raw`` perturbs raw input (a waveform), ``input`` perturbs model input (a
             spectrogram).
         scale: Standard deviation of ``gaussian``, largest magnitude of ``uniform`` and mean limit
-            of ``outlier``, in units of the level; for masks the share of masked values, in (0, 1).
-        patch: Side of a mask's patches, length of its stretches, or side of the neighbourhood of
-            ``outlier``, in positions; for ``outlier`` an odd number.
+            of ``outlier``, in units of the level; for ``mask`` the share of masked values, in
+            (0, 1).
+        patch: Side of a mask's patches, or of the neighbourhood of ``outlier``, in positions; for
+            ``outlier`` an odd number.
 
     Raises:
         InputError: If a value is invalid.
@@ -79,7 +73,7 @@ class Noise:
     @property
     def masks(self) -> bool:
         """Whether the noise sets values to the lower bound instead of adding to them."""
-        return self.family in _MASKED_AXES
+        return self.family == "mask"
 
     @property
     def name(self) -> str:
@@ -110,23 +104,19 @@ def draw_noise(noise: Noise, shape: tuple[int, ...], *, generator: torch.Generat
     if noise.family == "uniform":
         return torch.rand(shape, generator=generator) * 2 - 1
     # whole patches on a grid with a random origin; for 1-D items a mask has one axis
-    axes = [len(shape) + axis for axis in _MASKED_AXES[noise.family]]
-    axes = [axis for axis in axes if axis >= 1]
+    axes = [axis for axis in (len(shape) - 2, len(shape) - 1) if axis >= 1]
     if not axes:
         raise InputError(
-            f"items are {shape[1:]}, {noise.family} noise needs "
-            f"{-min(_MASKED_AXES[noise.family])} axes; use gaussian or uniform noise"
+            f"items are {shape[1:]}, mask noise needs an axis; use gaussian or uniform noise"
         )
-    coarse = [shape[0]] + [1] * (len(shape) - 1)
-    if noise.family == "mask":
-        coarse = list(shape)
+    coarse = list(shape)
     for axis in axes:
         coarse[axis] = -(-shape[axis] // noise.patch) + 1
     mask = torch.rand(coarse, generator=generator) < noise.scale
     for axis in axes:
         offset = int(torch.randint(noise.patch, (1,), generator=generator))
         mask = mask.repeat_interleave(noise.patch, dim=axis).narrow(axis, offset, shape[axis])
-    return mask.expand(shape)
+    return mask
 
 
 def apply_noise(noise: Noise, x: Tensor, drawn: Tensor, bounds: Bounds) -> Tensor:

@@ -28,6 +28,7 @@ __all__ = [
     "State",
     "file_sha256",
     "load_state",
+    "make_folder",
     "reading_state",
     "require_new",
     "save_state",

@@ -28,10 +28,10 @@ from nip_audio.attacks.registry import Level
 from nip_audio.audio.adapter import read_back
 from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.core.adapter import Batch
+from nip_audio.core.seeds import generator_of
 from nip_audio.core.state import complete_lines, file_sha256, write_atomic
 from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.guard import AttackedDetector
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.defending import defend
@@ -97,8 +97,7 @@ class Recipe:
         model = self.source.model
         # these are the attacker's draws, not the defender's; each batch has its own, so that an
         # interrupted set continues as if it had not been interrupted
-        seed = seed_of(self.seed, self.key, number, "attacker")
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(self.seed, self.key, number, "attacker")
         if self.purifier is not None:
             model = defend(model, self.purifier, generator=generator)
         if self.level == "input":
@@ -266,7 +265,7 @@ def _attack(recipe: Recipe, number: int, items: Sequence[Item], folder: Path) ->
     objective = recipe.objective(items, number)
     with torch.no_grad():
         clean = raw if level == "raw" else system.model.to_input(raw)
-    generator = torch.Generator().manual_seed(seed_of(recipe.seed, recipe.key, number))
+    generator = generator_of(recipe.seed, recipe.key, number)
     result = recipe.attack(objective, clean, generator=generator)
     rate = system.pretrained.card.sample_rate_hz
     paths = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 from torch import Tensor
 
-from nip_audio.evaluation.seeds import seed_of
+from nip_audio.core.seeds import seed_of
 from nip_audio.evaluation.systems import Item
 from nip_audio.purifiers.codec import CodecName, through_codec
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from nip_audio.attacks.registry import Level
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.seeds import generator_of
 from nip_audio.errors import InputError
 from nip_audio.evaluation.config import OF_THE_PLAN, GatePlan
 from nip_audio.evaluation.roles import refuse_overlap
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Defence, Purifier
 from nip_audio.purifiers.defending import defend
@@ -159,12 +159,12 @@ def ask(
         level: ``raw`` for waveforms, ``input`` for model inputs.
         seed: Seed of the defence's random draws.
     """
-    generator = torch.Generator().manual_seed(seed_of(seed, "defence"))
+    generator = generator_of(seed, "defence")
     system = model
     if defence is not None:
         system = defend(model, defence, generator=generator)
     if level == "input":
         system = system.without_front_end()
-    embeddings = [system.embed(Batch(batch.x, batch.lengths)) for batch in batches]
+    embeddings = [system.embed(batch) for batch in batches]
     named = [system.score_embeddings(e).argmax(dim=1) for e in embeddings]
     return Answers(torch.cat(named).numpy(), torch.cat(embeddings).double().numpy())

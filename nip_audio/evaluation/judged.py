@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nip_audio.core.cache import keep_or_make
 from nip_audio.core.fingerprint import fingerprint
-from nip_audio.core.state import write_atomic
+from nip_audio.core.strict_json import load_json
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
 from nip_audio.purifiers.base import Defence
 
@@ -63,14 +64,7 @@ class JudgedSets:
             ask: Function that makes the predictions; called only if none are kept.
         """
         path = self.folder / f"{self._key(defence, examples)}.json"
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            return Judged(np.array(kept["named"], dtype=np.int64), kept["tknc"])
-        judged = ask()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"named": judged.named.tolist(), "tknc": judged.tknc})
-        write_atomic(path, text.encode(), force=True)
-        return judged
+        return keep_or_make(path, ask, dump=_dump, load=_load)
 
     def _key(self, defence: Defence | None, examples: AdversarialSet) -> str:
         facts = {
@@ -82,6 +76,15 @@ class JudgedSets:
             "defence": None if defence is None else [defence.settings(), _versions(defence)],
         }
         return fingerprint(facts)
+
+
+def _dump(judged: Judged) -> bytes:
+    return json.dumps({"named": judged.named.tolist(), "tknc": judged.tknc}).encode()
+
+
+def _load(data: bytes) -> Judged:
+    kept = load_json(data)
+    return Judged(np.array(kept["named"], dtype=np.int64), float(kept["tknc"]))
 
 
 def _versions(defence: Defence) -> list[list[object]]:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
+from nip_audio.core.cache import keep_or_make
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.state import write_atomic
+from nip_audio.core.seeds import generator_of
 from nip_audio.detectors.base import Measure
-from nip_audio.evaluation.seeds import seed_of
 
 __all__ = ["Measurable", "MeasuredRows", "RowBank"]
 
@@ -90,31 +90,33 @@ class RowBank:
         parts = [self.system.identity, settings, str(self.seed), str(_VERSION), *known]
         digest = hashlib.sha256(":".join([*parts, "of", *contents]).encode())
         path = self.folder / f"{digest.hexdigest()[:24]}.safetensors"
-        if path.exists():
-            kept = load(path.read_bytes())
-            return MeasuredRows(kept["rows"].numpy(), float(kept["seconds"]))
-        if fitted_to:
-            measure = self._fitted(measure, fitted_to, ":".join(parts))
-        started = time.process_time()
-        rows = [
-            measure.measure(self.system.model, Batch(clip[None]), generator=self._noise(content))
-            for clip, content in zip(clips, contents, strict=True)
-        ]
-        made = MeasuredRows(np.stack(rows), (time.process_time() - started) / len(clips))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            "rows": torch.from_numpy(made.rows).contiguous(),
-            "seconds": torch.tensor(made.seconds, dtype=torch.float64),
-        }
-        write_atomic(path, save(tensors), force=True)
-        return made
+
+        def make() -> MeasuredRows:
+            fitted = measure
+            if fitted_to:
+                fitted = self._fitted(measure, fitted_to, ":".join(parts))
+            started, model = time.process_time(), self.system.model
+            rows = [
+                fitted.measure(model, Batch(clip[None]), generator=generator_of(self.seed, content))
+                for clip, content in zip(clips, contents, strict=True)
+            ]
+            return MeasuredRows(np.stack(rows), (time.process_time() - started) / len(clips))
+
+        return keep_or_make(path, make, dump=_dump, load=_load)
 
     def _fitted(self, measure: Measure, clips: Sequence[Tensor], key: str) -> Measure:
         if key not in self.learned:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, key))
+            generator = generator_of(self.seed, key)
             items = [Batch(clip[None]) for clip in clips]
             self.learned[key] = measure.fit(self.system.model, items, generator=generator)
         return self.learned[key]
 
-    def _noise(self, content: str) -> torch.Generator:
-        return torch.Generator().manual_seed(seed_of(self.seed, content))
+
+def _dump(made: MeasuredRows) -> bytes:
+    seconds = torch.tensor(made.seconds, dtype=torch.float64)
+    return save({"rows": torch.from_numpy(made.rows).contiguous(), "seconds": seconds})
+
+
+def _load(data: bytes) -> MeasuredRows:
+    kept = load(data)
+    return MeasuredRows(kept["rows"].numpy(), float(kept["seconds"]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nip_audio.core.state import complete_lines
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import StateError
 
@@ -69,8 +70,7 @@ class PredictionCache:
         except OSError as err:
             raise StateError(
                 f"{self.path} cannot be written ({err.strerror}); free space there, or use "
-                "another "
-                "file"
+                "another file"
             ) from err
         self._known[picture] = label
 
@@ -81,27 +81,20 @@ class PredictionCache:
     def _read(self, head: dict[str, Any]) -> None:
         if self.path.stat().st_size > _MOST_BYTES:
             raise StateError(
-                f"{self.path} has more than {_MOST_BYTES} bytes, which a prediction cache "
-                "never has; "
-                "use another file"
+                f"{self.path} has more than {_MOST_BYTES} bytes, which a prediction cache never "
+                "has; use another file"
             )
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        lines = data[:whole].split(b"\n")[:-1]
         try:
-            found = [load_json(line) for line in lines]
+            found = [load_json(line) for line in complete_lines(self.path, repair=False)]
             if not found or found[0] != head:
                 raise StateError(
                     f"{self.path} holds predictions of another classifier or other labels, "
-                    "expected "
-                    f"those of {head['source']}; use another file"
+                    f"expected those of {head['source']}; use another file"
                 )
             known = {str(line["picture"]): line["label"] for line in found[1:]}
             if not all(type(i) is int and 0 <= i < len(head["labels"]) for i in known.values()):
                 raise ValueError("a label is not one of the classes")
         except (ValueError, KeyError, TypeError) as err:
             raise StateError(f"{self.path} is damaged ({err}); delete it and query again") from err
-        if whole < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
+        complete_lines(self.path, repair=True)
         self._known = known

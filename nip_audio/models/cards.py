@@ -20,6 +20,7 @@ from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, ModelCardError
 
 __all__ = [
+    "DEFAULT_MODELS",
     "Modality",
     "ModelCard",
     "directory_of",
@@ -80,6 +81,10 @@ _INPUTS: Mapping[str, _Input] = {
     "image": _Input("image_shape", "images", _is_shape, lambda shape: "×".join(map(str, shape))),
 }
 """By modality, the one field about the raw input that a card must have."""
+
+
+DEFAULT_MODELS: Mapping[str, str] = {"audio": "xvector-libri251", "image": "lenet5-mnist"}
+"""Name of the model that is used when none is given, by modality."""
 
 
 @dataclass(frozen=True)

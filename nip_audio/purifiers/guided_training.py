@@ -393,6 +393,7 @@ def _deal(items: int, hands: int, times: int, generator: torch.Generator) -> lis
 
 
 def _seed_of(seed: int, step: int) -> int:
+    # older than core.seeds, and kept: the shipped purifiers were trained with it
     return (seed * 1_000_003 + step) % 2**63
 
 

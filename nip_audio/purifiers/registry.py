@@ -29,7 +29,6 @@ from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 from nip_audio.purifiers.spatial_smoothing import SpatialSmoothing
 from nip_audio.purifiers.super_resolution import SuperResolution
 from nip_audio.purifiers.variance_minimisation import TotalVarianceMinimisation
-from nip_audio.purifiers.variance_minimisation_art import ArtVarianceMinimisation
 
 __all__ = [
     "DEFENCES",
@@ -105,7 +104,6 @@ PURIFIERS: Mapping[str, DefenceEntry] = {
     "spatial-smoothing": DefenceEntry("SS", "input", SpatialSmoothing),
     "bit-depth": DefenceEntry("CBDR", "input", Quantization, {"level": "input"}),
     "tvm": DefenceEntry("TVM", "input", TotalVarianceMinimisation),
-    "tvm-art": DefenceEntry("TVM (ART)", "input", ArtVarianceMinimisation),
     "jpeg": DefenceEntry("JPEG", "input", Jpeg),
     "stl": DefenceEntry("STL", "input", StratifiedSparseCoding.load),
     "super-resolution": DefenceEntry("SR", "input", SuperResolution),

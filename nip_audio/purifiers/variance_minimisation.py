@@ -27,8 +27,8 @@ class TotalVarianceMinimisation(Purifier):
     Deviation: the authors use split Bregman iterations in compiled code; this class uses the
     primal-dual method of Chambolle & Pock (2011, Algorithm 1), and starts without the dropped
     values. The formula in the paper has a first term that is not squared, and sums differences of
-    whole rows and columns; ``ArtVarianceMinimisation`` implements that one. Neither is better in
-    all respects: this class removes more of an attack, and more of the clean signal.
+    whole rows and columns. The Adversarial Robustness Toolbox implements that one, which removes
+    less of an attack, and less of the clean signal.
 
     Args:
         keep: Share of the values that is kept.

@@ -12,7 +12,7 @@ from nip_audio.core.decision import evidence_names
 from nip_audio.core.noise import Noise
 from nip_audio.errors import FileError
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.measured import ImageMeasurement, Measurement
+from nip_audio.screening.measured import Measured
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["Evidence", "require_unchanged"]
@@ -34,7 +34,7 @@ class Evidence:
     rows: tuple[str, ...] = ()
 
     @staticmethod
-    def of(calibration: Calibration, measured: Measurement | ImageMeasurement) -> Evidence:
+    def of(calibration: Calibration, measured: Measured) -> Evidence:
         """Make the table of a measurement, with the calibration it was judged by."""
         config = calibration.config
         deviations = calibration.detector.explain(

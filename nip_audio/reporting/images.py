@@ -34,7 +34,7 @@ class ExaminedImage:
     """
 
     before: Tensor
-    named: str
+    named: str | None
     after: Tensor | None
     named_after: str | None
     evidence: Evidence
@@ -61,12 +61,12 @@ def examine_image(
         seconds: Has no meaning for images.
     """
     seen = replace(workflow, judge=None)
-    after = None if purifier is None else seen.make(purifier, image).samples
+    after = None if purifier is None else seen.make(purifier, image).raw
     return ExaminedImage(
         before=image.pixels,
-        named=seen.assess(image).named,
+        named=seen.assess(image).label,
         after=after,
-        named_after=None if after is None else seen.assess(replace(image, pixels=after)).named,
+        named_after=None if after is None else seen.assess(replace(image, pixels=after)).label,
         evidence=evidence,
     )
 

@@ -21,12 +21,8 @@ from nip_audio.reporting.figure import Axis, Chart
 from nip_audio.reporting.media import matrix_url, sound_url
 from nip_audio.reporting.sections import evidence_html, figure, section
 from nip_audio.screening.recordings import Recordings
-from nip_audio.workflows.recordings import (
-    Assessment,
-    PurifiedAudio,
-    RecordingWorkflow,
-    purify_audio,
-)
+from nip_audio.workflows.files import Assessment
+from nip_audio.workflows.recordings import PurifiedAudio, RecordingWorkflow, purify_audio
 
 __all__ = ["ExaminedRecording", "Excerpt", "examine_recording"]
 
@@ -158,15 +154,15 @@ def _html(examined: ExaminedRecording) -> str:
 
 def _heard(examined: ExaminedRecording) -> str:
     purified, heard = examined.purified, examined.heard
-    named = "" if heard.speaker is None else f"The model predicts speaker {heard.speaker}. "
+    named = "" if heard.label is None else f"The model predicts speaker {heard.label}. "
     if purified is None:
         return named
     said = []
-    if heard.speaker is not None:
-        now = purified.after.speaker
+    if heard.label is not None:
+        now = purified.after.label
         said.append(
             "the prediction is the same"
-            if heard.speaker == now
+            if heard.label == now
             else f"the model predicts {now} instead"
         )
     if purified.before.verdict is not None:

@@ -18,7 +18,7 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.kind import read_once
 from nip_audio.screening.measure import default_config
-from nip_audio.screening.measured import FileFacts, ImageFacts, ImageMeasurement, Measurement
+from nip_audio.screening.measured import Facts, Measured
 from nip_audio.screening.modalities import kind_of
 from nip_audio.screening.recordings import LEAST_NOISE_RMS
 
@@ -77,9 +77,9 @@ def calibrate(
     config = default_config(pretrained) if config is None else config
     owners: list[str] = []
     contents: list[str] = []
-    facts: list[FileFacts | ImageFacts] = []
-    measured: list[Measurement | ImageMeasurement] = []
-    noisy: list[Measurement | ImageMeasurement] = []
+    facts: list[Facts] = []
+    measured: list[Measured] = []
+    noisy: list[Measured] = []
     failures: list[FileError] = []
     for file, item in read_once(files, kind, failures, progress):
         owners.append(kind.owner(file, item))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,10 +27,11 @@ from nip_audio.detectors.conformal import (
 from nip_audio.detectors.fitted import FittedDensity, FittedDistance, FittedRates
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
+from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measured import ImageMeasurement, Measurement
+from nip_audio.screening.measured import Measured
 
-__all__ = ["Calibration", "choose_calibration"]
+__all__ = ["Calibration", "choose_calibration", "find_threshold"]
 
 
 Array = NDArray[np.float64]
@@ -78,7 +80,9 @@ class Calibration:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that a verdict depends on."""
-        settings = f"{self.model_id}{self.config}{self.names}{self.verification_threshold}"
+        # in the words of the first calibrations, whose fingerprints stand in summaries of runs
+        config = f"{self.config}".removesuffix(")") + ", tolerance=None)"
+        settings = f"{self.model_id}{config}{self.names}{self.verification_threshold}"
         digest = hashlib.sha256(settings.encode())
         arrays = [self.distances, self.domain_distances, self.consistencies]
         for fitted in (self.rates, self.detector, *([] if self.domain is None else [self.domain])):
@@ -104,7 +108,7 @@ class Calibration:
         """
         return conformal_threshold(self.distances, false_positive_rate)
 
-    def distance(self, measured: Measurement | ImageMeasurement) -> float:
+    def distance(self, measured: Measured) -> float:
         """Return the distance of a file from clean ones, ≥ 0."""
         return float(self.distances_of([measured.evidence])[0])
 
@@ -112,7 +116,7 @@ class Calibration:
         """Return the distance of each row of (n, F + 1) evidence from clean files, (n,)."""
         return self.detector.distance(self.rates.transform(evidence))
 
-    def farthest(self, measured: Measurement | ImageMeasurement) -> tuple[Noise, str, float]:
+    def farthest(self, measured: Measured) -> tuple[Noise, str, float]:
         """Return the entry of the evidence that deviates most from clean files.
 
         Returns:
@@ -208,6 +212,55 @@ def choose_calibration(pretrained: PretrainedModel, path: Path | None) -> Path:
             "--calibration my.calibration (from Python, calibration='my.calibration')"
         )
     return chosen
+
+
+def find_threshold(
+    pretrained: PretrainedModel,
+    calibration: Calibration | Path | None = None,
+    asked: float | None = None,
+    plda: Plda | None = None,
+    *,
+    options: str = "",
+) -> float:
+    """Return the verification threshold: the one given, else that of the PLDA or the calibration.
+
+    Args:
+        pretrained: Model that verifies.
+        calibration: Calibration that may have a threshold; None takes that of the model.
+        asked: Threshold given by the user; None if there is none.
+        plda: Back end that scores instead of the cosine; None scores by the cosine.
+        options: Text before the names of arguments in errors, such as ``--``.
+
+    Raises:
+        CalibrationError: If both a calibration and a PLDA are given, or if there is no threshold.
+        InputError: If the threshold given is not finite.
+    """
+    if plda is not None and calibration is not None:
+        raise CalibrationError(
+            f"{options}calibration holds a cosine threshold, but {options}plda scores by "
+            f"log-likelihood ratio; pass only one of {options}calibration and {options}plda"
+        )
+    if asked is not None:
+        if not math.isfinite(asked):
+            raise InputError(
+                f"{options}threshold is {asked}, expected a finite number; pass, e.g., a cosine of "
+                "0.4"
+            )
+        return asked
+    if plda is not None:
+        if plda.threshold is None:
+            raise CalibrationError(
+                f"the PLDA has no threshold; pass {options}threshold, or fit the PLDA with "
+                "nip-audio fit-plda --calibrate"
+            )
+        return plda.threshold
+    calibrated = Calibration.of(pretrained, calibration).verification_threshold
+    if calibrated is None:
+        raise CalibrationError(
+            "the calibration has no threshold, because no speaker has two recordings in it; pass "
+            f"{options}threshold"
+        )
+    return calibrated
 
 
 def _write_recordings(calibration: Calibration) -> State:

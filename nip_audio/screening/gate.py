@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
 from nip_audio.detectors.nccr_measure import NccrMeasure
 from nip_audio.models.pretrained import PretrainedModel
@@ -74,8 +74,8 @@ class CalibratedGate:
         rows = []
         for index in range(len(raw)):
             item = raw.item(index)
-            samples = np.ascontiguousarray(item.x.detach().cpu().numpy())
-            generator = noise_generator(self.seed, hashlib.sha256(samples.tobytes()).hexdigest())
+            content = samples_sha256(item.x.detach().cpu())
+            generator = noise_generator(self.seed, content)
             rows.append(self._measure.measure(self._model, item, generator=generator))
         return [float(d) for d in self.calibration.distances_of(np.stack(rows))]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from nip_audio.audio.manifest import Recording
 from nip_audio.core.modality import Modality
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.errors import InputError
@@ -17,10 +16,10 @@ from nip_audio.image.adapter import Image, ImageAdapter
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import ImageDetails
-from nip_audio.screening.kind import Words
+from nip_audio.screening.kind import Kind, Words
 from nip_audio.screening.measure import measure_evidence, require_names
 from nip_audio.screening.measured import ImageFacts, ImageMeasurement
-from nip_audio.screening.records import Finding, ScreenRecord
+from nip_audio.screening.records import Finding
 
 if TYPE_CHECKING:
     from nip_audio.detectors.density import CleanDensity
@@ -64,20 +63,16 @@ _WORDS = Words(
 
 
 @dataclass(frozen=True)
-class Images:
-    """How a screening measures and judges images; see ``nip_audio.screening.kind.Kind``.
+class Images(Kind):
+    """How a screening measures and judges images.
 
     All images are brought to one shape. Only exact copies are found, whose pixels are equal at the
     model's input size: small images of the same class correlate whether they are copies or not.
-
-    Attributes:
-        reader: Reader of the files.
     """
 
     modality: ClassVar[Modality] = MODALITY
     words: ClassVar[Words] = _WORDS
     details: ClassVar[type[ImageDetails]] = ImageDetails
-    finds_altered_copies: ClassVar[bool] = False
 
     reader: ImageAdapter
 
@@ -139,22 +134,6 @@ class Images:
             )
         return True
 
-    @classmethod
-    def owner(cls, file: Recording, item: Image) -> str:  # noqa: ARG003
-        """Return the content: each image is a group of its own."""
-        return item.content_sha256
-
-    def noisy_copy(self, item: Image, largest_rms: float, seed: int) -> Image:  # noqa: ARG002
-        """Refuse to tolerate noise.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(
-            f"tolerated noise of {largest_rms} RMS is for recordings, expected none for images; "
-            "leave it out"
-        )
-
     def reference(
         self,
         owners: Sequence[str],  # noqa: ARG002
@@ -165,11 +144,6 @@ class Images:
     ) -> Mapping[str, Any]:
         """Return the size of the smallest clean image."""
         return {"sample_rate_hz": None, "scale": min(one.scale for one in facts)}
-
-    @classmethod
-    def calibration_note(cls, calibration: Calibration) -> str | None:  # noqa: ARG003
-        """Return None: nothing is lacking."""
-        return None
 
     @classmethod
     def details_of(
@@ -202,18 +176,3 @@ class Images:
                 "calibrated for such images"
             )
         return [Finding.of("out_of_domain", why, cls.words.remedies) for why in found]
-
-    @classmethod
-    def damage(cls, facts: ImageFacts) -> list[Finding]:  # noqa: ARG003
-        """Return nothing: an image that can be decoded is not checked for damage."""
-        return []
-
-    @classmethod
-    def compare(
-        cls,
-        records: Sequence[ScreenRecord],
-        measured: Sequence[ImageMeasurement],  # noqa: ARG003
-        calibration: Calibration,  # noqa: ARG003
-    ) -> list[ScreenRecord]:
-        """Return the records as they are: images of one folder have nothing in common."""
-        return list(records)

@@ -15,7 +15,7 @@ from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import DuplicateFile, TriggerSuspicion
 from nip_audio.screening.kind import Kind, Words
-from nip_audio.screening.measured import ImageMeasurement, MeasuredFile, Measurement
+from nip_audio.screening.measured import Measured, MeasuredFile
 from nip_audio.screening.modalities import KINDS
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
 
@@ -140,9 +140,7 @@ class Judge:
             )
         return self.kind.compare(records, [file.measurement for file in measured], self.calibration)
 
-    def _adversarial(
-        self, record: ScreenRecord, measured: Measurement | ImageMeasurement
-    ) -> list[Finding]:
+    def _adversarial(self, record: ScreenRecord, measured: Measured) -> list[Finding]:
         distance, threshold = record.distance or 0.0, record.distance_threshold or 0.0
         by_run = self.false_discovery_rate
         if by_run is None and distance > threshold:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from nip_audio.audio.manifest import Recording
-from nip_audio.core.modality import FileContent, Modality, Reader
+from nip_audio.core.modality import FileContent, Modality
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.errors import FileError
+from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import Details
-from nip_audio.screening.measured import FileFacts, ImageFacts, ImageMeasurement, Measurement
+from nip_audio.screening.measured import Facts, Measured
 from nip_audio.screening.records import Finding, Risk, ScreenRecord
 
 __all__ = ["Kind", "Words", "read_once"]
@@ -50,52 +51,60 @@ class Words:
     remedies: Mapping[Risk, str]
 
 
-class Kind(Protocol):
+@dataclass(frozen=True)
+class Kind(ABC):
     """A modality as a screening sees it: measures, judges and describes its files.
 
-    ``nip_audio.screening.recordings`` and ``nip_audio.screening.images`` hold the two;
-    ``nip_audio.screening.modalities`` finds the one of a reader or a calibration.
+    A subclass says what differs. A check that it leaves out finds nothing.
+
+    Attributes:
+        reader: Reader of the files.
     """
 
     modality: ClassVar[Modality]
     words: ClassVar[Words]
     details: ClassVar[type[Details]]
-    finds_altered_copies: ClassVar[bool]
+    finds_altered_copies: ClassVar[bool] = False
 
-    @property
-    def reader(self) -> Reader:
-        """Reader of the files."""
-        ...
+    reader: Any
 
-    def facts(self, item: Any) -> FileFacts | ImageFacts:
+    @abstractmethod
+    def facts(self, item: Any) -> Facts:
         """Return what is known about a file without the model."""
-        ...
 
+    @abstractmethod
     def measure(
         self, pretrained: PretrainedModel, item: Any, config: NccrConfig, *, names: bool, seed: int
-    ) -> Measurement | ImageMeasurement:
+    ) -> Measured:
         """Measure what the detector judges; equal content and seed give equal results."""
-        ...
 
     @classmethod
+    @abstractmethod
     def new_detector(cls) -> Any:
         """Return a detector that is not fitted yet; this needs scikit-learn, judging does not."""
-        ...
 
     @classmethod
+    @abstractmethod
     def names(cls, pretrained: PretrainedModel, asked: bool | None) -> bool:
         """Return whether the evidence is about the predicted label, where ``asked`` is None."""
-        ...
 
     @classmethod
-    def owner(cls, file: Recording, item: Any) -> str:
-        """Return the group of a clean file, whose files are never in two folds."""
-        ...
+    def owner(cls, file: Recording, item: Any) -> str:  # noqa: ARG003
+        """Return the group of a clean file, whose files are never in two folds: its content."""
+        return str(item.content_sha256)
 
-    def noisy_copy(self, item: Any, largest_rms: float, seed: int) -> Any:
-        """Return a copy with white noise, for a calibration that tolerates noise."""
-        ...
+    def noisy_copy(self, item: Any, largest_rms: float, seed: int) -> Any:  # noqa: ARG002
+        """Return a copy with white noise, for a calibration that tolerates noise.
 
+        Raises:
+            InputError: If the modality has none.
+        """
+        raise InputError(
+            f"tolerated noise of {largest_rms} RMS is for recordings, expected none for "
+            f"{self.modality.plural}; leave it out"
+        )
+
+    @abstractmethod
     def reference(
         self,
         owners: Sequence[str],
@@ -105,37 +114,36 @@ class Kind(Protocol):
         folds: int,
     ) -> Mapping[str, Any]:
         """Return the fields of a calibration that this modality has for itself."""
-        ...
 
     @classmethod
-    def calibration_note(cls, calibration: Calibration) -> str | None:
+    def calibration_note(cls, calibration: Calibration) -> str | None:  # noqa: ARG003
         """Return what a calibration lacks, in words; None if it lacks nothing."""
-        ...
+        return None
 
     @classmethod
+    @abstractmethod
     def details_of(cls, facts: Any, measured: Any, calibration: Calibration) -> Details:
         """Return the details of a file's record."""
-        ...
 
     @classmethod
+    @abstractmethod
     def outside(cls, details: Any, facts: Any, calibration: Calibration) -> list[Finding]:
         """Return why the detector's result means little for a file."""
-        ...
 
     @classmethod
-    def damage(cls, facts: Any) -> list[Finding]:
+    def damage(cls, facts: Any) -> list[Finding]:  # noqa: ARG003
         """Return what is broken about a file."""
-        ...
+        return []
 
     @classmethod
     def compare(
         cls,
         records: Sequence[ScreenRecord],
-        measured: Sequence[Any],
-        calibration: Calibration,
+        measured: Sequence[Any],  # noqa: ARG003
+        calibration: Calibration,  # noqa: ARG003
     ) -> list[ScreenRecord]:
         """Compare the files of one group with each other, and add what does not fit."""
-        ...
+        return list(records)
 
 
 def read_once(

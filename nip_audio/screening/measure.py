@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, NccrResult, measure_nccr
 from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
+from nip_audio.core.seeds import generator_of
 from nip_audio.errors import FileError, InputError
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
@@ -137,8 +137,7 @@ def noise_generator(seed: int, content_sha256: str) -> torch.Generator:
         seed: Seed of the run.
         content_sha256: Hash, or another text, that stands for the content.
     """
-    digest = hashlib.sha256(f"{seed}:{content_sha256}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return generator_of(seed, content_sha256, bits=63)
 
 
 def measure_evidence(

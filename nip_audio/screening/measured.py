@@ -12,9 +12,11 @@ from nip_audio.audio.condition import Condition
 
 __all__ = [
     "RETRY",
+    "Facts",
     "FileFacts",
     "ImageFacts",
     "ImageMeasurement",
+    "Measured",
     "MeasuredFile",
     "Measurement",
     "TriggerEvidence",
@@ -145,6 +147,13 @@ class ImageFacts:
     changes: tuple[str, ...]
 
 
+Facts = FileFacts | ImageFacts
+"""What is known about a file without the model."""
+
+Measured = Measurement | ImageMeasurement
+"""Measurement of a file; ``tag`` names the modality."""
+
+
 @dataclass(frozen=True)
 class MeasuredFile:
     """One file in the journal of a run: its measurement, or why it could not be measured.
@@ -162,7 +171,7 @@ class MeasuredFile:
     id: str
     speaker: str | None
     stamp: str
-    facts: FileFacts | ImageFacts | None = None
-    measurement: Measurement | ImageMeasurement | None = None
+    facts: Facts | None = None
+    measurement: Measured | None = None
     trigger: TriggerEvidence | None = None
     error: dict[str, str] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from nip_audio.core.modality import Reader
 from nip_audio.screening.images import Images
@@ -12,11 +11,10 @@ from nip_audio.screening.recordings import Recordings
 
 __all__ = ["KINDS", "kind_of"]
 
-KINDS: Mapping[str, type[Any]] = {kind.modality.name: kind for kind in (Recordings, Images)}
-"""How each modality is screened: a class that satisfies ``Kind``, by the modality's name."""
+KINDS: Mapping[str, type[Kind]] = {kind.modality.name: kind for kind in (Recordings, Images)}
+"""How each modality is screened, by its name."""
 
 
 def kind_of(reader: Reader) -> Kind:
     """Return how a screening treats the files that a reader reads."""
-    kind: Kind = KINDS[reader.tag](reader)
-    return kind
+    return KINDS[reader.tag](reader)

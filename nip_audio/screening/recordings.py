@@ -26,7 +26,7 @@ from nip_audio.errors import CalibrationError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import RecordingDetails
-from nip_audio.screening.kind import Words
+from nip_audio.screening.kind import Kind, Words
 from nip_audio.screening.measure import measure_evidence, noise_generator
 from nip_audio.screening.measured import FileFacts, Measurement
 from nip_audio.screening.records import RISKS, Finding, ScreenRecord
@@ -72,13 +72,10 @@ _WORDS = Words(
 
 
 @dataclass(frozen=True)
-class Recordings:
-    """How a screening measures and judges recordings; see ``nip_audio.screening.kind.Kind``.
+class Recordings(Kind):
+    """How a screening measures and judges recordings.
 
     Altered copies are found by the correlation of their samples.
-
-    Attributes:
-        reader: Reader of the files.
     """
 
     modality: ClassVar[Modality] = MODALITY

@@ -13,12 +13,11 @@ from typing import Any
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.cache import keep_or_make
 from nip_audio.core.fingerprint import fingerprint
-from nip_audio.core.state import write_atomic
+from nip_audio.core.strict_json import load_json
 from nip_audio.detectors.backdoor import BackdoorGroups
-from nip_audio.errors import ResumeError
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.backdoor import look_for_backdoor
 from nip_audio.screening.measure import stamp_of
@@ -78,7 +77,7 @@ class BackdoorSearch:
         Raises:
             InputError: If the model has no head, too few labels have enough files, or no recording
                 would be left.
-            ResumeError: If backdoor.json is damaged.
+            StateError: If backdoor.json is damaged.
         """
         recordings = recordings_of(dataset, wav_key=self.wav_key, speaker_key=self.speaker_key)
         self.report = self._look(recordings)
@@ -88,20 +87,21 @@ class BackdoorSearch:
 
     def _look(self, recordings: Sequence[Recording]) -> dict[str, Any]:
         path, identity = self.out / REPORT_NAME, self._identity(recordings)
-        if path.exists():
-            try:
-                kept = json.loads(path.read_text(encoding="utf-8"))
-                if kept["identity"] == identity:
-                    return dict(kept["report"])
-            except (OSError, ValueError, KeyError, TypeError) as err:
-                raise ResumeError(f"{path} is damaged ({err!r}); remove it") from err
-        rate = self.pretrained.card.sample_rate_hz
-        adapter = WaveformAdapter(ReadSettings(rate))
-        found = look_for_backdoor(self.pretrained, recordings, adapter, seed=self.seed).to_json()
-        self.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"identity": identity, "report": found}, indent=1, allow_nan=False)
-        write_atomic(path, text.encode(), force=True)
-        return found
+
+        def look() -> dict[str, Any]:
+            adapter = WaveformAdapter.at(self.pretrained.card.sample_rate_hz)
+            found = look_for_backdoor(self.pretrained, recordings, adapter, seed=self.seed)
+            return found.to_json()
+
+        def dump(found: dict[str, Any]) -> bytes:
+            kept = {"identity": identity, "report": found}
+            return json.dumps(kept, indent=1, allow_nan=False).encode()
+
+        def load(data: bytes) -> dict[str, Any] | None:
+            kept = load_json(data)
+            return dict(kept["report"]) if kept["identity"] == identity else None
+
+        return keep_or_make(path, look, dump=dump, load=load)
 
     def _identity(self, recordings: Sequence[Recording]) -> str:
         """Return a fingerprint of everything the verdict depends on."""

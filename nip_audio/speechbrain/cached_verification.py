@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from speechbrain.inference.speaker import SpeakerRecognition
 from torch import Tensor
 
-from nip_audio.core.state import file_sha256, write_atomic
+from nip_audio.core.cache import keep_or_make
+from nip_audio.core.state import file_sha256
 from nip_audio.errors import AudioError, InputError, StateError
 from nip_audio.speechbrain.guarded import GuardedSpeakerRecognition
 
@@ -48,17 +49,14 @@ class EmbeddingCache:
             StateError: If the kept embedding is damaged.
         """
         path = Path(path)
-        kept = self._place(path)
-        if kept.exists():
-            return _read(kept)
-        embedding = embed(path).detach().cpu().float().numpy()
-        if embedding.ndim != 1 or not np.isfinite(embedding).all():
-            raise StateError(f"the embedding of {path} is {embedding.shape} or not finite")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.save(buffer, embedding, allow_pickle=False)
-        write_atomic(kept, buffer.getvalue(), force=True)
-        return embedding
+
+        def make() -> NDArray[np.float32]:
+            embedding: NDArray[np.float32] = embed(path).detach().cpu().float().numpy()
+            if embedding.ndim != 1 or not np.isfinite(embedding).all():
+                raise StateError(f"the embedding of {path} is {embedding.shape} or not finite")
+            return embedding
+
+        return keep_or_make(self._place(path), make, dump=_dump, load=_load)
 
     def _place(self, path: Path) -> Path:
         try:
@@ -138,11 +136,14 @@ def _embed(verification: SpeakerRecognition, path: Path) -> Tensor:
     return embeddings
 
 
-def _read(path: Path) -> NDArray[np.float32]:
-    try:
-        embedding: NDArray[np.float32] = np.load(path, allow_pickle=False)
-        if embedding.ndim != 1 or not np.isfinite(embedding).all():
-            raise ValueError("no finite vector")
-    except (OSError, ValueError, EOFError, TypeError) as err:
-        raise StateError(f"{path} is damaged ({err}); remove it") from err
+def _dump(embedding: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, embedding, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _load(data: bytes) -> NDArray[np.float32]:
+    embedding: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
+    if embedding.ndim != 1 or not np.isfinite(embedding).all():
+        raise ValueError("no finite vector")
     return embedding

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, ReadSettings, to_16_bits
 from nip_audio.errors import AudioError, StateError
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.speechbrain.waveforms import audio_of, split_batch
-from nip_audio.workflows.recordings import purify_samples
+from nip_audio.workflows.recordings import RecordingWorkflow
 
 __all__ = ["GuidedPurifier"]
 
@@ -77,8 +78,9 @@ class GuidedPurifier:
 
     def purify_audio(self, audio: Audio) -> Tensor:
         """Purify one recording, and return (N,) samples."""
-        made = purify_samples(self.pretrained, self.purifier, audio, seed=self.seed)
-        return to_16_bits(made.samples)
+        adapter = WaveformAdapter.at(self.pretrained.card.sample_rate_hz)
+        workflow = RecordingWorkflow(self.pretrained, adapter, self.seed)
+        return to_16_bits(workflow.make(self.purifier, audio).raw)
 
     def _purified(self, wav: Tensor) -> Tensor:
         rate = self.pretrained.card.sample_rate_hz

@@ -1,7 +1,6 @@
 from .attack import attack_file as attack_file
 from .attack import attack_files as attack_files
-from .clean_data import read_clips as read_clips
-from .clean_data import read_images as read_images
+from .clean_data import read_benign as read_benign
 from .files import AttackGoal as AttackGoal
 from .files import PlannedFile as PlannedFile
 from .fit import fit_guided as fit_guided

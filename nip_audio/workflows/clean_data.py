@@ -5,36 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.modality import Reader
-from nip_audio.errors import AudioError, FileError, ImageError, InputError
-from nip_audio.image.adapter import ImageAdapter
+from nip_audio.errors import FileError, InputError
+from nip_audio.models.modalities import MODALITIES
 
-__all__ = [
-    "CROP_S",
-    "Benign",
-    "CleanClips",
-    "CleanImages",
-    "Crops",
-    "read_benign",
-    "read_clips",
-    "read_images",
-]
+__all__ = ["CROP_S", "Benign", "CleanItems", "read_benign"]
 
 CROP_S = 2.0
 """Length of the crops of recordings by default, in seconds."""
 
-
 _FEWEST = 8
-_FULL_SCALE = 2**15
-_LEVELS = 255
 
 
 class Benign(Protocol):
@@ -56,206 +43,139 @@ class Benign(Protocol):
 
 
 @dataclass(frozen=True)
-class CleanClips:
-    """Recordings in memory, from which random crops are drawn.
+class CleanItems:
+    """Recordings or images in memory, from which random crops or whole items are drawn.
 
     Attributes:
-        samples: Samples of each recording, (N,) int16, which takes half the memory of floats.
-        contents: Content hash of each recording (``Audio.content_sha256``).
-        failures: Errors of the recordings that could not be read.
-    """
-
-    samples: tuple[Tensor, ...]
-    contents: tuple[str, ...]
-    failures: tuple[AudioError, ...] = ()
-
-    def cropped(self, crop_samples: int) -> Crops:
-        """Return a source of crops of one length.
-
-        Raises:
-            InputError: If ``crop_samples`` is below 1.
-        """
-        return Crops(self, crop_samples)
-
-    def draw(self, generator: torch.Generator, *, items: int, crop_samples: int) -> Batch:
-        """Draw crops, each from a randomly drawn recording; a short recording is repeated.
-
-        Returns:
-            (items, crop_samples) samples in [-1, 1].
-        """
-        rows = torch.randint(len(self.samples), (items,), generator=generator)
-        crops = []
-        for row in rows.tolist():
-            clip = self.samples[row]
-            clip = clip.repeat(-(-crop_samples // len(clip)))
-            start = int(torch.randint(len(clip) - crop_samples + 1, (1,), generator=generator))
-            crops.append(clip[start : start + crop_samples])
-        return Batch(torch.stack(crops).float() / _FULL_SCALE)
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Random crops of one length, drawn from recordings in memory.
-
-    Attributes:
-        clips: Recordings that crops are drawn from.
-        crop_samples: Number of samples of a crop.
+        levels: Values of each file, (*S) integers, which take less memory than floats.
+        full_scale: Integer that stands for 1.
+        contents: Content hash of each file (``FileContent.content_sha256``).
+        failures: Errors of the files that could not be read.
+        crop: Number of positions of a crop along the last axis; None draws whole items.
 
     Raises:
-        InputError: If ``crop_samples`` is below 1.
+        InputError: If ``crop`` is below 1.
     """
 
-    clips: CleanClips
-    crop_samples: int
+    levels: tuple[Tensor, ...]
+    full_scale: int
+    contents: tuple[str, ...]
+    failures: tuple[FileError, ...] = ()
+    crop: int | None = None
 
     def __post_init__(self) -> None:
-        """Validate the settings."""
-        if self.crop_samples < 1:
+        """Check the length of a crop."""
+        if self.crop is not None and self.crop < 1:
             raise InputError(
-                f"a crop has {self.crop_samples} samples, expected at least 1; choose longer crops"
+                f"a crop has {self.crop} samples, expected at least 1; choose longer crops"
             )
 
-    @property
-    def contents(self) -> tuple[str, ...]:
-        """Content hashes of the recordings."""
-        return self.clips.contents
-
-    @property
-    def failures(self) -> tuple[FileError, ...]:
-        """Errors of the recordings that could not be read."""
-        return self.clips.failures
-
     def draw(self, generator: torch.Generator, *, items: int) -> Batch:
-        """Draw crops of the chosen length, as ``CleanClips.draw`` does."""
-        return self.clips.draw(generator, items=items, crop_samples=self.crop_samples)
+        """Draw items, each from a randomly drawn file; a file shorter than a crop is repeated.
+
+        Returns:
+            (items, *S) values within the bounds of the modality.
+        """
+        rows = torch.randint(len(self.levels), (items,), generator=generator)
+        drawn = [self._cropped(self.levels[row], generator) for row in rows.tolist()]
+        return Batch(torch.stack(drawn).float() / self.full_scale)
+
+    def _cropped(self, levels: Tensor, generator: torch.Generator) -> Tensor:
+        if self.crop is None:
+            return levels
+        levels = levels.repeat(-(-self.crop // len(levels)))
+        start = int(torch.randint(len(levels) - self.crop + 1, (1,), generator=generator))
+        return levels[start : start + self.crop]
 
 
 @dataclass(frozen=True)
-class CleanImages:
-    """Images in memory.
+class _Keeping:
+    """How the files of one modality are kept in memory.
 
     Attributes:
-        levels: (n, C, H, W) uint8 pixel values, which take a quarter of the memory of floats.
-        contents: Content hash of each image (``Image.content_sha256``).
-        failures: Errors of the images that could not be read.
+        dtype: Type of the integers.
+        full_scale: Integer that stands for 1.
+        most: Sum of sizes at which reading stops: four hours of recordings take some 460 MB, 50,000
+            images of 3 × 32 × 32 take 150 MB, and a purifier does not need more.
+        size: Size of a file.
+        crop: Length of a crop in positions, from the reader and the seconds asked for.
     """
 
-    levels: Tensor
-    contents: tuple[str, ...]
-    failures: tuple[ImageError, ...] = ()
+    dtype: torch.dtype
+    full_scale: int
+    most: float
+    size: Callable[[Any], float]
+    crop: Callable[[Any, float | None], int | None]
 
-    def draw(self, generator: torch.Generator, *, items: int) -> Batch:
-        """Draw images with replacement.
-
-        Returns:
-            (items, C, H, W) pixel values in [0, 1].
-        """
-        rows = torch.randint(len(self.levels), (items,), generator=generator)
-        return Batch(self.levels[rows].float() / _LEVELS)
+    def levels(self, raw: Tensor) -> Tensor:
+        """Return raw values as integers."""
+        range_ = torch.iinfo(self.dtype)
+        return (raw * self.full_scale).round().clamp(range_.min, range_.max).to(self.dtype)
 
 
-def read_clips(
-    recordings: Iterable[Recording], adapter: WaveformAdapter, *, most_s: float = 4 * 3600.0
-) -> CleanClips:
-    """Read recordings; unreadable ones are listed as failures, and duplicates are skipped.
-
-    Args:
-        recordings: Clean recordings.
-        adapter: Adapter that reads the files.
-        most_s: Total duration in seconds after which reading stops: a purifier does not need more,
-            and four hours take some 460 MB.
-
-    Raises:
-        InputError: If fewer than eight recordings are usable.
-    """
-    samples: dict[str, Tensor] = {}
-    failures = []
-    total = 0.0
-    for recording in recordings:
-        if total >= most_s:
-            break
-        try:
-            audio = recording.read(adapter.settings)
-        except AudioError as err:
-            failures.append(err)
-            continue
-        content = audio.content_sha256
-        if content in samples:
-            continue
-        full_scale = (audio.samples * _FULL_SCALE).round().clamp(-_FULL_SCALE, _FULL_SCALE - 1)
-        samples[content] = full_scale.to(torch.int16)
-        total += audio.duration_s
-    _require_enough(len(samples), len(failures), "recordings")
-    return CleanClips(tuple(samples.values()), tuple(samples), tuple(failures))
-
-
-def read_images(
-    files: Iterable[Recording], adapter: ImageAdapter, *, most: int = 50_000
-) -> CleanImages:
-    """Read images; unreadable ones are listed as failures, and duplicates are skipped.
-
-    Args:
-        files: Clean images.
-        adapter: Adapter that reads the files.
-        most: Number of images after which reading stops: 50,000 of 3 × 32 × 32 take 150 MB.
-
-    Raises:
-        InputError: If fewer than eight images are usable.
-    """
-    levels: dict[str, Tensor] = {}
-    failures = []
-    for file in files:
-        if len(levels) >= most:
-            break
-        try:
-            image = adapter.read(file)
-        except ImageError as err:
-            failures.append(err)
-            continue
-        pixels = (image.pixels * _LEVELS).round().to(torch.uint8)
-        levels.setdefault(image.content_sha256, pixels)
-    _require_enough(len(levels), len(failures), "images")
-    return CleanImages(torch.stack(list(levels.values())), tuple(levels), tuple(failures))
-
-
-def _read_crops(
-    files: Iterable[Recording], reader: WaveformAdapter, crop_s: float | None
-) -> Benign:
+def _crop_of_recordings(reader: Any, crop_s: float | None) -> int:
     seconds = CROP_S if crop_s is None else crop_s
     if not math.isfinite(seconds):
         raise InputError(f"the length of a crop is {seconds}, expected seconds, such as {CROP_S:g}")
-    crop_samples = round(seconds * reader.settings.sample_rate_hz)
-    return read_clips(files, reader).cropped(crop_samples)
+    return round(seconds * int(reader.settings.sample_rate_hz))
 
 
-def _read_whole(files: Iterable[Recording], reader: ImageAdapter, crop_s: float | None) -> Benign:
+def _no_crop(reader: Any, crop_s: float | None) -> None:  # noqa: ARG001
     if crop_s is not None:
         raise InputError(f"crops of {crop_s} seconds are for recordings; leave the length out")
-    return read_images(files, reader)
 
 
-_READ: Mapping[str, Callable[..., Benign]] = {"audio": _read_crops, "image": _read_whole}
+_KEPT: Mapping[str, _Keeping] = {
+    "audio": _Keeping(
+        torch.int16, 2**15, 4 * 3600.0, lambda audio: audio.duration_s, _crop_of_recordings
+    ),
+    "image": _Keeping(torch.uint8, 255, 50_000, lambda image: 1, _no_crop),
+}
 
 
 def read_benign(
-    files: Iterable[Recording], reader: Reader, *, crop_s: float | None = None
-) -> Benign:
+    files: Iterable[Recording],
+    reader: Reader,
+    *,
+    crop_s: float | None = None,
+    most: float | None = None,
+) -> CleanItems:
     """Read clean files that a defence is fitted to: crops of recordings, or whole images.
+
+    Unreadable files are listed as failures, and duplicates are skipped.
 
     Args:
         files: Clean files.
         reader: Reader of the files.
         crop_s: Length of the crops of recordings in seconds; None is ``CROP_S``.
+        most: Total duration of recordings in seconds, or number of images, after which reading
+            stops; None is four hours, or 50,000 images.
 
     Raises:
         InputError: If fewer than eight files are usable, or the length does not apply.
     """
-    return _READ[reader.tag](files, reader, crop_s)
-
-
-def _require_enough(usable: int, failed: int, what: str) -> None:
-    if usable < _FEWEST:
+    keeping = _KEPT[reader.tag]
+    crop = keeping.crop(reader, crop_s)
+    levels: dict[str, Tensor] = {}
+    failures: list[FileError] = []
+    total, most = 0.0, keeping.most if most is None else most
+    for file in files:
+        if total >= most:
+            break
+        try:
+            item = reader.read(file)
+        except FileError as err:
+            failures.append(err)
+            continue
+        if item.content_sha256 not in levels:
+            levels[item.content_sha256] = keeping.levels(item.raw)
+            total += keeping.size(item)
+    if len(levels) < _FEWEST:
+        what = MODALITIES[reader.tag].plural
         raise InputError(
-            f"{usable} usable {what} ({failed} failed), expected at least {_FEWEST}, preferably "
-            f"hundreds; choose a folder with more clean {what}"
+            f"{len(levels)} usable {what} ({len(failures)} failed), expected at least {_FEWEST}, "
+            f"preferably hundreds; choose a folder with more clean {what}"
         )
+    return CleanItems(
+        tuple(levels.values()), keeping.full_scale, tuple(levels), tuple(failures), crop
+    )

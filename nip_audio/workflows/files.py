@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,24 +14,28 @@ from torch import Tensor
 from nip_audio.attacks.base import AttackResult
 from nip_audio.attacks.objectives import Identification, Objective, Verification
 from nip_audio.core.adapter import Batch
-from nip_audio.core.modality import FileContent, Reader
+from nip_audio.core.modality import FileContent
+from nip_audio.core.seeds import generator_of
 from nip_audio.errors import AttackError, EnrolmentError
 from nip_audio.models.enrolment import Enrolment
+from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import FileMeasurer
+from nip_audio.screening.measure import FileMeasurer, noise_generator
 from nip_audio.screening.modalities import kind_of
-from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.records import Verdict
 
 __all__ = [
+    "Assessment",
     "AttackGoal",
     "AttackRun",
     "FileGoal",
     "Outcome",
     "PlannedFile",
+    "Purified",
     "Workflow",
-    "judge_item",
+    "rounded",
 ]
 
 FileGoal = Literal["accept", "reject", "misidentify"]
@@ -172,39 +177,105 @@ class Outcome(Protocol):
         ...
 
 
-class Workflow(Protocol):
-    """What attacks and purifiers do with the files of one modality.
+@dataclass(frozen=True)
+class Assessment:
+    """Prediction of a model, and verdict of its detector, for one file.
 
-    ``nip_audio.workflows.recordings`` and ``nip_audio.workflows.images`` hold the two.
+    Attributes:
+        label: Predicted label, such as a speaker; None if the model has no classifier.
+        score: Score of the predicted label: a logit or a cosine.
+        posterior: Softmax probability of the predicted label over all labels.
+        verdict: Verdict of the detector; None without a calibration.
+        distance: Distance from clean files as measured by the detector.
+        distance_threshold: Distance above which the detector flags a file.
     """
 
-    def attack_generator(self, item: Any) -> torch.Generator:
-        """Return the generator of an attack's random start; it depends on the content."""
-        ...
+    label: str | None = None
+    score: float | None = None
+    posterior: float | None = None
+    verdict: Verdict | None = None
+    distance: float | None = None
+    distance_threshold: float | None = None
 
+
+@dataclass(frozen=True)
+class Purified:
+    """Output of a purifier for one file.
+
+    Attributes:
+        raw: Raw values to write, (*S).
+        asked: (F, T) spectrogram that the purifier requested; None for a purifier of raw input.
+        rounds: Number of corrections in the resynthesis from the spectrogram; None for a purifier
+            of raw input.
+    """
+
+    raw: Tensor
+    asked: Tensor | None = None
+    rounds: int | None = None
+
+
+@dataclass(frozen=True)
+class Workflow(ABC):
+    """What attacks and purifiers do with the files of one modality.
+
+    Attributes:
+        pretrained: Model that is attacked or defended.
+        reader: Reader of the files.
+        seed: Seed of everything random, combined with the content of a file, so that neither order
+            nor name affects the result. Anyone who knows the seed can compute the draws of a random
+            purifier.
+        judge: Detector that judges files; None skips the verdicts.
+    """
+
+    start_bits: ClassVar[int]
+
+    pretrained: PretrainedModel
+    reader: Any
+    seed: int = 0
+    judge: Judge | None = None
+
+    def attack_generator(self, item: FileContent) -> torch.Generator:
+        """Return the generator of an attack's random start; it depends on the content."""
+        return generator_of(self.seed, item.noise_key, bits=self.start_bits)
+
+    @abstractmethod
     def attacked(self, run: AttackRun) -> Outcome:
         """Describe an attack by its written file."""
-        ...
 
-    def assess(self, item: Any) -> Any:
-        """Predict, and judge if there is a detector; the result has a ``verdict``."""
-        ...
+    @torch.no_grad()
+    def assess(self, item: FileContent) -> Assessment:
+        """Predict the label of a file, and judge it if there is a detector."""
+        found = Assessment()
+        if self.pretrained.model.head is not None:
+            (best,) = identify(self.pretrained, item.raw, top=1)
+            found = Assessment(best.speaker, best.score, best.posterior)
+        if self.judge is None:
+            return found
+        known = self.judge.calibration
+        kind = kind_of(self.reader)
+        measurer = FileMeasurer(self.pretrained, known.config, known.names, kind, self.seed)
+        record = self.judge.judge(measurer.measure_item(item))
+        return replace(
+            found,
+            verdict=record.verdict,
+            distance=record.distance,
+            distance_threshold=record.distance_threshold,
+        )
 
-    def unchanged(self, item: Any) -> Any:
-        """Return what is written, as ``samples``, of a file that is not purified."""
-        ...
+    @torch.no_grad()
+    def make(self, purifier: Purifier, item: FileContent) -> Purified:
+        """Purify one file without assessing it, and without its label or clean original."""
+        generator = noise_generator(self.seed, item.content_sha256)
+        return Purified(purifier.purify(Batch(item.raw[None]), generator=generator).x[0])
 
-    def make(self, purifier: Purifier, item: Any) -> Any:
-        """Purify one file without assessing it; the result has the ``samples`` to write."""
-        ...
-
+    @abstractmethod
     def purified(
         self,
         settings: Mapping[str, Any],
         planned: PlannedFile,
         item: Any,
-        before: Any,
-        made: Any,
+        before: Assessment,
+        made: Purified,
     ) -> Outcome:
         """Describe a purified file by its written file.
 
@@ -212,20 +283,15 @@ class Workflow(Protocol):
             settings: Settings of the purifier.
             planned: Paths of the file and of its outputs.
             item: Content of the original.
-            before: What ``assess`` returned for the original.
-            made: What ``make`` or ``unchanged`` returned.
+            before: Prediction and verdict for the original.
+            made: Output of the purifier, or the original where it is not purified.
         """
-        ...
 
+    @abstractmethod
     def plot(self, done: Any, *, force: bool = False) -> None:
         """Draw a purified file."""
-        ...
 
 
-def judge_item(
-    pretrained: PretrainedModel, reader: Reader, judge: Judge, item: FileContent, *, seed: int
-) -> ScreenRecord:
-    """Measure and judge content that was read before; the record has an empty id."""
-    known = judge.calibration
-    measurer = FileMeasurer(pretrained, known.config, known.names, kind_of(reader), seed)
-    return judge.judge(measurer.measure_item(item))
+def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain JSON values with numbers rounded to 6 digits."""
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}

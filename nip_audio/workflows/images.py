@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nip_audio.core.adapter import Batch
+from nip_audio.core.modality import FileContent
 from nip_audio.errors import InputError
 from nip_audio.image.adapter import Image, ImageAdapter, to_8_bits
-from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
-from nip_audio.screening.judge import Judge
-from nip_audio.screening.measure import noise_generator
-from nip_audio.screening.records import Verdict
-from nip_audio.workflows.files import AttackRun, PlannedFile, judge_item
+from nip_audio.workflows.files import (
+    Assessment,
+    AttackRun,
+    PlannedFile,
+    Purified,
+    Workflow,
+    rounded,
+)
 
-__all__ = ["ChangedImage", "ImageAssessment", "ImageWorkflow", "PurifiedPixels"]
+__all__ = ["ChangedImage", "ImageWorkflow"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,7 @@ class ChangedImage:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, rounded to 6 digits."""
-        values = {**vars(self), "changes": list(self.changes)}
-        return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+        return rounded({**vars(self), "changes": list(self.changes)})
 
     @property
     def line(self) -> str:
@@ -75,48 +78,12 @@ class ChangedImage:
 
 
 @dataclass(frozen=True)
-class ImageAssessment:
-    """Prediction of a model, and verdict of its detector, for one image.
+class ImageWorkflow(Workflow):
+    """What attacks and purifiers do with images."""
 
-    Attributes:
-        named: Label that the model predicts.
-        verdict: Verdict of the detector; None without one.
-    """
+    start_bits: ClassVar[int] = 63
 
-    named: str
-    verdict: Verdict | None = None
-
-
-@dataclass(frozen=True)
-class PurifiedPixels:
-    """Output of a purifier for one image, rounded to the values of an 8-bit file.
-
-    Attributes:
-        samples: (C, H, W) pixels in [0, 1].
-    """
-
-    samples: Tensor
-
-
-@dataclass(frozen=True)
-class ImageWorkflow:
-    """What attacks and purifiers do with images; see ``nip_audio.workflows.files.Workflow``.
-
-    Attributes:
-        pretrained: Model that is attacked or defended.
-        reader: Reader of the files.
-        seed: Seed of everything random, combined with the content of an image.
-        judge: Detector that judges images; None skips the verdicts.
-    """
-
-    pretrained: PretrainedModel
     reader: ImageAdapter
-    seed: int = 0
-    judge: Judge | None = None
-
-    def attack_generator(self, item: Image) -> torch.Generator:
-        """Return the generator of an attack's random start."""
-        return noise_generator(self.seed, item.content_sha256)
 
     def attacked(self, run: AttackRun) -> ChangedImage:
         """Describe an attack by its written file."""
@@ -127,32 +94,17 @@ class ImageWorkflow:
             run.source, run.out, run.item, run.written, by=run.attack, aim=aim, succeeded=succeeded
         )
 
-    def assess(self, item: Image) -> ImageAssessment:
-        """Predict the label of an image, and judge it if there is a detector."""
-        named = self._named(item.pixels[None])[0]
-        if self.judge is None:
-            return ImageAssessment(named)
-        record = judge_item(self.pretrained, self.reader, self.judge, item, seed=self.seed)
-        return ImageAssessment(named, record.verdict)
-
-    def unchanged(self, item: Image) -> PurifiedPixels:
-        """Return the pixels of an image that is not purified."""
-        return PurifiedPixels(item.pixels)
-
-    @torch.no_grad()
-    def make(self, purifier: Purifier, item: Image) -> PurifiedPixels:
-        """Purify one image, without its label or clean original."""
-        generator = noise_generator(self.seed, item.content_sha256)
-        batch = purifier.purify(Batch(item.pixels[None]), generator=generator)
-        return PurifiedPixels(to_8_bits(batch.x[0]))
+    def make(self, purifier: Purifier, item: FileContent) -> Purified:
+        """Purify one image; the pixels are rounded to the values of an 8-bit file."""
+        return Purified(to_8_bits(super().make(purifier, item).raw))
 
     def purified(
         self,
         settings: Mapping[str, Any],
         planned: PlannedFile,
         item: Image,
-        before: ImageAssessment,  # noqa: ARG002
-        made: PurifiedPixels,  # noqa: ARG002
+        before: Assessment,  # noqa: ARG002
+        made: Purified,  # noqa: ARG002
     ) -> ChangedImage:
         """Describe a purified image by its written file."""
         written = self.reader.read_back(planned.written)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from nip_audio.core.modality import Reader
 from nip_audio.models.pretrained import PretrainedModel
@@ -14,16 +13,12 @@ from nip_audio.workflows.recordings import RecordingWorkflow
 
 __all__ = ["WORKFLOWS", "workflow_of"]
 
-WORKFLOWS: Mapping[str, type[Any]] = {
-    "audio": RecordingWorkflow,
-    "image": ImageWorkflow,
-}
-"""Classes that satisfy ``Workflow``, by the name of their modality."""
+WORKFLOWS: Mapping[str, type[Workflow]] = {"audio": RecordingWorkflow, "image": ImageWorkflow}
+"""What attacks and purifiers do with files, by the name of their modality."""
 
 
 def workflow_of(
     pretrained: PretrainedModel, reader: Reader, *, seed: int = 0, judge: Judge | None = None
 ) -> Workflow:
     """Return what attacks and purifiers do with the files that a reader reads."""
-    workflow: Workflow = WORKFLOWS[reader.tag](pretrained, reader, seed, judge)
-    return workflow
+    return WORKFLOWS[reader.tag](pretrained, reader, seed, judge)

@@ -16,7 +16,8 @@ from nip_audio.core.state import write_atomic
 from nip_audio.models.pretrained import PretrainedModel
 
 if TYPE_CHECKING:
-    from nip_audio.workflows.recordings import Assessment, PurifiedAudio
+    from nip_audio.workflows.files import Assessment
+    from nip_audio.workflows.recordings import PurifiedAudio
 
 __all__ = ["plot_purification"]
 
@@ -102,7 +103,7 @@ def _draw_influence(axis: Axes, pretrained: PretrainedModel, before: Tensor, aft
 
 def _named(found: Assessment) -> str:
     """Return ": speaker (score)"; characters outside ASCII are escaped, since fonts lack some."""
-    if found.speaker is None:
+    if found.label is None:
         return ""
-    name = found.speaker.encode("ascii", "backslashreplace").decode()
+    name = found.label.encode("ascii", "backslashreplace").decode()
     return f": {name} ({found.score:.2f})"

@@ -19,7 +19,7 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.records import FLAGGED
-from nip_audio.workflows.files import Outcome, PlannedFile, Workflow
+from nip_audio.workflows.files import Outcome, PlannedFile, Purified, Workflow
 from nip_audio.workflows.modalities import workflow_of
 from nip_audio.workflows.outputs import refuse_clashes, write_sidecar
 
@@ -85,13 +85,13 @@ class FilePurifier:
         workflow = self._workflow
         before = workflow.assess(item)
         if self.only_flagged and before.verdict not in FLAGGED:
-            made = workflow.unchanged(item)
+            made = Purified(item.raw)
         else:
             made = workflow.make(self.purifier, item)
         make_folder(planned.written.parent)
         for output in planned.outputs:
             require_new(output, force=force)
-        self.reader.save(made.samples, planned.written, force=force)
+        self.reader.save(made.raw, planned.written, force=force)
         done = workflow.purified(self.purifier.settings(), planned, item, before, made)
         write_sidecar(planned.sidecar, done.to_json(), force=force)
         if planned.plot:

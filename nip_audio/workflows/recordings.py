@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,24 +18,21 @@ from nip_audio.audio.resynthesis import ROUNDS, can_resynthesize, resynthesize
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.models.enrolment import embed_audio
-from nip_audio.models.identification import identify
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import noise_generator
-from nip_audio.screening.records import Verdict
-from nip_audio.workflows.files import AttackGoal, AttackRun, PlannedFile, judge_item
+from nip_audio.workflows.files import (
+    Assessment,
+    AttackGoal,
+    AttackRun,
+    PlannedFile,
+    Purified,
+    Workflow,
+    rounded,
+)
 
-__all__ = [
-    "Assessment",
-    "AttackedFile",
-    "PurifiedAudio",
-    "PurifiedFile",
-    "PurifiedSamples",
-    "RecordingWorkflow",
-    "purify_audio",
-    "purify_samples",
-]
+__all__ = ["AttackedFile", "PurifiedAudio", "PurifiedFile", "RecordingWorkflow", "purify_audio"]
 
 _FULL_SCALE = 32767 / 32768
 
@@ -83,7 +79,7 @@ class AttackedFile:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return _rounded(asdict(self))
+        return rounded(asdict(self))
 
     @property
     def line(self) -> str:
@@ -99,47 +95,6 @@ class AttackedFile:
             f"{self.written}: {word} ({self.aim}; score {self.score_before:.3f} → "
             f"{self.score_after:.3f} in the written file, SNR {self.snr_db:.1f} dB)"
         )
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """Prediction of a model, and verdict of its detector, for one recording.
-
-    Attributes:
-        speaker: Predicted speaker; None if the model has no speakers.
-        score: Score of the predicted speaker: a logit or a cosine.
-        posterior: Softmax probability of the predicted speaker over all speakers.
-        verdict: Verdict of the detector; None without a calibration.
-        distance: Distance from clean audio as measured by the detector.
-        distance_threshold: Distance above which the detector flags a recording.
-    """
-
-    speaker: str | None = None
-    score: float | None = None
-    posterior: float | None = None
-    verdict: Verdict | None = None
-    distance: float | None = None
-    distance_threshold: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, rounded to 6 digits."""
-        return _rounded(asdict(self))
-
-
-@dataclass(frozen=True)
-class PurifiedSamples:
-    """Output of a purifier for one recording, before it is rounded to 16 bits.
-
-    Attributes:
-        samples: (N,) samples in [-1, 1].
-        asked: (F, T) spectrogram that the purifier requested; None for a purifier of waveforms.
-        rounds: Number of corrections in the resynthesis from the spectrogram; None for a purifier
-            of waveforms.
-    """
-
-    samples: Tensor
-    asked: Tensor | None = None
-    rounds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -187,9 +142,9 @@ class PurifiedAudio:
     @property
     def speaker_changed(self) -> bool | None:
         """Whether the predicted speaker has changed; None if the model has no speakers."""
-        if self.before.speaker is None:
+        if self.before.label is None:
             return None
-        return self.before.speaker != self.after.speaker
+        return self.before.label != self.after.label
 
     def write(self, path: str | Path, *, force: bool = False) -> None:
         """Write the purified recording as a 16-bit WAV or FLAC file.
@@ -206,11 +161,11 @@ class PurifiedAudio:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything except samples and spectrograms as plain JSON values."""
-        return _rounded(
+        return rounded(
             {
                 "purifier": dict(self.purifier),
-                "before": self.before.to_json(),
-                "after": self.after.to_json(),
+                "before": _assessed(self.before),
+                "after": _assessed(self.after),
                 "renamed": self.speaker_changed,
                 "cosine": self.cosine,
                 "snr_db": self.snr_db,
@@ -267,27 +222,12 @@ class PurifiedFile:
 
 
 @dataclass(frozen=True)
-class RecordingWorkflow:
-    """What attacks and purifiers do with recordings; see ``nip_audio.workflows.files.Workflow``.
+class RecordingWorkflow(Workflow):
+    """What attacks and purifiers do with recordings."""
 
-    Attributes:
-        pretrained: Model that is attacked or defended.
-        reader: Reader of the files.
-        seed: Seed of everything random, combined with the content of a recording, so that neither
-            order nor name affects the result. Anyone who knows the seed can compute the draws of a
-            random purifier.
-        judge: Detector that judges recordings; None skips the verdicts.
-    """
+    start_bits: ClassVar[int] = 56
 
-    pretrained: PretrainedModel
     reader: WaveformAdapter
-    seed: int = 0
-    judge: Judge | None = None
-
-    def attack_generator(self, item: Audio) -> torch.Generator:
-        """Return the generator of an attack's random start."""
-        mixed = hashlib.sha256(f"{self.seed}:{item.sha256}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(mixed[:7], "big"))
 
     def attacked(self, run: AttackRun) -> AttackedFile:
         """Describe an attack by its written file."""
@@ -317,29 +257,42 @@ class RecordingWorkflow:
         )
 
     @torch.no_grad()
-    def assess(self, item: Audio) -> Assessment:
-        """Predict the speaker of a recording, and judge it if there is a detector."""
-        found = Assessment()
-        if self.pretrained.model.head is not None:
-            (best,) = identify(self.pretrained, item.samples, top=1)
-            found = Assessment(best.speaker, best.score, best.posterior)
-        if self.judge is None:
-            return found
-        record = judge_item(self.pretrained, self.reader, self.judge, item, seed=self.seed)
-        return replace(
-            found,
-            verdict=record.verdict,
-            distance=record.distance,
-            distance_threshold=record.distance_threshold,
-        )
+    def make(self, purifier: Purifier, item: Any, *, rounds: int = ROUNDS) -> Purified:
+        """Purify one recording without assessing it.
 
-    def unchanged(self, item: Audio) -> PurifiedSamples:
-        """Return the samples of a recording that is not purified."""
-        return PurifiedSamples(item.samples)
+        A purifier of spectrograms changes the waveform through ``resynthesize``.
 
-    def make(self, purifier: Purifier, item: Audio, *, rounds: int = ROUNDS) -> PurifiedSamples:
-        """Purify one recording without assessing it; see ``purify_samples``."""
-        return purify_samples(self.pretrained, purifier, item, seed=self.seed, rounds=rounds)
+        Args:
+            purifier: Purifier that is applied.
+            item: Recording at the model's sample rate, of any length.
+            rounds: Number of corrections in ``resynthesize``, for a purifier of spectrograms.
+
+        Raises:
+            InputError: If the recording has another sample rate, or the purifier works on model
+                input that is not a spectrogram.
+        """
+        rate = self.pretrained.card.sample_rate_hz
+        if item.sample_rate_hz != rate:
+            raise InputError(
+                f"the recording is at {item.sample_rate_hz} Hz, this model expects {rate} Hz; read "
+                "it at that rate"
+            )
+        if purifier.level == "raw":
+            return super().make(purifier, item)
+        model, samples = self.pretrained.model, item.raw
+        generator = noise_generator(self.seed, item.content_sha256)
+        if not can_resynthesize(model.front_end):
+            raise InputError(
+                f"{purifier.name} works on the model's input, which comes from "
+                f"{type(model.front_end).__name__}, expected a spectrogram: other input cannot "
+                "be converted back to a waveform; choose a purifier that works on waveforms"
+            )
+        if purifier.before is not None:
+            samples = purifier.before.purify(Batch(samples[None]), generator=generator).x[0]
+        before = model.to_input(Batch(samples[None]))
+        asked = purifier.purify(before, generator=generator).x[0]
+        made = resynthesize(samples, before.x[0], asked, model.front_end, rounds=rounds)
+        return Purified(made.samples, asked, rounds)
 
     @torch.no_grad()
     def compare(
@@ -347,7 +300,7 @@ class RecordingWorkflow:
         settings: Mapping[str, Any],
         item: Audio,
         before: Assessment,
-        made: PurifiedSamples,
+        made: Purified,
         written: Audio,
     ) -> PurifiedAudio:
         """Compare a recording with the purified one, as read back from its 16-bit file.
@@ -389,7 +342,7 @@ class RecordingWorkflow:
         planned: PlannedFile,
         item: Audio,
         before: Assessment,
-        made: PurifiedSamples,
+        made: Purified,
     ) -> PurifiedFile:
         """Describe a purified recording by its written file."""
         written = self.reader.read_back(planned.written)
@@ -429,42 +382,8 @@ def purify_audio(
     workflow = RecordingWorkflow(pretrained, WaveformAdapter(), seed, judge)
     before = workflow.assess(audio)
     made = workflow.make(purifier, audio, rounds=rounds)
-    written = replace(audio, samples=to_16_bits(made.samples))
+    written = replace(audio, samples=to_16_bits(made.raw))
     return workflow.compare(purifier.settings(), audio, before, made, written)
-
-
-@torch.no_grad()
-def purify_samples(
-    pretrained: PretrainedModel,
-    purifier: Purifier,
-    audio: Audio,
-    *,
-    seed: int,
-    rounds: int = ROUNDS,
-) -> PurifiedSamples:
-    """Purify one recording without assessing it; arguments are those of ``purify_audio``."""
-    if audio.sample_rate_hz != pretrained.card.sample_rate_hz:
-        raise InputError(
-            f"the recording is at {audio.sample_rate_hz} Hz, this model expects "
-            f"{pretrained.card.sample_rate_hz} Hz; read it at that rate"
-        )
-    model, samples = pretrained.model, audio.samples
-    generator = noise_generator(seed, audio.content_sha256)
-    if purifier.level == "raw":
-        purified = purifier.purify(Batch(samples[None]), generator=generator)
-        return PurifiedSamples(purified.x[0])
-    if not can_resynthesize(model.front_end):
-        raise InputError(
-            f"{purifier.name} works on the model's input, which comes from "
-            f"{type(model.front_end).__name__}, expected a spectrogram: other input cannot be "
-            "converted back to a waveform; choose a purifier that works on waveforms"
-        )
-    if purifier.before is not None:
-        samples = purifier.before.purify(Batch(samples[None]), generator=generator).x[0]
-    before = model.to_input(Batch(samples[None]))
-    asked = purifier.purify(before, generator=generator).x[0]
-    made = resynthesize(samples, before.x[0], asked, model.front_end, rounds=rounds)
-    return PurifiedSamples(made.samples, asked, rounds)
 
 
 @torch.no_grad()
@@ -485,14 +404,15 @@ def _aim(goal: AttackGoal) -> str:
     return "no longer verified against the recording itself"
 
 
+def _assessed(found: Assessment) -> dict[str, Any]:
+    values = asdict(found)
+    return rounded({"speaker": values.pop("label"), **values})
+
+
 def _words(heard: Assessment) -> str:
-    name = "" if heard.speaker is None else f"{heard.speaker} {heard.score:.2f}"
+    name = "" if heard.label is None else f"{heard.label} {heard.score:.2f}"
     return ", ".join(part for part in (name, heard.verdict) if part)
 
 
 def _at_full_scale(audio: Audio) -> Tensor:
     return audio.samples.abs() >= _FULL_SCALE
-
-
-def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}

@@ -20,6 +20,7 @@ from nip_audio.core.metrics import auroc, bootstrap
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
+from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.detectors.backdoor import (
     BackdoorGroups,
@@ -27,7 +28,6 @@ from nip_audio.detectors.backdoor import (
     PublishedClusters,
     SetEvidence,
 )
-from nip_audio.evaluation.seeds import seed_of
 from studies.backdoors.baselines import Analysis, activation_clustering, strip
 from studies.backdoors.poisoning import PoisonedClips
 

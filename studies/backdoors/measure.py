@@ -27,9 +27,9 @@ from torch import Tensor
 from nip_audio import __version__
 from nip_audio.audio.features import LogMel
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import file_sha256, write_atomic
 from nip_audio.errors import NipAudioError, ResumeError
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from studies.backdoors.judging import (
     JudgingPlan,

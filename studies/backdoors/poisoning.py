@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nip_audio.audio.corpus import read_split, recording_of
 from nip_audio.audio.io import ReadSettings
+from nip_audio.core.seeds import seed_of
 from nip_audio.errors import InputError
 from nip_audio.evaluation.identification import read_crops
-from nip_audio.evaluation.seeds import seed_of
 from studies.backdoors.triggers import trigger_snr_db
 
 __all__ = ["Clips", "PoisonedClips", "poison", "read_clips"]

@@ -34,9 +34,9 @@ from nip_audio import PretrainedModel, WaveformAdapter, __version__, load_pretra
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
+from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import file_sha256, write_atomic
 from nip_audio.errors import NipAudioError
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.calibration import Calibration

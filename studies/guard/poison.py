@@ -14,7 +14,7 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Verification
 from nip_audio.audio.io import to_16_bits, write_audio
 from nip_audio.core.adapter import Batch
-from nip_audio.evaluation.seeds import seed_of
+from nip_audio.core.seeds import seed_of
 from nip_audio.models.pretrained import PretrainedModel
 from studies.backdoors.poisoning import Clips
 from studies.backdoors.triggers import TRIGGERS

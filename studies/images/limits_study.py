@@ -16,9 +16,9 @@ from torch import Tensor
 
 from nip_audio.attacks.spatial import Spatial, rotate_and_move
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.seeds import seed_of
 from nip_audio.errors import StateError
 from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.screening.calibration import Calibration

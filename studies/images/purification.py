@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from nip_audio.core.adapter import Batch
+from nip_audio.core.seeds import seed_of
 from nip_audio.errors import TemplateEmptyWarning
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.defending import defend

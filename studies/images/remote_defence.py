@@ -15,8 +15,8 @@ from nip_audio.attacks.base import Attack
 from nip_audio.attacks.objectives import Identification
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.seeds import seed_of
 from nip_audio.errors import InputError
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.adapter import to_8_bits
 from nip_audio.purifiers.base import Purifier

@@ -20,9 +20,9 @@ from nip_audio.attacks.objectives import Identification
 from nip_audio.attacks.registry import make_attack
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import InputError
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.image.adapter import to_8_bits
 from nip_audio.image.datasets import ImageSet, load_images
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained

@@ -20,10 +20,10 @@ from nip_audio.attacks.base import Attack
 from nip_audio.attacks.objectives import Verification
 from nip_audio.audio.io import samples_sha256, to_16_bits
 from nip_audio.core.adapter import Batch
+from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import InputError, OutputError
 from nip_audio.evaluation.identification import Crop
-from nip_audio.evaluation.seeds import seed_of
 from studies.verification.trials import Side, Trial, Verifier, clips_of
 
 __all__ = ["AttackedClips", "TrialAttack"]

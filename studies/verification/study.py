@@ -21,13 +21,13 @@ from nip_audio.audio.corpus import ROLES
 from nip_audio.audio.io import ReadSettings
 from nip_audio.core.metrics import equal_error_rate
 from nip_audio.core.model import CosineHead
+from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError
 from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.defences import NO_DEFENCE, make_defences
 from nip_audio.evaluation.identification import Crop, read_crops
 from nip_audio.evaluation.roles import refuse_overlap
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.systems import role_recordings
 from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained

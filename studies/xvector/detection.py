@@ -29,6 +29,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
 from nip_audio.core.metrics import Interval, auroc, bootstrap, detection_rate
 from nip_audio.core.nccr import measure_nccr
+from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import write_atomic
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import conformal_threshold, out_of_fold_distances
@@ -36,7 +37,6 @@ from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.rates import LogRates
 from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.roles import refuse_overlap
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel

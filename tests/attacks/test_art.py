@@ -71,7 +71,7 @@ def linear_case(level: str) -> tuple[InstrumentedModel, Batch]:
     low = -1.0 if level == "raw" else 0.0
     lengths = torch.tensor([shape[-1], shape[-1] - 1, shape[-1] - 2])
     x = Batch(x, lengths).masked()
-    return system_of(Linear(*shape), low=low), Batch(x, lengths, ("a", "b", "c"))
+    return system_of(Linear(*shape), low=low), Batch(x, lengths)
 
 
 def needed(model: InstrumentedModel, batch: Batch, order: float) -> torch.Tensor:
@@ -99,7 +99,7 @@ def spectrograms() -> Batch:
     x = torch.rand(2, 40, 30, generator=seeded(7))
     x[0, :, :2] = 1.0  # at a bound, where ε must give way to it
     x[1, :, 26:] = 0.5
-    return Batch(x, torch.tensor([30, 26]), ("a", "b"))
+    return Batch(x, torch.tensor([30, 26]))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def waveforms() -> Batch:
     x = 0.2 * (torch.rand(2, 6000, generator=seeded(7)) - 0.5)
     x[0, :50] = 1.0
     x[1, 5500:] = 0.5
-    return Batch(x, torch.tensor([6000, 5500]), ("a", "b"))
+    return Batch(x, torch.tensor([6000, 5500]))
 
 
 @pytest.fixture
@@ -132,7 +132,6 @@ def check_promises(name, objective, given):
     assert x.min() >= bounds.low
     assert x.max() <= bounds.high
     assert x[1, ..., int(given.lengths[1]) :].eq(0).all()
-    assert result.batch.ids == ("a", "b")
     assert torch.equal(result.batch.lengths, given.lengths)
     assert torch.equal(result.succeeded, objective.succeeded(result.batch))
     assert not x.requires_grad

@@ -66,7 +66,7 @@ def world(tiny_model: InstrumentedModel, level: str) -> tuple[InstrumentedModel,
     if level == "picture":
         return picture_world()
     x = 0.2 * (torch.rand(2, 4000, generator=seeded(7)) - 0.5)
-    batch = Batch(x, torch.tensor([4000, 3200]), ("a", "b"))
+    batch = Batch(x, torch.tensor([4000, 3200]))
     if level == "raw":
         return tiny_model, batch
     features = tiny_model.to_input(batch)
@@ -79,7 +79,7 @@ def picture_world() -> tuple[InstrumentedModel, Batch]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = InstrumentedModel(LeNet1(), head=nn.Linear(192, 3), bounds=Bounds(0.0, 1.0)).eval()
-    return model, Batch(torch.rand(2, 1, 28, 28, generator=seeded(7)), None, ("a", "b"))
+    return model, Batch(torch.rand(2, 1, 28, 28, generator=seeded(7)))
 
 
 def state_of(model: InstrumentedModel) -> list[object]:
@@ -127,7 +127,6 @@ def test_contract(tiny_model, hook_count, name, level):
     assert x.dtype == batch.x.dtype
     assert not x.requires_grad
     assert x.isfinite().all()
-    assert result.batch.ids == batch.ids
     if batch.lengths is not None:
         assert x[1, ..., int(batch.lengths[1]) :].eq(0).all()
     assert x.min() >= model.bounds.low

@@ -28,35 +28,29 @@ def test_masked_mean_ignores_padding_whatever_the_axes_between(extra):
 
 
 @pytest.mark.parametrize(
-    ("x", "lengths", "ids", "message"),
+    ("x", "lengths", "message"),
     [
-        (torch.zeros(2, 3, dtype=torch.int64), None, (), "torch.int64, expected floating values"),
-        (torch.zeros(3), None, (), "expected floating values"),
-        (torch.zeros(0, 3), None, (), "items ≥ 1"),
-        (torch.zeros(2, 3), None, ("a",), "got 1 ids for 2 items"),
-        (torch.zeros(2, 3), torch.tensor([3]), (), r"expected \(2,\) integers"),
-        (torch.zeros(2, 3), torch.tensor([1.0, 1.0]), (), r"expected \(2,\) integers"),
-        (torch.zeros(2, 3), torch.tensor([0, 3]), (), "lengths range 0–3, expected 1–3"),
-        (torch.zeros(2, 3), torch.tensor([1, 4]), (), "lengths range 1–4, expected 1–3"),
+        (torch.zeros(2, 3, dtype=torch.int64), None, "torch.int64, expected floating values"),
+        (torch.zeros(3), None, "expected floating values"),
+        (torch.zeros(0, 3), None, "items ≥ 1"),
+        (torch.zeros(2, 3), torch.tensor([3]), r"expected \(2,\) integers"),
+        (torch.zeros(2, 3), torch.tensor([1.0, 1.0]), r"expected \(2,\) integers"),
+        (torch.zeros(2, 3), torch.tensor([0, 3]), "lengths range 0–3, expected 1–3"),
+        (torch.zeros(2, 3), torch.tensor([1, 4]), "lengths range 1–4, expected 1–3"),
     ],
 )
-def test_batch_refuses_parts_that_do_not_fit(x, lengths, ids, message):
+def test_batch_refuses_parts_that_do_not_fit(x, lengths, message):
     with pytest.raises(InputError, match=message):
-        Batch(x, lengths, ids)
+        Batch(x, lengths)
 
 
 def test_collate_pads_with_zeros_and_item_cuts_the_padding_off():
-    batch = Batch.collate([torch.ones(2, 3), torch.full((2, 5), 2.0)], ("short", "long"))
+    batch = Batch.collate([torch.ones(2, 3), torch.full((2, 5), 2.0)])
     assert batch.x.shape == (2, 2, 5)
     assert batch.x[0, :, 3:].eq(0).all()
     assert batch.lengths.tolist() == [3, 5]
     item = batch.item(0)
-    assert (item.x.tolist(), item.lengths, item.ids) == (
-        torch.ones(1, 2, 3).tolist(),
-        None,
-        ("short",),
-    )
-    assert batch.item(1).ids == ("long",)
+    assert (item.x.tolist(), item.lengths) == (torch.ones(1, 2, 3).tolist(), None)
     assert len(batch) == 2
 
 
@@ -81,8 +75,8 @@ def test_masked_zeroes_the_padding_and_leaves_the_batch_alone():
     assert Batch(x).masked() is x
 
 
-def test_with_x_keeps_lengths_and_ids_and_is_checked():
-    batch = Batch(torch.zeros(1, 4), torch.tensor([4]), ("a",))
-    assert batch.with_x(torch.ones(1, 4)).ids == ("a",)
+def test_with_x_keeps_lengths_and_is_checked():
+    batch = Batch(torch.zeros(1, 4), torch.tensor([4]))
+    assert batch.with_x(torch.ones(1, 4)).lengths is batch.lengths
     with pytest.raises(InputError, match="expected 1–3"):
         batch.with_x(torch.ones(1, 3))

@@ -13,6 +13,7 @@ import torch
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.core.adapter import Batch
+from nip_audio.core.seeds import seed_of
 from nip_audio.errors import HashMismatchError, OutputError
 from nip_audio.evaluation.adversarial_sets import (
     Example,
@@ -21,7 +22,6 @@ from nip_audio.evaluation.adversarial_sets import (
     finished_set,
     make_set,
 )
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.purifiers.noise import GaussianNoise
 
 EPS = 0.004

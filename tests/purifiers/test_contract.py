@@ -15,7 +15,7 @@ from nip_audio.purifiers.registry import PURIFIERS, make_purifier
 
 EVERY = pytest.mark.parametrize("name", PURIFIERS)
 
-SMALL = {"tvm": {"steps": 20}, "tvm-art": {"weight": 0.3}, "anti-adversary": {"step": 0.05}}
+SMALL = {"tvm": {"steps": 20}, "anti-adversary": {"step": 0.05}}
 OTHERS = {
     "noise": {"snr_db": 7.0},
     "quantization": {"bits": 5},
@@ -28,7 +28,6 @@ OTHERS = {
     "spatial-smoothing": {"kernel": 2},
     "bit-depth": {"bits": 3},
     "tvm": {"steps": 20, "weight": 0.1},
-    "tvm-art": {"weight": 0.6},
     "jpeg": {"quality": 10},
     "super-resolution": {"factor": 3},
     "feature-distillation": {"coarse_step": 60},

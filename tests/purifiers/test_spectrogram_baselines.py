@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import io
-import sys
 
 import numpy as np
 import pytest
 import torch
-from art.defences.preprocessor import TotalVarMin
 from PIL import Image
 from scipy.fft import dctn
 from scipy.ndimage import median_filter
 from sklearn.decomposition import sparse_encode
 
-from nip_audio.attacks._art import seeded_globals
 from nip_audio.core.adapter import Batch, Bounds
-from nip_audio.errors import InputError, MissingDependencyError
+from nip_audio.errors import InputError
 from nip_audio.purifiers.feature_distillation import FeatureDistillation
 from nip_audio.purifiers.jpeg import Jpeg
 from nip_audio.purifiers.quantization import Quantization
@@ -22,7 +19,6 @@ from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 from nip_audio.purifiers.spatial_smoothing import SpatialSmoothing
 from nip_audio.purifiers.super_resolution import SuperResolution
 from nip_audio.purifiers.variance_minimisation import TotalVarianceMinimisation
-from nip_audio.purifiers.variance_minimisation_art import ArtVarianceMinimisation
 
 SPECTROGRAM = Bounds(0.0, 1.0)
 
@@ -57,7 +53,6 @@ SMOOTHING = [
     SpatialSmoothing(kernel=3, bounds=SPECTROGRAM),
     SuperResolution(factor=2, bounds=SPECTROGRAM),
     TotalVarianceMinimisation(keep=0.5, weight=0.03, bounds=SPECTROGRAM),
-    ArtVarianceMinimisation(weight=0.1, bounds=SPECTROGRAM),
 ]
 
 
@@ -120,33 +115,6 @@ def test_variance_minimisation_has_converged_by_default(spectrograms):
     assert (
         rms(purified(TotalVarianceMinimisation(bounds=SPECTROGRAM), x) - purified(long, x)) < 3e-3
     )
-
-
-def test_arts_variance_minimisation_is_arts(spectrograms):
-    x = spectrograms(1)
-    art = ArtVarianceMinimisation(keep=0.4, weight=0.05, bounds=SPECTROGRAM)
-    state = np.random.get_state()  # noqa: NPY002 - what ART draws from
-    out = purified(art, x, 4)
-    after = np.random.get_state()  # noqa: NPY002
-    assert np.array_equal(state[1], after[1])
-    with seeded_globals(seeded(4)):
-        direct, _ = TotalVarMin(prob=0.4, lamb=0.05)(x.double().numpy()[..., None])
-    torch.testing.assert_close(out, SPECTROGRAM.clip(torch.from_numpy(direct[..., 0])))
-
-
-def test_arts_variance_minimisation_leaves_dropped_values_at_a_small_weight(spectrograms):
-    """As its docstring warns: its solver starts at them."""
-    x = spectrograms(1)
-    faint = ArtVarianceMinimisation(keep=0.3, weight=0.001, bounds=SPECTROGRAM)
-    torch.testing.assert_close(purified(faint, x), x)
-    own = TotalVarianceMinimisation(keep=0.3, weight=0.001, bounds=SPECTROGRAM)
-    assert rms(purified(own, x) - x) > 0.01
-
-
-def test_arts_variance_minimisation_needs_art(monkeypatch):
-    monkeypatch.setitem(sys.modules, "art.defences.preprocessor", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[attacks\]'"):
-        ArtVarianceMinimisation(bounds=SPECTROGRAM)
 
 
 def test_jpeg_is_jpeg(spectrograms):
@@ -259,7 +227,6 @@ def test_sparse_coding_needs_more_than_silence():
         (TotalVarianceMinimisation, {"keep": 0.0}, "keep is 0.0, expected 0.05 to 1"),
         (TotalVarianceMinimisation, {"weight": -1.0}, "weight is -1.0, expected 0 to 10"),
         (TotalVarianceMinimisation, {"steps": 0}, "steps is 0, expected 1 to 10000"),
-        (ArtVarianceMinimisation, {"keep": 1.5}, "keep is 1.5, expected 0.05 to 1"),
         (Jpeg, {"quality": 96}, "quality is 96, expected 1 to 95"),
         (FeatureDistillation, {"fine_step": 0}, "fine_step is 0, expected 1 to 255"),
         (FeatureDistillation, {"fine_step": 31}, "fine_step is 31, expected at most coarse_step ="),

@@ -7,7 +7,7 @@ import json
 import pytest
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from nip_audio.errors import ModelCardError, ResumeError
+from nip_audio.errors import ModelCardError, StateError
 from nip_audio.screening.backdoor import BackdoorRecord, BackdoorReport
 from nip_audio.speechbrain import backdoor_stage
 from nip_audio.speechbrain.backdoor_stage import BackdoorSearch
@@ -81,7 +81,7 @@ def test_another_question_is_asked_anew(dataset, pretrained, asked, tmp_path, ch
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"identity": 1, "report": 2, "x"'])
 def test_a_damaged_report_is_refused(dataset, pretrained, asked, tmp_path, text):
     (tmp_path / "backdoor.json").write_text(text)
-    with pytest.raises(ResumeError, match=r"backdoor\.json is damaged .*; remove it"):
+    with pytest.raises(StateError, match=r"backdoor\.json is damaged .*; remove it"):
         BackdoorSearch(pretrained, tmp_path)(dataset)
     assert asked == []
 

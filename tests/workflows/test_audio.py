@@ -77,9 +77,9 @@ def test_what_works_on_samples_gives_the_waveform_directly(pretrained, audio, no
     assert (result.rounds, result.change_asked, result.change_missed) == (None, None, None)
     for heard, samples in ((result.before, audio.samples), (result.after, result.samples)):
         (best,) = identify(pretrained, samples, top=1)
-        assert (heard.speaker, heard.score) == (best.speaker, best.score)
+        assert (heard.label, heard.score) == (best.speaker, best.score)
         assert heard.verdict is None
-    assert result.speaker_changed == (result.before.speaker != result.after.speaker)
+    assert result.speaker_changed == (result.before.label != result.after.label)
     assert 0 < result.cosine < 1
 
 
@@ -123,7 +123,7 @@ def test_the_seed_and_the_content_decide_and_not_the_name(pretrained, audio, noi
 
 def test_an_embedding_model_has_a_cosine_and_no_names(embedder, audio, noise):
     result = purify_audio(embedder, noise, audio, seed=0)
-    assert result.before.speaker is result.after.speaker is result.speaker_changed is None
+    assert result.before.label is result.after.label is result.speaker_changed is None
     assert 0 < result.cosine < 1
     assert result.to_json()["before"]["score"] is None
 

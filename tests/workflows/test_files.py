@@ -168,7 +168,7 @@ def test_no_recording_is_an_error(tmp_path):
 def test_the_picture_is_a_png_and_names_are_data(worker, source, tmp_path):
     (planned,) = plan_files([source], tmp_path / "out", plot=True)
     done = worker.purify(PlannedFile(planned.source, planned.written)).result
-    odd = replace(done, before=replace(done.before, speaker="$x_{\u8a9e}$"))
+    odd = replace(done, before=replace(done.before, label="$x_{\u8a9e}$"))
     plot_purification(worker.pretrained, odd, planned.plot_path)
     assert planned.plot_path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OutputError, match="exists already"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from nip_audio.errors import InputError
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_pool import PoolSettings
-from nip_audio.workflows.clean_data import CleanClips, CleanImages, read_clips, read_images
+from nip_audio.workflows.clean_data import CleanItems, read_benign
 from nip_audio.workflows.fit import fit_guided, fit_neurons, fit_pool
 
 
@@ -22,38 +24,39 @@ def test_clips_are_read_once_each_and_bad_ones_are_listed(clean_folder, tmp_path
     recordings = list(walk_audio(clean_folder))
     bad = write_sound("bad/silence.wav", np.zeros(16000, np.float32))
     recordings += [*recordings[:3], *walk_audio(bad.parent)]
-    clips = read_clips(recordings, WaveformAdapter())
-    assert len(clips.samples) == len(clips.contents) == len(set(clips.contents)) == 32
+    clips = read_benign(recordings, WaveformAdapter())
+    assert len(clips.levels) == len(clips.contents) == len(set(clips.contents)) == 32
     assert [failure.code for failure in clips.failures] == ["silent"]
 
 
 def test_enough_is_enough(clean_folder):
-    clips = read_clips(walk_audio(clean_folder), WaveformAdapter(), most_s=10.0)
-    assert len(clips.samples) == 10
+    clips = read_benign(walk_audio(clean_folder), WaveformAdapter(), most=10.0)
+    assert len(clips.levels) == 10
 
 
 def test_too_few_are_refused(clean_folder):
     with pytest.raises(InputError, match="4 usable recordings"):
-        read_clips(list(walk_audio(clean_folder))[:4], WaveformAdapter())
+        read_benign(list(walk_audio(clean_folder))[:4], WaveformAdapter())
 
 
 def test_crops_are_pieces_of_the_clips():
-    clips = CleanClips((torch.arange(100, dtype=torch.int16),) * 8, tuple("abcdefgh"))
-    batch = clips.draw(seeded(), items=20, crop_samples=10)
+    clips = CleanItems(
+        (torch.arange(100, dtype=torch.int16),) * 8, 2**15, tuple("abcdefgh"), (), 10
+    )
+    batch = clips.draw(seeded(), items=20)
     assert batch.x.shape == (20, 10)
     steps = (batch.x * 2**15).diff(dim=1)
     assert torch.equal(steps, torch.ones(20, 9))
     assert len(set(batch.x[:, 0].tolist())) > 5
     # a short recording is repeated
-    longer = clips.draw(seeded(), items=4, crop_samples=250).x
+    longer = replace(clips, crop=250).draw(seeded(), items=4).x
     assert torch.equal(longer[:, :150], longer[:, 100:])
 
 
 def test_senseless_numbers_are_refused(pretrained):
-    clips = CleanClips((torch.zeros(100, dtype=torch.int16),) * 8, tuple("abcdefgh"))
+    crops = CleanItems((torch.zeros(100, dtype=torch.int16),) * 8, 2**15, tuple("abcdefgh"), (), 50)
     with pytest.raises(InputError, match="0 samples, expected at least 1"):
-        clips.cropped(0)
-    crops = clips.cropped(50)
+        replace(crops, crop=0)
     with pytest.raises(InputError, match="batch_size is 1, expected ≥ 2"):
         fit_guided(pretrained, crops, GuidedSettings(steps=1), batch_size=1)
     with pytest.raises(InputError, match="number of items 0, expected at least 1"):
@@ -63,10 +66,8 @@ def test_senseless_numbers_are_refused(pretrained):
 
 
 def test_what_was_seen_is_kept(pretrained, clean_folder):
-    clips = read_clips(walk_audio(clean_folder), WaveformAdapter())
-    purifier = fit_guided(
-        pretrained, clips.cropped(8000), GuidedSettings(steps=1, width=4), batch_size=2
-    )
+    clips = read_benign(walk_audio(clean_folder), WaveformAdapter(), crop_s=0.5)
+    purifier = fit_guided(pretrained, clips, GuidedSettings(steps=1, width=4), batch_size=2)
     assert purifier.seen == set(clips.contents)
     assert purifier.training["layers"] == list(pretrained.card.default_taps)
 
@@ -84,8 +85,8 @@ def pictures(tmp_path):
 
 
 def test_pictures_are_read_once_each_and_drawn_as_they_are(pictures):
-    read = read_images(pictures, ImageAdapter(1, 4, 4))
-    assert sorted(read.levels[:, 0, 0, 0].tolist()) == list(range(8))
+    read = read_benign(pictures, ImageAdapter(1, 4, 4))
+    assert sorted(int(levels[0, 0, 0]) for levels in read.levels) == list(range(8))
     assert len(set(read.contents)) == 8
     assert [failure.code for failure in read.failures] == ["not_a_picture"]
     batch = read.draw(seeded(), items=50)
@@ -96,7 +97,7 @@ def test_pictures_are_read_once_each_and_drawn_as_they_are(pictures):
 
 def test_too_few_pictures_are_refused_and_too_many_left_unread(pictures):
     with pytest.raises(InputError, match=r"7 usable images \(1 failed\)"):
-        read_images(pictures, ImageAdapter(1, 4, 4), most=7)
+        read_benign(pictures, ImageAdapter(1, 4, 4), most=7)
     with pytest.raises(InputError, match="5 usable images"):
-        read_images(pictures[:5], ImageAdapter(1, 4, 4))
-    assert isinstance(read_images(pictures, ImageAdapter(1, 4, 4), most=8), CleanImages)
+        read_benign(pictures[:5], ImageAdapter(1, 4, 4))
+    assert len(read_benign(pictures, ImageAdapter(1, 4, 4), most=8).levels) == 8

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nip_audio.core.adapter import Batch
-from nip_audio.evaluation.seeds import seed_of
+from nip_audio.core.seeds import seed_of
 from nip_audio.purifiers.nip_activation import ActivationNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.noise import MatchedNoise

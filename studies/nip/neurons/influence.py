@@ -16,8 +16,8 @@ from torch import Tensor
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_influence
 from nip_audio.core.metrics import bootstrap
+from nip_audio.core.seeds import seed_of
 from nip_audio.errors import InputError
-from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import spearman
 from nip_audio.purifiers.noise import MATCHED
 from studies.nip.neurons.subject import (

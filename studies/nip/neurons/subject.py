@@ -39,7 +39,7 @@ from nip_audio.evaluation.systems import (
 )
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings, Sign
-from nip_audio.workflows.clean_data import read_clips
+from nip_audio.workflows.clean_data import read_benign
 
 __all__ = [
     "BATCH",
@@ -330,14 +330,11 @@ def _train_crops(
     """Draw the same crops of the system's ``train`` role as ``fit_pool``."""
     rate = system.pretrained.card.sample_rate_hz
     adapter = WaveformAdapter(ReadSettings(rate, min_duration_s=0.2))
-    clips = read_clips(role_recordings(config, system.plan.subset, "train"), adapter)
+    files = role_recordings(config, system.plan.subset, "train")
+    clips = read_benign(files, adapter, crop_s=system.plan.crop_s or None)
     refuse_overlap(clips.contents, (i.content_sha256 for i in system.items), what="pool")
     generator = torch.Generator().manual_seed(0)
-    size = round((system.plan.crop_s or 2.0) * rate)
-    raw = [
-        clips.draw(generator, items=BATCH, crop_samples=size)
-        for _ in range(MOST_CANDIDATES // BATCH)
-    ]
+    raw = [clips.draw(generator, items=BATCH) for _ in range(MOST_CANDIDATES // BATCH)]
     return torch.cat([_input_of(system.model, batch) for batch in raw]), clips.contents
 
 

@@ -1,0 +1,264 @@
+"""Decode a file that may hold anything, with bounded time and memory.
+
+What a header states is checked before it is believed. Decoding goes block by block and stops at the
+longest duration; statistics of all channels are counted on the way.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from nip_audio.errors import AudioError
+
+if TYPE_CHECKING:
+    from nip_audio.audio.io import ReadSettings, Seconds
+
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of PNG and JPEG files
+_BLOCK_VALUES = 1 << 18
+_RATES_HZ = (1000, 384_000)  # range of real recorders; a header may state anything
+_MAX_VALUES_PER_S = 8 * 384_000
+_UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's value for a file that was written to a stream
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Samples of one channel, and statistics of all channels.
+
+    Attributes:
+        mono: (N,) samples at the file's own rate.
+        rate_hz: Sample rate of the file.
+        channels: Number of channels of the file.
+        encoding: Container and sample format of the file.
+        changes: Changes that reading makes, in words.
+        clipped_share: Share of the samples at full scale, in [0, 1].
+        not_finite: Number of samples that are NaN or infinite.
+    """
+
+    mono: NDArray[np.float32]
+    rate_hz: int
+    channels: int
+    encoding: str
+    changes: tuple[str, ...]
+    clipped_share: float
+    not_finite: int
+
+
+def decode(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | None) -> Decoded:
+    """Decode a file, or a part of it, and check what was decoded.
+
+    Raises:
+        AudioError: With a code of ``read_audio``.
+    """
+    try:
+        with path.open("rb") as raw, soundfile.SoundFile(_Nameless(raw)) as file:
+            changes = _plan(path, settings, file)
+            decoded = _decode(path, file, settings, span, changes)
+    except soundfile.SoundFileError as err:
+        remedy = "convert it to WAV, FLAC, OGG or MP3, or remove it"
+        with path.open("rb") as raw:
+            if raw.read(8).startswith(_IMAGES):
+                remedy = (
+                    "it is an image: choose an image model with --model (nip-audio models "
+                    "lists them)"
+                )
+        raise AudioError(
+            path,
+            code="not_audio",
+            found=f"its content is not audio that can be decoded ({_reason(err)})",
+            remedy=remedy,
+        ) from err
+    _check(path, decoded, settings)
+    return decoded
+
+
+class _Nameless:
+    """File object without a name, so that libsndfile detects the format by content alone."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.readinto = file.readinto
+        self.tell = file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Seek to an offset; one outside the file, from a wrong header, changes nothing."""
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError):
+            return self.tell()
+
+
+def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tuple[str, ...]:
+    """Return the changes that reading will make, or refuse the file."""
+    rate, channels = file.samplerate, file.channels
+    if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+        raise AudioError(
+            path,
+            code="sample_rate",
+            found=f"its header states a sample rate of {rate} Hz, expected {_RATES_HZ[0]}–"
+            f"{_RATES_HZ[1]} Hz",
+            remedy=f"convert it to {settings.sample_rate_hz} Hz",
+        )
+    if rate * channels > _MAX_VALUES_PER_S:
+        raise AudioError(
+            path,
+            code="channels",
+            found=f"its header states {channels} channels at {rate} Hz, expected at most "
+            f"{_MAX_VALUES_PER_S} samples per second in all",
+            remedy="convert it to one channel",
+        )
+    changes = []
+    if re.search(r"^data : \d+ \(should be", file.extra_info, re.MULTILINE):
+        changes.append("the header states more audio than the file holds")
+    if channels > 1:
+        if settings.downmix == "error":
+            raise AudioError(
+                path,
+                code="channels",
+                found=f"it has {channels} channels, expected 1",
+                remedy="use downmix mean or first",
+            )
+        how = "averaged" if settings.downmix == "mean" else "reduced to the first"
+        changes.append(f"{channels} channels {how}")
+    if rate != settings.sample_rate_hz:
+        if not settings.resample:
+            raise AudioError(
+                path,
+                code="sample_rate",
+                found=f"its sample rate is {rate} Hz, this model expects "
+                f"{settings.sample_rate_hz} Hz",
+                remedy="allow resampling, or convert it",
+            )
+        changes.append(f"resampled from {rate} Hz")
+    return tuple(changes)
+
+
+def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float32]]:
+    """Yield blocks (samples, channels) with at most ``count`` samples in total."""
+    size = max(1, _BLOCK_VALUES // file.channels)
+    while count > 0:
+        block = file.read(min(size, count), dtype="float32", always_2d=True)
+        if len(block) == 0:
+            return
+        count -= len(block)
+        yield block
+
+
+def _span(
+    path: Path, file: soundfile.SoundFile, span: tuple[int, int] | Seconds | None
+) -> tuple[int, int]:
+    """Return the first sample to read and the one after the last."""
+    declared = file.frames
+    if declared == _UNKNOWN_LENGTH:  # libsndfile cannot find the end of such a FLAC
+        raise AudioError(
+            path,
+            code="damaged",
+            found="its header does not say how long it is",
+            remedy="it was written to a stream; convert it again to a file",
+        )
+    if span is None:
+        return 0, declared
+    start, stop = span if isinstance(span, tuple) else span.to_samples(file.samplerate, declared)
+    if not 0 <= start < stop <= declared:
+        raise AudioError(
+            path,
+            code="too_short",
+            found=f"it has {declared} samples, the manifest asks for samples {start}–{stop}",
+            remedy="correct start and end in the manifest",
+        )
+    return start, stop
+
+
+def _decode(
+    path: Path,
+    file: soundfile.SoundFile,
+    settings: ReadSettings,
+    span: tuple[int, int] | Seconds | None,
+    changes: tuple[str, ...],
+) -> Decoded:
+    """Decode block by block; audio that is too long is refused before decoding."""
+    rate = file.samplerate
+    start, stop = _span(path, file, span)
+    wanted = stop - start
+    if wanted > int(settings.max_duration_s * rate):
+        raise AudioError(
+            path,
+            code="too_long",
+            found=f"it lasts {wanted / rate:.0f} s, at most {settings.max_duration_s:g} s are "
+            "allowed",
+            remedy="split it, or allow more with --max-duration",
+        )
+    parts, clipped, bad = [], 0, 0
+    try:
+        if start:
+            file.seek(start)
+        for block in _blocks(file, wanted):
+            clipped += int((np.abs(block) >= 0.9999).sum())
+            bad += int((~np.isfinite(block)).sum())
+            parts.append(block.mean(axis=1) if settings.downmix == "mean" else block[:, 0].copy())
+    except soundfile.SoundFileError as err:
+        raise AudioError(
+            path,
+            code="damaged",
+            found=f"it is audio, but decoding fails in the middle ({_reason(err)})",
+            remedy="copy or record it again",
+        ) from err
+    mono = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if 0 < len(mono) < wanted * 0.99 - 1:
+        raise AudioError(
+            path,
+            code="damaged",
+            found=f"its header states {wanted} samples, only {len(mono)} could be decoded",
+            remedy="copy or record it again",
+        )
+    return Decoded(
+        mono,
+        rate,
+        file.channels,
+        f"{file.format}/{file.subtype}",
+        changes,
+        clipped_share=clipped / max(1, len(mono) * file.channels),
+        not_finite=bad,
+    )
+
+
+def _check(path: Path, decoded: Decoded, settings: ReadSettings) -> None:
+    samples, rate = len(decoded.mono), decoded.rate_hz
+    if samples == 0:
+        raise AudioError(path, code="empty", found="it holds 0 samples", remedy="record it again")
+    if decoded.not_finite:
+        raise AudioError(
+            path,
+            code="not_finite",
+            found=f"{decoded.not_finite} of its samples are NaN or infinite",
+            remedy="export it again as 16-bit WAV",
+        )
+    if samples < settings.min_duration_s * rate:
+        raise AudioError(
+            path,
+            code="too_short",
+            found=f"it lasts {1000 * samples / rate:.0f} ms, at least "
+            f"{1000 * settings.min_duration_s:.0f} ms are needed",
+            remedy="record a longer passage",
+        )
+    if decoded.clipped_share > settings.max_clipped_share:
+        raise AudioError(
+            path,
+            code="clipped",
+            found=f"{decoded.clipped_share:.0%} of its samples are at full scale, at most "
+            f"{settings.max_clipped_share:.0%} are allowed",
+            remedy="record again at a lower level",
+        )
+
+
+def _reason(err: Exception) -> str:
+    """Return libsndfile's message without the object's address."""
+    return str(err).split(": ", 1)[-1].strip().rstrip(".")
