@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -212,6 +212,25 @@ def wait_for(process: subprocess.Popen[str], found: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@contextmanager
+def started(given: Sequence[str], env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a command that hears SIGINT, even where the tests run in the background of a shell,
+    which makes its children ignore it; whatever the test finds, the command ends with it."""
+    process = subprocess.Popen(
+        given,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 SIGNALS = [
     (signal.SIGINT, _exit.EXIT_INTERRUPTED, "interrupted; files written so far are kept"),
     (signal.SIGTERM, _exit.EXIT_TERMINATED, "terminated; files written so far are kept"),
@@ -223,16 +242,10 @@ def test_a_signal_during_imports(stub, tmp_path, number, code, said):
     ready = tmp_path / "ready"
     slow = f"import pathlib, time\npathlib.Path({str(ready)!r}).touch()\ntime.sleep(60)"
     env = stub("torch", slow)
-    process = subprocess.Popen(
-        [*COMMAND, "detect", str(RECORDING)],
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    wait_for(process, ready.exists)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    with started([*COMMAND, "detect", str(RECORDING)], env) as process:
+        wait_for(process, ready.exists)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
     (line,) = err.splitlines()
     assert said in line
@@ -242,13 +255,11 @@ def test_a_signal_during_imports(stub, tmp_path, number, code, said):
 def test_a_signal_leaves_the_journal_whole(tmp_path, number, code, said):
     out = tmp_path / "report"
     given = [*COMMAND, "screen", str(DEMO), "--out", str(out), "--watch", "0", "--workers", "1"]
-    process = subprocess.Popen(
-        given, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
     journal = out / JOURNAL_NAME
-    wait_for(process, lambda: journal.exists() and journal.stat().st_size > 0)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    with started(given, environment()) as process:
+        wait_for(process, lambda: journal.exists() and journal.stat().st_size > 0)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert said in err
     assert "Traceback" not in err
