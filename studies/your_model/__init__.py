@@ -1,0 +1,1 @@
+"""A model of others: adopted, calibrated, attacked, purified and measured."""
