@@ -8,7 +8,6 @@ reach the waveform.
 from __future__ import annotations
 
 import io
-from pickle import UnpicklingError  # noqa: TID251  (only the exception)
 from typing import Any
 
 import torch
@@ -135,16 +134,7 @@ def _state(data: bytes, path: str) -> dict[str, Any]:
         )
         state = found["model_state"]
         return {str(name): value for name, value in state.items()}
-    except (
-        UnpicklingError,
-        RuntimeError,
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as err:
+    except Exception as err:  # noqa: BLE001  (damaged bytes raise all kinds of errors)
         raise ModelCardError(
             f"{path} is no checkpoint of Resemblyzer ({type(err).__name__}), expected tensors "
             "under 'model_state'; install the package again"
