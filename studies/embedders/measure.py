@@ -36,7 +36,7 @@ from nip_audio.models.sources import load_source, parse_spec
 from nip_audio.models.sources.base import SourceModel
 
 SEED = 1234
-ROUNDS = 1000
+ROUNDS = 300
 SUBSET = "test-clean"
 EACH = 10  # clips of a speaker
 ENROLLED = 3  # of them make the voice
