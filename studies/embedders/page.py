@@ -74,8 +74,8 @@ def agreement(results: Results) -> str:
 
     columns: Columns = {
         "model": lambda m: f"`{m['model']}`",
-        "least cosine": lambda m: f"{m['own_code']['agreement']['least_cosine']:.6f}",
-        "mean cosine": lambda m: f"{m['own_code']['agreement']['mean_cosine']:.6f}",
+        "least cosine": lambda m: f"{m['own_code']['agreement']['least_cosine']:.5f}",
+        "mean cosine": lambda m: f"{m['own_code']['agreement']['mean_cosine']:.5f}",
         "largest difference of a value": lambda m: (
             f"{m['own_code']['agreement']['largest_difference']:.1e}"
         ),
@@ -89,8 +89,8 @@ def times(results: Results) -> str:
     columns: Columns = {
         "embedded by": lambda row: row["title"],
         "parameters": lambda row: f"{row['parameters']:,}",
-        "ms a clip": lambda row: f"{row['milliseconds']:.0f}",
-        "real-time factor": lambda row: f"{row['real_time_factor']:.3f}",
+        "ms a clip": lambda row: f"{row['time']['milliseconds']:.0f}",
+        "real-time factor": lambda row: f"{row['time']['real_time_factor']:.3f}",
     }
     return table(columns, rows(results))
 

@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 
+from nip_audio.audio.resynthesis import resynthesize
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_influence, neuron_outputs
 from nip_audio.core.model import InstrumentedModel
@@ -143,6 +144,16 @@ def test_gradients_reach_the_waveform(model, generator):
         step = 1e-5 * gradient / gradient.norm()
         slope = (score(wav + step) - score(wav - step)) / 2e-5
     torch.testing.assert_close(slope, gradient.norm(), rtol=1e-3, atol=0)
+
+
+def test_a_changed_spectrogram_becomes_sound(model, generator):
+    wav = 0.1 * torch.randn(20000, generator=generator)
+    before = model.to_input(Batch(wav[None])).x[0]
+    after = before.clone()
+    after[15:25, 40:80] -= 0.1
+    result = resynthesize(wav, before, after, model.front_end)
+    assert result.residuals[-1] < 0.5 * result.residuals[0]
+    assert result.samples.shape == wav.shape
 
 
 def test_volume_is_raised_but_not_lowered(generator):
