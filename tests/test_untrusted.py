@@ -74,20 +74,40 @@ ALLOWED = {
     # imports packages in another Python, by programs that are literals of the module
     ("installation.py", "subprocess", "run"),
 }
+TENSORS_ONLY = {"resemblyzer.py"}
+"""Modules that may call ``torch.load``, and only with ``weights_only=True``."""
+
+
+def reads_tensors_only(node: ast.AST) -> bool:
+    """Whether a node is a call of ``torch.load`` that says so by a literal."""
+    return (
+        isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "torch.load"
+        and any(
+            k.arg == "weights_only" and isinstance(k.value, ast.Constant) and k.value.value is True
+            for k in node.keywords
+        )
+    )
 
 
 @pytest.mark.parametrize(
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix()
 )
 def test_no_module_unpickles_or_evaluates_text(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    harmless = {
+        id(node.func)
+        for node in ast.walk(tree)
+        if path.name in TENSORS_ONLY and reads_tensors_only(node)
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name.split(".")[0] for alias in node.names}
             names.add((getattr(node, "module", "") or "").split(".")[0])
             assert not names & FORBIDDEN
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             call = (node.value.id, node.attr)
-            assert call not in CALLS or (path.name, *call) in ALLOWED
+            assert call not in CALLS or (path.name, *call) in ALLOWED or id(node) in harmless
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"eval", "exec", "compile"}
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "load":

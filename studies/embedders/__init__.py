@@ -1,0 +1,1 @@
+"""Verification by speaker encoders of other packages, beside those packages' own code."""
