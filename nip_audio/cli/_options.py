@@ -13,8 +13,6 @@ DEFAULT_IMAGE_MODEL = "lenet5-mnist"
 
 # Values of the library that the help prints without importing it; tests/test_startup.py compares
 # them.
-ATTACK_FAMILIES = ("gradient", "minimum", "sparse", "score", "decision", "universal")
-GUIDED_STEPS = 900
 NOISE_SCALE = 8 / 255
 LAYER_NAMES = ("last tap", "logits")
 

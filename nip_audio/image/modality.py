@@ -51,7 +51,7 @@ class ImageModality:
         "backdoor": _READING,
         "calibrate": _READING | {"--tolerate-noise", "--names or --no-names"},
         "detect": _READING,
-        "fit-purifier": _READING | {"--snr-db", "--crop-s"},
+        "fit-purifier": _READING | {"--set snr_db", "--set crop_s"},
         "identify": _READING,
         "purify": _READING | {"--calibration", "--fpr", "--only-flagged", "--plot"},
         "report": frozenset({"--seconds"}),
