@@ -144,7 +144,11 @@ def print_settings(method: str, settings: Sequence[Setting]) -> None:
 
 
 def show_settings_option(
-    option: str, default: str, settings_of: Callable[[str], Sequence[Setting]]
+    option: str,
+    default: str,
+    settings_of: Callable[[str], Sequence[Setting]],
+    *,
+    panel: str | None = None,
 ) -> Any:
     """Return the option that lists the settings of the method that another option chooses.
 
@@ -152,6 +156,7 @@ def show_settings_option(
         option: Parameter that holds the name of the method; it must be eager, so that it is known.
         default: Method if the option is not given.
         settings_of: Function that returns the settings of a method.
+        panel: Panel of the help; None is that of the most needed options.
     """
 
     def show(context: typer.Context, asked: bool) -> None:
@@ -165,6 +170,7 @@ def show_settings_option(
         is_eager=True,
         callback=show,
         help=f"List the settings of the {option}, and exit.",
+        rich_help_panel=panel,
     )
 
 
