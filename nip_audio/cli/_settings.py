@@ -37,7 +37,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help=f"Setting of the method; may be repeated. {SHOW_SETTINGS} lists them.",
+        help=f"Setting; may be repeated. {SHOW_SETTINGS} lists names, defaults and meanings.",
     ),
 ]
 
@@ -147,8 +147,6 @@ def show_settings_option(
     option: str,
     default: str,
     settings_of: Callable[[str], Sequence[Setting]],
-    *,
-    panel: str | None = None,
 ) -> Any:
     """Return the option that lists the settings of the method that another option chooses.
 
@@ -156,7 +154,6 @@ def show_settings_option(
         option: Parameter that holds the name of the method; it must be eager, so that it is known.
         default: Method if the option is not given.
         settings_of: Function that returns the settings of a method.
-        panel: Panel of the help; None is that of the most needed options.
     """
 
     def show(context: typer.Context, asked: bool) -> None:
@@ -170,7 +167,6 @@ def show_settings_option(
         is_eager=True,
         callback=show,
         help=f"List the settings of the {option}, and exit.",
-        rich_help_panel=panel,
     )
 
 
@@ -179,7 +175,9 @@ def _descriptions(make: Callable[..., Any]) -> dict[str, str]:
     described: dict[str, str] = {}
     for one in inspect.getmro(make) if inspect.isclass(make) else (make,):
         section = re.search(
-            r"^(?:Args|Attributes):\n((?: .*\n|\n)*)", f"{inspect.getdoc(one) or ''}\n", re.MULTILINE
+            r"^(?:Args|Attributes):\n((?: .*\n|\n)*)",
+            f"{inspect.getdoc(one) or ''}\n",
+            re.MULTILINE,
         )
         for entry in re.split(r"^ {4}(?=\w)", section[1] if section else "", flags=re.MULTILINE):
             name, colon, text = entry.partition(":")

@@ -12,7 +12,6 @@ import typer
 from nip_audio.cli._console import print_json, progress_bar, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
-    ADVANCED,
     CalibrationOption,
     ForceOption,
     JsonOption,
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["command"]
+
+GOAL = "Goal of the attacker"
 
 DEFAULT_ATTACK = "pgd"
 DEFAULT_EPS = 0.002
@@ -84,25 +85,37 @@ def command(
     ] = None,
     setting: SetOption = None,
     show_settings: Annotated[  # noqa: ARG001 - eager
-        bool, show_settings_option("attack", DEFAULT_ATTACK, settings_of, panel=ADVANCED)
+        bool, show_settings_option("attack", DEFAULT_ATTACK, settings_of)
     ] = False,
     enrolment: Annotated[
         Path | None,
-        typer.Option("--enrolment", "-e", help="Enrolment file, written by nip-audio enroll."),
+        typer.Option(
+            "--enrolment",
+            "-e",
+            help="Enrolment file, written by nip-audio enroll.",
+            rich_help_panel=GOAL,
+        ),
     ] = None,
     speaker: Annotated[
         str | None,
-        typer.Option("--speaker", "-s", help="Enrolled speaker to be accepted as or rejected."),
+        typer.Option(
+            "--speaker",
+            "-s",
+            help="Enrolled speaker to be accepted as or rejected.",
+            rich_help_panel=GOAL,
+        ),
     ] = None,
     goal: Annotated[
         GoalName | None,
         typer.Option(
             help="Audio only. reject (the default) or accept: decision on --speaker; misidentify: "
-            "be identified as any other speaker of the model."
+            "be identified as any other speaker of the model.",
+            rich_help_panel=GOAL,
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Label of the model to be identified as.")
+        str | None,
+        typer.Option(help="Label of the model to be identified as.", rich_help_panel=GOAL),
     ] = None,
     probe: Annotated[
         Path | None,
@@ -110,13 +123,14 @@ def command(
             help="Audio only: attack enrolment. This recording is to be accepted or rejected "
             "(--goal) by the voice that is enrolled from the copy, with --speaker together with "
             "the speaker's other recordings.",
+            rich_help_panel=GOAL,
         ),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
             help="Cosine at which the system accepts; default: that of the calibration.",
-            rich_help_panel=ADVANCED,
+            rich_help_panel=GOAL,
         ),
     ] = None,
     estimate_threshold: Annotated[
@@ -125,7 +139,7 @@ def command(
             "--estimate-threshold",
             help="The attacker does not know the threshold and first estimates it by queries, as "
             "in FAKEBOB; with --goal accept.",
-            rich_help_panel=ADVANCED,
+            rich_help_panel=GOAL,
         ),
     ] = False,
     model: ModelOption = None,

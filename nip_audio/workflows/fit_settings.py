@@ -54,7 +54,8 @@ class GuidedFit(FitSettings):
 
     Attributes:
         steps: Number of training steps.
-        adaptive: Whether to train against attackers who know the purifier, too.
+        adaptive: Whether to train against attackers who know the purifier, too: three quarters of
+            the attacked steps then go through it, with gradient attacks only.
         snr_db: Signal-to-noise ratio in dB of white noise that is added to the waveform before the
             purifier; none adds no noise. 10 to 20 dB are most effective against attackers who know
             the purifier. For recordings only.

@@ -10,13 +10,15 @@ from nip_audio.cli._former import FORMER_OPTIONS, rewrite_former_options
 from nip_audio.cli._settings import read_settings
 from nip_audio.cli.fit_purifier import Method, settings_of
 from nip_audio.purifiers import guided_training
+from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 from nip_audio.purifiers.training_attacks import FAMILIES
-from nip_audio.workflows.fit_settings import FIT_SETTINGS
-
+from nip_audio.workflows.clean_data import CROP_S
+from nip_audio.workflows.fit import GUIDED_ON_IMAGES
+from nip_audio.workflows.fit_settings import FIT_SETTINGS, GuidedFit
 
 
 def setting(**values: object) -> tuple[str, ...]:
@@ -239,6 +241,18 @@ def test_settings_are_listed(run, arguments, named):
     code, out, _ = run("fit-purifier", *arguments)
     assert code == 0
     assert [name for name in named if name not in out] == []
+
+
+def test_what_the_descriptions_say_of_defaults_is_true():
+    text = {one.name: one.text for one in settings_of(Method.GUIDED)}
+    defaults = (GuidedSettings(), GUIDED_ON_IMAGES)
+    shown = [tuple(f"{round(eps * 255)}/255" for eps in one.eps_input) for one in defaults]
+    assert "none means {} and {}, for images {} and {}.".format(*shown[0], *shown[1]) in text["eps"]
+    weights = [f"{one.input_weight:g}" for one in defaults]
+    assert "none means {}, for images {}.".format(*weights) in text["input_weight"]
+    assert f"none means {CROP_S:g} s" in text["crop_s"]
+    assert [name for name in FAMILIES if name not in text["leave_out"]] == []
+    assert GuidedFit(adaptive=True).training(GuidedSettings(), seed=0).adaptive_share == 0.75
 
 
 @pytest.mark.parametrize("method", Method)

@@ -88,7 +88,10 @@ def test_numbers_that_are_none_are_refused(run, clean_folder, enrolment, tmp_pat
     places = {"FILE": file, "FOLDER": clean_folder, "OUT": tmp_path / "o", "ENROLMENT": enrolment}
     code, _, err = run(*(places.get(word, word) for word in arguments))
     assert code == 65
-    assert f"is {float(arguments[-1].removeprefix("crop_s="))}, expected" in err or "is -1.0, expected" in err
+    assert (
+        f"is {float(arguments[-1].removeprefix('crop_s='))}, expected" in err
+        or "is -1.0, expected" in err
+    )
     assert not (tmp_path / "o").exists()
 
 

@@ -157,10 +157,16 @@ def test_the_default_is_the_purifier_that_came_with_the_model(
         (["--set", "bits=8", "--purifier", "x"], "guided has no setting bits"),
         (["--method", "nose"], "did you mean noise"),
         (["--method", "noise", "--set", "bits=8"], "noise has no setting bits"),
-        (["--method", "noise", "--set", "snr_db"], "expected key=value; write both, e.g. --set snr_db="),
+        (
+            ["--method", "noise", "--set", "snr_db"],
+            "expected key=value; write both, e.g. --set snr_db=",
+        ),
         (["--method", "noise", "--set", "snr_db=1", "--set", "snr_db=2"], "--set got snr_db twice"),
         (["--method", "noise", "--set", "snr_db=900"], "between -60 and 120"),
-        (["--method", "quantization", "--set", "bits=many"], "bits is 'many', expected a whole number"),
+        (
+            ["--method", "quantization", "--set", "bits=many"],
+            "bits is 'many', expected a whole number",
+        ),
         (["--method", "noise", "--purifier", "x"], "got --purifier x, expected none"),
         (["--set", "path=x"], "pass it as --purifier"),
         (["--purifier", "none.purifier"], "cannot be read"),
