@@ -18,7 +18,9 @@ from nip_audio.cli._options import (
 from nip_audio.errors import FileError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
 
     from nip_audio.models.identification import Candidate, OpenSetResult
 
@@ -76,48 +78,57 @@ def command(
 
     pretrained = load_model(model, modality)
     given = {"--threshold": threshold, "--plda": plda, "--calibration": calibration}
-    refuse_options(
-        pretrained,
-        "identify",
-        {"--enrolment": enrolment, "--max-duration": max_duration} | given,
-    )
+    named: dict[str, object] = {"--enrolment": enrolment, "--max-duration": max_duration}
+    refuse_options(pretrained, "identify", named | given)
     reader = make_reader(pretrained, max_duration)
-    voices = back_end = None
-    if enrolment is not None:
+    if enrolment is None:
+        _refuse_alone(given)
+
+        def answer(raw: Tensor) -> tuple[dict[str, Any], str, bool]:
+            candidates = identify(pretrained, raw, top=top)
+            return {"candidates": [c.to_json() for c in candidates]}, _ranking(candidates), True
+
+    else:
         back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
-        threshold = find_threshold(pretrained, calibration, threshold, back_end)
+        accepted = find_threshold(pretrained, calibration, threshold, back_end)
         voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
-    elif alone := [name for name, value in given.items() if value is not None]:
-        raise InputError(
-            f"got {', '.join(alone)} without --enrolment, expected both: the labels of a model "
-            "have no threshold; pass --enrolment, or leave it out"
-        )
+
+        def answer(raw: Tensor) -> tuple[dict[str, Any], str, bool]:
+            found = identify_enrolled(
+                pretrained, raw, voices, threshold=accepted, plda=back_end, top=top
+            )
+            return found.to_json(), _decision(found), found.speaker is not None
+
     results: list[dict[str, Any]] = []
     strangers = 0
     for file in files:
         try:
-            raw = reader.load(file).raw
+            facts, line, known = answer(reader.load(file).raw)
         except FileError as err:
             stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}
             results.append({"file": str(file), "candidates": [], "error": error})
             continue
-        if voices is None or threshold is None:
-            candidates = identify(pretrained, raw, top=top)
-            facts: dict[str, Any] = {"candidates": [c.to_json() for c in candidates]}
-            line = _ranking(candidates)
-        else:
-            result = identify_enrolled(
-                pretrained, raw, voices, threshold=threshold, plda=back_end, top=top
-            )
-            facts, line = result.to_json(), _decision(result)
-            strangers += result.speaker is None
         results.append({"file": str(file), **facts, "error": None})
+        strangers += not known
         if not as_json:
             stdout.print(f"{plain(str(file))}: {line}", highlight=False, soft_wrap=True)
     if as_json:
         print_json(results)
     exit_with(strangers, sum(bool(r["error"]) for r in results))
+
+
+def _refuse_alone(given: Mapping[str, object]) -> None:
+    """Refuse options that need ``--enrolment``.
+
+    Raises:
+        InputError: If one of them was given.
+    """
+    if alone := [name for name, value in given.items() if value is not None]:
+        raise InputError(
+            f"got {', '.join(alone)} without --enrolment, expected both: the labels of a model "
+            "have no threshold; pass --enrolment, or leave it out"
+        )
 
 
 def _ranking(candidates: Sequence[Candidate]) -> str:
