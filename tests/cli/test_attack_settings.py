@@ -34,8 +34,11 @@ def test_every_setting_of_a_purifier_can_be_given_as_it_is_listed(name):
     assert all(one.text.endswith(".") for one in settings)
     given = [f"{one.name}={one.shown_default}" for one in settings if one.shown_default]
     values = read_settings(given, settings, name)
-    expected = {one.name: one.default for one in settings if one.name in values}
-    assert values == pytest.approx(expected, rel=1e-5)  # six digits are listed
+    for one in settings:
+        if isinstance(one.default, float):  # six digits are listed
+            assert values[one.name] == pytest.approx(one.default, rel=1e-5)
+        elif one.shown_default:
+            assert values[one.name] == one.default
 
 
 @pytest.mark.parametrize(
