@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["FORMER_OPTIONS", "FormerOption", "rewrite_former_options"]
-
 
 @dataclass(frozen=True)
 class FormerOption:

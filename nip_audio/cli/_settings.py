@@ -21,15 +21,6 @@ from nip_audio.cli._console import plain, stdout
 from nip_audio.core.near import suggest_names
 from nip_audio.errors import InputError
 
-__all__ = [
-    "SetOption",
-    "Setting",
-    "list_settings",
-    "print_settings",
-    "read_settings",
-    "show_settings_option",
-]
-
 SHOW_SETTINGS = "--show-settings"
 
 SetOption = Annotated[
