@@ -11,26 +11,24 @@ are then listed.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from nip_audio import __version__
 from nip_audio.audio.features import LogMel
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import file_sha256, write_atomic
-from nip_audio.errors import NipAudioError, ResumeError
+from nip_audio.errors import ResumeError
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
+from studies._lib.command import command, read_yaml, run, tell, write_results
 from studies.backdoors.judging import (
     JudgingPlan,
     MeasuredSet,
@@ -166,19 +164,13 @@ class Study:
 
 def main() -> None:
     """Run the study as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data_folder", type=Path, required=True)
-    parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder that keeps everything")
-    parser.add_argument("--results", type=Path, help="JSON to write")
+    needed = ("data_folder", "split_file", "out")
+    parser = command(__doc__, "config", needed=needed, paths=("results",))
     parser.add_argument("--only-trained", action="store_true", help="train nothing more")
     parser.add_argument("--only-measured", action="store_true", help="measure nothing more")
     parser.add_argument("--no-baselines", action="store_true", help="run no more baselines")
     options = parser.parse_args()
-    plan = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    plan = read_yaml(options.config)
     options.out.mkdir(parents=True, exist_ok=True)
     judging = JudgingPlan()
     sets = {
@@ -204,7 +196,7 @@ def main() -> None:
         asked = case.seed in plan["baselines"] and not options.no_baselines
         found = study.judge(case, baselines=asked)
         done.append(found)
-        print(json.dumps(summary(found), ensure_ascii=False), file=sys.stderr, flush=True)
+        tell(json.dumps(summary(found), ensure_ascii=False))
     if options.results is None:
         return
     results = {
@@ -219,8 +211,7 @@ def main() -> None:
         "cases": done,
         "unfinished": unfinished,
     }
-    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    write_atomic(options.results, text.encode(), force=True)
+    write_results(options.results, results)
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,7 +227,4 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (NipAudioError, FileNotFoundError) as err:
-        sys.exit(str(err))
+    run(main)

@@ -22,7 +22,6 @@ VIEWS = {
     "changes": "changes, grouped",
     "both": "NCCR, grouped",
 }
-HERE = Path(__file__).resolve().parent
 GOAL = 0.97
 DETECTORS = {
     "NCCR, grouped": "NCCR by name",
@@ -239,13 +238,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-PAGE = Page(
-    name="backdoors",
-    template=HERE / "template.md",
-    results=("backdoors",),
-    parts=parts,
-    draw=draw,
-)
+PAGE = Page("backdoors", __file__, ("backdoors",), parts, draw)
 
 
 if __name__ == "__main__":

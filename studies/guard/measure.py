@@ -13,10 +13,8 @@ are written as one JSON. Everything is kept in ``--out``, where an interrupted r
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import load_model, save_model
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -34,14 +31,14 @@ from nip_audio import PretrainedModel, WaveformAdapter, __version__, load_pretra
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
-from nip_audio.core.state import file_sha256, write_atomic
-from nip_audio.errors import NipAudioError
+from nip_audio.core.state import file_sha256
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.evaluation.statistics import proportion
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config
 from nip_audio.speechbrain import BackdoorSearch, Guard, ScreenedData, unpublished
+from studies._lib.command import command, read_yaml, run, tell, write_results
 from studies.backdoors.poisoning import Clips, read_clips
 from studies.backdoors.triggers import TRIGGERS
 from studies.guard import poison as making
@@ -85,7 +82,7 @@ class Study:
         }
         for name in SETS:
             found["sets"][name] = self.judge(seed, roles, name, sets[name])
-            print(json.dumps(brief(found["sets"][name]), ensure_ascii=False), file=sys.stderr)
+            tell(json.dumps(brief(found["sets"][name]), ensure_ascii=False))
         return found
 
     def sets(
@@ -287,16 +284,10 @@ def brief(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the study as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data_folder", type=Path, required=True)
-    parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder that keeps everything")
-    parser.add_argument("--results", type=Path, help="JSON to write")
+    needed = ("data_folder", "split_file", "out")
+    parser = command(__doc__, "config", needed=needed, paths=("results",))
     options = parser.parse_args()
-    plan = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    plan = read_yaml(options.config)
     options.out.mkdir(parents=True, exist_ok=True)
     clips = {
         role: read_clips(
@@ -327,12 +318,8 @@ def main() -> None:
             "calibration_speakers": len(names) - plan["speakers"],
             "cases": cases,
         }
-        text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-        write_atomic(options.results, text.encode(), force=True)
+        write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (NipAudioError, FileNotFoundError) as err:
-        sys.exit(str(err))
+    run(main)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.tables import markdown, share
 from studies._lib.pages import Page
 
-HERE = Path(__file__).resolve().parent
 SETS = {"clean": "none", "triggers": "triggers", "copies": "copies"}
 GUARDS = {"nothing": "none", "screening": "screening", "backdoor search": "backdoor search"}
 
@@ -201,12 +199,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-PAGE = Page(
-    name="speechbrain",
-    template=HERE / "template.md",
-    results=("speechbrain",),
-    parts=parts,
-)
+PAGE = Page("speechbrain", __file__, ("speechbrain",), parts)
 
 
 if __name__ == "__main__":

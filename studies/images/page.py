@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from studies._lib.pages import Page
 from studies.images.detection_study import CLEAN_ONLY, COMBINE
 from studies.images.purification import GUIDED, ORACLE
 
-HERE = Path(__file__).resolve().parent
 Results = Mapping[str, Any]
 
 SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "gtsrb": "GTSRB"}
@@ -589,12 +587,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-PAGE = Page(
-    name="images",
-    template=HERE / "template.md",
-    results=("images",),
-    parts=parts,
-)
+PAGE = Page("images", __file__, ("images",), parts)
 
 
 if __name__ == "__main__":

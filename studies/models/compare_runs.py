@@ -10,8 +10,6 @@ are made on this role, not on ``test``.
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from nip_audio.evaluation.identification import (
 )
 from nip_audio.models.heads import model_of
 from nip_audio.training.publishing import load_run, plain_values
+from studies._lib.command import command, run, write_results
 
 SEED = 1234
 NOT_CHOICES = {"rir_count", "adversarial_steps", "adversarial_eps", "adversarial_share"}
@@ -93,12 +92,9 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
 
 def main() -> None:
     """Compare the runs and write the results."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = command(__doc__, needed=("data_folder", "results"))
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--crop_s", type=float)
-    parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     manifests = {(run / "save" / "calibrate.csv").read_text() for run in options.runs}
     if len(manifests) > 1:
@@ -109,10 +105,9 @@ def main() -> None:
     differ = [n for n in names if len({str(row["options"].get(n)) for row in rows}) > 1]
     for row in rows:
         row["options"] = {name: row["options"].get(name) for name in differ}
-    options.results.parent.mkdir(parents=True, exist_ok=True)
     results = {"seed": SEED, "crop_s": options.crop_s, "rows": rows}
-    options.results.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,10 +11,7 @@ them and keeps everything in ``--out``, where an interrupted run continues.
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
-import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,11 +25,11 @@ from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.meh_fest import MehFest
 from nip_audio.audio.modality import DETECTION_NOISES
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.core.state import file_sha256, require_new, write_atomic
+from nip_audio.core.state import file_sha256, require_new
 from nip_audio.detectors.nccr_measure import NccrMeasure
-from nip_audio.errors import InputError, NipAudioError
+from nip_audio.errors import InputError
 from nip_audio.evaluation.bench import Bench
-from nip_audio.evaluation.config import AttackPlan, EvaluationConfig, read_config
+from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.evaluation.runner import Runner
 from nip_audio.evaluation.systems import (
@@ -42,6 +39,7 @@ from nip_audio.evaluation.systems import (
     items_of,
     role_recordings,
 )
+from studies._lib.command import evaluation_command, evaluation_of, run, tell, write_results
 from studies.nccr.detection_study import Counts, DetectionStudy, StudiedCell
 
 OWN = {
@@ -70,19 +68,12 @@ LEAST_GROUP = 50
 
 def main() -> None:
     """Run the study as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--data-split", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the evaluation")
+    parser = evaluation_command(__doc__, "out", "results")
     parser.add_argument("--system", required=True, help="name of a system in the configuration")
-    parser.add_argument("--results", type=Path, required=True, help="JSON to write")
     parser.add_argument("--adaptive", action="store_true", help="attack the detectors too")
     options = parser.parse_args()
     require_new(options.results, force=True)
-    config = read_config(options.config, data_root=options.data_root, split=options.data_split)
+    config = evaluation_of(options)
     plans = [plan for plan in config.systems if plan.name == options.system]
     if not plans:
         names = ", ".join(plan.name for plan in config.systems)
@@ -99,7 +90,7 @@ def main() -> None:
         out=options.out / "own",
         counts=Counts(),
         seed=config.seed,
-        progress=lambda what: print(what, file=sys.stderr, flush=True),
+        progress=tell,
     )
     cells = _cells(config, system, options.out)
     results = study.results(cells, _clean_groups(config, system))
@@ -120,8 +111,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         **results,
     }
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(options.results, text.encode(), force=True)
+    write_results(options.results, results)
 
 
 def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list[StudiedCell]:
@@ -131,7 +121,7 @@ def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list
     cells = []
     for _, cell, examples in runner.sets([bench], lambda *progress: None):
         if examples is None or examples.level != "raw":
-            print(f"left out {cell.name}: not finished, or not on waveforms", file=sys.stderr)
+            tell(f"left out {cell.name}: not finished, or not on waveforms")
             continue
         described: dict[str, Any] = cell.describe()
         settings = described["settings"]
@@ -174,8 +164,4 @@ def _chapter(item: Item) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except NipAudioError as err:
-        print(f"error: {err}", file=sys.stderr)
-        raise SystemExit(64) from err
+    run(main)

@@ -15,7 +15,6 @@ from studies._lib.numbers import number
 from studies._lib.pages import Page
 from studies.nccr.detection_study import COMBINE, JOINED_CLEAN, JOINED_COMBINE, MAIN
 
-HERE = Path(__file__).resolve().parent
 SYSTEMS = ("audionet", "xvector", "resnet34")
 TITLES = {"audionet": "AudioNet", "xvector": "x-vector, enrolled", "resnet34": "ResNet-34"}
 PAPER = {
@@ -407,13 +406,7 @@ def draw(results: Results, folder: Path) -> None:
     draw_strengths(by_system(results), folder / "pictures" / "nccr_strength")
 
 
-PAGE = Page(
-    name="nccr",
-    template=HERE / "template.md",
-    results=("nccr_audionet", "nccr_xvector", "nccr_resnet34"),
-    parts=parts,
-    draw=draw,
-)
+PAGE = Page("nccr", __file__, ("nccr_audionet", "nccr_xvector", "nccr_resnet34"), parts, draw)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from nip_audio.purifiers.training_attacks import FAMILIES
 from studies._lib.pages import Page
 from studies.attacks.page import of_all
 
-HERE = Path(__file__).resolve().parent
 NAMES = (
     *("nip", "nip_models", "nip_adaptive", "purifier_time"),
     *("nip_more", "nip_left_out", "nip_trained", "nip_combined", "nip_seeds"),
@@ -287,12 +285,7 @@ def time_table(times: Mapping[str, Any]) -> str:
     return markdown(columns, rows)
 
 
-PAGE = Page(
-    name="nip",
-    template=HERE / "template.md",
-    results=NAMES,
-    parts=parts,
-)
+PAGE = Page("nip", __file__, NAMES, parts)
 
 
 if __name__ == "__main__":

@@ -359,12 +359,7 @@ def parts(found: Group) -> dict[str, object]:
     }
 
 
-PAGE = Page(
-    name="robustness",
-    template=HERE / "template.md",
-    results=("robustness",),
-    parts=parts,
-)
+PAGE = Page("robustness", __file__, ("robustness",), parts)
 
 
 if __name__ == "__main__":

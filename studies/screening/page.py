@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.tables import markdown
 from nip_audio.screening.records import RISKS
 from studies._lib.pages import Page
 
-HERE = Path(__file__).resolve().parent
 Results = Mapping[str, Any]
 
 
@@ -85,10 +83,7 @@ def parts(results: Results) -> dict[str, object]:
 
 
 PAGE = Page(
-    name="screening",
-    template=HERE / "template.md",
-    results=("screening_speed", "screening_memory", "screening_comparison"),
-    parts=parts,
+    "screening", __file__, ("screening_speed", "screening_memory", "screening_comparison"), parts
 )
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.tables import NOT_EVALUATED, markdown
 from studies._lib.pages import Page
-
-HERE = Path(__file__).resolve().parent
 
 
 def starts(results: Mapping[str, Any]) -> str:
@@ -76,7 +73,7 @@ def parts(results: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-PAGE = Page(name="start", template=HERE / "template.md", results=("start", "set_up"), parts=parts)
+PAGE = Page("start", __file__, ("start", "set_up"), parts)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.config import PROTOCOLS
@@ -12,7 +11,6 @@ from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
 from studies._lib.numbers import number
 from studies._lib.pages import Page
 
-HERE = Path(__file__).resolve().parent
 BACK_ENDS = {"cosine": "cosine", "plda": "PLDA"}
 GOAL = 0.9
 
@@ -202,12 +200,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-PAGE = Page(
-    name="verification",
-    template=HERE / "template.md",
-    results=("verification",),
-    parts=parts,
-)
+PAGE = Page("verification", __file__, ("verification",), parts)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,6 @@ computations; the command without ``--shard`` then combines them.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -34,6 +30,7 @@ from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.training.corpora import prepare_librispeech
+from studies._lib.command import command, run, write_results
 from studies.xvector.detection import SEED, Clip, Trials, detection, fill_shard, read_clips
 
 
@@ -130,15 +127,9 @@ def enrolled_eer(
 
 def main() -> None:
     """Measure all three parts and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    needed = ("data_folder", "split_file", "work_folder", "results")
+    parser = command(__doc__, needed=needed, paths=("tolerant",))
     parser.add_argument("--model", default="xvector-libri251")
-    parser.add_argument("--data_folder", type=Path, required=True)
-    parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--work_folder", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--tolerant", type=Path, help="calibration made with --tolerate-noise")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shard", help="1/2: only do the first of two shares, for two processes")
     options = parser.parse_args()
@@ -184,9 +175,8 @@ def main() -> None:
         | {"enrolled": enrolled_eer(cosines, embeddings, strangers_test, voices, strangers_train)},
         "detection": detection(trials, clips, read("strangers", "calibrate")[: options.limit]),
     }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,9 +13,6 @@ once with this choice, and once with the PLDA shipped beside the model.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +24,7 @@ from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.training.corpora import prepare_librispeech
+from studies._lib.command import command, run, write_results
 from studies.xvector.detection import SEED, Clip
 from studies.xvector.measure import embed_clips, enrolled_eer, read_clips
 
@@ -45,13 +43,8 @@ def embed_crops(
 
 def main() -> None:
     """Choose the PLDA on ``calibrate``, measure it on ``test``, and write the results."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = command(__doc__, needed=("data_folder", "split_file", "work_folder", "results"))
     parser.add_argument("--model", default="xvector-libri251")
-    parser.add_argument("--data_folder", type=Path, required=True)
-    parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--work_folder", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     pretrained = load_pretrained(options.model)
 
@@ -99,9 +92,8 @@ def main() -> None:
         and measured(PldaHead(Plda.load(shipped, model_id=pretrained.model_id), voices.embeddings))
         | {"sha256": file_sha256(shipped)},
     }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

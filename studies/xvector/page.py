@@ -181,9 +181,6 @@ def plot(detection: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-HERE = Path(__file__).resolve().parent
-
-
 def parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
     results = found["xvector"]
@@ -228,13 +225,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> None:
     plot(found["xvector"]["detection"], folder / "xvector.png")
 
 
-PAGE = Page(
-    name="xvector",
-    template=HERE / "template.md",
-    results=("xvector",),
-    parts=parts,
-    draw=draw,
-)
+PAGE = Page("xvector", __file__, ("xvector",), parts, draw)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from nip_audio.evaluation.tables import markdown, share
 from studies._lib.numbers import number, signed
 from studies._lib.pages import Page
 
-HERE = Path(__file__).resolve().parent
 DRAWN = ("PGD waveform ε 0.002", "PGD spectrogram ε 4/255", "DeepFool waveform")
 """Attacks in the plot of influence."""
 
@@ -329,13 +328,7 @@ def draw(found: Record, folder: Path) -> None:
     plot_consistency(found["nip_studies"], folder / "nip_tknc.png")
 
 
-PAGE = Page(
-    name="nip_studies",
-    template=HERE / "template.md",
-    results=("nip_studies",),
-    parts=parts,
-    draw=draw,
-)
+PAGE = Page("nip_studies", __file__, ("nip_studies",), parts, draw)
 
 
 if __name__ == "__main__":
