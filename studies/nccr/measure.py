@@ -15,7 +15,6 @@ import platform
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -40,7 +39,10 @@ from nip_audio.evaluation.systems import (
     role_recordings,
 )
 from studies._lib.command import evaluation_command, evaluation_of, run, tell, write_results
+from studies.nccr.comparison import Items
 from studies.nccr.detection_study import Counts, DetectionStudy, StudiedCell
+from studies.nccr.detection_study import items_of as clips_of
+from studies.nccr.results import DetectionCell
 
 OWN = {
     "FGSM": (AttackPlan("fgsm", eps=(0.0005, 0.002, 0.01), items=150, batch=50),),
@@ -94,9 +96,7 @@ def main() -> None:
     )
     cells = _cells(config, system, options.out)
     results = study.results(cells, _clean_groups(config, system))
-    if options.adaptive:
-        results["adaptive"] = study.adaptive(ADAPTIVE)
-    results = {
+    about = {
         "system": system.name,
         "model": system.plan.model,
         "model_id": system.pretrained.model_id,
@@ -109,8 +109,9 @@ def main() -> None:
         "scikit-learn": version("scikit-learn"),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        **results,
     }
+    adaptive = study.adaptive(ADAPTIVE) if options.adaptive else ()
+    results = replace(results, adaptive=adaptive, about=about)
     write_results(options.results, results)
 
 
@@ -123,18 +124,24 @@ def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list
         if examples is None or examples.level != "raw":
             tell(f"left out {cell.name}: not finished, or not on waveforms")
             continue
-        described: dict[str, Any] = cell.describe()
+        described = cell.describe()
         settings = described["settings"]
         steps = settings.get("steps") if described["attack"] in ("pgd", "cw") else None
         against = (described["attack"], described["eps"], steps) in AGAINST
         name = f"{described['title']} {described['eps'] or 'smallest'}"
-        row = {"name": name, "attack": described["attack"], "eps": described["eps"]}
-        row |= {"settings": settings, "attempts": len(examples.examples)}
+        row = DetectionCell(
+            name=name,
+            attempts=len(examples.examples),
+            examples=0,
+            settings=settings,
+            attack=described["attack"],
+            eps=described["eps"],
+        )
         cells.append(StudiedCell(row, examples, against))
     return cells
 
 
-def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str, list[Item]]:
+def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str, Items]:
     """Group clean clips by how similar they are to the clips that set the thresholds.
 
     The groups are known speakers in chapters of ``calibrate``, known speakers in other chapters,
@@ -152,9 +159,10 @@ def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str
         for item in items_of(recordings, settings, system.plan.crop_s)
         if item.content_sha256 not in seen
     ]
-    groups = {"strangers": strangers}
+    groups = {"strangers": clips_of(strangers)}
     if min(len(near), len(far)) >= LEAST_GROUP:
-        groups = {"own voices, chapters of calibrate": near, "own voices, others": far} | groups
+        own = {"own voices, chapters of calibrate": near, "own voices, others": far}
+        groups = {name: clips_of(part) for name, part in own.items()} | groups
     return groups
 
 
