@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def plain(value: Any) -> Any:
-    """Return JSON values; intervals have five decimals, and a field of None is left out."""
+    """Return JSON values; intervals have five decimals, and a None by default is left out."""
     if isinstance(value, Interval):
         return value.to_json()
     if is_dataclass(value):
-        named = {field.name: getattr(value, field.name) for field in fields(value)}
-        return {name: plain(part) for name, part in named.items() if part is not None}
+        parts = ((field, getattr(value, field.name)) for field in fields(value))
+        return {f.name: plain(p) for f, p in parts if p is not None or f.default is not None}
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -55,7 +55,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         return _read_fields(hint, value, where)
     if origin is Mapping and isinstance(value, dict):
         return {key: _read(parts[1], part, f"{where}.{key}") for key, part in value.items()}
-    if origin is Sequence and isinstance(value, list):
+    if origin in (Sequence, tuple) and isinstance(value, list):
         return tuple(_read(parts[0], part, where) for part in value)
     if hint is Any or isinstance(value, (int, float) if hint is float else origin or hint):
         return value
