@@ -203,7 +203,7 @@ class Study:
         path = self.out / f"{key.replace(' ', '-')}-{digest}.safetensors"
         if not path.exists():
             hparams["screening"] = None
-            save_model(training.fit(hparams, kept).model, path)
+            save_model(training.fit(hparams, kept).model, str(path))
         model = training.model_of(hparams, whole)
         load_model(model, path)
         return unpublished(model, name=key, default_taps=hparams["default_taps"])

@@ -69,9 +69,12 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
         scores = model.scores(Batch(samples[None]))[0, : len(trained.speakers)]
         return trained.speakers[int(scores.argmax())]
 
-    read = lambda role: read_recordings(run / "save" / f"{role}.csv", data_root=data_folder)  # noqa: E731
-    crops = read_crops(read("calibrate"), ReadSettings(min_duration_s=0.2), crop_s=crop_s)
-    fresh = new_sessions(crops, read("train"))
+    tested, learned = (
+        read_recordings(run / "save" / f"{role}.csv", data_root=data_folder)
+        for role in ("calibrate", "train")
+    )
+    crops = read_crops(tested, ReadSettings(min_duration_s=0.2), crop_s=crop_s)
+    fresh = new_sessions(crops, learned)
     chosen = [c for c, new in zip(crops, fresh, strict=True) if new]
     options = plain_values(trained.yaml) | {"epochs_done": trained.epochs}
     row: dict[str, Any] = {"run": run.name, "options": options, "crops": len(crops)}

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class Clip:
     @property
     def chapter(self) -> str:
         """Name of the recording session."""
-        return self.recording.path.parent.name
+        return Path(self.recording.path).parent.name
 
 
 def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
@@ -178,9 +179,9 @@ class Trials:
         adapter = WaveformAdapter()
         if not sidecar.exists():
             out.parent.mkdir(parents=True, exist_ok=True)
-            attack = GradientAttack(name, eps=eps)  # type: ignore[arg-type]
+            attack = GradientAttack(name, eps=eps)
             aim = AttackGoal(self.threshold, goal, self.voices, speaker)  # type: ignore[arg-type]
-            path = clip.recording.path
+            path = Path(clip.recording.path)
             attack_file(self.pretrained, path, out, attack, aim, adapter, seed=SEED, force=True)
         report = json.loads(sidecar.read_text())
         settings = report["attack"]["name"], report["attack"]["eps"], report["threshold"]
@@ -379,7 +380,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
         trials.pretrained,
         trials.calibration.config,
         trials.calibration.names,
-        Recordings(WaveformAdapter()),
+        cast("Any", Recordings(WaveformAdapter())),
         seed=0,
     )
     speakers = [clip.speaker for clip in clips]
@@ -445,9 +446,7 @@ class Detector:
             "auroc": self.auroc(positive, negative),
             **{
                 f"detected_at_{rate}": self._interval(
-                    positive,
-                    negative,
-                    lambda p, n, r=rate: detection_rate(p, n, false_positive_rate=r),
+                    positive, negative, partial(detection_rate, false_positive_rate=rate)
                 )
                 for rate in RATES
             },

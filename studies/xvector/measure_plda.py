@@ -13,6 +13,7 @@ once with this choice, and once with the PLDA shipped beside the model.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +24,9 @@ from nip_audio.core.state import file_sha256
 from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.training.corpora import prepare_librispeech
 from studies._lib.command import command, run, write_results
 from studies.xvector.detection import SEED, Clip
-from studies.xvector.measure import embed_clips, enrolled_eer, read_clips
+from studies.xvector.measure import embed_clips, enrolled_eer, read_role
 
 CROPS_S = (1.0, 2.0)
 LDA_DIMS = (25, 50, 100, 150, None)
@@ -47,17 +47,7 @@ def main() -> None:
     parser.add_argument("--model", default="xvector-libri251")
     options = parser.parse_args()
     pretrained = load_pretrained(options.model)
-
-    def read(subset: str, role: str) -> list[Clip]:
-        folder = options.work_folder / subset
-        prepare_librispeech(
-            str(options.data_folder),
-            str(folder),
-            subsets=[subset],
-            split_file=str(options.split_file),
-        )
-        return read_clips(folder / f"{role}.csv", options.data_folder)
-
+    read = partial(read_role, options)
     known, enrolled = read("train-clean-100", "train"), read("test-clean", "train")
     calibrate, test = read("test-clean", "calibrate"), read("test-clean", "test")
     voices = enrol(pretrained, [c.recording for c in enrolled], WaveformAdapter())
