@@ -220,11 +220,11 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
 def draw(found: Mapping[str, Any], folder: Path) -> None:
     """Plot the scalar NCCR of clean and poisoned clips."""
     results = found["backdoors"]
-    (folder / "pictures").mkdir(exist_ok=True)
+    (folder / "plots").mkdir(exist_ok=True)
     shown = results["plan"]["baselines"]  # all seeds are too many for one plot
     plot_rates(
         [case for case in poisoned(results) if case["seed"] in shown],
-        folder / "pictures" / "backdoor_rates.png",
+        folder / "plots" / "backdoor_rates.png",
         {name: results["judging"][name] for name in ("small", "destroying")},
     )
 

@@ -31,14 +31,16 @@ from nip_audio import PretrainedModel, WaveformAdapter, __version__, load_pretra
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import file_sha256
 from nip_audio.evaluation.seeds import seed_of
-from nip_audio.evaluation.statistics import proportion
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config
 from nip_audio.speechbrain import BackdoorSearch, Guard, ScreenedData, unpublished
 from studies._lib.command import command, read_yaml, run, tell, write_results
+from studies._lib.shares import share_of
+from studies.backdoors.models import predictions
 from studies.backdoors.poisoning import Clips, read_clips
 from studies.backdoors.triggers import TRIGGERS
 from studies.guard import poison as making
@@ -47,7 +49,6 @@ from studies.guard import train as training
 HERE = Path(__file__).resolve().parent
 
 NOBODY, SCREENED, SEARCHED = "nothing", "screening", "backdoor search"
-MEASURED = ("accuracy", "triggered", "outsider")
 SETS = ("clean", "triggers", "copies")
 
 
@@ -225,10 +226,8 @@ class Study:
             "outsider": ([named[i] == roles.target for i in outside], outside),
         }
         return {
-            what: proportion(
-                torch.tensor(hits).numpy(),
-                [speakers[i] for i in places],
-                seed=seed_of("guarded", what, name, seed),
+            what: share_of(
+                hits, [speakers[i] for i in places], seed=seed_of("guarded", what, name, seed)
             ).to_json()
             | {"clips": len(hits)}
             for what, (hits, places) in rows.items()
@@ -249,11 +248,9 @@ def clips_of(clips: Clips, speakers: Iterable[str]) -> Tensor:
     return clips.samples[torch.isin(clips.labels, torch.tensor(wanted))]
 
 
-@torch.no_grad()
-def names_of(model: Any, samples: Tensor) -> list[str]:
+def names_of(model: InstrumentedModel, samples: Tensor) -> list[str]:
     """Return the predicted speakers of clips (n, N)."""
-    places = [model.predict(Batch(part)) for part in torch.split(samples, 64)]
-    return [model.labels[int(i)] for i in torch.cat(places)]
+    return [model.labels[int(place)] for place in predictions(model, samples)]
 
 
 def calibrated(plan: Mapping[str, Any], clips: Clips, known: PretrainedModel, out: Path) -> Any:

@@ -27,9 +27,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nip_audio.attacks.registry import make_attack
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import ImageError, InputError
+from nip_audio.evaluation.config import AttackPlan
 from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter, pixels_sha256
 from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 from nip_audio.models.pretrained import PretrainedModel
@@ -40,7 +40,7 @@ from nip_audio.training.image_publishing import read_run
 from studies._lib.command import command, run, tell
 from studies._lib.records import plain
 from studies.images.purification import GUIDED
-from studies.images.remote import remotely_defended, sent, transferred
+from studies.images.remote import remotely_defended, transferred
 from studies.images.remote_substitute import RemotePlan, fit_to_remote
 
 
@@ -134,12 +134,14 @@ def measured(
     benign = study.benign(pixels, truth)
     known = model.predict(Batch(pixels)) == truth
     rows = torch.nonzero(known)[:, 0]
-    attacks = {}
-    for name in ("fgsm", "pgd") if len(rows) else ():
-        title, attack = f"{name} {eps:.4g}", make_attack(name, eps=eps, level="input")
-        made = transferred(model, pixels[rows], truth[rows], attack, seed=seed)
-        fooling = sent(study, made, rows, truth[rows])
-        attacks[title] = study.saved(title, attack, fooling, truth[rows])
+    attacks = {
+        cell.name: cell
+        for name in (("fgsm", "pgd") if len(rows) else ())
+        for cell in transferred(
+            *(study, model, pixels[rows], rows, truth[rows]),
+            AttackPlan(name, level="input", eps=(eps,)),
+        )
+    }
     spent = remote.queries - before
     return {"benign": benign, "attacks": attacks, "queries_measuring": spent}
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nip_audio.attacks.base import Attack
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
+from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.seeds import seed_of
 from nip_audio.image.adapter import to_8_bits
 from nip_audio.image.datasets import load_images
@@ -33,7 +34,7 @@ from studies.images.fit_purifier import guided_settings
 from studies.images.label_server import LabelServer, serving
 from studies.images.purification import GUIDED, Defended, image_defences
 from studies.images.remote_substitute import RemotePlan, fit_to_remote
-from studies.images.results import RemoteResults
+from studies.images.results import DefendedCell, RemoteResults
 from studies.images.setup import Setup
 from studies.images.systems import AttackedImages, ImageSystem, attack_images
 
@@ -89,18 +90,40 @@ def sent(study: Defended, pixels: Tensor, rows: Tensor, truth: Tensor) -> Attack
 
 
 def transferred(
-    model: InstrumentedModel, pixels: Tensor, truth: Tensor, attack: Attack, *, seed: int
-) -> Tensor:
-    """Attack a substitute on images (n, C, H, W); the results may fool the remote classifier too.
+    study: Defended,
+    substitute: InstrumentedModel,
+    pixels: Tensor,
+    rows: Tensor,
+    truth: Tensor,
+    plan: AttackPlan,
+) -> list[DefendedCell]:
+    """Attack a substitute on images (n, C, H, W), and send the results to the remote classifier.
 
-    Returns:
-        Attacked images of the same shape, rounded to 8 bits.
+    Args:
+        study: Purifiers in front of the remote classifier.
+        substitute: Model that the attacker knows.
+        pixels: Images to attack.
+        rows: (n,) their indices, for the intervals.
+        truth: (n,) their classes.
+        plan: Attack with its strengths.
     """
+    cells = []
+    for title, attack in attacks_of(plan):
+        study.progress(f"transferred, {title}")
+        made = attack_images(
+            substitute,
+            pixels,
+            truth,
+            attack,
+            batch=_BATCH,
+            generator=partial(_seeded, study.seed, attack.name),
+        )
+        cells.append(study.saved(title, attack, sent(study, made, rows, truth), truth))
+    return cells
 
-    def generator(number: int) -> torch.Generator:
-        return torch.Generator().manual_seed(seed_of(seed, attack.name, number))
 
-    return attack_images(model, pixels, truth, attack, batch=_BATCH, generator=generator)
+def _seeded(*parts: object) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(*parts))
 
 
 def remote(setup: Setup) -> None:
@@ -146,7 +169,7 @@ def measured(
     own = torch.cat([fitted.model.predict(Batch(part)) for part in torch.split(looked, _BATCH)])
     count = chosen["benign"]
     benign = study.benign(test.pixels[:count], test.labels[:count])
-    white_box, black_box = [], []
+    white_box, black_box = [], list[DefendedCell]()
     for planned in map(image_attack, chosen["attacks"]):
         for title, attack in attacks_of(planned):
             tell(f"white box, {title}")
@@ -157,12 +180,9 @@ def measured(
     both = torch.nonzero((own == answers) & (answers == truth))[:, 0]
     for planned in map(image_attack, chosen["transferred"]):
         rows = both[: planned.items]
-        classes = test.labels[rows]
-        for title, attack in attacks_of(planned):
-            tell(f"transferred, {title}")
-            moved = transferred(fitted.model, test.pixels[rows], classes, attack, seed=seed)
-            fooling = sent(study, moved, rows, classes)
-            black_box.append(study.saved(title, attack, fooling, classes))
+        black_box += transferred(
+            study, fitted.model, test.pixels[rows], rows, test.labels[rows], planned
+        )
     return RemoteResults(
         served=card.name,
         seed=seed,

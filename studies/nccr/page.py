@@ -431,15 +431,15 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
             f"least_{s}": least(four(r), joined.get(s, COMBINE)).split()[0]
             for s, r in all_results.items()
         },
-        "roc": "pictures/nccr_roc.png",
-        "strength": "pictures/nccr_strength.png",
+        "roc": "plots/nccr_roc.png",
+        "strength": "plots/nccr_strength.png",
     }
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> None:
     """Draw the curves."""
-    draw_curves(by_system(found), folder / "pictures" / "nccr_roc")
-    draw_strengths(by_system(found), folder / "pictures" / "nccr_strength")
+    draw_curves(by_system(found), folder / "plots" / "nccr_roc")
+    draw_strengths(by_system(found), folder / "plots" / "nccr_strength")
 
 
 PAGE = Page("nccr", __file__, ("nccr_audionet", "nccr_xvector", "nccr_resnet34"), parts, draw)

@@ -22,7 +22,7 @@ from scipy.special import softmax
 from nip_audio.core.metrics import auroc, bootstrap
 from nip_audio.errors import InputError
 from nip_audio.evaluation.nccr_ranks import agreement
-from nip_audio.evaluation.statistics import proportion
+from studies._lib.shares import share_of
 from studies.robustness.measured import NOISES, Measured
 
 Array = NDArray[np.float64]
@@ -70,7 +70,7 @@ def accuracies(
                 for i, ok in zip(one.system.items, one.system.is_correct, strict=True)
                 if ok
             ]
-            holds = proportion(~hits, right[: len(hits)], seed=seed).to_json()
+            holds = share_of(~hits, right[: len(hits)], seed=seed).to_json()
             clean = results["systems"][one.name]["accuracy"]["no defence"]
             found.setdefault(f"{eps:g}", {})[one.name] = {
                 "attacks": attacks,

@@ -3,7 +3,7 @@ r"""Compare the rank of models by NCCR with the rank by accuracy under attack; w
     NIP_AUDIO_PRETRAINED=MODELS python -m studies.robustness.measure \
         studies/robustness/robustness.yaml \
         --data-root LibriSpeech --data-split split.csv --evaluation robustness \
-        --results studies/results/robustness.json --images docs/results/pictures
+        --results studies/results/robustness.json --plots docs/results/plots
 
 ``--evaluation`` is the folder that ``nip-audio evaluate`` wrote for the same configuration.
 Measurements are kept there too, so that an interrupted study continues.
@@ -52,7 +52,7 @@ MAP_EPS = 0.002
 
 def main() -> None:
     """Run the study as the command line says."""
-    parser = evaluation_command(__doc__, "evaluation", "results", "images")
+    parser = evaluation_command(__doc__, "evaluation", "results", "plots")
     parser.add_argument("--clips", type=int, default=100, help="clips per system for NCCR")
     parser.add_argument("--measure-only", nargs="*", help="measure these systems, and stop")
     options = parser.parse_args()
@@ -65,7 +65,7 @@ def main() -> None:
                 _measured(build_system(plan, config), options.clips, cache, config)
         return
     require_new(options.results, force=True)
-    make_folder(options.images)
+    make_folder(options.plots)
     evaluated = json.loads((options.evaluation / RESULTS_NAME).read_text(encoding="utf-8"))
     systems = [build_system(plan, config) for plan in config.systems]
     for system in systems:
@@ -91,7 +91,7 @@ def main() -> None:
     }
     for members in groups.values():
         results["groups"][members[0].system.pretrained.card.data["architecture"]]["attacked"] = (
-            draw(members, config, options.evaluation, options.images)
+            draw(members, config, options.evaluation, options.plots)
         )
     write_results(options.results, results)
 
@@ -157,7 +157,7 @@ def _of_shared_clips(members: Sequence[Measured], accuracy: Mapping[str, Any]) -
 
 
 def draw(
-    members: Sequence[Measured], config: EvaluationConfig, evaluation: Path, images: Path
+    members: Sequence[Measured], config: EvaluationConfig, evaluation: Path, plots: Path
 ) -> dict[str, Any]:
     """Draw the paper's Fig. 1 to 3 for one architecture; return the values of the third."""
     shipped = members[0]
@@ -166,7 +166,7 @@ def draw(
         layer: {one.name: one.rates[:, 0, _column(one, layer)] for one in members}
         for layer in DEFAULT_LAYERS
     }
-    write_atomic(images / f"nccr_models_{stem}.png", plot_boxes(boxes), force=True)
+    write_atomic(plots / f"nccr_models_{stem}.png", plot_boxes(boxes), force=True)
     bench = Bench.build(shipped.system, config, evaluation / "evidence")
     sets = list(_sets(bench, config, evaluation))
     panels: dict[str, dict[str, Any]] = {
@@ -190,9 +190,9 @@ def draw(
         }
         for layer, boxed in panels.items()
     }
-    write_atomic(images / f"nccr_attacked_{stem}.png", plot_boxes(panels, log=True), force=True)
+    write_atomic(plots / f"nccr_attacked_{stem}.png", plot_boxes(panels, log=True), force=True)
     (pgd,) = [s for s in sets if s[0].plan.attack == "pgd" and s[0].eps == MAP_EPS]
-    write_atomic(images / f"activations_{stem}.png", _maps(shipped.system, pgd[1]), force=True)
+    write_atomic(plots / f"activations_{stem}.png", _maps(shipped.system, pgd[1]), force=True)
     return attacked
 
 

@@ -291,7 +291,7 @@ def missing(results: Group) -> str:
 def plots(results: Group, kind: str, words: str) -> str:
     """One plot for each architecture."""
     names = [next(iter(group["models"])) for group in results["groups"].values()]
-    return "\n".join(f"![{words}, {name}](pictures/{kind}_{name}.png)" for name in names)
+    return "\n".join(f"![{words}, {name}](plots/{kind}_{name}.png)" for name in names)
 
 
 def by_group(results: Group, table: Any) -> str:

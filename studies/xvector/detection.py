@@ -38,7 +38,6 @@ from nip_audio.detectors.rates import LogRates
 from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.seeds import seed_of
-from nip_audio.evaluation.statistics import proportion
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -47,6 +46,7 @@ from nip_audio.screening.measure import FileMeasurer, noise_generator
 from nip_audio.screening.recordings import Recordings
 from nip_audio.workflows.attack import attack_file
 from nip_audio.workflows.files import AttackGoal
+from studies._lib.shares import share_of
 
 ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
 GOALS = ("reject", "accept")
@@ -361,9 +361,9 @@ def adaptive_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
                     "goal": goal,
                     "steps": ADAPTIVE_STEPS,
                     "attempted": len(tried),
-                    "fools": proportion(fooling, speakers, seed=SEED).to_json(),
+                    "fools": share_of(fooling, speakers, seed=SEED).to_json(),
                     "unnoticed": {
-                        str(rate): proportion(
+                        str(rate): share_of(
                             fooling & (distance <= limit), speakers, seed=SEED
                         ).to_json()
                         for rate, limit in limits.items()
@@ -400,7 +400,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
                 "clips": len(clips),
                 **{
                     verdict: {
-                        str(rate): proportion(
+                        str(rate): share_of(
                             np.array(verdicts[rate]) == verdict, speakers, seed=SEED
                         ).to_json()
                         for rate in RATES

@@ -200,7 +200,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
         "adaptive": adaptive_table(detection),
         "harmless": harmless_table(detection),
         "steps": detection["adaptive"][0]["steps"],
-        "picture": "xvector.png",
+        "plot": "xvector.png",
     }
 
 
