@@ -69,7 +69,8 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
         for name, field in known.items()
         if field.default is MISSING and field.default_factory is MISSING
     }
+    found = sorted(value) if isinstance(value, dict) else f"a {type(value).__name__}"
     if not isinstance(value, dict) or not needed <= value.keys() <= known.keys():
-        raise ValueError(f"{where} has {sorted(value)}, expected {sorted(known)}")
+        raise ValueError(f"{where} has {found}, expected {sorted(known)}")
     hints = _hints(kind)
     return kind(**{n: _read(hints[n], part, f"{where}.{n}") for n, part in value.items()})
