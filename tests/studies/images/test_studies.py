@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from nip_audio.audio.manifest import walk_files
 from nip_audio.core.adapter import Batch
@@ -25,13 +28,15 @@ from nip_audio.screening.calibrating import calibrate
 from nip_audio.training.image_publishing import run_recipe
 from nip_audio.training.image_training import ImageTraining
 from studies._lib.attacks import attacks_of, image_attack
+from studies._lib.records import read_record
 from studies.backdoors import study as backdoor_study
 from studies.backdoors.judging import JudgingPlan
 from studies.backdoors.models import NO_TRIGGER, BackdoorCase
 from studies.backdoors.poisoning import Clips
-from studies.images import backdoors
+from studies.images import backdoors, measure
 from studies.images.detection import CLEAN_ONLY, COMBINE, ImageDetection
 from studies.images.purification import GUIDED, ORACLE, DefenceStudy, image_defences
+from studies.images.results import ImageResults
 from studies.images.spatial import ShippedDetector, moved_at_random
 from studies.images.systems import AttackedImages, image_system
 
@@ -248,3 +253,33 @@ def test_backdoors_are_trained_and_judged(tmp_path, monkeypatch):
     monkeypatch.setattr(backdoor_study, "measure_set", None)
     again = study.judge(BackdoorCase("BadNets", 1, 0.1, training))
     assert again["train"] == found["train"]
+
+
+def test_the_command_runs_each_study_by_its_name(model_folder, tmp_path, monkeypatch):
+    pytest.importorskip("foolbox")
+    fgsm = {"attack": "fgsm", "eps": [0.3], "items": 12, "batch": 12}
+    spatial = {"rotations": 3, "translations": 3, "keep": "worst"}
+    plan = {
+        **{"seed": 1, "candidates": 40, "images": 20, "draws": 1, "attack": fgsm},
+        "noise": {"family": "gaussian", "level": "input", "scale": 0.1},
+        "systems": {
+            "digits": {
+                **{"model": str(model_folder), "data": "digits", "benign": 20},
+                "models": {"first": model_folder.name, "again": model_folder.name},
+                **{"attacks": [fgsm], "adaptive": [fgsm], "elasticity": [fgsm]},
+                "spatial": [{"attack": "spatial", "settings": spatial, "items": 12, "batch": 12}],
+            }
+        },
+    }
+    path, results = tmp_path / "plan.yaml", tmp_path / "images.json"
+    path.write_text(yaml.safe_dump(plan))
+    line = ["--system", "digits", "--out", tmp_path / "o", "--models", model_folder.parent]
+    for study in ("nip", "elasticity", "spatial", "robustness"):
+        given = ["measure.py", study, path, *line, "--results", results]
+        monkeypatch.setattr(sys, "argv", [str(one) for one in given])
+        measure.main()
+    found = read_record(ImageResults, json.loads(results.read_text()))
+    assert found.elasticity["digits"].cells[0].examples > 0
+    assert found.nip["digits"].adaptive[0].attempts == 12
+    assert found.spatial["digits"].at_random.images == 12
+    assert found.robustness["digits"].images == 20
