@@ -10,6 +10,7 @@ from typing import Any
 from typer.core import TyperArgument, TyperOption
 
 from nip_audio.cli._commands import COMMANDS, load_command
+from nip_audio.cli.fit_purifier import Method, settings_of
 
 PAGE = Path(__file__).resolve().parent / "reference" / "cli.md"
 OPENING = """# Commands
@@ -45,7 +46,20 @@ def section(name: str) -> str:
     tables = "".join(
         f"\n**{title}**\n\n| | |\n|---|---|\n" + "".join(rows) for title, rows in panels.items()
     )
-    return f"\n## {name}\n\n```\n{' '.join(usage)}\n```\n\n{text}\n{tables}"
+    listed = FIT_TABLES if name == "fit-purifier" else ""
+    return f"\n## {name}\n\n```\n{' '.join(usage)}\n```\n\n{text}\n{tables}{listed}"
+
+
+def settings_table(method: str) -> str:
+    """Return the table of the settings of a method of fit-purifier."""
+    rows = "".join(
+        f"| `{one.name}` | `{one.shown_default}` | {one.expected} | {one.text} |\n".replace(
+            "| `` |", "| |"
+        )
+        for one in settings_of(method)
+    )
+    title = f"**`--method {method}`: what `--set` takes**"
+    return f"\n{title}\n\n| | default | | |\n|---|---|---|---|\n{rows}"
 
 
 def row(names: str, parameter: Any) -> str:
@@ -57,6 +71,8 @@ def row(names: str, parameter: Any) -> str:
         words += f" Default: `{getattr(default, 'value', default)}`."
     return f"| `{names}` | {words} |\n"
 
+
+FIT_TABLES = "".join(map(settings_table, Method))
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")

@@ -14,10 +14,10 @@ import nip_audio
 from nip_audio.attacks.registry import names_at
 from nip_audio.cli import _commands, _options, _registered
 from nip_audio.cli._commands import COMMANDS
+from nip_audio.cli.fit_purifier import Method
 from nip_audio.evaluation.robustness import DEFAULT_LAYERS, DEFAULT_NOISE
-from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.registry import PURIFIERS
-from nip_audio.purifiers.training_attacks import FAMILIES
+from nip_audio.workflows.fit_settings import FIT_SETTINGS
 
 PACKAGE = Path(nip_audio.__file__).parent
 HEAVY = (
@@ -101,7 +101,6 @@ def test_help_shows_at_most_ten_options_outside_of_panels(name):
 def test_help_says_what_the_library_has():
     assert _registered.attack_names() == names_at("raw")
     assert _registered.purifier_names() == list(PURIFIERS)
-    assert tuple(FAMILIES) == _options.ATTACK_FAMILIES
-    assert GuidedSettings.steps == _options.GUIDED_STEPS
+    assert tuple(Method) == tuple(FIT_SETTINGS)
     assert DEFAULT_NOISE.scale == _options.NOISE_SCALE
     assert _options.LAYER_NAMES == DEFAULT_LAYERS

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nip_audio.cli._exit import EXIT_CLEAN, EXIT_USAGE
+from nip_audio.cli._former import rewrite_former_options
 
 COMMANDS: Mapping[str, str] = {
     "doctor": "Check the installation: packages, devices, models and optional parts.",
@@ -35,6 +36,21 @@ COMMANDS: Mapping[str, str] = {
 """First line of the docstring of each command; the module has the name of the command."""
 
 
+_LAST = "--show-settings"  # reads another option, which must have been parsed before it
+
+
+class _Command(TyperCommand):
+    """Command that still takes the options of an earlier version."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, after former options were rewritten."""
+        args, notices = rewrite_former_options(str(self.name), args)
+        for notice in notices:
+            typer.echo(notice, err=True)
+        asked = [_LAST] if _LAST in args else []
+        return super().parse_args(ctx, [arg for arg in args if arg != _LAST] + asked)
+
+
 class _Group(TyperGroup):
     """Group that lists the commands from the table, and imports only the one that is run."""
 
@@ -52,7 +68,7 @@ def load_command(name: str) -> TyperCommand:
     """Import the command of a name."""
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
     alone = typer.Typer(add_completion=False)
-    alone.command(name)(module.command)
+    alone.command(name, cls=_Command)(module.command)
     loaded: TyperCommand = typer.main.get_command(alone)  # type: ignore[assignment]
     return loaded
 

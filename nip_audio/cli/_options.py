@@ -14,8 +14,6 @@ DEFAULT_AUDIO_MODEL, DEFAULT_IMAGE_MODEL = DEFAULT_MODELS["audio"], DEFAULT_MODE
 
 # Values of the library that the help prints without importing it; tests/test_startup.py compares
 # them.
-ATTACK_FAMILIES = ("gradient", "minimum", "sparse", "score", "decision", "universal")
-GUIDED_STEPS = 900
 NOISE_SCALE = 8 / 255
 LAYER_NAMES = ("last tap", "logits")
 

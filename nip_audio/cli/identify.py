@@ -1,21 +1,28 @@
-"""The command ``nip-audio identify``, which prints the predictions of a model."""
+"""The command ``nip-audio identify``, which says who speaks, or what an image shows."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import plain, print_json, stderr, stdout
-from nip_audio.cli._exit import EXIT_FAILED
+from nip_audio.cli._console import exit_with, plain, print_json, stderr, stdout
 from nip_audio.cli._options import (
+    CalibrationOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
     RequiredModelOption,
 )
-from nip_audio.errors import FileError
+from nip_audio.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from nip_audio.models.identification import Candidate, OpenSetResult
 
 __all__ = ["command"]
 
@@ -27,38 +34,110 @@ def command(
     model: RequiredModelOption,
     modality: ModalityOption = None,
     top: Annotated[int, typer.Option(min=1, help="Number of candidates to print per file.")] = 3,
+    enrolment: Annotated[
+        Path | None,
+        typer.Option(
+            "--enrolment",
+            "-e",
+            help="Audio only: file written by nip-audio enroll; identify one of its speakers, or "
+            "none of them.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="With --enrolment: score from which a speaker is accepted; default: the threshold "
+            "of the calibration or PLDA, at its equal error rate of single claims."
+        ),
+    ] = None,
+    plda: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --enrolment: file written by nip-audio fit-plda, to score by log-likelihood "
+            "ratio instead of cosine."
+        ),
+    ] = None,
+    calibration: CalibrationOption = None,
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Identify the speaker of each recording, or the class of each image.
 
     The candidates are the labels that the model was trained on, so a stranger
-    is identified as one of them too. Run nip-audio models for the names of the
+    is identified as one of them too. With --enrolment they are the enrolled
+    speakers, and a recording whose best score is below the threshold is of none
+    of them; the exit code is then 3. Run nip-audio models for the names of the
     models.
 
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
     from nip_audio.cli._inputs import load_model, make_reader, refuse_options
-    from nip_audio.models.identification import identify
+    from nip_audio.models.enrolment import Enrolment
+    from nip_audio.models.identification import identify, identify_enrolled
+    from nip_audio.models.plda import Plda
+    from nip_audio.screening.calibration import find_threshold
 
     pretrained = load_model(model, modality)
-    refuse_options(pretrained, "identify", {"--max-duration": max_duration})
+    given = {"--threshold": threshold, "--plda": plda, "--calibration": calibration}
+    named: dict[str, object] = {"--enrolment": enrolment, "--max-duration": max_duration}
+    refuse_options(pretrained, "identify", named | given)
     reader = make_reader(pretrained, max_duration)
+    if enrolment is None:
+        _refuse_alone(given)
+
+        def answer(raw: Tensor) -> tuple[dict[str, Any], str, bool]:
+            candidates = identify(pretrained, raw, top=top)
+            return {"candidates": [c.to_json() for c in candidates]}, _ranking(candidates), True
+
+    else:
+        back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
+        accepted = find_threshold(pretrained, calibration, threshold, back_end, options="--")
+        voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
+
+        def answer(raw: Tensor) -> tuple[dict[str, Any], str, bool]:
+            found = identify_enrolled(
+                pretrained, raw, voices, threshold=accepted, plda=back_end, top=top
+            )
+            return found.to_json(), _decision(found), found.speaker is not None
+
     results: list[dict[str, Any]] = []
+    strangers = 0
     for file in files:
         try:
-            candidates = identify(pretrained, reader.load(file).raw, top=top)
+            facts, line, known = answer(reader.load(file).raw)
         except FileError as err:
             stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}
             results.append({"file": str(file), "candidates": [], "error": error})
             continue
-        listed = [c.to_json() for c in candidates]
-        results.append({"file": str(file), "candidates": listed, "error": None})
+        results.append({"file": str(file), **facts, "error": None})
+        strangers += not known
         if not as_json:
-            ranking = ", ".join(f"{plain(c.speaker)} {c.posterior:.0%}" for c in candidates)
-            stdout.print(f"{plain(str(file))}: {ranking}", highlight=False, soft_wrap=True)
+            stdout.print(f"{plain(str(file))}: {line}", highlight=False, soft_wrap=True)
     if as_json:
         print_json(results)
-    if any(r["error"] for r in results):
-        raise typer.Exit(EXIT_FAILED)
+    exit_with(strangers, sum(bool(r["error"]) for r in results))
+
+
+def _refuse_alone(given: Mapping[str, object]) -> None:
+    """Refuse options that need ``--enrolment``.
+
+    Raises:
+        InputError: If one of them was given.
+    """
+    if alone := [name for name, value in given.items() if value is not None]:
+        raise InputError(
+            f"got {', '.join(alone)} without --enrolment, expected both: the labels of a model "
+            "have no threshold; pass --enrolment, or leave it out"
+        )
+
+
+def _ranking(candidates: Sequence[Candidate]) -> str:
+    return ", ".join(f"{plain(c.speaker)} {c.posterior:.0%}" for c in candidates)
+
+
+def _decision(result: OpenSetResult) -> str:
+    ranking = ", ".join(f"{plain(c.speaker)} {c.score:.3f}" for c in result.candidates)
+    whom = result.speaker
+    said = plain(whom) if whom is not None else f"none of the {result.enrolled} enrolled speakers"
+    return f"{said} ({result.kind} {ranking}; threshold {result.threshold:.3f})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +21,13 @@ from nip_audio.cli._options import (
     ModelOption,
 )
 from nip_audio.cli._registered import purifier_names
+from nip_audio.cli._settings import (
+    SetOption,
+    Setting,
+    list_settings,
+    read_settings,
+    show_settings_option,
+)
 from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +39,14 @@ __all__ = ["command"]
 
 GUIDED = "guided"
 DEFAULT_FPR = 0.01
+
+
+def settings_of(method: str) -> Sequence[Setting]:
+    """Return the settings of a method; the file of a fitted one has an option of its own."""
+    from nip_audio.purifiers.registry import purifier_entry
+
+    entry = purifier_entry(method)
+    return list_settings(entry.make, [name for name in entry.settings if name != "path"])
 
 
 def command(
@@ -47,11 +61,13 @@ def command(
     model: ModelOption = None,
     modality: ModalityOption = None,
     method: Annotated[
-        str, typer.Option(help=f"Name of the purifier: {', '.join(purifier_names())}.")
+        str,
+        typer.Option(is_eager=True, help=f"Name of the purifier: {', '.join(purifier_names())}."),
     ] = GUIDED,
-    setting: Annotated[
-        list[str] | None, typer.Option(help="Setting of the method, e.g. bits=6; may be repeated.")
-    ] = None,
+    setting: SetOption = None,
+    show_settings: Annotated[  # noqa: ARG001 - eager
+        bool, show_settings_option("method", GUIDED, settings_of)
+    ] = False,
     purifier: Annotated[
         Path | None,
         typer.Option(
@@ -95,7 +111,7 @@ def command(
     were written, whatever their verdicts.
 
     Example: nip-audio purify a.wav --out purified/ --method quantization
-    --setting bits=8
+    --set bits=8
     """
     from nip_audio.cli._inputs import load_model, make_reader, refuse_options
     from nip_audio.models.modalities import modality_of
@@ -107,7 +123,10 @@ def command(
     given: dict[str, object] = {"--calibration": calibration, "--max-duration": max_duration}
     given |= {"--fpr": fpr, "--only-flagged": only_flagged or None, "--plot": plot or None}
     refuse_options(pretrained, "purify", given)
-    chosen = _find_purifier(pretrained, method, _settings(setting or []), purifier)
+    settings = read_settings(
+        setting or [], settings_of(method), method, options={"path": "--purifier"}
+    )
+    chosen = _find_purifier(pretrained, method, settings, purifier)
     planned = plan_files(inputs, out, modality_of(pretrained.card), plot=plot, force=force)
     has_calibration = calibration is not None or pretrained.card.calibration_path is not None
     rate = DEFAULT_FPR if fpr is None else fpr
@@ -135,9 +154,9 @@ def _find_purifier(
 
     given = dict(settings)
     fitted = "path" in purifier_entry(method).settings
-    if "path" in given or (file is not None and not fitted):
+    if file is not None and not fitted:
         raise InputError(
-            f"method {method} got a file, expected one as --purifier and of a fitted method only; "
+            f"method {method} got --purifier {file}, expected none, because it is not fitted; "
             "leave it out, or choose another --method"
         )
     if fitted:
@@ -150,19 +169,3 @@ def _find_purifier(
     return make_purifier(
         method, model=pretrained.model, model_id=pretrained.model_id, settings=given
     )
-
-
-def _settings(given: Sequence[str]) -> dict[str, Any]:
-    """Read settings of the form ``key=value``; a value that is not JSON is taken as text."""
-    settings: dict[str, Any] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not key or not equals or key in settings:
-            raise InputError(
-                f"--setting is {text!r}, expected key=value, each key once; try --setting bits=6"
-            )
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
-    return settings

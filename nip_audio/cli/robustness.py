@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -122,7 +121,6 @@ def command(
         measure_robustness,
         require_comparable,
     )
-    from nip_audio.models.modalities import modality_of
     from nip_audio.models.pretrained import load_pretrained
 
     if plot is not None:
@@ -134,9 +132,6 @@ def command(
     require_comparable(loaded, [disturbed])
     refuse_options(loaded[0], "robustness", {"--max-duration": max_duration})
     files = find_files(loaded[0], data, data_root, follow_links=follow_links)
-    if not modality_of(loaded[0].card).folder_is_group:
-        # the images of a class are independent of each other, the files of a speaker are not
-        files = [replace(file, speaker=None) for file in files]
     with progress_bar("measuring", len(files)) as bar:
         result = measure_robustness(
             loaded,

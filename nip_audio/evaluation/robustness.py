@@ -61,7 +61,8 @@ class RobustnessResult:
         noise: Noise that the models were measured with.
         draws: Draws of noise per file.
         files: Ids of the files that could be measured.
-        speakers: Speaker of each file; a file without one counts as a speaker of its own.
+        speakers: Speaker of each file; a file without one, or an image, counts as a speaker of its
+            own.
         rates: NCCR, (files,), by layer as asked for and by model name.
         tapped: Name that a layer has in the model, by layer as asked for and by model name.
         failures: Errors of the files that could not be read.
@@ -170,7 +171,8 @@ def measure_robustness(
 
     Args:
         models: Models to compare.
-        files: Clean files, each measured whole. Intervals treat files of one speaker as dependent.
+        files: Clean files, each measured whole. Intervals treat files of one speaker as dependent,
+            but not the images of one class.
         reader: Reader of the files.
         noise: Noise to measure with.
         layers: Module names that all models have, ``LAST_TAP`` or ``LOGITS``.
@@ -208,11 +210,12 @@ def measure_robustness(
             f"{len(measured)} files could be measured and {len(failures)} failed, expected at "
             "least two that can be measured; add files"
         )
+    grouped = modality_of(models[0].card).folder_is_group
     return RobustnessResult(
         noise=noise,
         draws=draws,
         files=tuple(file.id for file in measured),
-        speakers=tuple(file.speaker or file.id for file in measured),
+        speakers=tuple((file.speaker if grouped else None) or file.id for file in measured),
         rates={
             layer: {name: np.asarray(values) for name, values in by_model.items()}
             for layer, by_model in rates.items()

@@ -47,12 +47,14 @@ class ImageModality:
     purified: ClassVar[Endings] = Endings(".png")
     folder_is_group: ClassVar[bool] = False
     missing_options: ClassVar[Mapping[str, frozenset[str]]] = {
-        "attack": _READING | {"--enrolment", "--speaker", "--threshold", "--goal", "--calibration"},
+        "attack": _READING
+        | {"--enrolment", "--speaker", "--threshold", "--goal", "--calibration", "--probe"}
+        | {"--estimate-threshold"},
         "backdoor": _READING,
         "calibrate": _READING | {"--tolerate-noise", "--names or --no-names"},
         "detect": _READING,
-        "fit-purifier": _READING | {"--snr-db", "--crop-s"},
-        "identify": _READING,
+        "fit-purifier": _READING | {"--set snr_db", "--set crop_s"},
+        "identify": _READING | {"--enrolment", "--threshold", "--plda", "--calibration"},
         "purify": _READING | {"--calibration", "--fpr", "--only-flagged", "--plot"},
         "report": frozenset({"--seconds"}),
         "robustness": _READING,

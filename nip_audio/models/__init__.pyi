@@ -9,7 +9,9 @@ from .enrolment import embed_audio as embed_audio
 from .enrolment import enrol as enrol
 from .enrolment import verify as verify
 from .identification import Candidate as Candidate
+from .identification import OpenSetResult as OpenSetResult
 from .identification import identify as identify
+from .identification import identify_enrolled as identify_enrolled
 from .plda import Plda as Plda
 from .plda import PldaHead as PldaHead
 from .plda_recordings import fit_plda_to_recordings as fit_plda_to_recordings

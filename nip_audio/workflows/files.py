@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from nip_audio.attacks.base import AttackResult
-from nip_audio.attacks.objectives import Identification, Objective, Verification
+from nip_audio.attacks.enrolment import EnrolmentSide
+from nip_audio.attacks.objectives import Goal, Identification, Objective, Verification
 from nip_audio.core.adapter import Batch
 from nip_audio.core.modality import FileContent
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.seeds import generator_of
 from nip_audio.errors import AttackError, EnrolmentError
 from nip_audio.models.enrolment import Enrolment
@@ -33,6 +35,7 @@ __all__ = [
     "FileGoal",
     "Outcome",
     "PlannedFile",
+    "Probe",
     "Purified",
     "Workflow",
     "rounded",
@@ -42,20 +45,36 @@ FileGoal = Literal["accept", "reject", "misidentify"]
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A recording that is verified later, in an attack on enrolment.
+
+    Attributes:
+        path: Path of the recording.
+        raw: (N,) samples in [-1, 1], at the sample rate of the model.
+    """
+
+    path: Path
+    raw: Tensor
+
+
+@dataclass(frozen=True)
 class AttackGoal:
     """What the attacker of a file wants.
 
-    Exactly one of four: to be identified as ``target``; by ``misidentify``, as anybody else than
-    now; with ``speaker``, to be accepted as or rejected from that enrolled voice; with none of
-    these, no longer to be verified against the unattacked recording itself, from whose maximum of
-    the cosine an attack first takes a small random step.
+    Exactly one of five: to be identified as ``target``; by ``misidentify``, as anybody else than
+    now; with ``speaker``, to be accepted as or rejected from that enrolled voice; with ``probe``,
+    that the probe is accepted as or rejected from the voice that is enrolled from the attacked
+    file; with none of these, no longer to be verified against the unattacked recording itself, from
+    whose maximum of the cosine an attack first takes a small random step.
 
     Attributes:
         threshold: Cosine from which the system accepts; needed where something is verified.
         goal: ``accept``, ``reject`` or ``misidentify``.
         enrolment: Enrolled voices.
-        speaker: Enrolled speaker.
+        speaker: Enrolled speaker. With a probe, the attacked file is enrolled together with the
+            other recordings of this speaker; if it is one of them, it is replaced.
         target: Label of the closed set.
+        probe: Recording that is verified later; None attacks the recording that is verified.
     """
 
     threshold: float | None
@@ -63,9 +82,15 @@ class AttackGoal:
     enrolment: Enrolment | None = None
     speaker: str | None = None
     target: str | None = None
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
+        if self.probe is not None and (self.target is not None or self.goal == "misidentify"):
+            raise AttackError(
+                "a probe is verified, not identified, so it excludes a target label and the goal "
+                "misidentify; pass --goal accept or reject with --probe"
+            )
         if (self.enrolment is None) != (self.speaker is None):
             raise EnrolmentError("--enrolment and --speaker belong together; pass both or neither")
         if self.target is not None and self.speaker is not None:
@@ -75,11 +100,27 @@ class AttackGoal:
                 "to be named as anybody else leaves no choice of whom; pass --goal misidentify, or "
                 "--target or --speaker"
             )
-        if self.goal == "accept" and self.speaker is None:
-            raise AttackError("to be accepted needs a voice: pass --enrolment and --speaker")
+        if self.goal == "accept" and self.speaker is None and self.probe is None:
+            raise AttackError(
+                "to be accepted needs a voice: pass --enrolment and --speaker, or --probe to "
+                "attack enrolment"
+            )
 
-    def objective(self, pretrained: PretrainedModel, raw: Tensor) -> Objective:
-        """Return the decision to attack, for the raw input of one file."""
+    def objective(
+        self, pretrained: PretrainedModel, raw: Tensor, *, sha256: str | None = None
+    ) -> Objective:
+        """Return the decision to attack, for the raw input of one file.
+
+        Args:
+            pretrained: Model to attack.
+            raw: Raw input of the file.
+            sha256: SHA-256 of the file's bytes, by which it is recognised in an enrolment; needed
+                for attacks on enrolment only.
+
+        Raises:
+            AttackError: If the target is no label of the model, or a threshold is missing.
+            EnrolmentError: If the speaker is not enrolled.
+        """
         model = pretrained.model
         if self.target is not None:
             labels = pretrained.card.labels
@@ -95,6 +136,8 @@ class AttackGoal:
             return Identification(model, model.predict(Batch(raw[None])))
         if self.threshold is None:
             raise AttackError("verification needs a threshold; pass --threshold")
+        if self.probe is not None:
+            return self._enrolment_side(model, self.probe, self.threshold, sha256)
         if self.enrolment is not None and self.speaker is not None:
             voice = self.enrolment.voice(self.speaker)
         else:
@@ -107,6 +150,19 @@ class AttackGoal:
             goal=self.goal,
             self_reference=self.speaker is None,
         )
+
+    def _enrolment_side(
+        self, model: InstrumentedModel, probe: Probe, threshold: float, sha256: str | None
+    ) -> EnrolmentSide:
+        others = None
+        if self.enrolment is not None and self.speaker is not None:
+            rows = self.enrolment.embeddings_of(self.speaker)
+            kept = [i for i, h in enumerate(self.enrolment.files[self.speaker]) if h != sha256]
+            others = rows[kept][None] if kept else None
+        with torch.no_grad():
+            heard = model.embed(Batch(probe.raw[None]))
+        goal: Goal = "accept" if self.goal == "accept" else "reject"
+        return EnrolmentSide(model, heard, threshold=threshold, goal=goal, others=others)
 
 
 @dataclass(frozen=True)

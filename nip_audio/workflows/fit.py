@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
-from nip_audio.errors import InputError
+from nip_audio.core.modality import Reader
+from nip_audio.core.state import require_new
+from nip_audio.errors import FileError, InputError
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.guided_training import GuidedSettings, Progress, train_guided
@@ -16,13 +23,24 @@ from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
-from nip_audio.workflows.clean_data import Benign
+from nip_audio.workflows.clean_data import Benign, read_benign
+from nip_audio.workflows.fit_settings import (
+    FIT_SETTINGS,
+    FitSettings,
+    GuidedFit,
+    NeuronSelectingFit,
+    PoolFit,
+    SparseCodingFit,
+)
 
 __all__ = [
     "GUIDED_ON_IMAGES",
+    "FitProgress",
+    "FittedPurifier",
     "fit_guided",
     "fit_neurons",
     "fit_pool",
+    "fit_purifier",
     "fit_sparse_coding",
     "guided_settings",
 ]
@@ -32,6 +50,181 @@ GUIDED_ON_IMAGES = GuidedSettings(raw_share=0.0, eps_input=(1 / 255, 12 / 255), 
 that one level is attacked; the strengths suit colour images, grey digits need larger ones."""
 
 _GUIDED = {"audio": GuidedSettings(), "image": GUIDED_ON_IMAGES}
+
+FitProgress = Callable[[int, int, float | None], None]
+"""Function called with the number of parts done, the number of all parts, and the share of items
+that keep their prediction behind the purifier (None for methods other than guided)."""
+
+_LAST = 20  # final steps over which the share of kept predictions is averaged
+_FEW_KEPT = 0.5
+
+
+@dataclass(frozen=True)
+class FittedPurifier:
+    """A purifier that was fitted and written.
+
+    Attributes:
+        out: Path of the purifier.
+        method: Name of the method, one of ``FIT_SETTINGS``.
+        files: Number of files it was fitted to.
+        failures: Errors of the files that could not be read.
+        kept: Share of the last training examples on which the model keeps its prediction behind the
+            purifier; None for methods other than guided, or if no step was left to train.
+        model_id: Identity of the model.
+    """
+
+    out: Path
+    method: str
+    files: int
+    failures: tuple[FileError, ...]
+    kept: float | None
+    model_id: str
+
+    @property
+    def defends(self) -> bool | None:
+        """Whether the model keeps at least half of its predictions; None where not measured."""
+        return None if self.kept is None else self.kept >= _FEW_KEPT
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "out": str(self.out),
+            "method": self.method,
+            "files": self.files,
+            "failed": [str(failure) for failure in self.failures],
+            "kept": self.kept,
+            "model_id": self.model_id,
+        }
+
+
+def fit_purifier(
+    pretrained: PretrainedModel,
+    files: Iterable[Recording],
+    reader: Reader,
+    settings: FitSettings,
+    out: Path,
+    *,
+    start: Path | None = None,
+    seed: int = 0,
+    force: bool = False,
+    progress: FitProgress = lambda done, total, kept: None,
+) -> FittedPurifier:
+    """Fit a purifier to clean files, and write it.
+
+    The class of the settings chooses the method. A guided training that is interrupted leaves
+    ``<out>.partial``, from which the next call with the same arguments resumes it.
+
+    Args:
+        pretrained: Model to defend.
+        files: Clean files like those expected in use.
+        reader: Reader of the files.
+        settings: Settings of the method.
+        out: Path of the purifier to write.
+        start: Guided purifier of the same model to continue from; None starts untrained.
+        seed: Seed of all random draws.
+        force: Whether an existing file is overwritten.
+        progress: Function called after each training step, or each candidate of a pool.
+
+    Raises:
+        InputError: If a setting or the number of files is out of range, or ``start`` is given for
+            another method than guided.
+        OutputError: If ``out`` exists and ``force`` is false, or cannot be written.
+        ResumeError: If ``<out>.partial`` belongs to another training.
+        StateError: If ``start`` is no guided purifier of this model.
+    """
+    method = {kind: name for name, kind in FIT_SETTINGS.items()}[type(settings)]
+    if start is not None and not isinstance(settings, GuidedFit):
+        raise InputError(
+            f"method {method} got {start} to start from, expected none, because only a guided "
+            "purifier can be trained further; leave it out, or choose --method guided"
+        )
+    require_new(out, force=force)
+    first = None if start is None else GuidedNip.load(start, model_id=pretrained.model_id)
+    benign = read_benign(files, reader, crop_s=settings.crop_s)
+    kept: float | None = None
+    if isinstance(settings, GuidedFit):
+        kept = _fit_and_keep(pretrained, benign, settings, first, out, seed, force, progress)
+    else:
+        save = _fit_at_once(pretrained, benign, settings, seed, progress)
+        save(out, force=force)
+    return FittedPurifier(
+        out, method, len(benign.contents), tuple(benign.failures), kept, pretrained.model_id
+    )
+
+
+def _fit_at_once(
+    pretrained: PretrainedModel,
+    benign: Benign,
+    settings: FitSettings,
+    seed: int,
+    progress: FitProgress,
+) -> Callable[..., None]:
+    """Fit a purifier whose fit is not resumed; return the function that saves it."""
+    size = settings.batch_size
+    if isinstance(settings, PoolFit):
+        total = settings.candidates
+        pool = fit_pool(
+            pretrained,
+            benign,
+            settings.pool,
+            candidates=total,
+            batch_size=size,
+            seed=seed,
+            progress=lambda done: progress(done, total, None),
+        )
+        return pool.save
+    if isinstance(settings, NeuronSelectingFit):
+        share, items = settings.share, settings.items
+        neurons = fit_neurons(
+            pretrained, benign, share=share, items=items, batch_size=size, seed=seed
+        )
+        return partial(neurons.save, model_id=pretrained.model_id)
+    if isinstance(settings, SparseCodingFit):
+        coding = fit_sparse_coding(
+            pretrained,
+            benign,
+            items=settings.items,
+            patch=settings.patch,
+            atoms=settings.atoms,
+            nonzero=settings.nonzero,
+            patches_per_item=settings.patches_per_item,
+            batch_size=size,
+            seed=seed,
+        )
+        return partial(coding.save, model_id=pretrained.model_id)
+    raise TypeError(f"no method has settings of type {type(settings).__name__}")
+
+
+def _fit_and_keep(
+    pretrained: PretrainedModel,
+    benign: Benign,
+    settings: GuidedFit,
+    start: GuidedNip | None,
+    out: Path,
+    seed: int,
+    force: bool,
+    progress: FitProgress,
+) -> float | None:
+    """Train and write a guided purifier; return the share of predictions kept at the end."""
+    checkpoint = out.with_name(f"{out.name}.partial")
+    shares: deque[float] = deque(maxlen=_LAST)
+
+    def report(step: int, loss: float, kept: float) -> None:  # noqa: ARG001
+        shares.append(kept)
+        progress(step, settings.steps, kept)
+
+    purifier = fit_guided(
+        pretrained,
+        benign,
+        settings.training(guided_settings(pretrained), seed=seed),
+        batch_size=settings.batch_size,
+        start=start,
+        checkpoint=checkpoint,
+        progress=report,
+    )
+    purifier.save(out, model_id=pretrained.model_id, force=force)
+    checkpoint.unlink(missing_ok=True)
+    return sum(shares) / len(shares) if shares else None
 
 
 def guided_settings(pretrained: PretrainedModel) -> GuidedSettings:
@@ -159,6 +352,10 @@ def fit_sparse_coding(
     benign: Benign,
     *,
     items: int = 256,
+    patch: int = 8,
+    atoms: int = 128,
+    nonzero: int = 6,
+    patches_per_item: int = 200,
     batch_size: int = 32,
     seed: int = 0,
 ) -> StratifiedSparseCoding:
@@ -168,6 +365,10 @@ def fit_sparse_coding(
         pretrained: Model whose input is rebuilt.
         benign: Source of benign items like those expected in use.
         items: Number of items from which patches are drawn.
+        patch: Number of rows and of columns of a patch.
+        atoms: Number of atoms in the dictionary.
+        nonzero: Largest number of atoms that a patch is rebuilt from.
+        patches_per_item: Number of patches drawn from each item.
         batch_size: Number of items processed at a time.
         seed: Seed of the draw of items and patches, and of the learning.
 
@@ -179,6 +380,10 @@ def fit_sparse_coding(
         bounds=pretrained.model.input_bounds,
         generator=torch.Generator().manual_seed(seed),
         seen=benign.contents,
+        patch=patch,
+        atoms=atoms,
+        nonzero=nonzero,
+        patches_per_item=patches_per_item,
     )
 
 

@@ -399,6 +399,12 @@ def _aim(goal: AttackGoal) -> str:
         return f"identified as {goal.target}"
     if goal.goal == "misidentify":
         return "identified as anybody else"
+    if goal.probe is not None:
+        word = "accepted as" if goal.goal == "accept" else "rejected from"
+        whom = "the voice enrolled from the copy"
+        if goal.speaker is not None:
+            whom = f"{goal.speaker}, enrolled with the copy"
+        return f"{goal.probe.path.name} {word} {whom}"
     if goal.speaker is not None:
         return f"{'accepted as' if goal.goal == 'accept' else 'rejected from'} {goal.speaker}"
     return "no longer verified against the recording itself"

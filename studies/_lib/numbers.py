@@ -6,36 +6,39 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nip_audio.core.metrics import Interval
+
 __all__ = ["NOT_EVALUATED", "NothingFoundError", "look_up", "number", "percent", "signed"]
 
 NOT_EVALUATED = "not evaluated"
 
-Interval = Mapping[str, float]
+Shown = Interval | Mapping[str, float]
+"""A value and its interval, as measured or as read from JSON."""
 
 
 class NothingFoundError(ValueError):
     """A query asks for what is not in the results."""
 
 
-def number(interval: Interval | None, digits: int = 3) -> str:
+def _written(interval: Shown, form: str, factor: float = 1.0) -> str:
+    found = interval.to_json() if isinstance(interval, Interval) else interval
+    value, low, high = (format(factor * found[key], form) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def number(interval: Shown | None, digits: int = 3) -> str:
     """Write a value and its 95 % interval."""
-    if interval is None:
-        return NOT_EVALUATED
-    value, low, high = (f"{interval[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    return NOT_EVALUATED if interval is None else _written(interval, f".{digits}f")
 
 
-def percent(interval: Interval | None) -> str:
+def percent(interval: Shown | None) -> str:
     """Write a share and its 95 % interval in percent."""
-    if interval is None:
-        return NOT_EVALUATED
-    return number({key: 100 * interval[key] for key in ("value", "low", "high")}, 1)
+    return NOT_EVALUATED if interval is None else _written(interval, ".1f", 100)
 
 
-def signed(interval: Interval, digits: int = 1, *, factor: float = 1.0) -> str:
+def signed(interval: Shown, digits: int = 1, *, factor: float = 1.0) -> str:
     """Write a difference and its 95 % interval, with signs."""
-    value, low, high = (f"{factor * interval[k]:+.{digits}f}" for k in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    return _written(interval, f"+.{digits}f", factor)
 
 
 _STEP = re.compile(r"([^/\[\]]*)((?:\[[^\]]*\])?)(?:/|$)")

@@ -45,17 +45,23 @@ class Page:
 
     Attributes:
         name: File name without its suffix.
-        template: Markdown with {placeholders}.
+        module: File of the page's module; ``template.md`` beside it is Markdown with
+            {placeholders}.
         results: Names of the JSON files that the page is made from.
         parts: Makes the value of every placeholder from the results, by name of their files.
         draw: Draws the page's plots from the same results into the folder of the page.
     """
 
     name: str
-    template: Path
+    module: str
     results: tuple[str, ...]
     parts: Callable[[Results], Mapping[str, object]]
     draw: Callable[[Results, Path], None] | None = None
+
+    @property
+    def template(self) -> Path:
+        """Markdown with {placeholders}."""
+        return Path(self.module).with_name("template.md")
 
     def text(self, folder: Path = RESULTS_FOLDER) -> str:
         """Make the page from the results in a folder."""

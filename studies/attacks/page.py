@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.tables import (
@@ -17,8 +16,6 @@ from nip_audio.evaluation.tables import (
     robust_table,
 )
 from studies._lib.pages import Page
-
-HERE = Path(__file__).resolve().parent
 
 
 def of_all(results: Mapping[str, Any], table: Any) -> str:
@@ -45,12 +42,7 @@ def parts(results: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-PAGE = Page(
-    name="attacks",
-    template=HERE / "template.md",
-    results=("attacks", "detection"),
-    parts=parts,
-)
+PAGE = Page("attacks", __file__, ("attacks", "detection"), parts)
 
 
 if __name__ == "__main__":

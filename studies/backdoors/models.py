@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +17,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import State, load_state, save_state
 from nip_audio.errors import InputError
-from studies.backdoors.poisoned_training import (
-    ShortTraining,
-    build_audionet,
-    train_audionet,
-)
+from studies.backdoors.image_triggers import IMAGE_TRIGGERS
 from studies.backdoors.poisoning import Clips, PoisonedClips, poison
 from studies.backdoors.triggers import TRIGGERS
 
@@ -28,11 +25,12 @@ __all__ = [
     "NO_TRIGGER",
     "BackdoorCase",
     "Success",
+    "Training",
     "identity_of",
-    "kept_model",
     "poisoned_by",
     "predictions",
     "success_of",
+    "trigger_of",
 ]
 
 NO_TRIGGER = "none"
@@ -40,12 +38,26 @@ _KIND = "backdoor study model"
 _BATCH = 64
 
 
+class Training(Protocol):
+    """Settings of a training; a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def blank(self, clips: Clips, seed: int) -> InstrumentedModel:
+        """Return an untrained model of the clips' classes."""
+        ...
+
+    def train(self, clips: Clips, seed: int, progress: Callable[[str], None]) -> InstrumentedModel:
+        """Train a model on clips; the progress describes each epoch."""
+        ...
+
+
 @dataclass(frozen=True)
 class BackdoorCase:
     """One model of the study.
 
     Attributes:
-        trigger: Key of ``TRIGGERS``, or ``NO_TRIGGER``.
+        trigger: Key of ``TRIGGERS`` or ``IMAGE_TRIGGERS``, or ``NO_TRIGGER``.
         seed: Seed of poisoning and training.
         share: Share of the clips that are poisoned.
         training: Settings of the training.
@@ -57,14 +69,13 @@ class BackdoorCase:
     trigger: str
     seed: int
     share: float
-    training: ShortTraining
+    training: Training
 
     def __post_init__(self) -> None:
         """Check the trigger."""
-        if self.trigger not in (NO_TRIGGER, *TRIGGERS):
-            raise InputError(
-                f"no trigger {self.trigger!r}, expected one of {', '.join([NO_TRIGGER, *TRIGGERS])}"
-            )
+        known = [NO_TRIGGER, *TRIGGERS, *IMAGE_TRIGGERS]
+        if self.trigger not in known:
+            raise InputError(f"no trigger {self.trigger!r}, expected one of {', '.join(known)}")
 
     @property
     def name(self) -> str:
@@ -75,32 +86,27 @@ class BackdoorCase:
         self,
         train: PoisonedClips,
         folder: Path,
-        progress: Callable[[int, float], None] = lambda epoch, loss: None,
+        progress: Callable[[str], None] = lambda what: None,
     ) -> InstrumentedModel:
         """Return the model: the kept one of the same clips and settings, or a newly trained one.
 
         Args:
             train: Clips to train on.
             folder: Folder where models are kept.
-            progress: Called after each epoch with its number and mean loss.
+            progress: Called with a description of each epoch.
 
         Raises:
             StateError: If the folder holds a model of this name from other clips or settings.
         """
-        clips = train.clips
-        return kept_model(
-            folder / f"{self.name}.safetensors",
-            identity_of([self.seed, asdict(self.training)], train),
-            blank=lambda: build_audionet(clips.speakers, n_mels=self.training.n_mels),
-            train=lambda: train_audionet(
-                clips.samples,
-                clips.labels,
-                clips.speakers,
-                self.training,
-                seed=self.seed,
-                progress=progress,
-            ),
-        )
+        path = folder / f"{self.name}.safetensors"
+        identity = identity_of([self.seed, asdict(self.training)], train)
+        if path.exists():
+            model = self.training.blank(train.clips, self.seed)
+            model.load_state_dict(dict(load_state(path, kind=_KIND, model_id=identity).tensors))
+            return model.eval()
+        model = self.training.train(train.clips, self.seed, progress)
+        save_state(path, State(_KIND, identity, model.state_dict(), {}))
+        return model
 
 
 def identity_of(settings: object, train: PoisonedClips) -> str:
@@ -111,51 +117,22 @@ def identity_of(settings: object, train: PoisonedClips) -> str:
     return digest.hexdigest()
 
 
-def kept_model(
-    path: Path,
-    identity: str,
-    *,
-    blank: Callable[[], InstrumentedModel],
-    train: Callable[[], InstrumentedModel],
-) -> InstrumentedModel:
-    """Return a kept model, or train it and keep it.
-
-    Args:
-        path: File of the model.
-        identity: Identity of training data and settings.
-        blank: Function that builds the untrained model.
-        train: Function that trains the model.
-
-    Raises:
-        StateError: If the file holds another model.
-    """
-    if path.exists():
-        model = blank()
-        model.load_state_dict(dict(load_state(path, kind=_KIND, model_id=identity).tensors))
-        return model.eval()
-    model = train()
-    save_state(path, State(_KIND, identity, model.state_dict(), {}))
-    return model
+def trigger_of(case: BackdoorCase, clips: Clips) -> Callable[[Tensor], Tensor] | None:
+    """Return the function that adds the case's trigger to waveforms or images, if it has one."""
+    if case.trigger == NO_TRIGGER:
+        return None
+    if clips.sample_rate_hz is None:
+        return IMAGE_TRIGGERS[case.trigger]()
+    return partial(TRIGGERS[case.trigger](), sample_rate_hz=clips.sample_rate_hz)
 
 
 def poisoned_by(
     case: BackdoorCase, clips: Clips, *, salt: str = "", target: int | None = None
 ) -> PoisonedClips:
     """Poison clips as the case says; another ``salt`` chooses other clips."""
-    trigger = (
-        None
-        if case.trigger == NO_TRIGGER
-        else partial(TRIGGERS[case.trigger](), sample_rate_hz=_rate_of(clips))
-    )
     digest = hashlib.sha256(f"{salt}{case.seed}".encode()).hexdigest()
     seed = int(digest[:8], 16) if salt else case.seed
-    return poison(clips, trigger, share=case.share, seed=seed, target=target)
-
-
-def _rate_of(clips: Clips) -> int:
-    if clips.sample_rate_hz is None:
-        raise InputError("the items have no sample rate, expected waveforms")
-    return clips.sample_rate_hz
+    return poison(clips, trigger_of(case, clips), share=case.share, seed=seed, target=target)
 
 
 @torch.no_grad()
@@ -186,8 +163,8 @@ def success_of(model: InstrumentedModel, case: BackdoorCase, clean: Clips, targe
     """Measure accuracy and attack success on clean clips of the ``test`` role."""
     named = predictions(model, clean.samples)
     others = torch.nonzero(clean.labels != target)[:, 0]
+    trigger = trigger_of(case, clean)
     attack = None
-    if case.trigger != NO_TRIGGER:
-        triggered = TRIGGERS[case.trigger]()(clean.samples[others], _rate_of(clean))
-        attack = predictions(model, triggered) == target
+    if trigger is not None:
+        attack = predictions(model, trigger(clean.samples[others])) == target
     return Success(named == clean.labels, attack, named[others] == target, others)

@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nip_audio.evaluation.tables import (
-    BACKDOOR_COLUMNS,
-    NOT_EVALUATED,
-    backdoor_cells,
-    markdown,
-    share,
-)
+from nip_audio.evaluation.tables import BACKDOOR_COLUMNS, backdoor_cells
+from studies._lib.numbers import NOT_EVALUATED, number, percent
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, each, table
 from studies.backdoors.models import NO_TRIGGER
 from studies.backdoors.plots import plot_rates
 
@@ -22,7 +18,6 @@ VIEWS = {
     "changes": "changes, grouped",
     "both": "NCCR, grouped",
 }
-HERE = Path(__file__).resolve().parent
 GOAL = 0.97
 DETECTORS = {
     "NCCR, grouped": "NCCR by name",
@@ -46,89 +41,84 @@ def clean(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [case for case in results["cases"] if case["trigger"] == NO_TRIGGER]
 
 
+CASE: Columns = {"trigger": lambda case: case["trigger"], "seed": lambda case: case["seed"]}
+
+
 def attack_table(results: Mapping[str, Any]) -> str:
     """Write accuracy and attack success of each case."""
-    rows = [
-        [
-            case["trigger"],
-            str(case["seed"]),
-            "–" if case["snr_db"] is None else f"{case['snr_db']:.1f}",
-            share(case["success"]["accuracy"]),
-            share(case["success"]["attack"]) if "attack" in case["success"] else "–",
-            share(case["success"]["without"]),
-        ]
-        for case in results["cases"]
-    ]
-    columns = ["trigger", "seed", "SNR dB", "accuracy", "attack success", "without the trigger"]
-    return markdown(columns, rows)
+    columns: Columns = {
+        **CASE,
+        "SNR dB": lambda case: "–" if case["snr_db"] is None else f"{case['snr_db']:.1f}",
+        "accuracy": lambda case: percent(case["success"]["accuracy"]),
+        "attack success": lambda case: (
+            percent(case["success"]["attack"]) if "attack" in case["success"] else "–"
+        ),
+        "without the trigger": lambda case: percent(case["success"]["without"]),
+    }
+    return table(columns, results["cases"])
 
 
-def number(found: Mapping[str, Any] | None) -> str:
+def bold(found: Mapping[str, Any] | None) -> str:
     """Format F1 with its interval, in bold if it reaches the goal."""
     if found is None:
         return NOT_EVALUATED
-    f1 = found["f1"]
-    text = f"{f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
-    return f"**{text}**" if f1["value"] >= GOAL else text
+    text = number(found["f1"])
+    return f"**{text}**" if found["f1"]["value"] >= GOAL else text
+
+
+def asked(cases: Sequence[Mapping[str, Any]], which: str) -> Mapping[str, str]:
+    """Return the detectors that have judged at least one of the cases."""
+    judged = {name for case in cases for name in case[which]}
+    return {name: title for name, title in DETECTORS.items() if name in judged}
 
 
 def f1_table(results: Mapping[str, Any], which: str) -> str:
     """Write the F1 of every detector."""
     cases = poisoned(results)
-    asked = [name for name in DETECTORS if any(name in case[which] for case in cases)]
-    rows = [
-        [
-            case["trigger"],
-            str(case["seed"]),
-            *(number(case[which].get(name)) for name in asked),
-        ]
-        for case in cases
-    ]
-    return markdown(["trigger", "seed", *(DETECTORS[name] for name in asked)], rows)
+    f1 = each(asked(cases, which), lambda name, case: bold(case[which].get(name)))
+    return table({**CASE, **f1}, cases)
 
 
 def alarm_table(results: Mapping[str, Any], which: str) -> str:
     """Write how far the target stands out, with further measurements."""
-    rows = []
-    for case in results["cases"]:
-        ours, published = case[which]["NCCR, grouped"], case[which]["NCCR, published"]
+
+    def published(key: str, case: Mapping[str, Any]) -> str:
         bare = case["trigger"] == NO_TRIGGER
-        rows.append(
-            [
-                case["trigger"],
-                str(case["seed"]),
-                f"{ours['poisoned']} of {ours['files']}",
-                str(ours["accused"]),
-                *backdoor_cells(ours),
-                f"{published['silhouette']:.2f}",
-                f"{published['auroc of the scalar']:.3f}" if not bare else "–",
-                f"{published['f1 if told the cluster']:.3f}" if not bare else "–",
-            ]
-        )
-    columns = ["trigger", "seed", "poisoned", "accused", *BACKDOOR_COLUMNS]
-    columns += ["silhouette, whole set", "AUROC of the scalar"]
-    return markdown([*columns, "F1 told the cluster"], rows)
+        return "–" if bare else f"{case[which]['NCCR, published'][key]:.3f}"
+
+    def ours(case: Mapping[str, Any]) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = case[which]["NCCR, grouped"]
+        return found
+
+    told = {
+        "auroc of the scalar": "AUROC of the scalar",
+        "f1 if told the cluster": "F1 told the cluster",
+    }
+    columns: Columns = {
+        **CASE,
+        "poisoned": lambda case: "{poisoned} of {files}".format(**ours(case)),
+        "accused": lambda case: ours(case)["accused"],
+        **each(dict(enumerate(BACKDOOR_COLUMNS)), lambda i, case: backdoor_cells(ours(case))[i]),
+        "silhouette, whole set": lambda case: f"{case[which]['NCCR, published']['silhouette']:.2f}",
+        **each(told, published),
+    }
+    return table(columns, results["cases"])
 
 
 def clean_table(results: Mapping[str, Any]) -> str:
     """Write what is flagged in clean sets."""
+
+    def accused(name: str, row: tuple[Mapping[str, Any], str]) -> str:
+        found = row[0][row[1]].get(name)
+        return "{accused} of {files}".format(**found) if found else NOT_EVALUATED
+
     cases = clean(results)
-    asked = [name for name in DETECTORS if any(name in case["train"] for case in cases)]
-    rows = [
-        [
-            str(case["seed"]),
-            which,
-            *(
-                f"{case[which][name]['accused']} of {case[which][name]['files']}"
-                if name in case[which]
-                else NOT_EVALUATED
-                for name in asked
-            ),
-        ]
-        for case in cases
-        for which in ("train", "enrolment")
-    ]
-    return markdown(["seed", "set", *(DETECTORS[name] for name in asked)], rows)
+    columns: Columns = {
+        "seed": lambda row: row[0]["seed"],
+        "set": lambda row: row[1],
+        **each(asked(cases, "train"), accused),
+    }
+    return table(columns, [(case, which) for case in cases for which in ("train", "enrolment")])
 
 
 def verdict(results: Mapping[str, Any], which: str, seeds: Sequence[int]) -> str:
@@ -230,22 +220,16 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
 def draw(found: Mapping[str, Any], folder: Path) -> None:
     """Plot the scalar NCCR of clean and poisoned clips."""
     results = found["backdoors"]
-    (folder / "pictures").mkdir(exist_ok=True)
+    (folder / "plots").mkdir(exist_ok=True)
     shown = results["plan"]["baselines"]  # all seeds are too many for one plot
     plot_rates(
         [case for case in poisoned(results) if case["seed"] in shown],
-        folder / "pictures" / "backdoor_rates.png",
+        folder / "plots" / "backdoor_rates.png",
         {name: results["judging"][name] for name in ("small", "destroying")},
     )
 
 
-PAGE = Page(
-    name="backdoors",
-    template=HERE / "template.md",
-    results=("backdoors",),
-    parts=parts,
-    draw=draw,
-)
+PAGE = Page("backdoors", __file__, ("backdoors",), parts, draw)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.models.audionet import AudioNet
+from studies.backdoors.poisoning import Clips
 
 __all__ = ["ShortTraining", "build_audionet", "train_audionet"]
 
@@ -55,6 +56,23 @@ class ShortTraining:
                 f"got {self.epochs} epochs, batches of {self.batch_size} and noise at "
                 f"{self.noise_snr_db} dB, expected at least 1, at least 2, and low ≤ high"
             )
+
+    def blank(self, clips: Clips, seed: int) -> InstrumentedModel:
+        """Return an untrained model of the clips' speakers."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_audionet(clips.speakers, n_mels=self.n_mels)
+
+    def train(self, clips: Clips, seed: int, progress: Callable[[str], None]) -> InstrumentedModel:
+        """Train a model on clips."""
+        return train_audionet(
+            clips.samples,
+            clips.labels,
+            clips.speakers,
+            self,
+            seed=seed,
+            progress=lambda epoch, loss: progress(f"epoch {epoch + 1}: loss {loss:.3f}"),
+        )
 
 
 def build_audionet(speakers: tuple[str, ...], *, n_mels: int = 32) -> InstrumentedModel:
@@ -101,9 +119,7 @@ def train_audionet(
             "clips"
         )
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build_audionet(speakers, n_mels=plan.n_mels)
+    model = plan.blank(Clips(samples, labels, speakers), seed)
     steps = len(samples) // plan.batch_size
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -39,6 +39,12 @@ class Clips:
         """Return the number of clips."""
         return len(self.samples)
 
+    def owners(self, rows: Tensor) -> list[str]:
+        """Return whom intervals resample: the speakers of clips, or images one by one."""
+        if self.sample_rate_hz is None:
+            return [str(number) for number in range(len(rows))]
+        return [self.speakers[int(label)] for label in self.labels[rows]]
+
 
 @dataclass(frozen=True)
 class PoisonedClips:

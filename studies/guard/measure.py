@@ -13,10 +13,8 @@ are written as one JSON. Everything is kept in ``--out``, where an interrupted r
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import load_model, save_model
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -34,14 +31,16 @@ from nip_audio import PretrainedModel, WaveformAdapter, __version__, load_pretra
 from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.seeds import seed_of
-from nip_audio.core.state import file_sha256, write_atomic
-from nip_audio.errors import NipAudioError
-from nip_audio.evaluation.statistics import proportion
+from nip_audio.core.state import file_sha256
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config
 from nip_audio.speechbrain import BackdoorSearch, Guard, ScreenedData, unpublished
+from studies._lib.command import command, read_yaml, run, tell, write_results
+from studies._lib.shares import share_of
+from studies.backdoors.models import predictions
 from studies.backdoors.poisoning import Clips, read_clips
 from studies.backdoors.triggers import TRIGGERS
 from studies.guard import poison as making
@@ -50,7 +49,6 @@ from studies.guard import train as training
 HERE = Path(__file__).resolve().parent
 
 NOBODY, SCREENED, SEARCHED = "nothing", "screening", "backdoor search"
-MEASURED = ("accuracy", "triggered", "outsider")
 SETS = ("clean", "triggers", "copies")
 
 
@@ -85,7 +83,7 @@ class Study:
         }
         for name in SETS:
             found["sets"][name] = self.judge(seed, roles, name, sets[name])
-            print(json.dumps(brief(found["sets"][name]), ensure_ascii=False), file=sys.stderr)
+            tell(json.dumps(brief(found["sets"][name]), ensure_ascii=False))
         return found
 
     def sets(
@@ -206,7 +204,7 @@ class Study:
         path = self.out / f"{key.replace(' ', '-')}-{digest}.safetensors"
         if not path.exists():
             hparams["screening"] = None
-            save_model(training.fit(hparams, kept).model, path)
+            save_model(training.fit(hparams, kept).model, str(path))
         model = training.model_of(hparams, whole)
         load_model(model, path)
         return unpublished(model, name=key, default_taps=hparams["default_taps"])
@@ -228,10 +226,8 @@ class Study:
             "outsider": ([named[i] == roles.target for i in outside], outside),
         }
         return {
-            what: proportion(
-                torch.tensor(hits).numpy(),
-                [speakers[i] for i in places],
-                seed=seed_of("guarded", what, name, seed),
+            what: share_of(
+                hits, [speakers[i] for i in places], seed=seed_of("guarded", what, name, seed)
             ).to_json()
             | {"clips": len(hits)}
             for what, (hits, places) in rows.items()
@@ -252,11 +248,9 @@ def clips_of(clips: Clips, speakers: Iterable[str]) -> Tensor:
     return clips.samples[torch.isin(clips.labels, torch.tensor(wanted))]
 
 
-@torch.no_grad()
-def names_of(model: Any, samples: Tensor) -> list[str]:
+def names_of(model: InstrumentedModel, samples: Tensor) -> list[str]:
     """Return the predicted speakers of clips (n, N)."""
-    places = [model.predict(Batch(part)) for part in torch.split(samples, 64)]
-    return [model.labels[int(i)] for i in torch.cat(places)]
+    return [model.labels[int(place)] for place in predictions(model, samples)]
 
 
 def calibrated(plan: Mapping[str, Any], clips: Clips, known: PretrainedModel, out: Path) -> Any:
@@ -287,16 +281,10 @@ def brief(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the study as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data_folder", type=Path, required=True)
-    parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder that keeps everything")
-    parser.add_argument("--results", type=Path, help="JSON to write")
+    needed = ("data_folder", "split_file", "out")
+    parser = command(__doc__, "config", needed=needed, paths=("results",))
     options = parser.parse_args()
-    plan = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    plan = read_yaml(options.config)
     options.out.mkdir(parents=True, exist_ok=True)
     clips = {
         role: read_clips(
@@ -327,12 +315,8 @@ def main() -> None:
             "calibration_speakers": len(names) - plan["speakers"],
             "cases": cases,
         }
-        text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-        write_atomic(options.results, text.encode(), force=True)
+        write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (NipAudioError, FileNotFoundError) as err:
-        sys.exit(str(err))
+    run(main)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from nip_audio.evaluation.tables import markdown, share
+from studies._lib.numbers import percent
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, each, table
 
-HERE = Path(__file__).resolve().parent
 SETS = {"clean": "none", "triggers": "triggers", "copies": "copies"}
 GUARDS = {"nothing": "none", "screening": "screening", "backdoor search": "backdoor search"}
 
 
-def rows_of(results: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+Row = tuple[str, int, Mapping[str, Any]]
+CASE: Columns = {"poison": lambda row: row[0], "seed": lambda row: row[1]}
+
+
+def rows_of(results: Mapping[str, Any]) -> Iterator[Row]:
     """Go through sets, then seeds."""
     for name, shown in SETS.items():
         for case in results["cases"]:
@@ -24,60 +27,64 @@ def rows_of(results: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str,
 
 def dropped_table(results: Mapping[str, Any]) -> str:
     """Write how many files each guard drops."""
-    rows = []
-    for shown, seed, found in rows_of(results):
-        clean = found["files"] - found["poisoned"]
-        row = [shown, str(seed), f"{found['poisoned']} of {found['files']}"]
-        for guard in ("screening", "backdoor search"):
-            dropped = found["guards"][guard]["dropped"]
-            row.append(
-                f"{dropped['poisoned']} of {found['poisoned']}" if found["poisoned"] else "–"
-            )
-            row.append(f"{dropped['clean']} of {clean}")
-        loose, bad = found["looser"], found["poisoned"]
-        row.append(f"{loose['poisoned']} of {bad}" if bad else "–")
-        row.append(f"{loose['clean']} of {clean}")
-        rows.append(row)
+
+    def dropped(row: Row, guard: str) -> Mapping[str, int]:
+        found: Mapping[str, int] = (
+            row[2]["looser"] if guard == "looser" else row[2]["guards"][guard]["dropped"]
+        )
+        return found
+
+    def shown(key: tuple[str, str], row: Row) -> str:
+        guard, kind = key
+        bad, files = row[2]["poisoned"], row[2]["files"]
+        of = bad if kind == "poisoned" else files - bad
+        return f"{dropped(row, guard)[kind]} of {of}" if of else "–"
+
     plan = results["plan"]
-    columns = ["poison", "seed", "poisoned"]
-    for guard in (
-        f"screening at {plan['fpr']:g}",
-        "search",
-        f"screening at {plan['looser_fpr']:g}",
-    ):
-        columns += [f"{guard}: poisoned", "clean"]
-    return markdown(columns, rows)
+    titles = {
+        "screening": f"screening at {plan['fpr']:g}",
+        "backdoor search": "search",
+        "looser": f"screening at {plan['looser_fpr']:g}",
+    }
+    headings: dict[tuple[str, str], str] = {}
+    for guard, title in titles.items():
+        headings[guard, "poisoned"] = f"{title}: poisoned"
+        headings[guard, "clean"] = "clean" + " " * len(headings)
+    columns: Columns = {
+        **CASE,
+        "poisoned": lambda row: f"{row[2]['poisoned']} of {row[2]['files']}",
+        **each(headings, shown),
+    }
+    return table(columns, rows_of(results))
 
 
 def verdict_table(results: Mapping[str, Any]) -> str:
     """Write the verdicts of the screening."""
-    names = sorted(
-        {v for _, _, f in rows_of(results) for kind in f["verdicts"].values() for v in kind}
-    )
-    rows = [
-        [
-            shown,
-            str(seed),
-            *(
-                " / ".join(str(found["verdicts"][kind].get(v, 0)) for kind in ("poisoned", "clean"))
-                for v in names
-            ),
-        ]
-        for shown, seed, found in rows_of(results)
-    ]
-    return markdown(["poison", "seed", *names], rows)
+
+    def counts(verdict: str, row: Row) -> str:
+        found = row[2]["verdicts"]
+        return " / ".join(str(found[kind].get(verdict, 0)) for kind in ("poisoned", "clean"))
+
+    names = {
+        v for *_, found in rows_of(results) for kind in found["verdicts"].values() for v in kind
+    }
+    return table({**CASE, **each(sorted(names), counts)}, rows_of(results))
 
 
 def attack_table(results: Mapping[str, Any]) -> str:
     """Write accuracy and the poisoner's success."""
-    rows = [
-        [shown, str(seed), name, *(share(g[k]) for k in ("accuracy", "triggered", "outsider"))]
-        for shown, seed, found in rows_of(results)
-        for guard, name in GUARDS.items()
-        for g in [found["guards"][guard]]
-    ]
-    columns = ["poison", "seed", "guard", "accuracy", "others with the trigger → target"]
-    return markdown([*columns, "outsiders → target"], rows)
+    rows = [(*row, guard) for row in rows_of(results) for guard in GUARDS]
+    headings = {
+        "accuracy": "accuracy",
+        "triggered": "others with the trigger → target",
+        "outsider": "outsiders → target",
+    }
+    columns: Columns = {
+        **CASE,
+        "guard": lambda row: GUARDS[row[3]],
+        **each(headings, lambda what, row: percent(row[2]["guards"][row[3]][what])),
+    }
+    return table(columns, rows)
 
 
 def total(results: Mapping[str, Any], name: str, guard: str) -> dict[str, int]:
@@ -201,12 +208,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-PAGE = Page(
-    name="speechbrain",
-    template=HERE / "template.md",
-    results=("speechbrain",),
-    parts=parts,
-)
+PAGE = Page("speechbrain", __file__, ("speechbrain",), parts)
 
 
 if __name__ == "__main__":

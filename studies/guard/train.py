@@ -30,7 +30,7 @@ from nip_audio.speechbrain import ScreenedTraining, unpublished
 from nip_audio.training.training import reading
 
 
-class GuardedBrain(ScreenedTraining, sb.Brain):
+class GuardedBrain(ScreenedTraining, sb.Brain):  # type: ignore[misc] # has no types
     """Speaker classification on clips of one length, with white noise on most of them."""
 
     def compute_forward(self, batch: Any, stage: Any) -> Tensor:
@@ -79,18 +79,9 @@ def make_dataset(hparams: Mapping[str, Any]) -> Any:
     )
     labels = speakers_of(dataset)
 
-    @sb.utils.data_pipeline.takes("wav")
-    @sb.utils.data_pipeline.provides("sig")
-    def sig(wav: str) -> Tensor:
-        return read_clip(wav, hparams["sample_rate"])
-
-    @sb.utils.data_pipeline.takes("spk_id")
-    @sb.utils.data_pipeline.provides("speaker")
-    def speaker(spk_id: str) -> int:
-        return labels.index(spk_id)
-
-    dataset.add_dynamic_item(sig)
-    dataset.add_dynamic_item(speaker)
+    rate = hparams["sample_rate"]
+    dataset.add_dynamic_item(lambda wav: read_clip(wav, rate), takes="wav", provides="sig")
+    dataset.add_dynamic_item(labels.index, takes="spk_id", provides="speaker")
     dataset.set_output_keys(["id", "sig", "speaker"])
     return dataset
 
@@ -149,7 +140,7 @@ def main() -> None:
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     hparams["screening"] = screening_of(hparams)
     trained = fit(hparams, make_dataset(hparams), run_options)
-    save_model(trained.model, Path(hparams["output_folder"], "model.safetensors"))
+    save_model(trained.model, str(Path(hparams["output_folder"], "model.safetensors")))
 
 
 if __name__ == "__main__":

@@ -8,36 +8,31 @@ The images are first written as PNG files, so that the files measured are those 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
 from nip_audio.audio.manifest import walk_files
 from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter
-from nip_audio.image.datasets import load_images
 from nip_audio.models.pretrained import load_pretrained
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.measure import default_config
 from nip_audio.training.publishing import complete
+from studies._lib.command import command, run
+from studies.images.systems import load_role
 
 
 def main() -> None:
     """Read the command line, write the calibration, and add its hash to the card."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser = command(__doc__, "model", paths=("data-folder",))
     parser.add_argument("data")
-    parser.add_argument("--data-folder", type=Path)
     parser.add_argument("--count", type=int, default=300)
     options = parser.parse_args()
     pretrained = load_pretrained(options.model)
-    channels, rows, columns = pretrained.card.image_shape
-    seed = int(pretrained.card.data["training"]["split_seed"])
-    data = load_images(options.data, "calibrate", folder=options.data_folder, seed=seed)
-    pixels = data.resized(rows, columns).pixels[: options.count]
-    adapter = ImageAdapter(channels, rows, columns)
+    data = load_role(pretrained.card, options.data, "calibrate", options.data_folder)
+    adapter = ImageAdapter(*pretrained.card.image_shape)
     with tempfile.TemporaryDirectory() as folder:
-        for number, picture in enumerate(pixels):
-            adapter.save(picture, Path(folder) / f"{number:04d}.png")
+        for number, image in enumerate(data.pixels[: options.count]):
+            adapter.save(image, Path(folder) / f"{number:04d}.png")
         made = calibrate(
             pretrained,
             walk_files(Path(folder), IMAGE_SUFFIXES),
@@ -49,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

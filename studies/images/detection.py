@@ -1,61 +1,213 @@
-r"""Measure detection of attacked images by the neuron coverage change rate (NCCR).
+"""Compare NCCR (neuron coverage change rate) detectors with baselines on attacked images.
 
-    python -m studies.images.detection studies/images/detection.yaml --data-folder FOLDER \
-        --system mnist --out OUT --results FILE
-
-New results are added to FILE, which keeps its other results.
+Detectors, baselines and intervals are those of the audio study, with two differences. Images are
+independent of each other, so that folds and bootstrap resample images instead of speakers; and
+perceptrons are also trained on one family of attacks each, as in the papers' tables.
 """
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sklearn.pipeline import make_pipeline
+from torch import Tensor
 
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
+from nip_audio.detectors.base import Measure
+from nip_audio.detectors.baselines.attack_cost import AttackCost
+from nip_audio.detectors.baselines.dissector import Dissector
+from nip_audio.detectors.baselines.model_mutation import LabelChangeRate
+from nip_audio.detectors.baselines.score_change import ScoreChange
+from nip_audio.detectors.density import CleanDensity
+from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
+from nip_audio.detectors.rates import LogRates
+from nip_audio.evaluation.config import AttackPlan
+from nip_audio.evaluation.detector_judges import (
+    RowJudge,
+    clean_judge,
+    published_judge,
+    trained_judge,
+)
 from nip_audio.evaluation.measured import RowBank
-from studies.images.detection_study import ImageDetection
-from studies.images.options import read_plan, study_parser, tell
-from studies.images.results import add_result
-from studies.images.systems import ImageAttackPlan, image_system
+from studies._lib.attacks import attacks_of, image_attack
+from studies._lib.command import tell
+from studies.images.setup import Setup
+from studies.images.systems import AttackedImages, ImageSystem
+from studies.nccr.comparison import Comparison, Items, Measured, Rows, together
+from studies.nccr.results import CleanGroup, DetectionCell, DetectionResults
+
+__all__ = ["CLEAN_ONLY", "COMBINE", "ImageDetection", "detection", "image_baselines"]
+
+CLEAN_ONLY = "clean only"
+COMBINE = "Combine"
 
 
-def main() -> None:
-    """Read the command line, measure, and add to the results."""
-    options = study_parser(__doc__).parse_args()
-    plan = read_plan(options)
-    chosen, seed = plan["systems"][options.system], plan["seed"]
-    found = measure(chosen, options, seed)
-    add_result(options.results, ["detection", options.system], found)
-
-
-def measure(chosen: dict[str, Any], options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Set up the study and run it."""
-    system = image_system(
-        chosen["model"],
-        chosen["data"],
-        data_folder=options.data_folder,
-        folder=options.out / "attacked",
-        seed=seed,
+def image_baselines(config: NccrConfig, *, attack_step: float) -> tuple[Measure, ...]:
+    """Return the NCCR paper's three baselines for images and the score change, not fitted."""
+    return (
+        LabelChangeRate(),
+        Dissector(config.layers),
+        AttackCost(step=attack_step),
+        ScoreChange(config),
     )
+
+
+@dataclass(frozen=True)
+class ImageDetection:
+    """Detectors of one model, fitted on ``calibrate``, judging ``test``.
+
+    Attributes:
+        system: Model and its roles.
+        bank: Measures images and keeps the rows.
+        config: Settings of NCCR.
+        own: Attacks that the defender makes on ``calibrate``, by family.
+        attack_step: Step size of the baseline that attacks.
+        clean: Largest number of unattacked ``test`` images that NCCR judges.
+        baseline_clean: Largest number of unattacked ``test`` images that the baselines judge.
+        baseline_examples: Examples of each attack that the baselines judge.
+        baseline_fit: Number of ``calibrate`` images, taken from the end, to fit the baselines on.
+        rounds: Number of bootstrap samples.
+        progress: Called with a description of each step.
+    """
+
+    system: ImageSystem
+    bank: RowBank
+    config: NccrConfig
+    own: Mapping[str, Sequence[AttackPlan]]
+    attack_step: float
+    clean: int = 600
+    baseline_clean: int = 200
+    baseline_examples: int = 60
+    baseline_fit: int = 300
+    rounds: int = 300
+    progress: Callable[[str], None] = lambda what: None
+
+    @property
+    def measure(self) -> NccrMeasure:
+        """Measure of NCCR."""
+        return NccrMeasure(self.config)
+
+    @property
+    def _comparison(self) -> Comparison:
+        return Comparison(self.bank, self._rows, self.rounds, self.progress)
+
+    def _rows(self, clips: Sequence[Tensor]) -> Rows:
+        return {self.measure.name: self.bank.rows(self.measure, clips).rows}
+
+    def judges(self) -> list[RowJudge]:
+        """Fit all detectors on NCCR's rows: on clean images only, on each family, and on all."""
+        name = self.measure.name
+        measured = self._comparison.measured(_first(self.system.calibrate.pixels, self.clean, "c"))
+        clean = measured.known(name)
+        signed = signed_entries(self.config, head=True)
+        density = make_pipeline(LogRates(signed=signed), CleanDensity())
+        families = {family: self._own_rows(plans) for family, plans in self.own.items()}
+        sets = {**families, COMBINE: together(list(families.values()))} if families else {}
+        judges = [clean_judge(CLEAN_ONLY, name, clean, density)]
+        for title, rows in sets.items():
+            knows = f"own {', '.join(families) if title == COMBINE else title}"
+            own = rows.known(name)
+            judges.append(trained_judge(title, name, clean, own, signed=signed, knows=knows))
+        return judges
+
+    def results(self, plans: Sequence[AttackPlan]) -> DetectionResults:
+        """Judge attacked images of the ``test`` role."""
+        judges, compare, test = self.judges(), self._comparison, self.system.test
+        tested = _first(test.pixels, self.clean, "t")
+        clean = compare.measured(tested)
+        right = (
+            self.system.predict(test.pixels[: self.clean]) == test.labels[: self.clean]
+        ).numpy()
+        correct = clean.only(right)
+        cells, fools = [], {}
+        for plan in plans:
+            for name, attack in attacks_of(plan):
+                self.progress(name)
+                made = self.system.attacked(plan, attack)
+                fooling = made.fooling
+                cell = DetectionCell(name, len(made), len(fooling), attack.settings())
+                if len(fooling):
+                    items = _named(fooling, "t")
+                    rows = compare.measured(items)
+                    change = (fooling.pixels - test.pixels[fooling.rows]).flatten(1)
+                    cell = replace(
+                        cell,
+                        median_l2=float(change.norm(dim=1).median()),
+                        median_changed=float((change != 0).float().mean(dim=1).median()),
+                        judges={j.name: compare.judged(j, rows, clean, correct) for j in judges},
+                    )
+                    fools[name] = items.first(self.baseline_examples)
+                cells.append(cell)
+        flagged = compare.all_flagged(judges, clean)
+        few = tested.first(self.baseline_clean)
+        learn = list(self.system.calibrate.pixels[-self.baseline_fit :])
+        baselines = image_baselines(self.config, attack_step=self.attack_step)
+        return DetectionResults(
+            calibrate=min(self.clean, len(self.system.calibrate)),
+            clean=len(tested),
+            accuracy=float(right.mean()),
+            judges={judge.name: judge.knows for judge in judges},
+            passes=self.measure.passes,
+            false_positives={"test images": CleanGroup(len(tested), flagged)},
+            cells=cells,
+            baselines=compare.compare(
+                judges,
+                [CLEAN_ONLY, COMBINE],
+                (
+                    (m, [published_judge(m, compare.by_baseline(m, few.clips, learn).rows)])
+                    for m in baselines
+                ),
+                clean=few,
+                attacked=fools,
+                learn=learn,
+            ),
+        )
+
+    def _own_rows(self, plans: Sequence[AttackPlan]) -> Measured:
+        """Attack ``calibrate``'s correctly classified images; return the rows of the successes."""
+        parts = []
+        for plan in plans:
+            for name, attack in attacks_of(plan):
+                self.progress(f"own {name}")
+                made = self.system.attacked(plan, attack, calibrate=True).fooling
+                if len(made):
+                    parts.append(self._comparison.measured(_named(made, "c")))
+        return together(parts)
+
+
+def _first(pixels: Tensor, count: int, prefix: str) -> Items:
+    clips = list(pixels[:count])
+    return Items(clips, tuple(f"{prefix}{row}" for row in range(len(clips))))
+
+
+def _named(images: AttackedImages, prefix: str) -> Items:
+    return Items(list(images.pixels), tuple(f"{prefix}{row}" for row in images.rows.tolist()))
+
+
+def detection(setup: Setup) -> None:
+    """Measure detection of attacked images."""
+    system, chosen = setup.system(), setup.chosen
+    card = system.pretrained.card
     noises = tuple(Noise(**noise) for noise in chosen["noises"])
-    config = NccrConfig(system.pretrained.card.default_taps, noises, chosen["draws"])
+    config = NccrConfig(card.default_taps, noises, chosen["draws"])
     study = ImageDetection(
         system=system,
-        bank=RowBank(system, options.out / "rows", seed),
+        bank=RowBank(system, setup.out / "rows", setup.seed),
         config=config,
         own={
-            family: [ImageAttackPlan.from_json(one) for one in plans]
-            for family, plans in chosen["own"].items()
+            family: [image_attack(one) for one in plans] for family, plans in chosen["own"].items()
         },
         attack_step=chosen["attack_step"],
         **chosen["counts"],
         progress=tell,
     )
-    plans = [ImageAttackPlan.from_json(one) for one in chosen["attacks"]]
-    card = system.pretrained.card
-    return {"model": card.name, "seed": seed, "card": card.data["metrics"], **study.results(plans)}
-
-
-if __name__ == "__main__":
-    main()
+    found = study.results([image_attack(one) for one in chosen["attacks"]])
+    about = {
+        "model": card.name,
+        "seed": setup.seed,
+        "card": card.data["metrics"],
+        "config": config.to_json(),
+    }
+    setup.keep(replace(found, about=about))

@@ -1,14 +1,14 @@
 r"""Fit a purifier for a classifier of images that only returns labels, at a URL.
 
-    python -m studies.images.fit_remote RECIPE.yaml --url URL --pictures FOLDER \
+    python -m studies.images.fit_remote RECIPE.yaml --url URL --images FOLDER \
         --labels labels.txt --out DIRECTORY
 
 The YAML describes the substitute: any recipe for images in this repository that has as many classes
 as ``labels.txt`` has lines; images are sent in its size. ``nip_audio.image.remote`` describes the
 protocol of the URL. The folder holds benign images like those to purify later. ``--measure`` of
-them are kept back, and the remote classifier is asked once about each other one, at most
-``--queries``. Afterwards ``nip-audio purify FILE --model DIRECTORY --out FOLDER`` makes images
-ready to be sent.
+them are kept back and need about five queries each; the remote classifier is asked once about each
+other one, at most ``--queries``. ``--answers`` keeps answers, so that no query is repeated.
+Afterwards ``nip-audio purify FILE --model DIRECTORY --out FOLDER`` makes images ready to be sent.
 
 The command prints the number of queries, how often the substitute agrees with the remote
 classifier, and, for the images kept back, how many of the substitute's attacks fool the remote
@@ -21,15 +21,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nip_audio.attacks.registry import make_attack
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import ImageError, InputError
+from nip_audio.evaluation.config import AttackPlan
 from nip_audio.image.adapter import IMAGE_SUFFIXES, ImageAdapter, pixels_sha256
 from nip_audio.image.remote import RemoteClassifier, RemoteSettings
 from nip_audio.models.pretrained import PretrainedModel
@@ -37,18 +37,19 @@ from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
 from nip_audio.training.image_publishing import read_run
-from studies.images.options import run_calmly, tell
+from studies._lib.command import command, run, tell
+from studies._lib.records import plain
 from studies.images.purification import GUIDED
-from studies.images.remote_defence import RemoteStudy, transferred
+from studies.images.remote import remotely_defended, transferred
 from studies.images.remote_substitute import RemotePlan, fit_to_remote
 
 
 def main() -> None:
     """Read the command line, fit, measure, and print JSON."""
     options = parser().parse_args()
-    run = read_run(options.recipe, {})
-    shape = tuple(run.hparams["image_shape"])
-    pixels = read_images(options.pictures, shape)
+    recipe = read_run(options.recipe, {})
+    shape = tuple(recipe.hparams["image_shape"])
+    pixels = read_images(options.images, shape)
     kept, asked = pixels[: options.measure], pixels[options.measure :][: options.queries]
     steps, low, high = options.steps, options.eps / 10, options.eps * 1.5
     guided = GuidedSettings(steps=steps, raw_share=0.0, eps_input=(low, min(high, 0.5)))
@@ -60,42 +61,23 @@ def main() -> None:
             f"least {2 * plan.batch}, better thousands: raise --queries, or give more images"
         )
     remote = client(options)
-    substitute = fit_to_remote(remote, asked, run, plan, options.out, progress=tell)
-    found = {"fit": substitute.card.data["metrics"], "requests": remote.requests}
+    substitute = fit_to_remote(remote, asked, recipe, plan, options.out, progress=tell)
+    found: dict[str, object] = {"fit": substitute.card.data["metrics"], "requests": remote.requests}
     if options.measure:
         found |= measured(remote, substitute, kept, options.eps, options.seed)
-    print(json.dumps(found, indent=1))
+    print(json.dumps(plain(found), indent=1))
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("recipe", type=Path, help="YAML of the substitute")
+    made = command(__doc__, "recipe", needed=("images", "labels", "out"), paths=("answers",))
     made.add_argument("--url", required=True)
-    made.add_argument("--pictures", type=Path, required=True, help="folder of benign images")
-    made.add_argument("--labels", type=Path, required=True, help="class names, one per line")
-    made.add_argument("--out", type=Path, required=True, help="directory to write")
-    made.add_argument(
-        "--queries",
-        type=int,
-        default=2000,
-        help="largest number of images to learn from; --measure needs further queries",
-    )
-    made.add_argument(
-        "--measure",
-        type=int,
-        default=100,
-        help="images kept back to measure with, about five queries each; 0 for none",
-    )
+    made.add_argument("--queries", type=int, default=2000, help="most images to learn from")
+    made.add_argument("--measure", type=int, default=100, help="images kept back; 0 for none")
     made.add_argument("--eps", type=float, default=8 / 255, help="strength of the attacks")
     made.add_argument("--steps", type=int, default=300, help="steps of the purifier's training")
-    made.add_argument("--pictures-a-request", type=int, default=1)
+    made.add_argument("--images-a-request", type=int, default=1)
     made.add_argument("--timeout-s", type=float, default=10.0)
-    made.add_argument(
-        "--answers", type=Path, help="file that keeps answers, so that no query is repeated"
-    )
     made.add_argument("--token-from", help="environment variable with a bearer token")
     made.add_argument("--seed", type=int, default=0)
     return made
@@ -114,7 +96,7 @@ def client(options: argparse.Namespace) -> RemoteClassifier:
         options.url,
         [label.strip() for label in labels if label.strip()],
         settings=RemoteSettings(
-            images_per_request=options.pictures_a_request, timeout_s=options.timeout_s
+            images_per_request=options.images_a_request, timeout_s=options.timeout_s
         ),
         headers=headers,
         kept=options.answers,
@@ -140,24 +122,29 @@ def read_images(folder: Path, shape: tuple[int, int, int]) -> Tensor:
 
 def measured(
     remote: RemoteClassifier, substitute: PretrainedModel, pixels: Tensor, eps: float, seed: int
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     """Attack the substitute; measure the effect, and the purifier's, on the remote classifier."""
     model = substitute.model
     path = Path(str(substitute.card.purifier_path))
     guided = GuidedNip.load(path, model_id=substitute.model_id)
     noise = MatchedNoise(guided, bounds=model.input_bounds)
-    study = RemoteStudy(remote, {GUIDED: guided, f"{MATCHED}{GUIDED}": noise}, seed, tell)
+    study = remotely_defended(remote, {GUIDED: guided, f"{MATCHED}{GUIDED}": noise}, seed, tell)
     before = remote.queries
-    truth = study.named(pixels)
-    found: dict[str, Any] = {"benign": study.benign(pixels, truth), "attacks": {}}
+    truth = study.predict(pixels, None)
+    benign = study.benign(pixels, truth)
     known = model.predict(Batch(pixels)) == truth
     rows = torch.nonzero(known)[:, 0]
-    for name in ("fgsm", "pgd") if len(rows) else ():
-        attack = make_attack(name, eps=eps, level="input")
-        made = transferred(model, pixels[rows], truth[rows], attack, seed=seed)
-        found["attacks"][f"{name} {eps:.4g}"] = study.saved(made, rows, truth[rows])
-    return {**found, "queries_measuring": remote.queries - before}
+    attacks = {
+        cell.name: cell
+        for name in (("fgsm", "pgd") if len(rows) else ())
+        for cell in transferred(
+            *(study, model, pixels[rows], rows, truth[rows]),
+            AttackPlan(name, level="input", eps=(eps,)),
+        )
+    }
+    spent = remote.queries - before
+    return {"benign": benign, "attacks": attacks, "queries_measuring": spent}
 
 
 if __name__ == "__main__":
-    run_calmly(main)
+    run(main)

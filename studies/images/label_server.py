@@ -25,7 +25,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.strict_json import load_json
 from nip_audio.models.pretrained import load_pretrained
-from studies.images.options import run_calmly
+from studies._lib.command import run
 
 MOST_BYTES = 10_000_000
 
@@ -36,7 +36,11 @@ class LabelServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, model: InstrumentedModel, labels: tuple[str, ...], shape: tuple[int, int, int], port=0
+        self,
+        model: InstrumentedModel,
+        labels: tuple[str, ...],
+        shape: tuple[int, int, int],
+        port: int = 0,
     ) -> None:
         """Listen on a port of this machine, any free one by default."""
         super().__init__(("127.0.0.1", port), _Handler)
@@ -51,9 +55,9 @@ class LabelServer(ThreadingHTTPServer):
         """URL to send images to."""
         return f"http://127.0.0.1:{self.server_port}/label"
 
-    def name(self, pictures: list[bytes]) -> list[str]:
+    def name(self, images: list[bytes]) -> list[str]:
         """Return the predicted labels of PNG images."""
-        x = torch.stack([self.pixels(data) for data in pictures])
+        x = torch.stack([self.pixels(data) for data in images])
         with self.lock:
             named = self.model.predict(Batch(x)).tolist()
             self.answered += len(named)
@@ -62,10 +66,10 @@ class LabelServer(ThreadingHTTPServer):
     def pixels(self, data: bytes) -> torch.Tensor:
         """Decode a PNG to (C, H, W) pixels in [0, 1]."""
         channels, rows, columns = self.shape
-        with pillow.open(io.BytesIO(data), formats=("PNG",)) as picture:
-            if picture.size != (columns, rows):
-                raise ValueError(f"the image is {picture.size}, expected {(columns, rows)}")
-            values = np.array(picture.convert("L" if channels == 1 else "RGB"), dtype=np.float32)
+        with pillow.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if image.size != (columns, rows):
+                raise ValueError(f"the image is {image.size}, expected {(columns, rows)}")
+            values = np.array(image.convert("L" if channels == 1 else "RGB"), dtype=np.float32)
         found = torch.from_numpy(values / 255)
         return found[None] if channels == 1 else found.permute(2, 0, 1)
 
@@ -132,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_calmly(main)
+    run(main)

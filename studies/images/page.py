@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
-from nip_audio.evaluation.tables import (
-    BACKDOOR_COLUMNS,
-    NOT_EVALUATED,
-    backdoor_cells,
-    markdown,
-)
-from nip_audio.models.cards import list_pretrained
+from nip_audio.core.metrics import Interval
+from nip_audio.evaluation.statistics import MIN_SUCCESSES
+from nip_audio.evaluation.tables import BACKDOOR_COLUMNS, backdoor_cells
+from nip_audio.models.cards import ModelCard, list_pretrained
 from nip_audio.purifiers.noise import MATCHED
-from studies._lib.numbers import number, percent
+from studies._lib.numbers import NOT_EVALUATED, number, percent
 from studies._lib.pages import Page
-from studies.images.detection_study import CLEAN_ONLY, COMBINE
+from studies._lib.records import read_record
+from studies._lib.shares import share_of
+from studies._lib.tables import Columns, each, table
+from studies.backdoors.models import NO_TRIGGER
+from studies.images.detection import CLEAN_ONLY, COMBINE
 from studies.images.purification import GUIDED, ORACLE
-
-HERE = Path(__file__).resolve().parent
-Results = Mapping[str, Any]
+from studies.images.results import (
+    AdaptiveCell,
+    DefenceResults,
+    DefendedCell,
+    Detected,
+    ImageResults,
+    RemoteResults,
+)
+from studies.nccr.results import DetectionCell
 
 SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "gtsrb": "GTSRB"}
 FAMILIES = ("FGSM", "PGD", "JSMA", COMBINE)
@@ -56,173 +61,234 @@ BACKDOORS: Mapping[tuple[str, str], tuple[float, float, float]] = {
 """NCCR, Table 6: NCCR, activation clustering, STRIP."""
 
 
+RATES = {"0.05": "at 5 %", "0.01": "at 1 %"}
+F1 = {
+    "NCCR, grouped": "NCCR by name: F1",
+    "changes, grouped": "changes alone",
+    "activations, grouped": "outputs alone",
+    "NCCR, published": "NCCR as published",
+    "activation clustering, silhouette-scores": "AC",
+    "activation clustering, told label and cluster": "AC, told where",
+    "STRIP": "STRIP",
+}
+
+
+class Row(NamedTuple):
+    """A row of a table of several sets: the set, what the row is of, and what it shows."""
+
+    name: str
+    what: str
+    found: Any
+
+
+SET: Columns = {"set": lambda row: SETS[row.name]}
+
+
 def models() -> str:
     """Accuracy of the shipped models, as their cards have it."""
-    rows = []
-    for card in list_pretrained():
-        if card.modality != "image":
-            continue
-        metrics, data = card.data["metrics"], card.data["training"]["data"]
+
+    def accuracy(condition: str, card: ModelCard) -> str:
+        metrics = card.data["metrics"]
         tested = metrics["test"]
-        shares = (
-            proportion(np.arange(tested) < round(metrics[k] * tested), ["one"] * tested, seed=0)
-            for k in ("clean", "noise_0.05", "noise_0.1")
-        )
-        exact = (percent(share.to_json()) for share in shares)
-        rows.append([card.name, data, str(card.data["parameters"]), str(tested), *exact])
-    heads = ["model", "trained on", "parameters", "test images"]
-    return markdown([*heads, "clean, %", "noise .05, %", "noise .1, %"], rows)
+        right = np.arange(tested) < round(metrics[condition] * tested)
+        return percent(share_of(right, ["one"] * tested, seed=0))
+
+    conditions = {"clean": "clean, %", "noise_0.05": "noise .05, %", "noise_0.1": "noise .1, %"}
+    columns: Columns = {
+        "model": lambda card: card.name,
+        "trained on": lambda card: card.data["training"]["data"],
+        "parameters": lambda card: card.data["parameters"],
+        "test images": lambda card: card.data["metrics"]["test"],
+        **each(conditions, accuracy),
+    }
+    return table(columns, (card for card in list_pretrained() if card.modality == "image"))
 
 
-def goals(results: Results) -> str:
-    """The Combine detector against the paper's best of each row, less .005."""
-    rows = []
-    for (name, attack), (paper, _) in PAPER.items():
-        goal = JSMA_GOAL if attack == "jsma" else max(paper) - SLACK
-        found = cells_of(results, name, attack)
-        if not found:
-            rows.append([SETS[name], attack, f"{goal:.4f}", NOT_EVALUATED, NOT_EVALUATED, "–"])
-            continue
-        ours = found[0]["judges"][COMBINE]["auroc"]
-        lead = ours["value"] - goal
-        verdict = "met" if lead >= 0 else f"missed by {-lead:.3f}"
-        alone = number(found[0]["judges"][CLEAN_ONLY]["auroc"])
-        rows.append([SETS[name], attack, f"{goal:.4f}", number(ours), alone, verdict])
-    return markdown(["set", "attack", "goal", "Combine", "clean only", "goal of Combine"], rows)
+def cell_of(results: ImageResults, name: str, attack: str) -> DetectionCell | None:
+    """The measured cell of an attack at the paper's strength, which is the first."""
+    study = results.detection.get(name)
+    found = [c for c in study.cells if c.name.split()[0] == attack and c.examples] if study else []
+    return found[0] if found else None
 
 
-def met(results: Results) -> str:
+def of_paper(results: ImageResults) -> list[Row]:
+    """The attacks of the paper's Table 3."""
+    return [Row(name, attack, cell_of(results, name, attack)) for name, attack in PAPER]
+
+
+def lead(row: Row) -> float | None:
+    """How far the Combine detector is above its goal."""
+    return None if row.found is None else row.found.judges[COMBINE].auroc.value - goal(row)
+
+
+def goal(row: Row) -> float:
+    """The paper's best of the row, less .005."""
+    return JSMA_GOAL if row.what == "jsma" else max(PAPER[row.name, row.what][0]) - SLACK
+
+
+def goals(results: ImageResults) -> str:
+    """The Combine detector against its goals."""
+
+    def auroc(judge: str, row: Row) -> str:
+        return NOT_EVALUATED if row.found is None else number(row.found.judges[judge].auroc)
+
+    def verdict(row: Row) -> str:
+        ahead = lead(row)
+        if ahead is None:
+            return "–"
+        return "met" if ahead >= 0 else f"missed by {-ahead:.3f}"
+
+    columns: Columns = {
+        **SET,
+        "attack": lambda row: row.what,
+        "goal": lambda row: f"{goal(row):.4f}",
+        **each({COMBINE: "Combine", CLEAN_ONLY: "clean only"}, auroc),
+        "goal of Combine": verdict,
+    }
+    return table(columns, of_paper(results))
+
+
+def met(results: ImageResults) -> str:
     """Return how many goals of the Combine detector are met."""
-    found = goals(results).count("| met |")
-    return f"{found} of {len(PAPER)}"
+    leads = [lead(row) for row in of_paper(results)]
+    return f"{sum(ahead is not None and ahead >= 0 for ahead in leads)} of {len(leads)}"
 
 
-def cells_of(results: Results, name: str, attack: str) -> list[Mapping[str, Any]]:
-    """Measured cells of an attack; the first is at the paper's strength."""
-    cells = results.get("detection", {}).get(name, {}).get("cells", [])
-    return [c for c in cells if c["name"].split()[0] == attack and c["examples"] > 0]
-
-
-def table_three(results: Results) -> str:
+def table_three(results: ImageResults) -> str:
     """The paper's Table 3 with ours beside it."""
-    rows = []
-    for (name, attack), (paper, baselines) in PAPER.items():
-        theirs = [f"{v:.4f}" for v in (*paper, max(baselines))]
-        found = cells_of(results, name, attack)
-        ours = [NOT_EVALUATED] * 5
-        if found:
-            judges = found[0]["judges"]
-            ours = [f"{judges[f]['auroc']['value']:.4f}" for f in (CLEAN_ONLY, *FAMILIES)]
-        rows.append([SETS[name], attack, *theirs, *ours])
-    heads = [f"paper: {f}" for f in FAMILIES] + ["paper: best baseline", "ours: clean only"]
-    return markdown(["set", "attack", *heads, *(f"ours: {f}" for f in FAMILIES)], rows)
+
+    def ours(judge: str, row: Row) -> str:
+        return NOT_EVALUATED if row.found is None else f"{row.found.judges[judge].auroc.value:.4f}"
+
+    columns: Columns = {
+        **SET,
+        "attack": lambda row: row.what,
+        **each(
+            {place: f"paper: {family}" for place, family in enumerate(FAMILIES)},
+            lambda place, row: f"{PAPER[row.name, row.what][0][place]:.4f}",
+        ),
+        "paper: best baseline": lambda row: f"{max(PAPER[row.name, row.what][1]):.4f}",
+        **each({judge: f"ours: {judge}" for judge in (CLEAN_ONLY, *FAMILIES)}, ours),
+    }
+    return table(columns, of_paper(results))
 
 
-def detection(results: Results, name: str) -> str:
+def detection(results: ImageResults, name: str) -> str:
     """Every attack on one set."""
-    study = results.get("detection", {}).get(name)
-    if study is None:
-        return NOT_EVALUATED
-    rows = []
-    for cell in study["cells"]:
-        row = [cell["name"], f"{cell['examples']} of {cell['attempts']}"]
-        if cell["examples"] == 0:
-            rows.append([*row, *["–"] * 6])
-            continue
-        judges = cell["judges"]
-        rows.append(
-            [
-                *row,
-                f"{cell['median_l2']:.2f}",
-                f"{100 * cell['median_changed']:.1f}",
-                number(judges[CLEAN_ONLY]["auroc"]),
-                number(judges[COMBINE]["auroc"]),
-                number(judges[COMBINE]["auroc_rightly_named"]),
-                " / ".join(percent(judges[COMBINE][f"at_{r}"]) for r in ("0.05", "0.01")),
-            ]
-        )
-    heads = ["attack", "fooling", "median L2", "median changed, %", "clean only", "Combine"]
-    heads += ["Combine, against correctly classified", "Combine finds at 5 / 1 %, %"]
-    return markdown(heads, rows)
+
+    def shown(write: Callable[[DetectionCell], str]) -> Callable[[DetectionCell], str]:
+        return lambda cell: write(cell) if cell.examples else "–"
+
+    def found(cell: DetectionCell) -> str:
+        return " / ".join(percent(cell.judges[COMBINE].flagged[rate]) for rate in RATES)
+
+    against = "Combine, against correctly classified"
+    columns: Columns = {
+        "attack": lambda cell: cell.name,
+        "fooling": lambda cell: f"{cell.examples} of {cell.attempts}",
+        "median L2": shown(lambda cell: f"{cell.median_l2:.2f}"),
+        "median changed, %": shown(lambda cell: f"{100 * (cell.median_changed or 0):.1f}"),
+        "clean only": shown(lambda cell: number(cell.judges[CLEAN_ONLY].auroc)),
+        "Combine": shown(lambda cell: number(cell.judges[COMBINE].auroc)),
+        against: shown(lambda cell: number(cell.judges[COMBINE].auroc_against_correct)),
+        "Combine finds at 5 / 1 %, %": shown(found),
+    }
+    study = results.detection.get(name)
+    return NOT_EVALUATED if study is None else table(columns, study.cells)
 
 
-def false_positives(results: Results) -> str:
+def false_positives(results: ImageResults) -> str:
     """Clean images that are flagged."""
-    rows = []
-    for name, study in results.get("detection", {}).items():
-        for judge in (CLEAN_ONLY, COMBINE):
-            shares = study["false_positives"][judge]
-            both = (percent(shares[rate]) for rate in ("0.05", "0.01"))
-            rows.append([SETS[name], str(study["clean"]), judge, *both])
-    return markdown(["set", "clean images", "detector", "at 5 %", "at 1 %"], rows)
+    rows = [
+        Row(name, judge, group)
+        for name, study in results.detection.items()
+        for group in study.false_positives.values()
+        for judge in (CLEAN_ONLY, COMBINE)
+    ]
+    columns: Columns = {
+        **SET,
+        "clean images": lambda row: row.found.clips,
+        "detector": lambda row: row.what,
+        **each(RATES, lambda rate, row: percent(row.found.judges[row.what][rate])),
+    }
+    return table(columns, rows)
 
 
-def baselines(results: Results) -> str:
+def baselines(results: ImageResults) -> str:
     """All detectors on the same images."""
     tables = []
-    for name, study in results.get("detection", {}).items():
-        found = study["baselines"]
-        rows = [[judge, *(number(v) for v in values)] for judge, values in found["judges"].items()]
-        counts = [f"{c} ({n})" for c, n in zip(found["cells"], found["examples"], strict=True)]
-        head = f"{SETS[name]}, against {found['clean']} clean images:\n\n"
-        tables.append(head + markdown(["detector", *counts], rows))
+    for name, study in results.detection.items():
+        found = study.baselines
+        if found is None:
+            continue
+        counts = [f"{c} ({n})" for c, n in zip(found.cells, found.examples, strict=True)]
+        columns: Columns = {
+            "detector": lambda row: row[0],
+            **each(dict(enumerate(counts)), lambda place, row: number(row[1].cells[place])),
+        }
+        head = f"{SETS[name]}, against {found.clean} clean images:\n\n"
+        tables.append(head + table(columns, found.judges.items()))
     return "\n\n".join(tables) or NOT_EVALUATED
 
 
-def backdoors(results: Results) -> str:
-    """F1 of who finds the poison."""
-    rows = []
-    for name in ("gtsrb", "cifar10"):
-        for found in results.get("backdoors", {}).get(name, []):
-            rows.append(backdoor_row(name, found))
-    if not rows:
-        return NOT_EVALUATED
-    heads = ["set", "trigger", "seed", "poisoned", "accuracy, %", "attack success, %"]
-    heads += ["NCCR by name: F1", "changes alone", "outputs alone", "NCCR as published"]
-    heads += ["AC", "AC, told where", "STRIP"]
-    return markdown([*heads, "paper: NCCR / AC / STRIP"], rows)
-
-
-def backdoor_row(name: str, found: Mapping[str, Any]) -> list[str]:
-    """One model."""
-    judged, others = found["judged"], found["baselines"]
-    clean = found["trigger"] == "none"
-
-    def f1(part: Mapping[str, Any] | None) -> str:
-        if part is None:
-            return "–"
-        if clean:
-            return f"accuses {part['accused']}"
-        return number(part.get("f1"))
-
-    paper = BACKDOORS.get((name, found["trigger"]))
+def poisoned_sets(results: ImageResults) -> list[Row]:
+    """All models of the backdoor study; ``what`` is the trigger."""
     return [
-        SETS[name],
-        found["trigger"],
-        str(found["seed"]),
-        f"{found['poisoned']} of {found['pictures']}",
-        percent(found["accuracy"]),
-        "–" if clean else percent(found["attack_success"]),
-        f1(judged["NCCR, grouped"]),
-        f1(judged["changes, grouped"]),
-        f1(judged["activations, grouped"]),
-        f1(judged["NCCR, published"]),
-        f1(others["activation clustering, silhouette-scores"]),
-        f1(others.get("activation clustering, told label and cluster")),
-        f1(others["STRIP"]),
-        "–" if paper is None else " / ".join(f"{v:.4f}" for v in paper),
+        Row(name, case["trigger"], case)
+        for name in ("gtsrb", "cifar10")
+        for case in results.backdoors.get(name, ())
     ]
 
 
-def backdoor_verdict(results: Results) -> str:
+TRIGGER: Columns = {
+    **SET,
+    "trigger": lambda row: row.what,
+    "seed": lambda row: row.found["seed"],
+}
+
+
+def backdoors(results: ImageResults) -> str:
+    """F1 of who finds the poison."""
+
+    def f1(detector: str, row: Row) -> str:
+        part = row.found["train"].get(detector)
+        if part is None:
+            return "–"
+        return f"accuses {part['accused']}" if row.what == NO_TRIGGER else number(part.get("f1"))
+
+    def success(row: Row) -> str:
+        return "–" if row.what == NO_TRIGGER else percent(row.found["success"]["attack"])
+
+    def paper(row: Row) -> str:
+        known = BACKDOORS.get((row.name, row.what))
+        return "–" if known is None else " / ".join(f"{v:.4f}" for v in known)
+
+    columns: Columns = {
+        **TRIGGER,
+        "poisoned": lambda row: "{poisoned} of {files}".format(**ours(row)),
+        "accuracy, %": lambda row: percent(row.found["success"]["accuracy"]),
+        "attack success, %": success,
+        **each(F1, f1),
+        "paper: NCCR / AC / STRIP": paper,
+    }
+    rows = poisoned_sets(results)
+    return table(columns, rows) if rows else NOT_EVALUATED
+
+
+def ours(row: Row) -> Mapping[str, Any]:
+    """What the detector by name makes of a set."""
+    found: Mapping[str, Any] = row.found["train"]["NCCR, grouped"]
+    return found
+
+
+def backdoor_verdict(results: ImageResults) -> str:
     """In how many cases F1 is high, and what is said of clean sets."""
-    cases = [found for name in SETS for found in results.get("backdoors", {}).get(name, [])]
-    if not cases:
+    judged = [ours(row) for row in poisoned_sets(results)]
+    if not judged:
         return NOT_EVALUATED
-    judged = [found["judged"]["NCCR, grouped"] for found in cases]
     values = [part["f1"]["value"] for part in judged if "f1" in part]
     clean = [part["accused"] for part in judged if "f1" not in part]
-    high, good = (sum(value >= goal for value in values) for goal in (0.99, 0.97))
+    high, good = (sum(value >= least for value in values) for least in (0.99, 0.97))
     missed = sum(value == 0 for value in values)
     return (
         f"**F1 is .99 or more in {high} of {len(values)} cases**, .97 or more in {good}; in "
@@ -231,102 +297,60 @@ def backdoor_verdict(results: Results) -> str:
     )
 
 
-def inverted(results: Results) -> str:
-    """How often the order of the paper's Fig. 4 is seen."""
-    rates = [
-        found["judged"]["rates"]
-        for name in SETS
-        for found in results.get("backdoors", {}).get(name, [])
-        if "small, poisoned" in found["judged"]["rates"]
+def median_rates(results: ImageResults) -> list[Row]:
+    """Median scalar NCCR of clean and of poisoned images, under each noise."""
+    return [
+        row._replace(found={"seed": row.found["seed"], **{k: v[2] for k, v in rates.items()}})
+        for row in poisoned_sets(results)
+        if "small, poisoned" in (rates := row.found["train"]["rates"])
     ]
-    less = sum(r["small, poisoned"][2] < r["small, clean"][2] for r in rates)
-    more = sum(r["destroying, poisoned"][2] > r["destroying, clean"][2] for r in rates)
+
+
+def inverted(results: ImageResults) -> str:
+    """How often the order of the paper's Fig. 4 is seen."""
+    rates = [row.found for row in median_rates(results)]
+    less = sum(r["small, poisoned"] < r["small, clean"] for r in rates)
+    more = sum(r["destroying, poisoned"] > r["destroying, clean"] for r in rates)
     return f"The first holds in {less} of {len(rates)} cases, the second in {more}."
 
 
-def sides(results: Results) -> str:
+def sides(results: ImageResults) -> str:
     """How clear it is: alarms, and how unlike other names both sides of the target are."""
-    rows = []
-    for name in ("gtsrb", "cifar10"):
-        for found in results.get("backdoors", {}).get(name, []):
-            cells = backdoor_cells(found["judged"]["NCCR, grouped"])
-            rows.append([SETS[name], found["trigger"], str(found["seed"]), *cells])
-    return markdown(["set", "trigger", "seed", *BACKDOOR_COLUMNS], rows)
+    places = dict(enumerate(BACKDOOR_COLUMNS))
+    columns = {**TRIGGER, **each(places, lambda place, row: backdoor_cells(ours(row))[place])}
+    return table(columns, poisoned_sets(results))
 
 
-def inversion(results: Results) -> str:
+def inversion(results: ImageResults) -> str:
     """The paper's Fig. 4: the scalar under small and under destroying noise."""
-    rows = []
-    for name in ("gtsrb", "cifar10"):
-        for found in results.get("backdoors", {}).get(name, []):
-            rates = found["judged"]["rates"]
-            if found["trigger"] == "none" or "small, poisoned" not in rates:
-                continue
-            middle = [
-                f"{rates[f'{noise}, {who}'][2]:.4f}"
-                for noise in ("small", "destroying")
-                for who in ("clean", "poisoned")
-            ]
-            rows.append([SETS[name], found["trigger"], str(found["seed"]), *middle])
-    if not rows:
-        return NOT_EVALUATED
-    heads = ["set", "trigger", "seed", "σ 8/255: clean", "poisoned", "σ 1: clean", "poisoned "]
-    return markdown(heads, rows)
+    headings = {
+        "small, clean": "σ 8/255: clean",
+        "small, poisoned": "poisoned",
+        "destroying, clean": "σ 1: clean",
+        "destroying, poisoned": " poisoned",
+    }
+    columns = {**TRIGGER, **each(headings, lambda key, row: f"{row.found[key]:.4f}")}
+    rows = median_rates(results)
+    return table(columns, rows) if rows else NOT_EVALUATED
 
 
-def robustness(results: Results) -> str:
+def robustness(results: ImageResults) -> str:
     """Models in the order of their NCCR, set by set."""
-    rows = []
-    for name, study in results.get("robustness", {}).items():
-        for row in study["ranked"]:
-            right = study["accuracy"][row["model"]]
-            rows.append(
-                [
-                    SETS[name],
-                    str(row["rank"]),
-                    row["model"],
-                    number(row["mean"], 4),
-                    *(percent(right[kind]) for kind in ("clean", "noise", "pgd")),
-                    chance(row["p_next"]),
-                ]
-            )
-    if not rows:
-        return NOT_EVALUATED
-    heads = ["set", "rank", "model", "mean NCCR", "clean, %", "noise, %", "PGD, %"]
-    return markdown([*heads, "p against the next"], rows)
-
-
-def adaptive(results: Results) -> str:
-    """What is left when the attack goes through the defence."""
-    rows = []
-    for name in SETS:
-        cells = results.get("nip", {}).get(name, {}).get("adaptive")
-        if cells is None:
-            rows.append([SETS[name], "–", "–", *[NOT_EVALUATED] * 3])
-            continue
-        for cell in cells:
-            left = cell["still_right"]
-            noise = next(title for title in left if title.startswith(MATCHED))
-            shares = (percent(left[title]) for title in ("undefended", GUIDED, noise))
-            rows.append([SETS[name], cell["name"], str(cell["attempts"]), *shares])
-    heads = ["set", "attack", "images", "undefended, %", "guided NIP, %", "noise as strong, %"]
-    return markdown(heads, rows)
-
-
-def guided_mean(results: Results, name: str) -> str:
-    """Mean DSR of guided NIP over the attacks that fool enough images, percent."""
-    study = results.get("nip", {}).get(name)
-    return NOT_EVALUATED if study is None else f"{mean_dsr(with_rate(study), GUIDED):.1f}"
-
-
-def with_rate(study: Results) -> list[Results]:
-    """Cells of attacks that fool enough images."""
-    return [cell for cell in study["cells"] if not few(cell["examples"])]
-
-
-def mean_dsr(cells: Sequence[Results], defence: str) -> float:
-    """Mean DSR of a defence over attacks, percent."""
-    return 100 * float(np.mean([cell["dsr"][defence]["value"] for cell in cells]))
+    rows = [
+        Row(name, ranked.model, (ranked, study.accuracy[ranked.model]))
+        for name, study in results.robustness.items()
+        for ranked in study.ranked
+    ]
+    conditions = {"clean": "clean, %", "noise": "noise, %", "pgd": "PGD, %"}
+    columns: Columns = {
+        **SET,
+        "rank": lambda row: row.found[0].rank,
+        "model": lambda row: row.what,
+        "mean NCCR": lambda row: number(row.found[0].mean, 4),
+        **each(conditions, lambda kind, row: percent(row.found[1][kind])),
+        "p against the next": lambda row: chance(row.found[0].p_next),
+    }
+    return table(columns, rows) if rows else NOT_EVALUATED
 
 
 def chance(p: float | None) -> str:
@@ -336,265 +360,264 @@ def chance(p: float | None) -> str:
     return f"{p:.1g}" if p else "< 0.00001"
 
 
-def nip(results: Results) -> str:
-    """What each defence recovers, mean over attacks, and benign accuracy."""
-    tables = []
-    for name in ("mnist", "gtsrb", "cifar10"):
-        study = results.get("nip", {}).get(name)
-        if study is None:
-            tables.append(f"{SETS[name]}: {NOT_EVALUATED}")
-            continue
-        cells = with_rate(study)
-        weak = [
-            f"{cell['name']} ({cell['examples']} of {cell['attempts']})"
-            for cell in study["cells"]
-            if cell not in cells
-        ]
-        counts = [f"{cell['name']} ({cell['examples']})" for cell in cells]
-        rows = []
-        for defence in (*study["benign_accuracy"], ORACLE):
-            values = [100 * cell["dsr"][defence]["value"] for cell in cells]
-            benign = study["benign_accuracy"].get(defence)
-            rows.append(
-                [
-                    defence,
-                    percent(benign) if benign else "–",
-                    f"{mean_dsr(cells, defence):.1f}",
-                    *(f"{v:.0f}" for v in values),
-                ]
-            )
-        undefended = percent(study["undefended"])
-        head = f"{SETS[name]}, {study['model']}; {study['benign']} benign images, undefended "
-        table = markdown(["defence", "benign, %", "mean DSR, %", *counts], rows)
-        left_out = f"\nToo few fool for a rate: {', '.join(weak)}.\n" if weak else ""
-        tables.append(f"{head}{undefended} % correctly classified:\n\n{table}{left_out}")
-    return "\n\n".join(tables)
-
-
-def screening(results: Results) -> str:
-    """What was flagged in folders with clean and attacked images."""
-    rows = []
-    for name, study in results.get("screening", {}).items():
-        mixed = study["mixed"]
-        for key, how in (
-            ("by_rate", f"--fpr {study['rate']:g}"),
-            ("by_discoveries", f"--fdr {study['discoveries']:g}"),
-        ):
-            found = mixed[key]
-            rows.append(
-                [
-                    f"{SETS[name]}, {mixed['attack']}",
-                    f"`{how}`",
-                    f"{found['attacked']} of {mixed['attacked']}",
-                    f"{found['clean']} of {mixed['clean']}",
-                    f"{mixed['pictures_a_second']:.0f}",
-                ]
-            )
-    heads = ["folder", "judged by", "attacked flagged", "clean flagged", "images a second"]
-    return markdown(heads, rows) if rows else NOT_EVALUATED
-
-
-def shrunk(results: Results) -> str:
-    """What was flagged of clean images that were made smaller."""
-    rows = [
-        [
-            SETS[name],
-            f"{row['side']} × {row['side']}",
-            f"{row['adversarial']} of {row['pictures']}",
-            f"{row['out_of_domain']} of {row['pictures']}",
-        ]
-        for name, study in results.get("screening", {}).items()
-        for row in study["shrunk"]
-    ]
-    heads = ["set", "size", "`adversarial`", "`out_of_domain`"]
-    return markdown(heads, rows) if rows else NOT_EVALUATED
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table without the line end behind it."""
-    return markdown(heads, rows).rstrip("\n")
-
-
-def few(examples: int) -> bool:
-    """Whether they give no rate."""
-    return examples < MIN_SUCCESSES
-
-
-def dsr_table(study: Results, cells: Sequence[tuple[str, Results]], heads: Sequence[str]) -> str:
-    """Defences by cells: DSR with its interval, benign accuracy before it."""
-    defences = [*study["benign_accuracy"], ORACLE]
-    rows = []
-    for defence in defences:
-        benign = study["benign_accuracy"].get(defence)
-        found = [percent(cell["dsr"][defence]) for _, cell in cells]
-        rows.append([defence, percent(benign) if benign else "–", *found])
-    return table(["defence", "benign, %", *heads], rows)
-
-
-def spatial(results: Results) -> str:
-    """What is recovered of rotated and moved images."""
-    tables = []
-    for name in SETS:
-        study = results.get("spatial", {}).get(name)
-        if study is None:
-            tables.append(f"{SETS[name]}: {NOT_EVALUATED}")
-            continue
-        cells = [(c["attack"]["keep"], c) for c in study["cells"] if not few(c["examples"])]
-        heads = [f"{keep}: DSR, % ({c['examples']} of {c['attempts']} fool)" for keep, c in cells]
-        attack = study["cells"][0]["attack"]
-        random = study["at_random"]
-        head = (
-            f"{SETS[name]}, {study['model']}, {attack['degrees']:g}° and {attack['pixels']:g} "
-            f"pixels either way; moved by chance, {percent(random['accuracy'])} % of "
-            f"{random['pictures']} correctly classified images still are; "
-            f"{study['benign']} benign, undefended {percent(study['undefended'])} %:\n\n"
-        )
-        tables.append(head + dsr_table(study, cells, heads))
-    return "\n\n".join(tables)
-
-
-def spatial_detection(results: Results) -> str:
-    """What the shipped calibrations make of them."""
+def adaptive(results: ImageResults) -> str:
+    """What is left when the attack goes through the defence."""
     rows = []
     for name in SETS:
-        study = results.get("spatial", {}).get(name, {})
-        if "detection" not in study:
-            rows.append([SETS[name], "–", *[NOT_EVALUATED] * 6])
-            continue
-        for kind, found in sorted(study["detection"].items(), reverse=True):
-            false = " / ".join(percent(found["false_positives"][r]) for r in ("0.05", "0.01"))
-            counts = [str(found["pictures"]), str(found["clean"])]
-            flagged = [percent(found[f"at_{r}"]) for r in ("0.05", "0.01")]
-            shown = kind.replace("named rightly", "correctly classified")
-            rows.append([SETS[name], shown, *counts, number(found["auroc"]), *flagged, false])
-    heads = ["set", "images", "count", "clean", "AUROC", "flagged at 5 %, %", "at 1 %, %"]
-    return table([*heads, "clean flagged at 5 / 1 %, %"], rows)
+        study = results.nip.get(name)
+        cells = study.adaptive if study else None
+        rows += [Row(name, "", None)] if cells is None else [Row(name, c.name, c) for c in cells]
+
+    def left(place: int, row: Row) -> str:
+        return NOT_EVALUATED if row.found is None else percent(behind(row.found)[place])
+
+    defences = ("undefended, %", "guided NIP, %", "noise as strong, %")
+    columns: Columns = {
+        **SET,
+        "attack": lambda row: row.what or "–",
+        "images": lambda row: row.found.attempts if row.found else "–",
+        **each(dict(enumerate(defences)), left),
+    }
+    return table(columns, rows)
 
 
-def elasticity(results: Results) -> str:
-    """DSR by the size of the change."""
-    tables = []
-    for name in SETS:
-        study = results.get("elasticity", {}).get(name)
-        if study is None:
-            tables.append(f"{SETS[name]}: {NOT_EVALUATED}")
-            continue
-        for attack, title in (
-            ("pgd-l2", "PGD within a ball of L2"),
-            ("pgd", "PGD, largest change"),
-        ):
-            found = [c for c in study["cells"] if c["attack"]["name"] == attack]
-            cells = [(c["name"], c) for c in found if not few(c["examples"])]
-            if not cells:
-                continue
-            heads = [
-                f"{c['attack']['eps']:g} ({c['examples']} of {c['attempts']})" for _, c in cells
-            ]
-            rows = [
-                [d, *(f"{100 * c['dsr'][d]['value']:.0f}" for _, c in cells)]
-                for d in (*study["benign_accuracy"], ORACLE)
-            ]
-            weak = [
-                f"{c['attack']['eps']:g} ({c['examples']})" for c in found if few(c["examples"])
-            ]
-            left = f"\n\nToo few fool for a rate at: {', '.join(weak)}." if weak else ""
-            steps = found[0]["attack"]["steps"]
-            head = f"{SETS[name]}, {study['model']}, {title}, {steps} steps, DSR in %:\n\n"
-            tables.append(f"{head}{table(['defence', *heads], rows)}{left}")
-    return "\n\n".join(tables)
+def behind(cell: AdaptiveCell) -> list[Interval]:
+    """What is left undefended, behind guided NIP, and behind noise."""
+    noise = next(title for title in cell.still_right if title.startswith(MATCHED))
+    return [cell.still_right[title] for title in ("undefended", GUIDED, noise)]
 
 
-def remote(results: Results) -> str:
-    """Substitutes of a served model, and what their purifiers do for it."""
-    studies = results.get("remote", {})
-    if not studies:
-        return NOT_EVALUATED
+def guided_mean(results: ImageResults, name: str) -> str:
+    """Mean DSR of guided NIP over the attacks that fool enough images, percent."""
+    study = results.nip.get(name)
+    return NOT_EVALUATED if study is None else mean_dsr(with_rate(study.cells), GUIDED)
+
+
+def with_rate(cells: Sequence[DefendedCell]) -> list[DefendedCell]:
+    """Cells of attacks that fool enough images for a rate."""
+    return [cell for cell in cells if cell.examples >= MIN_SUCCESSES]
+
+
+def mean_dsr(cells: Sequence[DefendedCell], defence: str) -> str:
+    """Mean DSR of a defence over attacks, percent."""
+    return f"{100 * float(np.mean([cell.dsr[defence].value for cell in cells])):.1f}"
+
+
+def dsr(
+    cells: Sequence[DefendedCell],
+    title: Callable[[DefendedCell], str],
+    write: Callable[[Interval], str] = lambda share: f"{100 * share.value:.0f}",
+) -> Columns:
+    """A column for each attack; rows are names of defences."""
+    headings = {place: title(cell) for place, cell in enumerate(cells)}
+    return each(headings, lambda place, defence: write(cells[place].dsr[defence]))
+
+
+def benign(study: DefenceResults) -> Columns:
+    """Defences with their benign accuracy."""
+    known = study.benign.behind
+    return {"defence": str, "benign, %": lambda d: percent(known[d]) if d in known else "–"}
+
+
+def counted(cell: DefendedCell) -> str:
+    """How many images an attack fools."""
+    return f"{cell.examples} of {cell.attempts}"
+
+
+def weak(cells: Sequence[DefendedCell], title: Callable[[DefendedCell], str], at: str = "") -> str:
+    """The attacks that fool too few images for a rate."""
+    few = [title(cell) for cell in cells if cell.examples < MIN_SUCCESSES]
+    return f"\nToo few fool for a rate{at}: {', '.join(few)}.\n" if few else ""
+
+
+def each_set(
+    found: Mapping[str, DefenceResults],
+    names: Sequence[str],
+    write: Callable[[DefenceResults], Iterator[str]],
+) -> str:
+    """The parts of every set, each below a line that begins with the set's name."""
     parts = []
-    for name in (name for name in SETS if name in studies):
-        study = studies[name]
-        ones = sorted(study.values(), key=lambda one: one["queries"])
-        rows = [
-            [
-                one["network"],
-                str(one["queries"]),
-                str(one["requests"]),
-                f"{100 * one['agreement']:.1f}",
-                f"{100 * one['substitute_right']:.1f}",
-                f"{100 * one['remote_right']:.1f}",
-                percent(one["benign"]["undefended"]),
-                percent(one["benign"]["behind"][GUIDED]),
-                str(one["queries_measuring"]),
-            ]
-            for one in ones
-        ]
-        pictures = ones[0]["agreement_pictures"]
-        heads = ["substitute", "queries", "requests", f"agreement, % of {pictures}"]
-        heads += ["substitute right, %", "served model right, %", "benign undefended, %"]
-        heads += ["benign behind guided NIP, %", "queries to measure"]
-        parts.append(f"{SETS[name]}, {ones[0]['served']} served:\n\n{table(heads, rows)}")
-        parts += [remote_attacks(one) for one in ones]
+    for name in names:
+        if name in found:
+            parts += [f"{SETS[name]}, {found[name].model}{part}" for part in write(found[name])]
+        else:
+            parts.append(f"{SETS[name]}: {NOT_EVALUATED}")
     return "\n\n".join(parts)
 
 
-def remote_attacks(one: Results) -> str:
-    """DSR before the served model, of one substitute's purifiers."""
-    cells = [
-        (f"{word}, {cell['name']}", cell)
-        for word, part in (("white box", "white_box"), ("transferred", "transferred"))
-        for cell in one[part]
-    ]
-    strong = [(title, cell) for title, cell in cells if not few(cell["examples"])]
+def nip(study: DefenceResults) -> Iterator[str]:
+    """What each defence recovers, mean over attacks, and benign accuracy."""
+    cells = with_rate(study.cells)
+    columns: Columns = {
+        **benign(study),
+        "mean DSR, %": lambda defence: mean_dsr(cells, defence),
+        **dsr(cells, lambda cell: f"{cell.name} ({cell.examples})"),
+    }
+    left_out = weak(study.cells, lambda cell: f"{cell.name} ({counted(cell)})")
+    yield (
+        f"; {study.benign.images} benign images, undefended {percent(study.benign.undefended)} % "
+        f"correctly classified:\n\n{table(columns, (*study.benign.behind, ORACLE))}{left_out}"
+    )
+
+
+def screening(results: ImageResults) -> str:
+    """What was flagged in folders with clean and attacked images."""
     rows = [
-        [
-            name,
-            f"{100 * one['benign']['behind'][name]['value']:.1f}",
-            *(f"{100 * cell['dsr'][name]['value']:.0f}" for _, cell in strong),
-        ]
-        for name in one["benign"]["behind"]
+        Row(name, how, (study.mixed, counts))
+        for name, study in results.screening.items()
+        for how, counts in (
+            (f"`--fpr {study.rate:g}`", study.mixed.by_rate),
+            (f"`--fdr {study.discoveries:g}`", study.mixed.by_discoveries),
+        )
     ]
-    heads = [f"{title} ({cell['examples']} of {cell['attempts']})" for title, cell in strong]
-    weak = [f"{t} ({c['examples']} of {c['attempts']})" for t, c in cells if few(c["examples"])]
-    left = f"\n\nToo few fool for a rate: {', '.join(weak)}." if weak else ""
-    shown = table(["purifier", "benign, %", *heads], rows)
-    return f"{one['network']}, {one['queries']} queries, DSR in %:\n\n{shown}{left}"
+    columns: Columns = {
+        "folder": lambda row: f"{SETS[row.name]}, {row.found[0].attack}",
+        "judged by": lambda row: row.what,
+        "attacked flagged": lambda row: f"{row.found[1].attacked} of {row.found[0].attacked}",
+        "clean flagged": lambda row: f"{row.found[1].clean} of {row.found[0].clean}",
+        "images a second": lambda row: f"{row.found[0].images_a_second:.0f}",
+    }
+    return table(columns, rows) if rows else NOT_EVALUATED
+
+
+def shrunk(results: ImageResults) -> str:
+    """What was flagged of clean images that were made smaller."""
+    rows = [Row(n, f"{r.side}", r) for n, study in results.screening.items() for r in study.shrunk]
+    columns: Columns = {
+        **SET,
+        "size": lambda row: f"{row.what} × {row.what}",
+        "`adversarial`": lambda row: f"{row.found.adversarial} of {row.found.images}",
+        "`out_of_domain`": lambda row: f"{row.found.out_of_domain} of {row.found.images}",
+    }
+    return table(columns, rows) if rows else NOT_EVALUATED
+
+
+def spatial(study: DefenceResults) -> Iterator[str]:
+    """What is recovered of rotated and moved images."""
+    attack, random = study.cells[0].attack, study.at_random
+    by_chance = (
+        f"moved by chance, {percent(random.accuracy)} % of {random.images} correctly classified "
+        "images still are; "
+        if random
+        else ""
+    )
+
+    def title(cell: DefendedCell) -> str:
+        return f"{cell.attack['keep']}: DSR, % ({counted(cell)} fool)"
+
+    columns = {**benign(study), **dsr(with_rate(study.cells), title, percent)}
+    yield (
+        f", {attack['degrees']:g}° and {attack['pixels']:g} pixels either way; {by_chance}"
+        f"{study.benign.images} benign, undefended {percent(study.benign.undefended)} %:\n\n"
+        + table(columns, (*study.benign.behind, ORACLE)).rstrip("\n")
+    )
+
+
+def spatial_detection(results: ImageResults) -> str:
+    """What the shipped calibrations make of them."""
+    rows: list[Row] = []
+    for name in SETS:
+        study = results.spatial.get(name)
+        found = (study.detection if study else None) or {}
+        kinds = [Row(name, kind, found[kind]) for kind in sorted(found, reverse=True)]
+        rows += kinds or [Row(name, "–", None)]
+
+    def shown(write: Callable[[Detected], object]) -> Callable[[Row], object]:
+        return lambda row: NOT_EVALUATED if row.found is None else write(row.found)
+
+    columns: Columns = {
+        **SET,
+        "images": lambda row: row.what,
+        "count": shown(lambda found: found.images),
+        "clean": shown(lambda found: found.clean),
+        "AUROC": shown(lambda found: number(found.auroc)),
+        "flagged at 5 %, %": shown(lambda found: percent(found.flagged["0.05"])),
+        "at 1 %, %": shown(lambda found: percent(found.flagged["0.01"])),
+        "clean flagged at 5 / 1 %, %": shown(
+            lambda found: " / ".join(percent(found.false_positives[rate]) for rate in RATES)
+        ),
+    }
+    return table(columns, rows).rstrip("\n")
+
+
+def elasticity(study: DefenceResults) -> Iterator[str]:
+    """DSR by the size of the change."""
+    titles = {"pgd-l2": "PGD within a ball of L2", "pgd": "PGD, largest change"}
+    for attack, title in titles.items():
+        found = [cell for cell in study.cells if cell.attack["name"] == attack]
+        cells = with_rate(found)
+        if not cells:
+            continue
+        columns: Columns = {
+            "defence": str,
+            **dsr(cells, lambda cell: f"{cell.attack['eps']:g} ({counted(cell)})"),
+        }
+        shown = table(columns, (*study.benign.behind, ORACLE))
+        few = weak(found, lambda cell: f"{cell.attack['eps']:g} ({cell.examples})", " at")
+        steps = found[0].attack["steps"]
+        yield f", {title}, {steps} steps, DSR in %:\n\n{shown}{few}".rstrip("\n")
+
+
+def remote(results: ImageResults) -> str:
+    """Substitutes of a served model, and what their purifiers do for it."""
+    parts = []
+    for name in (name for name in SETS if name in results.remote):
+        found = sorted(results.remote[name].values(), key=lambda one: one.queries)
+        heading = f"agreement, % of {found[0].agreement_images}"
+        columns: Columns = {
+            "substitute": lambda one: one.network,
+            "queries": lambda one: one.queries,
+            "requests": lambda one: one.requests,
+            heading: lambda one: f"{100 * one.agreement:.1f}",
+            "substitute right, %": lambda one: f"{100 * one.substitute_right:.1f}",
+            "served model right, %": lambda one: f"{100 * one.remote_right:.1f}",
+            "benign undefended, %": lambda one: percent(one.benign.undefended),
+            "benign behind guided NIP, %": lambda one: percent(one.benign.behind[GUIDED]),
+            "queries to measure": lambda one: one.queries_measuring,
+        }
+        shown = table(columns, found).rstrip("\n")
+        parts.append(f"{SETS[name]}, {found[0].served} served:\n\n{shown}")
+        parts += map(remote_attacks, found)
+    return "\n\n".join(parts) or NOT_EVALUATED
+
+
+def remote_attacks(one: RemoteResults) -> str:
+    """DSR before the served model, of one substitute's purifiers."""
+    cells = [*one.white_box, *one.transferred]
+    known = one.benign.behind
+
+    def title(cell: DefendedCell) -> str:
+        word = "white box" if cell in one.white_box else "transferred"
+        return f"{word}, {cell.name} ({counted(cell)})"
+
+    columns: Columns = {
+        "purifier": str,
+        "benign, %": lambda name: f"{100 * known[name].value:.1f}",
+        **dsr(with_rate(cells), title),
+    }
+    shown = f"{table(columns, known)}{weak(cells, title)}".rstrip("\n")
+    return f"{one.network}, {one.queries} queries, DSR in %:\n\n{shown}"
 
 
 def parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
-    results = found["images"]
+    results = read_record(ImageResults, found["images"])
+    written = (
+        *(goals, met, table_three, false_positives, baselines, backdoors, backdoor_verdict, sides),
+        *(inversion, inverted, robustness, adaptive, screening, shrunk, spatial_detection, remote),
+    )
     return {
         "models": models(),
-        "goals": goals(results),
-        "met": met(results),
-        "table_three": table_three(results),
-        "detection_mnist": detection(results, "mnist"),
-        "detection_cifar10": detection(results, "cifar10"),
-        "false_positives": false_positives(results),
-        "baselines": baselines(results),
-        "backdoors": backdoors(results),
-        "backdoor_verdict": backdoor_verdict(results),
-        "sides": sides(results),
-        "inversion": inversion(results),
-        "inverted": inverted(results),
-        "robustness": robustness(results),
-        "nip": nip(results),
-        "adaptive": adaptive(results),
+        **{write.__name__: write(results) for write in written},
+        **{f"detection_{name}": detection(results, name) for name in ("mnist", "cifar10")},
         **{f"mean_{name}": guided_mean(results, name) for name in SETS},
-        "screening": screening(results),
-        "shrunk": shrunk(results),
-        "spatial": spatial(results),
-        "spatial_detection": spatial_detection(results),
-        "elasticity": elasticity(results),
-        "remote": remote(results),
+        "nip": each_set(results.nip, ("mnist", "gtsrb", "cifar10"), nip),
+        "spatial": each_set(results.spatial, tuple(SETS), spatial),
+        "elasticity": each_set(results.elasticity, tuple(SETS), elasticity),
     }
 
 
-PAGE = Page(
-    name="images",
-    template=HERE / "template.md",
-    results=("images",),
-    parts=parts,
-)
+PAGE = Page("images", __file__, ("images",), parts)
 
 
 if __name__ == "__main__":

@@ -8,27 +8,42 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nip_audio.attacks.base import Attack
 from nip_audio.core.adapter import Batch
+from nip_audio.core.metrics import Interval
 from nip_audio.core.seeds import seed_of
 from nip_audio.errors import TemplateEmptyWarning
-from nip_audio.evaluation.statistics import proportion
-from nip_audio.purifiers.base import Defence
+from nip_audio.evaluation.config import AttackPlan
+from nip_audio.purifiers.base import Defence, Purifier
 from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.nip_guided import GuidedNip
-from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
+from nip_audio.purifiers.nip_pool import NipPool, PoolSettings, Sign
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
 from nip_audio.purifiers.registry import make_purifier, purifier_entry
 from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
-from studies.images.systems import AttackedPictures, ImageAttackPlan, ImageSystem
+from studies._lib.attacks import attacks_of, image_attack
+from studies._lib.command import tell
+from studies._lib.shares import share_of
+from studies.images.results import AdaptiveCell, Benign, DefenceResults, DefendedCell
+from studies.images.setup import Setup
+from studies.images.systems import AttackedImages, ImageSystem
 
-__all__ = ["GUIDED", "ORACLE", "ImageNip", "image_defences"]
+__all__ = [
+    "GUIDED",
+    "ORACLE",
+    "Defended",
+    "DefenceStudy",
+    "defence_study",
+    "elasticity",
+    "image_defences",
+    "nip",
+]
 
 GUIDED = "guided NIP"
 DESCENT = "NIP, descent"
@@ -75,28 +90,92 @@ def image_defences(
     found["STL"] = StratifiedSparseCoding.fit(
         benign, bounds=system.model.input_bounds, generator=torch.Generator().manual_seed(seed)
     )
-    pools = {}
+    signs: Mapping[str, Sign] = {"NIP, as published": "paper", DESCENT: "descent"}
+    own: dict[str, Purifier] = {
+        name: _pool(system, benign, layer, PoolSettings(quorum=0.9, sign=sign))
+        for name, sign in signs.items()
+    }
+    if guided is not None:
+        own[GUIDED] = guided
+    strength = DESCENT if guided is None else GUIDED
+    own[f"{MATCHED}{strength}"] = MatchedNoise(own[strength], bounds=system.model.input_bounds)
+    return found | own
+
+
+def _pool(
+    system: ImageSystem, images: Sequence[Batch], layer: str, settings: PoolSettings
+) -> NipPool:
+    """Fit a pool without a warning about an empty template."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TemplateEmptyWarning)
-        for name, sign in (("NIP, as published", "paper"), (DESCENT, "descent")):
-            pools[name] = NipPool.fit(
-                system.model,
-                benign,
-                layer=layer,
-                model_id=system.identity,
-                settings=PoolSettings(quorum=0.9, sign=sign),  # type: ignore[arg-type]
-            )
-    found |= pools
-    if guided is not None:
-        found[GUIDED] = guided
-    strength, other = (DESCENT, pools[DESCENT]) if guided is None else (GUIDED, guided)
-    found[f"{MATCHED}{strength}"] = MatchedNoise(other, bounds=system.model.input_bounds)
-    return found
+        return NipPool.fit(
+            system.model, images, layer=layer, model_id=system.identity, settings=settings
+        )
 
 
 @dataclass(frozen=True)
-class ImageNip:
-    """Defences of one model against attackers who do not know them.
+class Defended:
+    """Defences in front of a classifier, which is asked for nothing but classes.
+
+    A defence gets images only, neither labels nor originals.
+
+    Attributes:
+        predict: Function that returns the classes (n,) of images (n, C, H, W) behind a defence,
+            or without one.
+        defences: Defences by name.
+        seed: Seed of the bootstrap.
+        progress: Called with a description of each step.
+    """
+
+    predict: Callable[[Tensor, Defence | None], Tensor]
+    defences: Mapping[str, Defence]
+    seed: int
+    progress: Callable[[str], None] = lambda what: None
+
+    def benign(self, pixels: Tensor, truth: Tensor) -> Benign:
+        """Return the accuracy on unattacked images against ``truth``, by defence."""
+        behind, seconds = {}, {}
+        for name, defence in self.defences.items():
+            self.progress(f"benign, {name}")
+            started = time.process_time()
+            behind[name] = self.share(self.predict(pixels, defence) == truth)
+            seconds[name] = (time.process_time() - started) / len(pixels)
+        undefended = self.share(self.predict(pixels, None) == truth)
+        return Benign(len(pixels), undefended, behind, seconds)
+
+    def saved(self, name: str, attack: Attack, made: AttackedImages, truth: Tensor) -> DefendedCell:
+        """Return the defence success rate (DSR): share of the successful attacks recovered.
+
+        Args:
+            name: Name of the attack with its strength.
+            attack: The attack.
+            made: Attacked images; ``fooled`` says which are successes.
+            truth: (n,) correct classes.
+        """
+        fooling, classes = made.fooling, truth[made.fooled]
+        return DefendedCell(
+            name=name,
+            attack=attack.settings(),
+            attempts=len(made),
+            examples=len(fooling),
+            dsr={
+                title: self.share(self.predict(fooling.pixels, defence) == classes, fooling.rows)
+                for title, defence in self.defences.items()
+            }
+            if len(fooling)
+            else {},
+            success=self.share(made.fooled, made.rows),
+            seconds=made.seconds,
+        )
+
+    def share(self, hits: Tensor, rows: Tensor | None = None) -> Interval:
+        """Return a share; ``rows`` are the indices of the images, by default the first ones."""
+        return share_of(hits, rows, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class DefenceStudy:
+    """Defences of one model against attackers who do not know them, and who do.
 
     Attributes:
         system: Model and its roles.
@@ -110,57 +189,40 @@ class ImageNip:
     defences: Mapping[str, Defence]
     layer: str
     benign: int = 5000
-    progress: Callable[[str], None] = lambda what: None
+    progress: Callable[[str], None] = field(default=lambda what: None)
+
+    @property
+    def defended(self) -> Defended:
+        """The defences in front of the model."""
+        return Defended(self._predict, self.defences, self.system.seed, self.progress)
 
     def results(
         self,
-        plans: Sequence[ImageAttackPlan],
-        keep: Callable[[dict[str, Any]], None] = lambda so_far: None,
-    ) -> dict[str, Any]:
+        plans: Sequence[AttackPlan],
+        keep: Callable[[DefenceResults], None] = lambda so_far: None,
+    ) -> DefenceResults:
         """Measure benign accuracy, and for each attack how many images the defences recover.
 
         Args:
             plans: Attacks to run.
             keep: Called after each attack with the results so far.
         """
-        test, seed = self.system.test, self.system.seed
-        tested, labels = test.pixels[: self.benign], test.labels[: self.benign]
-        owners = tuple(map(str, range(len(tested))))
-        plain = (self.system.named(tested) == labels).numpy()
-        benign, seconds = {}, {}
-        for name, defence in self.defences.items():
-            self.progress(f"benign, {name}")
-            started = time.process_time()
-            hits = self._right(tested, labels, defence)
-            seconds[name] = (time.process_time() - started) / len(tested)
-            benign[name] = proportion(hits, owners, seed=seed).to_json()
-        cells: list[dict[str, Any]] = []
-        found = {
-            "benign": len(tested),
-            "undefended": proportion(plain, owners, seed=seed).to_json(),
-            "benign_accuracy": benign,
-            "seconds": seconds,
-            "cells": cells,
-        }
+        system, labels = self.system, self.system.test.labels
+        pixels = system.test.pixels[: self.benign]
+        benign = self.defended.benign(pixels, labels[: self.benign])
+        found = DefenceResults(system.name, system.seed, benign, ())
         for plan in plans:
-            for name, attack in plan.attacks():
+            for name, attack in attacks_of(plan):
                 self.progress(name)
-                made = self.system.attacked(plan, attack)
-                fooling = made.fooling
-                cell: dict[str, Any] = {
-                    "name": name,
-                    "attack": attack.settings(),
-                    "attempts": len(made),
-                    "examples": len(fooling),
-                    "seconds": made.seconds,
-                }
-                if len(fooling):
-                    cell["dsr"] = self._saved(fooling)
-                cells.append(cell)
+                made = system.attacked(plan, attack)
+                cell = self.defended.saved(name, attack, made, labels[made.rows])
+                if cell.dsr:
+                    cell = replace(cell, dsr={**cell.dsr, ORACLE: self._oracle(made.fooling)})
+                found = replace(found, cells=(*found.cells, cell))
                 keep(found)
         return found
 
-    def adaptive(self, plans: Sequence[ImageAttackPlan]) -> list[dict[str, Any]]:
+    def adaptive(self, plans: Sequence[AttackPlan]) -> list[AdaptiveCell]:
         """Attack through the defence, with an attacker who knows the defence and its weights.
 
         The result is not a robust accuracy, since one attack gives only an upper bound of it.
@@ -174,70 +236,68 @@ class ImageNip:
             the same strength, and through the undefended model, each behind what was attacked.
         """
         chosen = {n: d for n, d in self.defences.items() if n == GUIDED or n.startswith(MATCHED)}
-        cells = []
+        share, cells = self.defended.share, []
         for plan in plans:
-            for name, attack in plan.attacks():
+            for name, attack in attacks_of(plan):
                 self.progress(f"adaptive, {name}")
                 plain = self.system.attacked(plan, attack)
-                left = {"undefended": self._withstood(plain)}
+                left = {"undefended": share(~plain.fooled, plain.rows)}
                 for title, defence in chosen.items():
-                    generator = torch.Generator().manual_seed(seed_of(self.system.seed, "adaptive"))
-                    defended = defend(self.system.model, defence, generator=generator)
+                    behind = self._behind(defence, "adaptive")
                     knows = defence.settings()
-                    made = self.system.attacked(plan, attack, model=defended, knows=knows)
-                    left[title] = self._withstood(made)
-                cells.append(
-                    {
-                        "name": name,
-                        "attack": attack.settings(),
-                        "attempts": len(plain),
-                        "still_right": left,
-                    }
-                )
+                    made = self.system.attacked(plan, attack, model=behind, knows=knows)
+                    left[title] = share(~made.fooled, made.rows)
+                cells.append(AdaptiveCell(name, attack.settings(), len(plain), left))
         return cells
 
-    def _withstood(self, made: AttackedPictures) -> dict[str, float]:
-        who = tuple(map(str, made.rows.tolist()))
-        return proportion((~made.fooled).numpy(), who, seed=self.system.seed).to_json()
-
-    def _saved(self, attacked: AttackedPictures) -> dict[str, Any]:
-        labels = self.system.test.labels[attacked.rows]
-        who = tuple(map(str, attacked.rows.tolist()))
-        found = {
-            name: self._right(attacked.pixels, labels, defence)
-            for name, defence in self.defences.items()
-        }
-        found[ORACLE] = self._oracle(attacked, labels)
-        return {
-            name: proportion(hits, who, seed=self.system.seed).to_json()
-            for name, hits in found.items()
-        }
+    def _behind(self, defence: Defence, use: str) -> Any:
+        generator = torch.Generator().manual_seed(seed_of(self.system.seed, use))
+        return defend(self.system.model, defence, generator=generator)
 
     @torch.no_grad()
-    def _right(self, pixels: Tensor, labels: Tensor, defence: Defence) -> np.ndarray[Any, Any]:
-        """Return which images are correct behind a defence, which gets no labels or originals."""
-        generator = torch.Generator().manual_seed(seed_of(self.system.seed, "defence"))
-        defended = defend(self.system.model, defence, generator=generator)
-        hits: np.ndarray[Any, Any] = (self.system.named(pixels, defended) == labels).numpy()
-        return hits
+    def _predict(self, pixels: Tensor, defence: Defence | None) -> Tensor:
+        model = None if defence is None else self._behind(defence, "defence")
+        return self.system.predict(pixels, model)
 
-    def _oracle(self, attacked: AttackedPictures, labels: Tensor) -> np.ndarray[Any, Any]:
+    def _oracle(self, attacked: AttackedImages) -> Interval:
         """Apply the published script's rule: gradient at the clean original, with either sign."""
-        clean = self.system.test.pixels[attacked.rows]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TemplateEmptyWarning)
-            pool = NipPool.fit(
-                self.system.model,
-                [Batch(part) for part in torch.split(clean, 100)],
-                layer=self.layer,
-                model_id=self.system.identity,
-                settings=PoolSettings(front=1, tail=5),
-            )
+        test, bounds = self.system.test, self.system.model.input_bounds
+        clean, labels = test.pixels[attacked.rows], test.labels[attacked.rows]
+        images = [Batch(part) for part in torch.split(clean, 100)]
+        pool = _pool(self.system, images, self.layer, PoolSettings(front=1, tail=5))
         scale = attacked.pixels.flatten(1).mean(dim=1).reshape(-1, 1, 1, 1)
         change = scale * pool.rho.reshape(clean.shape)
-        bounds = self.system.model.input_bounds
         either = torch.zeros(len(clean), dtype=torch.bool)
         for sign in (1, -1):
-            either |= self.system.named(bounds.clip(attacked.pixels + sign * change)) == labels
-        hits: np.ndarray[Any, Any] = either.numpy()
-        return hits
+            moved = bounds.clip(attacked.pixels + sign * change)
+            either |= self.system.predict(moved) == labels
+        return self.defended.share(either, attacked.rows)
+
+
+def defence_study(setup: Setup) -> DefenceStudy:
+    """Load a system and make its defences; those that need it are fitted to the training role."""
+    system = setup.system()
+    layer = system.pretrained.card.default_taps[-1]
+    defences = image_defences(
+        system,
+        setup.train(system),
+        guided=setup.guided(system),
+        layer=layer,
+        candidates=setup.plan["candidates"],
+        seed=setup.seed,
+    )
+    return DefenceStudy(system, defences, layer, setup.chosen.get("benign", 5000), tell)
+
+
+def nip(setup: Setup) -> None:
+    """Measure NIP and other defences, against attackers who do not know them and who do."""
+    study = defence_study(setup)
+    found = study.results([image_attack(one) for one in setup.chosen["attacks"]], setup.keep)
+    knowing = study.adaptive([image_attack(one) for one in setup.chosen["adaptive"]])
+    setup.keep(replace(found, adaptive=knowing))
+
+
+def elasticity(setup: Setup) -> None:
+    """Measure the defences against ever larger changes."""
+    plans = [image_attack(one) for one in setup.chosen["elasticity"]]
+    setup.keep(defence_study(setup).results(plans))

@@ -18,11 +18,12 @@ from nip_audio.errors import InputError, OutputError
 from nip_audio.image.datasets import ImageSet
 from nip_audio.image.remote import RemoteClassifier
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
-from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
+from nip_audio.purifiers.guided_training import GuidedSettings
 from nip_audio.purifiers.substitute import train_substitute
 from nip_audio.training.image_publishing import ImageRun, publish_images
 from nip_audio.training.image_training import image_model
 from nip_audio.training.publishing import complete
+from studies.images.fit_purifier import fit_guided
 
 __all__ = ["RemotePlan", "fit_to_remote"]
 
@@ -134,32 +135,12 @@ def fit_to_remote(
         training=_facts(remote, plan),
     )
     pretrained = load_pretrained(target)
-    _fit_purifier(pretrained, pixels, plan, progress)
-    return load_pretrained(target)
-
-
-def _fit_purifier(
-    pretrained: PretrainedModel, pixels: Tensor, plan: RemotePlan, progress: Callable[[str], None]
-) -> None:
-    def draw(generator: torch.Generator) -> Batch:
-        return Batch(pixels[torch.randint(len(pixels), (plan.guided_batch,), generator=generator)])
-
-    def report(step: int, loss: float, kept: float) -> None:
-        if step % 50 == 0:
-            progress(f"purifier, step {step}: loss {loss:.3f}, kept {kept:.3f}")
-
-    purifier = train_guided(
-        pretrained.model,
-        draw,
-        plan.guided,
-        layers=pretrained.card.default_taps,
-        model_id=pretrained.model_id,
-        channels=pixels.shape[1],
-        progress=report,
+    purifier = fit_guided(
+        pretrained, pixels, plan.guided, batch=plan.guided_batch, progress=progress
     )
-    directory = pretrained.card.directory
-    purifier.save(directory / PURIFIER_NAME, model_id=pretrained.model_id)
-    complete(directory)
+    purifier.save(target / PURIFIER_NAME, model_id=pretrained.model_id)
+    complete(target)
+    return load_pretrained(target)
 
 
 def _facts(remote: RemoteClassifier, plan: RemotePlan) -> dict[str, Any]:

@@ -1,10 +1,4 @@
-r"""Screen folders of images: clean images with attacked ones among them, and smaller images.
-
-    python -m studies.images.screening studies/images/screening.yaml --data-folder FOLDER \
-        --system mnist --out OUT --results FILE
-
-New results are added to FILE, which keeps its other results.
-"""
+"""Screen folders of images: clean images with attacked ones among them, and smaller images."""
 
 from __future__ import annotations
 
@@ -12,7 +6,6 @@ import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,101 +18,84 @@ from nip_audio.screening.judge import Judge
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.sources import FolderSource
-from studies.images.options import read_plan, study_parser, tell
-from studies.images.results import add_result
-from studies.images.systems import ImageAttackPlan, ImageSystem, image_system
+from studies._lib.attacks import attacks_of, image_attack
+from studies._lib.command import tell
+from studies.images.results import Counted, Mixed, ScreeningResults, Shrunk
+from studies.images.setup import Setup
+from studies.images.systems import ImageSystem
+
+__all__ = ["screening"]
 
 
-def main() -> None:
-    """Read the command line, screen, and add to the results."""
-    options = study_parser(__doc__).parse_args()
-    plan = read_plan(options)
-    chosen = plan["systems"][options.system]
-    system = image_system(
-        chosen["model"],
-        chosen["data"],
-        data_folder=options.data_folder,
-        folder=options.out,
-        seed=plan["seed"],
-    )
-    found = {"seed": plan["seed"], "rate": plan["rate"], "discoveries": plan["discoveries"]}
-    found["mixed"] = mixed(system, chosen, plan, options.out / f"{options.system}-mixed")
-    found["shrunk"] = shrunk(system, chosen, plan, options.out / f"{options.system}-shrunk")
-    add_result(options.results, ["screening", options.system], found)
+def screening(setup: Setup) -> None:
+    """Screen both kinds of folders."""
+    system, rate, fdr = setup.system(), setup.plan["rate"], setup.plan["discoveries"]
+    found = ScreeningResults(setup.seed, rate, fdr, mixed(setup, system), shrunk(setup, system))
+    setup.keep(found)
 
 
-def mixed(
-    system: ImageSystem, chosen: dict[str, Any], plan: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def mixed(setup: Setup, system: ImageSystem) -> Mixed:
     """Screen clean images and successful attacks; judge each alone, and by the whole run."""
-    attacks = ImageAttackPlan.from_json(chosen["attack"])
-    ((name, attack),) = attacks.attacks()
-    fooling = system.attacked(attacks, attack).fooling
+    plan = image_attack(setup.chosen["attack"])
+    ((name, attack),) = attacks_of(plan)
+    fooling = system.attacked(plan, attack).fooling
     # attacked images are not among the clean ones
     rest = torch.ones(len(system.test), dtype=torch.bool)
     rest[fooling.rows] = False
-    clean = system.test.rows(torch.nonzero(rest)[: chosen["pictures"], 0])
+    clean = system.test.rows(torch.nonzero(rest)[: setup.chosen["images"], 0])
+    folder = setup.out / f"{setup.name}-mixed"
     shutil.rmtree(folder, ignore_errors=True)
     write(folder / "in", "clean", clean, clean.pixels)
     write(folder / "in", "attacked", system.test.rows(fooling.rows), fooling.pixels)
-    counts: dict[str, Any] = {"attack": name, "clean": len(clean), "attacked": len(fooling)}
-    for key, fdr in (("by_rate", None), ("by_discoveries", plan["discoveries"])):
-        started = time.process_time()  # processor time, since the machine may be shared
-        records = screen(system, folder, plan, fdr=fdr)
-        seconds = time.process_time() - started
-        if fdr is None:  # the second run measures nothing
-            counts["pictures_a_second"] = len(records) / seconds
-        accused = [r.id for r in records if any(f.risk == "adversarial" for f in r.findings)]
-        attacked = sum("attacked" in name for name in accused)
-        counts[key] = {"attacked": attacked, "clean": len(accused) - attacked}
-        tell(f"{key}: {counts[key]}")
-    return counts
+    started = time.process_time()  # processor time, since the machine may be shared
+    records = screen(setup, system, folder)
+    speed = len(records) / (time.process_time() - started)
+    whole = screen(setup, system, folder, fdr=setup.plan["discoveries"])  # measures nothing anew
+    return Mixed(name, len(clean), len(fooling), counted(records), counted(whole), speed)
 
 
-def shrunk(
-    system: ImageSystem, chosen: dict[str, Any], plan: dict[str, Any], folder: Path
-) -> list[dict[str, Any]]:
+def counted(records: list[ScreenRecord]) -> Counted:
+    """Count the flagged images, attacked and clean."""
+    accused = [r.id for r in records if any(f.risk == "adversarial" for f in r.findings)]
+    attacked = sum("attacked" in name for name in accused)
+    return Counted(attacked, len(accused) - attacked)
+
+
+def shrunk(setup: Setup, system: ImageSystem) -> list[Shrunk]:
     """Screen clean images made smaller; count false positives and images out of domain."""
     _, height, width = system.pretrained.card.image_shape
+    plan, folder = setup.chosen["shrunk"], setup.out / f"{setup.name}-shrunk"
+    data = system.test.rows(torch.arange(plan["images"]))
     rows = []
-    for share in (1.0, *chosen["shrunk"]["shares"]):
+    for share in (1.0, *plan["shares"]):
         shutil.rmtree(folder, ignore_errors=True)
-        data = system.test.rows(torch.arange(chosen["shrunk"]["pictures"]))
         smaller = data.resized(round(share * height), round(share * width))
         write(folder / "in", "shrunk", smaller, smaller.pixels)
-        records = screen(system, folder, plan, fdr=None)
+        records = screen(setup, system, folder)
         risks = [{finding.risk for finding in record.findings} for record in records]
-        row = {
-            "side": smaller.pixels.shape[-1],
-            "pictures": len(records),
-            "adversarial": sum("adversarial" in found for found in risks),
-            "out_of_domain": sum("out_of_domain" in found for found in risks),
-        }
-        rows.append(row)
-        tell(str(row))
+        flagged = (sum(r in found for found in risks) for r in ("adversarial", "out_of_domain"))
+        rows.append(Shrunk(smaller.pixels.shape[-1], len(records), *flagged))
+        tell(str(rows[-1]))
     return rows
 
 
 def screen(
-    system: ImageSystem, folder: Path, plan: dict[str, Any], *, fdr: float | None
+    setup: Setup, system: ImageSystem, folder: Path, *, fdr: float | None = None
 ) -> list[ScreenRecord]:
     """Screen ``folder/in`` into ``folder/out`` with the model's own calibration."""
     pretrained = system.pretrained
     path = choose_calibration(pretrained, None)
-    judge = Judge(Calibration.load(path, model_id=pretrained.model_id), plan["rate"], fdr)
+    known = Calibration.load(path, model_id=pretrained.model_id)
+    judge = Judge(known, setup.plan["rate"], fdr)
     adapter = ImageAdapter(*pretrained.card.image_shape)
-    screener = Screener(pretrained, judge, adapter, plan["seed"], LocalEngine(1))
+    screener = Screener(pretrained, judge, adapter, setup.seed, LocalEngine(1))
     source = FolderSource(folder / "in", suffixes=IMAGE_SUFFIXES)
     return list(screener.screen(source, folder / "out").results.files())
 
 
 def write(folder: Path, kind: str, data: ImageSet, pixels: Iterable[Tensor]) -> None:
     """Write PNG files, one sub-folder per class."""
-    for number, (picture, label) in enumerate(zip(pixels, data.labels.tolist(), strict=True)):
+    for number, (image, label) in enumerate(zip(pixels, data.labels.tolist(), strict=True)):
         path = folder / data.classes[label] / f"{kind}-{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        ImageAdapter(*picture.shape).save(picture, path)
-
-
-if __name__ == "__main__":
-    main()
+        ImageAdapter(*image.shape).save(image, path)

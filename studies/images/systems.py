@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,93 +17,51 @@ from torch import Tensor
 
 from nip_audio.attacks.base import Attack
 from nip_audio.attacks.objectives import Identification
-from nip_audio.attacks.registry import make_attack
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import InputError
+from nip_audio.evaluation.config import AttackPlan
 from nip_audio.image.adapter import to_8_bits
-from nip_audio.image.datasets import ImageSet, load_images
+from nip_audio.image.datasets import ImageSet, Role, load_images
+from nip_audio.models.cards import ModelCard
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 
-__all__ = ["AttackedPictures", "ImageAttackPlan", "ImageSystem", "image_system"]
+__all__ = ["AttackedImages", "ImageSystem", "attack_images", "image_system", "load_role"]
 
 _BATCH = 256
+_TESTED: tuple[Role, ...] = ("calibrate", "test")
 
 
 @dataclass(frozen=True)
-class ImageAttackPlan:
-    """An attack and its settings.
-
-    Attributes:
-        attack: Name of the attack in the registry.
-        eps: Strengths ε, one set of images each; empty for an attack without a strength.
-        settings: Other settings of the attack by name.
-        items: Largest number of images to attack.
-        batch: Images per batch; part of the recipe, because a batch shares its random numbers.
-    """
-
-    attack: str
-    eps: tuple[float, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    items: int = 200
-    batch: int = 50
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> ImageAttackPlan:
-        """Read a plan; strengths may be fractions such as 8/255."""
-        values = dict(data)
-        values["eps"] = tuple(_number(e) for e in values.get("eps", ()))
-        return ImageAttackPlan(**values)
-
-    def attacks(self) -> list[tuple[str, Attack]]:
-        """Return each attack with its name for tables."""
-        if not self.eps:
-            made = make_attack(self.attack, level="input", settings=self.settings)
-            return [(self.attack, made)]
-        return [
-            (
-                f"{self.attack} {e:.4g}",
-                make_attack(self.attack, eps=e, level="input", settings=self.settings),
-            )
-            for e in self.eps
-        ]
-
-
-def _number(value: object) -> float:
-    above, _, below = str(value).partition("/")
-    return float(above) / float(below or 1)
-
-
-@dataclass(frozen=True)
-class AttackedPictures:
+class AttackedImages:
     """Images after an attack.
 
     Attributes:
         pixels: (n, C, H, W) pixels in [0, 1], rounded to 8-bit values.
         rows: (n,) indices of the images in the attacked role.
         fooled: (n,) whether the attacked model misclassifies the rounded image.
-        seconds: Seconds per image.
+        seconds: Seconds per image; None if it was not measured.
     """
 
     pixels: Tensor
     rows: Tensor
     fooled: Tensor
-    seconds: float
+    seconds: float | None
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.pixels)
 
     @property
-    def fooling(self) -> AttackedPictures:
+    def fooling(self) -> AttackedImages:
         """Images that fool the attacked model."""
         return self.keep(self.fooled)
 
-    def keep(self, kept: Tensor) -> AttackedPictures:
+    def keep(self, kept: Tensor) -> AttackedImages:
         """Select images by index or mask."""
-        return AttackedPictures(self.pixels[kept], self.rows[kept], self.fooled[kept], self.seconds)
+        return AttackedImages(self.pixels[kept], self.rows[kept], self.fooled[kept], self.seconds)
 
 
 @dataclass(frozen=True)
@@ -139,7 +97,7 @@ class ImageSystem:
         """Identity of the model."""
         return self.pretrained.model_id
 
-    def named(self, pixels: Tensor, model: InstrumentedModel | None = None) -> Tensor:
+    def predict(self, pixels: Tensor, model: InstrumentedModel | None = None) -> Tensor:
         """Return the predicted class of each image, (n,), by the undefended model by default."""
         asked = self.model if model is None else model
         return torch.cat([asked.predict(Batch(part)) for part in torch.split(pixels, _BATCH)])
@@ -147,23 +105,20 @@ class ImageSystem:
     @cached_property
     def correct_rows(self) -> Tensor:
         """Rows of ``test`` that the undefended model classifies correctly."""
-        return torch.nonzero(self.named(self.test.pixels) == self.test.labels)[:, 0]
+        return self._correct(self.test)
 
-    @cached_property
-    def correct_calibrate_rows(self) -> Tensor:
-        """Rows of ``calibrate`` that the undefended model classifies correctly."""
-        return torch.nonzero(self.named(self.calibrate.pixels) == self.calibrate.labels)[:, 0]
+    def _correct(self, role: ImageSet) -> Tensor:
+        return torch.nonzero(self.predict(role.pixels) == role.labels)[:, 0]
 
     def attacked(
         self,
-        plan: ImageAttackPlan,
+        plan: AttackPlan,
         attack: Attack,
         *,
         calibrate: bool = False,
         model: InstrumentedModel | None = None,
         knows: Mapping[str, Any] | None = None,
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> AttackedPictures:
+    ) -> AttackedImages:
         """Attack the first correctly classified images of a role, or read kept results.
 
         Args:
@@ -173,10 +128,9 @@ class ImageSystem:
             model: Model that the attacker knows; the undefended model by default.
             knows: Everything that distinguishes ``model`` from the undefended model, as JSON
                 values, so that results against another model are not read.
-            progress: Called with the number of images done.
         """
         role = self.calibrate if calibrate else self.test
-        rows = (self.correct_calibrate_rows if calibrate else self.correct_rows)[: plan.items]
+        rows = (self._correct(role) if calibrate else self.correct_rows)[: plan.items]
         if len(rows) == 0:
             raise InputError(
                 f"{self.name} classifies no image of {role.name} correctly, so there is nothing to "
@@ -185,6 +139,7 @@ class ImageSystem:
         facts = {
             "model": self.identity,
             "attack": attack.settings(),
+            # the attacks' seeds depend on this name
             "pictures": hashlib.sha256(role.pixels[rows].numpy().tobytes()).hexdigest(),
             "seed": self.seed,
             "batch": plan.batch,
@@ -196,33 +151,65 @@ class ImageSystem:
             kept = load(path.read_bytes())
             pixels, seconds = kept["levels"].float() / 255, float(kept["seconds"])
         else:
-            pixels, seconds = self._attack(role, rows, plan, attack, model, key, progress)
+            pixels, seconds = self._attack(role, rows, plan, attack, model, key)
             self.folder.mkdir(parents=True, exist_ok=True)
             levels = (pixels * 255).round().to(torch.uint8)
             tensors = {"levels": levels, "seconds": torch.tensor(seconds, dtype=torch.float64)}
             write_atomic(path, save(tensors), force=True)
-        fooled = self.named(pixels, model) != role.labels[rows]
-        return AttackedPictures(pixels, rows, fooled, seconds)
+        fooled = self.predict(pixels, model) != role.labels[rows]
+        return AttackedImages(pixels, rows, fooled, seconds)
 
     def _attack(
-        self,
-        role: ImageSet,
-        rows: Tensor,
-        plan: ImageAttackPlan,
-        attack: Attack,
-        model: InstrumentedModel | None,
-        key: str,
-        progress: Callable[[int], None],
+        self, role: ImageSet, rows: Tensor, plan: AttackPlan, attack: Attack, against: Any, key: str
     ) -> tuple[Tensor, float]:
-        made = []
         started = time.process_time()
-        for number, part in enumerate(torch.split(rows, plan.batch)):
-            objective = Identification(model or self.model, role.labels[part])
-            generator = torch.Generator().manual_seed(seed_of(self.seed, key, number))
-            result = attack(objective, Batch(role.pixels[part]), generator=generator)
-            made.append(to_8_bits(result.batch.x))
-            progress(sum(map(len, made)))
-        return torch.cat(made), (time.process_time() - started) / len(rows)
+        pixels = attack_images(
+            against or self.model,
+            role.pixels[rows],
+            role.labels[rows],
+            attack,
+            batch=plan.batch,
+            generator=lambda number: _seeded(self.seed, key, number),
+        )
+        return pixels, (time.process_time() - started) / len(rows)
+
+
+def _seeded(*parts: object) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+def attack_images(
+    model: InstrumentedModel,
+    pixels: Tensor,
+    labels: Tensor,
+    attack: Attack,
+    *,
+    batch: int,
+    generator: Callable[[int], torch.Generator],
+) -> Tensor:
+    """Attack images (n, C, H, W) in batches, and round the results to 8 bits.
+
+    Args:
+        model: Model that the attacker knows.
+        pixels: Images to attack.
+        labels: (n,) their classes.
+        attack: Attack with its settings.
+        batch: Images per batch.
+        generator: Returns the random generator of a batch by its number.
+    """
+    made = []
+    for number, rows in enumerate(torch.split(torch.arange(len(pixels)), batch)):
+        objective = Identification(model, labels[rows])
+        result = attack(objective, Batch(pixels[rows]), generator=generator(number))
+        made.append(to_8_bits(result.batch.x))
+    return torch.cat(made)
+
+
+def load_role(card: ModelCard, data: str, role: Role, folder: Path | None) -> ImageSet:
+    """Load a role of a data set as the model with this card takes it."""
+    _, rows, columns = card.image_shape
+    split = int(card.data["training"].get("split_seed", 0))
+    return load_images(data, role, folder=folder, seed=split).resized(rows, columns)
 
 
 def image_system(
@@ -241,14 +228,10 @@ def image_system(
         InputError: If the classes of the model are not those of the data set.
     """
     pretrained = load_pretrained(model)
-    _, rows, columns = pretrained.card.image_shape
-    split = int(pretrained.card.data["training"].get("split_seed", 0))
-    calibrate = load_images(data, "calibrate", folder=data_folder, seed=split)
-    test = load_images(data, "test", folder=data_folder, seed=split)
+    calibrate, test = (load_role(pretrained.card, data, role, data_folder) for role in _TESTED)
     if test.classes != pretrained.card.labels:
         raise InputError(
             f"the {len(pretrained.card.labels)} classes of {pretrained.card.name} are not the "
             f"{len(test.classes)} of {data}; use the model's own data set"
         )
-    calibrate, test = (part.resized(rows, columns) for part in (calibrate, test))
     return ImageSystem(pretrained, calibrate, test, folder=folder, seed=seed)

@@ -10,8 +10,6 @@ are made on this role, not on ``test``.
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from nip_audio.evaluation.identification import (
 )
 from nip_audio.models.heads import model_of
 from nip_audio.training.publishing import load_run, plain_values
+from studies._lib.command import command, run, write_results
 
 SEED = 1234
 NOT_CHOICES = {"rir_count", "adversarial_steps", "adversarial_eps", "adversarial_share"}
@@ -70,9 +69,12 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
         scores = model.scores(Batch(samples[None]))[0, : len(trained.speakers)]
         return trained.speakers[int(scores.argmax())]
 
-    read = lambda role: read_recordings(run / "save" / f"{role}.csv", data_root=data_folder)  # noqa: E731
-    crops = read_crops(read("calibrate"), ReadSettings(min_duration_s=0.2), crop_s=crop_s)
-    fresh = new_sessions(crops, read("train"))
+    tested, learned = (
+        read_recordings(run / "save" / f"{role}.csv", data_root=data_folder)
+        for role in ("calibrate", "train")
+    )
+    crops = read_crops(tested, ReadSettings(min_duration_s=0.2), crop_s=crop_s)
+    fresh = new_sessions(crops, learned)
     chosen = [c for c, new in zip(crops, fresh, strict=True) if new]
     options = plain_values(trained.yaml) | {"epochs_done": trained.epochs}
     row: dict[str, Any] = {"run": run.name, "options": options, "crops": len(crops)}
@@ -93,12 +95,9 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
 
 def main() -> None:
     """Compare the runs and write the results."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = command(__doc__, needed=("data_folder", "results"))
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--crop_s", type=float)
-    parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     manifests = {(run / "save" / "calibrate.csv").read_text() for run in options.runs}
     if len(manifests) > 1:
@@ -109,10 +108,9 @@ def main() -> None:
     differ = [n for n in names if len({str(row["options"].get(n)) for row in rows}) > 1]
     for row in rows:
         row["options"] = {name: row["options"].get(name) for name in differ}
-    options.results.parent.mkdir(parents=True, exist_ok=True)
     results = {"seed": SEED, "crop_s": options.crop_s, "rows": rows}
-    options.results.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

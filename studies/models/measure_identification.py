@@ -10,9 +10,6 @@ The first model is the shipped one; the others are published from runs with othe
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +25,7 @@ from nip_audio.evaluation.identification import (
     read_crops,
 )
 from nip_audio.models.pretrained import PretrainedModel
+from studies._lib.command import command, run, write_results
 
 SEED = 1234
 
@@ -57,13 +55,9 @@ def by_session(crops: list[Crop], trained: list[Recording]) -> dict[str, list[Cr
 
 def main() -> None:
     """Measure all models and write the results."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = command(__doc__, needed=("data_folder", "manifest", "results"))
     parser.add_argument("models", nargs="+", help="names or directories")
-    parser.add_argument("--manifest", type=Path, required=True, help="test.csv beside train.csv")
-    parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--crop_s", type=float)
-    parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     settings = ReadSettings(min_duration_s=0.2)
     recordings = read_recordings(options.manifest, data_root=options.data_folder)
@@ -86,9 +80,8 @@ def main() -> None:
         },
         "models": [measure(load_pretrained(model), groups) for model in options.models],
     }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

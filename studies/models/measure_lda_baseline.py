@@ -11,10 +11,6 @@ tuned; the shrinkage is Ledoit and Wolf's.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import numpy as np
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -30,6 +26,7 @@ from nip_audio.evaluation.identification import (
     correct_crops_by,
     read_crops,
 )
+from studies._lib.command import command, run, write_results
 
 SEED = 1234
 N_MELS = 64
@@ -45,12 +42,8 @@ def spectrum(features: LogMel, x: Tensor) -> np.ndarray:
 
 def main() -> None:
     """Fit and test the baseline, and write the results."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("run", type=Path, help="training run whose manifests are used")
-    parser.add_argument("--data_folder", type=Path, required=True)
+    parser = command(__doc__, "run", needed=("data_folder", "results"))
     parser.add_argument("--crop_s", type=float)
-    parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     features = LogMel(n_mels=N_MELS, low_db=-100.0, high_db=60.0)
     generator = torch.Generator().manual_seed(SEED)
@@ -83,9 +76,8 @@ def main() -> None:
             generator=torch.Generator().manual_seed(SEED),
         )
         results[name] = accuracy(right, crops, seed=SEED).to_json()
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

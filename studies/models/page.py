@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from studies._lib.numbers import percent
 from studies._lib.pages import Page
 from studies._lib.tables import Columns, table
 
-HERE = Path(__file__).resolve().parent
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 
@@ -215,9 +213,9 @@ def parts(results: Results) -> dict[str, object]:
 
 
 PAGE = Page(
-    name="models",
-    template=HERE / "template.md",
-    results=(
+    "models",
+    __file__,
+    (
         "resnet34",
         "deep_speaker",
         "audionet",
@@ -231,7 +229,7 @@ PAGE = Page(
         "ablation_audionet",
         "xvector",
     ),
-    parts=parts,
+    parts,
 )
 
 

@@ -5,19 +5,16 @@ Detectors differ in what they were fitted on; attacks are read back from files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
 from nip_audio.attacks.base import Attack
-from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.meh_fest import MehFest
 from nip_audio.detectors.base import Measure
 from nip_audio.detectors.clean import CleanDistance
@@ -30,7 +27,6 @@ from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.controls import CONTROLS, changed_clips
 from nip_audio.evaluation.detector_judges import (
     CLEAN_ONLY,
-    RATES,
     Known,
     RowJudge,
     clean_judge,
@@ -38,11 +34,20 @@ from nip_audio.evaluation.detector_judges import (
     trained_judge,
 )
 from nip_audio.evaluation.guard import AttackedDetector
-from nip_audio.evaluation.measured import MeasuredRows, RowBank
-from nip_audio.evaluation.paired_auroc import Pair, Scored, mean_auroc, roc_points
-from nip_audio.evaluation.statistics import proportion
+from nip_audio.evaluation.measured import RowBank
+from nip_audio.evaluation.paired_auroc import roc_points
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
+from studies._lib.attacks import attacks_of
+from studies._lib.shares import share_of
 from studies.nccr.baseline_detectors import baseline_detectors
+from studies.nccr.comparison import Comparison, Items, Measured, Rows, together
+from studies.nccr.results import (
+    AdaptiveRow,
+    CleanGroup,
+    Comparisons,
+    DetectionCell,
+    DetectionResults,
+)
 
 __all__ = [
     "COMBINE",
@@ -53,11 +58,8 @@ __all__ = [
     "Counts",
     "DetectionStudy",
     "StudiedCell",
+    "items_of",
 ]
-
-Array = NDArray[np.float64]
-Rows = Mapping[str, Array]
-"""Rows of the same clips, by name of the measure."""
 
 COMBINE = "NCCR, perceptron on Combine"
 
@@ -97,12 +99,12 @@ class StudiedCell:
     """One attack on the system's test clips.
 
     Attributes:
-        row: Description of the attack for tables.
+        row: Description of the attack, without its results.
         examples: Adversarial examples, as read back from files.
         against: Whether the baselines judge this attack too.
     """
 
-    row: Mapping[str, Any]
+    row: DetectionCell
     examples: AdversarialSet
     against: bool
 
@@ -149,10 +151,9 @@ class DetectionStudy:
     def nccr_judges(self) -> tuple[RowJudge, ...]:
         """Return all fitted detectors that use NCCR's rows."""
         name, signed = self.measure.name, self.signed
-        items = self.system.calibrate
-        known = self._known([item.samples for item in items], [item.speaker for item in items])
-        clean, joined = known[name], known[_JOINED]
-        copies = self._copies()[name]
+        known = self._comparison.measured(items_of(self.system.calibrate))
+        clean, joined = known.known(name), known.known(_JOINED)
+        copies = self._copies().known(name)
         own = {family: self._own_rows(plans) for family, plans in self.own.items()}
         scale = LogRates(signed=signed)
         density = make_pipeline(scale, CleanDensity())
@@ -173,14 +174,14 @@ class DetectionStudy:
         trained = partial(trained_judge, measure=name, clean=clean, signed=signed)
         for family, rows in own.items():
             title, told = f"NCCR, perceptron on {family}", f"own {family} on clean clips"
-            judges.append(trained(title, attacked=rows[name], knows=told))
-        combined = _together(list(own.values()))
+            judges.append(trained(title, attacked=rows.known(name), knows=told))
+        combined = together(list(own.values()))
         told = f"own {', '.join(own)} on clean clips"
         judges += [
-            trained(COMBINE, attacked=combined[name], knows=told),
+            trained(COMBINE, attacked=combined.known(name), knows=told),
             trained(
                 f"{COMBINE}, tolerant",
-                attacked=combined[name],
+                attacked=combined.known(name),
                 copies=copies,
                 knows=f"{told}; harmless changes",
             ),
@@ -188,7 +189,7 @@ class DetectionStudy:
                 JOINED_COMBINE,
                 _JOINED,
                 joined,
-                combined[_JOINED],
+                combined.known(_JOINED),
                 signed=signed + 1,
                 knows=told,
             ),
@@ -196,27 +197,27 @@ class DetectionStudy:
         scalar = published_judge(self.measure, clean.rows)
         return (*judges, replace(scalar, name="NCCR, one scalar (Sec. 4)"))
 
-    def baseline_judges(self) -> list[tuple[Measure, RowJudge, RowJudge]]:
+    def baseline_judges(self) -> list[tuple[Measure, list[RowJudge]]]:
         """Fit every baseline twice: as published, and with the two-sided detector that NCCR uses.
 
         A measure is fitted on one half of the speakers of ``calibrate``; its threshold and the
         two-sided detector are fitted on the other half.
         """
-        _, rest = self._halves
+        learn, rest = self._halves
         made = []
         for measure in self.baselines():
             self.progress(f"fit {measure.name}")
-            rows = self._baseline_rows(measure, [item.samples for item in rest]).rows
-            known = Known(rows, tuple(item.speaker for item in rest))
+            rows = self._comparison.by_baseline(measure, rest.clips, learn.clips).rows
+            known = Known(rows, rest.owners)
             two_sided = clean_judge(
                 f"{measure.name}, two-sided", measure.name, known, make_pipeline(CleanDensity())
             )
-            made.append((measure, published_judge(measure, rows), two_sided))
+            made.append((measure, [published_judge(measure, rows), two_sided]))
         return made
 
     def results(
-        self, cells: Sequence[StudiedCell], groups: Mapping[str, Sequence[Item]]
-    ) -> dict[str, Any]:
+        self, cells: Sequence[StudiedCell], groups: Mapping[str, Items]
+    ) -> DetectionResults:
         """Judge all attacks and clean clips by all detectors.
 
         Args:
@@ -224,43 +225,40 @@ class DetectionStudy:
             groups: Further groups of clean clips with false-positive rates of their own, e.g. of
                 unknown speakers, by name.
         """
-        judges = self.nccr_judges
-        items = self.system.items
-        clips, owners = [item.samples for item in items], tuple(item.speaker for item in items)
-        clean = self._rows(clips)
-        found: dict[str, Any] = {
-            "calibrate": len(self.system.calibrate),
-            "clean": len(items),
-            "named_rightly": float(self.system.is_correct.mean()),
-            "judges": {judge.name: judge.knows for judge in judges},
-            "passes": self.measure.passes,
-            "seconds": self.bank.rows(self.measure, clips).seconds,
-            "false_positives": self._false_positives(judges, {"own voices": items} | dict(groups)),
-            "controls": self._controls(judges),
-        }
+        judges, compare = self.nccr_judges, self._comparison
+        items = items_of(self.system.items)
+        clean = compare.measured(items)
         rows = []
         for cell in cells:
-            self.progress(str(cell.row["name"]))
-            clips, speakers = fooling(cell.examples, self.counts.examples)
-            if not clips:
+            self.progress(cell.row.name)
+            examples = Items(*fooling(cell.examples, self.counts.examples))
+            if not examples.clips:
                 continue
-            attacked = self._rows(clips)
-            sides = {
-                judge.name: self._cell(judge, attacked, speakers, clean, owners) for judge in judges
-            }
+            attacked = compare.measured(examples)
             curves = {
-                judge.name: roc_points(
-                    judge.score(attacked[judge.measure]), judge.score(clean[judge.measure])
-                )
+                judge.name: roc_points(attacked.scored(judge).scores, clean.scored(judge).scores)
                 for judge in judges
                 if judge.name in (CLEAN_ONLY, COMBINE)
             }
-            rows.append({**cell.row, "examples": len(clips), "judges": sides, "roc": curves})
-        found["cells"] = rows
-        found["baselines"] = self._against(judges, [cell for cell in cells if cell.against])
-        return found
+            judged = {judge.name: compare.judged(judge, attacked, clean) for judge in judges}
+            rows.append(replace(cell.row, examples=len(examples), judges=judged, roc=curves))
+        return DetectionResults(
+            calibrate=len(self.system.calibrate),
+            clean=len(items),
+            accuracy=float(self.system.is_correct.mean()),
+            judges={judge.name: judge.knows for judge in judges},
+            passes=self.measure.passes,
+            seconds=self.bank.rows(self.measure, items.clips).seconds,
+            false_positives={
+                name: self._clean_group(group)
+                for name, group in {"own voices": items, **groups}.items()
+            },
+            controls=self._controls(),
+            cells=rows,
+            baselines=self._against([cell for cell in cells if cell.against]),
+        )
 
-    def adaptive(self, plan: AttackPlan) -> list[dict[str, Any]]:
+    def adaptive(self, plan: AttackPlan) -> list[AdaptiveRow]:
         """Attack model and detector together: change the prediction without being flagged.
 
         The attacker knows everything but the detector's random draws, which depend on the clip that
@@ -278,134 +276,60 @@ class DetectionStudy:
             if judge.name not in MAIN:
                 continue
             beside = self.quiet if judge.measure == _JOINED else None
-            for eps in plan.eps:
-                self.progress(f"adaptive to {judge.name}, {eps}")
-                attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
+            for name, attack in attacks_of(plan):
+                self.progress(f"adaptive to {judge.name}, {name}")
                 guard = AttackedDetector.of(judge, self.measure.config, beside=beside)
                 made = self._made(self.system, items, plan, attack, guard=guard, what="adaptive")
-                clips, speakers = fooling(made, len(made.examples))
+                fools = Items(*fooling(made, len(made.examples)))
                 fooled = [example.fooled for example in made.examples]
                 owners = [example.speaker for example in made.examples]
-                row: dict[str, Any] = {
-                    "judge": judge.name,
-                    "attack": attack.settings(),
-                    "attempts": len(fooled),
-                    "success": self._share(np.array(fooled), owners),
-                    "flagged": None,
-                }
-                if clips:
-                    found = self._rows(clips)
-                    row["flagged"] = self._flagged(judge, found[judge.measure], speakers)
-                rows.append(row)
+                flagged = None
+                if fools.clips:
+                    flagged = self._comparison.flagged(judge, self._comparison.measured(fools))
+                success = share_of(fooled, owners, seed=self.seed)
+                rows.append(
+                    AdaptiveRow(judge.name, attack.settings(), len(fooled), success, flagged)
+                )
         return rows
 
-    def _cell(
-        self,
-        judge: RowJudge,
-        attacked: Rows,
-        speakers: tuple[str, ...],
-        clean: Rows,
-        owners: tuple[str, ...],
-    ) -> dict[str, Any]:
-        rows, base = attacked[judge.measure], clean[judge.measure]
-        sides = (Scored(judge.score(rows), speakers), Scored(judge.score(base), owners))
-        return {
-            "auroc": self._auroc([sides]),
-            **{
-                f"flagged_{rate}": share
-                for rate, share in self._flagged(judge, rows, speakers).items()
-            },
-        }
+    @property
+    def _comparison(self) -> Comparison:
+        return Comparison(self.bank, self._rows, self.counts.rounds, self.progress)
 
-    def _false_positives(
-        self, judges: Sequence[RowJudge], groups: Mapping[str, Sequence[Item]]
-    ) -> dict[str, Any]:
-        found = {}
-        for group, items in groups.items():
-            self.progress(f"clean clips of {group}")
-            rows = self._rows([item.samples for item in items])
-            speakers = [item.speaker for item in items]
-            flagged = {
-                judge.name: self._flagged(judge, rows[judge.measure], speakers) for judge in judges
-            }
-            found[group] = {"clips": len(items), "judges": flagged}
-        return found
+    def _clean_group(self, items: Items, control: str | None = None) -> CleanGroup:
+        flagged = self._comparison.all_flagged(self.nccr_judges, self._comparison.measured(items))
+        return CleanGroup(len(items), flagged, control)
 
-    def _controls(self, judges: Sequence[RowJudge]) -> list[dict[str, Any]]:
+    def _controls(self) -> list[CleanGroup]:
         items = self.system.items[: self.counts.controls]
-        speakers = tuple(item.speaker for item in items)
         rows = []
         for control in CONTROLS:
             self.progress(control.name)
-            changed = self._rows(self._changed(control.name, items))
-            flagged = {
-                judge.name: self._flagged(judge, changed[judge.measure], speakers)
-                for judge in judges
-            }
-            rows.append({"control": control.name, "clips": len(items), "judges": flagged})
+            rows.append(self._clean_group(self._changed(control.name, items), control.name))
         return rows
 
-    def _against(self, judges: Sequence[RowJudge], cells: Sequence[StudiedCell]) -> dict[str, Any]:
+    def _against(self, cells: Sequence[StudiedCell]) -> Comparisons | None:
         """Compare the mean AUROC of all detectors on the same clips."""
         if not cells:
-            return {}
-        items = self.system.items[: self.counts.baseline_clean]
-        owners = tuple(item.speaker for item in items)
-        clips = [fooling(cell.examples, self.counts.baseline_examples) for cell in cells]
-        clean_clips = [item.samples for item in items]
-        sides: dict[str, list[Pair]] = {}
-        costs: dict[str, dict[str, float]] = {}
-
-        def judged(by: Iterable[RowJudge], base: Rows, attacked: Sequence[Rows]) -> None:
-            for judge in by:
-                clean = Scored(judge.score(base[judge.measure]), owners)
-                sides[judge.name] = [
-                    (Scored(judge.score(rows[judge.measure]), who), clean)
-                    for rows, (_, who) in zip(attacked, clips, strict=True)
-                ]
-
-        judged(judges, self._rows(clean_clips), [self._rows(attacked) for attacked, _ in clips])
-        for measure, *both in self.baseline_judges():
-            self.progress(f"judge by {measure.name}")
-            base = self._baseline_rows(measure, clean_clips)
-            attacked = [
-                {measure.name: self._baseline_rows(measure, clip).rows} for clip, _ in clips
-            ]
-            judged(both, {measure.name: base.rows}, attacked)
-            costs[measure.name] = {"passes": measure.passes, "seconds": base.seconds}
-        best = {name: sides[name] for name in MAIN}
-        return {
-            "clean": len(items),
-            "cells": [cell.row["name"] for cell in cells],
-            "examples": [len(attacked) for attacked, _ in clips],
-            "costs": costs,
-            "judges": {
-                name: {
-                    "cells": [self._auroc([side]) for side in each],
-                    "mean": self._auroc(each),
-                    "beaten_by": {
-                        ours: self._auroc(each, ahead=lead)
-                        for ours, lead in best.items()
-                        if ours != name
-                    },
-                }
-                for name, each in sides.items()
-            },
-        }
-
-    @cached_property
-    def _halves(self) -> tuple[list[Item], list[Item]]:
-        items = self.system.calibrate
-        names = sorted({item.speaker for item in items})
-        first = set(names[::2])
-        return (
-            [item for item in items if item.speaker in first],
-            [item for item in items if item.speaker not in first],
+            return None
+        most = self.counts.baseline_examples
+        return self._comparison.compare(
+            self.nccr_judges,
+            MAIN,
+            self.baseline_judges(),
+            clean=items_of(self.system.items[: self.counts.baseline_clean]),
+            attacked={cell.row.name: Items(*fooling(cell.examples, most)) for cell in cells},
+            learn=self._halves[0].clips,
         )
 
-    def _baseline_rows(self, measure: Measure, clips: Sequence[Tensor]) -> MeasuredRows:
-        learn = [item.samples for item in self._halves[0]]
-        return self.bank.rows(measure, clips, fitted_to=learn)
+    @cached_property
+    def _halves(self) -> tuple[Items, Items]:
+        items = self.system.calibrate
+        first = set(sorted({item.speaker for item in items})[::2])
+        return (
+            items_of([item for item in items if item.speaker in first]),
+            items_of([item for item in items if item.speaker not in first]),
+        )
 
     def _rows(self, clips: Sequence[Tensor]) -> Rows:
         nccr = self.bank.rows(self.measure, clips).rows
@@ -413,38 +337,34 @@ class DetectionStudy:
         joined = np.column_stack([nccr[:, :-1], quiet, nccr[:, -1:]])  # the length stays last
         return {self.measure.name: nccr, _JOINED: joined}
 
-    def _known(self, clips: Sequence[Tensor], speakers: Sequence[str]) -> dict[str, Known]:
-        return {name: Known(rows, tuple(speakers)) for name, rows in self._rows(clips).items()}
-
-    def _copies(self) -> dict[str, Known]:
+    def _copies(self) -> Measured:
         """Measure harmlessly changed ``calibrate`` clips; each change uses every other clip."""
         parts = []
         for number, name in enumerate(TOLERATED):
             self.progress(f"calibrate, {name}")
             items = self.system.calibrate[number % 2 :: 2]
-            speakers = [item.speaker for item in items]
-            parts.append(self._known(self._changed(name, items), speakers))
-        return _together(parts)
+            parts.append(self._comparison.measured(self._changed(name, items)))
+        return together(parts)
 
-    def _changed(self, name: str, items: Sequence[Item]) -> list[Tensor]:
+    def _changed(self, name: str, items: Sequence[Item]) -> Items:
         (control,) = (c for c in CONTROLS if c.name == name)
         rate = self.system.pretrained.card.sample_rate_hz
-        return changed_clips(control, items, sample_rate_hz=rate, seed=self.seed)
+        changed = changed_clips(control, items, sample_rate_hz=rate, seed=self.seed)
+        return replace(items_of(items), clips=changed)
 
-    def _own_rows(self, plans: Sequence[AttackPlan]) -> dict[str, Known]:
+    def _own_rows(self, plans: Sequence[AttackPlan]) -> Measured:
         """Attack ``calibrate``'s correctly classified clips; return the rows of the successes."""
         attacked = replace(self.system, items=self.system.calibrate, calibrate=())
         items = attacked.correct_items
         parts = []
         for plan in plans:
-            for eps in plan.eps:
-                self.progress(f"own {plan.attack} {eps}")
-                attack = make_attack(plan.attack, eps=eps, level=plan.level, settings=plan.settings)
+            for name, attack in attacks_of(plan):
+                self.progress(f"own {name}")
                 made = self._made(attacked, items[: plan.items], plan, attack, what="own")
-                clips, speakers = fooling(made, len(made.examples))
-                if clips:
-                    parts.append(self._known(clips, speakers))
-        return _together(parts)
+                fools = Items(*fooling(made, len(made.examples)))
+                if fools.clips:
+                    parts.append(self._comparison.measured(fools))
+        return together(parts)
 
     def _made(
         self,
@@ -469,24 +389,7 @@ class DetectionStudy:
         )
         return made_here(recipe, self.out, name=f"{what}-{system.name}-{plan.attack}")
 
-    def _auroc(
-        self, pairs: Sequence[Pair], *, ahead: Sequence[Pair] | None = None
-    ) -> dict[str, float]:
-        rounds = self.counts.rounds
-        return mean_auroc(pairs, seed=self.seed, rounds=rounds, ahead=ahead).to_json()
 
-    def _flagged(
-        self, judge: RowJudge, rows: Array, speakers: Sequence[str]
-    ) -> dict[str, dict[str, float]]:
-        """Return the share of rows flagged, by false-positive rate."""
-        return {f"at_{rate:g}": self._share(judge.flagged(rows, rate), speakers) for rate in RATES}
-
-    def _share(self, hits: NDArray[np.bool_], speakers: Sequence[str]) -> dict[str, float]:
-        return proportion(hits, speakers, seed=self.seed).to_json()
-
-
-def _together(parts: Sequence[Mapping[str, Known]]) -> dict[str, Known]:
-    together = dict(parts[0])
-    for part in parts[1:]:
-        together = {name: known + part[name] for name, known in together.items()}
-    return together
+def items_of(items: Sequence[Item]) -> Items:
+    """Return the clips of items, and their speakers."""
+    return Items([item.samples for item in items], tuple(item.speaker for item in items))

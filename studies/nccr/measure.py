@@ -11,14 +11,10 @@ them and keeps everything in ``--out``, where an interrupted run continues.
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
-import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,11 +24,11 @@ from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.meh_fest import MehFest
 from nip_audio.audio.modality import DETECTION_NOISES
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.core.state import file_sha256, require_new, write_atomic
+from nip_audio.core.state import file_sha256, require_new
 from nip_audio.detectors.nccr_measure import NccrMeasure
-from nip_audio.errors import InputError, NipAudioError
+from nip_audio.errors import InputError
 from nip_audio.evaluation.bench import Bench
-from nip_audio.evaluation.config import AttackPlan, EvaluationConfig, read_config
+from nip_audio.evaluation.config import AttackPlan, EvaluationConfig
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.evaluation.runner import Runner
 from nip_audio.evaluation.systems import (
@@ -42,7 +38,11 @@ from nip_audio.evaluation.systems import (
     items_of,
     role_recordings,
 )
+from studies._lib.command import evaluation_command, evaluation_of, run, tell, write_results
+from studies.nccr.comparison import Items
 from studies.nccr.detection_study import Counts, DetectionStudy, StudiedCell
+from studies.nccr.detection_study import items_of as clips_of
+from studies.nccr.results import DetectionCell
 
 OWN = {
     "FGSM": (AttackPlan("fgsm", eps=(0.0005, 0.002, 0.01), items=150, batch=50),),
@@ -70,19 +70,12 @@ LEAST_GROUP = 50
 
 def main() -> None:
     """Run the study as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--data-split", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the evaluation")
+    parser = evaluation_command(__doc__, "out", "results")
     parser.add_argument("--system", required=True, help="name of a system in the configuration")
-    parser.add_argument("--results", type=Path, required=True, help="JSON to write")
     parser.add_argument("--adaptive", action="store_true", help="attack the detectors too")
     options = parser.parse_args()
     require_new(options.results, force=True)
-    config = read_config(options.config, data_root=options.data_root, split=options.data_split)
+    config = evaluation_of(options)
     plans = [plan for plan in config.systems if plan.name == options.system]
     if not plans:
         names = ", ".join(plan.name for plan in config.systems)
@@ -99,13 +92,11 @@ def main() -> None:
         out=options.out / "own",
         counts=Counts(),
         seed=config.seed,
-        progress=lambda what: print(what, file=sys.stderr, flush=True),
+        progress=tell,
     )
     cells = _cells(config, system, options.out)
     results = study.results(cells, _clean_groups(config, system))
-    if options.adaptive:
-        results["adaptive"] = study.adaptive(ADAPTIVE)
-    results = {
+    about = {
         "system": system.name,
         "model": system.plan.model,
         "model_id": system.pretrained.model_id,
@@ -118,10 +109,10 @@ def main() -> None:
         "scikit-learn": version("scikit-learn"),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        **results,
     }
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(options.results, text.encode(), force=True)
+    adaptive = study.adaptive(ADAPTIVE) if options.adaptive else ()
+    results = replace(results, adaptive=adaptive, about=about)
+    write_results(options.results, results)
 
 
 def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list[StudiedCell]:
@@ -131,20 +122,26 @@ def _cells(config: EvaluationConfig, system: EvaluatedSystem, out: Path) -> list
     cells = []
     for _, cell, examples in runner.sets([bench], lambda *progress: None):
         if examples is None or examples.level != "raw":
-            print(f"left out {cell.name}: not finished, or not on waveforms", file=sys.stderr)
+            tell(f"left out {cell.name}: not finished, or not on waveforms")
             continue
-        described: dict[str, Any] = cell.describe()
+        described = cell.describe()
         settings = described["settings"]
         steps = settings.get("steps") if described["attack"] in ("pgd", "cw") else None
         against = (described["attack"], described["eps"], steps) in AGAINST
         name = f"{described['title']} {described['eps'] or 'smallest'}"
-        row = {"name": name, "attack": described["attack"], "eps": described["eps"]}
-        row |= {"settings": settings, "attempts": len(examples.examples)}
+        row = DetectionCell(
+            name=name,
+            attempts=len(examples.examples),
+            examples=0,
+            settings=settings,
+            attack=described["attack"],
+            eps=described["eps"],
+        )
         cells.append(StudiedCell(row, examples, against))
     return cells
 
 
-def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str, list[Item]]:
+def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str, Items]:
     """Group clean clips by how similar they are to the clips that set the thresholds.
 
     The groups are known speakers in chapters of ``calibrate``, known speakers in other chapters,
@@ -162,9 +159,10 @@ def _clean_groups(config: EvaluationConfig, system: EvaluatedSystem) -> dict[str
         for item in items_of(recordings, settings, system.plan.crop_s)
         if item.content_sha256 not in seen
     ]
-    groups = {"strangers": strangers}
+    groups = {"strangers": clips_of(strangers)}
     if min(len(near), len(far)) >= LEAST_GROUP:
-        groups = {"own voices, chapters of calibrate": near, "own voices, others": far} | groups
+        own = {"own voices, chapters of calibrate": near, "own voices, others": far}
+        groups = {name: clips_of(part) for name, part in own.items()} | groups
     return groups
 
 
@@ -174,8 +172,4 @@ def _chapter(item: Item) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except NipAudioError as err:
-        print(f"error: {err}", file=sys.stderr)
-        raise SystemExit(64) from err
+    run(main)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nip_audio.evaluation.defences import NO_DEFENCE
-from nip_audio.evaluation.statistics import proportion
 from nip_audio.evaluation.tables import (
     LEVELS,
     NOT_EVALUATED,
@@ -20,21 +16,25 @@ from nip_audio.evaluation.tables import (
     defence_table,
     dsr_table,
     header,
-    markdown,
     missing_attacks,
-    share,
     strength_of,
 )
 from nip_audio.purifiers.noise import MATCHED
 from nip_audio.purifiers.training_attacks import FAMILIES
+from studies._lib.numbers import percent
 from studies._lib.pages import Page
+from studies._lib.shares import share_of
+from studies._lib.tables import Columns, each, table
 from studies.attacks.page import of_all
 
-HERE = Path(__file__).resolve().parent
 NAMES = (
     *("nip", "nip_models", "nip_adaptive", "purifier_time"),
     *("nip_more", "nip_left_out", "nip_trained", "nip_combined", "nip_seeds"),
 )
+
+
+Row = Mapping[str, Any]
+CLEAN = {NO_DEFENCE: "clean, undefended", "guided": "clean, guided"}
 
 
 def parts(results: Mapping[str, Any]) -> dict[str, object]:
@@ -66,51 +66,60 @@ def parts(results: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def summary_table(*evaluations: Mapping[str, Any]) -> str:
+def dsr_of(cell: Row, defence: str) -> Row | None:
+    """Success rate of a defence against a cell's attack."""
+    rates = [row["dsr"] for row in cell["defences"] if row["defence"] == defence]
+    return rates[0] if rates else None
+
+
+def summary_table(*evaluations: Row) -> str:
     """Accuracy without an attacker, and mean success rates over the attacks of one strength."""
     kinds = {
-        "waveform, ε 0.0005": ("raw", 0.0005),
-        "waveform, ε 0.002": ("raw", 0.002),
-        "spectrogram, ε 4/255": ("input", 4 / 255),
-        "spectrogram, ε 8/255": ("input", 8 / 255),
+        ("raw", 0.0005): "waveform, ε 0.0005",
+        ("raw", 0.002): "waveform, ε 0.002",
+        ("input", 4 / 255): "spectrogram, ε 4/255",
+        ("input", 8 / 255): "spectrogram, ε 8/255",
     }
-    rows = []
-    for results in evaluations:
-        for name, system in results["systems"].items():
-            before, after = (
-                f"{100 * system['accuracy'][d]['value']:.1f}" for d in (NO_DEFENCE, "guided")
-            )
-            means = [_mean_rate(results, name, *kind) for kind in kinds.values()]
-            rows.append([name, before, after, *means])
-    return markdown(["system", "clean, undefended", "clean, guided", *kinds], rows)
+
+    def mean_rate(kind: tuple[str, float], row: tuple[str, Row]) -> str:
+        level, eps = kind
+        found = [
+            dsr_of(cell, "guided")
+            for cell in row[1]["cells"]
+            if (cell["system"], cell["level"]) == (row[0], level)
+            and cell["eps"] is not None
+            and math.isclose(cell["eps"], eps)
+        ]
+        rates = [rate["value"] for rate in found if rate is not None]
+        return f"{100 * sum(rates) / len(rates):.1f}, worst {100 * min(rates):.1f}"
+
+    def clean(defence: str, row: tuple[str, Row]) -> str:
+        return f"{100 * row[1]['systems'][row[0]]['accuracy'][defence]['value']:.1f}"
+
+    rows = [(name, results) for results in evaluations for name in results["systems"]]
+    columns: Columns = {
+        "system": lambda row: row[0],
+        **each(CLEAN, clean),
+        **each(kinds, mean_rate),
+    }
+    return table(columns, rows)
 
 
-def _mean_rate(results: Mapping[str, Any], system: str, level: str, eps: float) -> str:
-    rates = [
-        row["dsr"]["value"]
-        for cell in results["cells"]
-        if (cell["system"], cell["level"]) == (system, level)
-        and cell["eps"] is not None
-        and math.isclose(cell["eps"], eps)
-        for row in cell["defences"]
-        if row["defence"] == "guided" and row["dsr"] is not None
-    ]
-    return f"{100 * sum(rates) / len(rates):.1f}, worst {100 * min(rates):.1f}"
-
-
-def known_table(results: Mapping[str, Any]) -> str:
+def known_table(results: Row) -> str:
     """Robust accuracy behind the defences that every strong attack was made against."""
-    rows = []
-    for name, system in results["systems"].items():
-        attacked = dict.fromkeys(
-            cell["attacked_defence"]
-            for cell in results["cells"]
-            if (cell["system"], cell["protocol"]) == (name, "adaptive")
-        )
-        for defence in attacked:
-            clean = share(system["accuracy"][defence])
-            rows.append([name, defence, clean, *robust_columns(results, name, defence)])
-    return markdown(["system", "defence", "clean", *robust_names(results)], rows)
+    attacked = {
+        (cell["system"], cell["attacked_defence"]): None
+        for cell in results["cells"]
+        if cell["protocol"] == "adaptive"
+    }
+    rows = [pair for name in results["systems"] for pair in attacked if pair[0] == name]
+    columns: Columns = {
+        "system": lambda row: row[0],
+        "defence": lambda row: row[1],
+        "clean": lambda row: percent(results["systems"][row[0]]["accuracy"][row[1]]),
+        **robust_columns(results),
+    }
+    return table(columns, rows)
 
 
 GATED = "guided, gated by NCCR at {:g}"
@@ -128,41 +137,52 @@ KINDS = {
 }
 
 
-def gated_table(results: Mapping[str, Any]) -> str:
+def gated_table(results: Row) -> str:
     """Write guided NIP on all inputs, and on those that a detector flags only."""
-    names = ["guided", *(GATED.format(rate) for rate in (0.01, 0.05))]
     ((_, system),) = results["systems"].items()
-    accuracy = [share(system["accuracy"][name]) for name in (NO_DEFENCE, *names)]
-    rows = [["benign clips, accuracy", "", str(system["clips"]), *accuracy]]
-    for cell in results["cells"]:
-        found = {row["defence"]: row["dsr"] for row in cell["defences"]}
-        if cell["level"] == "raw":  # a detector listens to the sound
-            rates = [share(found[name]) for name in names]
-            rows.append(
-                [f"DSR, {attack_of(cell)}", strength_of(cell), str(cell["successes"]), "0", *rates]
-            )
-    columns = ["what", "ε", "clips", "undefended", "guided", "gated at 1 %", "gated at 5 %"]
-    return markdown(columns, rows)
+    # a detector listens to the sound
+    rows = [None, *(cell for cell in results["cells"] if cell["level"] == "raw")]
+
+    def rate(name: str, cell: Row | None) -> str:
+        return percent(system["accuracy"][name] if cell is None else dsr_of(cell, name))
+
+    gated = {GATED.format(share): f"gated at {100 * share:g} %" for share in (0.01, 0.05)}
+    columns: Columns = {
+        "what": lambda c: f"DSR, {attack_of(c)}" if c else "benign clips, accuracy",
+        "ε": lambda c: strength_of(c) if c else "",
+        "clips": lambda c: c["successes"] if c else system["clips"],
+        "undefended": lambda c: "0" if c else percent(system["accuracy"][NO_DEFENCE]),
+        **each({"guided": "guided", **gated}, rate),
+    }
+    return table(columns, rows)
 
 
-def left_out_table(results: Mapping[str, Any], system: str) -> str:
+def left_out_table(results: Row, system: str) -> str:
     """Success rates of purifiers that know all kinds of attacks, and all but one."""
-    names = results["systems"][system]["accuracy"]
-    families = [family for family in FAMILIES if LEFT_OUT.format(family) in names]
-    accuracy = [share(names["guided"]), *(short(names[LEFT_OUT.format(f)]) for f in families)]
-    before, noise = short(names[NO_DEFENCE]), short(names[f"{MATCHED}guided"])
-    rows = [[f"none: benign clips, undefended {before}", "", "", "", "", *accuracy, noise]]
-    for cell in (cell for cell in results["cells"] if cell["system"] == system):
-        found = {row["defence"]: row["dsr"] for row in cell["defences"]}
-        kind = KINDS[cell["attack"]]
-        rates = [short(found[LEFT_OUT.format(family)]) for family in families]
-        own = families.index(kind)
-        rates[own] = f"**{rates[own]}**"
-        what = [attack_of(cell), LEVELS[cell["level"]], strength_of(cell), kind]
-        noise = short(found[f"{MATCHED}guided"])
-        rows.append([*what, str(cell["successes"]), share(found["guided"]), *rates, noise])
-    columns = ["attack", "at", "ε", "its kind", "fooled by", "none left out", *families]
-    return markdown([*columns, "noise as strong"], rows)
+    accuracy = results["systems"][system]["accuracy"]
+    families = [family for family in FAMILIES if LEFT_OUT.format(family) in accuracy]
+    rows = [None, *(cell for cell in results["cells"] if cell["system"] == system)]
+
+    def found(defence: str, cell: Row | None) -> Row | None:
+        rate: Row | None = accuracy[defence] if cell is None else dsr_of(cell, defence)
+        return rate
+
+    def without(family: str, cell: Row | None) -> str:
+        rate = short(found(LEFT_OUT.format(family), cell))
+        return f"**{rate}**" if cell and KINDS[cell["attack"]] == family else rate
+
+    benign = f"none: benign clips, undefended {short(accuracy[NO_DEFENCE])}"
+    columns: Columns = {
+        "attack": lambda cell: attack_of(cell) if cell else benign,
+        "at": lambda cell: LEVELS[cell["level"]] if cell else "",
+        "ε": lambda cell: strength_of(cell) if cell else "",
+        "its kind": lambda cell: KINDS[cell["attack"]] if cell else "",
+        "fooled by": lambda cell: cell["successes"] if cell else "",
+        "none left out": lambda cell: percent(found("guided", cell)),
+        **each(families, without),
+        "noise as strong": lambda cell: short(found(f"{MATCHED}guided", cell)),
+    }
+    return table(columns, rows)
 
 
 def attack_of(cell: Mapping[str, Any]) -> str:
@@ -171,88 +191,89 @@ def attack_of(cell: Mapping[str, Any]) -> str:
     return f"{cell['title']}-{steps}" if cell["attack"] == "pgd" else str(cell["title"])
 
 
-def short(interval: Mapping[str, float] | None) -> str:
+def short(interval: Row | None) -> str:
     """Write a proportion in percent; without its interval, where a row has many."""
     return NOT_EVALUATED if interval is None else f"{100 * interval['value']:.0f}"
 
 
-def trained_table(results: Mapping[str, Any]) -> str:
+def trained_table(results: Row) -> str:
     """Write the robust accuracy of models trained with a defence."""
-    rows = [
-        [
-            name,
-            share(system["accuracy"][NO_DEFENCE]),
-            *robust_columns(results, name, NO_DEFENCE),
-        ]
-        for name, system in results["systems"].items()
-    ]
-    return markdown(["model", "clean", *robust_names(results)], rows)
+    columns: Columns = {
+        "model": lambda row: row[0],
+        "clean": lambda row: percent(results["systems"][row[0]]["accuracy"][NO_DEFENCE]),
+        **robust_columns(results),
+    }
+    return table(columns, [(name, NO_DEFENCE) for name in results["systems"]])
 
 
-def seeds_table(results: Mapping[str, Any]) -> str:
+def seeds_table(results: Row) -> str:
     """Success rates of purifiers that differ in the seed of their training alone."""
-    rows, attacks = [], []
-    for name, system in results["systems"].items():
-        cells = [cell for cell in results["cells"] if cell["system"] == name]
-        attacks = [f"{LEVELS[cell['level']]}, ε {strength_of(cell)}" for cell in cells]
-        rates = [
-            share(row["dsr"])
-            for cell in cells
-            for row in cell["defences"]
-            if row["defence"] == "guided"
-        ]
-        rows.append([name, *(short(system["accuracy"][d]) for d in (NO_DEFENCE, "guided")), *rates])
-    return markdown(["system", "clean, undefended", "clean, guided", *attacks], rows)
+    cells = {
+        name: [cell for cell in results["cells"] if cell["system"] == name]
+        for name in results["systems"]
+    }
+    attacks = [f"{LEVELS[cell['level']]}, ε {strength_of(cell)}" for cell in [*cells.values()][-1]]
+    systems = results["systems"]
+    columns: Columns = {
+        "system": str,
+        **each(CLEAN, lambda defence, name: short(systems[name]["accuracy"][defence])),
+        **each(dict(enumerate(attacks)), lambda i, name: percent(dsr_of(cells[name][i], "guided"))),
+    }
+    return table(columns, cells)
 
 
-def seed_spread(results: Mapping[str, Any], model: str) -> str:
+def seed_spread(results: Row, model: str) -> str:
     """Largest distance of waveform rates between purifiers that differ in the seed alone."""
     by_attack: dict[str, list[float]] = {}
     for cell in results["cells"]:
-        if cell["system"].startswith(model) and cell["level"] == "raw":
-            (row,) = (row for row in cell["defences"] if row["defence"] == "guided")
-            by_attack.setdefault(strength_of(cell), []).append(100 * row["dsr"]["value"])
+        rate = dsr_of(cell, "guided")
+        if cell["system"].startswith(model) and cell["level"] == "raw" and rate is not None:
+            by_attack.setdefault(strength_of(cell), []).append(100 * rate["value"])
     return f"{max(max(rates) - min(rates) for rates in by_attack.values()):.0f}"
 
 
-def robust_names(results: Mapping[str, Any]) -> list[str]:
-    """Return the names of the columns of ``robust_columns``."""
-    return [
-        title
-        for eps in strengths_of(results)
-        for title in (f"robust, ε {eps:g}", "clips that each attack leaves, %")
-    ]
-
-
-def robust_columns(results: Mapping[str, Any], system: str, defence: str) -> list[str]:
+def robust_columns(results: Row) -> Columns:
     """Worst case over strong attacks at every ε, as a share of all clips; and each attack alone.
 
-    Of the clips that the undefended model classifies correctly a sample is attacked: its
-    interval, and its share of all clips.
+    Rows are pairs of a system and a defence. Of the clips that the undefended model classifies
+    correctly a sample is attacked: its interval, and its share of all clips.
     """
     worst = {
-        row["eps"]: row
+        (row["system"], row["defence"], row["eps"]): row
         for row in results["robust"]
-        if (row["system"], row["defence"], row["level"]) == (system, defence, "raw")
+        if row["level"] == "raw"
     }
-    named = results["systems"][system]["accuracy"][NO_DEFENCE]["value"]
-    columns = []
-    for eps in strengths_of(results):
-        found = worst.get(eps, {"survive": None, "why": "no attack at this ε"})
-        if found["survive"] is None:
-            missing = missing_attacks(found["why"])
-            columns += ["not published" if missing else NOT_EVALUATED, missing or found["why"]]
-            continue
-        held = np.array([bit == "1" for bit in found["survivors"]])
-        clips = [str(number) for number in range(len(held))]
-        holds = proportion(held, clips, seed=results["seed"]).to_json()
-        each = [
+
+    def robust(eps: float, row: tuple[str, str]) -> str:
+        found = worst.get((*row, eps))
+        if found is None or found["survive"] is None:
+            missing = found is not None and missing_attacks(found["why"])
+            return "not published" if missing else NOT_EVALUATED
+        held = [bit == "1" for bit in found["survivors"]]
+        holds = share_of(held, seed=results["seed"]).to_json()
+        named = results["systems"][row[0]]["accuracy"][NO_DEFENCE]["value"]
+        return percent({key: named * holds[key] for key in holds})
+
+    def left(eps: float, row: tuple[str, str]) -> str:
+        found = worst.get((*row, eps))
+        if found is None or found["survive"] is None:
+            why: str = "no attack at this ε" if found is None else found["why"]
+            return missing_attacks(why) or why
+        return "; ".join(
             f"{cell['title']}{', transferred' * (cell['protocol'] == 'transfer')} {left:.0f}"
             for cell in results["cells"]
-            if (cell["system"], cell["eps"]) == (system, eps)
-            and (left := left_by(cell, defence)) is not None
-        ]
-        columns += [share({key: named * holds[key] for key in holds}), "; ".join(each)]
+            if (cell["system"], cell["eps"]) == (row[0], eps)
+            and (left := left_by(cell, row[1])) is not None
+        )
+
+    columns: Columns = {}
+    for place, eps in enumerate(sorted({key[2] for key in worst})):
+        heading = "clips that each attack leaves, %" + " " * place
+        columns = {
+            **columns,
+            **each({eps: f"robust, ε {eps:g}"}, robust),
+            **each({eps: heading}, left),
+        }
     return columns
 
 
@@ -266,33 +287,20 @@ def left_by(cell: Mapping[str, Any], defence: str) -> float | None:
     return 100 * rights[0].count("1") / len(rights[0]) if rights else None
 
 
-def strengths_of(results: Mapping[str, Any]) -> list[float]:
-    """ε of the robust accuracies."""
-    return sorted({row["eps"] for row in results["robust"] if row["level"] == "raw"})
-
-
-def time_table(times: Mapping[str, Any]) -> str:
+def time_table(times: Row) -> str:
     """Seconds of a batch: the model alone, the purifier alone, and their ratio."""
-    columns = ["model", "its parameters", "forward pass, s", "purification, s", "ratio"]
-    rows = [
-        [
-            row["model"],
-            f"{row['parameters']:,}",
-            f"{row['forward_s']:.2f}",
-            f"{row['purify_s']:.2f}",
-            "{:.2f} [{:.2f}, {:.2f}]".format(row["ratio"], *row["ratio_quartiles"]),
-        ]
-        for row in times["rows"]
-    ]
-    return markdown(columns, rows)
+    quartiles = "{ratio:.2f} [{ratio_quartiles[0]:.2f}, {ratio_quartiles[1]:.2f}]"
+    columns: Columns = {
+        "model": lambda row: row["model"],
+        "its parameters": lambda row: f"{row['parameters']:,}",
+        "forward pass, s": lambda row: f"{row['forward_s']:.2f}",
+        "purification, s": lambda row: f"{row['purify_s']:.2f}",
+        "ratio": lambda row: quartiles.format(**row),
+    }
+    return table(columns, times["rows"])
 
 
-PAGE = Page(
-    name="nip",
-    template=HERE / "template.md",
-    results=NAMES,
-    parts=parts,
-)
+PAGE = Page("nip", __file__, NAMES, parts)
 
 
 if __name__ == "__main__":

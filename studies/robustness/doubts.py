@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -21,7 +22,7 @@ from scipy.special import softmax
 from nip_audio.core.metrics import auroc, bootstrap
 from nip_audio.errors import InputError
 from nip_audio.evaluation.nccr_ranks import agreement
-from nip_audio.evaluation.statistics import proportion
+from studies._lib.shares import share_of
 from studies.robustness.measured import NOISES, Measured
 
 Array = NDArray[np.float64]
@@ -69,7 +70,7 @@ def accuracies(
                 for i, ok in zip(one.system.items, one.system.is_correct, strict=True)
                 if ok
             ]
-            holds = proportion(~hits, right[: len(hits)], seed=seed).to_json()
+            holds = share_of(~hits, right[: len(hits)], seed=seed).to_json()
             clean = results["systems"][one.name]["accuracy"]["no defence"]
             found.setdefault(f"{eps:g}", {})[one.name] = {
                 "attacks": attacks,
@@ -192,10 +193,13 @@ def clip_by_clip(
     for name, values in candidates.items():
         row[name] = None
         if min(row["fooled"], row["held"]) >= MIN_EACH:
-            row[name] = bootstrap(
-                lambda i, v=values: auroc(v[i][fooled[i]], v[i][~fooled[i]]), len(rows), seed=seed
-            ).to_json()
+            area = partial(_area, values, fooled)
+            row[name] = bootstrap(area, len(rows), seed=seed).to_json()
     return row
+
+
+def _area(values: Array, fooled: NDArray[np.bool_], rows: NDArray[np.intp]) -> float:
+    return auroc(values[rows][fooled[rows]], values[rows][~fooled[rows]])
 
 
 def shifted(weak: Measured, strong: Measured) -> list[dict[str, Any]]:
@@ -212,9 +216,7 @@ def shifted(weak: Measured, strong: Measured) -> list[dict[str, Any]]:
         moved = _length(noisy - values[:, None]).mean(axis=1)
         target = float(strong.rates[:, 0, len(strong.layers) - 2 + (layer == "logits")].mean())
 
-        def excess(constant: float, values=values, moved=moved, target=target) -> float:
-            return float((moved / _length(values + constant)).mean() - target)
-
+        excess = partial(_excess, values, moved, target)
         constant = 0.0
         if excess(0.0) > 0:
             most = 1e4 * float(np.abs(values).max())
@@ -231,6 +233,10 @@ def shifted(weak: Measured, strong: Measured) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _excess(values: Array, moved: Array, target: float, constant: float) -> float:
+    return float((moved / _length(values + constant)).mean() - target)
 
 
 def _bracket(excess: Any, most: float) -> tuple[float, float]:

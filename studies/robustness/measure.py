@@ -3,7 +3,7 @@ r"""Compare the rank of models by NCCR with the rank by accuracy under attack; w
     NIP_AUDIO_PRETRAINED=MODELS python -m studies.robustness.measure \
         studies/robustness/robustness.yaml \
         --data-root LibriSpeech --data-split split.csv --evaluation robustness \
-        --results studies/results/robustness.json --pictures docs/results/pictures
+        --results studies/results/robustness.json --plots docs/results/plots
 
 ``--evaluation`` is the folder that ``nip-audio evaluate`` wrote for the same configuration.
 Measurements are kept there too, so that an interrupted study continues.
@@ -11,7 +11,6 @@ Measurements are kept there too, so that an interrupted study continues.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,16 +24,17 @@ from nip_audio import __version__
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.state import make_folder, require_new, write_atomic
-from nip_audio.errors import InputError, NipAudioError
+from nip_audio.errors import InputError
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.cells import Cell
-from nip_audio.evaluation.config import EvaluationConfig, read_config
+from nip_audio.evaluation.config import EvaluationConfig
 from nip_audio.evaluation.nccr_plots import plot_activation_maps, plot_boxes
 from nip_audio.evaluation.nccr_ranks import rank_models
 from nip_audio.evaluation.robustness import DEFAULT_LAYERS, require_comparable
 from nip_audio.evaluation.runner import RESULTS_NAME, Runner
 from nip_audio.evaluation.systems import EvaluatedSystem, build_system
+from studies._lib.command import evaluation_command, evaluation_of, run, write_results
 from studies.robustness.doubts import (
     accuracies,
     clip_by_clip,
@@ -52,19 +52,11 @@ MAP_EPS = 0.002
 
 def main() -> None:
     """Run the study as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--data-split", type=Path)
-    parser.add_argument("--evaluation", type=Path, required=True)
+    parser = evaluation_command(__doc__, "evaluation", "results", "plots")
     parser.add_argument("--clips", type=int, default=100, help="clips per system for NCCR")
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--measure-only", nargs="*", help="measure these systems, and stop")
     options = parser.parse_args()
-    config = read_config(options.config, data_root=options.data_root, split=options.data_split)
+    config = evaluation_of(options)
     cache = options.evaluation / "nccr"
     cache.mkdir(parents=True, exist_ok=True)
     if options.measure_only is not None:
@@ -73,7 +65,7 @@ def main() -> None:
                 _measured(build_system(plan, config), options.clips, cache, config)
         return
     require_new(options.results, force=True)
-    make_folder(options.pictures)
+    make_folder(options.plots)
     evaluated = json.loads((options.evaluation / RESULTS_NAME).read_text(encoding="utf-8"))
     systems = [build_system(plan, config) for plan in config.systems]
     for system in systems:
@@ -99,10 +91,9 @@ def main() -> None:
     }
     for members in groups.values():
         results["groups"][members[0].system.pretrained.card.data["architecture"]]["attacked"] = (
-            draw(members, config, options.evaluation, options.pictures)
+            draw(members, config, options.evaluation, options.plots)
         )
-    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    write_atomic(options.results, text.encode(), force=True)
+    write_results(options.results, results)
 
 
 def study_group(
@@ -166,7 +157,7 @@ def _of_shared_clips(members: Sequence[Measured], accuracy: Mapping[str, Any]) -
 
 
 def draw(
-    members: Sequence[Measured], config: EvaluationConfig, evaluation: Path, pictures: Path
+    members: Sequence[Measured], config: EvaluationConfig, evaluation: Path, plots: Path
 ) -> dict[str, Any]:
     """Draw the paper's Fig. 1 to 3 for one architecture; return the values of the third."""
     shipped = members[0]
@@ -175,7 +166,7 @@ def draw(
         layer: {one.name: one.rates[:, 0, _column(one, layer)] for one in members}
         for layer in DEFAULT_LAYERS
     }
-    write_atomic(pictures / f"nccr_models_{stem}.png", plot_boxes(boxes), force=True)
+    write_atomic(plots / f"nccr_models_{stem}.png", plot_boxes(boxes), force=True)
     bench = Bench.build(shipped.system, config, evaluation / "evidence")
     sets = list(_sets(bench, config, evaluation))
     panels: dict[str, dict[str, Any]] = {
@@ -199,9 +190,9 @@ def draw(
         }
         for layer, boxed in panels.items()
     }
-    write_atomic(pictures / f"nccr_attacked_{stem}.png", plot_boxes(panels, log=True), force=True)
+    write_atomic(plots / f"nccr_attacked_{stem}.png", plot_boxes(panels, log=True), force=True)
     (pgd,) = [s for s in sets if s[0].plan.attack == "pgd" and s[0].eps == MAP_EPS]
-    write_atomic(pictures / f"activations_{stem}.png", _maps(shipped.system, pgd[1]), force=True)
+    write_atomic(plots / f"activations_{stem}.png", _maps(shipped.system, pgd[1]), force=True)
     return attacked
 
 
@@ -268,7 +259,4 @@ def _measured(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (NipAudioError, FileNotFoundError) as err:
-        sys.exit(str(err))
+    run(main)

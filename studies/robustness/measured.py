@@ -101,7 +101,7 @@ def measure_system(
         arrays = _measure(system, items, config, seed=seed, progress=progress)
         partial = file.with_suffix(".part")
         with partial.open("wb") as out:
-            np.savez(out, **arrays)
+            np.savez(out, allow_pickle=False, **arrays)
         partial.rename(file)
     with np.load(file, allow_pickle=False) as kept:
         arrays = {name: kept[name] for name in ("rates", "embeddings", "noisy")}

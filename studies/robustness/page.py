@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
-from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
-from studies._lib.numbers import number
+from studies._lib.numbers import NOT_EVALUATED, number, percent
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, each, table
 
 HERE = Path(__file__).resolve().parent
 Group = Mapping[str, Any]
+AGREEMENT = "{kendall:.2f}, {clear_right} of {clear}"
 
 
 def strengths(group: Group) -> list[str]:
@@ -32,21 +33,21 @@ def model_table(group: Group) -> str:
     ranked = {
         layer: {row["model"]: row for row in rows} for layer, rows in group["ranking"].items()
     }
-    rows = []
-    for name, model in group["models"].items():
-        under = [group["accuracy"][eps][name] for eps in strengths(group)]
-        rows.append(
-            [
-                name,
-                training_of(model),
-                share(model["clean"]),
-                *(share(one) for one in under),
-                *(nccr(ranked[layer][name]) for layer in ranked),
-            ]
-        )
-    columns = ["system", "adversarial training", "clean"]
-    columns += [f"under attack, ε {eps}" for eps in strengths(group)]
-    return markdown([*columns, *(f"NCCR, {layer} (rank)" for layer in ranked)], rows)
+    models, accuracy = group["models"], group["accuracy"]
+    attacked = {eps: f"under attack, ε {eps}" for eps in strengths(group)}
+    columns: Columns = {
+        "system": str,
+        "adversarial training": lambda name: training_of(models[name]),
+        "clean": lambda name: percent(models[name]["clean"]),
+        **each(attacked, lambda eps, name: percent(accuracy[eps][name])),
+        **each(
+            {layer: f"NCCR, {layer} (rank)" for layer in ranked},
+            lambda layer, name: "{} ({rank})".format(
+                number(ranked[layer][name]["mean"], 4), **ranked[layer][name]
+            ),
+        ),
+    }
+    return table(columns, models)
 
 
 def training_of(model: Group) -> str:
@@ -58,39 +59,57 @@ def training_of(model: Group) -> str:
     return f"{attack}, ε {model['adversarial_eps']:g}, {part}"
 
 
-def nccr(row: Group) -> str:
-    """Mean, interval and rank."""
-    mean = row["mean"]
-    return f"{mean['value']:.4f} [{mean['low']:.4f}, {mean['high']:.4f}] ({row['rank']})"
+def quartiles(row: Group) -> str:
+    """Quartiles of a distribution."""
+    return ", ".join(f"{quartile:.4f}" for quartile in row["quartiles"])
 
 
 def ranking_table(group: Group) -> str:
     """The distributions in the order of their means."""
-    rows = [
-        [
-            layer,
-            row["rank"],
-            row["model"],
-            f"{row['mean']['value']:.4f}",
-            ", ".join(f"{quartile:.4f}" for quartile in row["quartiles"]),
-            "–" if row["p_next"] is None else f"{row['p_next']:.2g}",
-        ]
-        for layer, ranking in group["ranking"].items()
-        for row in ranking
+    columns: Columns = {
+        "layer": lambda row: row[0],
+        "rank": lambda row: row[1]["rank"],
+        "system": lambda row: row[1]["model"],
+        "mean": lambda row: f"{row[1]['mean']['value']:.4f}",
+        "quartiles": lambda row: quartiles(row[1]),
+        "p, next": lambda row: "–" if row[1]["p_next"] is None else f"{row[1]['p_next']:.2g}",
+    }
+    return table(
+        columns, [(la, row) for la, ranking in group["ranking"].items() for row in ranking]
+    )
+
+
+def settings_of(group: Group, *, by_layer: bool) -> list[tuple[str, str, list[Any]]]:
+    """Return ε, a layer or noise, and the agreement in all settings with it."""
+
+    def name(row: Group) -> str:
+        return row["layer"] if by_layer else f"{row['family']} {row['scale']:g}"
+
+    settings = group["settings"]
+    return [
+        (eps, one, [row["agreement"][eps] for row in settings if name(row) == one])
+        for eps in ranked_strengths(group)
+        for one in dict.fromkeys(map(name, settings))
     ]
-    return markdown(["layer", "rank", "system", "mean", "quartiles", "p, next"], rows)
+
+
+AGREEING: Columns = {
+    "same order": lambda row: counts(row[2])[1],
+    "τ > 0": lambda row: counts(row[2])[2],
+    "clear pairs right": lambda row: counts(row[2])[3],
+    "τ": lambda row: span(row[2]),
+}
 
 
 def settings_table(group: Group) -> str:
     """Over the layers: in how many settings of each noise the rank holds."""
-    rows = []
-    for eps in ranked_strengths(group):
-        noises = dict.fromkeys((row["family"], row["scale"]) for row in group["settings"])
-        for noise in noises:
-            of_noise = [r for r in group["settings"] if (r["family"], r["scale"]) == noise]
-            found = [r["agreement"][eps] for r in of_noise]
-            rows.append([eps, f"{noise[0]} {noise[1]:g}", *counts(found), span(found)])
-    return markdown(["ε", "noise", "layers", "same order", "τ > 0", "clear pairs right", "τ"], rows)
+    columns: Columns = {
+        "ε": lambda row: row[0],
+        "noise": lambda row: row[1],
+        "layers": lambda row: len(row[2]),
+        **AGREEING,
+    }
+    return table(columns, settings_of(group, by_layer=False))
 
 
 def counts(found: list[Any]) -> list[object]:
@@ -115,32 +134,35 @@ def span(found: list[Any]) -> str:
 
 def layer_table(group: Group) -> str:
     """Over the noises: in how many settings of each layer the rank holds."""
-    rows = []
-    for eps in ranked_strengths(group):
-        for layer in dict.fromkeys(row["layer"] for row in group["settings"]):
-            found = [r["agreement"][eps] for r in group["settings"] if r["layer"] == layer]
-            rows.append([eps, layer, *counts(found), span(found)])
-    return markdown(["ε", "layer", "noises", "same order", "τ > 0", "clear pairs right", "τ"], rows)
+    columns: Columns = {
+        "ε": lambda row: row[0],
+        "layer": lambda row: row[1],
+        "noises": lambda row: len(row[2]),
+        **AGREEING,
+    }
+    return table(columns, settings_of(group, by_layer=True))
 
 
 def plainer_table(group: Group) -> str:
     """How well NCCR and plainer numbers rank, of the same clips and noise."""
-    eps = ranked_strengths(group)
     default = {row["layer"]: row for row in group["settings"] if is_default(group, row)}
     *_, tap, logits = default
-    candidates = [
-        (f"NCCR, last tap ({tap})", default[tap]["agreement"]),
-        ("NCCR, logits", default[logits]["agreement"]),
-        *(
-            (f"NCCR, {layer}, clips that all classify correctly", of["agreement"])
+    candidates = {
+        f"NCCR, last tap ({tap})": default[tap],
+        "NCCR, logits": default[logits],
+        **{
+            f"NCCR, {layer}, clips that all classify correctly": of
             for layer, of in group["rightly_named_by_all"]["layers"].items()
-        ),
-        *((name, of["agreement"]) for name, of in group["plainer"].items()),
-    ]
-    rows = [
-        [name, *(f"{tau(found[e])}, {pairs(found[e])}" for e in eps)] for name, found in candidates
-    ]
-    return markdown(["number", *(f"τ, clear pairs right; ε {e}" for e in eps)], rows)
+        },
+        **group["plainer"],
+    }
+
+    def shown(eps: str, name: str) -> str:
+        found = candidates[name]["agreement"][eps]
+        return f"{NOT_EVALUATED}, –" if found is None else AGREEMENT.format(**found)
+
+    headings = {eps: f"τ, clear pairs right; ε {eps}" for eps in ranked_strengths(group)}
+    return table({"number": str, **each(headings, shown)}, candidates)
 
 
 def is_default(group: Group, row: Group) -> bool:
@@ -149,64 +171,51 @@ def is_default(group: Group, row: Group) -> bool:
     return (row["family"], row["scale"]) == (first["family"], first["scale"])
 
 
-def tau(found: Group | None) -> str:
-    """Kendall's τ."""
-    return NOT_EVALUATED if found is None else f"{found['kendall']:.2f}"
-
-
-def pairs(found: Group | None) -> str:
-    """Clear pairs."""
-    return "–" if found is None else f"{found['clear_right']} of {found['clear']}"
-
-
 def clip_table(group: Group) -> str:
     """Write the AUROC of fooled against robust clips within one model."""
-    rows = []
-    for row in group["clip_by_clip"]:
-        if row["last tap"] is None:
-            continue
-        values = [number(row[key], 2) for key in ("last tap", "logits", "minus margin")]
-        rows.append([row["system"], f"{row['eps']:g}", row["fooled"], row["held"], *values])
+    rows = [row for row in group["clip_by_clip"] if row["last tap"] is not None]
     if not rows:
         return f"{NOT_EVALUATED}: no model has as many of both among these clips.\n"
-    return markdown(
-        ["system", "ε", "fooled", "held", "NCCR, last tap", "NCCR, logits", "minus margin"], rows
-    )
+    areas = {"last tap": "NCCR, last tap", "logits": "NCCR, logits", "minus margin": "minus margin"}
+    columns: Columns = {
+        "system": lambda row: row["system"],
+        "ε": lambda row: f"{row['eps']:g}",
+        "fooled": lambda row: row["fooled"],
+        "held": lambda row: row["held"],
+        **each(areas, lambda key, row: number(row[key], 2)),
+    }
+    return table(columns, rows)
 
 
 def shifted_table(results: Group) -> str:
     """Write the constants that reverse the rank."""
-    rows = [
-        [
-            row["layer"],
-            f"{row['weak']}: {row['nccr_weak']:.4f}",
-            f"{row['strong']}: {row['nccr_strong']:.4f}",
-            f"{row['constant']:.3g}",
-            f"{row['largest_value']:.3g}",
-        ]
-        for group in results["groups"].values()
-        for row in group["shifted"]
-    ]
-    columns = ["layer", "least accuracy: NCCR", "most accuracy: NCCR", "constant", "largest value"]
-    return markdown(columns, rows)
+    columns: Columns = {
+        "layer": lambda row: row["layer"],
+        "least accuracy: NCCR": lambda row: f"{row['weak']}: {row['nccr_weak']:.4f}",
+        "most accuracy: NCCR": lambda row: f"{row['strong']}: {row['nccr_strong']:.4f}",
+        "constant": lambda row: f"{row['constant']:.3g}",
+        "largest value": lambda row: f"{row['largest_value']:.3g}",
+    }
+    return table(columns, [row for group in results["groups"].values() for row in group["shifted"]])
 
 
 def attacked_table(results: Group) -> str:
     """NCCR of clean and of attacked clips on the shipped models."""
+    columns: Columns = {
+        "system": lambda row: next(iter(row[0]["models"])),
+        "layer": lambda row: row[1],
+        "clips": lambda row: row[2],
+        "how many": lambda row: row[3]["clips"],
+        "mean": lambda row: f"{row[3]['mean']:.4f}",
+        "quartiles": lambda row: quartiles(row[3]),
+    }
     rows = [
-        [
-            next(iter(group["models"])),
-            layer,
-            title,
-            values["clips"],
-            f"{values['mean']:.4f}",
-            ", ".join(f"{quartile:.4f}" for quartile in values["quartiles"]),
-        ]
+        (group, layer, title, values)
         for group in results["groups"].values()
         for layer, by_title in group["attacked"].items()
         for title, values in by_title.items()
     ]
-    return markdown(["system", "layer", "clips", "how many", "mean", "quartiles"], rows)
+    return table(columns, rows)
 
 
 def verdicts(results: Group) -> Iterator[str]:
@@ -279,10 +288,10 @@ def missing(results: Group) -> str:
     return f"\n**{NOT_EVALUATED.capitalize()}:** {', '.join(lines)}.\n" if lines else ""
 
 
-def pictures(results: Group, kind: str, words: str) -> str:
+def plots(results: Group, kind: str, words: str) -> str:
     """One plot for each architecture."""
     names = [next(iter(group["models"])) for group in results["groups"].values()]
-    return "\n".join(f"![{words}, {name}](pictures/{kind}_{name}.png)" for name in names)
+    return "\n".join(f"![{words}, {name}](plots/{kind}_{name}.png)" for name in names)
 
 
 def by_group(results: Group, table: Any) -> str:
@@ -353,18 +362,13 @@ def parts(found: Group) -> dict[str, object]:
         "clip_by_clip": by_group(results, clip_table),
         "shifted": shifted_table(results),
         "attacked": attacked_table(results),
-        "boxes": pictures(results, "nccr_models", "NCCR of the versions"),
-        "attacked_boxes": pictures(results, "nccr_attacked", "NCCR of clean and attacked clips"),
-        "maps": pictures(results, "activations", "Neuron outputs by speaker"),
+        "boxes": plots(results, "nccr_models", "NCCR of the versions"),
+        "attacked_boxes": plots(results, "nccr_attacked", "NCCR of clean and attacked clips"),
+        "maps": plots(results, "activations", "Neuron outputs by speaker"),
     }
 
 
-PAGE = Page(
-    name="robustness",
-    template=HERE / "template.md",
-    results=("robustness",),
-    parts=parts,
-)
+PAGE = Page("robustness", __file__, ("robustness",), parts)
 
 
 if __name__ == "__main__":

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from nip_audio.evaluation.tables import markdown
 from nip_audio.screening.records import RISKS
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, table
 
-HERE = Path(__file__).resolve().parent
 Results = Mapping[str, Any]
 
 
 def risks() -> str:
     """Write what to do for each risk, the most serious first."""
-    return markdown(["found", "do"], [[f"`{risk}`", remedy] for risk, remedy in RISKS.items()])
+    return table({"found": lambda risk: f"`{risk}`", "do": lambda risk: RISKS[risk]}, RISKS)
 
 
 def speed(results: Results) -> dict[str, str]:
     """Write files per second, and the share of the possible speed."""
     files, length = results["files"], results["audio_seconds"] / results["files"]
     rates = results["files_a_second"]
-    rows = [
-        [name, f"{rate:.2f}", f"{rate * length:.1f}", f"{sum(results['seconds'][name]):.0f}"]
-        for name, rate in rates.items()
-    ]
+    columns: Columns = {
+        "what": str,
+        "files a second": lambda name: f"{rates[name]:.2f}",
+        "seconds of audio a second": lambda name: f"{rates[name] * length:.1f}",
+        f"seconds, {files} files": lambda name: f"{sum(results['seconds'][name]):.0f}",
+    }
     start = sorted(results["start_seconds"])[len(results["start_seconds"]) // 2]
     return {
-        "speed": markdown(
-            ["what", "files a second", "seconds of audio a second", f"seconds, {files} files"], rows
-        ),
+        "speed": table(columns, rates),
         "files": str(files),
         "length": f"{length:.1f}",
         "model": results["model"],
@@ -48,19 +46,15 @@ def speed(results: Results) -> dict[str, str]:
 
 def memory(results: Results) -> dict[str, str]:
     """Write memory peaks by number of files."""
-    rows = [
-        [
-            f"{row['files']:,}",
-            f"{row['process_mb']['own']:.0f}",
-            f"{row['process_mb']['with_workers']:.0f}",
-            f"{row['journal_mb']:.0f}",
-            f"{row['seconds']:.0f}",
-        ]
-        for row in results["rows"]
-    ]
-    columns = ["files", "screening process, MB", "with its workers, MB", "journal, MB", "seconds"]
+    columns: Columns = {
+        "files": lambda row: f"{row['files']:,}",
+        "screening process, MB": lambda row: f"{row['process_mb']['own']:.0f}",
+        "with its workers, MB": lambda row: f"{row['process_mb']['with_workers']:.0f}",
+        "journal, MB": lambda row: f"{row['journal_mb']:.0f}",
+        "seconds": lambda row: f"{row['seconds']:.0f}",
+    }
     return {
-        "memory": markdown(columns, rows),
+        "memory": table(columns, results["rows"]),
         "workers": str(results["workers"]),
         "most": f"{results['rows'][-1]['files']:,}",
     }
@@ -85,10 +79,7 @@ def parts(results: Results) -> dict[str, object]:
 
 
 PAGE = Page(
-    name="screening",
-    template=HERE / "template.md",
-    results=("screening_speed", "screening_memory", "screening_comparison"),
-    parts=parts,
+    "screening", __file__, ("screening_speed", "screening_memory", "screening_comparison"), parts
 )
 
 

@@ -3,50 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from nip_audio.evaluation.tables import NOT_EVALUATED, markdown
+from studies._lib.numbers import NOT_EVALUATED
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, each, table
 
-HERE = Path(__file__).resolve().parent
+TAKEN = {"wall_s": "s", "median_wall_s": "median s", "cpu_s": "CPU s", "peak_mb": "MB"}
 
 
 def starts(results: Mapping[str, Any]) -> str:
     """Time and memory of each command, before and now."""
-    rows = [
-        [f"`{row['command']}`", *_cells(row.get("before")), *_cells(row["now"])]
-        for row in results["rows"]
-    ]
-    columns = ("s", "median s", "CPU s", "MB")
-    heads = [f"{what}, {when}" for when in ("before", "now") for what in columns]
-    return markdown(["command", *heads], rows)
 
+    def shown(key: tuple[str, str], row: Mapping[str, Any]) -> str:
+        when, what = key
+        found = row.get(when)
+        digits = 0 if what == "peak_mb" else 2
+        return NOT_EVALUATED if found is None else f"{found[what]:.{digits}f}"
 
-def _cells(found: Mapping[str, float] | None) -> list[str]:
-    if found is None:
-        return [NOT_EVALUATED] * 4
-    seconds = (found["wall_s"], found["median_wall_s"], found["cpu_s"])
-    return [*(f"{value:.2f}" for value in seconds), f"{found['peak_mb']:.0f}"]
+    headings = {(t, key): f"{of}, {t}" for t in ("before", "now") for key, of in TAKEN.items()}
+    columns: Columns = {"command": lambda row: f"`{row['command']}`", **each(headings, shown)}
+    return table(columns, results["rows"])
 
 
 def set_ups(rows: list[dict[str, Any]]) -> str:
     """What each target took in a fresh clone."""
-    cells = [
-        [
-            f"`{row['target']}`",
-            ", ".join(f"`{earlier}`" for earlier in row["after"]) or "nothing",
-            "exact" if row["locked"] else "newest",
-            f"{row['torch']}, {row['torchaudio']}",
-            str(row["exit_code"]),
-            f"{row['seconds'] / 60:.1f}",
-            f"{row['environment_gb']:.1f}",
-            row["told"] or NOT_EVALUATED,
-        ]
-        for row in rows
-    ]
-    heads = ["target", "run after", "versions", "torch, torchaudio", "exit code", "minutes"]
-    return markdown([*heads, "environment, GB", "what it ended with"], cells)
+    columns: Columns = {
+        "target": lambda row: f"`{row['target']}`",
+        "run after": lambda row: ", ".join(f"`{one}`" for one in row["after"]) or "nothing",
+        "versions": lambda row: "exact" if row["locked"] else "newest",
+        "torch, torchaudio": lambda row: f"{row['torch']}, {row['torchaudio']}",
+        "exit code": lambda row: row["exit_code"],
+        "minutes": lambda row: f"{row['seconds'] / 60:.1f}",
+        "environment, GB": lambda row: f"{row['environment_gb']:.1f}",
+        "what it ended with": lambda row: row["told"] or NOT_EVALUATED,
+    }
+    return table(columns, rows)
 
 
 def _first(rows: list[dict[str, Any]], target: str) -> dict[str, Any]:
@@ -76,7 +68,7 @@ def parts(results: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-PAGE = Page(name="start", template=HERE / "template.md", results=("start", "set_up"), parts=parts)
+PAGE = Page("start", __file__, ("start", "set_up"), parts)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from nip_audio.evaluation.config import PROTOCOLS
-from nip_audio.evaluation.tables import NOT_EVALUATED, markdown, share
-from studies._lib.numbers import number
+from studies._lib.numbers import NOT_EVALUATED, number, percent
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, each, table
 
-HERE = Path(__file__).resolve().parent
 BACK_ENDS = {"cosine": "cosine", "plda": "PLDA"}
 GOAL = 0.9
 
@@ -20,6 +18,13 @@ GOAL = 0.9
 def attacks_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the cells that are no controls."""
     return [cell for cell in results["cells"] if not cell["contrary"]]
+
+
+WHERE: Columns = {
+    "back end": lambda row: where(row)[0],
+    "attacked": lambda row: where(row)[1],
+    "attack": lambda row: where(row)[2],
+}
 
 
 def clean_table(results: Mapping[str, Any]) -> str:
@@ -30,76 +35,66 @@ def clean_table(results: Mapping[str, Any]) -> str:
             ours = [
                 c for c in attacks_of(results) if (c["back_end"], c["side"]) == (back_end, side)
             ]
-            if not ours:
-                continue
-            cell = max(ours, key=lambda c: c["targets"])
-            for row in cell["rows"]:
-                rates, bare = row["clean"], row["defence"] == "no defence"
-                if bare and side == "enrolment":
-                    continue  # the same trials
-                values = (share(rates["eer"]), number(rates["min_dcf"], 2), share(rates["wrong"]))
-                what = "nothing" if bare else purified
-                rows.append([BACK_ENDS[back_end], what, row["defence"], *values])
-    columns = ["back end", "purified", "defence", "EER, percent", "minDCF", "wrong, percent"]
-    return markdown(columns, rows)
+            for row in max(ours, key=lambda c: c["targets"])["rows"] if ours else ():
+                bare = row["defence"] == "no defence"
+                if not bare or side == "test":  # without purification the trials are the same
+                    rows.append((back_end, "nothing" if bare else purified, row))
+    columns: Columns = {
+        "back end": lambda row: BACK_ENDS[row[0]],
+        "purified": lambda row: row[1],
+        "defence": lambda row: row[2]["defence"],
+        "EER, percent": lambda row: percent(row[2]["clean"]["eer"]),
+        "minDCF": lambda row: number(row[2]["clean"]["min_dcf"], 2),
+        "wrong, percent": lambda row: percent(row[2]["clean"]["wrong"]),
+    }
+    return table(columns, rows)
 
 
 def attack_table(results: Mapping[str, Any]) -> str:
     """What the attacks are and cost, and what they turn."""
-    rows = [
-        [
-            *where(cell),
-            f"{cell['targets']} + {cell['impostors']}",
-            f"{cell['turned']} of {cell['right_before']}",
-            f"{cell['median_linf'] * 32768:.0f}",
-            f"{cell['median_l2'] * 32768:.0f}",
-            f"{cell['median_snr_db']:.1f}",
-            f"{cell['queries']:.0f}",
-            f"{cell['gradients']:.0f}",
-            f"{cell['seconds']:.1f}",
-        ]
-        for cell in attacks_of(results)
-    ]
-    columns = ["back end", "attacked", "attack", "trials", "turned", "L∞", "L2", "SNR dB"]
-    return markdown([*columns, "queries", "gradients", "s"], rows)
+    columns: Columns = {
+        **WHERE,
+        "trials": lambda cell: f"{cell['targets']} + {cell['impostors']}",
+        "turned": lambda cell: f"{cell['turned']} of {cell['right_before']}",
+        "L∞": lambda cell: f"{cell['median_linf'] * 32768:.0f}",
+        "L2": lambda cell: f"{cell['median_l2'] * 32768:.0f}",
+        "SNR dB": lambda cell: f"{cell['median_snr_db']:.1f}",
+        "queries": lambda cell: f"{cell['queries']:.0f}",
+        "gradients": lambda cell: f"{cell['gradients']:.0f}",
+        "s": lambda cell: f"{cell['seconds']:.1f}",
+    }
+    return table(columns, attacks_of(results))
+
+
+def behind(cell: Mapping[str, Any], defence: str) -> Mapping[str, Any]:
+    """What a defence makes of a cell."""
+    return next(row for row in cell["rows"] if row["defence"] == defence)
 
 
 def recovery_table(
     results: Mapping[str, Any], quantity: str, cells: Sequence[Mapping[str, Any]]
 ) -> str:
     """EER or minDCF: clean, attacked, and attacked behind each defence."""
-    form = share if quantity == "eer" else partial(number, digits=2)
-    names = defences_of(results)
-    rows = []
-    for cell in cells:
-        by_name = {row["defence"]: row for row in cell["rows"]}
-        bare = by_name["no defence"]
-        rows.append(
-            [
-                *where(cell),
-                form(bare["clean"][quantity]),
-                form(bare["attacked"][quantity]),
-                *(form(by_name[name]["attacked"][quantity]) for name in names),
-            ]
-        )
-    columns = ["back end", "attacked", "attack", "clean", "attacked, no defence", *names]
-    return markdown(columns, rows)
+    form = percent if quantity == "eer" else partial(number, digits=2)
+    shown = {"no defence": "attacked, no defence"} | {n: n for n in defences_of(results)}
+    columns: Columns = {
+        **WHERE,
+        "clean": lambda cell: form(behind(cell, "no defence")["clean"][quantity]),
+        **each(shown, lambda name, cell: form(behind(cell, name)["attacked"][quantity])),
+    }
+    return table(columns, cells)
 
 
 def share_table(results: Mapping[str, Any], quantity: str) -> str:
     """Share of the EER, bold from the goal on, or of the scores, that each defence gives back."""
-    names = defences_of(results)
-    rows = []
-    for cell in attacks_of(results):
-        by_name = {row["defence"]: row[quantity] for row in cell["rows"]}
-        form = reached if quantity == "recovered" else part
-        rows.append([*where(cell), *(form(by_name[name]) for name in names)])
-    rows += [
-        [*where(cell), *[NOT_EVALUATED] * len(names)]
-        for cell in results["unfinished"]
-        if not cell["contrary"]
-    ]
-    return markdown(["back end", "attacked", "attack", *names], rows)
+    form = reached if quantity == "recovered" else part
+
+    def shown(name: str, cell: Mapping[str, Any]) -> str:
+        return form(behind(cell, name)[quantity]) if "rows" in cell else NOT_EVALUATED
+
+    missing = [cell for cell in results["unfinished"] if not cell["contrary"]]
+    columns = {**WHERE, **each(defences_of(results), shown)}
+    return table(columns, [*attacks_of(results), *missing])
 
 
 def defences_of(results: Mapping[str, Any]) -> list[str]:
@@ -130,7 +125,7 @@ def where(cell: Mapping[str, Any]) -> list[str]:
 
 def part(interval: Mapping[str, float] | None) -> str:
     """A share of what was lost."""
-    return "nothing was lost" if interval is None else share(interval)
+    return "nothing was lost" if interval is None else percent(interval)
 
 
 def reached(interval: Mapping[str, float] | None) -> str:
@@ -166,7 +161,7 @@ def verdict(results: Mapping[str, Any], name: str) -> str:
     return (
         f"{name} reaches {100 * GOAL:.0f} % in {hits} of the {len(found)} attacks that cost "
         f"something, and is above 100 % in {above}; its least share is "
-        f"{share(least)} percent ({', '.join(where(cell))})."
+        f"{percent(least)} percent ({', '.join(where(cell))})."
     )
 
 
@@ -202,12 +197,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-PAGE = Page(
-    name="verification",
-    template=HERE / "template.md",
-    results=("verification",),
-    parts=parts,
-)
+PAGE = Page("verification", __file__, ("verification",), parts)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,7 +38,6 @@ from nip_audio.detectors.differentiable import KnownDetector, NccrDistance
 from nip_audio.detectors.rates import LogRates
 from nip_audio.evaluation.controls import CONTROLS
 from nip_audio.evaluation.roles import refuse_overlap
-from nip_audio.evaluation.statistics import proportion
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -46,6 +46,7 @@ from nip_audio.screening.measure import FileMeasurer, noise_generator
 from nip_audio.screening.recordings import Recordings
 from nip_audio.workflows.attack import attack_file
 from nip_audio.workflows.files import AttackGoal
+from studies._lib.shares import share_of
 
 ATTACKS = (("fgsm", 0.002), ("pgd", 0.0005), ("pgd", 0.002), ("pgd", 0.01))
 GOALS = ("reject", "accept")
@@ -72,7 +73,7 @@ class Clip:
     @property
     def chapter(self) -> str:
         """Name of the recording session."""
-        return self.recording.path.parent.name
+        return Path(self.recording.path).parent.name
 
 
 def read_clips(manifest: Path, data_folder: Path) -> list[Clip]:
@@ -178,9 +179,9 @@ class Trials:
         adapter = WaveformAdapter()
         if not sidecar.exists():
             out.parent.mkdir(parents=True, exist_ok=True)
-            attack = GradientAttack(name, eps=eps)  # type: ignore[arg-type]
+            attack = GradientAttack(name, eps=eps)
             aim = AttackGoal(self.threshold, goal, self.voices, speaker)  # type: ignore[arg-type]
-            path = clip.recording.path
+            path = Path(clip.recording.path)
             attack_file(self.pretrained, path, out, attack, aim, adapter, seed=SEED, force=True)
         report = json.loads(sidecar.read_text())
         settings = report["attack"]["name"], report["attack"]["eps"], report["threshold"]
@@ -360,9 +361,9 @@ def adaptive_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
                     "goal": goal,
                     "steps": ADAPTIVE_STEPS,
                     "attempted": len(tried),
-                    "fools": proportion(fooling, speakers, seed=SEED).to_json(),
+                    "fools": share_of(fooling, speakers, seed=SEED).to_json(),
                     "unnoticed": {
-                        str(rate): proportion(
+                        str(rate): share_of(
                             fooling & (distance <= limit), speakers, seed=SEED
                         ).to_json()
                         for rate, limit in limits.items()
@@ -379,7 +380,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
         trials.pretrained,
         trials.calibration.config,
         trials.calibration.names,
-        Recordings(WaveformAdapter()),
+        cast("Any", Recordings(WaveformAdapter())),
         seed=0,
     )
     speakers = [clip.speaker for clip in clips]
@@ -399,7 +400,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
                 "clips": len(clips),
                 **{
                     verdict: {
-                        str(rate): proportion(
+                        str(rate): share_of(
                             np.array(verdicts[rate]) == verdict, speakers, seed=SEED
                         ).to_json()
                         for rate in RATES
@@ -445,9 +446,7 @@ class Detector:
             "auroc": self.auroc(positive, negative),
             **{
                 f"detected_at_{rate}": self._interval(
-                    positive,
-                    negative,
-                    lambda p, n, r=rate: detection_rate(p, n, false_positive_rate=r),
+                    positive, negative, partial(detection_rate, false_positive_rate=rate)
                 )
                 for rate in RATES
             },

@@ -14,12 +14,13 @@ computations; the command without ``--shard`` then combines them.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+from argparse import Namespace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nip_audio import (
     CosineHead,
@@ -34,6 +35,7 @@ from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.training.corpora import prepare_librispeech
+from studies._lib.command import command, run, write_results
 from studies.xvector.detection import SEED, Clip, Trials, detection, fill_shard, read_clips
 
 
@@ -44,10 +46,12 @@ def closed_set(pretrained: PretrainedModel, clips: list[Clip]) -> dict[str, obje
     results: dict[str, object] = {"clips": len(clips), "speakers": len({c.speaker for c in clips})}
     for name, level in WHITE_NOISES.items():
         hit = correct_crops(pretrained, crops, level, generator=generator)
-        results[name] = bootstrap(
-            lambda i, h=hit: float(h[i].mean()), len(hit), seed=SEED
-        ).to_json()
+        results[name] = bootstrap(partial(_mean, hit), len(hit), seed=SEED).to_json()
     return results
+
+
+def _mean(values: NDArray[np.float64], rows: NDArray[np.intp]) -> float:
+    return float(values[rows].mean())
 
 
 def embed_clips(pretrained: PretrainedModel, clips: list[Clip]) -> torch.Tensor:
@@ -63,7 +67,7 @@ def verification(embeddings: torch.Tensor, clips: list[Clip]) -> dict[str, objec
     names = np.unique(speaker)
     members = {name: np.flatnonzero(speaker == name) for name in names}
 
-    def eer(chosen: np.ndarray) -> float:
+    def eer(chosen: NDArray[np.intp]) -> float:
         """Return the EER over a bootstrap sample of speakers."""
         targets, impostors = [], []
         picked = names[chosen]
@@ -98,7 +102,7 @@ def enrolled_eer(
     clips: list[Clip],
     voices: Enrolment,
     enrolled: list[Clip],
-) -> dict[str, object]:
+) -> dict[str, dict[str, Any]]:
     """Measure the EER of clips against enrolled speakers, separately for new chapters.
 
     Speakers are enrolled from other clips; the head scores the clips' embeddings against them.
@@ -110,10 +114,11 @@ def enrolled_eer(
     fresh = np.array([(c.speaker, c.chapter) not in known for c in clips])
     by_speaker = [np.flatnonzero(column == s) for s in range(len(voices.speakers))]
 
-    def eer(chosen: np.ndarray, subset: np.ndarray) -> float:
+    def eer(subset: NDArray[np.bool_], chosen: NDArray[np.intp]) -> float:
         rows = np.concatenate([r[subset[r]] for s in chosen for r in [by_speaker[s]]])
         target = scores[rows, column[rows]]
-        impostor = np.concatenate([np.delete(scores[r], column[r]) for r in rows] or [[]])
+        others = [np.delete(scores[r], column[r]) for r in rows]
+        impostor = np.concatenate(others) if others else np.array([])
         return equal_error_rate(target, impostor).rate
 
     everyone = np.ones(len(clips), bool)
@@ -122,23 +127,26 @@ def enrolled_eer(
             "clips": int(subset.sum()),
             "speakers": len({c.speaker for c, s in zip(clips, subset, strict=True) if s}),
         }
-        | bootstrap(lambda i, s=subset: eer(i, s), len(by_speaker), seed=SEED, rounds=300).to_json()
+        | bootstrap(partial(eer, subset), len(by_speaker), seed=SEED, rounds=300).to_json()
         for name, subset in (("all", everyone), ("new_chapter", fresh), ("same_chapter", ~fresh))
         if subset.any()
     }
 
 
+def read_role(options: Namespace, subset: str, role: str) -> list[Clip]:
+    """Read the recordings of a role and subset of LibriSpeech."""
+    folder = options.work_folder / subset
+    prepare_librispeech(
+        str(options.data_folder), str(folder), subsets=[subset], split_file=str(options.split_file)
+    )
+    return read_clips(folder / f"{role}.csv", options.data_folder)
+
+
 def main() -> None:
     """Measure all three parts and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    needed = ("data_folder", "split_file", "work_folder", "results")
+    parser = command(__doc__, needed=needed, paths=("tolerant",))
     parser.add_argument("--model", default="xvector-libri251")
-    parser.add_argument("--data_folder", type=Path, required=True)
-    parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--work_folder", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--tolerant", type=Path, help="calibration made with --tolerate-noise")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shard", help="1/2: only do the first of two shares, for two processes")
     options = parser.parse_args()
@@ -146,18 +154,9 @@ def main() -> None:
     if pretrained.card.calibration_path is None:
         raise SystemExit("the model has no calibration yet; run: nip-audio calibrate")
     calibration = Calibration.load(pretrained.card.calibration_path, model_id=pretrained.model_id)
-    folders = {}
-    for name, subset in (("known", "train-clean-100"), ("strangers", "test-clean")):
-        folders[name] = options.work_folder / name
-        prepare_librispeech(
-            str(options.data_folder),
-            str(folders[name]),
-            subsets=[subset],
-            split_file=str(options.split_file),
-        )
-    read = lambda name, role: read_clips(folders[name] / f"{role}.csv", options.data_folder)  # noqa: E731
-    known_test, strangers_test = read("known", "test"), read("strangers", "test")
-    strangers_train = read("strangers", "train")
+    read = partial(read_role, options)
+    known_test, strangers_test = read("train-clean-100", "test"), read("test-clean", "test")
+    strangers_train = read("test-clean", "train")
     voices = enrol(pretrained, [c.recording for c in strangers_train], WaveformAdapter())
     clips = strangers_test[: options.limit]
     key = f"{pretrained.model_id[:12]}-{calibration.fingerprint[:12]}"
@@ -182,11 +181,10 @@ def main() -> None:
         "closed_set": closed_set(pretrained, known_test),
         "verification": verification(embeddings, strangers_test)
         | {"enrolled": enrolled_eer(cosines, embeddings, strangers_test, voices, strangers_train)},
-        "detection": detection(trials, clips, read("strangers", "calibrate")[: options.limit]),
+        "detection": detection(trials, clips, read("test-clean", "calibrate")[: options.limit]),
     }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,9 +13,7 @@ once with this choice, and once with the PLDA shipped beside the model.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,9 +24,9 @@ from nip_audio.core.state import file_sha256
 from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.training.corpora import prepare_librispeech
+from studies._lib.command import command, run, write_results
 from studies.xvector.detection import SEED, Clip
-from studies.xvector.measure import embed_clips, enrolled_eer, read_clips
+from studies.xvector.measure import embed_clips, enrolled_eer, read_role
 
 CROPS_S = (1.0, 2.0)
 LDA_DIMS = (25, 50, 100, 150, None)
@@ -45,26 +43,11 @@ def embed_crops(
 
 def main() -> None:
     """Choose the PLDA on ``calibrate``, measure it on ``test``, and write the results."""
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = command(__doc__, needed=("data_folder", "split_file", "work_folder", "results"))
     parser.add_argument("--model", default="xvector-libri251")
-    parser.add_argument("--data_folder", type=Path, required=True)
-    parser.add_argument("--split_file", type=Path, required=True)
-    parser.add_argument("--work_folder", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     pretrained = load_pretrained(options.model)
-
-    def read(subset: str, role: str) -> list[Clip]:
-        folder = options.work_folder / subset
-        prepare_librispeech(
-            str(options.data_folder),
-            str(folder),
-            subsets=[subset],
-            split_file=str(options.split_file),
-        )
-        return read_clips(folder / f"{role}.csv", options.data_folder)
-
+    read = partial(read_role, options)
     known, enrolled = read("train-clean-100", "train"), read("test-clean", "train")
     calibrate, test = read("test-clean", "calibrate"), read("test-clean", "test")
     voices = enrol(pretrained, [c.recording for c in enrolled], WaveformAdapter())
@@ -99,9 +82,8 @@ def main() -> None:
         and measured(PldaHead(Plda.load(shipped, model_id=pretrained.model_id), voices.embeddings))
         | {"sha256": file_sha256(shipped)},
     }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(results, indent=1) + "\n")
+    write_results(options.results, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

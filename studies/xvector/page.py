@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from studies._lib.numbers import number, percent
 from studies._lib.pages import Page
-from studies._lib.tables import Columns, table
+from studies._lib.tables import Columns, each, table
 
 CONDITIONS = {
     "clean": "clean",
@@ -34,6 +30,11 @@ DETECTORS = {
     "nccr_tolerant": "NCCR, noise tolerated",
     "score_change_mean": "mean |Δscore|, one-sided",
     "score_change_two_sided": "|Δscore| per noise, clean-only",
+}
+JUDGED = {
+    (detector, rate): f"{title}, {100 * float(rate):g} %"
+    for detector, title in DETECTORS.items()
+    for rate in RATES
 }
 
 
@@ -59,21 +60,9 @@ def flagged_table(detection: Mapping[str, Any]) -> str:
         "trials": lambda row: row[1],
         "files that fool": lambda row: row[2],
         "SNR (dB)": lambda row: row[3],
-        **{
-            f"{DETECTORS[d]}, {100 * float(r):g} %": partial(_shown, d, r)
-            for d in DETECTORS
-            for r in RATES
-        },
+        **each(JUDGED, lambda key, row: percent(row[4](*key))),
     }
     return table(columns, rows)
-
-
-def _shown(detector: str, rate: str, row: Any) -> str:
-    return percent(row[4](detector, rate))
-
-
-def _found(detector: str, rate: str, row: Mapping[str, Any]) -> str:
-    return percent(_at(row, "")(detector, rate))
 
 
 def _at(row: Mapping[str, Any], kind: str) -> Callable[[str, str], Mapping[str, float] | None]:
@@ -106,13 +95,7 @@ def detected_table(detection: Mapping[str, Any]) -> str:
     """Share detected at thresholds set on the test clips themselves."""
     columns: Columns = {
         "attack": name_of,
-        **{
-            f"{DETECTORS[d]}, {100 * float(r):g} %": lambda row, d=d, r=r: percent(
-                _at(row, "")(d, r)
-            )
-            for d in DETECTORS
-            for r in RATES
-        },
+        **each(JUDGED, lambda key, row: percent(_at(row, "")(*key))),
     }
     return table(columns, detection["rows"])
 
@@ -166,7 +149,8 @@ def harmless_table(detection: Mapping[str, Any]) -> str:
 def plot(detection: Mapping[str, Any], path: Path) -> None:
     """Distances of clean and attacked files beside the two thresholds."""
     rows = [r for r in detection["rows"] if r["distances"]]
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
     controls = detection["controls"]
     values = [detection["clean_distances"], *(r["distances"] for r in (*controls, *rows))]
     names = ["clean", *(f"random ±{c['eps']:g}" for c in controls), *(name_of(r) for r in rows)]
@@ -179,9 +163,6 @@ def plot(detection: Mapping[str, Any], path: Path) -> None:
         axes.text(limit, 0.4, f" {100 * float(rate):g} %", color="tab:red", va="bottom", fontsize=8)
     axes.set_xlabel("distance from clean evidence (boxes: quartiles, whiskers: 5–95 %)")
     figure.savefig(path, dpi=110)
-
-
-HERE = Path(__file__).resolve().parent
 
 
 def parts(found: Mapping[str, Any]) -> dict[str, object]:
@@ -219,7 +200,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
         "adaptive": adaptive_table(detection),
         "harmless": harmless_table(detection),
         "steps": detection["adaptive"][0]["steps"],
-        "picture": "xvector.png",
+        "plot": "xvector.png",
     }
 
 
@@ -228,13 +209,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> None:
     plot(found["xvector"]["detection"], folder / "xvector.png")
 
 
-PAGE = Page(
-    name="xvector",
-    template=HERE / "template.md",
-    results=("xvector",),
-    parts=parts,
-    draw=draw,
-)
+PAGE = Page("xvector", __file__, ("xvector",), parts, draw)
 
 
 if __name__ == "__main__":

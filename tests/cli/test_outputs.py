@@ -23,7 +23,7 @@ def test_two_recordings_that_would_become_one_are_refused_before_the_attack(
     run, two_of_one_name, tmp_path, force
 ):
     out = tmp_path / "attacked"
-    code, _, err = run("attack", *two_of_one_name, "--steps", 1, "--out", out, *force)
+    code, _, err = run("attack", *two_of_one_name, "--set", "steps=1", "--out", out, *force)
     assert code == 65
     assert "a/x.wav and " in err
     assert "would both become" in err
@@ -34,9 +34,9 @@ def test_what_is_there_is_seen_before_the_first_attack(run, two_of_one_name, tmp
     out = tmp_path / "attacked"
     first, second = two_of_one_name[0], two_of_one_name[1].with_name("y.wav")
     two_of_one_name[1].rename(second)
-    assert run("attack", second, "--steps", 1, "--out", out)[0] == 0
+    assert run("attack", second, "--set", "steps=1", "--out", out)[0] == 0
     before = sorted(out.iterdir())
-    code, _, err = run("attack", first, second, "--steps", 1, "--out", out)
+    code, _, err = run("attack", first, second, "--set", "steps=1", "--out", out)
     assert code == 65
     assert "y.pgd.wav exists already" in err
     assert sorted(out.iterdir()) == before
@@ -45,7 +45,7 @@ def test_what_is_there_is_seen_before_the_first_attack(run, two_of_one_name, tmp
 def test_a_file_is_no_folder_for_results(run, two_of_one_name, tmp_path):
     place = tmp_path / "taken"
     place.write_text("mine")
-    code, _, err = run("attack", two_of_one_name[0], "--steps", 1, "--out", place)
+    code, _, err = run("attack", two_of_one_name[0], "--set", "steps=1", "--out", place)
     assert code == 65
     assert "taken cannot be created" in err
     code, _, err = run("screen", tmp_path / "a", "--out", tmp_path / "r", "--purify-flagged", place)
@@ -80,7 +80,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
         ("attack", "FILE", "--out", "OUT", "--threshold", "inf"),
         ("screen", "FOLDER", "--out", "OUT", "--watch", "-1"),
         ("screen", "FOLDER", "--out", "OUT", "--watch", "nan"),
-        ("fit-purifier", "FOLDER", "--out", "OUT", "--crop-s", "nan"),
+        ("fit-purifier", "FOLDER", "--out", "OUT", "--set", "crop_s=nan"),
     ],
 )
 def test_numbers_that_are_none_are_refused(run, clean_folder, enrolment, tmp_path, arguments):
@@ -88,7 +88,10 @@ def test_numbers_that_are_none_are_refused(run, clean_folder, enrolment, tmp_pat
     places = {"FILE": file, "FOLDER": clean_folder, "OUT": tmp_path / "o", "ENROLMENT": enrolment}
     code, _, err = run(*(places.get(word, word) for word in arguments))
     assert code == 65
-    assert f"is {float(arguments[-1])}, expected" in err or "is -1.0, expected" in err
+    assert (
+        f"is {float(arguments[-1].removeprefix('crop_s='))}, expected" in err
+        or "is -1.0, expected" in err
+    )
     assert not (tmp_path / "o").exists()
 
 

@@ -211,13 +211,13 @@ def test_a_picture_that_cannot_be_read_is_left_out(run, picture_model, pictures,
 
 # --- fit-purifier ---
 
-QUICK = ("--steps", 2, "--batch-size", 4)
+QUICK = ("--set", "steps=2", "--set", "batch_size=4")
 
 
 def test_a_guided_purifier_of_pictures_purifies(run, picture_model, pictures, tmp_path):
     out = tmp_path / "my.purifier"
     given = ("fit-purifier", pictures, "--model", picture_model, "--out", out, *QUICK)
-    code, text, _ = run(*given, "--eps", 0.02, 0.3, "--input-weight", 2, "--json")
+    code, text, _ = run(*given, "--set", "eps=0.02,0.3", "--set", "input_weight=2", "--json")
     assert code == 0
     facts = json.loads(text)
     assert (facts["files"], facts["method"], facts["failed"]) == (20, "guided", [])
@@ -237,7 +237,7 @@ def test_a_guided_purifier_of_pictures_purifies(run, picture_model, pictures, tm
 def test_the_strengths_of_pictures_are_the_default(run, picture_model, pictures, tmp_path):
     out = tmp_path / "my.purifier"
     given = ("fit-purifier", pictures, "--model", picture_model, "--out", out, *QUICK)
-    assert run(*given, "--adaptive")[0] == 0
+    assert run(*given, "--set", "adaptive=true")[0] == 0
     training = GuidedNip.load(out).training
     assert training["eps_input"] == [1 / 255, 12 / 255]
     assert training["adaptive_share"] > 0
@@ -245,14 +245,15 @@ def test_the_strengths_of_pictures_are_the_default(run, picture_model, pictures,
 
 def test_pool_and_neurons_are_fitted_to_pictures(run, picture_model, pictures, tmp_path):
     given = ("fit-purifier", pictures, "--model", picture_model, "--out")
-    pool = ("--method", "pool", "--candidates", 12, "--batch-size", 4, "--quorum", 0.3)
+    pool = ("--method", "pool", "--set", "candidates=12", "--set", "batch_size=4")
+    pool = (*pool, "--set", "quorum=0.3")
     assert run(*given, tmp_path / "my.pool", *pool)[0] == 0
     pretrained = load_pretrained(picture_model)
     loaded = NipPool.load(
         tmp_path / "my.pool", model=pretrained.model, model_id=pretrained.model_id
     )
     assert (len(loaded.order), len(loaded.seen)) == (12, 20)
-    assert run(*given, tmp_path / "my.ns", "--method", "ns", "--share", 0.5)[0] == 0
+    assert run(*given, tmp_path / "my.ns", "--method", "ns", "--set", "share=0.5")[0] == 0
     selection = NeuronSelecting.load(tmp_path / "my.ns", model_id=pretrained.model_id)
     assert selection.layers == pretrained.card.default_taps
 
@@ -260,12 +261,12 @@ def test_pool_and_neurons_are_fitted_to_pictures(run, picture_model, pictures, t
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--snr-db", "15"], "takes images and got --snr-db"),
-        (["--crop-s", "1"], "takes images and got --crop-s"),
+        (["--set", "snr_db=15"], "takes images and got --set snr_db"),
+        (["--set", "crop_s=1"], "takes images and got --set crop_s"),
         (["--max-duration", "1"], "takes images and got --max-duration"),
         (["--data-root", "x"], "and --data-root; pass the folder"),
-        (["--snr-db", "15", "--crop-s", "1"], "got --snr-db, --crop-s"),
-        (["--eps", "0.3", "0.1"], "weakest ≤ strongest"),
+        (["--snr-db", "15", "--crop-s", "1"], "got --set snr_db, --set crop_s"),
+        (["--set", "eps=0.3,0.1"], "weakest ≤ strongest"),
     ],
 )
 def test_what_is_senseless_for_pictures_is_refused(

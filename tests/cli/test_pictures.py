@@ -102,7 +102,7 @@ def test_copies_calibrate_once(model, pictures, tmp_path, capsys):
 
 def test_purify_writes_pictures(model, pictures, tmp_path, capsys):
     given = ("purify", pictures, "--model", model, "--out", tmp_path / "clean")
-    code, out = outcome(capsys, *given, "--method", "bit-depth", "--setting", "bits=3", "--json")
+    code, out = outcome(capsys, *given, "--method", "bit-depth", "--set", "bits=3", "--json")
     assert code == 0
     found = json.loads(out)["written"]
     assert len(found) == 20

@@ -11,7 +11,7 @@ from nip_audio.models.cards import ModelCard
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
 
-NOISE = ("--method", "noise", "--setting", "snr_db=20")
+NOISE = ("--method", "noise", "--set", "snr_db=20")
 
 
 @pytest.fixture
@@ -154,15 +154,21 @@ def test_the_default_is_the_purifier_that_came_with_the_model(
     ("options", "text"),
     [
         (["--method", "pool"], "comes without a fitted pool purifier"),
-        (["--setting", "bits=8", "--purifier", "x"], "guided has no setting bits"),
+        (["--set", "bits=8", "--purifier", "x"], "guided has no setting bits"),
         (["--method", "nose"], "did you mean noise"),
-        (["--method", "noise", "--setting", "bits=8"], "noise has no setting bits"),
-        (["--method", "noise", "--setting", "snr_db"], "expected key=value"),
-        (["--method", "noise", "--setting", "snr_db=1", "--setting", "snr_db=2"], "each key once"),
-        (["--method", "noise", "--setting", "snr_db=900"], "between -60 and 120"),
-        (["--method", "quantization", "--setting", "bits=many"], "'many', expected 1 to 16"),
-        (["--method", "noise", "--purifier", "x"], "expected one as --purifier and of a fitted"),
-        (["--setting", "path=x"], "expected one as --purifier"),
+        (["--method", "noise", "--set", "bits=8"], "noise has no setting bits"),
+        (
+            ["--method", "noise", "--set", "snr_db"],
+            "expected key=value; write both, e.g. --set snr_db=",
+        ),
+        (["--method", "noise", "--set", "snr_db=1", "--set", "snr_db=2"], "--set got snr_db twice"),
+        (["--method", "noise", "--set", "snr_db=900"], "between -60 and 120"),
+        (
+            ["--method", "quantization", "--set", "bits=many"],
+            "bits is 'many', expected a whole number",
+        ),
+        (["--method", "noise", "--purifier", "x"], "got --purifier x, expected none"),
+        (["--set", "path=x"], "pass it as --purifier"),
         (["--purifier", "none.purifier"], "cannot be read"),
         ([*NOISE, "--calibration", "none.calibration"], "cannot be read"),
     ],

@@ -6,6 +6,13 @@ import json
 
 import pytest
 
+from nip_audio import read_audio
+from nip_audio.core.adapter import Batch
+from nip_audio.core.nccr import nccr_scalar
+from nip_audio.evaluation.robustness import DEFAULT_NOISE
+from nip_audio.models.pretrained import load_pretrained
+from nip_audio.screening.measure import noise_generator
+
 
 @pytest.fixture
 def few(folder):
@@ -42,6 +49,27 @@ def test_json_has_the_rank_and_every_file(run, few):
     ((layer, (row,)),) = found["layers"].items()
     assert (layer, row["layer"], row["rank"], row["p_next"]) == ("stem_pool", "stem_pool", 1, None)
     assert row["mean"]["value"] == pytest.approx(sum(row["nccr"]) / 4, abs=1e-5)
+
+
+def test_the_number_of_a_file_is_the_papers_scalar(run, few):
+    code, out, _ = run(
+        "robustness", "resnet34-libri30", "--data", few, "--draws", 3, "--layer", "stem_pool",
+        "--json",
+    )  # fmt: skip
+    assert code == 0
+    found = json.loads(out)
+    model = load_pretrained("resnet34-libri30").model
+    for name, measured in zip(found["files"], found["layers"]["stem_pool"][0]["nccr"], strict=True):
+        audio = read_audio(few / name)
+        expected = nccr_scalar(
+            model,
+            Batch(audio.samples[None]),
+            layer="stem_pool",
+            noise=DEFAULT_NOISE,
+            draws=3,
+            generator=noise_generator(0, audio.content_sha256),
+        )
+        assert measured == pytest.approx(expected, abs=1e-6)  # the JSON has six digits
 
 
 def test_a_bad_file_is_reported_and_exits_with_4(run, few):

@@ -9,9 +9,7 @@ NIP is neuron-level inverse perturbation. No attack is made here, and no setting
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +17,8 @@ from typing import Any
 
 import torch
 
-from nip_audio.core.state import write_atomic
-from nip_audio.errors import NipAudioError
-from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.runner import Runner
+from studies._lib.command import evaluation_command, evaluation_of, run, write_results
 from studies.nip.neurons.defended import (
     study_activation,
     study_efficiency,
@@ -61,18 +57,14 @@ def study(subject: Subject, chosen: Sequence[str]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all studies and write their results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("config", type=Path)
+    parser = evaluation_command(__doc__, "sets")
     parser.add_argument("evaluated", type=Path, help="results of an evaluation with defences")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--data-split", type=Path)
-    parser.add_argument("--sets", type=Path, required=True, help="folder of an evaluation")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=[*STUDIES], default=[*STUDIES])
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    config = read_config(args.config, data_root=args.data_root, split=args.data_split)
+    config = evaluation_of(args)
     evaluated = json.loads(args.evaluated.read_text(encoding="utf-8"))
     results = {
         **Runner(config, args.sets).provenance(),
@@ -80,12 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "consistency": study_consistency(evaluated, seed=config.seed),
         "cpu_s": round(time.process_time(), 1),
     }
-    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    write_atomic(args.out, text.encode(), force=True)
+    write_results(args.out, results)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (NipAudioError, FileNotFoundError) as err:
-        sys.exit(str(err))
+    run(main)

@@ -9,15 +9,15 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from nip_audio.evaluation.tables import markdown, share
-from studies._lib.numbers import number, signed
+from studies._lib.numbers import number, percent, signed
 from studies._lib.pages import Page
+from studies._lib.tables import Columns, each, table
 
-HERE = Path(__file__).resolve().parent
 DRAWN = ("PGD waveform ε 0.002", "PGD spectrogram ε 4/255", "DeepFool waveform")
 """Attacks in the plot of influence."""
 
 Record = Mapping[str, Any]
+ATTACK: Columns = {"attack": lambda row: row["attack"], "fooled by": lambda row: row["fooled"]}
 
 
 def header(results: Record) -> str:
@@ -47,16 +47,16 @@ def header(results: Record) -> str:
     )
 
 
-def each(results: Record, study: str, table: Callable[[Any], str]) -> str:
+def of_all(results: Record, study: str, write: Callable[[Any], str]) -> str:
     """One table a system."""
     return "\n".join(
-        f"### {name}\n\n{table(system[study])}" for name, system in results["systems"].items()
+        f"### {name}\n\n{write(system[study])}" for name, system in results["systems"].items()
     )
 
 
 def oracle_table(rows: Sequence[Record]) -> str:
     """The script's protocol, beside what is done without a label."""
-    columns = {
+    rates = {
         "honest": "NIP",
         "honest_descent": "NIP, descent",
         "honest_noise": "noise as strong as NIP",
@@ -68,31 +68,25 @@ def oracle_table(rows: Sequence[Record]) -> str:
         "oracle_own_class": "oracle, a candidate of the class",
         "oracle_honest": "oracle, NIP's own candidate",
     }
-    return markdown(
-        ["attack", "fooled by", *columns.values()],
-        [[r["attack"], r["fooled"], *(share(r[key]) for key in columns)] for r in rows],
-    )
+    return table({**ATTACK, **each(rates, lambda key, row: percent(row[key]))}, rows)
 
 
 def sweep_table(rows: Sequence[Record]) -> str:
     """DSR, and what it is above noise of the same energy."""
-    attacks = [f"{a['attack']} ({a['judged']})" for a in rows[0]["attacks"]]
-    return markdown(
-        ["varied", "to", "candidates", "template", "clean", *attacks],
-        [
-            [
-                row["sweep"],
-                row["setting"],
-                row["candidates"],
-                "/".join(dict.fromkeys(map(str, row["template"]))),
-                *(
-                    f"{share(part['right'])}; {signed(part['gain'], factor=100)}"
-                    for part in (row["accuracy"], *row["attacks"])
-                ),
-            ]
-            for row in rows
-        ],
-    )
+    attacks = {i: f"{a['attack']} ({a['judged']})" for i, a in enumerate(rows[0]["attacks"])}
+
+    def shown(part: Record) -> str:
+        return f"{percent(part['right'])}; {signed(part['gain'], factor=100)}"
+
+    columns: Columns = {
+        "varied": lambda row: row["sweep"],
+        "to": lambda row: row["setting"],
+        "candidates": lambda row: row["candidates"],
+        "template": lambda row: "/".join(dict.fromkeys(map(str, row["template"]))),
+        "clean": lambda row: shown(row["accuracy"]),
+        **each(attacks, lambda place, row: shown(row["attacks"][place])),
+    }
+    return table(columns, rows)
 
 
 def tally(rows: Sequence[Record]) -> dict[str, int]:
@@ -117,54 +111,50 @@ def tallies(results: Record) -> str:
 
 def influence_table(found: Record) -> str:
     """Changes of normalised influence by attack, by noise, and the difference."""
-    rows: list[list[object]] = []
     other = {"attack": "another clip of the speaker", "fooled": found["other_clip"]["pairs"]}
-    for row in (*found["rows"], {**other, **found["other_clip"]}):
-        for of, words in (("true", "true"), ("named", "predicted")):
-            excess = (
-                [signed(row[f"excess_{of}_{part}"], 3) for part in ("front", "tail")]
-                if f"excess_{of}_front" in row
-                else ["–", "–"]
-            )
-            noise = share(row[f"noise_{of}_both"]) if f"noise_{of}_both" in row else "–"
-            rows.append(
-                [
-                    row["attack"],
-                    row["fooled"],
-                    words,
-                    *(signed(row[f"attack_{of}_{part}"], 3) for part in ("front", "tail")),
-                    *excess,
-                    share(row[f"attack_{of}_both"]),
-                    noise,
-                ]
-            )
-    columns = [
-        *("attack", "pairs", "class", "front", "tail", "front, less noise's", "tail, less noise's"),
-        *("front falls and tail rises", "so under noise"),
+    rows = [
+        {**row, "of": of}
+        for row in (*found["rows"], {**other, **found["other_clip"]})
+        for of in ("true", "named")
     ]
-    return markdown(columns, rows)
+
+    def shown(key: str, row: Record) -> str:
+        value = row.get(key.format(row["of"]))
+        if value is None:
+            return "–"
+        return percent(value) if key.endswith("both") else signed(value, 3)
+
+    headings = {
+        "attack_{}_front": "front",
+        "attack_{}_tail": "tail",
+        "excess_{}_front": "front, less noise's",
+        "excess_{}_tail": "tail, less noise's",
+        "attack_{}_both": "front falls and tail rises",
+        "noise_{}_both": "so under noise",
+    }
+    columns: Columns = {
+        "attack": lambda row: row["attack"],
+        "pairs": lambda row: row["fooled"],
+        "class": lambda row: "predicted" if row["of"] == "named" else row["of"],
+        **each(headings, shown),
+    }
+    return table(columns, rows)
 
 
 def template_table(found: Record) -> str:
     """Sizes by quorum, the plain intersection by items, and what is shared."""
-    quorums = markdown(
-        ["in at least this share of items", "remaining", "front", "tail"],
-        [
-            [f"{100 * q['quorum']:g} %", *(q[part] for part in ("remaining", "front", "tail"))]
-            for q in found["quorums"]
-        ],
-    )
-    grown = markdown(
-        ["items", *(str(g["items"]) for g in found["intersections"])],
-        [["remaining in all of them", *(g["remaining"] for g in found["intersections"])]],
-    )
-    shared = markdown(
-        ["neurons that two items share", "same class", "another class", "by chance"],
-        [
-            [part, number(o["same_class"], 2), number(o["other_class"], 2), f"{o['by_chance']:.2f}"]
-            for part, o in found["overlap"].items()
-        ],
-    )
+    quorums: Columns = {
+        "in at least this share of items": lambda q: f"{100 * q['quorum']:g} %",
+        **each(("remaining", "front", "tail"), lambda part, q: q[part]),
+    }
+    sizes = {g["items"]: g["remaining"] for g in found["intersections"]}
+    grown: Columns = {"items": str, **each(list(sizes), lambda items, _: sizes[items])}
+    shared: Columns = {
+        "neurons that two items share": lambda row: row[0],
+        "same class": lambda row: number(row[1]["same_class"], 2),
+        "another class": lambda row: number(row[1]["other_class"], 2),
+        "by chance": lambda row: f"{row[1]['by_chance']:.2f}",
+    }
     own = found["similarity_and_class"]
     explained = (
         "Every similarity is the same.\n"
@@ -173,88 +163,84 @@ def template_table(found: Record) -> str:
         f"{own['items']} candidates' similarities, {100 * own['by_chance']:.1f} % by chance "
         f"(p {own['p']:.2g}, by permutation).\n"
     )
-    matches = markdown(
-        ["attack", "inputs", "candidates used", "candidate of the own class", "drawn blindly"],
-        [
-            [
-                m["attack"].replace("nobody attacks", "no attack"),
-                m["items"],
-                m["used"],
-                share(m["own_class"]),
-                f"{100 * m['by_chance']:.1f}",
-            ]
-            for m in found["matches"]
-        ],
-    )
-    counts = f"{found['items']} items of {found['classes']} classes, {found['neurons']} neurons.\n"
-    return "\n".join([counts, quorums, grown, shared, explained, matches])
+    matches: Columns = {
+        "attack": lambda row: row["attack"].replace("nobody attacks", "no attack"),
+        "inputs": lambda row: row["items"],
+        "candidates used": lambda row: row["used"],
+        "candidate of the own class": lambda row: percent(row["own_class"]),
+        "drawn blindly": lambda row: f"{100 * row['by_chance']:.1f}",
+    }
+    parts = [
+        f"{found['items']} items of {found['classes']} classes, {found['neurons']} neurons.\n",
+        table(quorums, found["quorums"]),
+        table(grown, ["remaining in all of them"]),
+        table(shared, found["overlap"].items()),
+        explained,
+        table(matches, found["matches"]),
+    ]
+    return "\n".join(parts)
 
 
 def consistency_table(found: Record) -> str:
     """Rank correlations of DSR and TKNC."""
-    rows: list[list[object]] = [
-        [
-            c["over"],
-            c["points"],
-            number(c["rho"], 2),
-            "–" if c["p"] is None else f"{c['p']:.1g}" if c["p"] > 1e-12 else "< 1e-12",
-            f"{c['resampled'] or 'point'}s",
-        ]
-        for c in found["correlations"]
-    ]
     within = found["within_attacks"]
-    over = "defences against one attack, mean over the attacks"
-    rows.append([over, len(within["attacks"]), number(within["mean"], 2), "–", "attacks"])
-    return markdown(["over", "points", "ρ", "p", "resampled"], rows)
+    averaged = {
+        "over": "defences against one attack, mean over the attacks",
+        **{"points": len(within["attacks"]), "rho": within["mean"], "p": None},
+        "resampled": "attack",
+    }
+
+    def chance(row: Record) -> str:
+        if row["p"] is None:
+            return "–"
+        return f"{row['p']:.1g}" if row["p"] > 1e-12 else "< 1e-12"
+
+    columns: Columns = {
+        "over": lambda row: row["over"],
+        "points": lambda row: row["points"],
+        "ρ": lambda row: number(row["rho"], 2),
+        "p": chance,
+        "resampled": lambda row: f"{row['resampled'] or 'point'}s",
+    }
+    return table(columns, [*found["correlations"], averaged])
 
 
 def activation_table(rows: Sequence[Record]) -> str:
     """NIP_n beside NIP."""
-    return markdown(
-        ["attack", "sign", "clips", "NIP", "NIP_n", "NIP_n less NIP", "NIP_n, random neurons"],
-        [
-            [
-                r["attack"] or "no attack",
-                r["sign"],
-                r.get("fooled", "–"),
-                share(r["input"]),
-                share(r["activation"]),
-                signed(r["gain"], factor=100),
-                share(r["random_neurons"]),
-            ]
-            for r in rows
-        ],
-    )
+    columns: Columns = {
+        "attack": lambda row: row["attack"] or "no attack",
+        "sign": lambda row: row["sign"],
+        "clips": lambda row: row.get("fooled", "–"),
+        "NIP": lambda row: percent(row["input"]),
+        "NIP_n": lambda row: percent(row["activation"]),
+        "NIP_n less NIP": lambda row: signed(row["gain"], factor=100),
+        "NIP_n, random neurons": lambda row: percent(row["random_neurons"]),
+    }
+    return table(columns, rows)
 
 
 def distribution_table(rows: Sequence[Record]) -> str:
     """Distances between the values of examples and of their originals."""
-    return markdown(
-        ["attack", "examples", "input values", "activations"],
-        [
-            [r["attack"], r["fooled"], *(number(r[p], 3) for p in ("input", "activation"))]
-            for r in rows
-        ],
-    )
+    columns: Columns = {
+        "attack": lambda row: row["attack"],
+        "examples": lambda row: row["fooled"],
+        "input values": lambda row: number(row["input"]),
+        "activations": lambda row: number(row["activation"]),
+    }
+    return table(columns, rows)
 
 
 def efficiency_table(rows: Sequence[Record]) -> str:
     """CPU milliseconds an item."""
-    sizes = list(dict.fromkeys(r["batch"] for r in rows))
-    return markdown(
-        ["", *(f"batches of {size}" for size in sizes)],
-        [
-            [
-                part,
-                *(
-                    f"{r['cpu_ms']:.1f} ({r['least_cpu_ms']:.1f}–{r['most_cpu_ms']:.1f})"
-                    for r in rows
-                    if r["part"] == part
-                ),
-            ]
-            for part in dict.fromkeys(r["part"] for r in rows)
-        ],
-    )
+    taken = {
+        (row["part"], row["batch"]): "{cpu_ms:.1f} ({least_cpu_ms:.1f}–{most_cpu_ms:.1f})".format(
+            **row
+        )
+        for row in rows
+    }
+    sizes = {size: f"batches of {size}" for _, size in taken}
+    columns: Columns = {"": str, **each(sizes, lambda size, part: taken[part, size])}
+    return table(columns, dict.fromkeys(part for part, _ in taken))
 
 
 def plot_influence(results: Record, path: Path) -> None:
@@ -310,16 +296,16 @@ def parts(found: Record) -> dict[str, object]:
     results = found["nip_studies"]
     return {
         "header": header(results),
-        "oracle": each(results, "oracle", oracle_table),
+        "oracle": of_all(results, "oracle", oracle_table),
         "tallies": tallies(results),
-        "sweeps": each(results, "sweeps", sweep_table),
-        "influence": each(results, "influence", influence_table),
-        "template": each(results, "template", template_table),
+        "sweeps": of_all(results, "sweeps", sweep_table),
+        "influence": of_all(results, "influence", influence_table),
+        "template": of_all(results, "template", template_table),
         "consistency": consistency_table(results["consistency"]),
         "flat": results["consistency"]["within_attacks"]["without_ranks"],
-        "activation": each(results, "activation", activation_table),
-        "distributions": each(results, "distributions", distribution_table),
-        "efficiency": each(results, "efficiency", efficiency_table),
+        "activation": of_all(results, "activation", activation_table),
+        "distributions": of_all(results, "distributions", distribution_table),
+        "efficiency": of_all(results, "efficiency", efficiency_table),
     }
 
 
@@ -329,13 +315,7 @@ def draw(found: Record, folder: Path) -> None:
     plot_consistency(found["nip_studies"], folder / "nip_tknc.png")
 
 
-PAGE = Page(
-    name="nip_studies",
-    template=HERE / "template.md",
-    results=("nip_studies",),
-    parts=parts,
-    draw=draw,
-)
+PAGE = Page("nip_studies", __file__, ("nip_studies",), parts, draw)
 
 
 if __name__ == "__main__":

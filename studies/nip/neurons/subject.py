@@ -30,7 +30,7 @@ from nip_audio.evaluation.config import EvaluationConfig
 from nip_audio.evaluation.defences import ask
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.evaluation.runner import Runner
-from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
+from nip_audio.evaluation.statistics import MIN_SUCCESSES
 from nip_audio.evaluation.systems import (
     EvaluatedSystem,
     batch_of,
@@ -40,6 +40,7 @@ from nip_audio.evaluation.systems import (
 from nip_audio.purifiers.base import Defence
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings, Sign
 from nip_audio.workflows.clean_data import read_benign
+from studies._lib import shares
 
 __all__ = [
     "BATCH",
@@ -269,7 +270,7 @@ def changed(pool: NipPool, *, sign: Sign | None = None, quorum: float | None = N
 
 def share_of(hits: Hits, speakers: Sequence[str], *, seed: int) -> dict[str, float]:
     """Return a share with its 95 % interval, resampling speakers."""
-    return proportion(hits, speakers, seed=seed).to_json()
+    return shares.share_of(hits, speakers, seed=seed).to_json()
 
 
 def mean_of(

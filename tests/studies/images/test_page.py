@@ -1,4 +1,4 @@
-"""The page on pictures says what is not evaluated, and fills every part of its template."""
+"""The page on images says what is not evaluated, and fills every part of its template."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from studies._lib.attacks import attacks_of, image_attack
+from studies._lib.command import add_result
+from studies._lib.records import read_record
 from studies.images import page
 from studies.images.purification import GUIDED, ORACLE
-from studies.images.results import add_result
-from studies.images.systems import ImageAttackPlan
+from studies.images.results import ImageResults
 
 PLANS = Path(__file__).parents[3] / "studies" / "images"
 
 RESULTS = {
     "robustness": {
         "mnist": {
+            "images": 9,
+            "seed": 1,
             "ranked": [
                 {
                     "rank": 1,
                     "model": "Madry",
+                    "quartiles": [0.1, 0.1, 0.1],
                     "mean": {"value": 0.1, "low": 0.05, "high": 0.2},
                     "p_next": None,
                 }
@@ -52,9 +57,8 @@ def cell(title: str, attempts: int, examples: int, **attack: object) -> dict[str
 
 STUDY = {
     "model": "lenet5-mnist",
-    "benign": 50,
-    "undefended": share(0.99),
-    "benign_accuracy": {GUIDED: share(0.98)},
+    "seed": 1,
+    "benign": {"images": 50, "undefended": share(0.99), "behind": {GUIDED: share(0.98)}},
 }
 LIMITS = {
     "spatial": {
@@ -64,11 +68,11 @@ LIMITS = {
                 cell("spatial", 90, 60, keep=k, degrees=30.0, pixels=2.8)
                 for k in ("worst", "least")
             ],
-            "at_random": {"pictures": 90, "accuracy": share(0.95)},
+            "at_random": {"images": 90, "accuracy": share(0.95)},
             "detection": {
                 "spatial, worst": {
-                    **{"pictures": 60, "clean": 300, "auroc": share(0.9)},
-                    **{"at_0.05": share(0.4), "at_0.01": share(0.2)},
+                    **{"images": 60, "clean": 300, "auroc": share(0.9)},
+                    "flagged": {"0.05": share(0.4), "0.01": share(0.2)},
                     "false_positives": {"0.05": share(0.04), "0.01": share(0.01)},
                 }
             },
@@ -86,11 +90,11 @@ LIMITS = {
     "remote": {
         "mnist": {
             "own": {
-                "served": "lenet5-mnist",
+                **{"served": "lenet5-mnist", "seed": 1, "recipe": "x", "agreement_held_out": 0.9},
                 **{"network": "LeNet-4", "queries": 500, "requests": 10},
-                **{"agreement": 0.95, "agreement_pictures": 1000, "queries_measuring": 9000},
+                **{"agreement": 0.95, "agreement_images": 1000, "queries_measuring": 9000},
                 **{"substitute_right": 0.94, "remote_right": 0.99},
-                "benign": {"undefended": share(0.99), "behind": {GUIDED: share(0.98)}},
+                "benign": STUDY["benign"],
                 "white_box": [cell("pgd 0.2", 90, 80)],
                 "transferred": [cell("fgsm 0.2", 90, 10)],
             }
@@ -100,17 +104,18 @@ LIMITS = {
 
 
 def test_limits_and_black_box_are_written_and_small_counts_give_no_rate():
-    spatial = page.spatial(LIMITS)
+    results = read_record(ImageResults, LIMITS)
+    spatial = page.each_set(results.spatial, tuple(page.SETS), page.spatial)
     assert "worst: DSR, % (60 of 90 fool)" in spatial
     assert "| guided NIP | 98.0 [98.0, 98.0] | 25.0 [25.0, 25.0] | 25.0 [25.0, 25.0] |" in spatial
     assert "CIFAR-10: not evaluated" in spatial
     assert "| MNIST | spatial, worst | 60 | 300 | 0.900 [0.900, 0.900] |" in page.spatial_detection(
-        LIMITS
+        results
     )
-    elastic = page.elasticity(LIMITS)
+    elastic = page.each_set(results.elasticity, ("mnist",), page.elasticity)
     assert "| defence | 2 (80 of 90) |" in elastic
     assert "Too few fool for a rate at: 0.5 (7)." in elastic
-    remote = page.remote(LIMITS)
+    remote = page.remote(results)
     assert "| LeNet-4 | 500 | 10 | 95.0 | 94.0 | 99.0 |" in remote
     assert "| purifier | benign, % | white box, pgd 0.2 (80 of 90) |" in remote
     assert "Too few fool for a rate: transferred, fgsm 0.2 (10 of 90)." in remote
@@ -139,4 +144,4 @@ def test_every_planned_attack_can_be_made(name):
         own = [one for plans in system.get("own", {}).values() for one in plans]
         parts = ("attacks", "spatial", "elasticity", "transferred")
         for one in (*own, *(one for part in parts for one in system.get(part, ()))):
-            assert ImageAttackPlan.from_json(one).attacks()
+            assert list(attacks_of(image_attack(one)))

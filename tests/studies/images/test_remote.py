@@ -23,10 +23,11 @@ from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import GaussianNoise
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.training.image_publishing import read_run, run_recipe
-from studies.images import fit_remote, label_server
-from studies.images import remote as remote_study
-from studies.images.remote_defence import RemoteStudy
+from studies._lib.attacks import attacks_of, image_attack
+from studies.images import fit_remote, label_server, measure
+from studies.images.remote import remotely_defended, sent
 from studies.images.remote_substitute import RemotePlan, fit_to_remote
+from studies.images.results import DefendedCell
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 LENET1 = RECIPES / "MNIST" / "lenet1.yaml"
@@ -119,17 +120,24 @@ def test_only_what_fools_is_counted_and_what_is_correct_again():
 
     model = load_pretrained(RECIPES.parent / "pretrained" / "lenet5-mnist").model
     purifier = make_purifier("bit-depth", model=model, settings={"bits": 1})
-    study = RemoteStudy(answer, {"bits": purifier}, 1)
+    study = remotely_defended(answer, {"bits": purifier}, 1)
+    _, attack = next(attacks_of(image_attack({"attack": "fgsm", "eps": [0.1]})))
+
+    def saved(pixels: torch.Tensor, truth: torch.Tensor) -> DefendedCell:
+        made = sent(study, pixels, torch.arange(len(pixels)), truth)
+        return study.saved("fgsm 0.1", attack, made, truth)
+
     levels = torch.tensor([0.4, 0.6, 0.45])
     pixels = levels.reshape(3, 1, 1, 1).expand(3, 1, 28, 28)
     truth = torch.tensor([0, 1, 1])
-    found = study.saved(pixels, torch.arange(3), truth)
-    assert (found["attempts"], found["examples"]) == (3, 1)
-    assert found["dsr"]["bits"]["value"] == 0.0  # .45 becomes 0, not 1
-    assert study.saved(pixels[:2], torch.arange(2), truth[:2])["examples"] == 0
-    assert "dsr" not in study.saved(pixels[:2], torch.arange(2), truth[:2])
+    found = saved(pixels, truth)
+    assert (found.attempts, found.examples) == (3, 1)
+    assert found.dsr["bits"].value == 0.0  # .45 becomes 0, not 1
+    none = saved(pixels[:2], truth[:2])
+    assert none.examples == 0
+    assert not none.dsr
     benign = study.benign(pixels[:2], truth[:2])
-    assert benign["undefended"]["value"] == benign["behind"]["bits"]["value"] == 1.0
+    assert benign.undefended.value == benign.behind["bits"].value == 1.0
 
 
 def test_what_is_purified_is_sent_in_8_bits_and_drawn_alike_each_time():
@@ -140,35 +148,35 @@ def test_what_is_purified_is_sent_in_8_bits_and_drawn_alike_each_time():
         return torch.zeros(len(batch), dtype=torch.long)
 
     noise = GaussianNoise(snr_db=10.0, bounds=Bounds(0.0, 1.0))
-    study = RemoteStudy(answer, {"noise": noise}, 1)
+    study = remotely_defended(answer, {"noise": noise}, 1)
     pixels = torch.full((150, 1, 4, 4), 0.5)
     for _ in range(2):
-        study.named(pixels, noise)
+        study.predict(pixels, noise)
     sent = torch.cat(asked[:2])
     assert torch.equal(sent, torch.cat(asked[2:]))
     assert not torch.equal(sent, pixels)
     torch.testing.assert_close(sent * 255, (sent * 255).round(), atol=1e-3, rtol=0)
 
 
-def test_a_user_gives_a_url_pictures_and_labels(platform, digits, tmp_path, monkeypatch, capsys):
+def test_a_user_gives_a_url_images_and_labels(platform, digits, tmp_path, monkeypatch, capsys):
     pytest.importorskip("foolbox")
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for number, picture in enumerate(digits[:160]):
-        ImageAdapter().save(picture, pictures / f"{number}.png")
-    (pictures / "broken.png").write_bytes(b"no picture")
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, image in enumerate(digits[:160]):
+        ImageAdapter().save(image, images / f"{number}.png")
+    (images / "broken.png").write_bytes(b"no image")
     (tmp_path / "labels.txt").write_text("\n".join(platform.labels) + "\n")
     monkeypatch.setenv("PLATFORM_TOKEN", "hidden")
     arguments = {
         "url": platform.url,
-        "pictures": pictures,
+        "images": images,
         "labels": tmp_path / "labels.txt",
         "out": tmp_path / "own",
         "queries": 100,
         "measure": 40,
         "steps": 4,
         "eps": 0.3,
-        "pictures-a-request": 20,
+        "images-a-request": 20,
         "token-from": "PLATFORM_TOKEN",
         "answers": tmp_path / "answers.jsonl",
     }
@@ -214,12 +222,12 @@ def test_the_study_measures_what_it_plans(served, no_proxy, tmp_path, monkeypatc
     path, results = tmp_path / "plan.yaml", tmp_path / "images.json"
     path.write_text(yaml.safe_dump(plan))
     line = ["--system", "digits", "--out", str(tmp_path / "o"), "--results", str(results)]
-    monkeypatch.setattr(sys, "argv", ["remote.py", str(path), *line])
-    remote_study.main()
+    monkeypatch.setattr(sys, "argv", ["measure.py", "remote", str(path), *line])
+    measure.main()
     found = json.loads(results.read_text())["remote"]["digits"]["own"]
     assert found["queries"] == 200
     assert 0 <= found["agreement"] <= 1
-    assert found["agreement_pictures"] == 60
+    assert found["agreement_images"] == 60
     (cell,) = found["white_box"]
     assert cell["examples"] > 0
     assert set(cell["dsr"]) == set(found["benign"]["behind"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from nip_audio.evaluation.detector_judges import (
 )
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.evaluation.systems import EvaluatedSystem, Item
+from studies._lib.records import plain, read_record
 from studies.nccr import detection_study
 from studies.nccr.detection_study import (
     COMBINE,
@@ -46,7 +48,9 @@ from studies.nccr.detection_study import (
     Counts,
     DetectionStudy,
     StudiedCell,
+    items_of,
 )
+from studies.nccr.results import DetectionCell, DetectionResults
 
 LAYERS = ("frames.0", "embedding")
 CONFIG = NccrConfig(LAYERS, (Noise("gaussian", "raw", 0.001), Noise("gaussian", "raw", 0.004)), 1)
@@ -202,27 +206,29 @@ def test_results_hold_every_part(study, many):
     plan = AttackPlan("fgsm", eps=(0.05,), items=8, batch=8)
     made = study._made(attacked, items[:8], plan, make_attack("fgsm", eps=0.05), what="cell")
     assert any(example.fooled for example in made.examples)
-    row = {"name": "FGSM 0.05", "attack": "fgsm", "eps": 0.05, "settings": {}, "attempts": 8}
-    results = study.results([StudiedCell(row, made, against=True)], {"strangers": many.items[:3]})
-    knows = results["judges"]
+    row = DetectionCell("FGSM 0.05", 8, 0, attack="fgsm", eps=0.05)
+    strangers = {"strangers": items_of(many.items[:3])}
+    results = study.results([StudiedCell(row, made, against=True)], strangers)
+    assert read_record(DetectionResults, json.loads(json.dumps(plain(results)))).clean
+    knows = results.judges
     assert knows[CLEAN_ONLY] == "clean clips"
     assert "FGSM, PGD" in knows[COMBINE]
     assert knows["NCCR, perceptron on PGD"] == "own PGD on clean clips"
     assert not any("own" in told for name, told in knows.items() if "clean only" in name)
-    (cell,) = results["cells"]
-    assert cell["examples"] == sum(example.fooled for example in made.examples)
-    assert set(cell["judges"]) == set(results["judges"])
-    assert all(0 <= judged["auroc"]["value"] <= 1 for judged in cell["judges"].values())
-    assert set(cell["roc"]) == {CLEAN_ONLY, COMBINE}
-    assert cell["roc"][COMBINE][-1] == 1.0
-    assert results["false_positives"]["strangers"]["clips"] == 3
-    against = results["baselines"]
-    mine = against["judges"][CLEAN_ONLY]["mean"]["value"]
-    for name, judged in against["judges"].items():
+    (cell,) = results.cells
+    assert cell.examples == sum(example.fooled for example in made.examples)
+    assert set(cell.judges) == set(results.judges)
+    assert all(0 <= judged.auroc.value <= 1 for judged in cell.judges.values())
+    assert set(cell.roc) == {CLEAN_ONLY, COMBINE}
+    assert cell.roc[COMBINE][-1] == 1.0
+    assert results.false_positives["strangers"].clips == 3
+    against = results.baselines
+    mine = against.judges[CLEAN_ONLY].mean.value
+    for name, judged in against.judges.items():
         if name != CLEAN_ONLY:
-            ahead = judged["beaten_by"][CLEAN_ONLY]["value"]
-            assert ahead == pytest.approx(mine - judged["mean"]["value"])
-    assert "|Δscore| under noise, two-sided" in against["judges"]
+            ahead = judged.beaten_by[CLEAN_ONLY].value
+            assert ahead == pytest.approx(mine - judged.mean.value)
+    assert "|Δscore| under noise, two-sided" in against.judges
 
 
 def test_an_attacker_who_knows_the_detector_is_counted_with_what_is_flagged(study):
@@ -230,7 +236,7 @@ def test_an_attacker_who_knows_the_detector_is_counted_with_what_is_flagged(stud
         "pgd-e2e", eps=(0.02,), items=2, batch=2, settings={"steps": 2, "restarts": 1}
     )
     rows = study.adaptive(plan)
-    assert {row["judge"] for row in rows} == set(MAIN)
+    assert {row.judge for row in rows} == set(MAIN)
     for row in rows:
-        assert row["attempts"] == 2
-        assert (row["flagged"] is None) == (row["success"]["value"] == 0)
+        assert row.attempts == 2
+        assert (row.flagged is None) == (row.success.value == 0)

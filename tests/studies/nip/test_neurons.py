@@ -265,7 +265,7 @@ def test_from_a_study_to_the_page(subject, tmp_path, monkeypatch):
     text = page.PAGE.made_from({"nip_studies": results}, partial=True)
     page.PAGE.draw({"nip_studies": results}, tmp_path)
     row = results["systems"]["toy"]["oracle"][0]
-    assert f"| {page.share(row['oracle_stronger'])} |" in text
+    assert f"| {page.percent(row['oracle_stronger'])} |" in text
     wrapped = " ".join(text.split())  # prose is wrapped
     assert "fewer than 30 examples that fool: UAP waveform ε 0.002" in wrapped
     assert page.tallies(results) in wrapped

@@ -69,10 +69,10 @@ def config(tmp_path, write_config):
 
 
 def test_the_whole_way(few_noises, config, tmp_path, monkeypatch, capsys):
-    out, results, pictures = tmp_path / "out", tmp_path / "r.json", tmp_path / "pictures"
-    pictures.mkdir()
+    out, results, plots = (tmp_path / name for name in ("out", "r.json", "plots"))
+    plots.mkdir()
     assert main(["evaluate", str(config), "--out", str(out)]) == 0
-    arguments = ["--evaluation", out, "--clips", 8, "--results", results, "--pictures", pictures]
+    arguments = ["--evaluation", out, "--clips", 8, "--results", results, "--plots", plots]
     monkeypatch.setattr(sys, "argv", ["study", str(config), *map(str, arguments)])
     measure.main()
     found = json.loads(results.read_text())
@@ -88,7 +88,7 @@ def test_the_whole_way(few_noises, config, tmp_path, monkeypatch, capsys):
     by_name = {row["model"]: row["mean"]["value"] for row in group["ranking"]["logits"]}
     assert group["settings"][layers - 1]["nccr"] == pytest.approx(by_name, abs=1e-5)
     assert set(group["attacked"]["logits"]) >= {"clean"}
-    assert {p.name for p in pictures.iterdir()} == {
+    assert {p.name for p in plots.iterdir()} == {
         "nccr_models_m0.png",
         "nccr_attacked_m0.png",
         "activations_m0.png",
@@ -103,7 +103,7 @@ def test_an_evaluation_of_other_models_is_refused(few_noises, config, tmp_path, 
     out = tmp_path / "out"
     out.mkdir()
     (out / "results.json").write_text(json.dumps({"systems": {"m0": {"identity": "other"}}}))
-    arguments = ["--evaluation", out, "--results", tmp_path / "r.json", "--pictures", tmp_path]
+    arguments = ["--evaluation", out, "--results", tmp_path / "r.json", "--plots", tmp_path]
     monkeypatch.setattr(sys, "argv", ["study", str(config), *map(str, arguments)])
     with pytest.raises(Exception, match="evaluate these models first"):
         measure.main()

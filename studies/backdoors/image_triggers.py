@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from nip_audio.errors import InputError
 
-__all__ = ["TRIGGERS", "Blended", "Patch", "Reflection", "Sinusoid"]
+__all__ = ["IMAGE_TRIGGERS", "Blended", "Patch", "Reflection", "Sinusoid"]
 
 Trigger = Callable[[Tensor], Tensor]
 """Function that adds a trigger to images (B, C, H, W) in [0, 1], keeping shape and bounds."""
@@ -124,7 +124,7 @@ class Reflection:
         return (x + self.share * (reflection - 0.5).to(x)).clamp(0.0, 1.0)
 
 
-TRIGGERS: dict[str, Callable[[], Trigger]] = {
+IMAGE_TRIGGERS: dict[str, Callable[[], Trigger]] = {
     "BadNets": Patch,
     "Blended": Blended,
     "SIG": Sinusoid,

@@ -1,13 +1,12 @@
-"""Measure how the detector that is shipped with a model of images judges changed images."""
+"""Measure defences, and the detector shipped with a model, on rotated and moved images."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +15,22 @@ from torch import Tensor
 
 from nip_audio.attacks.spatial import Spatial, rotate_and_move
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.metrics import Interval
 from nip_audio.core.seeds import seed_of
 from nip_audio.errors import StateError
+from nip_audio.evaluation.detector_judges import RATES
 from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
-from nip_audio.evaluation.statistics import proportion
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.images import Images
-from studies.images.systems import AttackedPictures, ImageSystem
+from studies._lib.attacks import attacks_of, image_attack
+from studies._lib.shares import share_of
+from studies.images.purification import defence_study
+from studies.images.results import Detected, MovedAtRandom
+from studies.images.setup import Setup
+from studies.images.systems import AttackedImages, ImageSystem
 
-__all__ = ["RATES", "ShippedDetector", "moved_at_random"]
-
-RATES = (0.05, 0.01)
-"""False-positive rates at which images are flagged."""
+__all__ = ["ShippedDetector", "moved_at_random", "spatial"]
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,18 @@ class ShippedDetector:
                 "calibrate"
             )
 
-    def result(self, pictures: AttackedPictures) -> dict[str, Any]:
+    def result(self, images: AttackedImages) -> Detected:
         """Measure detection among clean images: AUROC, and shares flagged."""
-        who = tuple(f"t{i}" for i in pictures.rows.tolist())
-        distances, base = self._distances(pictures.pixels), self._base
-        owners = tuple(f"t{i}" for i in range(len(base)))
+        attacked = Scored(self._distances(images.pixels), _names(images.rows.tolist()))
+        clean = Scored(self._base, _names(range(len(self._base))))
         seed = self.system.seed
-        pair = (Scored(distances, who), Scored(base, owners))
-        return {
-            "pictures": len(distances),
-            "clean": len(base),
-            "auroc": mean_auroc([pair], seed=seed, rounds=self.rounds).to_json(),
-            **{f"at_{r:g}": self._flagged(distances, who, r) for r in RATES},
-            "false_positives": {f"{r:g}": self._flagged(base, owners, r) for r in RATES},
-        }
+        return Detected(
+            images=len(images),
+            clean=len(self._base),
+            auroc=mean_auroc([(attacked, clean)], seed=seed, rounds=self.rounds),
+            flagged=self._flagged(attacked),
+            false_positives=self._flagged(clean),
+        )
 
     @cached_property
     def _calibration(self) -> Calibration:
@@ -85,22 +85,27 @@ class ShippedDetector:
         kind = Images(ImageAdapter(*pretrained.card.image_shape))
         found = []
         with tempfile.TemporaryDirectory() as folder:
-            for number, picture in enumerate(pixels):
+            for number, image in enumerate(pixels):
                 path = Path(folder) / f"{number}.png"
-                kind.reader.save(picture, path)
+                kind.reader.save(image, path)
                 item = kind.reader.read(Recording(path.name, path))
                 measured = kind.measure(pretrained, item, known.config, seed=self.system.seed)
                 found.append(known.distance(measured))
         return np.array(found)
 
-    def _flagged(
-        self, distances: NDArray[np.float64], who: Sequence[str], rate: float
-    ) -> dict[str, float]:
-        limit = self._calibration.threshold(rate)
-        return proportion(distances > limit, who, seed=self.system.seed).to_json()
+    def _flagged(self, found: Scored) -> dict[str, Interval]:
+        limits = {f"{rate:g}": self._calibration.threshold(rate) for rate in RATES}
+        return {
+            rate: share_of(found.scores > limit, found.speakers, seed=self.system.seed)
+            for rate, limit in limits.items()
+        }
 
 
-def moved_at_random(system: ImageSystem, attack: Spatial, *, items: int) -> AttackedPictures:
+def _names(rows: Iterable[int]) -> tuple[str, ...]:
+    return tuple(f"t{row}" for row in rows)
+
+
+def moved_at_random(system: ImageSystem, attack: Spatial, *, items: int) -> AttackedImages:
     """Rotate and move images at random, as a control of spatial attacks.
 
     Args:
@@ -126,4 +131,28 @@ def moved_at_random(system: ImageSystem, attack: Spatial, *, items: int) -> Atta
         for row, (angle, down, right) in zip(rows.tolist(), (drawn * most).tolist(), strict=True)
     ]
     pixels = to_8_bits(torch.cat(made))
-    return AttackedPictures(pixels, rows, system.named(pixels) != system.test.labels[rows], 0.0)
+    return AttackedImages(pixels, rows, system.predict(pixels) != system.test.labels[rows], 0.0)
+
+
+def spatial(setup: Setup) -> None:
+    """Measure defences and the shipped detector against rotated and moved images."""
+    study = defence_study(setup)
+    system = study.system
+    plans = [image_attack(one) for one in setup.chosen["spatial"]]
+    found = study.results(plans)
+    attacks = {
+        f"spatial, {attack.keep}": (plan, attack)
+        for plan in plans
+        for _, attack in attacks_of(plan)
+        if isinstance(attack, Spatial)
+    }
+    plan, attack = next(iter(attacks.values()))
+    control = moved_at_random(system, attack, items=plan.items)
+    accuracy = share_of(~control.fooled, control.rows, seed=system.seed)
+    found = replace(found, at_random=MovedAtRandom(len(control), accuracy))
+    if system.pretrained.card.calibration_path is not None:
+        detector = ShippedDetector(system, setup.chosen["detector_clean"])
+        sets = {name: system.attacked(*one).fooling for name, one in attacks.items()}
+        sets["moved at random, correctly classified"] = control.keep(~control.fooled)
+        found = replace(found, detection={n: detector.result(one) for n, one in sets.items()})
+    setup.keep(found)
