@@ -154,10 +154,9 @@ def _check(bands: int, window: str, size: int, hop: int, scale: float) -> None:
 
 
 def _window(name: str, size: int) -> Tensor:
-    kept = {"periodic": False, "dtype": torch.float64}
     if name == "hamming":
-        return torch.hamming_window(size, alpha=0.54, beta=0.46, **kept)  # type: ignore[arg-type]
-    return torch.hann_window(size, **kept).pow(0.85)  # type: ignore[arg-type]
+        return torch.hamming_window(size, False, 0.54, 0.46, dtype=torch.float64)
+    return torch.hann_window(size, False, dtype=torch.float64).pow(0.85)
 
 
 def _mel_filters(bands: int, n_fft: int, sample_rate_hz: int) -> tuple[Tensor, Tensor]:
