@@ -77,8 +77,8 @@ def _imported(spec: SourceSpec, name: str) -> ModuleType:
         return import_module(name)
     except (ImportError, SyntaxError, *FOREIGN_ERRORS) as err:
         raise ModelCardError(
-            f"{spec}: {name} cannot be imported ({type(err).__name__}: {err}); install it, or set PYTHONPATH to the "
-            "folder that holds it"
+            f"{spec}: {name} cannot be imported ({type(err).__name__}: {err}); install it, "
+            "or set PYTHONPATH to the folder that holds it"
         ) from err
 
 
