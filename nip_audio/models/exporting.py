@@ -139,10 +139,10 @@ class _Fourier(nn.Module):
         kernels = torch.cat([angles.cos() * window, -angles.sin() * window])
         self.register_buffer("kernels", kernels.float()[:, None])
         self.hop_samples = framing.hop_samples
-        self.half = n_fft // 2
+        self.margin = n_fft // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = nn.functional.pad(x[:, None], (self.half, self.half))
+        padded = nn.functional.pad(x[:, None], (self.margin, self.margin))
         parts = nn.functional.conv1d(padded, self.kernels, stride=self.hop_samples)
         return torch.stack(parts.chunk(2, dim=1), dim=-1).transpose(1, 2)
 
