@@ -12,6 +12,8 @@ from nip_audio.models.sources.base import read_plain
 from nip_audio.models.sources.hub import hub_directory, split_hub_id
 
 hub = pytest.importorskip("huggingface_hub", reason="the extra hub reads models of the hub")
+constants = pytest.importorskip("huggingface_hub.constants")
+errors = pytest.importorskip("huggingface_hub.errors")
 
 COMMIT = "837717ddb9ff5507820346191109dc79c958d614"
 
@@ -19,8 +21,8 @@ COMMIT = "837717ddb9ff5507820346191109dc79c958d614"
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """A cache without network; only to be filled by ``put``."""
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return tmp_path
 
 
@@ -69,7 +71,7 @@ def test_an_unknown_revision_has_a_remedy(cache):
 
 @pytest.mark.parametrize("name", ["GatedRepoError", "RepositoryNotFoundError", "HfHubHTTPError"])
 def test_answers_of_the_hub_have_remedies(name, monkeypatch):
-    error = getattr(hub.errors, name)
+    error = getattr(errors, name)
 
     def fail(*_: object, **__: object) -> str:
         raise error.__new__(error, "no")

@@ -9,7 +9,6 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -106,9 +105,10 @@ def test_reads_a_directory(plain, tmp_path):
 
 
 def test_reads_the_hub_by_its_cache(plain, tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub", reason="the extra hub reads models of the hub")
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    reason = "the extra hub reads models of the hub"
+    constants = pytest.importorskip("huggingface_hub.constants", reason=reason)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     root = tmp_path / "models--pyannote--wespeaker-voxceleb-resnet34-LM"
     for folder in ("blobs", "refs", f"snapshots/{COMMIT}"):
         (root / folder).mkdir(parents=True)
