@@ -73,7 +73,25 @@ CALLS = {("torch", "load"), ("torch", "jit"), ("yaml", "unsafe_load"),
 ALLOWED = {
     # imports packages in another Python, by programs that are literals of the module
     ("installation.py", "subprocess", "run"),
+    # of tensors and plain values only: see test_checkpoints_are_read_as_plain_values
+    ("plain_weights.py", "torch", "load"),
+    # only where the user says that the file is trusted
+    ("torch_file.py", "torch", "jit"),
 }
+
+
+def test_checkpoints_are_read_as_plain_values():
+    calls = [
+        node
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert calls
+    for call in calls:
+        (value,) = [k.value for k in call.keywords if k.arg == "weights_only"]
+        assert isinstance(value, ast.Constant)
+        assert value.value is True
 
 
 @pytest.mark.parametrize(

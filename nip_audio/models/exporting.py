@@ -11,27 +11,54 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nip_audio.audio.features import LogMel
 from nip_audio.audio.front_ends import Framing
+from nip_audio.core.adapter import Bounds
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import InputError, MissingDependencyError
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.purifiers.nip_guided import GuidedNip
 
-__all__ = ["EMBEDDING", "PURIFIED", "SPECTROGRAM", "WAVEFORM", "export_onnx", "export_purifier"]
+__all__ = [
+    "EMBEDDING",
+    "PURIFIED",
+    "SPECTROGRAM",
+    "WAVEFORM",
+    "ExportablePurifier",
+    "export_onnx",
+    "export_purifier",
+]
 
-WAVEFORM, EMBEDDING = "waveform", "embedding"
-"""Names of the input and the output of an exported model."""
+WAVEFORM = "waveform"
+"""Name of the input of an exported model."""
 
-SPECTROGRAM, PURIFIED = "spectrogram", "purified"
-"""Names of the input and the output of an exported purifier."""
+EMBEDDING = "embedding"
+"""Name of the output of an exported model."""
+
+SPECTROGRAM = "spectrogram"
+"""Name of the input of an exported purifier."""
+
+PURIFIED = "purified"
+"""Name of the output of an exported purifier."""
 
 _OPSET = 18
+
+
+class ExportablePurifier(Protocol):
+    """What a guided purifier (``GuidedNip``) has that its graph needs."""
+
+    net: Any
+    bounds: Bounds
+    random: bool
+
+    @property
+    def name(self) -> str:
+        """Name for records."""
+        ...
 
 
 def export_onnx(pretrained: PretrainedModel, path: Path, *, force: bool = False) -> None:
@@ -70,7 +97,12 @@ def export_onnx(pretrained: PretrainedModel, path: Path, *, force: bool = False)
 
 
 def export_purifier(
-    purifier: GuidedNip, path: Path, *, bands: int = 40, model_id: str = "", force: bool = False
+    purifier: ExportablePurifier,
+    path: Path,
+    *,
+    bands: int = 40,
+    model_id: str = "",
+    force: bool = False,
 ) -> None:
     """Write a guided purifier of spectrograms as an ONNX graph.
 
@@ -148,7 +180,7 @@ class _Fourier(nn.Module):
 
 
 class _Purifier(nn.Module):
-    def __init__(self, purifier: GuidedNip) -> None:
+    def __init__(self, purifier: ExportablePurifier) -> None:
         super().__init__()
         self.net = purifier.net
         self.bounds = purifier.bounds

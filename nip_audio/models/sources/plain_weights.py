@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: TID251 - the exception only
 from typing import Any
 
 import torch
@@ -14,6 +13,9 @@ from torch import Tensor, nn
 from nip_audio.errors import ModelCardError
 
 __all__ = ["Ignored", "fit_weights", "read_checkpoint", "state_of"]
+
+_NOT_PLAIN = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]
+"""What torch raises at anything but tensors and plain values."""
 
 
 class Ignored:
@@ -41,7 +43,7 @@ def read_checkpoint(data: bytes, path: Path, *, ignored: Sequence[str] = ()) -> 
             return torch.load(  # noqa: TID251
                 io.BytesIO(data), map_location="cpu", weights_only=True
             )
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as err:
+    except (_NOT_PLAIN, RuntimeError, EOFError, ValueError, KeyError, TypeError) as err:
         reason = str(err).strip().splitlines()[-1] if str(err).strip() else type(err).__name__
         raise ModelCardError(
             f"{path} is no file of weights alone ({reason}); expected what torch.save writes of a "
