@@ -21,10 +21,13 @@ __all__ = [
     "Abilities",
     "Contained",
     "FeatureNetwork",
+    "contained_waveforms",
     "embeddings_of",
     "feature_model",
+    "file_of",
     "probe",
     "rate_of",
+    "same",
     "waveforms_to_try",
 ]
 
@@ -231,7 +234,6 @@ class FeatureNetwork(nn.Module):
     Args:
         features: Mapping from the front end's levels to features.
         module: The network.
-        fewest: Smallest number of frames that it takes.
     """
 
     def __init__(self, features: KaldiFeatures, module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ __all__ = ["kaldi_model", "load", "read_settings"]
 
 CONFIG, WEIGHTS = "config.yaml", "avg_model.pt"
 _MAX_YAML_BYTES = 1 << 16
+_ANCHOR = re.compile(
+    rb"(^|[\s\[{,:-])&\w"
+)  # a few lines of anchors may stand for billions of nodes
 _FBANK = {"num_mel_bins": 80, "frame_length": 25, "frame_shift": 10, "dither": 0.0}
 _MODEL = {"feat_dim": 80, "embed_dim": 256, "pooling_func": "TSTP", "two_emb_layer": False}
 
@@ -118,7 +122,7 @@ def read_settings(data: bytes, path: Path) -> dict[str, Any]:
     Raises:
         ModelCardError: If it is large, malformed or no mapping.
     """
-    if len(data) > _MAX_YAML_BYTES or b"&" in data:
+    if len(data) > _MAX_YAML_BYTES or _ANCHOR.search(data):
         raise ModelCardError(
             f"{path} has {len(data)} bytes, expected at most {_MAX_YAML_BYTES} and no anchors; "
             "restore the file"
@@ -137,7 +141,8 @@ def _features(dataset: Any, where: str) -> tuple[dict[str, Any], int]:
     if not isinstance(dataset, Mapping):
         raise ModelCardError(f"dataset_args in {where} is no mapping; restore the file")
     front_end = dataset.get("frontend", "fbank")
-    variance = (dataset.get("cmvn_args") or {}).get("norm_var", False)
+    normalised = dataset.get("cmvn_args") or {}
+    variance = not isinstance(normalised, Mapping) or normalised.get("norm_var", False)
     if front_end != "fbank" or variance:
         raise ModelCardError(
             f"{where} has the front end {front_end!r} with norm_var {variance}, expected fbank "

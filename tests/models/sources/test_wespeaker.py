@@ -145,7 +145,8 @@ def test_embeds_as_the_paper_says(depth, pooling, two, tmp_path):
 
 
 def test_describes_the_source(tmp_path):
-    source = load_source(parse_spec(f"wespeaker:{write(tmp_path / 'voxceleb')}"))
+    directory = write(tmp_path / "voxceleb", exp_dir="exp/a&b")
+    source = load_source(parse_spec(f"wespeaker:{directory}"))
     assert source.name == "voxceleb"
     assert source.sample_rate_hz == 16000
     assert sorted(source.files) == ["avg_model.pt", "config.yaml"]
@@ -187,6 +188,7 @@ def test_gradients_reach_the_waveform(tmp_path):
         ({"dataset_args": {"fbank_args": {"num_mel_bins": "80"}}}, "num_mel_bins in"),
         ({"dataset_args": {"resample_rate": True}}, "sample rate True"),
         ({"dataset_args": [1]}, "no mapping"),
+        ({"dataset_args": {"cmvn_args": [1]}}, "norm_var True"),
     ],
 )
 def test_refuses_other_settings(changes, match, tmp_path):
