@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def resynthesize(
     wav: Tensor,
     before: Tensor,
     after: Tensor,
-    front_end: SpectralFrontEnd | ComplexSpectrogram,
+    front_end: object,
     *,
     rounds: int = ROUNDS,
 ) -> Resynthesis:
@@ -88,7 +89,8 @@ def resynthesize(
         The result, with the dtype and device of ``wav``; ``wav`` itself if nothing changes.
 
     Raises:
-        InputError: If the shapes do not fit, values are not finite, or ``rounds`` is negative.
+        InputError: If the shapes do not fit, values are not finite, ``rounds`` is negative, or the
+            front end is of another kind.
 
     Example:
         >>> from nip_audio.audio.features import LogMel
@@ -101,6 +103,11 @@ def resynthesize(
         6.0
     """
     _check(wav, before, after, rounds)
+    if not isinstance(front_end, SpectralFrontEnd | ComplexSpectrogram):
+        raise InputError(
+            f"the front end is {type(front_end).__name__}, expected one of spectrograms; other "
+            "input cannot be converted back to a waveform"
+        )
     _check_shapes(wav, before, after, front_end)
     start = float((after - before).abs().mean())
     if start == 0:
@@ -141,7 +148,7 @@ class _Synthesis:
     def __init__(self, wav: Tensor, frames: Framing, sample_rate_hz: int) -> None:
         self.size = wav.shape[0]
         self.window = frames.window.to(wav)
-        self.framing = {
+        self.framing: dict[str, Any] = {
             "n_fft": frames.n_fft,
             "hop_length": frames.hop_samples,
             "win_length": len(frames.window),

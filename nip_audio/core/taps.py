@@ -135,7 +135,7 @@ def _by_item(output: Tensor, items: int, axis: int) -> Tensor:
         )
     seen = output.movedim(axis, 1)
     rows = output.shape[0] // items
-    return seen if rows == 1 else seen.unflatten(0, (items, rows)).movedim(1, 2)
+    return seen if rows == 1 else seen.reshape(items, rows, *seen.shape[1:]).movedim(1, 2)
 
 
 def _as_returned(seen: Tensor, shape: Sequence[int], axis: int) -> Tensor:

@@ -29,7 +29,10 @@ class Masks:
 
     def __init__(self, lengths: Tensor | None, size: int) -> None:
         """Keep the lengths if any item has padding."""
-        padded = lengths is not None and int(lengths.min()) < size
+        # an exported graph cannot look at values, so there all is masked
+        padded = lengths is not None and (
+            torch.compiler.is_exporting() or int(lengths.min()) < size
+        )
         self.lengths = lengths if padded else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -74,6 +77,8 @@ def require_frames(x: Tensor, lengths: Tensor | None, fewest: int) -> None:
     Raises:
         InputError: If an item has fewer valid frames than ``fewest``.
     """
+    if lengths is not None and torch.compiler.is_exporting():
+        return  # an exported graph cannot look at values
     shortest = x.shape[-1] if lengths is None else int(lengths.min())
     if shortest < fewest:
         raise InputError(

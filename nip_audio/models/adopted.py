@@ -102,7 +102,12 @@ def adopt(sourced: SourceModel, spec: SourceSpec, *, trusted: bool = False) -> A
         "metrics": {},
         "notes": list(sourced.notes),
     }
-    return Adopted(model, card, layers.names, sourced.differentiable and _has_gradient(model))
+    return Adopted(
+        model,
+        card,
+        layers.names,
+        sourced.differentiable and _has_gradient(model, sourced.sample_rate_hz),
+    )
 
 
 def load_adopted(card: ModelCard) -> InstrumentedModel:
@@ -161,13 +166,12 @@ def _absolute(spec: SourceSpec) -> SourceSpec:
     return replace(spec, location=str(path.absolute())) if spec.location and path.exists() else spec
 
 
-def _has_gradient(model: InstrumentedModel) -> bool:
+def _has_gradient(model: InstrumentedModel, sample_rate_hz: int) -> bool:
     """Tell whether a gradient of the embedding reaches the waveform, finite and not zero."""
-    wavs = probe(16000, 1.0)[:1].requires_grad_()
+    wavs = probe(sample_rate_hz, 1.0)[:1].requires_grad_()
     try:
         with torch.enable_grad():
-            model.embed(Batch(wavs)).square().sum().backward()
+            (found,) = torch.autograd.grad(model.embed(Batch(wavs)).square().sum(), wavs)
     except RuntimeError:
         return False
-    found = wavs.grad
-    return found is not None and bool(found.isfinite().all()) and float(found.abs().max()) > 0
+    return bool(found.isfinite().all()) and float(found.abs().max()) > 0

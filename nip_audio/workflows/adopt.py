@@ -176,7 +176,7 @@ def read_clips(files: Iterable[Path], sample_rate_hz: int) -> list[Tensor]:
     adapter = WaveformAdapter(ReadSettings(sample_rate_hz=sample_rate_hz))
     paths = list(files)
     step = max(1, len(paths) // _CLIPS)
-    clips = []
+    clips: list[Tensor] = []
     for path in [*paths[::step], *paths]:
         if len(clips) == _CLIPS or (len(clips) >= len(paths)):
             break

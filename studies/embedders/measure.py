@@ -32,8 +32,7 @@ from rich.progress import track
 from nip_audio import Batch, load_pretrained, read_audio
 from nip_audio.core.metrics import bootstrap, equal_error_rate
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.models.sources import load_source, parse_spec
-from nip_audio.models.sources.base import SourceModel
+from nip_audio.models.sources.base import SourceModel, SourceSpec, load_source
 
 SEED = 1234
 ROUNDS = 300
@@ -215,7 +214,7 @@ def main() -> None:
     )
     rows = []
     for kind in KINDS:
-        source: SourceModel = load_source(parse_spec(kind))
+        source: SourceModel = load_source(SourceSpec(kind))
         identity = "".join(source.files.values())
         ways = {"ours": through(source.model), "theirs": own_code(kind)}
         ours, theirs = (

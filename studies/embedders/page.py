@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from studies._lib.numbers import percent
 from studies._lib.pages import Page
 from studies._lib.tables import Columns, table
 
-HERE = Path(__file__).resolve().parent
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 
@@ -37,14 +36,15 @@ def rows(results: Results) -> Iterator[Row]:
             }
 
 
+def _error_rate(protocol: str, row: Row) -> str:
+    return percent(row["eer"][protocol])
+
+
 def error_rates(results: Results) -> str:
     """EER by protocol."""
     columns: Columns = {
         "embedded by": lambda row: row["title"],
-        **{
-            heading: lambda row, name=name: percent(row["eer"][name])
-            for name, heading in PROTOCOLS.items()
-        },
+        **{heading: partial(_error_rate, name) for name, heading in PROTOCOLS.items()},
     }
     return table(columns, rows(results))
 
@@ -111,7 +111,7 @@ def parts(results: Results) -> dict[str, object]:
 
 PAGE = Page(
     name="embedders",
-    template=HERE / "template.md",
+    module=__file__,
     results=("embedders",),
     parts=parts,
 )

@@ -7,7 +7,8 @@ reach the waveform.
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from nip_audio.audio.front_ends import BandRange, MelBands
 from nip_audio.errors import ModelCardError
 from nip_audio.models.sources.base import SourceModel, SourceSpec, file_hash, read_plain
+from nip_audio.models.sources.plain_weights import read_checkpoint
 from nip_audio.models.sources.windowed import (
     WindowedLstm,
     mel_bands,
@@ -127,18 +129,15 @@ def load(spec: SourceSpec, *, trust: bool) -> SourceModel:
 
 
 def _state(data: bytes, path: str) -> dict[str, Any]:
-    """Read the weights of a checkpoint; nothing but tensors and plain values is unpickled."""
-    try:
-        found = torch.load(  # noqa: TID251  (weights_only reads tensors and runs no code)
-            io.BytesIO(data), map_location="cpu", weights_only=True
-        )
-        state = found["model_state"]
-        return {str(name): value for name, value in state.items()}
-    except Exception as err:  # noqa: BLE001  (damaged bytes raise all kinds of errors)
+    """Read the weights of a checkpoint."""
+    found = read_checkpoint(data, Path(path))
+    state = found.get("model_state") if isinstance(found, Mapping) else None
+    if not isinstance(state, Mapping):
         raise ModelCardError(
-            f"{path} is no checkpoint of Resemblyzer ({type(err).__name__}), expected tensors "
-            "under 'model_state'; install the package again"
-        ) from err
+            f"{path} is no checkpoint of Resemblyzer, expected tensors under 'model_state'; "
+            "install the package again"
+        )
+    return {str(name): value for name, value in state.items()}
 
 
 def _renamed(state: dict[str, Any]) -> dict[str, Any]:

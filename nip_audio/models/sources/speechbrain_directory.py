@@ -7,23 +7,23 @@ are read as weights alone. A directory that needs more is refused, unless the us
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from hyperpyyaml import load_hyperpyyaml
-from torch import Tensor, nn
+from torch import nn
 
 from nip_audio.errors import InputError, ModelCardError, UnsafeYamlError
 from nip_audio.models.safe_yaml import Vocabulary, build
 from nip_audio.models.sources.base import SourceModel, SourceSpec, file_hash, read_plain
+from nip_audio.models.sources.hub import hub_directory, split_hub_id
+from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
 from nip_audio.models.sources.speechbrain_modules import instrument
 
-__all__ = ["load", "read_weights"]
+__all__ = ["VOCABULARY", "load"]
 
 _HYPERPARAMS = "hyperparams.yaml"
 _LABELS = "label_encoder.txt"
@@ -132,10 +132,7 @@ def _directory(location: str) -> tuple[Path, Path | None, str | None]:
                 f"{location} is no directory, expected one with {_HYPERPARAMS}; check --model"
             )
         return directory, None, None
-    from nip_audio.models.sources.hub import hub_directory
-
-    name, _, revision = location.partition("@")
-    found, commit, root = hub_directory(name, revision or None)
+    found, commit, root = hub_directory(*split_hub_id(location))
     return found, root, commit
 
 
@@ -154,43 +151,8 @@ def _build(data: bytes, path: Path, *, trust: bool, spec: SourceSpec) -> Mapping
     return {**parts, **modules}
 
 
-def read_weights(data: bytes, path: Path) -> dict[str, Any]:
-    """Read a checkpoint of torch as plain values; code in it is not run.
-
-    Raises:
-        ModelCardError: If it is damaged, or holds anything but tensors and plain values.
-    """
-    try:
-        # weights_only refuses whatever is no tensor or plain value, before anything is run
-        state: Any = torch.load(  # noqa: TID251
-            io.BytesIO(data), map_location="cpu", weights_only=True
-        )
-    except Exception as err:  # noqa: BLE001 (torch raises whatever its readers raise)
-        raise ModelCardError(
-            f"{path} cannot be read as weights ({type(err).__name__}: {_first_line(err)}), "
-            "expected a file of torch.save with tensors alone, since anything else could run code"
-        ) from err
-    if not isinstance(state, dict):
-        raise ModelCardError(
-            f"{path} holds {type(state).__name__}, expected a dictionary of tensors; restore it"
-        )
-    return state
-
-
 def _fill(module: nn.Module, data: bytes, path: Path) -> None:
-    state = read_weights(data, path)
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as err:
-        raise ModelCardError(
-            f"{path} does not fit {_HYPERPARAMS} ({_first_line(err)}); both must be of one model"
-        ) from err
-    if not all(bool(t.isfinite().all()) for t in _floats(module)):
-        raise ModelCardError(f"{path} holds NaN or infinite weights, expected finite; restore it")
-
-
-def _floats(module: nn.Module) -> list[Tensor]:
-    return [t for t in module.state_dict().values() if torch.is_tensor(t) and t.is_floating_point()]
+    fit_weights(module, state_of(read_checkpoint(data, path), path), path)
 
 
 def _settle_normalization(
@@ -201,11 +163,15 @@ def _settle_normalization(
         return
     name = "mean_var_norm.ckpt"
     files[name] = read_plain(directory, name, root=root)
-    state = read_weights(files[name], directory / name)
+    state = read_checkpoint(files[name], directory / name)
     try:
-        module._load_statistics_dict(state)
-    except KeyError as err:
-        raise ModelCardError(f"{directory / name} lacks {err}; restore it") from err
+        statistics: Any = module
+        statistics._load_statistics_dict(state)
+    except (KeyError, TypeError) as err:
+        raise ModelCardError(
+            f"{directory / name} holds no statistics ({err}), expected count, glob_mean and "
+            "glob_std; restore it"
+        ) from err
 
 
 def _labels(directory: Path, root: Path | None, files: dict[str, bytes]) -> list[str] | None:
@@ -238,7 +204,3 @@ def _name(location: str, directory: Path) -> str:
     if Path(location).is_dir():
         return directory.resolve().name
     return location.removeprefix("speechbrain/").partition("@")[0]
-
-
-def _first_line(err: BaseException) -> str:
-    return str(err).strip().splitlines()[0][:200] if str(err).strip() else ""
