@@ -73,6 +73,7 @@ def command(
     """
     from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_options
     from nip_audio.core.state import require_new
+    from nip_audio.models.adopted import attach_companion
     from nip_audio.screening.calibrating import calibrate
     from nip_audio.screening.measure import default_config
     from nip_audio.screening.modalities import KINDS
@@ -97,6 +98,7 @@ def command(
             progress=lambda _: advance(bar),
         )
     result.save(out, force=force)
+    attached = attach_companion(pretrained.card, "calibration", out)
     print_skipped(result.failures)
     used = len(result.distances)
     if as_json:
@@ -109,6 +111,8 @@ def command(
             markup=False,
             soft_wrap=True,
         )
+        if attached:
+            stdout.print(f"{pretrained.card.directory} uses it by default", markup=False)
     if note := KINDS[result.tag].calibration_note(result):
         stderr.print(note)
     if result.failures:

@@ -72,6 +72,7 @@ def command(
     from nip_audio.audio.adapter import WaveformAdapter
     from nip_audio.cli._inputs import find_files
     from nip_audio.core.state import require_new
+    from nip_audio.models.adopted import attach_companion
     from nip_audio.models.plda_recordings import fit_plda_to_recordings
     from nip_audio.models.pretrained import load_pretrained
 
@@ -94,6 +95,7 @@ def command(
             progress=lambda _: advance(bar),
         )
     plda.save(out, force=force)
+    attach_companion(pretrained.card, "plda", out)
     print_skipped(plda.failures)
     if as_json:
         print_json({"out": str(out), **plda.to_json()})

@@ -92,6 +92,7 @@ def command(
     """
     from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_options
     from nip_audio.core.state import require_new
+    from nip_audio.models.adopted import attach_companion
     from nip_audio.workflows.fit import fit_purifier
     from nip_audio.workflows.fit_settings import FIT_SETTINGS
 
@@ -120,6 +121,8 @@ def command(
             force=force,
             progress=report,
         )
+    guided = method is Method.GUIDED
+    attached = guided and attach_companion(pretrained.card, "purifier", out)
     print_skipped(fitted.failures)
     if as_json:
         print_json(fitted.to_json())
@@ -130,6 +133,8 @@ def command(
             markup=False,
             soft_wrap=True,
         )
+        if attached:
+            stdout.print(f"{pretrained.card.directory} uses it by default", markup=False)
     if fitted.defends is False:
         stderr.print(
             f"the model keeps its prediction on only {fitted.kept:.0%} of the last training "

@@ -7,6 +7,7 @@ loading the card reads them again.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from torch import Tensor
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.state import write_atomic
 from nip_audio.errors import HashMismatchError, ModelCardError
-from nip_audio.models.cards import CARD_VERSION, ModelCard
+from nip_audio.models.cards import CARD_NAME, CARD_VERSION, ModelCard
 from nip_audio.models.sources.base import KINDS, SourceModel, SourceSpec, load_source, parse_spec
 from nip_audio.models.sources.layers import find_layers_of
 from nip_audio.models.trust import is_trusted
 
-__all__ = ["Adopted", "adopt", "load_adopted", "probe"]
+__all__ = ["Adopted", "adopt", "attach_companion", "load_adopted", "probe"]
 
 _PROBE_S = (2.0, 1.37)
 
@@ -108,6 +110,31 @@ def adopt(sourced: SourceModel, spec: SourceSpec, *, trusted: bool = False) -> A
         layers.names,
         sourced.differentiable and _has_gradient(model, sourced.sample_rate_hz),
     )
+
+
+def attach_companion(card: ModelCard, kind: str, path: Path) -> bool:
+    """Name a fitted file in the card of the model beside which it lies, for use by default.
+
+    Only cards of models that come from elsewhere are changed: those that this toolkit trains are
+    published as a whole.
+
+    Args:
+        card: Card of the model that the file was fitted to.
+        kind: One of ``COMPANIONS``.
+        path: The file.
+
+    Returns:
+        Whether the card names it now.
+    """
+    if card.source is None or not (card.directory / CARD_NAME).is_file():
+        return False
+    if path.absolute().parent.resolve() != card.directory.resolve():
+        return False
+    entry = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    data = dict(card.data) | {kind: entry}
+    target = card.directory / CARD_NAME
+    write_atomic(target, (json.dumps(data, indent=1) + "\n").encode(), force=True)
+    return True
 
 
 def load_adopted(card: ModelCard) -> InstrumentedModel:

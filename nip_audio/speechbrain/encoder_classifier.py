@@ -31,6 +31,7 @@ from nip_audio.core.adapter import length_mask
 from nip_audio.errors import InputError, ModelCardError
 from nip_audio.models.cards import CARD_NAME, read_card
 from nip_audio.models.pretrained import PretrainedModel, load_weights
+from nip_audio.models.sources.speechbrain_modules import SpeechBrainModel
 
 __all__ = [
     "Embedding",
@@ -62,9 +63,9 @@ class Features(nn.Module):
         self.front_end = front_end
 
     def forward(self, wavs: Tensor) -> Tensor:
-        """Compute features (B, T, F)."""
+        """Compute features (B, T, F); (B, T, 2, F) of complex spectra."""
         features: Tensor = self.front_end(wavs)[0]
-        return features.transpose(1, 2)
+        return features.movedim(-1, 1)
 
 
 class NoNormalization(nn.Module):
@@ -91,13 +92,14 @@ class Embedding(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed features, (B, 1, D)."""
-        x = features.transpose(1, 2)
+        x = features.movedim(1, -1)
         if lengths is None:
             lengths = torch.ones(x.shape[0], device=x.device)
-        steps = x.shape[2] - 1
+        steps = x.shape[-1] - 1
         frames = 1 + (lengths * (steps * _ROUNDING)).floor().long().clamp(0, steps)
         # zero the padding as the toolkit's front end does; SpeechBrain passes no item lengths there
-        embeddings: Tensor = self.network(x * length_mask(frames, x.shape[2])[:, None], frames)
+        mask = length_mask(frames, x.shape[-1]).reshape(len(x), *[1] * (x.dim() - 2), -1)
+        embeddings: Tensor = self.network(x * mask, frames)
         return embeddings[:, None]
 
 
@@ -274,6 +276,12 @@ def parts_for_speechbrain(
 ) -> tuple[dict[str, nn.Module], dict[str, Any]]:
     """Return modules and hparams for SpeechBrain's interfaces; see ``as_encoder_classifier``."""
     model = pretrained.model
+    hparams: dict[str, Any] = {"audio_normalizer": AudioNormalizer(pretrained.card.sample_rate_hz)}
+    if model.labels:
+        hparams["label_encoder"] = CategoricalEncoder()
+        _add_labels(hparams["label_encoder"], model.labels)
+    if isinstance(model, SpeechBrainModel):
+        return model.original_modules(), hparams
     if model.front_end is None:
         raise InputError("the model has no front end, but SpeechBrain gives waveforms; add one")
     modules: dict[str, nn.Module] = {
@@ -281,9 +289,6 @@ def parts_for_speechbrain(
         "mean_var_norm": NoNormalization(),
         "embedding_model": Embedding(model.network),
     }
-    hparams: dict[str, Any] = {"audio_normalizer": AudioNormalizer(pretrained.card.sample_rate_hz)}
     if model.head is not None:
         modules["classifier"] = Scores(model.head)
-        hparams["label_encoder"] = CategoricalEncoder()
-        _add_labels(hparams["label_encoder"], model.labels)
     return modules, hparams

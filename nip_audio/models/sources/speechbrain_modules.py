@@ -196,6 +196,19 @@ class SpeechBrainModel(InstrumentedModel):
     other networks it holds what the layer returns.
     """
 
+    def original_modules(self) -> dict[str, nn.Module]:
+        """Return SpeechBrain's modules, as its interfaces take them; they are shared."""
+        front_end: Any = self.front_end
+        network: Any = self.network
+        modules: dict[str, nn.Module] = {
+            "compute_features": front_end.features,
+            "mean_var_norm": network.normalization,
+            "embedding_model": network.embedding_model,
+        }
+        if isinstance(self.head, _Head):
+            modules["classifier"] = self.head.classifier
+        return modules
+
     @contextmanager
     def tap(self, *layers: str) -> Iterator[LayerTap]:
         """Record the outputs of layers; raises what ``tap_layers`` raises."""
