@@ -87,8 +87,8 @@ class Clips:
 
 def read(root: Path, span: Span) -> Tensor:
     """Read one utterance."""
-    part = (round(span.start_s * RATE), round(span.end_s * RATE))
-    return read_audio(root / span.path, ReadSettings(RATE, min_duration_s=0.1), span=part).samples
+    samples = read_audio(root / span.path, ReadSettings(RATE, min_duration_s=0.1)).samples
+    return samples[round(span.start_s * RATE) : round(span.end_s * RATE)]
 
 
 @torch.no_grad()
