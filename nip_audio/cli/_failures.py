@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from nip_audio.cli._exit import (
     EXIT_DEFECT,
@@ -30,7 +30,7 @@ _RESUME = (
     "files written so far are kept. screen, evaluate and fit-purifier resume where they stopped if "
     "you run the same command again"
 )
-_AGAIN_S = 5.0
+_AGAIN_S, _SOON_S = 5.0, 0.02
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _NO_MEMORY = (
     *("cannot allocate memory", "can't allocate memory", "out of memory", "bad_alloc"),
@@ -46,40 +46,74 @@ class Terminated(BaseException):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise ``Terminated`` at the first SIGTERM, so that files are closed; a second one kills.
+    """Raise at the first SIGTERM or SIGINT, so that files are closed; a second SIGTERM kills.
 
-    An exception can be lost, for example in a destructor that Python happens to be running. It is
-    raised again every few seconds, until the command has ended.
+    An exception can be lost, for example in a destructor, or in a function that a C library calls
+    back, which prints it and goes on. Where such a function runs, the exception comes a moment
+    later; and it is raised again every few seconds, until the command has ended.
 
     Raises:
         Terminated: Once more at the end, for a library may have swallowed it.
+        KeyboardInterrupt: The same after SIGINT.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    came = False
-    timer = getattr(signal, "setitimer", None)  # not on Windows
-
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        nonlocal came
-        came = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if timer is not None:
-            signal.signal(signal.SIGALRM, end)
-            timer(signal.ITIMER_REAL, _AGAIN_S)
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, end)
+    end = _End()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if came and timer is not None:
-            timer(signal.ITIMER_REAL, 0)
+        end.stop()
+        if end.raised is not None:
+            raise end.raised
+
+
+class _End:
+    """Handler of the signals that end a command, from now on until ``stop``."""
+
+    def __init__(self) -> None:
+        self.raised: type[BaseException] | None = None
+        self.timer = getattr(signal, "setitimer", None)  # not on Windows
+        self.before: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self.before[signal.SIGINT] = signal.default_int_handler
+        for one in self.before:
+            signal.signal(one, self)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Raise, or come again soon where the exception would be lost."""
+        if self.raised is None:
+            self.raised = KeyboardInterrupt if number == signal.SIGINT else Terminated
+        self._restore()
+        if self.timer is not None:
+            signal.signal(signal.SIGALRM, self)
+            lost = _called_back(frame)
+            self.timer(signal.ITIMER_REAL, _SOON_S if lost else _AGAIN_S)
+            if lost:
+                return
+        raise self.raised
+
+    def stop(self) -> None:
+        """Restore the handlers that were there before."""
+        self._restore()
+        if self.raised is not None and self.timer is not None:
+            self.timer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        if came:
-            raise Terminated
+
+    def _restore(self) -> None:
+        for one, handler in self.before.items():
+            signal.signal(one, handler)
+
+
+def _called_back(frame: FrameType | None) -> bool:
+    """Tell whether a function that soundfile's C library calls back is running."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name.startswith("vio_") and os.path.basename(code.co_filename) == "soundfile.py":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def code_after(err: BaseException) -> int:

@@ -346,3 +346,42 @@ def test_the_nightly_job_tells_results_from_crashes(code, tmp_path):
     assert (done.stdout + done.stderr).startswith(expected)
     assert done.returncode == int(expected == "failed")
     assert (code in RESULTS) == (expected in {"clean", "flagged:", "partly judged", "flagged, and"})
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, _exit.EXIT_INTERRUPTED), (signal.SIGTERM, _exit.EXIT_TERMINATED)],
+)
+def test_a_signal_is_not_lost_where_a_c_library_calls_back(run, monkeypatch, number, code):
+    """soundfile prints what is raised in its callbacks, and goes on."""
+    import io
+
+    import soundfile
+
+    raw = RECORDING.read_bytes()
+    sent = []
+
+    class Slow(io.BytesIO):
+        def read(self, *size):
+            if not sent:
+                sent.append(number)
+                signal.raise_signal(number)
+            return super().read(*size)
+
+        def readinto(self, buffer):
+            if not sent:
+                sent.append(number)
+                signal.raise_signal(number)
+            return super().readinto(buffer)
+
+    def decode():
+        for _ in range(1000):
+            soundfile.read(Slow(raw))
+            time.sleep(0.01)
+        return []
+
+    monkeypatch.setattr("nip_audio.cli.models.list_pretrained", decode)
+    found, _, err = run("models", "--json")
+    assert sent == [number]
+    assert found == code
+    assert "Traceback" not in err
