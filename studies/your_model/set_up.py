@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("model", type=Path)
     parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--crop-s", type=float, default=2.0, help="such as one window of the model")
     options = parser.parse_args()
     data, model = options.data_folder, options.model
     model.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ def main() -> None:
         "calibrate": [str(manifests["calibrate"]), *fitted, "--out", str(model / "calibration")],
         "fit-purifier": [
             *[str(manifests["train"]), *fitted, "--out", str(model / "purifier")],
-            *["--set", f"steps={options.steps}"],
+            *["--set", f"steps={options.steps}", "--set", f"crop_s={options.crop_s:g}"],
         ],
     }
     for name, arguments in commands.items():
