@@ -53,11 +53,11 @@ ENROLLED = 3
 BATCH = 15
 SEED = 0
 ADAPTIVE_SPEAKERS = 15
-ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "PGD, ε .0005": ("pgd", {"eps": 0.0005, "steps": 10}),
-    "PGD, ε .002": ("pgd", {"eps": 0.002, "steps": 10}),
-    "PGD, ε .01": ("pgd", {"eps": 0.01, "steps": 10}),
-    "FGSM, ε .002": ("fgsm", {"eps": 0.002}),
+ATTACKS: dict[str, tuple[str, float, dict[str, Any]]] = {
+    "PGD, ε .0005": ("pgd", 0.0005, {"steps": 10}),
+    "PGD, ε .002": ("pgd", 0.002, {"steps": 10}),
+    "PGD, ε .01": ("pgd", 0.01, {"steps": 10}),
+    "FGSM, ε .002": ("fgsm", 0.002, {}),
 }
 GOALS: tuple[Goal, ...] = ("reject", "accept")
 RATES = (0.01, 0.05)
@@ -230,16 +230,16 @@ def examples(
     model, references = pretrained.model, clips.references(goal)
     clean = accepted(model, clips.samples, references, clips.threshold)
     rows = [i for i, yes in enumerate(clean) if yes == (goal == "reject")]
-    method, settings = ATTACKS[name]
+    method, eps, settings = ATTACKS[name]
 
     def make() -> Tensor:
         started = time.monotonic()
-        attack = make_attack(method, **settings)
+        attack = make_attack(method, eps=eps, settings=settings)
         found = attack_all(model, clips, rows, attack, goal)
         tell(f"{goal}, {name}: {len(rows)} clips, {time.monotonic() - started:.0f} s")
         return found
 
-    attacked: Tensor = kept(work / f"{goal}-{method}-{settings['eps']}.pt", make)
+    attacked: Tensor = kept(work / f"{goal}-{method}-{eps}.pt", make)
     now = accepted(model, attacked, references[rows], clips.threshold)
     return rows, attacked, now == (goal == "accept")
 
