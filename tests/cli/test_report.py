@@ -68,3 +68,15 @@ def test_another_calibration_and_no_run_are_refused(run, screened, quick, tmp_pa
     assert (code, "pass --calibration" in err.replace("\n", " ")) == (65, True)
     code, _, err = run("report", tmp_path)
     assert (code, "nip-audio screen wrote" in err.replace("\n", " ")) == (65, True)
+
+
+def test_a_strangers_run_names_no_source_that_runs_code(run, screened, tmp_path, monkeypatch):
+    trace = tmp_path / "trace"
+    (tmp_path / "planted.py").write_text(f"import pathlib\npathlib.Path({str(trace)!r}).touch()")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    summary = json.loads((screened / "summary.json").read_text(encoding="utf-8"))
+    changed = json.dumps(summary | {"model": "python:planted:factory"})
+    (screened / "summary.json").write_text(changed)
+    code, _, err = run("report", screened)
+    assert (code, "no model" in err) == (65, True)
+    assert not trace.exists()
