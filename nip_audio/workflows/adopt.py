@@ -177,8 +177,8 @@ def read_clips(files: Iterable[Path], sample_rate_hz: int) -> list[Tensor]:
     paths = list(files)
     step = max(1, len(paths) // _CLIPS)
     clips: list[Tensor] = []
-    for path in [*paths[::step], *paths]:
-        if len(clips) == _CLIPS or (len(clips) >= len(paths)):
+    for path in dict.fromkeys([*paths[::step], *paths]):  # the others only if some are unreadable
+        if len(clips) == _CLIPS:
             break
         try:
             clips.append(adapter.load(path).raw[: round(_CLIP_S * sample_rate_hz)])
