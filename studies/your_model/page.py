@@ -42,11 +42,11 @@ def times(results: Results) -> str:
     found = results[TIMES]
 
     def minutes(name: str, row: Row) -> str:
-        return f"{found[row['key']][name]['seconds'] / 60:.1f}"
+        return f"{found[row['key']][name]['processor_seconds'] / 60:.1f}"
 
     def together(row: Row) -> str:
-        parts = [part["seconds"] for part in found[row["key"]].values() if isinstance(part, dict)]
-        return f"{sum(parts) / 60:.1f}"
+        parts = [part for part in found[row["key"]].values() if isinstance(part, dict)]
+        return f"{sum(part['processor_seconds'] for part in parts) / 60:.1f}"
 
     rows = [{"key": key} for key in sorted(found)]
     columns: Columns = {

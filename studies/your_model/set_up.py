@@ -59,11 +59,14 @@ def main() -> None:
         ],
     }
     for name, arguments in commands.items():
-        started = time.monotonic()
+        started, before = time.monotonic(), os.times()
         tell(f"nip-audio {name} {' '.join(arguments)}")
         subprocess.run([sys.executable, "-m", "nip_audio", name, *arguments], check=True)
-        seconds = time.monotonic() - started
-        add_result(options.times, [model.name, name], {"seconds": seconds})
+        after, seconds = os.times(), time.monotonic() - started
+        spent = after.children_user + after.children_system
+        spent -= before.children_user + before.children_system
+        found = {"seconds": seconds, "processor_seconds": spent}
+        add_result(options.times, [model.name, name], found)
     add_result(options.times, [model.name, "processors"], os.cpu_count())
 
 
