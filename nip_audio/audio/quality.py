@@ -61,7 +61,7 @@ def stoi(clean: Tensor, changed: Tensor, *, sample_rate_hz: int) -> float:
     Args:
         clean: (N,) speech; padding does not belong to it.
         changed: (N,) in step with it: a delay counts as a change.
-        sample_rate_hz: Of both; they are compared at 10 kHz.
+        sample_rate_hz: Sample rate of both waveforms, which are compared at 10 kHz.
 
     Returns:
         A mean correlation: 1 is as clear as ``clean``, about 0 (or a little less) is lost.

@@ -54,7 +54,7 @@ def terminable() -> Iterator[None]:
 
     Raises:
         Terminated: Once more at the end, for a library may have swallowed it.
-        KeyboardInterrupt: The same after SIGINT.
+        KeyboardInterrupt: Once more at the end, after SIGINT.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

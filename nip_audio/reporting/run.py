@@ -75,7 +75,7 @@ class ScreenedRun:
         """Return the records that need a person's attention: all but clean ones, errors included.
 
         Raises:
-            ResumeError: As ``files``.
+            ResumeError: If ``files`` raises it.
         """
         return [record for record in self.files() if record.verdict != "clean"]
 
@@ -87,7 +87,7 @@ class ScreenedRun:
 
         Raises:
             InputError: If no file has this id.
-            ResumeError: As ``files``.
+            ResumeError: If ``files`` raises it.
         """
         ids = []
         for record in self.files():

@@ -24,7 +24,7 @@ def share_of(
 
     Args:
         hits: (n,) whether each item is counted.
-        owners: Whose each item is, or which it is; owners are resampled. None for n different ones.
+        owners: Owner of each item; owners are resampled. None for n different owners.
         seed: Seed of the bootstrap.
     """
     whose = range(len(hits)) if owners is None else owners

@@ -16,7 +16,10 @@ import time
 from pathlib import Path
 
 from nip_audio.audio.corpus import read_split
+from nip_audio.errors import InputError
 from studies._lib.command import add_result, command, run, tell
+
+SOME_UNUSABLE = 4  # exit code where some spans are too short to be used
 
 
 def write_manifest(path: Path, split: Path, role: str) -> None:
@@ -61,7 +64,9 @@ def main() -> None:
     for name, arguments in commands.items():
         started, before = time.monotonic(), os.times()
         tell(f"nip-audio {name} {' '.join(arguments)}")
-        subprocess.run([sys.executable, "-m", "nip_audio", name, *arguments], check=True)
+        done = subprocess.run([sys.executable, "-m", "nip_audio", name, *arguments], check=False)
+        if done.returncode not in (0, SOME_UNUSABLE):
+            raise InputError(f"{name} ended with {done.returncode}; see what it printed")
         after, seconds = os.times(), time.monotonic() - started
         spent = after.children_user + after.children_system
         spent -= before.children_user + before.children_system

@@ -30,7 +30,7 @@ def read_checkpoint(data: bytes, path: Path, *, ignored: Sequence[str] = ()) -> 
 
     Args:
         data: Content of the file.
-        path: Its path, for errors.
+        path: Path of the file, for errors.
         ignored: Full names of classes whose objects are replaced by ``Ignored``; none is imported.
 
     Raises:
