@@ -94,9 +94,9 @@ def deal_roles(
     Args:
         root: Root of the corpus.
         utterances: (file, speaker).
-        shares: Of train, calibrate and test. From three files on each role has at least one.
-        seed: Of the deal. It is mixed with the speaker's name: one speaker more does not deal the
-            others anew.
+        shares: Shares of train, calibrate and test. From three files on each role has at least one.
+        seed: Seed of the deal. It is mixed with the name of the speaker: one speaker more does not
+            deal the others anew.
 
     Returns:
         Spans, sorted by path.

@@ -53,8 +53,8 @@ class Examination:
         embedding_size: Size of the embedding.
         repeats: Largest relative difference between two embeddings of one waveform.
         batch: Largest relative difference between items embedded together and alone.
-        padding: Largest relative difference between an item beside a longer one, whose padding is to
-            be ignored, and the item alone.
+        padding: Largest relative difference between an item beside a longer one and the item alone,
+            since padding is to be ignored.
         shift: Cosine distance between a waveform and the same 13 ms later.
         gain: Cosine distance between a waveform and the same at half the amplitude.
         differentiable: Whether gradients reach the waveform.
