@@ -55,13 +55,14 @@ def find_layers_of(model: InstrumentedModel, longer: Tensor, shorter: Tensor) ->
     Raises:
         ModelCardError: If the model has no such layer.
     """
-    root: nn.Module = getattr(model.network, "embedding_model", model.network)
+    root: nn.Module = getattr(model, "tapped", model.network)
+    arranged = bool(getattr(model, "arranges", False))
     runs = [_run(model, root, wavs) for wavs in (longer, shorter, longer[:1])]
     common = [name for name in runs[0] if all(name in run for run in runs)]
     own = dict(getattr(model.network, "tap_axes", {}))
     names, axes = [], dict(own)
     for name in _without_doubles(common, runs[0]):
-        last = isinstance(root.get_submodule(name), _CHANNELS_LAST) and root is model.network
+        last = isinstance(root.get_submodule(name), _CHANNELS_LAST) and not arranged
         axis = own.get(name) or _axis(*(run[name] for run in runs), last=last)
         if axis is None:
             continue
@@ -97,7 +98,7 @@ def _run(model: InstrumentedModel, root: nn.Module, wavs: Tensor) -> dict[str, T
             handle.remove()
     once = {name: found[0] for name, found in outputs.items() if len(found) == 1}
     ran = {name: output for name, output in once.items() if output is not None}
-    if root is model.network:
+    if not getattr(model, "arranges", False):
         return ran
     with model.tap(*ran) as tap:  # of SpeechBrain's networks, which arrange the axes themselves
         model.embed(Batch(wavs))

@@ -64,7 +64,7 @@ def state_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
         or not checkpoint
         or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in checkpoint.items())
     ):
-        raise ModelCardError(f"{path} holds no state dict, expected tensors by name")
+        raise ModelCardError(f"{path} holds no state dict, expected tensors by name; restore it")
     return dict(checkpoint)
 
 
@@ -74,9 +74,6 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
     Raises:
         ModelCardError: If they do not, or a value is not finite.
     """
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ModelCardError(f"{path}: {name} has values that are not finite; restore the file")
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as err:
@@ -85,3 +82,10 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
             f"{path} does not fit the architecture that is described beside it "
             f"({' '.join(lines)[:300]}); use the files of one model"
         ) from err
+    # only now: a file of few bytes may hold a tensor that repeats them without end
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ModelCardError(
+                f"{path}: {name} has values that are not finite, expected finite weights; restore "
+                "the file"
+            )

@@ -130,7 +130,13 @@ def load(spec: SourceSpec, *, trust: bool) -> SourceModel:
 
 def _state(data: bytes, path: str) -> dict[str, Any]:
     """Read the weights of a checkpoint."""
-    found = read_checkpoint(data, Path(path))
+    try:
+        found = read_checkpoint(data, Path(path))
+    except ModelCardError as err:
+        raise ModelCardError(
+            f"{path} is no checkpoint of Resemblyzer ({err}); expected tensors under "
+            "'model_state': install the package again"
+        ) from err
     state = found.get("model_state") if isinstance(found, Mapping) else None
     if not isinstance(state, Mapping):
         raise ModelCardError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from speechbrain.lobes.features import Fbank
-from speechbrain.lobes.models import ECAPA_TDNN, Xvector
+from speechbrain.lobes.models import ECAPA_TDNN, ResNet, Xvector
 from speechbrain.nnet.linear import Linear
 from speechbrain.nnet.pooling import StatisticsPooling
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nip_audio.audio.front_ends import BandFrontEnd, BandRange, Framing
 from nip_audio.core.adapter import Bounds, length_mask
 from nip_audio.core.model import InstrumentedModel, OutputKind
-from nip_audio.core.taps import LayerTap, find_layers
+from nip_audio.core.taps import LayerTap, find_layers, tap_layers
 from nip_audio.errors import InputError
 
 __all__ = ["SpeechBrainModel", "instrument"]
@@ -144,6 +144,11 @@ class _Network(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         total = x.shape[2]
+        if isinstance(self.embedding_model, ResNet.ResNet) and lengths is not None:
+            if bool((lengths < total).any()):
+                rows = [self.forward(x[i : i + 1, :, : int(n)]) for i, n in enumerate(lengths)]
+                return torch.cat(rows)
+            lengths = None
         relative = torch.ones(x.shape[0], device=x.device)
         if lengths is not None:
             # subtracting a quarter gives the same number of frames, whether rounded up or to the
@@ -193,13 +198,29 @@ class SpeechBrainModel(InstrumentedModel):
 
     Layers are named as in ``embedding_model``. For ``ECAPA_TDNN`` and ``Xvector`` a tap holds
     (B, C, T), or (B, C) after the pooling, even if the layer returns its axes in another order; for
-    other networks it holds what the layer returns.
+    other networks it holds what the layer returns, or what ``tap_axes`` of the network says.
     """
+
+    @property
+    def tapped(self) -> nn.Module:
+        """Module by whose names layers are tapped."""
+        network: nn.Module = self.network.embedding_model  # type: ignore[assignment]
+        return network
+
+    @property
+    def arranges(self) -> bool:
+        """Whether taps have their channels in axis 1 whatever the layer returns."""
+        return isinstance(self.tapped, _KNOWN_NETWORKS)
 
     @contextmanager
     def tap(self, *layers: str) -> Iterator[LayerTap]:
         """Record the outputs of layers; raises what ``tap_layers`` raises."""
-        network: Any = self.network.embedding_model
+        network = self.tapped
+        if not self.arranges:
+            axes: Any = getattr(self.network, "tap_axes", None)
+            with tap_layers(network, layers, axes=axes, whole=self.network) as tap:
+                yield tap
+            return
         found = find_layers(network, layers)
         tap = LayerTap()
         handles = []
@@ -216,7 +237,7 @@ def _hook_for(tap: LayerTap, layer: str, network: nn.Module) -> Callable[..., Te
     """Return a forward hook that records a layer's output with its channels in axis 1."""
 
     def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
-        if not (isinstance(network, _KNOWN_NETWORKS) and torch.is_tensor(output)):
+        if not torch.is_tensor(output):
             tap.record(layer, output)
             return None
         # SpeechBrain's x-vector passes (B, T, C), but its layers contain PyTorch's own
@@ -247,9 +268,10 @@ def instrument(
     padded batches; but where SpeechBrain's statistics pooling rounds the number of frames of a
     padded item down, here they are rounded up, as in all of its other layers. SpeechBrain's
     networks let a little padding influence the scores; so, unlike in this toolkit's own models, an
-    item's scores depend on the rest of its batch. All modules are in evaluation mode; the
-    normalisation of features always stays in it. ``mean_var_norm_emb`` is not applied, since
-    ``classify_batch`` and ``verify_batch`` do not apply it either.
+    item's scores depend on the rest of its batch. ``ResNet`` takes no account of lengths at all, so
+    items of different lengths are embedded one by one, as if each were alone. All modules are in
+    evaluation mode; the normalisation of features always stays in it. ``mean_var_norm_emb`` is not
+    applied, since ``classify_batch`` and ``verify_batch`` do not apply it either.
 
     Where the features are the levels of ``Fbank``, the model's input is these levels, mapped to
     [0, 1] without clipping, and the network begins with their normalisation. Other features are the
@@ -265,9 +287,9 @@ def instrument(
             embedding_model and, for models that classify, classifier; it takes waveforms in
             [-1, 1].
         output_kind: Kind of scores that the classifier returns. None recognises SpeechBrain's own:
-            cosines for ECAPA's ``Classifier``; logits for linear layers and for x-vector's, whose
-            log posteriors are logits as well.
-        scale: Factor from cosines to logits. None is 30 for ECAPA's, as in SpeechBrain's recipes;
+            cosines for the ``Classifier`` of ECAPA-TDNN and ResNet; logits for linear layers and
+            for x-vector's, whose log posteriors are logits as well.
+        scale: Factor from cosines to logits. None is 30 for these two, as in SpeechBrain's recipes;
             other cosines need it. Without a classifier it is for the cosine heads that
             ``with_head`` gives the model, and None is 1.
 
@@ -310,7 +332,7 @@ def _meaning(
     classifier: nn.Module, output_kind: OutputKind | None, scale: float | None
 ) -> tuple[OutputKind, float]:
     """Return kind and scale of a classifier's output, as given or known for SpeechBrain's own."""
-    cosines = isinstance(classifier, ECAPA_TDNN.Classifier)
+    cosines = isinstance(classifier, ECAPA_TDNN.Classifier | ResNet.Classifier)
     if output_kind is None and cosines:
         output_kind = "cosine"
     elif output_kind is None and isinstance(classifier, Xvector.Classifier | Linear | nn.Linear):
