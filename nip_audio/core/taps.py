@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.utils.hooks import RemovableHandle
 
 from nip_audio.core.near import suggest_names
@@ -53,13 +54,20 @@ class LayerTap:
         return self._outputs[layer]
 
 
+def layers_with_hooks(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the submodules that can be observed, with their names; TorchScript's cannot."""
+    for name, module in network.named_modules():
+        if name and not isinstance(module, ScriptModule):
+            yield name, module
+
+
 def find_layers(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
     """Return the named submodules of a network.
 
     Raises:
         LayerNotFoundError: If a name does not exist; the message suggests similar names.
     """
-    modules = {name: module for name, module in network.named_modules() if name}
+    modules = dict(layers_with_hooks(network))
     for layer in layers:
         if layer not in modules:
             raise LayerNotFoundError(

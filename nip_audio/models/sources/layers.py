@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.taps import layers_with_hooks
 from nip_audio.errors import ModelCardError
 
 __all__ = ["FoundLayers", "find_layers_of"]
@@ -89,7 +90,7 @@ def _run(model: InstrumentedModel, root: nn.Module, wavs: Tensor) -> dict[str, T
 
         return hook
 
-    modules = {name: module for name, module in root.named_modules() if name}
+    modules = dict(layers_with_hooks(root))
     handles = [module.register_forward_hook(hook_for(name)) for name, module in modules.items()]
     try:
         model.embed(Batch(wavs))
