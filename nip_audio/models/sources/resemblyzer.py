@@ -111,7 +111,7 @@ def load(spec: SourceSpec, *, trust: bool) -> SourceModel:
         install="the package Resemblyzer (pip install --no-deps resemblyzer==0.1.4)",
         extra=None,
     )
-    data = read_plain(folder, _FILE)
+    data = spec.verified(_FILE, read_plain(folder, _FILE))
     bands = front_end()
     network = Ge2e(bands.band_range)
     take_weights(network, _renamed(_state(data, str(folder / _FILE))), folder / _FILE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,13 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, ModelCardError, UnsafeYamlError
 from nip_audio.models.safe_yaml import Vocabulary, build
-from nip_audio.models.sources.base import SourceModel, SourceSpec, file_hash, read_plain
+from nip_audio.models.sources.base import (
+    LARGEST_FILE,
+    SourceModel,
+    SourceSpec,
+    file_hash,
+    read_plain,
+)
 from nip_audio.models.sources.foreign import FOREIGN_ERRORS
 from nip_audio.models.sources.hub import hub_directory, split_hub_id
 from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
@@ -33,13 +40,12 @@ from nip_audio.models.sources.speechbrain_modules import instrument
 __all__ = ["VOCABULARY", "load"]
 
 _HYPERPARAMS = "hyperparams.yaml"
-_LABELS = "label_encoder.txt"
+_LABELS = ("label_encoder.txt", "label_encoder.ckpt")
 _FILES = (
     _HYPERPARAMS,
     "embedding_model.ckpt",
     "classifier.ckpt",
-    _LABELS,
-    "label_encoder.ckpt",
+    *_LABELS,
     "mean_var_norm.ckpt",
     "README.md",
 )
@@ -88,10 +94,9 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
         UnsafeYamlError: If the YAML needs more than SpeechBrain's speaker models.
     """
     spec.take({})
-    directory, root, revision = _directory(spec.location)
-    data = read_plain(directory, _HYPERPARAMS, root=root, largest=_LARGEST_TEXT)
-    described = spec.verified(_HYPERPARAMS, data)  # before it is parsed, as it may run code
-    files = {_HYPERPARAMS: described}
+    folder, revision = _folder(spec)
+    directory = folder.directory
+    described = folder.read(_HYPERPARAMS, largest=_LARGEST_TEXT)
     parts, trusted = _build(described, directory / _HYPERPARAMS, trust=trust, spec=spec)
     for name in _MODULES[:3]:
         if not isinstance(parts.get(name), nn.Module):
@@ -101,17 +106,15 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
             )
     _require_sizes(parts["compute_features"], directory / _HYPERPARAMS)
     network, classifier = parts["embedding_model"], parts.get("classifier")
-    files["embedding_model.ckpt"] = read_plain(directory, "embedding_model.ckpt", root=root)
-    _fill(network, files["embedding_model.ckpt"], directory / "embedding_model.ckpt")
+    _fill(network, folder, "embedding_model.ckpt")
     notes = []
-    _settle_normalization(parts["mean_var_norm"], directory, root, files)
+    _settle_normalization(parts["mean_var_norm"], folder)
     labels: list[str] = []
     mods = {name: parts[name] for name in _MODULES[:3]}
     if isinstance(classifier, nn.Module):
-        labels = _labels(directory, root, files)
+        labels = _labels(folder)
         if labels and (directory / "classifier.ckpt").exists():
-            files["classifier.ckpt"] = read_plain(directory, "classifier.ckpt", root=root)
-            _fill(classifier, files["classifier.ckpt"], directory / "classifier.ckpt")
+            _fill(classifier, folder, "classifier.ckpt")
             mods["classifier"] = classifier
         else:
             notes.append("It has no classifier with labels here, so it verifies and does not name.")
@@ -125,9 +128,9 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
         model,
         name=_name(spec.location, directory),
         sample_rate_hz=int(parts["compute_features"].compute_STFT.sample_rate),
-        files={name: file_hash(data) for name, data in files.items()},
+        files=folder.hashes,
         architecture=f"{type(network).__name__} of SpeechBrain",
-        licence=_licence(directory, root),
+        licence=_licence(folder),
         notes=tuple(notes),
     )
 
@@ -184,17 +187,40 @@ def _require_sizes(features: nn.Module, path: Path) -> None:
         )
 
 
-def _directory(location: str) -> tuple[Path, Path | None, str | None]:
-    """Return the directory, the folder that its links may lead to, and the revision of the hub."""
-    directory = Path(location)
-    if directory.is_dir() or not location.startswith("speechbrain/"):
-        if not directory.is_dir():
-            raise ModelCardError(
-                f"{location} is no directory, expected one with {_HYPERPARAMS}; check --model"
-            )
-        return directory, None, None
-    found, commit, root = hub_directory(*split_hub_id(location), files=_FILES)
-    return found, root, commit
+@dataclass(frozen=True)
+class _Folder:
+    """Directory of a model, and what was read of it.
+
+    Attributes:
+        spec: Source, which may hold the hashes of a card.
+        directory: Directory of the files.
+        root: Folder that its links may lead to; None is the directory itself.
+        hashes: SHA-256 of each file that was read.
+    """
+
+    spec: SourceSpec
+    directory: Path
+    root: Path | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def read(self, name: str, *, largest: int = LARGEST_FILE) -> bytes:
+        """Read a file of the model; compare it to the card before anybody parses it."""
+        data = read_plain(self.directory, name, root=self.root, largest=largest)
+        self.hashes[name] = file_hash(self.spec.verified(name, data))
+        return data
+
+
+def _folder(spec: SourceSpec) -> tuple[_Folder, str | None]:
+    """Return the directory of a source, and the revision of the hub."""
+    directory = Path(spec.location)
+    if directory.is_dir():
+        return _Folder(spec, directory), None
+    if not spec.location.startswith("speechbrain/"):
+        raise ModelCardError(
+            f"{spec.location} is no directory, expected one with {_HYPERPARAMS}; check --model"
+        )
+    found, commit, root = hub_directory(*split_hub_id(spec.location), files=_FILES)
+    return _Folder(spec, found, root), commit
 
 
 def _build(
@@ -220,19 +246,18 @@ def _build(
         ) from err
 
 
-def _fill(module: nn.Module, data: bytes, path: Path) -> None:
+def _fill(module: nn.Module, folder: _Folder, name: str) -> None:
+    data, path = folder.read(name), folder.directory / name
     fit_weights(module, state_of(read_checkpoint(data, path), path), path)
 
 
-def _settle_normalization(
-    module: nn.Module, directory: Path, root: Path | None, files: dict[str, bytes]
-) -> None:
+def _settle_normalization(module: nn.Module, folder: _Folder) -> None:
     """Give a normalisation over all recordings its statistics; others have none."""
     if getattr(module, "norm_type", "sentence") != "global":
         return
     name = "mean_var_norm.ckpt"
-    files[name] = read_plain(directory, name, root=root)
-    state = read_checkpoint(files[name], directory / name)
+    path = folder.directory / name
+    state = read_checkpoint(folder.read(name), path)
     found = [state.get(key) if isinstance(state, Mapping) else None for key in _STATISTICS]
     tensors = [value for value in found if torch.is_tensor(value)]
     if len(tensors) != 2 or not all(
@@ -240,20 +265,21 @@ def _settle_normalization(
         for value in tensors
     ):
         raise ModelCardError(
-            f"{directory / name} holds no statistics of features, expected the vectors "
+            f"{path} holds no statistics of features, expected the vectors "
             f"{' and '.join(_STATISTICS)} of finite values; restore the file"
         )
     statistics: Any = module
     statistics._load_statistics_dict({"count": 1, **state})
 
 
-def _labels(directory: Path, root: Path | None, files: dict[str, bytes]) -> list[str]:
+def _labels(folder: _Folder) -> list[str]:
     """Read the labels of the classifier, as ``CategoricalEncoder`` writes them; [] without them."""
-    names = [name for name in (_LABELS, "label_encoder.ckpt") if (directory / name).exists()]
-    if not names:
+    found_names = (name for name in _LABELS if (folder.directory / name).exists())
+    name = next(found_names, None)
+    if name is None:
         return []
-    path = directory / names[0]
-    files[names[0]] = data = read_plain(directory, names[0], root=root, largest=_LARGEST_TEXT)
+    path = folder.directory / name
+    data = folder.read(name, largest=_LARGEST_TEXT)
     listed = data.decode("utf-8", "replace").split("====", 1)[0]  # what follows are settings
     found = [_LABEL.fullmatch(line.strip()) for line in listed.strip().split("\n")]
     labels: dict[int, str] = {}
@@ -269,8 +295,9 @@ def _labels(directory: Path, root: Path | None, files: dict[str, bytes]) -> list
     return [labels[i] for i in range(len(labels))]
 
 
-def _licence(directory: Path, root: Path | None) -> str | None:
+def _licence(folder: _Folder) -> str | None:
     """Return the licence that a hub's README gives in its first lines."""
+    directory, root = folder.directory, folder.root
     if not (directory / "README.md").exists():
         return None
     text = read_plain(directory, "README.md", root=root, largest=_LARGEST_TEXT).decode(
