@@ -148,7 +148,10 @@ def adopt_model(
             f"{'; '.join(kind.form for kind in KINDS.values())}"
         )
     card_path = out / CARD_NAME
-    require_new(card_path, force=force)
+    if out.is_dir():
+        require_new(card_path, force=force)  # now, and not after minutes of measuring
+    elif out.exists():
+        raise OutputError(f"{out} is no directory, expected one or a new name; choose another")
     own = spec.kind == "python"  # the user's own function
     adopted = adopt(load_source(spec, trust=trust or own), spec, trusted=trust)
     clips = read_clips(clean, int(adopted.card["sample_rate_hz"]))
