@@ -164,9 +164,9 @@ def test_a_module_fixture_adopts_with_noises(adopted):
 
 
 def screened(out: Path) -> list[tuple[str, object]]:
-    """Return path and p-value of every screened file."""
+    """Return name and p-value of every screened file."""
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    return sorted((row["path"], row.get("p_value")) for row in rows if "path" in row)
+    return sorted((row["id"], row["p_value"]) for row in rows)
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["card", "source"])

@@ -143,7 +143,7 @@ def _instrumented(
     interface = SimpleNamespace(mods=mods, hparams=SimpleNamespace(label_encoder=encoder))
     features = mods["compute_features"]
     try:
-        model = instrument(interface).eval().requires_grad_(False)
+        model = instrument(interface, singly=True).eval().requires_grad_(False)
         if model.input_bounds.high != 1.0:
             raise ModelCardError(
                 f"{directory} has the features {type(features).__name__} with other than plain "

@@ -126,12 +126,15 @@ class _Network(nn.Module):
         *,
         noisy: bool,
         band_range: BandRange | None,
+        singly: bool,
     ) -> None:
         super().__init__()
         self.embedding_model = embedding_model
         self.normalization = normalization
         self.noisy = noisy
         self.band_range = band_range
+        self.singly = singly
+        self.observed = 0
 
     def train(self, mode: bool = True) -> _Network:
         super().train(mode)
@@ -144,7 +147,9 @@ class _Network(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         total = x.shape[2]
-        if isinstance(self.embedding_model, ResNet.ResNet) and lengths is not None:
+        # SpeechBrain's own padded batch remains where layers are observed: one tensor for all items
+        singly = self.singly and not self.observed
+        if lengths is not None and (singly or isinstance(self.embedding_model, ResNet.ResNet)):
             if bool((lengths < total).any()):
                 rows = [self.forward(x[i : i + 1, :, : int(n)]) for i, n in enumerate(lengths)]
                 return torch.cat(rows)
@@ -224,11 +229,14 @@ class SpeechBrainModel(InstrumentedModel):
         found = find_layers(network, layers)
         tap = LayerTap()
         handles = []
+        whole: Any = self.network
+        whole.observed += 1
         try:
             for layer, module in found.items():
                 handles.append(module.register_forward_hook(_hook_for(tap, layer, network)))
             yield tap
         finally:
+            whole.observed -= 1
             for handle in handles:
                 handle.remove()
 
@@ -261,6 +269,7 @@ def instrument(
     *,
     output_kind: OutputKind | None = None,
     scale: float | None = None,
+    singly: bool = False,
 ) -> SpeechBrainModel:
     """Wrap an ``EncoderClassifier`` or ``SpeakerRecognition``; its modules are shared.
 
@@ -292,6 +301,9 @@ def instrument(
         scale: Factor from cosines to logits. None is 30 for these two, as in SpeechBrain's recipes;
             other cosines need it. Without a classifier it is for the cosine heads that
             ``with_head`` gives the model, and None is 1.
+        singly: Whether items of different lengths are embedded one by one, so that padding does
+            not matter, whatever the network. Where layers are observed, ECAPA-TDNN and x-vector
+            take the padded batch as in SpeechBrain.
 
     Raises:
         InputError: If modules are missing, labels are not numbered from 0, or the classifier is
@@ -317,6 +329,7 @@ def instrument(
             mods["mean_var_norm"],
             noisy=noisy,
             band_range=None if bands is None else bands.band_range,
+            singly=singly,
         ),
         front_end=bands or _Features(features),
         head=head,
