@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.utils.hooks import RemovableHandle
 
 from nip_audio.core.near import suggest_names
@@ -53,13 +54,20 @@ class LayerTap:
         return self._outputs[layer]
 
 
+def layers_with_hooks(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the submodules that can be observed, with their names; TorchScript's cannot."""
+    for name, module in network.named_modules():
+        if name and not isinstance(module, ScriptModule):
+            yield name, module
+
+
 def find_layers(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
     """Return the named submodules of a network.
 
     Raises:
         LayerNotFoundError: If a name does not exist; the message suggests similar names.
     """
-    modules = {name: module for name, module in network.named_modules() if name}
+    modules = dict(layers_with_hooks(network))
     for layer in layers:
         if layer not in modules:
             raise LayerNotFoundError(
@@ -71,7 +79,11 @@ def find_layers(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Modul
 
 @contextmanager
 def tap_layers(
-    network: nn.Module, layers: Sequence[str], *, axes: Mapping[str, int] | None = None
+    network: nn.Module,
+    layers: Sequence[str],
+    *,
+    axes: Mapping[str, int] | None = None,
+    whole: nn.Module | None = None,
 ) -> Iterator[LayerTap]:
     """Record the outputs of named layers while the context is open.
 
@@ -83,13 +95,15 @@ def tap_layers(
         axes: Where the channels of layers lie that do not return one row an item with its channels
             in axis 1: the axis of the channels, by layer. Their outputs are recorded as (B, C, …):
             rows that a network makes of each item, such as windows, are folded back into items.
+        whole: Module around the network that takes the batch; None is the network itself.
 
     Yields:
         The recorded outputs by layer name.
 
     Raises:
         LayerNotFoundError: If a name does not exist; the message suggests similar names.
-        InputError: During the forward pass, if a layer does not return exactly one tensor.
+        InputError: During the forward pass, if a layer does not return exactly one tensor, or
+            returns it for a part of the batch.
     """
     found = find_layers(network, layers)
     tap = LayerTap()
@@ -101,7 +115,12 @@ def tap_layers(
 
     def hook_for(layer: str) -> Any:
         if axes is None or layer not in axes:
-            return lambda module, args, output: tap.record(layer, output)
+
+            def plain(module: nn.Module, args: Any, output: Any) -> None:
+                _require_rows(layer, output, items)
+                tap.record(layer, output)
+
+            return plain
 
         def arranged(module: nn.Module, args: Any, output: Any) -> Any:
             # the network goes on from the recorded tensor, so that it gets a gradient
@@ -109,6 +128,7 @@ def tap_layers(
             if not isinstance(first, Tensor):
                 tap.record(layer, output)
                 return output
+            _require_rows(layer, first, items)
             seen = _by_item(first, items[0], axes[layer])
             tap.record(layer, seen)
             back = _as_returned(seen, first.shape, axes[layer]).clone()
@@ -117,13 +137,22 @@ def tap_layers(
         return arranged
 
     try:
-        handles.append(network.register_forward_pre_hook(count_items))
+        handles.append((whole or network).register_forward_pre_hook(count_items))
         for layer, module in found.items():
             handles.append(module.register_forward_hook(hook_for(layer)))
         yield tap
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _require_rows(layer: str, output: object, items: Sequence[int]) -> None:
+    """Refuse a layer that sees a part of the batch: its latest output would stand for all."""
+    if isinstance(output, Tensor) and output.dim() and items and len(output) < items[0]:
+        raise InputError(
+            f"layer {layer!r} returns {len(output)} rows for {items[0]} items, since the model "
+            "embeds items of different lengths one by one; tap items of one length"
+        )
 
 
 def _by_item(output: Tensor, items: int, axis: int) -> Tensor:

@@ -273,6 +273,7 @@ def read_card(directory: Path) -> ModelCard:
         if not isinstance(entry, dict)
         or not all(isinstance(entry.get(key), str) for key in ("file", "sha256"))
     ]
+    wrong += _wrong_of_source(data)
     if not wrong:
         wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
         wrong += [] if _all_text(data["files"].values()) else ["files"]
@@ -288,6 +289,32 @@ def read_card(directory: Path) -> ModelCard:
             f"{path} must list {HYPERPARAMS_NAME} and plain file names, got {names}"
         )
     return ModelCard(directory, data)
+
+
+def _wrong_of_source(data: Mapping[str, Any]) -> list[str]:
+    """Return the wrong fields of those that only cards of other models have."""
+    axes, noises = data.get("tap_axes") or {}, data.get("noises") or []
+    right = {
+        "source": isinstance(data.get("source"), str | None),
+        "modality": not data.get("source") or data.get("modality", "audio") == "audio",
+        "channels": data.get("channels", 1) in (1, 2),
+        "trusted": isinstance(data.get("trusted", False), bool),
+        "tap_axes": isinstance(axes, dict)
+        and all(type(axis) is int and 1 <= axis <= 8 for axis in axes.values()),
+        "noises": isinstance(noises, list) and all(map(_is_noise, noises)),
+    }
+    return [name for name, fits in right.items() if not fits]
+
+
+def _is_noise(value: object) -> bool:
+    texts = isinstance(value, dict) and _all_text(value.get(key) for key in ("family", "level"))
+    return (
+        isinstance(value, dict)
+        and texts
+        and value.keys() <= {"family", "level", "scale", "patch"}
+        and type(value.get("scale")) in (int, float)
+        and type(value.get("patch", 4)) is int
+    )
 
 
 def _all_text(values: Iterable[Any]) -> bool:

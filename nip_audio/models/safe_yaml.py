@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml.error import YAMLError as RuamelYamlError
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nip_audio.errors import ModelCardError, UnsafeYamlError
 
@@ -27,6 +29,8 @@ _PLAIN_TAGS = frozenset(
 _PLAIN_TEXT = re.compile(r"[\w .+~-]*", re.ASCII)
 _REFERENCE = re.compile(r"<\w+>", re.ASCII)
 _MAX_BYTES, _MAX_BRACKETS = 1 << 16, 200
+_MAX_NUMBER = 1e6  # no size, rate or number of speakers of a model is larger
+_MAX_STEPS = 50_000  # of tensors, while modules are made; a ResNet of 34 layers takes 900
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,15 @@ class Vocabulary:
         left_out: Top-level keys that are neither checked nor built.
         wanted: Top-level keys that are built, with all that they refer to; the others are left out.
             None builds all.
+        most_values: Most values that the tensors of all steps of making the instances may have
+            together; it is counted without allocating them. None does not count.
     """
 
     classes: frozenset[str]
     functions: frozenset[str] = frozenset()
     left_out: frozenset[str] = frozenset()
     wanted: frozenset[str] | None = None
+    most_values: int | None = None
 
     @property
     def tags(self) -> frozenset[str]:
@@ -78,11 +85,16 @@ def build(data: bytes, path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
         UnsafeYamlError: If it uses anything else.
     """
     try:
-        parts: dict[str, Any] = load_hyperpyyaml(
-            checked_yaml(data, path, vocabulary), loader=_Loader
-        )
+        text = checked_yaml(data, path, vocabulary)
+        if vocabulary.most_values is not None:
+            with _Measured(path, vocabulary.most_values):
+                load_hyperpyyaml(text, loader=_Loader)
+        parts: dict[str, Any] = load_hyperpyyaml(text, loader=_Loader)
     except (
+        ArithmeticError,
+        AssertionError,
         AttributeError,
+        LookupError,
         TypeError,
         ValueError,
         RuntimeError,
@@ -90,8 +102,42 @@ def build(data: bytes, path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
         RuamelYamlError,
         yaml.YAMLError,
     ) as err:
-        raise ModelCardError(f"{path} does not describe a model ({err})") from err
+        reason = str(err) or type(err).__name__
+        raise ModelCardError(
+            f"{path} does not describe a model ({reason}); restore the file"
+        ) from err
     return parts
+
+
+class _Measured(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Make tensors without their values while it is open, and count the values.
+
+    Args:
+        path: Path of the description, for errors.
+        most_values: Most values of all steps together.
+    """
+
+    def __init__(self, path: Path, most_values: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.path = path
+        self.most_values = most_values
+        self.values = 0
+        self.steps = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Take one step on the device without memory."""
+        placed = any(argument.name == "device" for argument in func._schema.arguments)
+        kwargs = dict(kwargs or {}) | ({"device": torch.device("meta")} if placed else {})
+        made = func(*args, **kwargs)
+        self.steps += 1
+        self.values += made.numel() if torch.is_tensor(made) else 0
+        if self.values > self.most_values or self.steps > _MAX_STEPS:
+            raise ModelCardError(
+                f"{self.path} describes a network with more than "
+                f"{min(self.values, self.most_values):.2g} values or {_MAX_STEPS} steps to make "
+                "it, expected a speaker model; restore the file"
+            )
+        return made
 
 
 def checked_yaml(data: bytes, path: Path, vocabulary: Vocabulary) -> str:
@@ -128,6 +174,11 @@ def checked_yaml(data: bytes, path: Path, vocabulary: Vocabulary) -> str:
             raise UnsafeYamlError(
                 f"{path} uses {tag!r}; a model description may only use {vocabulary.words()}"
             )
+        if isinstance(node, yaml.ScalarNode) and _size(node.value) > _MAX_NUMBER:
+            raise UnsafeYamlError(
+                f"{path} has the number {node.value[:40]}, expected at most {_MAX_NUMBER:g} in the "
+                "description of a model; restore the file"
+            )
         allowed = _REFERENCE if tag == "!ref" else _PLAIN_TEXT
         if isinstance(node, yaml.ScalarNode) and not allowed.fullmatch(node.value):
             raise UnsafeYamlError(
@@ -136,6 +187,18 @@ def checked_yaml(data: bytes, path: Path, vocabulary: Vocabulary) -> str:
             )
     text: str = yaml.serialize(root, Dumper=yaml.SafeDumper)
     return text
+
+
+def _size(text: str) -> float:
+    """Return the size of the number that a text is to any reader of YAML; 0 for other text."""
+    for read in (float, lambda digits: float(int(digits, 0))):
+        try:
+            return abs(read(text))
+        except OverflowError:
+            return float("inf")
+        except ValueError:
+            continue
+    return 0.0
 
 
 def _key(node: yaml.Node) -> str | None:

@@ -25,7 +25,7 @@ def trust_file() -> Path:
 def is_trusted(source: str, model_id: str) -> bool:
     """Tell whether a source with these files is trusted."""
     try:
-        lines = trust_file().read_text(encoding="utf-8").splitlines()
+        lines = trust_file().read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
     return any(line.split(" ", 1)[0] == _key(source, model_id) for line in lines)

@@ -24,8 +24,8 @@ from nip_audio.audio.io import ReadSettings
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.noise import Noise
-from nip_audio.core.state import write_atomic
-from nip_audio.errors import AudioError, InputError, ModelCardError
+from nip_audio.core.state import require_new, write_atomic
+from nip_audio.errors import AudioError, InputError, ModelCardError, OutputError
 from nip_audio.models.adopted import Adopted, adopt, probe
 from nip_audio.models.cards import CARD_NAME, ModelCard, model_id_of, read_card
 from nip_audio.models.sources.base import KINDS, load_source, parse_spec
@@ -148,6 +148,11 @@ def adopt_model(
             f"{source!r} is no source of a model, expected a directory of SpeechBrain or one of: "
             f"{'; '.join(kind.form for kind in KINDS.values())}"
         )
+    card_path = out / CARD_NAME
+    if out.is_dir():
+        require_new(card_path, force=force)  # now, and not after minutes of measuring
+    elif out.exists():
+        raise OutputError(f"{out} is no directory, expected one or a new name; choose another")
     own = spec.kind == "python"  # the user's own function
     adopted = adopt(load_source(spec, trust=trust or own), spec, trusted=trust)
     clips = read_clips(clean, int(adopted.card["sample_rate_hz"]))
@@ -159,8 +164,12 @@ def adopt_model(
         "noises": [asdict(noise) for noise in noises],
         "examination": asdict(examination),
     }
-    card_path = out / CARD_NAME
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(
+            f"{out} cannot be made ({err.strerror}); choose another directory with --out"
+        ) from err
     write_atomic(card_path, (json.dumps(data, indent=1) + "\n").encode(), force=force)
     needs_trust = trust or KINDS[spec.kind].runs_code
     model_id = model_id_of(data["files"])

@@ -245,13 +245,16 @@ def load_source(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
     return KINDS[spec.kind].load(spec, trust=trust)
 
 
-def read_plain(directory: Path, name: str, *, root: Path | None = None) -> bytes:
+def read_plain(
+    directory: Path, name: str, *, root: Path | None = None, largest: int = LARGEST_FILE
+) -> bytes:
     """Read one regular file of a directory that a stranger may have filled.
 
     Args:
         directory: Directory of the model.
         name: Name of the file in it.
         root: Folder that symbolic links must stay inside; None is the directory itself.
+        largest: Most bytes that it may have.
 
     Raises:
         ModelCardError: If it is missing, no regular file, too large, or a link that leads out.
@@ -267,10 +270,10 @@ def read_plain(directory: Path, name: str, *, root: Path | None = None) -> bytes
         status = target.stat()
         if not target.is_file():
             raise ModelCardError(f"{path} is no regular file, expected one; restore the model")
-        if status.st_size > LARGEST_FILE:
+        if status.st_size > largest:
             raise ModelCardError(
-                f"{path} has {status.st_size / 1e9:.1f} GB, expected at most "
-                f"{LARGEST_FILE / 1e9:.1f}; check that it is a model"
+                f"{path} has {status.st_size / 1e6:.1f} MB, expected at most "
+                f"{largest / 1e6:.1f}; check that it is a model's"
             )
         return target.read_bytes()
     except (OSError, RuntimeError) as err:  # RuntimeError: links in a circle

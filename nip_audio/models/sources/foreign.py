@@ -245,9 +245,14 @@ class FeatureNetwork(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed a batch of levels in [0, 1]."""
         if lengths is not None and not bool((lengths == x.shape[2]).all()):
-            rows = [self.forward(x[i : i + 1, :, : int(n)]) for i, n in enumerate(lengths)]
-            return torch.cat(rows)
-        embedding: Tensor = self.output(self.module(self.features(x).transpose(1, 2)))
+            rows = [self._embed(x[i : i + 1, :, : int(n)]) for i, n in enumerate(lengths)]
+            embedding: Tensor = self.output(torch.cat(rows))
+        else:
+            embedding = self.output(self._embed(x))
+        return embedding
+
+    def _embed(self, x: Tensor) -> Tensor:
+        embedding: Tensor = self.module(self.features(x).transpose(1, 2))
         return embedding
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.taps import layers_with_hooks
 from nip_audio.errors import ModelCardError
 
 __all__ = ["FoundLayers", "find_layers_of"]
@@ -55,13 +56,14 @@ def find_layers_of(model: InstrumentedModel, longer: Tensor, shorter: Tensor) ->
     Raises:
         ModelCardError: If the model has no such layer.
     """
-    root: nn.Module = getattr(model.network, "embedding_model", model.network)
+    root: nn.Module = getattr(model, "tapped", model.network)
+    arranged = bool(getattr(model, "arranges", False))
     runs = [_run(model, root, wavs) for wavs in (longer, shorter, longer[:1])]
     common = [name for name in runs[0] if all(name in run for run in runs)]
     own = dict(getattr(model.network, "tap_axes", {}))
     names, axes = [], dict(own)
     for name in _without_doubles(common, runs[0]):
-        last = isinstance(root.get_submodule(name), _CHANNELS_LAST) and root is model.network
+        last = isinstance(root.get_submodule(name), _CHANNELS_LAST) and not arranged
         axis = own.get(name) or _axis(*(run[name] for run in runs), last=last)
         if axis is None:
             continue
@@ -88,7 +90,7 @@ def _run(model: InstrumentedModel, root: nn.Module, wavs: Tensor) -> dict[str, T
 
         return hook
 
-    modules = {name: module for name, module in root.named_modules() if name}
+    modules = dict(layers_with_hooks(root))
     handles = [module.register_forward_hook(hook_for(name)) for name, module in modules.items()]
     try:
         model.embed(Batch(wavs))
@@ -97,7 +99,7 @@ def _run(model: InstrumentedModel, root: nn.Module, wavs: Tensor) -> dict[str, T
             handle.remove()
     once = {name: found[0] for name, found in outputs.items() if len(found) == 1}
     ran = {name: output for name, output in once.items() if output is not None}
-    if root is model.network:
+    if not getattr(model, "arranges", False):
         return ran
     with model.tap(*ran) as tap:  # of SpeechBrain's networks, which arrange the axes themselves
         model.embed(Batch(wavs))
@@ -110,7 +112,8 @@ def _without_doubles(names: list[str], outputs: Mapping[str, Tensor]) -> list[st
     for name in names:
         place = (outputs[name].data_ptr(), outputs[name].shape)
         known = kept.get(place)
-        if known is None or name.count(".") < known.count("."):
+        # the embedding is called output where a wrapper only passes a black box's result on
+        if known is None or name == "output" or name.count(".") < known.count("."):
             kept[place] = name
     chosen = set(kept.values())
     return [name for name in names if name in chosen]

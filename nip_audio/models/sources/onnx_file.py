@@ -71,7 +71,7 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
     """
     options = spec.take(_OPTIONS)
     path = file_of(spec)
-    data = read_plain(path.parent, path.name)
+    data = spec.verified(path.name, read_plain(path.parent, path.name))
     proto = _parsed(data, path)
     said = {entry.key: entry.value for entry in proto.metadata_props}
     rate = rate_of(spec, options["rate"] or said.get("sample_rate", "16000"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,21 @@ __all__ = ["Ignored", "fit_weights", "read_checkpoint", "state_of"]
 
 _NOT_PLAIN = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]
 """What torch raises at anything but tensors and plain values."""
+
+_READ_ERRORS = (
+    _NOT_PLAIN,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What torch raises at damaged files."""
 
 
 class Ignored:
@@ -43,7 +59,7 @@ def read_checkpoint(data: bytes, path: Path, *, ignored: Sequence[str] = ()) -> 
             return torch.load(  # noqa: TID251
                 io.BytesIO(data), map_location="cpu", weights_only=True
             )
-    except (_NOT_PLAIN, RuntimeError, EOFError, ValueError, KeyError, TypeError) as err:
+    except _READ_ERRORS as err:
         reason = str(err).strip().splitlines()[-1] if str(err).strip() else type(err).__name__
         raise ModelCardError(
             f"{path} is no file of weights alone ({reason}); expected what torch.save writes of a "
@@ -64,7 +80,7 @@ def state_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
         or not checkpoint
         or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in checkpoint.items())
     ):
-        raise ModelCardError(f"{path} holds no state dict, expected tensors by name")
+        raise ModelCardError(f"{path} holds no state dict, expected tensors by name; restore it")
     return dict(checkpoint)
 
 
@@ -74,9 +90,15 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
     Raises:
         ModelCardError: If they do not, or a value is not finite.
     """
+    own = module.state_dict()
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ModelCardError(f"{path}: {name} has values that are not finite; restore the file")
+        # of the same shape only: a file of few bytes may hold a tensor that repeats them endlessly
+        fits = name in own and own[name].shape == tensor.shape
+        if fits and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ModelCardError(
+                f"{path}: {name} has values that are not finite, expected finite weights; restore "
+                "the file"
+            )
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as err:

@@ -56,7 +56,7 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
     spec.take({})
     place = _place(spec.location)
     path = place.directory / WEIGHTS
-    data = read_plain(place.directory, WEIGHTS, root=place.root)
+    data = spec.verified(WEIGHTS, read_plain(place.directory, WEIGHTS, root=place.root))
     checkpoint = read_checkpoint(data, path, ignored=_IGNORED)
     depth = _depth(checkpoint, path)
     settings = _settings(checkpoint, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -41,12 +42,12 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
     module_name, colon, factory_name = spec.location.partition(":")
     if not colon or not all(part.isidentifier() for part in module_name.split(".")):
         raise ModelCardError(f"{spec} names no function, expected {_FORM}")
+    source = _file_of(spec, module_name)
+    # before the module is imported, which runs it
+    code = spec.verified(source.name, read_plain(source.parent, source.name))
     module = _imported(spec, module_name)
     made = _made(spec, module, factory_name)
-    source = Path(str(getattr(module, "__file__", None) or ""))
-    if not source.name:
-        raise ModelCardError(f"{spec}: {module_name} has no file, expected a module of Python code")
-    files = {source.name: file_hash(read_plain(source.parent, source.name))}
+    files = {source.name: file_hash(code)}
     files["weights"] = weights_sha256(made)
     name = f"{module_name}:{factory_name}"
     if isinstance(made, InstrumentedModel):
@@ -70,6 +71,30 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
         differentiable=able.differentiable,
         notes=("Only the module's own file is part of its identity, not what it imports.", *alone),
     )
+
+
+def _file_of(spec: SourceSpec, name: str) -> Path:
+    """Find the file of a module without importing it, nor the packages around it."""
+    folders: Any = None
+    found = None
+    for depth in range(1, name.count(".") + 2):
+        whole = ".".join(name.split(".")[:depth])
+        if depth > 1 and folders is None:
+            break
+        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+        specs = (finder.find_spec(whole, folders) for finder in finders)
+        found = next((one for one in specs if one is not None), None)
+        if found is None:
+            raise ModelCardError(
+                f"{spec}: {whole} cannot be imported, since no module of this name is installed; "
+                "install it, or set PYTHONPATH to the folder that holds it"
+            )
+        folders = found.submodule_search_locations
+    if found is None or not found.has_location or not found.origin:
+        raise ModelCardError(
+            f"{spec}: {name} has no file of its own, expected a module of Python code; name one"
+        )
+    return Path(found.origin)
 
 
 def _imported(spec: SourceSpec, name: str) -> ModuleType:

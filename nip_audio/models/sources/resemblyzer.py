@@ -111,7 +111,7 @@ def load(spec: SourceSpec, *, trust: bool) -> SourceModel:
         install="the package Resemblyzer (pip install --no-deps resemblyzer==0.1.4)",
         extra=None,
     )
-    data = read_plain(folder, _FILE)
+    data = spec.verified(_FILE, read_plain(folder, _FILE))
     bands = front_end()
     network = Ge2e(bands.band_range)
     take_weights(network, _renamed(_state(data, str(folder / _FILE))), folder / _FILE)
@@ -130,7 +130,13 @@ def load(spec: SourceSpec, *, trust: bool) -> SourceModel:
 
 def _state(data: bytes, path: str) -> dict[str, Any]:
     """Read the weights of a checkpoint."""
-    found = read_checkpoint(data, Path(path))
+    try:
+        found = read_checkpoint(data, Path(path))
+    except ModelCardError as err:
+        raise ModelCardError(
+            f"{path} is no checkpoint of Resemblyzer ({err}); expected tensors under "
+            "'model_state': install the package again"
+        ) from err
     state = found.get("model_state") if isinstance(found, Mapping) else None
     if not isinstance(state, Mapping):
         raise ModelCardError(

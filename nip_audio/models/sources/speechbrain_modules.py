@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from speechbrain.lobes.features import Fbank
-from speechbrain.lobes.models import ECAPA_TDNN, Xvector
+from speechbrain.lobes.models import ECAPA_TDNN, ResNet, Xvector
 from speechbrain.nnet.linear import Linear
 from speechbrain.nnet.pooling import StatisticsPooling
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nip_audio.audio.front_ends import BandFrontEnd, BandRange, Framing
 from nip_audio.core.adapter import Bounds, length_mask
 from nip_audio.core.model import InstrumentedModel, OutputKind
-from nip_audio.core.taps import LayerTap, find_layers
+from nip_audio.core.taps import LayerTap, find_layers, tap_layers
 from nip_audio.errors import InputError
 
 __all__ = ["SpeechBrainModel", "instrument"]
@@ -126,12 +126,15 @@ class _Network(nn.Module):
         *,
         noisy: bool,
         band_range: BandRange | None,
+        singly: bool,
     ) -> None:
         super().__init__()
         self.embedding_model = embedding_model
         self.normalization = normalization
         self.noisy = noisy
         self.band_range = band_range
+        self.singly = singly
+        self.observed = 0
 
     def train(self, mode: bool = True) -> _Network:
         super().train(mode)
@@ -144,6 +147,13 @@ class _Network(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         total = x.shape[2]
+        # SpeechBrain's own padded batch remains where layers are observed: one tensor for all items
+        singly = self.singly and not self.observed
+        if lengths is not None and (singly or isinstance(self.embedding_model, ResNet.ResNet)):
+            if bool((lengths < total).any()):
+                rows = [self.forward(x[i : i + 1, :, : int(n)]) for i, n in enumerate(lengths)]
+                return torch.cat(rows)
+            lengths = None
         relative = torch.ones(x.shape[0], device=x.device)
         if lengths is not None:
             # subtracting a quarter gives the same number of frames, whether rounded up or to the
@@ -193,8 +203,19 @@ class SpeechBrainModel(InstrumentedModel):
 
     Layers are named as in ``embedding_model``. For ``ECAPA_TDNN`` and ``Xvector`` a tap holds
     (B, C, T), or (B, C) after the pooling, even if the layer returns its axes in another order; for
-    other networks it holds what the layer returns.
+    other networks it holds what the layer returns, or what ``tap_axes`` of the network says.
     """
+
+    @property
+    def tapped(self) -> nn.Module:
+        """Module by whose names layers are tapped."""
+        network: nn.Module = self.network.embedding_model  # type: ignore[assignment]
+        return network
+
+    @property
+    def arranges(self) -> bool:
+        """Whether taps have their channels in axis 1 whatever the layer returns."""
+        return isinstance(self.tapped, _KNOWN_NETWORKS)
 
     def original_modules(self) -> dict[str, nn.Module]:
         """Return SpeechBrain's modules, as its interfaces take them; they are shared."""
@@ -212,15 +233,23 @@ class SpeechBrainModel(InstrumentedModel):
     @contextmanager
     def tap(self, *layers: str) -> Iterator[LayerTap]:
         """Record the outputs of layers; raises what ``tap_layers`` raises."""
-        network: Any = self.network.embedding_model
+        network = self.tapped
+        if not self.arranges:
+            axes: Any = getattr(self.network, "tap_axes", None)
+            with tap_layers(network, layers, axes=axes, whole=self.network) as tap:
+                yield tap
+            return
         found = find_layers(network, layers)
         tap = LayerTap()
         handles = []
+        whole: Any = self.network
+        whole.observed += 1
         try:
             for layer, module in found.items():
                 handles.append(module.register_forward_hook(_hook_for(tap, layer, network)))
             yield tap
         finally:
+            whole.observed -= 1
             for handle in handles:
                 handle.remove()
 
@@ -229,7 +258,7 @@ def _hook_for(tap: LayerTap, layer: str, network: nn.Module) -> Callable[..., Te
     """Return a forward hook that records a layer's output with its channels in axis 1."""
 
     def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
-        if not (isinstance(network, _KNOWN_NETWORKS) and torch.is_tensor(output)):
+        if not torch.is_tensor(output):
             tap.record(layer, output)
             return None
         # SpeechBrain's x-vector passes (B, T, C), but its layers contain PyTorch's own
@@ -253,6 +282,7 @@ def instrument(
     *,
     output_kind: OutputKind | None = None,
     scale: float | None = None,
+    singly: bool = False,
 ) -> SpeechBrainModel:
     """Wrap an ``EncoderClassifier`` or ``SpeakerRecognition``; its modules are shared.
 
@@ -260,9 +290,10 @@ def instrument(
     padded batches; but where SpeechBrain's statistics pooling rounds the number of frames of a
     padded item down, here they are rounded up, as in all of its other layers. SpeechBrain's
     networks let a little padding influence the scores; so, unlike in this toolkit's own models, an
-    item's scores depend on the rest of its batch. All modules are in evaluation mode; the
-    normalisation of features always stays in it. ``mean_var_norm_emb`` is not applied, since
-    ``classify_batch`` and ``verify_batch`` do not apply it either.
+    item's scores depend on the rest of its batch. ``ResNet`` takes no account of lengths at all, so
+    items of different lengths are embedded one by one, as if each were alone. All modules are in
+    evaluation mode; the normalisation of features always stays in it. ``mean_var_norm_emb`` is not
+    applied, since ``classify_batch`` and ``verify_batch`` do not apply it either.
 
     Where the features are the levels of ``Fbank``, the model's input is these levels, mapped to
     [0, 1] without clipping, and the network begins with their normalisation. Other features are the
@@ -278,11 +309,14 @@ def instrument(
             embedding_model and, for models that classify, classifier; it takes waveforms in
             [-1, 1].
         output_kind: Kind of scores that the classifier returns. None recognises SpeechBrain's own:
-            cosines for ECAPA's ``Classifier``; logits for linear layers and for x-vector's, whose
-            log posteriors are logits as well.
-        scale: Factor from cosines to logits. None is 30 for ECAPA's, as in SpeechBrain's recipes;
+            cosines for the ``Classifier`` of ECAPA-TDNN and ResNet; logits for linear layers and
+            for x-vector's, whose log posteriors are logits as well.
+        scale: Factor from cosines to logits. None is 30 for these two, as in SpeechBrain's recipes;
             other cosines need it. Without a classifier it is for the cosine heads that
             ``with_head`` gives the model, and None is 1.
+        singly: Whether items of different lengths are embedded one by one, so that padding does
+            not matter, whatever the network. Where layers are observed, ECAPA-TDNN and x-vector
+            take the padded batch as in SpeechBrain.
 
     Raises:
         InputError: If modules are missing, labels are not numbered from 0, or the classifier is
@@ -308,6 +342,7 @@ def instrument(
             mods["mean_var_norm"],
             noisy=noisy,
             band_range=None if bands is None else bands.band_range,
+            singly=singly,
         ),
         front_end=bands or _Features(features),
         head=head,
@@ -323,7 +358,7 @@ def _meaning(
     classifier: nn.Module, output_kind: OutputKind | None, scale: float | None
 ) -> tuple[OutputKind, float]:
     """Return kind and scale of a classifier's output, as given or known for SpeechBrain's own."""
-    cosines = isinstance(classifier, ECAPA_TDNN.Classifier)
+    cosines = isinstance(classifier, ECAPA_TDNN.Classifier | ResNet.Classifier)
     if output_kind is None and cosines:
         output_kind = "cosine"
     elif output_kind is None and isinstance(classifier, Xvector.Classifier | Linear | nn.Linear):

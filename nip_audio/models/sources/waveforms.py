@@ -49,9 +49,11 @@ class WaveformNetwork(nn.Module):
             ModelCardError: If the module does not return one embedding an item.
         """
         if lengths is None or bool((lengths == x.shape[3]).all()):
-            return self._embed(x)
-        rows = [self._embed(x[i : i + 1, ..., : int(n)]) for i, n in enumerate(lengths)]
-        return torch.cat(rows)
+            embedding: Tensor = self.output(self._embed(x))
+        else:
+            rows = [self._embed(x[i : i + 1, ..., : int(n)]) for i, n in enumerate(lengths)]
+            embedding = self.output(torch.cat(rows))
+        return embedding
 
     def _embed(self, x: Tensor) -> Tensor:
         out = self.module(self.spectrum.inverse(x))
@@ -62,7 +64,7 @@ class WaveformNetwork(nn.Module):
             raise ModelCardError(
                 f"the model returns {got} for {len(x)} waveforms, expected (batch, embedding size)"
             )
-        embedding: Tensor = self.output(out.flatten(1))
+        embedding: Tensor = out.flatten(1)
         return embedding
 
 

@@ -42,7 +42,9 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
     """
     options = spec.take({"window": "hamming"})
     directory = Path(spec.location)
-    config_data, weights_data = (read_plain(directory, name) for name in (CONFIG, WEIGHTS))
+    config_data, weights_data = (
+        spec.verified(name, read_plain(directory, name)) for name in (CONFIG, WEIGHTS)
+    )
     config = read_settings(config_data, directory / CONFIG)
     where = str(directory / CONFIG)
     name = str(config.get("model"))

@@ -147,7 +147,7 @@ def test_refuses_other_functions_and_options(factory, match):
         ("nowhere_to_be_found:make", "set PYTHONPATH"),
         ("users_package.models", "names no function"),
         ("../models.py:make", "names no function"),
-        ("sys:getsizeof", "the function failed"),
+        ("sys:getsizeof", "has no file of its own"),
     ],
 )
 def test_refuses_what_cannot_be_imported(location, match):
