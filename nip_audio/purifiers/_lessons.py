@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch
-from nip_audio.core.influence import neuron_outputs
+from nip_audio.core.influence import neuron_outputs, require_gradient
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 
@@ -90,6 +90,7 @@ class CleanResponse:
 
         Raises:
             InputError: If the decision does not depend on a layer.
+            GradientError: If the model gives no gradient.
         """
         with torch.enable_grad(), model.tap(*layers) as tap:
             x = clean.x.detach().requires_grad_(True)
@@ -101,6 +102,7 @@ class CleanResponse:
                 logits = model.logits(model.score_embeddings(embeddings))
                 predictions = logits.argmax(dim=1)
                 y = logits.gather(1, predictions[:, None])
+            require_gradient(y)
             maps = {layer: tap[layer] for layer in layers}
             # one backward pass for the influence of the neurons of all layers
             gradients = torch.autograd.grad(y.sum(), list(maps.values()), allow_unused=True)

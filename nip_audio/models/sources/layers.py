@@ -88,7 +88,11 @@ def _run(model: InstrumentedModel, root: nn.Module, wavs: Tensor) -> dict[str, T
 
         return hook
 
-    modules = {name: module for name, module in root.named_modules() if name}
+    modules = {
+        name: module
+        for name, module in root.named_modules()
+        if name and not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+    }
     handles = [module.register_forward_hook(hook_for(name)) for name, module in modules.items()]
     try:
         model.embed(Batch(wavs))
