@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_outputs, require_gradient
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.errors import InputError
+from nip_audio.errors import GradientError, InputError
 
 _SAME_VOICE = 0.3  # cosine distance below which two embeddings count as the same speaker
 
@@ -90,7 +90,7 @@ class CleanResponse:
 
         Raises:
             InputError: If the decision does not depend on a layer.
-            GradientError: If the model gives no gradient.
+            GradientError: If the model gives no gradient, or one that is not finite.
         """
         with torch.enable_grad(), model.tap(*layers) as tap:
             x = clean.x.detach().requires_grad_(True)
@@ -110,6 +110,12 @@ class CleanResponse:
         for (layer, activation), gradient in zip(maps.items(), gradients, strict=True):
             if gradient is None:
                 raise InputError(f"the decision does not depend on layer {layer!r}; leave it out")
+            if not bool(gradient.isfinite().all()):
+                raise GradientError(
+                    f"the gradient of the decision at layer {layer!r} is not finite, expected "
+                    "numbers; the model computes something without a gradient there, such as the "
+                    "standard deviation of a constant: add a small number to it"
+                )
             phi = neuron_outputs(activation, model.tap_lengths(layer, clean.lengths)).detach()
             total = gradient if gradient.dim() == 2 else gradient.flatten(2).sum(dim=2)
             influence = (total * phi).abs()

@@ -40,9 +40,9 @@ class Excerpt:
         samples: (N,) waveform in [-1, 1].
         spectrogram: (F, T) model input, or its levels if it is a complex spectrum.
         neurons: (M,) influence of each neuron of the examined layer (NIP, Eq. 2); None if the
-            model's card names no layer, or the model is a black box.
+            model's card names no layer, or the model gives no finite gradient, as a black box.
         bands: (F,) influence of each band of the model input, summed over the frames; None for a
-            black box.
+            model without a finite gradient.
     """
 
     samples: Tensor
@@ -136,12 +136,19 @@ def _excerpt(
         batch = model.to_input(Batch(raw))
     levels, neurons, bands = levels_of(model.front_end, batch.x[0]), None, None
     try:
-        neurons = None if layer is None else neuron_influence(model, batch, layer)[0].cpu()
+        neurons = None if layer is None else _finite(neuron_influence(model, batch, layer)[0])
         # the parts of a complex spectrum are summed, too
         bands = input_influence(model, batch)[0].sum(dim=-1).reshape(-1, len(levels)).sum(dim=0)
     except GradientError:
         pass
-    return Excerpt(samples, levels.cpu(), neurons, None if bands is None else bands.cpu())
+    return Excerpt(samples, levels.cpu(), neurons, _finite(bands))
+
+
+def _finite(influences: Tensor | None) -> Tensor | None:
+    """Return influences on the CPU; None if there are none, or a gradient is not finite."""
+    if influences is None or not bool(influences.isfinite().all()):
+        return None
+    return influences.cpu()
 
 
 def _highest_hz(front_end: object) -> float | None:
