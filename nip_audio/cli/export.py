@@ -54,8 +54,8 @@ def command(
     Example: nip-audio export xvector-libri251 --out xvector.onnx
     """
     from nip_audio.errors import InputError
-    from nip_audio.models.exporting import export_part
     from nip_audio.models.pretrained import load_pretrained
+    from nip_audio.workflows.export import export_part
 
     if part is PartName.model and purifier is not None:
         raise InputError(

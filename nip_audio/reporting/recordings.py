@@ -152,8 +152,9 @@ def _finite(influences: Tensor | None) -> Tensor | None:
 
 
 def _highest_hz(front_end: object) -> float | None:
-    known = isinstance(front_end, SpectralFrontEnd | ComplexSpectrogram)
-    return front_end.sample_rate_hz / 2 if known else None
+    if isinstance(front_end, SpectralFrontEnd | ComplexSpectrogram):
+        return front_end.sample_rate_hz / 2
+    return None
 
 
 def _html(examined: ExaminedRecording) -> str:
