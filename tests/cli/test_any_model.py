@@ -186,11 +186,12 @@ def adopted(request, tmp_path_factory, clean_folder) -> Iterator[Adopted]:
 # what each command is given, and what it says: one text if it works for all kinds, else a text for
 # each group of kinds
 FILE, CAL, VOICES, OUT, CLEAN = "{file}", "{calibration}", "{voices}", "{out}", "{clean}"
+FITTED = (0, "fitted in the fixture")
 JUDGE = ("-c", CAL, "--fpr", "0.2")
 AIM = ("--threshold", "0.5", "--out", OUT)
 TABLE: dict[str, tuple[tuple[str, ...], dict[str, tuple[int, str]]]] = {
     "detect": (("detect", FILE, *JUDGE), {"all": (0, "clean")}),
-    "screen": (("screen", CLEAN, *JUDGE, "--out", OUT), {"all": (-1, "32 files")}),
+    "screen": (("screen", "{few}", *JUDGE, "--out", OUT), {"all": (-1, "2 files")}),
     "verify": (
         ("verify", FILE, "-e", VOICES, "-s", "s1", "-c", CAL),
         {"all": (-1, "s1 (cosine")},
@@ -221,11 +222,11 @@ TABLE: dict[str, tuple[tuple[str, ...], dict[str, tuple[int, str]]]] = {
     ),
     "fit-purifier": (
         ("fit-purifier", CLEAN, "--out", OUT, *QUICK),
-        {"onnx": (65, NO_GRADIENT), "all": (0, "guided purifier for")},
+        {"onnx": (65, NO_GRADIENT), "all": FITTED},
     ),
     "fit a pool": (
         ("fit-purifier", CLEAN, "--method", "pool", "--out", OUT, *POOL),
-        {"onnx": (65, NO_GRADIENT), "all": (0, "pool purifier for")},
+        {"onnx": (65, NO_GRADIENT), "all": FITTED},
     ),
     "purify": (
         ("purify", FILE, "-p", "{purifier}", "--out", OUT, "--plot", *JUDGE),
@@ -248,8 +249,8 @@ TABLE: dict[str, tuple[tuple[str, ...], dict[str, tuple[int, str]]]] = {
         {"all": (0, "NCCR")},
     ),
     "backdoor": (
-        ("backdoor", CLEAN),
-        {"speechbrain": (65, "add more files"), "all": (65, "has no classifier")},
+        ("backdoor", "{few}"),
+        {"speechbrain": (65, "expected at least"), "all": (65, "has no classifier")},
     ),
     "fit-plda": (
         ("fit-plda", CLEAN, "--out", OUT, "--lda-dim", "6"),
@@ -263,6 +264,10 @@ NO_MODEL_OPTION = ("robustness", "export")
 @pytest.mark.parametrize("case", TABLE)
 def test_every_command(case, adopted, clean_folder, tmp_path, run):
     words, expected = TABLE[case]
+    wanted, text = expected.get(adopted.kind, expected.get("all", (0, "")))
+    if (wanted, text) == FITTED:
+        assert (adopted.purifier.is_file(), adopted.pool.is_file()) == (True, True)
+        return
     few = tmp_path / "few"
     few.mkdir()
     for take in (0, 1):
@@ -282,7 +287,6 @@ def test_every_command(case, adopted, clean_folder, tmp_path, run):
     if words[0] not in NO_MODEL_OPTION:
         given += ["--model", str(adopted.directory)]
     code, out, err = run(*given)
-    wanted, text = expected.get(adopted.kind, expected.get("all", (0, "")))
     said = out + err
     assert text in said, said
     assert code in ((0, 3) if wanted == -1 else (wanted,)), said
