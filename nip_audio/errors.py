@@ -8,6 +8,7 @@ __all__ = [
     "CalibrationError",
     "EnrolmentError",
     "FileError",
+    "GradientError",
     "HashMismatchError",
     "ImageError",
     "InputError",
@@ -31,6 +32,10 @@ class NipAudioError(Exception):
 
 class InputError(NipAudioError, ValueError):
     """An argument has the wrong shape, range, type or unit."""
+
+
+class GradientError(InputError):
+    """A gradient was asked of a model that gives none, such as a black box."""
 
 
 class FileError(NipAudioError):

@@ -7,6 +7,7 @@ classifier that ART understands.
 from __future__ import annotations
 
 import logging.config
+import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -129,6 +130,7 @@ class ItemGoal(nn.Module):
         eps: Largest change that counts; the example with the largest margin is best. If None, any
             change counts, and the example with the smallest change (L2) is best.
         own_classes: Whether an untargeted goal is shown as the classes of the system.
+        folded: Whether a waveform (N,) is shown as an image of about √N rows, filled up with zeros.
 
     Attributes:
         shape: Shape of a row; a spectrogram (F, T) becomes an image (1, F, T).
@@ -141,7 +143,12 @@ class ItemGoal(nn.Module):
     """
 
     def __init__(
-        self, system: System, *, eps: float | None = None, own_classes: bool = False
+        self,
+        system: System,
+        *,
+        eps: float | None = None,
+        own_classes: bool = False,
+        folded: bool = False,
     ) -> None:
         super().__init__()
         self._system = (system,)  # in a tuple, so that neither torch nor ART registers it as a part
@@ -154,7 +161,12 @@ class ItemGoal(nn.Module):
         self.bounds = system.bounds
         self.found = clean
         self.shape = (1, *clean.shape[1:]) if clean.dim() == 3 else tuple(clean.shape[1:])
-        self.x: NDArray[np.float32] = clean.reshape(1, *self.shape).float().cpu().numpy().copy()
+        shown = clean
+        if folded and clean.dim() == 2:
+            columns = math.isqrt(clean.shape[1] - 1) + 1
+            shown = nn.functional.pad(clean, (0, -clean.shape[1] % columns))
+            self.shape = (1, shown.shape[1] // columns, columns)
+        self.x: NDArray[np.float32] = shown.reshape(1, *self.shape).float().cpu().numpy().copy()
         self.classes = self(torch.from_numpy(self.x)).shape[1]
         self.own = np.zeros((1, self.classes), dtype=np.float32)
         self.own[0, int(system.label) if self._own_classes else 0] = 1.0
@@ -187,7 +199,7 @@ class ItemGoal(nn.Module):
         if system.exhausted:
             raise QueriesExhausted
         clean = system.batch.x
-        x = x.reshape(len(x), *clean.shape[1:]).to(clean)
+        x = x.flatten(1)[:, : clean[0].numel()].reshape(len(x), *clean.shape[1:]).to(clean)
         logits = system(x) if self._own_classes else system.scores(x)
         margin = margin_of(logits, system.label.expand(len(x)), targeted=system.targeted)
         self._remember(x.detach(), margin.detach(), clean)
@@ -212,6 +224,7 @@ def attack_items(
     *,
     eps: float | None = None,
     own_classes: bool = False,
+    folded: bool = False,
 ) -> Tensor:
     """Attack item by item, because ART does not say which item a row belongs to.
 
@@ -221,6 +234,7 @@ def attack_items(
             does not succeed yet.
         eps: Largest change that counts, see ``ItemGoal``; None for any change.
         own_classes: Whether an untargeted goal is shown as the classes of the system.
+        folded: Whether waveforms are shown as images, see ``ItemGoal``.
 
     Returns:
         Examples shaped like ``system.batch.x``, within ``eps`` and the bounds; an item without a
@@ -230,7 +244,7 @@ def attack_items(
     x = clean.clone()
     for index in range(len(x)):
         item = system.item(index)
-        goal = ItemGoal(item, eps=eps, own_classes=own_classes)
+        goal = ItemGoal(item, eps=eps, own_classes=own_classes, folded=folded)
         if not goal.done:
             with suppress(QueriesExhausted):
                 attack(goal)

@@ -84,7 +84,7 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "uap": AttackEntry("UAP", "white box", "ART", UniversalPerturbation),
     "autoattack": AttackEntry("AutoAttack", "white box", "ART", AutoAttack),
     "one-pixel": AttackEntry("one-pixel", "black box", "ART", OnePixel, levels=("input",)),
-    "square": AttackEntry("Square", "black box", "ART", Square, levels=("input",)),
+    "square": AttackEntry("Square", "black box", "ART", Square),
     "hopskipjump": AttackEntry("HopSkipJump", "black box", "ART", HopSkipJump),
     "deepfool": AttackEntry("DeepFool", "white box", "Foolbox", DeepFool),
     "cw": AttackEntry("C&W", "white box", "Foolbox", CarliniWagner),

@@ -17,6 +17,8 @@ from nip_audio.errors import AttackError
 
 __all__ = ["Square", "require_spectrogram", "square_search"]
 
+_FEWEST_SAMPLES = 16  # of a waveform that is folded
+
 
 def require_spectrogram(system: System, name: str) -> None:
     """Refuse input that is no spectrogram (B, F, T) or image (B, C, H, W).
@@ -49,6 +51,9 @@ def square_search(goal: ItemGoal, *, eps: float, steps: int) -> Any:
 class Square(Attack):
     """Adds squares of ±ε at random places, and keeps those that help (Andriushchenko et al. 2020).
 
+    Deviation: a waveform is folded into rows of about √N samples, so that a square is a run of
+    samples that repeats.
+
     The attack stops at the first successful example; an item without one is returned unchanged.
 
     Attributes:
@@ -56,7 +61,7 @@ class Square(Attack):
         queries: Largest number of queries per item.
 
     Raises:
-        AttackError: If a setting is out of range, or if the input is no spectrogram or image.
+        AttackError: If a setting is out of range, or if the input is too small.
     """
 
     eps: float
@@ -87,11 +92,12 @@ class Square(Attack):
         return self.queries
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
-        require_spectrogram(system, self.name)
+        if system.batch.x.dim() != 2 or system.batch.x.shape[1] < _FEWEST_SAMPLES:
+            require_spectrogram(system, self.name)
 
         def attack(goal: ItemGoal) -> None:
             search = square_search(goal, eps=self.eps, steps=self.queries)
             search.generate(goal.x, goal.own)
 
         with seeded_globals(generator):
-            return attack_items(system, attack, eps=self.eps)
+            return attack_items(system, attack, eps=self.eps, folded=True)

@@ -141,5 +141,6 @@ def _require_gradient_beside(attack: Attack, system: System, generator: torch.Ge
     if bool(flat_items(system, beside)[0].all()):
         raise AttackError(
             "the system gives no gradient at this input, nor close to it, which a white-box "
-            "attack needs; attack a differentiable model, or use a black-box attack such as fakebob"
+            "attack needs; attack a differentiable model, or use an attack that needs scores or "
+            "decisions alone, such as fakebob or hopskipjump"
         )

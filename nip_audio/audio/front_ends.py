@@ -26,6 +26,7 @@ __all__ = [
     "Framing",
     "MelBands",
     "SpectralFrontEnd",
+    "levels_of",
 ]
 
 
@@ -273,6 +274,7 @@ class ComplexSpectrogram(nn.Module):
     """
 
     SMALL = 0.01
+    LEVELS_DB = 100.0
     window: Tensor
 
     def __init__(
@@ -320,6 +322,17 @@ class ComplexSpectrogram(nn.Module):
         )
         return x, frames
 
+    def levels(self, x: Tensor) -> Tensor:
+        """Return the levels of spectra, to look at: (…, 2, F, T) → (…, F, T) in [0, 1].
+
+        1 stands for the loudest waveform possible, 0 for ``LEVELS_DB`` less.
+        """
+        parts = (x - 0.5) * (2 * self.largest)
+        size = parts.square().sum(dim=-3).sqrt()
+        magnitude = self.SMALL * torch.expm1(size.clamp(max=2 * self.largest))
+        decibels = 20 * torch.log10(magnitude.clamp_min(1e-12) / self.window.sum())
+        return (1 + decibels / self.LEVELS_DB).clamp(0.0, 1.0)
+
     def inverse(self, x: Tensor) -> Tensor:
         """Return the waveforms (B, N) of spectra (B, 2, F, T), in whole steps, not clipped."""
         parts = (x - 0.5) * (2 * self.largest)
@@ -334,6 +347,16 @@ class ComplexSpectrogram(nn.Module):
             length=(x.shape[3] - 1) * self.hop_samples,
         )
         return samples
+
+
+def levels_of(front_end: object, x: Tensor) -> Tensor:
+    """Return the levels (F, T) of one item of model input, to look at.
+
+    Args:
+        front_end: Front end that computed it.
+        x: (F, T) spectrogram, which is returned, or (2, F, T) spectrum of a ``ComplexSpectrogram``.
+    """
+    return front_end.levels(x) if isinstance(front_end, ComplexSpectrogram) else x
 
 
 def _masked(wavs: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "Check the installation: packages, devices, models and optional parts.",
     "models": "List the models that are available by name.",
     "adopt": "Adopt a speaker model of your own, so that every command can use it.",
+    "export": "Write a model or its guided purifier as an ONNX graph.",
     "identify": "Identify the speaker of each recording, or the class of each image.",
     "enroll": "Enrol speakers from their recordings.",
     "fit-plda": "Fit a PLDA back end, which verify can use instead of the cosine.",

@@ -84,7 +84,10 @@ def command(
     ] = NOISE_SCALE,
     layer: Annotated[
         list[str] | None,
-        typer.Option(help=f"Layer; may be repeated. Default: {' and '.join(LAYER_NAMES)}."),
+        typer.Option(
+            help=f"Layer; may be repeated. Default: {' and '.join(LAYER_NAMES)}, "
+            "or the first alone if a model only embeds."
+        ),
     ] = None,
     draws: Annotated[
         int, typer.Option(help="Noise draws per file.", rich_help_panel=ADVANCED)
@@ -138,7 +141,7 @@ def command(
             files,
             make_reader(loaded[0], max_duration),
             noise=disturbed,
-            layers=tuple(layer or LAYER_NAMES),
+            layers=layer or None,
             draws=draws,
             seed=seed,
             progress=lambda _: advance(bar),

@@ -35,6 +35,7 @@ from nip_audio.cli._options import (
 from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
+    from nip_audio.purifiers.base import Purifier
     from nip_audio.screening.pipeline import Screener, ScreenResult
     from nip_audio.screening.sources import Source
 
@@ -130,13 +131,17 @@ def command(
     from nip_audio.screening.engines.local import LocalEngine
     from nip_audio.screening.engines.ray import RayEngine
     from nip_audio.screening.sources import find_source
+    from nip_audio.workflows.flagged import shipped_purifier
 
     if watch is not None and not 0 <= watch < float("inf"):
         raise InputError(f"--watch is {watch}, expected a number of seconds; pass, e.g., 10")
+    pretrained = load_model(model, modality)
+    purifier = None
     if purify_to is not None:
+        purifier = shipped_purifier(pretrained)
         make_folder(purify_to)
     screener = make_screener(
-        load_model(model, modality),
+        pretrained,
         calibration,
         command="screen",
         fpr=fpr,
@@ -158,8 +163,8 @@ def command(
             return
     if report:
         make_report(ScreenedRun.open(out), recordings, examiner_of_screening(screener))
-    if purify_to is not None:
-        _purify(screener, recordings, result, purify_to)
+    if purify_to is not None and purifier is not None:
+        _purify(screener, purifier, recordings, result, purify_to)
     if as_json:
         print_json(screener.verdict_settings() | result.summary.to_json())
     else:
@@ -168,12 +173,13 @@ def command(
     exit_with(result.summary.flagged, result.summary.failed)
 
 
-def _purify(screener: Screener, source: Source, result: ScreenResult, out: Path) -> None:
-    from nip_audio.workflows.flagged import purify_flagged, shipped_purifier
+def _purify(
+    screener: Screener, purifier: Purifier, source: Source, result: ScreenResult, out: Path
+) -> None:
+    from nip_audio.workflows.flagged import purify_flagged
     from nip_audio.workflows.purify_files import FilePurifier
 
     pretrained, reader = screener.pretrained, screener.adapter
-    purifier = shipped_purifier(pretrained)
     worker = FilePurifier(pretrained, purifier, reader, screener.seed, screener.judge)
     adversarial = result.summary.verdicts.get("adversarial", 0)
     with progress_bar("purifying", adversarial) as bar:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nip_audio.core.adapter import Batch, length_mask, masked_mean
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.errors import InputError
+from nip_audio.errors import GradientError, InputError
 
 __all__ = [
     "InfluenceOf",
@@ -23,6 +23,7 @@ __all__ = [
     "linear_influence",
     "neuron_influence",
     "neuron_outputs",
+    "require_gradient",
     "select_neurons",
 ]
 
@@ -80,6 +81,7 @@ def neuron_influence(
     Raises:
         InputError: If a class or the confidence is requested from a model without a head, or y does
             not depend on the layer.
+        GradientError: If the model gives no gradient.
         LayerNotFoundError: If the layer does not exist; the message suggests similar names.
     """
     with torch.enable_grad(), model.tap(layer) as tap:
@@ -87,6 +89,7 @@ def neuron_influence(
         x = batch.x.detach().clone().requires_grad_(True)
         embeddings = model.embed_input(batch.with_x(x))
         y = _decision(model, embeddings, of, target)
+        require_gradient(y)
         activation = tap[layer]
         (gradient,) = torch.autograd.grad(y.sum(), activation, allow_unused=True)
     if gradient is None:
@@ -122,12 +125,29 @@ def input_influence(
 
     Raises:
         InputError: If a class or the confidence is requested from a model without a head.
+        GradientError: If the model gives no gradient.
     """
     with torch.enable_grad():
         x = batch.x.detach().clone().requires_grad_(True)
         y = _decision(model, model.embed_input(batch.with_x(x)), of, target)
+        require_gradient(y)
         (gradient,) = torch.autograd.grad(y.sum(), x)
     return (gradient * x).detach()
+
+
+def require_gradient(output: Tensor) -> None:
+    """Refuse what a model returned outside of the autograd graph, as a black box does.
+
+    Raises:
+        GradientError: If it has no gradient.
+    """
+    if not output.requires_grad:
+        raise GradientError(
+            "this model gives no gradient, because it runs as a black box, expected a "
+            "differentiable one; use what needs no gradient (the attacks fakebob and hopskipjump, "
+            "the purifiers noise, quantization and median), or train a substitute for the model: "
+            "docs/howto/your-own-model.md, Black box"
+        )
 
 
 def _decision(

@@ -162,7 +162,7 @@ def measure_robustness(
     reader: Reader,
     *,
     noise: Noise = DEFAULT_NOISE,
-    layers: Sequence[str] = DEFAULT_LAYERS,
+    layers: Sequence[str] | None = None,
     draws: int = 10,
     seed: int,
     progress: Callable[[Recording], None] = lambda file: None,
@@ -175,7 +175,8 @@ def measure_robustness(
             but not the images of one class.
         reader: Reader of the files.
         noise: Noise to measure with.
-        layers: Module names that all models have, ``LAST_TAP`` or ``LOGITS``.
+        layers: Module names that all models have, ``LAST_TAP`` or ``LOGITS``; None is both, or
+            the first alone if a model only embeds.
         draws: Draws of noise per file.
         seed: Seed of the noise, together with each file's content.
         progress: Called after each file.
@@ -186,6 +187,9 @@ def measure_robustness(
         LayerNotFoundError: If a model has no such layer.
     """
     require_comparable(models, [noise])
+    if layers is None:
+        named = all(model.model.head is not None for model in models)
+        layers = DEFAULT_LAYERS if named else (LAST_TAP,)
     rates: dict[str, dict[str, list[float]]] = {
         layer: {model.card.name: [] for model in models} for layer in layers
     }

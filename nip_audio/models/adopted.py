@@ -95,7 +95,7 @@ def adopt(sourced: SourceModel, spec: SourceSpec, *, trusted: bool = False) -> A
         "output_kind": model.output_kind,
         "scale": model.scale,
         "labels": list(model.labels),
-        "channels": sourced.channels,
+        "channels": _channels(model, shorter),
         "default_taps": list(layers.chosen),
         "tap_axes": dict(layers.axes),
         "files": files,
@@ -185,6 +185,13 @@ def probe(sample_rate_hz: int, seconds: float) -> Tensor:
         rows.append(0.1 * torch.as_tensor(voice) * envelope)
     noise = torch.randn(2, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return (torch.stack(rows) + 0.001 * noise).float().clamp(-1.0, 1.0)
+
+
+@torch.no_grad()
+def _channels(model: InstrumentedModel, wavs: Tensor) -> int:
+    """Return the channels of the model's input: 2 for a complex spectrum, (B, 2, F, T)."""
+    x = model.to_input(Batch(wavs)).x
+    return x.shape[1] if x.dim() == 4 else 1
 
 
 def _absolute(spec: SourceSpec) -> SourceSpec:

@@ -83,8 +83,8 @@ def export_onnx(pretrained: PretrainedModel, path: Path, *, force: bool = False)
     if not isinstance(front_end, LogMel):
         found = "no front end" if front_end is None else f"the front end {type(front_end).__name__}"
         raise InputError(
-            f"{pretrained.card.name} has {found}, expected {LogMel.__name__}; only such models of "
-            "waveforms are exported"
+            f"{pretrained.card.name} has {found}, expected {LogMel.__name__}; only models of "
+            "speech that come with nip-audio, or were trained by its recipes, are exported"
         )
     rate = pretrained.card.sample_rate_hz
     generator = torch.Generator().manual_seed(0)
@@ -129,8 +129,8 @@ def export_purifier(
         )
     if purifier.net.channels != 1:
         raise InputError(
-            f"the purifier takes {purifier.net.channels} channels, expected 1; image purifiers are "
-            "not exported"
+            f"the purifier takes {purifier.net.channels} channels, expected 1; purifiers of images "
+            "and of complex spectra are not exported"
         )
     generator = torch.Generator().manual_seed(0)
     example = torch.rand(2, bands, 101, generator=generator)

@@ -21,6 +21,8 @@ from nip_audio.errors import ModelCardError, UnsafeYamlError
 
 __all__ = ["Vocabulary", "build", "checked_yaml"]
 
+_REFERENCES = ("!ref",)
+
 _PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
 )
@@ -215,7 +217,7 @@ def _leave_out(root: yaml.MappingNode, wanted: frozenset[str], path: Path) -> No
         name = waiting.pop()
         kept.add(name)
         for node in _nodes(values[name], path):
-            if node.tag == "!ref" and isinstance(node, yaml.ScalarNode):
+            if node.tag in _REFERENCES and isinstance(node, yaml.ScalarNode):
                 found = re.findall(r"<(\w+)>", node.value)
                 waiting += [part for part in found if part in values and part not in kept]
     root.value = [pair for pair in root.value if _key(pair[0]) in kept]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import Batch
-from nip_audio.core.influence import neuron_outputs
+from nip_audio.core.influence import neuron_outputs, require_gradient
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.errors import InputError
+from nip_audio.errors import GradientError, InputError
 
 _SAME_VOICE = 0.3  # cosine distance below which two embeddings count as the same speaker
 
@@ -90,6 +90,7 @@ class CleanResponse:
 
         Raises:
             InputError: If the decision does not depend on a layer.
+            GradientError: If the model gives no gradient, or one that is not finite.
         """
         with torch.enable_grad(), model.tap(*layers) as tap:
             x = clean.x.detach().requires_grad_(True)
@@ -101,6 +102,7 @@ class CleanResponse:
                 logits = model.logits(model.score_embeddings(embeddings))
                 predictions = logits.argmax(dim=1)
                 y = logits.gather(1, predictions[:, None])
+            require_gradient(y)
             maps = {layer: tap[layer] for layer in layers}
             # one backward pass for the influence of the neurons of all layers
             gradients = torch.autograd.grad(y.sum(), list(maps.values()), allow_unused=True)
@@ -108,6 +110,12 @@ class CleanResponse:
         for (layer, activation), gradient in zip(maps.items(), gradients, strict=True):
             if gradient is None:
                 raise InputError(f"the decision does not depend on layer {layer!r}; leave it out")
+            if not bool(gradient.isfinite().all()):
+                raise GradientError(
+                    f"the gradient of the decision at layer {layer!r} is not finite, expected "
+                    "numbers; the model computes something without a gradient there, such as the "
+                    "standard deviation of a constant: add a small number to it"
+                )
             phi = neuron_outputs(activation, model.tap_lengths(layer, clean.lengths)).detach()
             total = gradient if gradient.dim() == 2 else gradient.flatten(2).sum(dim=2)
             influence = (total * phi).abs()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.influence import require_gradient
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError
 from nip_audio.purifiers._checks import check_number, check_whole
@@ -98,6 +99,7 @@ class AntiAdversary(Purifier):
             logits = self.model.logits(self.model.score_embeddings(self.model.embed_input(inside)))
             named = logits.argmax(dim=1).detach() if named is None else named
             loss = cross_entropy(logits, named, reduction="sum")
+            require_gradient(loss)
             (gradient,) = torch.autograd.grad(loss, x)
             change = self.bounds.clip(clean + change - self.step * gradient.sign()) - clean
         return change

@@ -171,6 +171,7 @@ def train_guided(
     Raises:
         InputError: If no layers are given, the decision does not depend on one of them, ``start``
             is of another size, or the loss is not finite.
+        GradientError: If the model gives no gradient.
         ResumeError: If the checkpoint belongs to another training.
     """
     if not layers:
@@ -234,7 +235,8 @@ class _Training:
                 )
             net.load_state_dict(start.net.state_dict())
             seen |= start.seen
-        net.to(next(model.parameters()).device)
+        weight = next(model.parameters(), None)  # a black box has none
+        net.to("cpu" if weight is None else weight.device)
         purifier = GuidedNip(
             net,
             bounds=model.input_bounds,

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nip_audio.audio.front_ends import SpectralFrontEnd
+from nip_audio.audio.front_ends import ComplexSpectrogram, SpectralFrontEnd, levels_of
 from nip_audio.audio.io import Audio
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import input_influence, neuron_influence
+from nip_audio.errors import GradientError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.reporting.evidence import Evidence
@@ -28,6 +29,7 @@ __all__ = ["ExaminedRecording", "Excerpt", "examine_recording"]
 
 _COLUMNS = 400
 _HERTZ = (250, 500, 1000, 2000, 4000, 8000)
+_EVEN_HERTZ = (0, 2000, 4000, 6000, 8000)
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,17 @@ class Excerpt:
 
     Attributes:
         samples: (N,) waveform in [-1, 1].
-        spectrogram: (F, T) model input.
+        spectrogram: (F, T) model input, or its levels if it is a complex spectrum.
         neurons: (M,) influence of each neuron of the examined layer (NIP, Eq. 2); None if the
-            model's card names no layer.
-        bands: (F,) influence of each band of the model input, summed over the frames.
+            model's card names no layer, or the model gives no finite gradient, as a black box.
+        bands: (F,) influence of each band of the model input, summed over the frames; None for a
+            model without a finite gradient.
     """
 
     samples: Tensor
     spectrogram: Tensor
     neurons: Tensor | None
-    bands: Tensor
+    bands: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class ExaminedRecording:
         sample_rate_hz: Sample rate of the excerpts.
         layer: Layer whose neurons are examined; None if the model's card names none.
         highest_hz: Upper end of the highest input band in Hz; None if the front end does not say.
+        even: Whether the bands are equally wide, as those of a complex spectrum; else they are mel
+            bands.
         heard: Prediction and verdict for the whole file.
         before: Excerpt of the original.
         after: Excerpt of the purified copy; None if the file was not purified. Only adversarial
@@ -74,6 +79,7 @@ class ExaminedRecording:
     after: Excerpt | None
     purified: PurifiedAudio | None
     evidence: Evidence
+    even: bool = False
 
     def html(self) -> str:
         """Return players, waveforms, spectrograms, evidence and influences as HTML."""
@@ -116,6 +122,7 @@ def examine_recording(
         after=after,
         purified=purified,
         evidence=evidence,
+        even=isinstance(pretrained.model.front_end, ComplexSpectrogram),
     )
 
 
@@ -123,18 +130,31 @@ def _excerpt(
     pretrained: PretrainedModel, samples: Tensor, length: int, layer: str | None
 ) -> Excerpt:
     samples, model = samples[:length], pretrained.model
+    weight = next(model.parameters(), None)
     with torch.no_grad():
-        batch = model.to_input(Batch(samples[None].to(next(model.parameters()).device)))
-    return Excerpt(
-        samples=samples,
-        spectrogram=batch.x[0].cpu(),
-        neurons=None if layer is None else neuron_influence(model, batch, layer)[0].cpu(),
-        bands=input_influence(model, batch)[0].sum(dim=1).cpu(),
-    )
+        raw = samples[None] if weight is None else samples[None].to(weight.device)
+        batch = model.to_input(Batch(raw))
+    levels, neurons, bands = levels_of(model.front_end, batch.x[0]), None, None
+    try:
+        neurons = None if layer is None else _finite(neuron_influence(model, batch, layer)[0])
+        # the parts of a complex spectrum are summed, too
+        bands = input_influence(model, batch)[0].sum(dim=-1).reshape(-1, len(levels)).sum(dim=0)
+    except GradientError:
+        pass
+    return Excerpt(samples, levels.cpu(), neurons, _finite(bands))
+
+
+def _finite(influences: Tensor | None) -> Tensor | None:
+    """Return influences on the CPU; None if there are none, or a gradient is not finite."""
+    if influences is None or not bool(influences.isfinite().all()):
+        return None
+    return influences.cpu()
 
 
 def _highest_hz(front_end: object) -> float | None:
-    return front_end.sample_rate_hz / 2 if isinstance(front_end, SpectralFrontEnd) else None
+    if isinstance(front_end, SpectralFrontEnd | ComplexSpectrogram):
+        return front_end.sample_rate_hz / 2
+    return None
 
 
 def _html(examined: ExaminedRecording) -> str:
@@ -260,20 +280,22 @@ def _spectrogram(
     chart = Chart(
         title,
         Axis("seconds", 0.0, seconds),
-        _bands(examined.highest_hz, values.shape[0]),
+        _bands(examined, values.shape[0]),
         height=190,
     )
     chart.picture(matrix_url(values, *limits, colours=colours))
     return chart.svg()
 
 
-def _bands(highest_hz: float | None, bands: int) -> Axis:
+def _bands(examined: ExaminedRecording, bands: int) -> Axis:
     """Return the axis of the input bands, in kHz if their frequencies are known."""
+    highest_hz = examined.highest_hz
     if highest_hz is None:
         return Axis("input band", 0.0, float(bands))
+    shown, scale = (_EVEN_HERTZ, float) if examined.even else (_HERTZ, _mel)
     ticks = [
-        (bands * _mel(hertz) / _mel(highest_hz), f"{hertz / 1000:g}")
-        for hertz in _HERTZ
+        (bands * scale(hertz) / scale(highest_hz), f"{hertz / 1000:g}")
+        for hertz in shown
         if hertz <= highest_hz
     ]
     return Axis("kHz", 0.0, float(bands), ticks=ticks)
@@ -284,7 +306,10 @@ def _mel(hertz: float) -> float:
 
 
 def _influence(examined: ExaminedRecording, before: Excerpt, after: Excerpt | None) -> str:
-    """Draw the influence of the neurons, sorted by the original's, and of the input bands."""
+    """Draw the influence of the neurons, sorted by the original's, and of the input bands.
+
+    Nothing is drawn of a black box, whose influences are not known.
+    """
     shown = [(before, "before")] if after is None else [(after, "after"), (before, "before")]
     figures = []
     if before.neurons is not None:
@@ -300,8 +325,10 @@ def _influence(examined: ExaminedRecording, before: Excerpt, after: Excerpt | No
             lines,
         )
         figures.append(figure(f"Neurons of layer {examined.layer}", chart))
-    lines = [(kind, excerpt.bands.tolist()) for excerpt, kind in shown]
-    axis = _bands(examined.highest_hz, len(before.bands))
+    if before.bands is None:
+        return ""
+    lines = [(kind, e.bands.tolist()) for e, kind in shown if e.bands is not None]
+    axis = _bands(examined, len(before.bands))
     label = axis.label if axis.label != "kHz" else "input band (kHz)"
     chart = _curves(
         "Influence of the input bands",

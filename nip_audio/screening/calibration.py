@@ -206,9 +206,10 @@ def choose_calibration(pretrained: PretrainedModel, path: Path | None) -> Path:
     """
     chosen = path or pretrained.card.calibration_path
     if chosen is None:
+        given = pretrained.card.name if pretrained.origin == "" else pretrained.origin
         raise CalibrationError(
             f"model {pretrained.card.name} comes without a calibration; make one with: nip-audio "
-            f"calibrate CLEAN_DIR --model {pretrained.card.name} --out my.calibration, and pass "
+            f"calibrate CLEAN_DIR --model {given} --out my.calibration, and pass "
             "--calibration my.calibration (from Python, calibration='my.calibration')"
         )
     return chosen

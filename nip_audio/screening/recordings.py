@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nip_audio.audio import MODALITY
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.condition import condition_of
+from nip_audio.audio.front_ends import levels_of
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.metrics import all_pairs_eer
@@ -51,6 +53,7 @@ LEAST_NOISE_RMS = 1e-4
 """Smallest RMS of the noise that a calibration may tolerate."""
 
 _FILES_A_SPEAKER = 3
+_MOST_BANDS, _FEW_BANDS = 128, 64
 
 _WORDS = Words(
     clean="audio",
@@ -112,7 +115,8 @@ class Recordings(Kind):
         """Measure one recording; equal content and seed give equal results."""
         model = pretrained.model if names else pretrained.model.without_head()
         result, evidence = measure_evidence(model, item, config, seed)
-        features = result.model_input - result.model_input.mean()
+        levels = _few_bands(levels_of(model.front_end, result.model_input))
+        features = levels - levels.mean()
         spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
         embedding = torch.nn.functional.normalize(result.embedding, dim=0).cpu()
         return Measurement(
@@ -302,6 +306,14 @@ class Recordings(Kind):
                 record = record.with_findings(Finding.of("inconsistent", why))
             judged.append(record)
         return judged
+
+
+def _few_bands(levels: Tensor) -> Tensor:
+    """Join neighbouring bands of a spectrum (F, T) with many more than a spectrogram has."""
+    if len(levels) <= _MOST_BANDS:
+        return levels
+    pooled = torch.nn.functional.adaptive_avg_pool1d(levels.T[None], _FEW_BANDS)
+    return pooled[0].T
 
 
 def _consistencies(owners: Sequence[str], embeddings: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -78,7 +78,7 @@ class Examination:
     def findings(self) -> list[tuple[str, bool, str]]:
         """Return what works and what does not: (what, whether it works, why)."""
         white = "gradients reach the waveform"
-        black = "no gradient reaches the waveform"
+        black = "no usable gradient reaches the waveform"
         reason = white if self.differentiable else black
         clean = f"noises chosen on {self.noises_from} clean recordings"
         few = "noises of the shipped models, since no clean recordings were given (--data)"

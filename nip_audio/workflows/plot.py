@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from nip_audio.audio.front_ends import levels_of
 from nip_audio.core.adapter import Batch
 from nip_audio.core.influence import neuron_influence
 from nip_audio.core.state import write_atomic
+from nip_audio.errors import GradientError
 from nip_audio.models.pretrained import PretrainedModel
 
 if TYPE_CHECKING:
@@ -40,7 +42,9 @@ def plot_purification(
     Raises:
         OutputError: If the file exists and ``force`` is false, or cannot be written.
     """
-    before, after = purified.spectrogram_before, purified.spectrogram_after
+    front_end = pretrained.model.front_end
+    inputs = purified.spectrogram_before, purified.spectrogram_after
+    before, after = (levels_of(front_end, x) for x in inputs)
     seconds = purified.samples.shape[0] / purified.sample_rate_hz
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2)
@@ -49,7 +53,7 @@ def plot_purification(
     difference = after - before
     largest = max(float(difference.abs().max()), 1e-6)
     _draw(axes[1, 0], difference, seconds, "after - before", (-largest, largest), "RdBu_r")
-    _draw_influence(axes[1, 1], pretrained, before, after)
+    _draw_influence(axes[1, 1], pretrained, *inputs)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomic(path, buffer.getvalue(), force=force)
@@ -75,7 +79,7 @@ def _draw(
     )
     axis.set_title(title, fontsize=9, parse_math=False)
     axis.set_xlabel("s", fontsize=8)
-    axis.set_ylabel("mel band", fontsize=8)
+    axis.set_ylabel("band", fontsize=8)
     axis.tick_params(labelsize=7)
     if axis.figure is not None:
         axis.figure.colorbar(image, ax=axis, pad=0.01).ax.tick_params(labelsize=7)
@@ -86,9 +90,13 @@ def _draw_influence(axis: Axes, pretrained: PretrainedModel, before: Tensor, aft
         axis.set_title("the model's card names no layer to look at", fontsize=9)
         return
     layer = pretrained.card.default_taps[-1]
-    first, second = (
-        neuron_influence(pretrained.model, Batch(x[None]), layer)[0] for x in (before, after)
-    )
+    try:
+        first, second = (
+            neuron_influence(pretrained.model, Batch(x[None]), layer)[0] for x in (before, after)
+        )
+    except GradientError:
+        axis.set_title("a black box: the influence of its neurons is not known", fontsize=9)
+        return
     order = first.argsort(descending=True)
     axis.plot(second[order].cpu().numpy(), label="after", lw=0.8, color="tab:orange")
     axis.plot(first[order].cpu().numpy(), label="before", lw=1.2, color="tab:blue")

@@ -185,7 +185,7 @@ def test_same_generator_same_result_and_global_ones_untouched(unwilling, spectro
 
 
 @pytest.mark.parametrize(
-    ("name", "level"), [("square", "input"), ("hopskipjump", "raw"), ("hopskipjump", "input")]
+    ("name", "level"), [(n, level) for n in ("square", "hopskipjump") for level in ("raw", "input")]
 )
 def test_randomness_comes_from_the_generator(name, level):
     model, batch = linear_case(level)
@@ -525,14 +525,26 @@ def test_missing_multiprocess_says_what_to_install(monkeypatch, unwilling, spect
         ATTACKS["autoattack"](unwilling, spectrograms, generator=seeded())
 
 
-@pytest.mark.parametrize("name", ["one-pixel", "square"])
-def test_waveforms_are_refused_by_attacks_on_images(name):
+def test_waveforms_are_refused_by_attacks_on_images():
     model, batch = linear_case("raw")
     objective = Identification(model, model.predict(batch))
     with pytest.raises(AttackError, match=r"got input of shape \(3, 60\).*work at level 'input'"):
-        ATTACKS[name](objective, batch, generator=seeded())
-    with pytest.raises(AttackError, match=f"{name} cannot work at level 'raw', expected input"):
-        make_attack(name, eps=EPS)
+        ATTACKS["one-pixel"](objective, batch, generator=seeded())
+    with pytest.raises(AttackError, match="one-pixel cannot work at level 'raw', expected input"):
+        make_attack("one-pixel", eps=EPS)
+
+
+def test_square_folds_waveforms_that_are_no_multiple_of_a_row():
+    model, batch = linear_case("raw")
+    objective = Identification(model, model.predict(batch))
+    assert batch.x.shape[1] % 8  # 60 samples make eight rows of eight, filled up with zeros
+    eps = 3 * float(needed(model, batch, 1).max())
+    result = Square(eps, queries=100)(objective, batch, generator=seeded())
+    assert bool(result.succeeded.all())
+    assert result.batch.x.shape == batch.x.shape
+    short = Batch(batch.x[:, :9])
+    with pytest.raises(AttackError, match=r"got input of shape \(3, 9\)"):
+        Square(eps)(objective, short, generator=seeded())
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_a_setting_that_the_attack_lacks_is_an_error():
         make_attack("pgd")
 
 
-@pytest.mark.parametrize("name", ["pwa", "jsma", "one-pixel", "square"])
+@pytest.mark.parametrize("name", ["pwa", "jsma", "one-pixel"])
 def test_what_costs_queries_for_each_value_is_for_spectrograms(name):
     with pytest.raises(AttackError, match=f"{name} cannot work at level 'raw', expected input"):
         make_attack(name, eps=CHEAP[name].get("eps"))

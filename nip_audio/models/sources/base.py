@@ -107,7 +107,6 @@ class SourceModel:
         architecture: Architecture in words.
         licence: Licence of the weights, where it is known.
         differentiable: Whether gradients reach the waveform.
-        channels: Channels of the model's input: 1 for bands, 2 for a complex spectrum.
         notes: What a user should know about this source, in sentences.
     """
 
@@ -118,7 +117,6 @@ class SourceModel:
     architecture: str = "not stated"
     licence: str | None = None
     differentiable: bool = True
-    channels: int = 1
     notes: tuple[str, ...] = ()
 
 
