@@ -1,6 +1,6 @@
 """Try the purifier's answer as the witness of an attack, on the examples of ``measure``.
 
-    python -m studies.your_model.witness MODEL --data-folder LibriSpeech --work WORK --results OUT.json
+    python -m studies.your_model.witness MODEL --data-folder DATA --work WORK --results OUT.json
 
 A small classifier learns to tell attacked from harmless clips by how the model's guided purifier
 answers them (``nip_audio.purifiers.answer``). It is fitted on spans for calibration of the 251
