@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nip_audio.audio.front_ends import BandRange, ComplexSpectrogram, MelBands, SpectralFrontEnd
+from nip_audio.audio.front_ends import (
+    BandRange,
+    ComplexSpectrogram,
+    MelBands,
+    SpectralFrontEnd,
+    levels_of,
+)
 from nip_audio.audio.resynthesis import can_resynthesize, resynthesize
 from nip_audio.errors import InputError
 from tests.tolerance import assert_same_but_for_rounding
@@ -145,3 +151,21 @@ def test_other_front_ends_cannot_be_resynthesised():
 def test_a_step_that_does_not_divide_the_window_is_refused():
     with pytest.raises(InputError, match="hop_samples is 100"):
         ComplexSpectrogram(hop_samples=100)
+
+
+def test_levels_of_a_complex_spectrum_are_decibels_below_the_loudest_waveform():
+    front_end = ComplexSpectrogram()
+    wavs = torch.ones(1, 5120)  # the loudest: a constant of full scale
+    x = front_end(wavs)[0][0]
+    levels = levels_of(front_end, x)
+    assert levels.shape == x.shape[1:]
+    middle = levels.shape[1] // 2
+    assert levels[0, middle].item() == pytest.approx(1.0, abs=1e-4)
+    quieter = levels_of(front_end, front_end(wavs / 10)[0][0])
+    assert quieter[0, middle].item() == pytest.approx(1 - 20 / front_end.LEVELS_DB, abs=1e-4)
+    assert levels[100, middle].item() < 0.2
+
+
+def test_a_spectrogram_is_looked_at_as_it_is():
+    x = torch.rand(3, 4)
+    assert levels_of(None, x) is x
