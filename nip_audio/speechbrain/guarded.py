@@ -97,14 +97,15 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         savedir: str | Path | None = None,
         freeze_params: bool = True,
     ) -> Self:
-        """Load one of this toolkit's directories and guard it; nothing is downloaded.
+        """Load a model and guard it; only a model of the hub is downloaded, and only once.
 
         Unlike SpeechBrain's function, this one reads the directory as ``load_pretrained`` does: the
-        YAML may only describe a model, and is read after the hashes matched the card. For
-        SpeechBrain's own directories see ``load_trusted`` and ``around``.
+        YAML may only describe a model, and is read after the hashes matched the card. SpeechBrain's
+        own directories and names on the hub can be given as well; they need a calibration.
 
         Args:
-            source: Directory on this machine, or name of a shipped model.
+            source: Directory with a card, name of a shipped model, or another source of a model,
+                such as ``speechbrain/spkrec-ecapa-voxceleb`` (``nip_audio.models.sources``).
             calibration: Calibration or its file; None takes the one that comes with the model.
             fpr: False-positive rate of the guard.
             seed: Seed of the noise generator.

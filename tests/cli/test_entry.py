@@ -381,7 +381,12 @@ def test_a_signal_is_not_lost_where_a_c_library_calls_back(run, monkeypatch, num
         return []
 
     monkeypatch.setattr("nip_audio.cli.models.list_pretrained", decode)
-    found, _, err = run("models", "--json")
+    # a shell makes what it runs in the background ignore SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found, _, err = run("models", "--json")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sent == [number]
     assert found == code
     assert "Traceback" not in err

@@ -66,10 +66,11 @@ def test_logits_are_a_layer_of_every_model_with_a_head(resnet, folder):
     assert (result.rates[LOGITS]["resnet34-libri30"] > 0).all()
     model = resnet.model
     bare = type(model)(model.network, **(model.parts() | {"head": None, "labels": ()})).eval()
+    embedder, reader = replace(resnet, model=bare), WaveformAdapter()
     with pytest.raises(InputError, match="only embeds"):
-        measure_robustness(
-            [replace(resnet, model=bare)], recordings, WaveformAdapter(), noise=NOISE, seed=0
-        )
+        measure_robustness([embedder], recordings, reader, noise=NOISE, layers=(LOGITS,), seed=0)
+    found = measure_robustness([embedder], recordings, reader, noise=NOISE, draws=2, seed=0)
+    assert list(found.rates) == [LAST_TAP]
 
 
 def test_equal_models_hear_equal_noise_and_a_noisier_input_changes_more(resnet, folder):
