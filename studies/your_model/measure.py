@@ -185,6 +185,7 @@ def interval_of_auroc(positive: Array, negative: Array, owners: Array) -> Interv
 def main() -> None:
     """Measure one model."""
     parser = command(__doc__, "model", needed=("data-folder", "results", "work"))
+    parser.add_argument("--noises", type=int, nargs="*", default=[20, 10], help="dB SNR, compared")
     options = parser.parse_args()
     pretrained = load_pretrained(options.model)
     split = options.data_folder / "split.csv"
@@ -211,11 +212,10 @@ def main() -> None:
         )
     guided = GuidedNip.load(path, model_id=pretrained.model_id)
     results["steps"] = guided.training["steps"]
-    purifiers: dict[str, Purifier] = {
-        "guided NIP": guided,
-        "white noise, 20 dB": GaussianNoise(snr_db=20, bounds=Bounds(-1.0, 1.0)),
-        "white noise, 10 dB": GaussianNoise(snr_db=10, bounds=Bounds(-1.0, 1.0)),
-    }
+    purifiers: dict[str, Purifier] = {"guided NIP": guided}
+    for snr_db in options.noises:
+        noise = GaussianNoise(snr_db=snr_db, bounds=Bounds(-1.0, 1.0))
+        purifiers[f"white noise, {snr_db} dB"] = noise
     results["purification"] = {
         name: purification(pretrained, clips, purifier, work)
         for name, purifier in purifiers.items()
