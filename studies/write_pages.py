@@ -23,6 +23,7 @@ _MODULES = (
     "start",
     "verification",
     "xvector",
+    "your_model",
 )
 
 
