@@ -12,7 +12,7 @@ from studies._lib.tables import Columns, each, table
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 
-MODELS = {"your_model_ge2e": "GE2E", "your_model_ecapa": "ECAPA-TDNN"}
+MODELS = {"your_model_ge2e": "Resemblyzer (GE2E)", "your_model_ecapa": "ECAPA-TDNN"}
 WITNESS = {"your_model_ecapa": "your_model_ecapa_witness"}
 TIMES = "your_model_times"
 RATES = {"0.01": "flagged at 1 %", "0.05": "at 5 %"}
