@@ -41,7 +41,8 @@ class Framing:
         first_centre: Sample at the centre of the first frame; 0 if the waveform is padded.
         band_centres_hz: (F,) centre frequencies of the bands, rising.
         range_db: Decibels between 0 and 1 of a spectrogram.
-        pad_mode: How the ends of the waveform are padded for resynthesis, as ``torch.stft`` has it.
+        pad_mode: Mode of ``torch.stft`` in which the ends of the waveform are padded for
+            resynthesis.
     """
 
     n_fft: int

@@ -20,7 +20,7 @@ from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import HashMismatchError, ModelCardError
-from nip_audio.models.cards import CARD_NAME, CARD_VERSION, ModelCard
+from nip_audio.models.cards import CARD_NAME, CARD_VERSION, ModelCard, read_card
 from nip_audio.models.sources.base import KINDS, SourceModel, SourceSpec, load_source, parse_spec
 from nip_audio.models.sources.layers import find_layers_of
 from nip_audio.models.trust import is_trusted
@@ -130,8 +130,13 @@ def attach_companion(card: ModelCard, kind: str, path: Path) -> bool:
         return False
     if path.absolute().parent.resolve() != card.directory.resolve():
         return False
+    # read again: while this file was fitted, another one may have been named, or another model
+    # adopted
+    now = read_card(card.directory)
+    if now.model_id != card.model_id:
+        return False
     entry = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    data = dict(card.data) | {kind: entry}
+    data = dict(now.data) | {kind: entry}
     target = card.directory / CARD_NAME
     write_atomic(target, (json.dumps(data, indent=1) + "\n").encode(), force=True)
     return True

@@ -14,7 +14,8 @@ from nip_audio import load_pretrained
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import HashMismatchError, InputError, ModelCardError, OutputError
-from nip_audio.models.adopted import adopt, probe
+from nip_audio.models.adopted import adopt, attach_companion, probe
+from nip_audio.models.cards import read_card
 from nip_audio.models.sources.base import SourceModel, SourceSpec, load_source, parse_spec
 from nip_audio.models.sources.layers import find_layers_of
 from nip_audio.models.sources.waveforms import waveform_model
@@ -426,3 +427,29 @@ def test_models_that_do_not_embed_are_refused(out, match):
     made = SourceModel(wrapped(Broken(out)), "net", RATE_HZ, {"weights": "0"})
     with pytest.raises(ModelCardError, match=match):
         adopt(made, SourceSpec("python", "a:b"))
+
+
+# --- what is fitted to a model, beside its card ---
+
+
+def test_a_companion_leaves_what_was_named_meanwhile(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "card"
+    card = adopt_model(str(source), out).card
+    for kind in ("calibration", "purifier"):  # both hold the card that was read before
+        (out / kind).write_bytes(kind.encode())
+        assert attach_companion(card, kind, out / kind)
+    now = read_card(out)
+    assert now.calibration_path == out / "calibration"
+    assert now.purifier_path == out / "purifier"
+
+
+def test_a_companion_of_a_model_that_was_replaced_is_not_named(
+    source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "card"
+    card = adopt_model(str(source), out).card
+    other = write_directory("xvector", tmp_path / "xvector")
+    adopt_model(str(other), out, force=True)
+    (out / "purifier").write_bytes(b"of the first")
+    assert not attach_companion(card, "purifier", out / "purifier")
+    assert read_card(out).purifier_path is None

@@ -15,6 +15,9 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from torch import nn
+
+from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.near import suggest_names
 from nip_audio.errors import HashMismatchError, ModelCardError
@@ -25,6 +28,7 @@ __all__ = [
     "SourceKind",
     "SourceModel",
     "SourceSpec",
+    "embedder",
     "file_hash",
     "load_source",
     "parse_spec",
@@ -125,7 +129,7 @@ class SourceKind:
     """One kind of source.
 
     Attributes:
-        form: How it is written.
+        form: Form in which a user writes such a source.
         what: What it reads, in words.
         module: Module of this package whose ``load(spec, trust=…)`` reads it.
         runs_code: Whether reading it can run code of its author. It is then read only if the user
@@ -277,6 +281,26 @@ def read_plain(
     except (OSError, RuntimeError) as err:  # RuntimeError: links in a circle
         reason = getattr(err, "strerror", None) or str(err)
         raise ModelCardError(f"{path} cannot be read ({reason}); restore the model") from err
+
+
+def embedder(network: nn.Module, front_end: nn.Module) -> InstrumentedModel:
+    """Join a network and its front end to a model that only embeds, as every source does.
+
+    Args:
+        network: Network of the model's input, which lies in [0, 1].
+        front_end: Front end of waveforms in [-1, 1].
+
+    Returns:
+        The model in evaluation mode, with frozen parameters.
+    """
+    model = InstrumentedModel(
+        network,
+        front_end=front_end,
+        output_kind="cosine",
+        bounds=Bounds(-1.0, 1.0),
+        input_bounds=Bounds(0.0, 1.0),
+    )
+    return model.eval().requires_grad_(False)
 
 
 def file_hash(data: bytes) -> str:

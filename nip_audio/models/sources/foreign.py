@@ -9,10 +9,9 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import ModelCardError
-from nip_audio.models.sources.base import SourceSpec
+from nip_audio.models.sources.base import SourceSpec, embedder
 from nip_audio.models.sources.kaldi import KaldiFbank, KaldiFeatures
 from nip_audio.models.sources.waveforms import waveform_model
 
@@ -258,17 +257,7 @@ class FeatureNetwork(nn.Module):
 
 def feature_model(module: nn.Module, front_end: KaldiFbank) -> InstrumentedModel:
     """Wrap a network of Kaldi features (B, T, F) as an instrumented model."""
-    return (
-        InstrumentedModel(
-            FeatureNetwork(KaldiFeatures(front_end.band_range), module),
-            front_end=front_end,
-            output_kind="cosine",
-            bounds=Bounds(-1.0, 1.0),
-            input_bounds=Bounds(0.0, 1.0),
-        )
-        .eval()
-        .requires_grad_(False)
-    )
+    return embedder(FeatureNetwork(KaldiFeatures(front_end.band_range), module), front_end)
 
 
 def _first_line(err: BaseException) -> str:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nip_audio.errors import InputError, ModelCardError
-from nip_audio.models.sources.base import SourceModel, SourceSpec, file_hash, read_plain
+from nip_audio.models.sources.base import SourceModel, SourceSpec, embedder, file_hash, read_plain
 from nip_audio.models.sources.hub import HubDirectory, hub_directory, split_hub_id
 from nip_audio.models.sources.kaldi import KaldiFbank, KaldiFeatures
 from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
-from nip_audio.models.sources.wespeaker import kaldi_model
 from nip_audio.models.sources.wespeaker_resnet import WeSpeakerResNet
 
 __all__ = ["load"]
@@ -77,7 +76,7 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
     fit_weights(network, kept, path)
     commit = f" at commit {place.commit}" if place.commit else ""
     return SourceModel(
-        kaldi_model(network, front_end),
+        embedder(network, front_end),
         name=spec.location if place.commit else place.directory.resolve().name,
         sample_rate_hz=settings["sample_rate"],
         files={WEIGHTS: file_hash(data)},

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from nip_audio.audio.front_ends import BandRange, MelBands
 from nip_audio.errors import ModelCardError
-from nip_audio.models.sources.base import SourceModel, SourceSpec, file_hash, read_plain
+from nip_audio.models.sources.base import SourceModel, SourceSpec, embedder, file_hash, read_plain
 from nip_audio.models.sources.plain_weights import read_checkpoint
 from nip_audio.models.sources.windowed import (
     WindowedLstm,
     mel_bands,
     package_folder,
     take_weights,
-    wrapped,
 )
 
 __all__ = ["Ge2e", "Ge2eFrontEnd", "front_end", "load"]
@@ -116,7 +115,7 @@ def load(spec: SourceSpec, *, trust: bool) -> SourceModel:
     network = Ge2e(bands.band_range)
     take_weights(network, _renamed(_state(data, str(folder / _FILE))), folder / _FILE)
     return SourceModel(
-        wrapped(network, bands),
+        embedder(network, bands),
         name="resemblyzer",
         sample_rate_hz=bands.sample_rate_hz,
         files={_FILE: file_hash(data)},

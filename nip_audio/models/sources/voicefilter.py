@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from nip_audio.audio.front_ends import BandRange, MelBands
 from nip_audio.errors import MissingDependencyError, ModelCardError
-from nip_audio.models.sources.base import SourceModel, SourceSpec, file_hash, read_plain
+from nip_audio.models.sources.base import SourceModel, SourceSpec, embedder, file_hash, read_plain
 from nip_audio.models.sources.windowed import (
     WindowedLstm,
     mel_bands,
     package_folder,
     take_weights,
-    wrapped,
 )
 
 __all__ = ["VoiceFilterEncoder", "front_end", "load"]
@@ -111,7 +110,7 @@ def load(spec: SourceSpec, *, trust: bool) -> SourceModel:
     path = folder / _FILE
     take_weights(network, _weights(data, path), path)
     return SourceModel(
-        wrapped(network, bands),
+        embedder(network, bands),
         name="voicefilter-lite",
         sample_rate_hz=bands.sample_rate_hz,
         files={_FILE: file_hash(data)},

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.audio.front_ends import ComplexSpectrogram
-from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import ModelCardError
+from nip_audio.models.sources.base import embedder
 
 __all__ = ["WaveformNetwork", "waveform_model"]
 
@@ -70,14 +70,4 @@ class WaveformNetwork(nn.Module):
 
 def waveform_model(module: nn.Module, *, sample_rate_hz: int = 16000) -> InstrumentedModel:
     """Wrap a module of waveforms (B, N) → (B, D) as an instrumented model."""
-    return (
-        InstrumentedModel(
-            WaveformNetwork(module, sample_rate_hz),
-            front_end=ComplexSpectrogram(sample_rate_hz),
-            output_kind="cosine",
-            bounds=Bounds(-1.0, 1.0),
-            input_bounds=Bounds(0.0, 1.0),
-        )
-        .eval()
-        .requires_grad_(False)
-    )
+    return embedder(WaveformNetwork(module, sample_rate_hz), ComplexSpectrogram(sample_rate_hz))

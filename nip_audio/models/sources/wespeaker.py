@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
-from nip_audio.core.adapter import Bounds
-from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, ModelCardError
-from nip_audio.models.sources.base import SourceModel, SourceSpec, file_hash, read_plain
+from nip_audio.models.sources.base import SourceModel, SourceSpec, embedder, file_hash, read_plain
 from nip_audio.models.sources.kaldi import KaldiFbank, KaldiFeatures
 from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
 from nip_audio.models.sources.wespeaker_resnet import DEPTHS, POOLINGS, WeSpeakerResNet
 
-__all__ = ["kaldi_model", "load", "read_settings"]
+__all__ = ["load", "read_settings"]
 
 CONFIG, WEIGHTS = "config.yaml", "avg_model.pt"
 _MAX_YAML_BYTES = 1 << 16
@@ -90,7 +87,7 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
     state = {key: value for key, value in state.items() if not key.startswith("projection.")}
     fit_weights(network, state, weights)
     return SourceModel(
-        kaldi_model(network, front_end),
+        embedder(network, front_end),
         name=directory.resolve().name,
         sample_rate_hz=rate,
         files={CONFIG: file_hash(config_data), WEIGHTS: file_hash(weights_data)},
@@ -100,21 +97,6 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
             "Waveforms are not dithered, and the mean of each band is removed, as WeSpeaker does "
             "when it embeds a file.",
         ),
-    )
-
-
-def kaldi_model(network: nn.Module, front_end: KaldiFbank) -> InstrumentedModel:
-    """Return an instrumented model of a network of Kaldi features."""
-    return (
-        InstrumentedModel(
-            network,
-            front_end=front_end,
-            output_kind="cosine",
-            bounds=Bounds(-1.0, 1.0),
-            input_bounds=Bounds(0.0, 1.0),
-        )
-        .eval()
-        .requires_grad_(False)
     )
 
 

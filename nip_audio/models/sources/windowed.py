@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio.audio.front_ends import MelBands
-from nip_audio.core.adapter import Bounds, length_mask, masked_mean
-from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.adapter import length_mask, masked_mean
 from nip_audio.errors import MissingDependencyError, ModelCardError
 from nip_audio.models._masking import require_bands, require_frames
 from nip_audio.models.sources.base import SourceSpec
 
-__all__ = ["LstmLayer", "WindowedLstm", "mel_bands", "package_folder", "take_weights", "wrapped"]
+__all__ = ["LstmLayer", "WindowedLstm", "mel_bands", "package_folder", "take_weights"]
 
 SAMPLE_RATE_HZ = 16000
 BANDS = 40
@@ -157,21 +156,6 @@ def mel_bands(kind: type[Bands], *, n_fft: int, **settings: Any) -> Bands:
         n_fft=n_fft,
         hop_samples=HOP_SAMPLES,
         **settings,
-    )
-
-
-def wrapped(network: WindowedLstm, front_end: MelBands) -> InstrumentedModel:
-    """Join front end and network to a model in evaluation mode with frozen parameters."""
-    return (
-        InstrumentedModel(
-            network,
-            front_end=front_end,
-            output_kind="cosine",
-            bounds=Bounds(-1.0, 1.0),
-            input_bounds=Bounds(0.0, 1.0),
-        )
-        .eval()
-        .requires_grad_(False)
     )
 
 

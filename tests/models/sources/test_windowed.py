@@ -13,8 +13,8 @@ from nip_audio.core.influence import neuron_influence, neuron_outputs
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, MissingDependencyError, ModelCardError
 from nip_audio.models.sources import resemblyzer, voicefilter
-from nip_audio.models.sources.base import parse_spec
-from nip_audio.models.sources.windowed import package_folder, take_weights, wrapped
+from nip_audio.models.sources.base import embedder, parse_spec
+from nip_audio.models.sources.windowed import package_folder, take_weights
 from tests.tolerance import assert_same_but_for_rounding, depth_of
 
 LAYERS = ("lstm.0", "lstm.2", "linear", "activation", "output")
@@ -23,12 +23,12 @@ DEPTH = 2 * 160  # an LSTM adds up once at each frame of a window
 
 def ge2e() -> InstrumentedModel:
     bands = resemblyzer.front_end()
-    return wrapped(resemblyzer.Ge2e(bands.band_range), bands)
+    return embedder(resemblyzer.Ge2e(bands.band_range), bands)
 
 
 def voice_filter() -> InstrumentedModel:
     bands = voicefilter.front_end()
-    return wrapped(voicefilter.VoiceFilterEncoder(bands.band_range), bands)
+    return embedder(voicefilter.VoiceFilterEncoder(bands.band_range), bands)
 
 
 @pytest.fixture(params=[ge2e, voice_filter], ids=["ge2e", "voicefilter"], scope="module")
