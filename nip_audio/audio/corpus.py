@@ -33,7 +33,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 ROLES = ("train", "calibrate", "test")
-_SPLIT_COLUMNS = ("path", "speaker", "role", "start_s", "end_s")
+_SPLIT_COLUMNS = ("path", "speaker", "role")
 _MANIFEST_COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id")
 
 
@@ -46,7 +46,7 @@ class Span:
         speaker: Who speaks.
         role: ``train``, ``calibrate`` or ``test``.
         start_s: First second.
-        end_s: Last second.
+        end_s: Last second; infinite for the end of the file.
     """
 
     path: str
@@ -57,7 +57,9 @@ class Span:
 
 
 def read_split(path: Path) -> list[Span]:
-    """Read roles from a CSV with the columns path, speaker, role, start_s and end_s.
+    """Read roles from a CSV with the columns path, speaker and role.
+
+    Without the columns start_s and end_s, each row is a whole file.
 
     Raises:
         InputError: If a column or a value is missing, a time is no number or a role unknown.
@@ -69,8 +71,9 @@ def read_split(path: Path) -> list[Span]:
             raise InputError(f"{path}: column {', '.join(sorted(missing))} is missing")
         try:
             spans = [
-                Span(r["path"], r["speaker"], r["role"], float(r["start_s"]), float(r["end_s"]))
+                Span(r["path"], r["speaker"], r["role"], float(start), float(end))
                 for r in reader
+                for start, end in [(r.get("start_s", "0"), r.get("end_s", "inf"))]
             ]
         except (TypeError, ValueError) as err:  # a short row has None where a time should be
             raise InputError(
@@ -152,9 +155,11 @@ def recording_of(root: Path, span: Span) -> Recording:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is named by the split but missing from the data folder")
     info = soundfile.info(path)
-    start = round(span.start_s * info.samplerate)
-    stop = min(round(span.end_s * info.samplerate), info.frames)
-    if not 0 <= start < stop:
+    start = stop = 0
+    if 0 <= span.start_s < span.end_s:  # times that are no numbers are neither
+        start = round(min(span.start_s * info.samplerate, info.frames))
+        stop = round(min(span.end_s * info.samplerate, info.frames))
+    if start >= stop:
         raise InputError(f"{path}: span {span.start_s}–{span.end_s} s is empty or not in the file")
     return Recording(f"{Path(span.path).stem}_{start}_{stop}", path, span.speaker, (start, stop))
 
