@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,6 +14,7 @@ import yaml
 from nip_audio.attacks.registry import Level, attack_entry, make_attack
 from nip_audio.core.near import suggest_names
 from nip_audio.errors import AttackError, InputError
+from nip_audio.models.cards import CARD_NAME
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Protocol",
     "PROTOCOLS",
     "SystemPlan",
+    "WITH_THE_MODEL",
     "read_config",
 ]
 
@@ -36,6 +39,9 @@ PROTOCOLS: Mapping[str, str] = {
 label: none of the defences here needs it."""
 
 
+WITH_THE_MODEL = "guided"
+"""Fitted defence that a model can come with, so that it needs no ``path``."""
+
 OF_THE_PLAN = ("name", "gate", "systems")
 """Keys of a defence's plan that are not settings of the defence."""
 
@@ -46,16 +52,16 @@ class SystemPlan:
 
     Attributes:
         name: Name of the system in tables.
-        model: Name or directory of a pretrained model.
-        subset: First folder of the split's paths, which selects the recordings.
+        model: Name, directory or source of a model, as ``load_pretrained`` takes it.
+        subset: First folder of the split's paths, which selects the recordings; empty for all.
         crop_s: Length of the clips in seconds; None keeps spans whole.
         enrol: Whether the speakers are enrolled from the ``train`` role (CSI-E), rather than the
-            model's own classes (CSI-NE).
+            model's own classes (CSI-NE). A model that only embeds needs it.
     """
 
     name: str
     model: str
-    subset: str
+    subset: str = ""
     crop_s: float | None = None
     enrol: bool = False
 
@@ -118,7 +124,8 @@ class EvaluationConfig:
         attacks: Attacks; each set of examples is made once and then given to every defence.
         defences: Purifiers and defences inside the network, with their settings, in addition to
             those that are always tested. One that names ``systems`` is used for these only. The
-            ``path`` of a fitted one may contain ``{system}``, which stands for the system's name.
+            ``path`` of a fitted one may contain ``{system}``, which stands for the system's name;
+            without one, ``guided`` is the purifier that comes with the model.
         detect: Clips of each cell that the detectors judge; 0 switches detectors off.
         controls: Clips that get harmless changes; 0 for none.
         seed: Seed of everything random in the run.
@@ -162,15 +169,7 @@ def read_config(
     )
     places = _checked(top.get("data", {}), f"{path}: data", optional=("root", "split"))
     systems = tuple(
-        SystemPlan(
-            name=str(name),
-            **_checked(
-                plan,
-                f"{path}: systems.{name}",
-                required=("model", "subset"),
-                optional=("crop_s", "enrol"),
-            ),
-        )
+        _system_plan(str(name), plan, f"{path}: systems.{name}", path)
         for name, plan in _checked(top["systems"], f"{path}: systems").items()
     )
     attacks = tuple(
@@ -193,6 +192,18 @@ def read_config(
         controls=_whole(top.get("controls", 0), f"{path}: controls", least=0),
         seed=_whole(top.get("seed", 1234), f"{path}: seed"),
     )
+
+
+def _system_plan(name: str, data: object, where: str, config: Path) -> SystemPlan:
+    plan = _checked(data, where, required=("model",), optional=("subset", "crop_s", "enrol"))
+    crop_s, enrol = plan.get("crop_s"), plan.get("enrol", False)
+    if crop_s is not None and (type(crop_s) not in (int, float) or not 0 < crop_s < math.inf):
+        raise InputError(f"{where}: crop_s is {crop_s!r}, expected seconds such as 2; correct it")
+    if not isinstance(enrol, bool):
+        raise InputError(f"{where}: enrol is {enrol!r}, expected true or false; correct it")
+    beside = config.parent / str(plan["model"])
+    model = beside if (beside / CARD_NAME).is_file() else plan["model"]
+    return SystemPlan(name, str(model), str(plan.get("subset", "")), crop_s, enrol)
 
 
 def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan:
@@ -269,10 +280,17 @@ def _defence(data: object, where: str, config: Path, systems: Sequence[str]) -> 
     entry = defence_entry(name)
     settings = _checked(
         {key: value for key, value in plan.items() if key not in OF_THE_PLAN},
-        where,
-        required=entry.required,
+        f"{where} ({name})",
         optional=entry.settings,
     )
+    missing = [key for key in entry.required if key not in settings]
+    if missing == ["path"] and name != WITH_THE_MODEL:
+        raise InputError(
+            f"{where}: {name} lacks path, the file of the fitted one; write {{name: {name}, path: "
+            "FILE}"
+        )
+    if missing and missing != ["path"]:
+        raise InputError(f"{where}: {name} lacks {', '.join(missing)}; add it")
     if "path" in settings:  # may contain {system}, because a purifier is fitted to one model
         settings["path"] = config.parent / str(settings["path"])
     if "systems" in plan:

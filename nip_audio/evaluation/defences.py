@@ -57,7 +57,8 @@ def make_defences(
 
     Raises:
         InputError: If a defence, or its gate, was fitted on a test item or does not fit the model,
-            or if two defences have the same name.
+            if the model comes without the purifier that a plan without ``path`` asks for, or if
+            two defences have the same name.
         LayerNotFoundError: If a layer to change is not a module of the network.
     """
     found: list[Defence] = [GaussianNoise(snr_db=20.0, bounds=model.bounds)]
@@ -66,8 +67,8 @@ def make_defences(
         if plan.get("systems") and system not in plan["systems"]:
             continue
         settings = {key: value for key, value in plan.items() if key not in OF_THE_PLAN}
-        if "path" in settings:
-            settings["path"] = _path(settings["path"], system)
+        if "path" in defence_entry(plan["name"]).required:
+            settings["path"] = _fitted(plan, pretrained, system)
         if "layers" in defence_entry(plan["name"]).settings and not settings.get("layers"):
             settings["layers"] = pretrained.card.default_taps
         defence = make_defence(
@@ -105,6 +106,19 @@ def _purifier(defence: Defence) -> Purifier:
             f"{defence.name} works inside the network and cannot be gated; leave its gate out"
         )
     return defence
+
+
+def _fitted(plan: Mapping[str, Any], pretrained: PretrainedModel, system: str) -> Path:
+    """Return the file of a fitted defence: that of the plan, or that of the model."""
+    if "path" in plan:
+        return _path(plan["path"], system)
+    if pretrained.card.purifier_path is None:
+        raise InputError(
+            f"model {pretrained.card.name} comes without a {plan['name']} purifier, which the "
+            f"defence {plan['name']} needs; fit one (nip-audio fit-purifier), and name its file: "
+            f"{{name: {plan['name']}, path: FILE}}"
+        )
+    return pretrained.card.purifier_path
 
 
 def _path(value: object, system: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
-from nip_audio.audio.corpus import read_split, recording_of
+from nip_audio.audio.corpus import Span, read_split, recording_of
 from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
@@ -65,7 +65,8 @@ class EvaluatedSystem:
         identity: Hash of model and enrolment.
         items: Clips of the ``test`` role, in an order drawn from the seed, so that the first n are
             a random sample, the same for every attack.
-        calibrate: Clips of the ``calibrate`` role.
+        calibrate: Clips of the ``calibrate`` role, which only detectors need; may be empty.
+        enrolled: Number of recordings that the speakers were enrolled from.
     """
 
     plan: SystemPlan
@@ -74,6 +75,7 @@ class EvaluatedSystem:
     identity: str
     items: tuple[Item, ...]
     calibrate: tuple[Item, ...]
+    enrolled: int = 0
 
     @property
     def name(self) -> str:
@@ -120,43 +122,53 @@ def role_recordings(config: EvaluationConfig, subset: str, role: str) -> list[Re
 
     Args:
         config: Configuration that names the split and the data.
-        subset: First folder of the split's paths.
+        subset: First folder of the split's paths; empty for all of them.
         role: Name of the role, e.g. ``test``.
 
     Raises:
         InputError: If there is no such recording.
     """
     spans = read_split(config.split)
-    found = [
-        recording_of(config.data_root, span)
-        for span in spans
-        if span.role == role and span.path.split("/")[0] == subset
-    ]
-    if not found:
-        raise InputError(
-            f"{config.split} has no recording with role {role} in {subset!r}; its subsets are "
-            f"{sorted({span.path.split('/')[0] for span in spans})}"
-        )
-    return found
+    chosen = _of_subset(spans, subset)
+    found = [recording_of(config.data_root, span) for span in chosen if span.role == role]
+    if found:
+        return found
+    place = f" in {subset!r}" if subset else ""
+    remedy = f"give some of its {len(chosen)} recordings the role {role}"
+    if not chosen:
+        subsets = sorted({span.path.split("/")[0] for span in spans})
+        remedy = f"its subsets are {subsets}; name one of them, or leave subset out for all"
+    raise InputError(f"{config.split} has no recording with role {role}{place}; {remedy}")
+
+
+def _of_subset(spans: Sequence[Span], subset: str) -> list[Span]:
+    return [span for span in spans if not subset or span.path.split("/")[0] == subset]
 
 
 def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
     """Load the model, read the clips, enrol if asked, and check that test clips are unseen.
 
     Raises:
-        InputError: If a role is empty, a speaker unknown to the model, or the model, its enrolment
-            or the ``calibrate`` role has seen one of the test recordings.
+        InputError: If a role that is needed is empty, a speaker unknown to the model, or the model,
+            its enrolment or the ``calibrate`` role has seen one of the test recordings.
     """
     pretrained = load_pretrained(plan.model)
     recordings = partial(role_recordings, config, plan.subset)
     settings = ReadSettings(pretrained.card.sample_rate_hz, min_duration_s=0.2)
-    tested, calibrate = (
-        items_of(recordings(role), settings, plan.crop_s) for role in ("test", "calibrate")
-    )
+    tested = items_of(recordings("test"), settings, plan.crop_s)
+    if not tested:
+        raise InputError(
+            f"{plan.name}: no recording with role test is as long as crop_s, {plan.crop_s:g} s; "
+            "choose a shorter crop_s"
+        )
+    calibrate: list[Item] = []
+    if "calibrate" in {s.role for s in _of_subset(read_split(config.split), plan.subset)}:
+        calibrate = items_of(recordings("calibrate"), settings, plan.crop_s)
     hashes = [item.content_sha256 for item in tested]
     refuse_overlap(pretrained.card.seen, hashes, what=f"model {pretrained.card.name}")
     refuse_overlap((i.content_sha256 for i in calibrate), hashes, what="calibrate role")
     model, identity = pretrained.model, pretrained.model_id
+    contents: list[str] = []
     if plan.enrol:
         enrolled = recordings("train")
         contents = [r.read(settings).content_sha256 for r in enrolled]
@@ -164,12 +176,7 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
         voices = enrol(pretrained, enrolled, WaveformAdapter(settings))
         model = model.with_head(CosineHead(voices.voices), labels=voices.speakers)
         identity = hashlib.sha256("".join([identity, *sorted(contents)]).encode()).hexdigest()
-    strangers = {i.speaker for i in tested} - set(model.labels)
-    if strangers:
-        raise InputError(
-            f"{plan.name}: {len(strangers)} speakers of {plan.subset} are unknown to {plan.model} "
-            f"({', '.join(sorted(strangers)[:5])}); use its own speakers, or enrol: true"
-        )
+    _refuse_strangers(plan, {i.speaker for i in tested} - set(model.labels), model)
     order = torch.randperm(len(tested), generator=torch.Generator().manual_seed(config.seed))
     return EvaluatedSystem(
         plan=plan,
@@ -178,6 +185,26 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
         identity=identity,
         items=tuple(tested[i] for i in order.tolist()),
         calibrate=tuple(calibrate),
+        enrolled=len(contents),
+    )
+
+
+def _refuse_strangers(
+    plan: SystemPlan, strangers: Collection[str], model: InstrumentedModel
+) -> None:
+    if not strangers:
+        return
+    names = ", ".join(sorted(strangers)[:5]) + ("…" if len(strangers) > 5 else "")
+    if plan.enrol:
+        raise InputError(
+            f"{plan.name}: speakers with test recordings have none with role train to enrol them "
+            f"from ({names}); give each at least one"
+        )
+    why = "" if model.labels else ", which only embeds and has no speakers of its own"
+    remedy = "" if not model.labels else "test its own speakers, or "
+    raise InputError(
+        f"{plan.name}: {len(strangers)} speakers of {plan.subset or 'the split'} are unknown to "
+        f"{plan.model}{why} ({names}); {remedy}set enrol: true to enrol them from the role train"
     )
 
 
