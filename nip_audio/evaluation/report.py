@@ -9,12 +9,15 @@ from typing import Any
 from nip_audio.core.state import write_atomic
 from nip_audio.evaluation.plots import plot_success
 from nip_audio.evaluation.tables import (
+    NOT_PUBLISHED,
     accuracy_table,
     attack_tables,
     check_table,
     control_table,
     detector_table,
     header,
+    missing_attacks,
+    notes,
     robust_table,
     to_csv,
 )
@@ -28,7 +31,7 @@ def write_report(results: Mapping[str, Any], out: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    parts = [f"# {results['title']}\n", header(results), accuracy_table(results)]
+    parts = [f"# {results['title']}\n", header(results), notes(results), accuracy_table(results)]
     for system in results["systems"]:
         parts += [f"## {system}\n", attack_tables(results, system)]
         for heading, table in (
@@ -37,6 +40,7 @@ def write_report(results: Mapping[str, Any], out: Path) -> list[Path]:
         ):
             parts += [f"### {heading}\n", table] if table else []
     parts += ["## Robust accuracy\n", robust_table(results)]
+    parts += [NOT_PUBLISHED] if any(missing_attacks(r["why"]) for r in results["robust"]) else []
     parts += ["## Are the attacks sound?\n", check_table(results)]
     tables, cells = out / "tables.md", out / "cells.csv"
     write_atomic(tables, "\n".join(parts).encode(), force=True)

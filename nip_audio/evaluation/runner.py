@@ -23,12 +23,14 @@ from nip_audio.evaluation.config import EvaluationConfig
 from nip_audio.evaluation.sanity import no_randomness, no_zero_gradients
 from nip_audio.evaluation.systems import EvaluatedSystem, build_system
 from nip_audio.evaluation.unattacked import (
+    correct_clips,
     describe,
     harmless_changes,
     scores_twice,
+    shares_before,
     zero_gradients,
 )
-from nip_audio.evaluation.verdicts import check_attacks, robust_accuracies
+from nip_audio.evaluation.verdicts import check_adaptive, check_attacks, robust_accuracies
 
 __all__ = ["RESULTS_NAME", "Progress", "Runner"]
 
@@ -69,14 +71,18 @@ class Runner:
         benches = [Bench.build(s, self.config, self.out / "evidence") for s in systems.values()]
         cells: list[dict[str, Any]] = []
         unfinished: list[dict[str, Any]] = []
-        for bench, cell, examples in self.sets(benches, progress):
+        sets = self.sets(benches, progress)
+        correct = {b.system.name: correct_clips(b, b.system.items) for b in benches}
+        for bench, cell, examples in sets:
             if examples is None:
                 unfinished.append(cell.describe())
-            else:
-                cells.append(cell.describe() | bench.judge(cell, examples))
+                continue
+            row = cell.describe() | bench.judge(cell, examples)
+            before = shares_before(bench, row, examples, correct[bench.system.name])
+            cells.append(row | {"accuracy_before": before})
         results = {
             **self.provenance(),
-            "systems": {bench.system.name: describe(bench) for bench in benches},
+            "systems": {b.system.name: describe(b, correct[b.system.name]) for b in benches},
             "cells": cells,
             "unfinished": unfinished,
             "controls": [row for bench in benches for row in harmless_changes(bench)],
@@ -99,8 +105,10 @@ class Runner:
             ]
             for level in dict.fromkeys(c["level"] for c in cells if c["system"] == name):
                 found = [*probes, *check_attacks(cells, name, level)]
-                checks += [{"system": name, "level": level, **asdict(c)} for c in found]
-                robust += robust_accuracies(cells, name, level, found)
+                known = check_adaptive(cells, name, level)
+                listed = [*found, *(check for group in known.values() for check in group)]
+                checks += [{"system": name, "level": level, **asdict(c)} for c in listed]
+                robust += robust_accuracies(cells, name, level, found, by_defence=known)
         return {"checks": checks, "robust": robust}
 
     def provenance(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ than guesses. After Carlini et al. 2019, Croce & Hein 2020 (AutoAttack's flags) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "Check",
     "grows_with_eps",
     "iterated_at_least_one_step",
+    "knowing_at_least_unaware",
     "more_steps_change_little",
     "no_randomness",
     "no_zero_gradients",
@@ -125,6 +126,21 @@ def white_at_least_black(white: Hits | None, black: Mapping[str, Hits]) -> Check
         parts.append(f"{attack} alone {only:.1%}")
         passed &= only <= MOST_BLACK_ONLY
     return Check(name, passed, ", ".join(parts))
+
+
+def knowing_at_least_unaware(knowing: Hits, unaware: Sequence[tuple[str, Hits]]) -> Check:
+    """Check that attackers who know a defence fool no fewer items than one who does not.
+
+    Args:
+        knowing: (items,) whether any attack by someone who knows the defence fools the item.
+        unaware: Names of the attacks by others, and (items,) whether each fools the item behind the
+            same defence.
+    """
+    name = "knowing ≥ unaware"
+    if not unaware:
+        return Check(name, None, "no attack by someone who does not know the defence")
+    attack, most = max(unaware, key=lambda pair: float(pair[1].mean()))
+    return _no_worse(name, knowing, most, "knowing it", f"{attack} unaware")
 
 
 def no_zero_gradients(zero: Hits | None) -> Check:

@@ -27,6 +27,7 @@ __all__ = [
     "header",
     "markdown",
     "missing_attacks",
+    "notes",
     "robust_table",
     "share",
     "strength_of",
@@ -92,8 +93,40 @@ def header(results: Mapping[str, Any]) -> str:
         "that the undefended model classifies correctly are attacked, a random sample, the same "
         "for every attack, and success is a prediction of anybody else. It is judged on what was "
         "written and read back: 16-bit FLAC, or float32 spectrograms. Threat models: "
-        f"{threats}. {versions}; {results['threads']} threads.\n"
+        f"{threats}. {versions}; {_threads(results['threads'])}.\n"
     )
+
+
+def notes(results: Mapping[str, Any]) -> str:
+    """Write what each system is asked, and what is not known of it."""
+    lines = []
+    for name, system in results["systems"].items():
+        known = f"{system['classes']} speakers"
+        known += (
+            f", enrolled from {system['enrolled']} recordings of the `train` role (CSI-E: "
+            "closed-set identification of enrolled speakers)"
+            if system["enrolled"]
+            else " that it was trained on (CSI-NE: closed-set identification without enrolment)"
+        )
+        lines.append(
+            f"{name} identifies every clip as one of {known}. It rejects no clip: verification "
+            "thresholds are not evaluated."
+        )
+        if system["verification"]:
+            rate = 100 * system["verification"]["eer"]
+            lines.append(f"Its equal error rate in verification is {rate:.1f} % on these clips.")
+        if not system["training_listed"]:
+            lines.append(
+                f"The card of {system['model']} does not list the recordings it was trained on, so "
+                "nobody checked whether a test recording is among them."
+            )
+    if any(cell["accuracy_before"] for cell in results["cells"]):
+        lines.append(
+            "A defence makes mistakes of its own: the rows `no attack` show how many of the same "
+            "clips it keeps correctly classified, and the success of an attacker who knows it "
+            "includes those mistakes."
+        )
+    return " ".join(lines) + "\n"
 
 
 def accuracy_table(results: Mapping[str, Any]) -> str:
@@ -105,7 +138,7 @@ def accuracy_table(results: Mapping[str, Any]) -> str:
             name,
             s["model"],
             s["task"],
-            s["subset"],
+            s["subset"] or "whole split",
             f"{s['clips']}, {'whole' if s['crop_s'] is None else format(s['crop_s'], 'g') + ' s'}",
             s["speakers"],
             *(share(s["accuracy"].get(d)) for d in defences),
@@ -120,7 +153,9 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
     cells = [cell for cell in results["cells"] if cell["system"] == system]
     bound = [cell for cell in cells if cell["norm"] == "linf"]
     free = [cell for cell in cells if cell["norm"] != "linf"]
-    defences = list(dict.fromkeys(d["defence"] for cell in cells for d in cell["defences"]))
+    tested = [d["defence"] for cell in cells for d in cell["defences"]]
+    known = [name for cell in cells for name in cell.get("accuracy_before", ())]
+    defences = list(dict.fromkeys([*tested, *known]))
     after = [f"correctly classified behind {d}" for d in defences]
     parts = []
     if bound:
@@ -151,7 +186,8 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
             ]
             for cell in bound
         ]
-        parts.append(markdown([*columns, "queries", "gradients", "s", *after], rows))
+        columns += ["queries", "gradients", "s", *after]
+        parts.append(markdown(columns, [*_before(bound, defences, columns), *rows]))
     if free:
         columns = ["attack", "library", "at", "protocol", "examples", "success", "unwritten"]
         rows = [
@@ -183,7 +219,8 @@ def attack_tables(results: Mapping[str, Any], system: str) -> str:
             "gradients",
             "s",
         ]
-        parts.append(markdown([*columns, *more, *after], rows))
+        columns += [*more, *after]
+        parts.append(markdown(columns, [*_before(free, defences, columns), *rows]))
     missing = [cell for cell in results["unfinished"] if cell["system"] == system]
     if missing:
         named = (
@@ -451,5 +488,31 @@ def _costs(cell: Mapping[str, Any]) -> list[str]:
 
 
 def _saved(cell: Mapping[str, Any], defences: Sequence[str]) -> list[str]:
-    rows = {row["defence"]: row for row in cell["defences"]}
-    return [share(rows[d]["accuracy_attacked"]) if d in rows else "–" for d in defences]
+    rows = {row["defence"]: row["accuracy_attacked"] for row in cell["defences"]}
+    if "accuracy_before" not in cell:  # results from before this was measured
+        return [share(rows[d]) if d in rows else "–" for d in defences]
+    if cell["protocol"] == "adaptive":  # what does not fool the defended system, it gets right
+        asr = cell["asr"]
+        right = {"value": 1 - asr["value"], "low": 1 - asr["high"], "high": 1 - asr["low"]}
+        rows[cell["attacked_defence"]] = right
+    return [share(rows.get(d)) for d in defences]
+
+
+def _before(
+    cells: Sequence[Mapping[str, Any]], defences: Sequence[str], columns: Sequence[str]
+) -> list[list[object]]:
+    """Write one row for each number of clips: what defences do to them without an attack."""
+    found: dict[int, dict[str, Mapping[str, float]]] = {}
+    for cell in cells:
+        if cell.get("accuracy_before"):
+            found.setdefault(cell["attacked"], {}).update(cell["accuracy_before"])
+    rows: list[list[object]] = []
+    for count, shares in found.items():
+        row: list[object] = ["–"] * (len(columns) - len(defences))
+        row[0], row[columns.index("examples")] = "no attack", count
+        rows.append([*row, *(share(shares.get(d)) for d in defences)])
+    return rows
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" + ("" if count == 1 else "s")

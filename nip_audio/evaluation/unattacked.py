@@ -11,41 +11,96 @@ import torch
 from numpy.typing import NDArray
 
 from nip_audio.core.metrics import equal_error_rate, min_dcf
+from nip_audio.evaluation.adversarial_sets import AdversarialSet
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.bench_detectors import BenchDetectors
 from nip_audio.evaluation.controls import CONTROLS, changed_clips
-from nip_audio.evaluation.defences import ask
+from nip_audio.evaluation.defences import NO_DEFENCE, ask
 from nip_audio.evaluation.detector_judges import RATES
 from nip_audio.evaluation.systems import EvaluatedSystem, Item, batch_of, in_batches
 
-__all__ = ["describe", "harmless_changes", "scores_twice", "zero_gradients"]
+__all__ = [
+    "correct_clips",
+    "describe",
+    "harmless_changes",
+    "scores_twice",
+    "shares_before",
+    "zero_gradients",
+]
 
 Array = NDArray[np.float64]
+Hits = NDArray[np.bool_]
 
 PROBED = 50
 """Number of clips on which gradients and randomness are checked."""
 
 
-def describe(bench: Bench) -> dict[str, Any]:
-    """Describe the system, its accuracy behind every defence, and the detectors' false alarms."""
+def describe(bench: Bench, correct: Mapping[str, Hits]) -> dict[str, Any]:
+    """Describe the system, its accuracy behind every defence, and the detectors' false alarms.
+
+    Args:
+        bench: System with its defences and detectors.
+        correct: What ``correct_clips`` returned for its items.
+    """
     system = bench.system
-    plan = system.plan
+    plan, speakers = system.plan, [item.speaker for item in system.items]
     judged = system.items[: 4 * bench.config.detect]
     flagged = _flagged(bench.detectors, bench.clean, judged, bench) if bench.detectors else None
     return {
-        "model": plan.model,
+        "model": system.pretrained.card.name,
         "model_id": system.pretrained.model_id,
         "identity": system.identity,
         "task": "CSI-E" if plan.enrol else "CSI-NE",
         "subset": plan.subset,
         "crop_s": plan.crop_s,
         "clips": len(system.items),
-        "speakers": len({item.speaker for item in system.items}),
+        "speakers": len(set(speakers)),
+        "classes": len(system.model.labels),
+        "enrolled": system.enrolled,
+        "training_listed": bool(system.pretrained.card.seen),
         "rightly_named": int(system.is_correct.sum()),
-        "accuracy": _accuracy(bench, system.items),
+        "accuracy": {name: bench.share(hits, speakers) for name, hits in correct.items()},
         "verification": _verification(system) if plan.enrol else None,
         "calibration_clips": len(system.calibrate) if bench.detectors else 0,
         "flagged": flagged,
+    }
+
+
+def correct_clips(bench: Bench, items: Sequence[Item]) -> dict[str, Hits]:
+    """Return which clips, unattacked, are classified correctly, (items,), by defence."""
+    labels = bench.system.labels_of(items).numpy()
+    correct = {}
+    for name, defence in bench.defences.items():
+        batches = (batch_of(part) for part in in_batches(items))
+        model, seed = bench.system.model, bench.config.seed
+        correct[name] = ask(model, defence, batches, level="raw", seed=seed).named == labels
+    return correct
+
+
+def shares_before(
+    bench: Bench, cell: Mapping[str, Any], examples: AdversarialSet, correct: Mapping[str, Hits]
+) -> dict[str, dict[str, float]]:
+    """Return the share of a cell's clips that are classified correctly without its attack.
+
+    An attack on a defended system also "fools" the clips that the defence alone spoils.
+
+    Args:
+        bench: System with its defences.
+        cell: The judged cell.
+        examples: Its examples.
+        correct: What ``correct_clips`` returned for the system's items.
+
+    Returns:
+        The shares by defence: those that the cell tests, or the one that its attacker knows.
+    """
+    numbers = {item.id: number for number, item in enumerate(bench.system.items)}
+    rows = [numbers[example.id] for example in examples.examples]
+    speakers = [example.speaker for example in examples.examples]
+    names = [cell["attacked_defence"], *(row["defence"] for row in cell["defences"])]
+    return {
+        name: bench.share(correct[name][rows], speakers)
+        for name in names
+        if name in correct and name != NO_DEFENCE
     }
 
 
@@ -66,7 +121,10 @@ def harmless_changes(bench: Bench) -> list[dict[str, Any]]:
                 "system": system.name,
                 "control": control.name,
                 "clips": len(items),
-                "accuracy": _accuracy(bench, changed),
+                "accuracy": {
+                    name: bench.share(hits, [item.speaker for item in changed])
+                    for name, hits in correct_clips(bench, changed).items()
+                },
                 "flagged": flagged,
             }
         )
@@ -93,20 +151,6 @@ def scores_twice(system: EvaluatedSystem) -> tuple[NDArray[np.float64], NDArray[
     items = system.items[:PROBED]
     first, second = (system.scores(items).double().numpy() for _ in range(2))
     return first, second
-
-
-def _accuracy(bench: Bench, items: Sequence[Item]) -> dict[str, dict[str, float]]:
-    """Return the accuracy on clips, by defence."""
-    labels = bench.system.labels_of(items).numpy()
-    speakers = [item.speaker for item in items]
-    accuracy = {}
-    for name, purifier in bench.defences.items():
-        batches = (batch_of(part) for part in in_batches(items))
-        named = ask(
-            bench.system.model, purifier, batches, level="raw", seed=bench.config.seed
-        ).named
-        accuracy[name] = bench.share(named == labels, speakers)
-    return accuracy
 
 
 def _flagged(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,19 @@ from numpy.typing import NDArray
 
 from nip_audio.errors import InputError
 from nip_audio.evaluation.defences import NO_DEFENCE
+from nip_audio.evaluation.detector_judges import CLEAN_ONLY
 from nip_audio.evaluation.sanity import (
     Check,
     grows_with_eps,
     iterated_at_least_one_step,
+    knowing_at_least_unaware,
     more_steps_change_little,
     reaches_all,
     white_at_least_black,
     worst_case,
 )
 
-__all__ = ["check_attacks", "robust_accuracies"]
+__all__ = ["check_adaptive", "check_attacks", "robust_accuracies"]
 
 Hits = NDArray[np.bool_]
 CellRow = Mapping[str, Any]
@@ -79,8 +82,44 @@ def check_attacks(cells: Sequence[CellRow], system: str, level: str) -> list[Che
     return checks
 
 
+def check_adaptive(cells: Sequence[CellRow], system: str, level: str) -> dict[str, list[Check]]:
+    """Check the attacks by those who know a defence against the attacks by those who do not.
+
+    Whoever knows more can do whatever the others do, so a weaker attack is a broken one.
+
+    Args:
+        cells: Cells of the run.
+        system: Name of the system.
+        level: ``raw`` for waveforms, ``input`` for model inputs.
+
+    Returns:
+        The checks by defence, one for each ε.
+    """
+    ours = [c for c in cells if (c["system"], c["level"], c["norm"]) == (system, level, "linf")]
+    # no clip is classified behind a detector
+    adaptive = [
+        c for c in ours if c["protocol"] == "adaptive" and c["attacked_defence"] != CLEAN_ONLY
+    ]
+    checks: dict[str, list[Check]] = {}
+    for defence, eps in dict.fromkeys((c["attacked_defence"], c["eps"]) for c in adaptive):
+        group = [c for c in adaptive if (c["attacked_defence"], c["eps"]) == (defence, eps)]
+        knowing = reduce(_either, map(_hits, group))
+        others = [c for c in ours if (c["protocol"], c["eps"]) == ("unaware", eps)]
+        behind = [(c["title"], _behind(c, defence)) for c in others]
+        unaware = [(title, hits) for title, hits in behind if hits is not None]
+        check = _at(eps, knowing_at_least_unaware(knowing, unaware))
+        named = replace(check, name=f"{check.name}, {defence}")
+        checks.setdefault(defence, []).append(named)
+    return checks
+
+
 def robust_accuracies(
-    cells: Sequence[CellRow], system: str, level: str, checks: Sequence[Check]
+    cells: Sequence[CellRow],
+    system: str,
+    level: str,
+    checks: Sequence[Check],
+    *,
+    by_defence: Mapping[str, Sequence[Check]] | None = None,
 ) -> list[dict[str, Any]]:
     """Take the worst case over strong attacks for every defence and ε, or say why there is none.
 
@@ -89,6 +128,8 @@ def robust_accuracies(
         system: Name of the system.
         level: ``raw`` for waveforms, ``input`` for model inputs.
         checks: Sanity checks of the attacks on this system; a failed one makes numbers invalid.
+        by_defence: Sanity checks of the attacks on single defences; a failed one makes the numbers
+            of its defence invalid.
 
     Returns:
         One row per defence and ε: the share of correctly classified clips that stay so under every
@@ -98,9 +139,10 @@ def robust_accuracies(
     ours = [c for c in ours if c["norm"] == "linf" and c["eps"] < LARGE_EPS[level]]
     defences = [NO_DEFENCE]
     defences += [row["defence"] for c in ours for row in c["defences"]]
-    failed = [check.name for check in checks if check.passed is False]
     rows = []
     for defence in dict.fromkeys(defences):
+        asked = [*checks, *(by_defence or {}).get(defence, ())]
+        failed = [check.name for check in asked if check.passed is False]
         for eps in sorted({c["eps"] for c in ours}):
             attacks = _against(ours, defence, eps, level)
             count = min((len(hits) for hits in attacks.values()), default=0)
