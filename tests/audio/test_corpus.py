@@ -13,6 +13,7 @@ from nip_audio.audio.corpus import (
     Span,
     deal_roles,
     read_split,
+    recording_of,
     write_manifests,
     write_rirs,
 )
@@ -123,6 +124,24 @@ def test_split_and_manifests_are_exact_to_the_sample(root, tmp_path):
 def test_bad_line_of_a_split_is_an_error(tmp_path, line, match):
     with pytest.raises(InputError, match=match):
         read_split(write_split(tmp_path / "split.csv", line))
+
+
+def test_without_times_a_row_is_a_whole_file(root, tmp_path):
+    write_speaker(root, "ann", 1)
+    split = write_split(
+        tmp_path / "split.csv", "ann/ann_000.wav,ann,train", header="path,speaker,role"
+    )
+    (span,) = read_split(split)
+    assert recording_of(root, span).span == (0, 800)
+
+
+@pytest.mark.parametrize("times", ["nan,1", "0,nan", "inf,inf", "-1,1", "0.2,0.1"])
+def test_times_that_make_no_span_are_an_error(root, tmp_path, times):
+    write_speaker(root, "ann", 1)
+    split = write_split(tmp_path / "split.csv", f"ann/ann_000.wav,ann,train,{times}")
+    (span,) = read_split(split)
+    with pytest.raises(InputError, match="is empty or not in the file"):
+        recording_of(root, span)
 
 
 def test_split_lacking_a_column_is_an_error(tmp_path):

@@ -14,28 +14,8 @@ import soundfile
 import torch
 
 from nip_audio.cli import main
+from tests.small_ecapa import write_ecapa
 
-SPEECHBRAIN = """
-n_mels: 24
-compute_features: !new:speechbrain.lobes.features.Fbank
-    n_mels: !ref <n_mels>
-mean_var_norm: !new:speechbrain.processing.features.InputNormalization
-    norm_type: sentence
-    std_norm: False
-embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
-    input_size: !ref <n_mels>
-    channels: [16, 16, 16, 16, 48]
-    kernel_sizes: [5, 3, 3, 3, 1]
-    dilations: [1, 2, 3, 4, 1]
-    attention_channels: 8
-    lin_neurons: 12
-classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
-    input_size: 12
-    out_neurons: 4
-mean_var_norm_emb: !new:speechbrain.processing.features.InputNormalization
-    norm_type: global
-    std_norm: False
-"""
 NETWORK = """
 import torch
 from torch import nn
@@ -68,23 +48,7 @@ OTHER_FRONT_END = "expected LogMel; only models of speech that come with nip-aud
 
 
 def speechbrain(folder: Path) -> str:
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
-
-    torch.manual_seed(0)
-    net = ECAPA_TDNN(
-        24,
-        channels=[16, 16, 16, 16, 48],
-        kernel_sizes=[5, 3, 3, 3, 1],
-        dilations=[1, 2, 3, 4, 1],
-        attention_channels=8,
-        lin_neurons=12,
-    )
-    (folder / "hyperparams.yaml").write_text(SPEECHBRAIN)
-    torch.save(net.state_dict(), folder / "embedding_model.ckpt")
-    torch.save(Classifier(12, out_neurons=4).state_dict(), folder / "classifier.ckpt")
-    names = "".join(f"'{name}' => {i}\n" for i, name in enumerate("abcd"))
-    (folder / "label_encoder.txt").write_text(f"{names}{'=' * 16}\n'starting_index' => 0\n")
-    return str(folder)
+    return str(write_ecapa(folder))
 
 
 def resemblyzer(folder: Path) -> str:  # noqa: ARG001

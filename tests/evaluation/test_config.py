@@ -53,7 +53,10 @@ def test_reads_what_it_says(write_config, corpus):
         ({"defences": [{"snr_db": 3}]}, "defence '' is unknown; known: guided"),
         ({"defences": [{"name": "noise", "snr": 3}]}, "key 'snr' is unknown; did you mean snr_db"),
         ({"defences": [{"name": "jpeg", "systems": ["y"]}]}, "system 'y' is unknown; known: x"),
-        ({"defences": ["pool"]}, r"defences\[0\]: pool lacks path, .* write {name: pool, path: FILE}"),
+        (
+            {"defences": ["pool"]},
+            r"defences\[0\]: pool lacks path, .* write {name: pool, path: FILE}",
+        ),
         ({"defences": [{"name": "median", "gate": 1}]}, "gate of median is 1, expected keys"),
         ({"defences": [{"name": "median", "gate": {"fpr": 1}}]}, "gate of median lacks calibrat"),
         (

@@ -3,8 +3,14 @@ from __future__ import annotations
 import pytest
 
 from nip_audio.evaluation.defences import NO_DEFENCE
+from nip_audio.evaluation.detector_judges import CLEAN_ONLY
 from nip_audio.evaluation.sanity import Check
-from nip_audio.evaluation.verdicts import REQUIRED, check_attacks, robust_accuracies
+from nip_audio.evaluation.verdicts import (
+    REQUIRED,
+    check_adaptive,
+    check_attacks,
+    robust_accuracies,
+)
 
 
 def cell(attack: str, eps: float, fooled: str, **changes: object) -> dict[str, object]:
@@ -121,3 +127,50 @@ def test_attacks_on_a_defence_count_for_it():
     ]  # fmt: skip
     row = [r for r in robust_accuracies(through, "x", "raw", []) if r["defence"] == "noise"][0]
     assert row["survivors"] == "0001"
+
+
+def knowing(fooled: str, unaware_right: str) -> list[dict[str, object]]:
+    """Attacks on eight clips: one that knows the noise, and one that does not."""
+    behind = [{"defence": "noise", "right": unaware_right}]
+    return [
+        cell("fgsm", 0.002, "1" * 8, defences=[{"defence": "noise", "right": "1" * 8}]),
+        cell("pgd", 0.002, "1" * 8, defences=behind),
+        cell("pgd-e2e", 0.002, fooled, protocol="adaptive", attacked_defence="noise", defences=[]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fooled", "unaware_right", "passed"),
+    [
+        ("11110000", "11110000", True),  # others are fooled, but as many
+        ("00000000", "00011111", True),  # three clips fewer may be chance: p = 1/8
+        ("00000000", "00000111", False),  # five are not: p = 1/32
+    ],
+)
+def test_who_knows_a_defence_does_no_worse(fooled, unaware_right, passed):
+    (check,) = check_adaptive(knowing(fooled, unaware_right), "x", "raw")["noise"]
+    assert check.name == "knowing ≥ unaware, ε 0.002, noise"
+    assert check.passed is passed
+    assert "pgd unaware" in check.detail  # the strongest of those who do not know it
+
+
+def test_without_an_unaware_attack_there_is_nothing_to_compare_with():
+    cells = knowing("1" * 8, "1" * 8)[2:]
+    (check,) = check_adaptive(cells, "x", "raw")["noise"]
+    assert check.passed is None
+
+
+def test_attacks_on_a_detector_are_no_attacks_on_a_defence():
+    cells = [c | {"attacked_defence": CLEAN_ONLY} for c in knowing("0" * 8, "0" * 8)[2:]]
+    assert check_adaptive(cells, "x", "raw") == {}
+
+
+def test_a_failed_check_on_a_defence_makes_its_number_invalid():
+    failed = {"noise": [Check("knowing ≥ unaware", False, "")]}
+    through = [c | {"protocol": "adaptive", "attacked_defence": "noise"} for c in STRONG[:3]]
+    cells = [*STRONG, *through]
+    rows = robust_accuracies(cells, "x", "raw", [], by_defence=failed)
+    found = {row["defence"]: row for row in rows}
+    assert found[NO_DEFENCE]["survive"] == pytest.approx(0.25)
+    assert found["noise"]["survive"] is None
+    assert found["noise"]["why"] == "failed sanity checks: knowing ≥ unaware"
