@@ -11,11 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nip_audio import __version__
 from nip_audio.core.state import file_sha256, make_folder, write_atomic
-from nip_audio.errors import InputError
+from nip_audio.errors import AttackError, InputError
 from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, finished_set, make_set
 from nip_audio.evaluation.bench import Bench
 from nip_audio.evaluation.cells import Cell, plan_cells, recipe_of
@@ -71,6 +73,8 @@ class Runner:
         benches = [Bench.build(s, self.config, self.out / "evidence") for s in systems.values()]
         cells: list[dict[str, Any]] = []
         unfinished: list[dict[str, Any]] = []
+        zero = {b.system.name: zero_gradients(b.system) for b in benches}
+        self._refuse_blind_attacks(benches, [name for name, found in zero.items() if found is None])
         sets = self.sets(benches, progress)
         correct = {b.system.name: correct_clips(b, b.system.items) for b in benches}
         for bench, cell, examples in sets:
@@ -86,21 +90,37 @@ class Runner:
             "cells": cells,
             "unfinished": unfinished,
             "controls": [row for bench in benches for row in harmless_changes(bench)],
-            **self._verdicts(benches, cells),
+            **self._verdicts(zero, benches, cells),
         }
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         write_atomic(self.out / RESULTS_NAME, text.encode(), force=True)
         return results
 
+    def _refuse_blind_attacks(self, benches: Sequence[Bench], boxes: Sequence[str]) -> None:
+        """Refuse attacks by the gradients of a black box, before the others have run for hours."""
+        for bench in benches:
+            for cell in plan_cells(self.config, bench.system.name, bench.defences):
+                source = cell.plan.source or bench.system.name
+                if cell.attack.white_box and source in boxes:
+                    raise AttackError(
+                        f"{cell.plan.attack} on {bench.system.name} needs gradients, and {source} "
+                        "gives none, because it runs as a black box; use attacks that need scores "
+                        "or decisions alone, such as fakebob, hopskipjump and square, or protocol "
+                        "transfer from a system with gradients"
+                    )
+
     def _verdicts(
-        self, benches: Sequence[Bench], cells: Sequence[Mapping[str, Any]]
+        self,
+        zero: Mapping[str, NDArray[np.bool_] | None],
+        benches: Sequence[Bench],
+        cells: Sequence[Mapping[str, Any]],
     ) -> dict[str, list[dict[str, Any]]]:
         """Return the sanity checks of the attacks, and the worst cases over strong attacks."""
         checks, robust = [], []
         for bench in benches:
             name = bench.system.name
             probes = [
-                no_zero_gradients(zero_gradients(bench.system)),
+                no_zero_gradients(zero[name]),
                 no_randomness(*scores_twice(bench.system)),
             ]
             for level in dict.fromkeys(c["level"] for c in cells if c["system"] == name):

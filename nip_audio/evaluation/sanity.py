@@ -147,11 +147,13 @@ def no_zero_gradients(zero: Hits | None) -> Check:
     """Check that the system has gradients.
 
     Args:
-        zero: (items,) whether the item's gradient is zero everywhere.
+        zero: (items,) whether the item's gradient is zero everywhere; None for a black box.
     """
     name = "gradients are not zero"
-    if zero is None or len(zero) == 0:
-        return Check(name, None, "not asked")
+    if zero is None:
+        return Check(name, None, "a black box: only attacks that need no gradient can be run")
+    if len(zero) == 0:
+        return Check(name, None, "no item was asked")
     share = float(zero.mean())
     return Check(name, share <= MOST_ZERO, f"zero for {share:.1%} of {len(zero)} items")
 

@@ -131,8 +131,11 @@ def harmless_changes(bench: Bench) -> list[dict[str, Any]]:
     return rows
 
 
-def zero_gradients(system: EvaluatedSystem) -> NDArray[np.bool_]:
-    """Return for which of the first clips the gradient of the loss is zero everywhere."""
+def zero_gradients(system: EvaluatedSystem) -> Hits | None:
+    """Return for which of the first clips the gradient of the loss is zero everywhere.
+
+    A model that runs as a black box has no gradient to look at: None.
+    """
     zero = []
     for part in in_batches(system.items[:PROBED], 10):
         batch = batch_of(part)
@@ -141,6 +144,8 @@ def zero_gradients(system: EvaluatedSystem) -> NDArray[np.bool_]:
         loss = torch.nn.functional.cross_entropy(
             logits.double(), system.labels_of(part), reduction="sum"
         )
+        if not loss.requires_grad:
+            return None
         (gradient,) = torch.autograd.grad(loss, x)
         zero.append(gradient.abs().flatten(1).amax(dim=1) == 0)
     return np.asarray(torch.cat(zero).numpy())

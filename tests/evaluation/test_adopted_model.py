@@ -234,3 +234,51 @@ def test_a_purifier_fitted_on_a_test_clip_is_refused(home, tmp_path, capsys):
     assert evaluate(home, tmp_path / "o", split=split, defences=defences) == 65
     said = " ".join(capsys.readouterr().err.split())
     assert "6 test items were seen when the defence guided was fitted" in said
+
+
+BOX = '''
+import torch
+
+
+class Box(torch.nn.Module):
+    """Its answers come from elsewhere, as those of a black box do."""
+
+    def forward(self, x):
+        y = x.detach().unfold(-1, 400, 160)[..., :64] * torch.hann_window(64)
+        return torch.fft.rfft(y).abs().log1p().mean(1)
+
+
+def make():
+    return Box().eval()
+'''
+
+
+@pytest.fixture
+def box(home, tmp_path, monkeypatch) -> dict[str, Any]:
+    """Systems with a model that gives no gradient."""
+    (tmp_path / "boxes_of_a_test.py").write_text(BOX)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    must("adopt", "python:boxes_of_a_test:make", "--out", tmp_path / "box")
+    return {"box": {"model": str(tmp_path / "box"), "enrol": True}}
+
+
+def test_a_black_box_is_evaluated_by_what_needs_no_gradient(home, box, tmp_path):
+    attacks = [{"attack": "square", "eps": [0.1], "items": 2, "settings": {"queries": 5}}]
+    assert evaluate(home, tmp_path / "o", systems=box, attacks=attacks, defences=[]) == 0
+    results = json.loads((tmp_path / "o/results.json").read_text())
+    checks = {check["name"]: check["passed"] for check in results["checks"]}
+    assert checks["gradients are not zero"] is None
+    assert results["cells"][0]["gradients"] == 0
+
+
+def test_white_box_attacks_on_a_black_box_are_refused_first(home, box, tmp_path, capsys):
+    attacks = [
+        {"attack": "square", "eps": [0.1], "items": 2, "settings": {"queries": 5}},
+        {"attack": "pgd", "eps": [0.1], "items": 2},
+    ]
+    capsys.readouterr()
+    assert evaluate(home, tmp_path / "o", systems=box, attacks=attacks, defences=[]) == 65
+    said = " ".join(capsys.readouterr().err.split())
+    assert "pgd on box needs gradients, and box gives none, because it runs as a black box" in said
+    assert not (tmp_path / "o/sets").exists()
