@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
-from nip_audio.cli._console import advance, print_json, print_skipped, progress_bar, stderr, stdout
+from nip_audio.cli._console import (
+    evaluation_progress,
+    print_json,
+    print_skipped,
+    stderr,
+    stdout,
+)
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     ADVANCED,
@@ -20,6 +27,9 @@ from nip_audio.cli._options import (
     ModelOption,
     SeedOption,
 )
+
+if TYPE_CHECKING:
+    from nip_audio.workflows.calibrate import Calibrated
 
 __all__ = ["command"]
 
@@ -37,11 +47,18 @@ def command(
     describe: Annotated[
         str, typer.Option(help="Description of the files, stored in the calibration.")
     ] = "",
+    clean_only: Annotated[
+        bool,
+        typer.Option(
+            "--clean-only",
+            help="Make no attacks: quicker, and takes noise for an attack more often.",
+        ),
+    ] = False,
     tolerate_noise: Annotated[
         float | None,
         typer.Option(
-            help="Audio only: noise up to this rms (full scale is 1) is to raise no alarm, e.g. "
-            "0.01.",
+            help="With --clean-only, audio only: noise up to this rms (full scale is 1) is to "
+            "raise no alarm, e.g. 0.01.",
             rich_help_panel=ADVANCED,
         ),
     ] = None,
@@ -55,7 +72,10 @@ def command(
     ] = None,
     draws: Annotated[
         int,
-        typer.Option(help="Noise draws per file and kind of noise.", rich_help_panel=ADVANCED),
+        typer.Option(
+            help="With --clean-only: noise draws per file and kind of noise.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = 1,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
@@ -69,42 +89,56 @@ def command(
     speakers, the voices of a speaker's files can be compared too. All files
     must be genuine: an attacked one would be learned as clean.
 
+    The detector learns from attacks that are made on these recordings and on
+    this model, and from harmless changes of them: noise, rooms, codecs,
+    telephones. Run it again if it is interrupted: it goes on.
+
     Example: nip-audio calibrate clean/ --out my.calibration
     """
     from nip_audio.cli._inputs import find_files, load_model, make_reader, refuse_options
-    from nip_audio.core.state import require_new
+    from nip_audio.errors import InputError
     from nip_audio.models.adopted import attach_companion
-    from nip_audio.screening.calibrating import calibrate
-    from nip_audio.screening.measure import default_config
     from nip_audio.screening.modalities import KINDS
+    from nip_audio.workflows.calibrate import calibrate_files
 
-    require_new(out, force=force)
     pretrained = load_model(model, modality)
     given = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
     refuse_options(pretrained, "calibrate", given | {"--names or --no-names": names})
+    if not clean_only and pretrained.card.modality == "audio" and (draws != 1 or tolerate_noise):
+        raise InputError(
+            "--draws and --tolerate-noise belong to --clean-only, expected it as well; without "
+            "it, noise raises no alarm anyway"
+        )
     parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)
     files = [file for part in parts for file in part]
-    sources = describe or ", ".join(part.name for part in source)
-    with progress_bar("calibrating", len(files)) as bar:
-        result = calibrate(
+    with evaluation_progress() as progress:
+        done = calibrate_files(
             pretrained,
             files,
             make_reader(pretrained, max_duration),
-            default_config(pretrained, draws=draws),
+            out,
+            clean_only=clean_only,
             names=names,
-            seed=seed,
+            draws=draws,
             tolerated_noise_rms=tolerate_noise,
-            sources=sources,
-            progress=lambda _: advance(bar),
+            seed=seed,
+            sources=describe or ", ".join(part.name for part in source),
+            force=force,
+            progress=progress,
         )
-    result.save(out, force=force)
+    result = done.calibration
     attached = attach_companion(pretrained.card, "calibration", out)
     print_skipped(result.failures)
-    used = len(result.distances)
+    used = result.files
     if as_json:
         failed = [str(failure) for failure in result.failures]
-        print_json({"out": str(out), "files": used, "failed": failed, "model_id": result.model_id})
+        found = {"found": done.found, "mistaken": done.mistaken}
+        print_json(
+            {"out": str(out), "files": used, "failed": failed, "model_id": result.model_id} | found
+        )
     else:
+        if done.found:
+            _print_shares(done)
         stdout.print(
             f"calibrated on {used} files, which allow a false-positive rate of "
             f"{1 / (used + 1):.2%} or more: {out}",
@@ -113,7 +147,19 @@ def command(
         )
         if attached:
             stdout.print(f"{pretrained.card.directory} uses it by default", markup=False)
-    if note := KINDS[result.tag].calibration_note(result):
+    notes = (done.note, KINDS[result.tag].calibration_note(result))
+    for note in filter(None, notes):
         stderr.print(note)
     if result.failures:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _print_shares(done: Calibrated) -> None:
+    """Print what the detector finds and mistakes, on windows of speakers it was not fitted on."""
+    rates = list(next(iter(done.found.values())))
+    table = Table("made from these recordings", *(f"flagged at {r:.0%}" for r in rates))
+    for shares in (done.found, done.mistaken):
+        for name, at in shares.items():
+            table.add_row(name, *(f"{at[rate]:.1%}" for rate in rates))
+        table.add_section()
+    stdout.print(table)

@@ -19,6 +19,7 @@ __all__ = [
     "TailFit",
     "conformal_p_value",
     "conformal_threshold",
+    "exponential_tail",
     "files_needed",
     "fit_tail",
     "out_of_fold_distances",
@@ -168,12 +169,46 @@ class TailFit:
             survival = np.exp(-np.log1p(self.shape * beyond) / self.shape)
         return float(max(self.share * survival, np.finfo(np.float64).tiny))
 
+    def threshold(self, share: float) -> float:
+        """Return the distance above which this share of clean files lies, at most ``self.share``.
+
+        Example:
+            >>> tail = TailFit(limit=2.0, share=0.1, shape=0.0, scale=0.5)
+            >>> round(tail.p_value(tail.threshold(0.001)), 6)
+            0.001
+        """
+        ratio = share / self.share
+        if self.shape == 0:
+            return self.limit - self.scale * float(np.log(ratio))
+        return self.limit + self.scale * float(np.expm1(-self.shape * np.log(ratio))) / self.shape
+
 
 _TAIL_SHARE = 0.1
 _LEAST_TAIL = 20
 
 FILES_FOR_TAIL = round(_LEAST_TAIL / _TAIL_SHARE)
 """Least number of clean files for which the tail of their distances can be fitted."""
+
+
+def exponential_tail(clean_distances: ArrayLike) -> TailFit:
+    """Fit an exponential tail to the largest tenth of clean distances.
+
+    It has one parameter and needs fewer distances than ``fit_tail``; it suits log-odds, whose tails
+    are light. Like every tail it is an extrapolation.
+
+    Raises:
+        CalibrationError: If there are fewer than 20 distances, or one is not finite.
+    """
+    distances = np.sort(np.asarray(clean_distances, dtype=np.float64))
+    if len(distances) < _LEAST_TAIL or not np.isfinite(distances).all():
+        raise CalibrationError(
+            f"got {len(distances)} clean distances, expected at least {_LEAST_TAIL} finite ones; "
+            "calibrate with more files"
+        )
+    beyond = max(2, round(_TAIL_SHARE * len(distances)))
+    limit = float(distances[-beyond - 1])
+    scale = max(float(np.mean(distances[-beyond:] - limit)), 1e-9)
+    return TailFit(limit, beyond / len(distances), 0.0, scale)
 
 
 def fit_tail(clean_distances: ArrayLike) -> TailFit:

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from nip_audio.errors import InputError
 
-__all__ = ["FittedDensity", "FittedDetector", "FittedDistance", "FittedRates"]
+__all__ = [
+    "FittedDensity",
+    "FittedDetector",
+    "FittedDistance",
+    "FittedPerceptron",
+    "FittedRates",
+]
 
 Array = NDArray[np.float64]
 
@@ -185,6 +191,42 @@ class FittedDensity(FittedDetector):
         reach = near[:, -1]
         self.reach_ = reach.numpy()
         self.density_ = (1 / (torch.maximum(near, reach[who]).mean(dim=1) + _LEAST_REACH)).numpy()
+
+
+class FittedPerceptron(Fitted):
+    """Network with one hidden layer, as ``AttackPerceptron`` fits it: rows → log-odds of an attack.
+
+    Attributes:
+        weights_: Arrays of the network by name: ``center`` and ``scale`` of the input, ``w1``,
+            ``b1``, ``w2`` and ``b2`` of the two layers, and ``clip``, the largest scaled input.
+    """
+
+    weights_: Mapping[str, Array]
+
+    def distance(self, X: ArrayLike) -> Array:
+        """Return the log-odds of an attack of each row, (n,)."""
+        return np.asarray(self.distance_of(torch.tensor(self._rows(X))).numpy())
+
+    def distance_of(self, rows: Tensor) -> Tensor:
+        """Compute ``distance`` of (n, F) float64 rows in the autograd graph: (n,)."""
+        self._require_fitted()
+        w = {name: torch.from_numpy(array).to(rows) for name, array in self.weights_.items()}
+        scaled = (rows - w["center"]) / w["scale"]
+        hidden = torch.relu(scaled.clamp(-w["clip"], w["clip"]) @ w["w1"] + w["b1"])
+        return (hidden @ w["w2"] + w["b2"])[:, 0]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the fitted arrays."""
+        self._require_fitted()
+        return _tensors(**self.weights_)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Rebuild a network from the arrays of ``to_tensors``."""
+        network = cls()
+        network.weights_ = {name: tensor.numpy() for name, tensor in tensors.items()}
+        network.n_features_in_ = len(network.weights_["center"])
+        return network
 
 
 class FittedRates(Fitted):

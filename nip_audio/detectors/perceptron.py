@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -21,12 +20,16 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from nip_audio.detectors.fitted import FittedPerceptron
+
 __all__ = ["AttackPerceptron"]
 
 Array = NDArray[np.float64]
 
+_LAYERS = ("w1", "b1", "w2", "b2")
 
-class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+
+class AttackPerceptron(ClassifierMixin, BaseEstimator, FittedPerceptron):  # type: ignore[misc]
     """Perceptron of three layers: input vectors, one hidden layer (ReLU), log-odds of an attack.
 
     Source: NCCR, Sec. 5. Deviation: no layout matches the paper's 1,792 parameters exactly; the
@@ -36,14 +39,15 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parameters: Largest number of parameters of the network.
         alpha: Weight of the squared weights in the loss.
         max_iter: Largest number of epochs.
+        clip: Number of standard deviations at which inputs are clipped, so that inputs far from
+            all training rows cannot have a log-odds far from all of theirs.
         random_state: Seed of the initial weights and the order of the rows.
 
     Attributes:
         classes_: The two classes of ``y``; the second is the attack.
         parameters_: Number of parameters of the network.
         n_iter_: Number of epochs; ``max_iter`` if the loss was still falling.
-        weights_: Arrays of the network by name: ``center`` and ``scale`` of the input, and ``w1``,
-            ``b1``, ``w2`` and ``b2`` of the two layers.
+        weights_: Arrays of the network by name; see ``FittedPerceptron``.
     """
 
     def __init__(
@@ -52,11 +56,13 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parameters: int = 1792,
         alpha: float = 1.0,
         max_iter: int = 500,
+        clip: float = np.inf,
         random_state: int | None = 0,
     ) -> None:
         self.parameters = parameters
         self.alpha = alpha
         self.max_iter = max_iter
+        self.clip = clip
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Tags:
@@ -88,7 +94,8 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with warnings.catch_warnings():
             # n_iter_ tells it: a network whose loss is still falling is used like any other
             warnings.simplefilter("ignore", ConvergenceWarning)
-            network.fit(scaler.transform(rows), classes == self.classes_[1])
+            scaled = np.clip(scaler.transform(rows), -self.clip, self.clip)
+            network.fit(scaled, classes == self.classes_[1])
         self.weights_ = {
             "center": scaler.mean_,
             "scale": scaler.scale_,
@@ -96,16 +103,15 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "b1": network.intercepts_[0],
             "w2": network.coefs_[1],
             "b2": network.intercepts_[1],
+            "clip": np.array(self.clip),
         }
-        self.parameters_ = sum(self.weights_[name].size for name in ("w1", "b1", "w2", "b2"))
+        self.parameters_ = sum(self.weights_[name].size for name in _LAYERS)
         self.n_iter_ = network.n_iter_
         return self
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the log-odds of an attack, (n,)."""
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray(self.distance_of(torch.tensor(rows)).numpy())
+        return self.distance(X)
 
     def score_samples(self, X: ArrayLike) -> Array:
         """Return the negative log-odds: higher is more normal, scikit-learn's convention."""
@@ -121,24 +127,17 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return np.asarray(self.classes_[(self.decision_function(X) > 0).astype(int)])
 
-    def distance_of(self, rows: Tensor) -> Tensor:
-        """Compute ``decision_function`` of (n, F) float64 rows in the autograd graph: (n,)."""
-        check_is_fitted(self)
-        w = {name: torch.from_numpy(array).to(rows) for name, array in self.weights_.items()}
-        hidden = torch.relu((rows - w["center"]) / w["scale"] @ w["w1"] + w["b1"])
-        return (hidden @ w["w2"] + w["b2"])[:, 0]
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Return the fitted arrays."""
-        check_is_fitted(self)
-        return {k: torch.from_numpy(np.ascontiguousarray(a)) for k, a in self.weights_.items()}
-
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> AttackPerceptron:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
         """Rebuild a detector from the arrays of ``to_tensors``; its classes are 0 and 1."""
-        detector = cls()
-        detector.weights_ = {name: tensor.numpy() for name, tensor in tensors.items()}
+        detector = super().from_tensors(tensors)
         detector.classes_ = np.array([0, 1])
-        detector.n_features_in_ = len(detector.weights_["center"])
-        detector.parameters_ = sum(detector.weights_[k].size for k in ("w1", "b1", "w2", "b2"))
+        detector.parameters_ = sum(detector.weights_[name].size for name in _LAYERS)
         return detector
+
+    def _rows(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        return np.asarray(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _require_fitted(self) -> None:
+        check_is_fitted(self)

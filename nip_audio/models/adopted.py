@@ -22,10 +22,11 @@ from nip_audio.core.state import write_atomic
 from nip_audio.errors import HashMismatchError, ModelCardError
 from nip_audio.models.cards import CARD_NAME, CARD_VERSION, ModelCard, read_card
 from nip_audio.models.sources.base import KINDS, SourceModel, SourceSpec, load_source, parse_spec
+from nip_audio.models.sources.foreign import weighed
 from nip_audio.models.sources.layers import find_layers_of
 from nip_audio.models.trust import is_trusted
 
-__all__ = ["Adopted", "adopt", "attach_companion", "load_adopted", "probe"]
+__all__ = ["Adopted", "adopt", "attach_companion", "has_gradient", "load_adopted", "probe"]
 
 _PROBE_S = (2.0, 1.37)
 
@@ -108,7 +109,7 @@ def adopt(sourced: SourceModel, spec: SourceSpec, *, trusted: bool = False) -> A
         model,
         card,
         layers.names,
-        sourced.differentiable and _has_gradient(model, sourced.sample_rate_hz),
+        sourced.differentiable and has_gradient(model, sourced.sample_rate_hz),
     )
 
 
@@ -205,12 +206,12 @@ def _absolute(spec: SourceSpec) -> SourceSpec:
     return replace(spec, location=str(path.absolute())) if spec.location and path.exists() else spec
 
 
-def _has_gradient(model: InstrumentedModel, sample_rate_hz: int) -> bool:
+def has_gradient(model: InstrumentedModel, sample_rate_hz: int) -> bool:
     """Tell whether a gradient of the embedding reaches the waveform, finite and not zero."""
     wavs = probe(sample_rate_hz, 1.0)[:1].requires_grad_()
     try:
         with torch.enable_grad():
-            (found,) = torch.autograd.grad(model.embed(Batch(wavs)).square().sum(), wavs)
+            (found,) = torch.autograd.grad(weighed(model.embed(Batch(wavs))), wavs)
     except RuntimeError:
         return False
     return bool(found.isfinite().all()) and float(found.abs().max()) > 0

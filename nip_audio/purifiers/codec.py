@@ -26,7 +26,7 @@ from nip_audio.purifiers.base import Level, Purifier
 
 __all__ = ["CODECS", "Codec", "CodecName", "through_codec"]
 
-CodecName = Literal["mp3", "vorbis", "opus"]
+CodecName = Literal["mp3", "vorbis", "opus", "gsm", "mu-law"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,12 @@ CODECS: Mapping[CodecName, _Format] = {
     ),
     "vorbis": _Format("OGG", "VORBIS", None),
     "opus": _Format("OGG", "OPUS", (8000, 12000, 16000, 24000, 48000)),
+    "gsm": _Format("WAV", "GSM610", None),
+    "mu-law": _Format("WAV", "ULAW", None),
 }
+
+_TITLES: Mapping[CodecName, str] = {"mp3": "MP3", "vorbis": "Vorbis", "opus": "Opus"}
+"""Codecs that purify, which have a compression level, and their names in tables."""
 
 
 def through_codec(
@@ -116,8 +121,8 @@ class Codec(Purifier):
         sample_rate_hz: int = 16000,
         bounds: Bounds,
     ) -> None:
-        if codec not in CODECS:
-            raise InputError(f"codec is {codec!r}, expected one of {', '.join(CODECS)}")
+        if codec not in _TITLES:
+            raise InputError(f"codec is {codec!r}, expected one of {', '.join(_TITLES)}")
         # at 1 the library's MP3 encoder fails
         check_number("compression_level", compression_level, 0, 0.99, usual=0.5)
         check_whole("sample_rate_hz", sample_rate_hz, 1000, 192000, usual=16000)
@@ -136,8 +141,7 @@ class Codec(Purifier):
     @property
     def name(self) -> str:
         """Name with the compression level."""
-        title = {"mp3": "MP3", "vorbis": "Vorbis", "opus": "Opus"}[self.codec]
-        return f"{title} {self.compression_level:g}"
+        return f"{_TITLES[self.codec]} {self.compression_level:g}"
 
     def settings(self) -> dict[str, Any]:
         """Return the codec, the compression level and the sample rate."""

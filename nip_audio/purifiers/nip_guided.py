@@ -141,6 +141,10 @@ class GuidedNip(Purifier):
         Raises:
             OutputError: If the file exists and ``force`` is false, or it cannot be written.
         """
+        save_state(path, self.to_state(model_id), force=force)
+
+    def to_state(self, model_id: str) -> State:
+        """Return everything that ``save`` writes."""
         tensors = {
             name: t.half() if t.dim() > 1 else t for name, t in self.net.state_dict().items()
         }
@@ -156,7 +160,7 @@ class GuidedNip(Purifier):
             "seen": sorted(self.seen),
             "training": self.training,
         }
-        save_state(path, State(_KIND, model_id, tensors, meta), force=force)
+        return State(_KIND, model_id, tensors, meta)
 
     @classmethod
     def load(cls, path: Path | str, *, model_id: str | None = None) -> Self:
@@ -170,7 +174,11 @@ class GuidedNip(Purifier):
             StateError: If the file holds no guided purifier, or one of another model.
             HashMismatchError: If the file was modified after it was saved.
         """
-        state = load_state(Path(path), kind=_KIND, model_id=model_id)
+        return cls.from_state(load_state(Path(path), kind=_KIND, model_id=model_id))
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """Rebuild a purifier from ``to_state``."""
         raw_bounds = state.meta.get("raw_bounds")
         net = InverseNet(state.meta["channels"], width=state.meta["width"])
         net.load_state_dict(state.tensors)  # this converts 16-bit weights to 32 bits

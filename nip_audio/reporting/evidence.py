@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from nip_audio.core.decision import evidence_names
 from nip_audio.core.noise import Noise
 from nip_audio.errors import FileError
-from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.calibration import Detector
 from nip_audio.screening.measured import Measured
+from nip_audio.screening.nccr_detector import NccrDetector
 from nip_audio.screening.records import ScreenRecord
 
 __all__ = ["Evidence", "require_unchanged"]
@@ -34,13 +35,16 @@ class Evidence:
     rows: tuple[str, ...] = ()
 
     @staticmethod
-    def of(calibration: Calibration, measured: Measured) -> Evidence:
-        """Make the table of a measurement, with the calibration it was judged by."""
-        config = calibration.config
-        deviations = calibration.detector.explain(
-            calibration.rates.transform([measured.evidence])[0]
-        )
-        names = [name.split(" | ") for name in evidence_names(config, head=calibration.names)]
+    def of(detector: Detector, measured: Measured) -> Evidence:
+        """Make the table of a measurement, with the detector it was judged by.
+
+        The response of a purifier has no such table; the record says what it resembles.
+        """
+        if not isinstance(detector, NccrDetector):
+            return Evidence()
+        config = detector.probe.config
+        deviations = detector.explain(measured)
+        names = [name.split(" | ") for name in evidence_names(config, head=detector.probe.names)]
         rows = tuple(dict.fromkeys(row for _, row in names))
         places = [noise.name for noise in config.noises]
         table = np.full((len(places), len(rows)), np.nan)

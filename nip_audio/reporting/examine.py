@@ -98,11 +98,10 @@ class Examiner:
     def _evidence(self, item: Any) -> Evidence:
         if self.judge is None:
             return Evidence()
-        known = self.judge.calibration
-        measured = kind_of(self.reader).measure(
-            self.pretrained, item, known.config, names=known.names, seed=self.seed
-        )
-        return Evidence.of(known, measured)
+        detector = self.judge.calibration.detector
+        kind = kind_of(self.reader)
+        measured = kind.measure(self.pretrained, item, detector.probe, seed=self.seed)
+        return Evidence.of(detector, measured)
 
 
 def examiner_of_screening(screener: Screener) -> Examiner:

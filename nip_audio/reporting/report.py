@@ -159,7 +159,7 @@ class _Page:
 
     def _charts(self) -> str:
         judge = None if self.examiner is None else self.examiner.judge
-        clean = None if judge is None else judge.calibration.distances.tolist()
+        clean = None if judge is None else judge.calibration.detector.distances.tolist()
         what = self.words.clean
         line = f"Line: the calibration's clean {what}. " if clean else ""
         charts = (

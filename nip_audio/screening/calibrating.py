@@ -1,31 +1,57 @@
-"""Fit a calibration on clean recordings or images."""
+"""Fit a calibration on clean recordings or images, with attacks made on the spot or without."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from sklearn.pipeline import make_pipeline
+from torch import Tensor
 
+from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
+from nip_audio.audio.windows import LEAST_SOUND_S, sound_of, windows_of
+from nip_audio.core.adapter import Batch
 from nip_audio.core.modality import Reader
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.detectors.conformal import out_of_fold_distances
+from nip_audio.core.seeds import seed_of
+from nip_audio.detectors.conformal import files_needed, out_of_fold_distances
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError, FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.screening.calibration import Calibration
-from nip_audio.screening.kind import read_once
-from nip_audio.screening.measure import default_config
+from nip_audio.screening.kind import Kind, read_once
+from nip_audio.screening.learning import (
+    MOST_WINDOWS,
+    LearntResponse,
+    learn_response,
+    response_config,
+)
+from nip_audio.screening.measure import default_config, device_of
 from nip_audio.screening.measured import Facts, Measured
 from nip_audio.screening.modalities import kind_of
-from nip_audio.screening.recordings import LEAST_NOISE_RMS
+from nip_audio.screening.nccr_detector import NccrDetector
+from nip_audio.screening.probes import NccrProbe, Place, ResponseProbe
+from nip_audio.screening.recordings import LEAST_NOISE_RMS, Recordings, fit_domain, voices_of
 
-__all__ = ["calibrate"]
+__all__ = ["Learnt", "calibrate", "calibrate_with_attacks"]
+
+Array = NDArray[np.float64]
 
 _FOLDS = 5
 _MIN_FILES = 20
+_RATES = (0.01, 0.05)
+_MOST_SOUND_S = 12.0  # of a file
+_WINDOWS_A_FILE = 4
+_LONGEST_WINDOW_S, _SHORTEST_WINDOW_S = 3.0, 1.0
 
 
 def calibrate(
@@ -75,6 +101,7 @@ def calibrate(
             "and at most 1 (full scale); pass for example 0.01, which is loud hiss"
         )
     config = default_config(pretrained) if config is None else config
+    probe = NccrProbe(config, names)
     owners: list[str] = []
     contents: list[str] = []
     facts: list[Facts] = []
@@ -85,29 +112,174 @@ def calibrate(
         owners.append(kind.owner(file, item))
         contents.append(item.content_sha256)
         facts.append(kind.facts(item))
-        measured.append(kind.measure(pretrained, item, config, names=names, seed=seed))
+        measured.append(kind.measure(pretrained, item, probe, seed=seed))
         if tolerated_noise_rms is not None:
             copy = kind.noisy_copy(item, tolerated_noise_rms, seed)
-            noisy.append(kind.measure(pretrained, copy, config, names=names, seed=seed))
-    if len(measured) < _MIN_FILES:
-        plural = kind.modality.plural
-        raise CalibrationError(
-            f"got {len(measured)} usable {plural} ({len(failures)} failed), expected at least "
-            f"{_MIN_FILES}; add clean {plural}: 99 or more allow a false-positive rate of 1 %"
-        )
+            noisy.append(kind.measure(pretrained, copy, probe, seed=seed))
+    _require_files(len(measured), len(failures), kind)
     evidence = np.stack([one.evidence for one in (*measured, *noisy)])
     every = [*owners, *(owners if noisy else ())]
     scale = LogRates(signed=signed_entries(config, head=names))
     judge = make_pipeline(scale, kind.new_detector()).fit(evidence)
     return Calibration(
         model_id=pretrained.model_id,
-        names=names,
-        config=config,
-        rates=judge[0],
-        detector=judge[1],
-        distances=np.sort(out_of_fold_distances(judge, evidence, every, folds=_FOLDS)),
+        detector=NccrDetector(
+            probe,
+            rates=judge[0],
+            estimator=judge[1],
+            distances=np.sort(out_of_fold_distances(judge, evidence, every, folds=_FOLDS)),
+        ),
         seen=tuple(sorted(contents)),
         sources=sources,
         failures=tuple(failures),
         **kind.reference(owners, facts, measured, folds=_FOLDS),
     )
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A calibration with attacks, and what it does with speakers that it has not heard.
+
+    Attributes:
+        calibration: Fitted calibration.
+        found: Share of the attacked windows that is found, by attack and false-positive rate.
+        mistaken: Share of the harmless windows that is taken for attacked, in the same way.
+    """
+
+    calibration: Calibration
+    found: Mapping[str, Mapping[float, float]]
+    mistaken: Mapping[str, Mapping[float, float]]
+
+
+def calibrate_with_attacks(
+    pretrained: PretrainedModel,
+    files: Iterable[Recording],
+    reader: WaveformAdapter,
+    purifier: GuidedNip,
+    *,
+    names: bool | None = None,
+    seed: int = 0,
+    sources: str = "",
+    kept: Path | None = None,
+    progress: Callable[[Recording], None] = lambda recording: None,
+    lesson_done: Callable[[str], None] = lambda lesson: None,
+) -> Learnt:
+    """Fit a calibration on clean recordings, on harmless changes of them and on attacks on them.
+
+    The recordings give the windows from which all lessons are made (``screening.lessons``), at most
+    four of each and 300 in all.
+
+    Args:
+        pretrained: Model that the calibration is for; gradients must reach its waveforms.
+        files: Clean recordings like those that will be screened. No speaker is in two folds; a
+            recording without a speaker counts as one.
+        reader: Reader of the files.
+        purifier: Purifier of the same model, whose response is measured. It should not have been
+            trained on these files.
+        names: Whether margins of the predicted label are measured as well; None as in
+            ``calibrate``.
+        seed: Seed of all random draws.
+        sources: Description of the files in words.
+        kept: Folder that keeps measured lessons, from which an interrupted fit resumes.
+        progress: Called after each file.
+        lesson_done: Called with the name of each lesson that is measured, one of ``LESSONS``.
+
+    Raises:
+        CalibrationError: If fewer than 20 files are usable, they are of fewer than five speakers,
+            or no attack moves the model.
+    """
+    kind = Recordings(reader)
+    names = kind.names(pretrained, names)
+    rate = reader.settings.sample_rate_hz
+    owners: list[str] = []
+    contents: list[str] = []
+    voices: list[Array] = []
+    sounds: list[Tensor] = []
+    failures: list[FileError] = []
+    for file, item in read_once(files, kind, failures, progress):
+        audio = cast(Audio, item)
+        sound = sound_of(audio.samples, rate)
+        if sound.mean() * audio.duration_s < LEAST_SOUND_S:
+            continue
+        owners.append(kind.owner(file, audio))
+        contents.append(audio.content_sha256)
+        voices.append(_voice(pretrained, audio.samples))
+        sounds.append(audio.samples[torch.from_numpy(sound)][: round(_MOST_SOUND_S * rate)])
+    _require_files(len(sounds), len(failures), kind)
+    typical = float(np.median([len(one) for one in sounds])) / rate
+    window_s = min(_LONGEST_WINDOW_S, max(_SHORTEST_WINDOW_S, round(typical, 2)))
+    probe = ResponseProbe(
+        response_config(default_config(pretrained)), names, purifier, window_s=window_s
+    )
+    windows, of_file = _windows(sounds, window_s, rate, seed)
+    learnt = learn_response(
+        pretrained,
+        probe,
+        windows,
+        [owners[i] for i in of_file],
+        files=len(sounds),
+        sample_rate_hz=rate,
+        seed=seed,
+        kept=kept,
+        progress=lesson_done,
+    )
+    wide, narrow = (
+        fit_domain(*learnt.spectra(narrow=narrow), folds=_FOLDS) for narrow in (False, True)
+    )
+    calibration = Calibration(
+        model_id=pretrained.model_id,
+        detector=learnt.detector,
+        seen=tuple(sorted({*contents, *purifier.seen})),
+        sources=sources,
+        failures=tuple(failures),
+        sample_rate_hz=rate,
+        domain=wide[0],
+        domain_distances=wide[1],
+        narrow_domain=narrow[0],
+        narrow_domain_distances=narrow[1],
+        **voices_of(owners, np.stack(voices)),
+    )
+    return Learnt(calibration, *_shares(learnt, len(sounds)))
+
+
+def _windows(
+    sounds: Sequence[Tensor], window_s: float, sample_rate_hz: int, seed: int
+) -> tuple[list[Tensor], list[int]]:
+    """Return windows of sounds and the place of each one's sound, at first one of each."""
+    most = round(window_s * sample_rate_hz)
+    cut = [windows_of(one, most=most, sample_rate_hz=sample_rate_hz) for one in sounds]
+    order = np.random.default_rng(seed_of(seed, "windows")).permutation(len(sounds)).tolist()
+    turns = [(i, turn) for turn in range(_WINDOWS_A_FILE) for i in order if turn < len(cut[i])]
+    chosen = sorted(turns[:MOST_WINDOWS])
+    return [cut[i][turn].samples for i, turn in chosen], [i for i, _ in chosen]
+
+
+@torch.no_grad()
+def _voice(pretrained: PretrainedModel, samples: Tensor) -> Array:
+    model = pretrained.model
+    embedding = model.embed(Batch(samples[None].to(device_of(model))))[0]
+    return np.asarray(torch.nn.functional.normalize(embedding, dim=0).cpu().double().numpy())
+
+
+def _shares(
+    learnt: LearntResponse, files: int
+) -> tuple[dict[str, dict[float, float]], dict[str, dict[float, float]]]:
+    """Return which shares of attacked and of harmless windows are flagged, by rate."""
+    detector = learnt.detector
+    rates = [rate for rate in _RATES if files >= files_needed(rate)]
+    found: dict[str, dict[float, float]] = {}
+    mistaken: dict[str, dict[float, float]] = {}
+    for name, distances in learnt.distances.items():
+        place = Place(narrow=name in detector.narrow or " at 8 kHz" in name)
+        shares = {r: float((distances > detector.threshold(r, place)).mean()) for r in rates}
+        (mistaken if name in detector.scores else found)[name] = shares
+    return found, mistaken
+
+
+def _require_files(usable: int, failed: int, kind: Kind) -> None:
+    if usable < _MIN_FILES:
+        plural = kind.modality.plural
+        raise CalibrationError(
+            f"got {usable} usable {plural} ({failed} failed), expected at least "
+            f"{_MIN_FILES}; add clean {plural}: 99 or more allow a false-positive rate of 1 %"
+        )

@@ -6,35 +6,34 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from nip_audio.core.decision import evidence_names
+from nip_audio.core.fingerprint import fingerprint
 from nip_audio.core.nccr import NccrConfig
-from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, load_state, reading_state, save_state
-from nip_audio.detectors.conformal import (
-    FILES_FOR_TAIL,
-    TailFit,
-    conformal_p_value,
-    conformal_threshold,
-    fit_tail,
-)
 from nip_audio.detectors.fitted import FittedDensity, FittedDistance, FittedRates
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
-from nip_audio.screening.measured import Measured
+from nip_audio.screening.nccr_detector import NccrDetector
+from nip_audio.screening.probes import NccrProbe, Place
+from nip_audio.screening.response import ResponseDetector
 
 __all__ = ["Calibration", "choose_calibration", "find_threshold"]
 
 
 Array = NDArray[np.float64]
+
+Detector = NccrDetector | ResponseDetector
+"""Judges whether files are attacked."""
+
+_ANYWHERE = Place()
 
 
 @dataclass(frozen=True)
@@ -44,34 +43,30 @@ class Calibration:
     Attributes:
         model_id: Identity of the model.
         sample_rate_hz: Sample rate of the model; None if it takes images.
-        names: Whether the evidence is how noise changes the predicted label (True) or the embedding
-            (False).
-        config: Settings of NCCR (neuron coverage change rate); screening uses the same ones.
-        rates: Transform that corrects the evidence for the length of a file.
-        detector: Measures the distance of a file's evidence from that of clean files.
-        distances: (n,) sorted out-of-fold distances of the clean files and of their noisy copies.
-        domain: Measures the distance of a spectrum from clean spectra; None for images.
-        domain_distances: (n,) sorted out-of-fold distances of the clean spectra; empty for images.
+        detector: Judges whether a file is attacked, and what is measured for that.
+        seen: SHA-256 of the content of each file, so that test files that were seen are refused.
+        sources: Description of the clean files in words.
+        domain: Measures the distance of a spectrum from those of wide-band recordings; None for
+            images.
+        domain_distances: (n,) sorted out-of-fold distances of these spectra; empty for images.
+        narrow_domain: The same for recordings of a telephone's band; None if none were seen.
+        narrow_domain_distances: (n,) sorted out-of-fold distances of these spectra.
         consistencies: (m,) sorted consistency scores of speakers with three recordings or more.
         verification_threshold: Cosine similarity, at the equal error rate, from which two
             recordings count as one voice; None if no speaker has two recordings.
         scale: Smallest ``ImageFacts.scale`` of the clean images; 1 for recordings.
-        seen: SHA-256 of the content of each file, so that test files that were seen are refused.
-        sources: Description of the clean files in words.
         failures: Files that were left out, and why.
     """
 
     model_id: str
     sample_rate_hz: int | None
-    names: bool
-    config: NccrConfig
-    rates: FittedRates
-    detector: FittedDistance | FittedDensity
-    distances: Array
+    detector: Detector
     seen: tuple[str, ...]
     sources: str
     domain: FittedDistance | None = None
     domain_distances: Array = field(default_factory=lambda: np.zeros(0))
+    narrow_domain: FittedDistance | None = None
+    narrow_domain_distances: Array = field(default_factory=lambda: np.zeros(0))
     consistencies: Array = field(default_factory=lambda: np.zeros(0))
     verification_threshold: float | None = None
     scale: float = 1.0
@@ -80,13 +75,20 @@ class Calibration:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that a verdict depends on."""
+        if isinstance(self.detector, ResponseDetector):
+            state = _FORMATS["response"].write(self)
+            meta = {k: v for k, v in state.meta.items() if k not in ("sources", "seen")}
+            return fingerprint([self.model_id, dict(state.tensors), meta])
         # in the words of the first calibrations, whose fingerprints stand in summaries of runs
-        config = f"{self.config}".removesuffix(")") + ", tolerance=None)"
-        settings = f"{self.model_id}{config}{self.names}{self.verification_threshold}"
+        probe = self.detector.probe
+        config = f"{probe.config}".removesuffix(")") + ", tolerance=None)"
+        settings = f"{self.model_id}{config}{probe.names}{self.verification_threshold}"
         digest = hashlib.sha256(settings.encode())
-        arrays = [self.distances, self.domain_distances, self.consistencies]
-        for fitted in (self.rates, self.detector, *([] if self.domain is None else [self.domain])):
-            arrays += [tensor.numpy() for _, tensor in sorted(fitted.to_tensors().items())]
+        arrays = [self.detector.distances, self.domain_distances, self.consistencies]
+        fitted: list[FittedRates | FittedDistance | FittedDensity]
+        fitted = [self.detector.rates, self.detector.estimator]
+        for one in (*fitted, *([] if self.domain is None else [self.domain])):
+            arrays += [tensor.numpy() for _, tensor in sorted(one.to_tensors().items())]
         for array in arrays:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -96,59 +98,23 @@ class Calibration:
         """Name of the modality of the files that it judges."""
         return "image" if self.sample_rate_hz is None else "audio"
 
-    def threshold(self, false_positive_rate: float) -> float:
+    @property
+    def files(self) -> int:
+        """Number of clean files, which limits the false-positive rate."""
+        return self.detector.files
+
+    def threshold(self, false_positive_rate: float, place: Place = _ANYWHERE) -> float:
         """Return the distance above which a file is flagged as adversarial.
 
         Args:
             false_positive_rate: Share of clean files that may be flagged, in (0, 1).
+            place: With which clean files it is compared.
 
         Raises:
             CalibrationError: If there are too few clean files for this rate; the text says how many
                 are needed.
         """
-        return conformal_threshold(self.distances, false_positive_rate)
-
-    def distance(self, measured: Measured) -> float:
-        """Return the distance of a file from clean ones, ≥ 0."""
-        return float(self.distances_of([measured.evidence])[0])
-
-    def distances_of(self, evidence: ArrayLike) -> Array:
-        """Return the distance of each row of (n, F + 1) evidence from clean files, (n,)."""
-        return self.detector.distance(self.rates.transform(evidence))
-
-    def farthest(self, measured: Measured) -> tuple[Noise, str, float]:
-        """Return the entry of the evidence that deviates most from clean files.
-
-        Returns:
-            The noise, the name of what it changes (a layer or a change of the decision), and its
-            signed deviation from the clean median in robust standard deviations.
-        """
-        deviations = self.detector.explain(self.rates.transform([measured.evidence])[0])
-        worst = int(np.argmax(np.abs(deviations)))
-        noise, what = evidence_names(self.config, head=self.names)[worst].split(" | ")
-        (found,) = (n for n in self.config.noises if n.name == noise)
-        return found, what, float(deviations[worst])
-
-    def p_value(self, distance: float) -> float:
-        """Return the conformal p-value of a distance, ≥ 1 / (n + 1).
-
-        It is valid whatever the distribution of the distances is.
-        """
-        return conformal_p_value(self.distances, distance)
-
-    def tail_p_value(self, distance: float) -> float:
-        """Return a p-value that can fall below 1 / (n + 1), for comparing many files.
-
-        Beyond the largest clean distances it comes from a fitted tail and is an extrapolation. With
-        fewer than 200 clean files no tail is fitted, and this is the conformal p-value.
-        """
-        if self._tail is None or distance <= self._tail.limit:
-            return self.p_value(distance)
-        return self._tail.p_value(distance)
-
-    @cached_property
-    def _tail(self) -> TailFit | None:
-        return fit_tail(self.distances) if len(self.distances) >= FILES_FOR_TAIL else None
+        return self.detector.threshold(false_positive_rate, place)
 
     @property
     def inconsistent_share(self) -> float | None:
@@ -159,7 +125,7 @@ class Calibration:
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the calibration to a file, whole or not at all; ``force`` overwrites."""
-        save_state(path, _FORMATS[self.tag].write(self), force=force)
+        save_state(path, _FORMATS[_format_of(self)].write(self), force=force)
 
     @staticmethod
     def of(pretrained: PretrainedModel, given: Calibration | Path | None = None) -> Calibration:
@@ -264,7 +230,22 @@ def find_threshold(
     return calibrated
 
 
-def _write_recordings(calibration: Calibration) -> State:
+def _format_of(calibration: Calibration) -> str:
+    return "response" if isinstance(calibration.detector, ResponseDetector) else calibration.tag
+
+
+def _nccr(calibration: Calibration) -> NccrDetector:
+    detector = calibration.detector
+    if not isinstance(detector, NccrDetector):
+        raise InputError(
+            f"the detector is {type(detector).__name__}, expected NccrDetector; make the "
+            "calibration with calibrate()"
+        )
+    return detector
+
+
+def _reference_of(calibration: Calibration) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors and settings of what is known of clean recordings besides attacks."""
     domain = calibration.domain
     if domain is None:
         raise InputError(
@@ -272,62 +253,110 @@ def _write_recordings(calibration: Calibration) -> State:
             "calibrate()"
         )
     tensors = {
-        **_fitted(calibration),
         "domain_distances": torch.from_numpy(calibration.domain_distances),
         "consistencies": torch.from_numpy(calibration.consistencies),
         **_named("domain", domain.to_tensors()),
     }
     meta = {
         "sample_rate_hz": calibration.sample_rate_hz,
-        "names": calibration.names,
-        "nccr": calibration.config.to_json(),
-        "detector_offset": calibration.detector.offset_,
         "domain_offset": domain.offset_,
         "verification_threshold": calibration.verification_threshold,
         "seen": list(calibration.seen),
         "sources": calibration.sources,
     }
-    return State(_FORMATS[calibration.tag].kind, calibration.model_id, tensors, meta)
+    return tensors, meta
+
+
+def _read_reference(state: State) -> dict[str, Any]:
+    """Return the fields that ``_reference_of`` wrote."""
+    meta = state.meta
+    return {
+        "sample_rate_hz": int(meta["sample_rate_hz"]),
+        "seen": tuple(meta["seen"]),
+        "sources": str(meta["sources"]),
+        "domain": FittedDistance.from_tensors(_part(state, "domain"), offset=meta["domain_offset"]),
+        "domain_distances": state.tensors["domain_distances"].numpy(),
+        "consistencies": state.tensors["consistencies"].numpy(),
+        "verification_threshold": meta["verification_threshold"],
+    }
+
+
+def _write_recordings(calibration: Calibration) -> State:
+    detector = _nccr(calibration)
+    tensors, meta = _reference_of(calibration)
+    meta |= {
+        "names": detector.probe.names,
+        "nccr": detector.probe.config.to_json(),
+        "detector_offset": detector.estimator.offset_,
+    }
+    kind = _FORMATS["audio"].kind
+    return State(kind, calibration.model_id, {**tensors, **detector.to_tensors()}, meta)
 
 
 def _read_recordings(state: State) -> Calibration:
     meta = state.meta
     config, names = NccrConfig.from_json(meta["nccr"]), bool(meta["names"])
-    rates, detector, domain = (_part(state, name) for name in ("rates", "detector", "domain"))
+    rates, detector = (_part(state, name) for name in ("rates", "detector"))
     return Calibration(
         model_id=state.model_id,
-        sample_rate_hz=int(meta["sample_rate_hz"]),
-        names=names,
-        config=config,
-        rates=FittedRates.from_tensors(rates, signed=signed_entries(config, head=names)),
-        detector=FittedDistance.from_tensors(detector, offset=meta["detector_offset"]),
-        distances=state.tensors["distances"].numpy(),
-        seen=tuple(meta["seen"]),
-        sources=str(meta["sources"]),
-        domain=FittedDistance.from_tensors(domain, offset=meta["domain_offset"]),
-        domain_distances=state.tensors["domain_distances"].numpy(),
-        consistencies=state.tensors["consistencies"].numpy(),
-        verification_threshold=meta["verification_threshold"],
+        detector=NccrDetector(
+            NccrProbe(config, names),
+            FittedRates.from_tensors(rates, signed=signed_entries(config, head=names)),
+            FittedDistance.from_tensors(detector, offset=meta["detector_offset"]),
+            state.tensors["distances"].numpy(),
+        ),
+        **_read_reference(state),
+    )
+
+
+def _write_response(calibration: Calibration) -> State:
+    if not isinstance(calibration.detector, ResponseDetector):
+        raise InputError("the calibration has no detector of a response; make it with calibrate()")
+    tensors, meta = _reference_of(calibration)
+    inner = calibration.detector.to_state(calibration.model_id)
+    tensors |= _named("response", inner.tensors)
+    meta["response"] = dict(inner.meta)
+    if calibration.narrow_domain is not None:
+        tensors |= _named("narrow_domain", calibration.narrow_domain.to_tensors())
+        tensors["narrow_domain_distances"] = torch.from_numpy(calibration.narrow_domain_distances)
+        meta["narrow_domain_offset"] = calibration.narrow_domain.offset_
+    return State(_FORMATS["response"].kind, calibration.model_id, tensors, meta)
+
+
+def _read_response(state: State) -> Calibration:
+    inner = State("response", state.model_id, _part(state, "response"), state.meta["response"])
+    narrow: dict[str, Any] = {}
+    if "narrow_domain_offset" in state.meta:
+        narrow["narrow_domain"] = FittedDistance.from_tensors(
+            _part(state, "narrow_domain"), offset=state.meta["narrow_domain_offset"]
+        )
+        narrow["narrow_domain_distances"] = state.tensors["narrow_domain_distances"].numpy()
+    return Calibration(
+        model_id=state.model_id,
+        detector=ResponseDetector.from_state(inner),
+        **_read_reference(state),
+        **narrow,
     )
 
 
 def _write_images(calibration: Calibration) -> State:
-    detector = calibration.detector
-    if not isinstance(detector, FittedDensity):
+    detector = _nccr(calibration)
+    estimator = detector.estimator
+    if not isinstance(estimator, FittedDensity):
         raise InputError(
-            f"the detector is {detector!r}, expected CleanDensity for images; make the calibration "
-            "with calibrate()"
+            f"the estimator is {estimator!r}, expected CleanDensity for images; make the "
+            "calibration with calibrate()"
         )
     meta = {
-        "nccr": calibration.config.to_json(),
-        "signed": calibration.rates.signed,
-        "offset": detector.offset_,
-        "neighbours": detector.neighbours,
+        "nccr": detector.probe.config.to_json(),
+        "signed": detector.rates.signed,
+        "offset": estimator.offset_,
+        "neighbours": estimator.neighbours,
         "scale": calibration.scale,
         "seen": list(calibration.seen),
         "sources": calibration.sources,
     }
-    return State(_FORMATS[calibration.tag].kind, calibration.model_id, _fitted(calibration), meta)
+    return State(_FORMATS["image"].kind, calibration.model_id, detector.to_tensors(), meta)
 
 
 def _read_images(state: State) -> Calibration:
@@ -335,27 +364,19 @@ def _read_images(state: State) -> Calibration:
     return Calibration(
         model_id=state.model_id,
         sample_rate_hz=None,
-        names=True,
-        config=NccrConfig.from_json(meta["nccr"]),
-        rates=FittedRates.from_tensors(_part(state, "rates"), signed=meta["signed"]),
-        detector=FittedDensity.from_tensors(
-            _part(state, "detector"), offset=meta["offset"], neighbours=meta["neighbours"]
+        detector=NccrDetector(
+            NccrProbe(NccrConfig.from_json(meta["nccr"]), names=True),
+            FittedRates.from_tensors(_part(state, "rates"), signed=meta["signed"]),
+            FittedDensity.from_tensors(
+                _part(state, "detector"), offset=meta["offset"], neighbours=meta["neighbours"]
+            ),
+            state.tensors["distances"].numpy(),
         ),
-        distances=state.tensors["distances"].numpy(),
         # the first calibrations of images, made of PNGs of the model's size, lack these values
         seen=tuple(meta.get("seen", ())),
         sources=str(meta.get("sources", "")),
         scale=float(meta.get("scale", 1.0)),
     )
-
-
-def _fitted(calibration: Calibration) -> dict[str, torch.Tensor]:
-    """Return the tensors that every calibration keeps: distances, rates and detector."""
-    return {
-        "distances": torch.from_numpy(calibration.distances),
-        **_named("rates", calibration.rates.to_tensors()),
-        **_named("detector", calibration.detector.to_tensors()),
-    }
 
 
 def _named(part: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -369,7 +390,7 @@ def _part(state: State, name: str) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class _Format:
-    """How the calibrations of one modality are written, and the settings that files must have."""
+    """How the calibrations of one kind are written, and the settings that files must have."""
 
     kind: str
     write: Callable[[Calibration], State]
@@ -381,5 +402,6 @@ _FORMATS: Mapping[str, _Format] = {
     "audio": _Format(
         "calibration", _write_recordings, _read_recordings, needed=frozenset({"names"})
     ),
+    "response": _Format("response calibration", _write_response, _read_response),
     "image": _Format("picture calibration", _write_images, _read_images),
 }

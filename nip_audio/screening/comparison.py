@@ -101,7 +101,9 @@ def compare(
         embeddings += file.measurement.embedding.astype(np.float16).tobytes()
         if file.trigger is not None:
             triggers.append(file.trigger)
-        p_values.append(calibration.tail_p_value(calibration.distance(file.measurement)))
+        detector = calibration.detector
+        place = kind.place(file.facts, file.measurement, calibration)
+        p_values.append(detector.tail_p_value(detector.distance(file.measurement), place))
     if not ids:
         return Comparison()
 

@@ -27,6 +27,10 @@ class RecordingDetails:
         sample_rate_hz: Sample rate of the file.
         channels: Number of channels of the file.
         bandwidth_hz: Highest frequency with content; above it there is only rounding noise.
+        sound_s: Seconds of sound, without silence.
+        window_s: Where the most suspicious window begins, in seconds.
+        resembles: Condition that this window resembles most, such as ``white noise at 25 dB`` or
+            an attack. This and the two before are None with a clean-only calibration.
     """
 
     tag: ClassVar[str] = "audio"
@@ -34,7 +38,8 @@ class RecordingDetails:
     written: ClassVar[tuple[str, ...]] = (
         *(*_START, *_DISTANCE, "domain_distance", "domain_threshold"),
         *("consistency", "consistency_threshold", "duplicate_of", "duration_s", "sample_rate_hz"),
-        *("channels", "encoding", "bandwidth_hz", "changes", "sha256", "error"),
+        *("channels", "encoding", "bandwidth_hz", "sound_s", "window_s", "resembles", "changes"),
+        *("sha256", "error"),
     )
 
     domain_distance: float | None = None
@@ -45,6 +50,9 @@ class RecordingDetails:
     sample_rate_hz: int | None = None
     channels: int | None = None
     bandwidth_hz: float | None = None
+    sound_s: float | None = None
+    window_s: float | None = None
+    resembles: str | None = None
 
 
 @dataclass(frozen=True)

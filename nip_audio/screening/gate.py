@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nip_audio.audio.condition import condition_of
 from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
 from nip_audio.detectors.nccr_measure import NccrMeasure
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import noise_generator
+from nip_audio.screening.probes import Place
+from nip_audio.screening.recordings import LEAST_BANDWIDTH, measure_sound
+from nip_audio.screening.response import ResponseDetector
 
 __all__ = ["CalibratedGate"]
 
@@ -47,14 +50,14 @@ class CalibratedGate:
         self.calibration = calibration
         self.false_positive_rate = false_positive_rate
         self.seed = seed
-        self.threshold = calibration.threshold(false_positive_rate)
-        self._model = pretrained.model if calibration.names else pretrained.model.without_head()
-        self._measure = NccrMeasure(calibration.config)
+        calibration.threshold(false_positive_rate)  # refuses a rate that is too low
+        self._pretrained = pretrained
 
     @property
     def name(self) -> str:
         """Name of the detector, with its false-positive rate."""
-        return f"NCCR at {self.false_positive_rate:.3g}"
+        responds = isinstance(self.calibration.detector, ResponseDetector)
+        return f"{'response' if responds else 'NCCR'} at {self.false_positive_rate:.3g}"
 
     @property
     def seen(self) -> frozenset[str]:
@@ -71,14 +74,30 @@ class CalibratedGate:
 
     def distances(self, raw: Batch) -> list[float]:
         """Return the distance of each raw input from clean recordings, ≥ 0."""
-        rows = []
-        for index in range(len(raw)):
-            item = raw.item(index)
-            content = samples_sha256(item.x.detach().cpu())
-            generator = noise_generator(self.seed, content)
-            rows.append(self._measure.measure(self._model, item, generator=generator))
-        return [float(d) for d in self.calibration.distances_of(np.stack(rows))]
+        return [self._distance_and_limit(raw.item(i))[0] for i in range(len(raw))]
 
     def flags(self, raw: Batch) -> Tensor:
         """Return (B,) bool, True where a raw input is suspicious."""
-        return torch.tensor([distance > self.threshold for distance in self.distances(raw)])
+        found = [self._distance_and_limit(raw.item(i)) for i in range(len(raw))]
+        return torch.tensor([distance > limit for distance, limit in found])
+
+    def _distance_and_limit(self, item: Batch) -> tuple[float, float]:
+        """Return the distance of one raw input, and the threshold for inputs like it."""
+        detector, model = self.calibration.detector, self._pretrained.model
+        content = samples_sha256(item.x.detach().cpu())
+        generator = noise_generator(self.seed, content)
+        rate = self.false_positive_rate
+        if isinstance(detector, ResponseDetector):
+            sample_rate_hz = int(self._pretrained.card.data["sample_rate_hz"])
+            samples = item.x[0].detach()
+            windows, rows = measure_sound(
+                model, detector.probe, samples, sample_rate_hz, generator=generator
+            )
+            bandwidth_hz = condition_of(samples, sample_rate_hz).bandwidth_hz
+            narrow = bandwidth_hz < LEAST_BANDWIDTH * sample_rate_hz / 2
+            place = Place(narrow, len(windows) // 2)
+            return float(detector.distances_of(rows).max()), detector.threshold(rate, place)
+        measured = model if detector.probe.names else model.without_head()
+        measure = NccrMeasure(detector.probe.config)
+        row = measure.measure(measured, item, generator=generator)
+        return float(detector.distances_of([row])[0]), detector.threshold(rate, Place())

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from nip_audio.core.modality import Modality
-from nip_audio.core.nccr import NccrConfig
 from nip_audio.errors import InputError
 from nip_audio.image import MODALITY
 from nip_audio.image.adapter import Image, ImageAdapter
@@ -19,6 +18,7 @@ from nip_audio.screening.details import ImageDetails
 from nip_audio.screening.kind import Kind, Words
 from nip_audio.screening.measure import measure_evidence, require_names
 from nip_audio.screening.measured import ImageFacts, ImageMeasurement
+from nip_audio.screening.probes import Probe
 from nip_audio.screening.records import Finding
 
 if TYPE_CHECKING:
@@ -96,19 +96,18 @@ class Images(Kind):
         self,
         pretrained: PretrainedModel,
         item: Image,
-        config: NccrConfig,
+        probe: Probe,
         *,
-        names: bool = True,  # noqa: ARG002
         seed: int,
     ) -> ImageMeasurement:
-        """Measure one image; ``names`` is ignored, the evidence is always about the label.
+        """Measure one image; the evidence is always about the label.
 
         Raises:
             InputError: If the model has no classifier.
         """
         require_names(pretrained)
         model = pretrained.model
-        result, evidence = measure_evidence(model, item, config, seed)
+        result, evidence = measure_evidence(model, item, probe.config, seed)
         named = int(model.score_embeddings(result.embedding[None])[0].argmax())
         return ImageMeasurement(evidence, model.labels[named])
 

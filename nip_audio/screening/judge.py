@@ -17,7 +17,9 @@ from nip_audio.screening.comparison import DuplicateFile, TriggerSuspicion
 from nip_audio.screening.kind import Kind, Words
 from nip_audio.screening.measured import Measured, MeasuredFile
 from nip_audio.screening.modalities import KINDS
+from nip_audio.screening.nccr_detector import NccrDetector
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
+from nip_audio.screening.response import ResponseDetector
 
 __all__ = [
     "Judge",
@@ -97,15 +99,16 @@ class Judge:
                 f"{file.id!r} is one of the {given.plural} of a run, but the calibration was made "
                 f"of {kind.modality.plural}; pass a calibration that was made of {given.plural}"
             )
-        distance = calibration.distance(measured)
+        detector, place = calibration.detector, kind.place(facts, measured, calibration)
+        distance = detector.distance(measured)
         details = kind.details_of(facts, measured, calibration)
         record = ScreenRecord(
             file.id,
             file.speaker,
             "clean",
             distance=distance,
-            distance_threshold=calibration.threshold(self.false_positive_rate),
-            p_value=calibration.p_value(distance),
+            distance_threshold=detector.threshold(self.false_positive_rate, place),
+            p_value=detector.p_value(distance, place),
             q_value=q_value,
             encoding=facts.encoding,
             changes=facts.changes,
@@ -150,15 +153,39 @@ class Judge:
         else:
             return []
         words = self.kind.words
-        noise, what, deviation = self.calibration.farthest(measured)
-        direction = "above" if deviation > 0 else "below"
-        why = (
-            f"its response to added noise is unlike that of clean {words.clean} ({limit}); "
-            "adversarial attacks cause this, but a noisy or otherwise unusual file can as well. "
-            f"The largest deviation is the {change_words(what)} under {noise_words(noise, words)}: "
-            f"{abs(deviation):.1f} robust standard deviations {direction} the clean median"
-        )
+        detector = self.calibration.detector
+        if isinstance(detector, ResponseDetector):
+            why = _response_words(detector, record, measured, limit)
+        else:
+            why = _noise_response_words(detector, measured, limit, words)
         return [Finding.of("adversarial", why, words.remedies)]
+
+
+def _response_words(
+    detector: ResponseDetector, record: ScreenRecord, measured: Measured, limit: str
+) -> str:
+    """Say in words why the response of a purifier shows an attack."""
+    start, seconds = measured.windows[2 * detector.worst(measured) :][:2]
+    where = "" if len(measured.windows) <= 2 else f" in the {seconds:.1f} s from {start:.1f} s on"
+    resembles = getattr(record.details, "resembles", None)
+    return (
+        f"the purifier changes it{where} as it changes attacked recordings, and not as it changes "
+        f"clean, noisy or coded ones ({limit}); what it resembles most is {resembles}"
+    )
+
+
+def _noise_response_words(
+    detector: NccrDetector, measured: Measured, limit: str, words: Words
+) -> str:
+    """Say in words why the response to noise is unusual."""
+    noise, what, deviation = detector.farthest(measured)
+    direction = "above" if deviation > 0 else "below"
+    return (
+        f"its response to added noise is unlike that of clean {words.clean} ({limit}); "
+        "adversarial attacks cause this, but a noisy or otherwise unusual file can as well. "
+        f"The largest deviation is the {change_words(what)} under {noise_words(noise, words)}: "
+        f"{abs(deviation):.1f} robust standard deviations {direction} the clean median"
+    )
 
 
 def add_duplicates(

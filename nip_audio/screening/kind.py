@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.modality import FileContent, Modality
-from nip_audio.core.nccr import NccrConfig
 from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import Details
 from nip_audio.screening.measured import Facts, Measured
+from nip_audio.screening.probes import Place, Probe
 from nip_audio.screening.records import Finding, Risk, ScreenRecord
 
 __all__ = ["Kind", "Words", "read_once"]
@@ -74,7 +74,7 @@ class Kind(ABC):
 
     @abstractmethod
     def measure(
-        self, pretrained: PretrainedModel, item: Any, config: NccrConfig, *, names: bool, seed: int
+        self, pretrained: PretrainedModel, item: Any, probe: Probe, *, seed: int
     ) -> Measured:
         """Measure what the detector judges; equal content and seed give equal results."""
 
@@ -129,6 +129,11 @@ class Kind(ABC):
     @abstractmethod
     def outside(cls, details: Any, facts: Any, calibration: Calibration) -> list[Finding]:
         """Return why the detector's result means little for a file."""
+
+    @classmethod
+    def place(cls, facts: Any, measured: Any, calibration: Calibration) -> Place:  # noqa: ARG003
+        """Return with which clean files a file is compared."""
+        return Place()
 
     @classmethod
     def damage(cls, facts: Any) -> list[Finding]:  # noqa: ARG003

@@ -24,6 +24,7 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import RETRY, MeasuredFile, TriggerEvidence
+from nip_audio.screening.probes import Probe
 from nip_audio.screening.records import error_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DESTRUCTIVE_NOISE",
     "FileMeasurer",
+    "batch_of",
     "default_config",
+    "device_of",
     "measure_evidence",
     "measure_trigger",
     "noise_generator",
@@ -54,17 +57,14 @@ class FileMeasurer:
 
     Attributes:
         pretrained: Model that measures the files.
-        config: Noises and layers of the measurement.
-        names: Whether the evidence is how noise changes the predicted label. If not, it is how
-            noise changes the embedding, for voices that the model was not trained on.
+        probe: What is measured for the detector.
         kind: Modality of the files, and how they are read and measured.
         seed: Seed of the noise generator; each file's noise depends on the seed and its bytes.
         triggers: Whether to measure the evidence for backdoor triggers too, in four more passes.
     """
 
     pretrained: PretrainedModel
-    config: NccrConfig
-    names: bool
+    probe: Probe
     kind: Kind
     seed: int
     triggers: bool = False
@@ -94,9 +94,7 @@ class FileMeasurer:
         Raises:
             FileError: With code ``not_finite``, if the model's output is not finite.
         """
-        measurement = self.kind.measure(
-            self.pretrained, item, self.config, names=self.names, seed=self.seed
-        )
+        measurement = self.kind.measure(self.pretrained, item, self.probe, seed=self.seed)
         _require_numbers(measurement)
         trigger = measure_trigger(self.pretrained, item, seed=self.seed) if self.triggers else None
         return MeasuredFile("", None, RETRY, self.kind.facts(item), measurement, trigger)
@@ -150,7 +148,7 @@ def measure_evidence(
         last axis of the content.
     """
     generator = noise_generator(seed, item.noise_key)
-    result = measure_nccr(model, _batch_of(model, item), config, generator=generator)
+    result = measure_nccr(model, batch_of(model, item), config, generator=generator)
     evidence = evidence_vector(model, result).cpu().double().numpy()
     return result, np.append(evidence, float(item.raw.shape[-1]))
 
@@ -183,7 +181,7 @@ def measure_trigger(
     changed, put_out = modality_of(card).trigger_plan.layers(card.default_taps)
     changes = measure_neuron_changes(
         model,
-        _batch_of(model, item),
+        batch_of(model, item),
         layers=tuple(dict.fromkeys((*changed, *put_out))),
         noises=(DESTRUCTIVE_NOISE,),
         draws=_TRIGGER_DRAWS,
@@ -219,8 +217,12 @@ def _require_numbers(measured: object) -> None:
         )
 
 
-def _batch_of(model: InstrumentedModel, item: FileContent) -> Batch:
+def batch_of(model: InstrumentedModel, item: FileContent) -> Batch:
     """Return a batch of one item on the model's device."""
+    return Batch(item.raw[None].to(device_of(model)))
+
+
+def device_of(model: InstrumentedModel) -> torch.device:
+    """Return the device of a model's weights."""
     weight = next(model.parameters(), None)
-    raw = item.raw[None]
-    return Batch(raw if weight is None else raw.to(weight.device))
+    return torch.device("cpu") if weight is None else weight.device

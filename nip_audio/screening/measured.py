@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -34,10 +34,14 @@ class Measurement:
 
     Attributes:
         embedding: (D,) embedding of unit length.
-        evidence: (F + 1,) change rates of the layers, changes of the label's scores or of the
-            embedding under noise, and, last, the number of samples; an input row of ``LogRates``.
+        evidence: What the detector judges, by its probe. ``NccrProbe``: (F + 1,) change rates of
+            the layers, changes of the label's scores or of the embedding under noise, and, last,
+            the number of samples; an input row of ``LogRates``. ``ResponseProbe``: (W F,) rows of
+            W windows.
         spectrum: (2B,) mean and standard deviation over time of each band of the model input, after
             the overall level is removed; it characterises the kind of audio.
+        windows: (2 W,) start and length of sound in seconds of each window; (0,) if the recording
+            was measured as a whole.
     """
 
     tag: ClassVar[str] = "audio"
@@ -45,6 +49,12 @@ class Measurement:
     embedding: Array
     evidence: Array
     spectrum: Array
+    windows: Array = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def sound_s(self) -> float | None:
+        """Seconds of sound, without silence; None if it was not measured."""
+        return float(self.windows[1::2].sum()) if len(self.windows) else None
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,11 @@ class ImageMeasurement:
     @property
     def embedding(self) -> Array:
         """Embedding by which altered copies are found: none, (0,)."""
+        return np.zeros(0)
+
+    @property
+    def windows(self) -> Array:
+        """Windows: none, (0,); an image is measured as a whole."""
         return np.zeros(0)
 
 

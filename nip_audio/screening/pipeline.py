@@ -109,10 +109,8 @@ class Screener:
     @property
     def measurer(self) -> FileMeasurer:
         """Measurer of single files with the settings of this screening."""
-        known = self.judge.calibration
-        return FileMeasurer(
-            self.pretrained, known.config, known.names, self.kind, self.seed, self.backdoor
-        )
+        probe = self.judge.calibration.detector.probe
+        return FileMeasurer(self.pretrained, probe, self.kind, self.seed, self.backdoor)
 
     def measurement_settings(self) -> dict[str, Any]:
         """Return everything that a measurement depends on besides the file."""
@@ -120,8 +118,7 @@ class Screener:
             "nip_audio": __version__,
             "model": self.pretrained.card.name,
             "model_id": self.pretrained.model_id,
-            "nccr": self.judge.calibration.config.to_json(),
-            "names": self.judge.calibration.names,
+            **self.judge.calibration.detector.probe.to_json(),
             "seed": self.seed,
             "triggers": self.backdoor,
             "read": self.adapter.to_json(),

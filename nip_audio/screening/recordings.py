@@ -19,9 +19,10 @@ from nip_audio.audio.condition import condition_of
 from nip_audio.audio.front_ends import levels_of
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
+from nip_audio.audio.windows import LEAST_SOUND_S, windows_of
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.modality import Modality
-from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.detectors.fitted import FittedDistance
 from nip_audio.errors import CalibrationError
@@ -29,14 +30,28 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import RecordingDetails
 from nip_audio.screening.kind import Kind, Words
-from nip_audio.screening.measure import measure_evidence, noise_generator
+from nip_audio.screening.measure import (
+    batch_of,
+    device_of,
+    measure_evidence,
+    noise_generator,
+)
 from nip_audio.screening.measured import FileFacts, Measurement
+from nip_audio.screening.probes import Place, Probe, ResponseProbe
 from nip_audio.screening.records import RISKS, Finding, ScreenRecord
+from nip_audio.screening.response import ResponseDetector, measure_windows
 
 if TYPE_CHECKING:
     from nip_audio.detectors.clean import CleanDistance
 
-__all__ = ["LEAST_NOISE_RMS", "Recordings"]
+__all__ = [
+    "LEAST_NOISE_RMS",
+    "Recordings",
+    "fit_domain",
+    "measure_sound",
+    "spectrum_of",
+    "voices_of",
+]
 
 DOMAIN_MARGIN = 1.5
 """A recording is out of domain if its spectrum is farther from clean ones than this multiple of the
@@ -104,25 +119,27 @@ class Recordings(Kind):
 
     @torch.no_grad()
     def measure(
-        self,
-        pretrained: PretrainedModel,
-        item: Audio,
-        config: NccrConfig,
-        *,
-        names: bool,
-        seed: int,
+        self, pretrained: PretrainedModel, item: Audio, probe: Probe, *, seed: int
     ) -> Measurement:
         """Measure one recording; equal content and seed give equal results."""
-        model = pretrained.model if names else pretrained.model.without_head()
-        result, evidence = measure_evidence(model, item, config, seed)
-        levels = _few_bands(levels_of(model.front_end, result.model_input))
-        features = levels - levels.mean()
-        spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
-        embedding = torch.nn.functional.normalize(result.embedding, dim=0).cpu()
+        model = pretrained.model if probe.names else pretrained.model.without_head()
+        windows = np.zeros(0)
+        if isinstance(probe, ResponseProbe):
+            generator = noise_generator(seed, item.noise_key)
+            x = model.to_input(batch_of(model, item))
+            embedding, model_input = model.embed_input(x)[0], x.x[0]
+            windows, rows = measure_sound(
+                model, probe, item.samples, item.sample_rate_hz, generator=generator
+            )
+            evidence = rows.flatten()
+        else:
+            result, evidence = measure_evidence(model, item, probe.config, seed)
+            embedding, model_input = result.embedding, result.model_input
         return Measurement(
-            embedding=embedding.double().numpy(),
+            embedding=torch.nn.functional.normalize(embedding, dim=0).cpu().double().numpy(),
             evidence=evidence,
-            spectrum=spectrum.double().cpu().numpy(),
+            spectrum=spectrum_of(model, model_input),
+            windows=windows,
         )
 
     @classmethod
@@ -177,21 +194,12 @@ class Recordings(Kind):
         folds: int,
     ) -> Mapping[str, Any]:
         """Return what is known of clean spectra and of the voices of the speakers."""
-        from nip_audio.detectors.clean import CleanDistance  # needs scikit-learn
-        from nip_audio.detectors.conformal import out_of_fold_distances
-
-        spectra = np.stack([m.spectrum for m in measured])
-        embeddings = np.stack([m.embedding for m in measured])
-        domain = CleanDistance(shrinkage=None).fit(spectra)
-        eer = all_pairs_eer(embeddings @ embeddings.T, owners)
+        domain, distances = fit_domain([m.spectrum for m in measured], owners, folds=folds)
         return {
             "sample_rate_hz": self.reader.settings.sample_rate_hz,
             "domain": domain,
-            "domain_distances": np.sort(
-                out_of_fold_distances(domain, spectra, owners, folds=folds)
-            ),
-            "consistencies": np.sort(_consistencies(owners, embeddings)),
-            "verification_threshold": None if eer is None else eer.threshold,
+            "domain_distances": distances,
+            **voices_of(owners, np.stack([m.embedding for m in measured])),
         }
 
     @classmethod
@@ -209,15 +217,30 @@ class Recordings(Kind):
         cls, facts: FileFacts, measured: Measurement, calibration: Calibration
     ) -> RecordingDetails:
         """Return the details of a recording's record."""
-        domain = _domain(calibration)
-        return RecordingDetails(
+        domain, distances = _domain(calibration, narrow=_narrow(facts, calibration))
+        details = RecordingDetails(
             domain_distance=float(domain.distance([measured.spectrum])[0]),
-            domain_threshold=float(calibration.domain_distances[-1]) * DOMAIN_MARGIN,
+            domain_threshold=float(distances[-1]) * DOMAIN_MARGIN,
             duration_s=facts.duration_s,
             sample_rate_hz=facts.sample_rate_hz,
             channels=facts.channels,
             bandwidth_hz=facts.condition.bandwidth_hz,
         )
+        detector = calibration.detector
+        if not isinstance(detector, ResponseDetector):
+            return details
+        worst = detector.worst(measured)
+        return replace(
+            details,
+            sound_s=measured.sound_s,
+            window_s=float(measured.windows[2 * worst]),
+            resembles=detector.resembles(detector.rows(measured)[worst]),
+        )
+
+    @classmethod
+    def place(cls, facts: FileFacts, measured: Measurement, calibration: Calibration) -> Place:
+        """Return whether a recording is narrow, and how many windows it has."""
+        return Place(_narrow(facts, calibration), max(1, len(measured.windows) // 2))
 
     @classmethod
     def outside(
@@ -233,9 +256,16 @@ class Recordings(Kind):
                 "little for this file"
             )
             found.append(Finding.of("out_of_domain", why))
+        if details.sound_s is not None and details.sound_s < LEAST_SOUND_S:
+            why = (
+                f"it holds {details.sound_s:.1f} s of sound in {facts.duration_s:.1f} s, and at "
+                f"least {LEAST_SOUND_S:g} s are needed to judge it"
+            )
+            found.append(Finding("out_of_domain", why, "record a longer passage"))
         rate = calibration.sample_rate_hz or 0
-        reach = min(facts.condition.bandwidth_hz, facts.sample_rate_hz / 2)
-        if reach < LEAST_BANDWIDTH * rate / 2 or facts.sample_rate_hz < rate:
+        knows_narrow = calibration.narrow_domain is not None
+        if not knows_narrow and (_narrow(facts, calibration) or facts.sample_rate_hz < rate):
+            reach = _reach_hz(facts)
             how = (
                 f"it is sampled at {facts.sample_rate_hz} Hz and the model expects {rate} Hz"
                 if facts.sample_rate_hz < rate
@@ -328,10 +358,79 @@ def _consistencies(owners: Sequence[str], embeddings: NDArray[np.float64]) -> ND
     return np.concatenate(scores) if scores else np.zeros(0)
 
 
-def _domain(calibration: Calibration) -> FittedDistance:
+def spectrum_of(model: InstrumentedModel, model_input: Tensor) -> NDArray[np.float64]:
+    """Return the mean and spread of each band of one item of model input, without its level."""
+    levels = _few_bands(levels_of(model.front_end, model_input))
+    features = levels - levels.mean()
+    spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
+    return np.asarray(spectrum.double().cpu().numpy())
+
+
+def measure_sound(
+    model: InstrumentedModel,
+    probe: ResponseProbe,
+    samples: Tensor,
+    sample_rate_hz: int,
+    *,
+    generator: torch.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measure the windows of a recording's sound.
+
+    Returns:
+        (2 W,) start and length in seconds of each window, and (W, F) measured rows.
+    """
+    windows = windows_of(
+        samples, most=round(probe.window_s * sample_rate_hz), sample_rate_hz=sample_rate_hz
+    )
+    places = [(window.start_s, len(window.samples) / sample_rate_hz) for window in windows]
+    together = torch.stack([window.samples for window in windows]).to(device_of(model))
+    rows = measure_windows(model, probe, together, generator=generator)
+    return np.array(places).flatten(), rows
+
+
+def voices_of(owners: Sequence[str], embeddings: NDArray[np.float64]) -> Mapping[str, Any]:
+    """Return the fields of a calibration that hold what is known of the voices of speakers.
+
+    Args:
+        owners: Speaker of each recording.
+        embeddings: (n, D) embeddings of unit length.
+    """
+    eer = all_pairs_eer(embeddings @ embeddings.T, owners)
+    return {
+        "consistencies": np.sort(_consistencies(owners, embeddings)),
+        "verification_threshold": None if eer is None else eer.threshold,
+    }
+
+
+def fit_domain(
+    spectra: Sequence[NDArray[np.float64]], owners: Sequence[str], *, folds: int
+) -> tuple[CleanDistance, NDArray[np.float64]]:
+    """Fit what spectra are like; return it, and the sorted out-of-fold distances."""
+    from nip_audio.detectors.clean import CleanDistance  # needs scikit-learn
+    from nip_audio.detectors.conformal import out_of_fold_distances
+
+    rows = np.stack(spectra)
+    domain = CleanDistance(shrinkage=None).fit(rows)
+    return domain, np.sort(out_of_fold_distances(domain, rows, owners, folds=folds))
+
+
+def _reach_hz(facts: FileFacts) -> float:
+    return min(facts.condition.bandwidth_hz, facts.sample_rate_hz / 2)
+
+
+def _narrow(facts: FileFacts, calibration: Calibration) -> bool:
+    """Tell whether a recording holds no more than the band of a telephone."""
+    return _reach_hz(facts) < LEAST_BANDWIDTH * (calibration.sample_rate_hz or 0) / 2
+
+
+def _domain(
+    calibration: Calibration, *, narrow: bool
+) -> tuple[FittedDistance, NDArray[np.float64]]:
+    if narrow and calibration.narrow_domain is not None:
+        return calibration.narrow_domain, calibration.narrow_domain_distances
     if calibration.domain is None:
         raise CalibrationError(
             "the calibration of recordings has no domain detector, expected one; make it with "
             "nip-audio calibrate"
         )
-    return calibration.domain
+    return calibration.domain, calibration.domain_distances

@@ -307,9 +307,8 @@ class Workflow(ABC):
             found = Assessment(best.speaker, best.score, best.posterior)
         if self.judge is None:
             return found
-        known = self.judge.calibration
-        kind = kind_of(self.reader)
-        measurer = FileMeasurer(self.pretrained, known.config, known.names, kind, self.seed)
+        probe = self.judge.calibration.detector.probe
+        measurer = FileMeasurer(self.pretrained, probe, kind_of(self.reader), self.seed)
         record = self.judge.judge(measurer.measure_item(item))
         return replace(
             found,

@@ -13,7 +13,6 @@ Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 MODELS = {"your_model_ge2e": "Resemblyzer (GE2E)", "your_model_ecapa": "ECAPA-TDNN"}
-WITNESS = {"your_model_ecapa": "your_model_ecapa_witness"}
 TIMES = "your_model_times"
 RATES = {"0.01": "flagged at 1 %", "0.05": "at 5 %"}
 NOT_MEASURED = "—"
@@ -122,40 +121,6 @@ def purification(results: Results) -> str:
     return table(columns, rows)
 
 
-def witness(results: Results) -> str:
-    """What the purifier's answer tells of the examples that succeed."""
-    rows = [
-        {"title": MODELS[name], "attack": attack, **cell}
-        for name, kept in WITNESS.items()
-        for attack, cell in results[kept]["attacks"].items()
-    ]
-    columns: Columns = {
-        "model": lambda row: row["title"],
-        "attacker wants, attack": lambda row: row["attack"],
-        "succeed": lambda row: row["succeed"],
-        "AUROC against clean": lambda row: percent(row["auroc"]),
-        "against noise ±.002": lambda row: percent(row["auroc_uniform"]),
-        **each(RATES, lambda rate, row: percent(row["flagged"][rate])),
-    }
-    return table(columns, rows)
-
-
-def witness_benign(results: Results) -> str:
-    """What it flags of harmless clips."""
-    found = {name: results[kept]["benign"] for name, kept in WITNESS.items()}
-
-    def flagged(key: tuple[str, str], row: str) -> str:
-        return percent(found[key[0]][row][key[1]])
-
-    keys = {
-        (name, rate): f"{MODELS[name]}, {heading}"
-        for name in WITNESS
-        for rate, heading in RATES.items()
-    }
-    columns: Columns = {"condition": lambda row: row, **each(keys, flagged)}
-    return table(columns, next(iter(found.values())))
-
-
 def adaptive(results: Results) -> str:
     """What an attacker who knows the purifier reaches."""
 
@@ -185,16 +150,12 @@ def parts(results: Results) -> dict[str, object]:
         "attacks": attacks(results),
         "benign": benign(results),
         "purification": purification(results),
-        "witness": witness(results),
-        "witness_benign": witness_benign(results),
         "adaptive": adaptive(results),
         "split": first["split_sha256"][:12],
     }
 
 
-PAGE = Page(
-    name="your_model", module=__file__, results=(*MODELS, *WITNESS.values(), TIMES), parts=parts
-)
+PAGE = Page(name="your_model", module=__file__, results=(*MODELS, TIMES), parts=parts)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from nip_audio import load_pretrained
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import HashMismatchError, InputError, ModelCardError, OutputError
-from nip_audio.models.adopted import adopt, attach_companion, probe
+from nip_audio.models.adopted import adopt, attach_companion, has_gradient, probe
 from nip_audio.models.cards import read_card
 from nip_audio.models.sources.base import SourceModel, SourceSpec, load_source, parse_spec
 from nip_audio.models.sources.layers import find_layers_of
@@ -387,6 +387,17 @@ def test_examination_tells_what_works(source):
     assert seen.differentiable
     assert seen.layers > 5
     assert {what: works for what, works, _ in seen.findings()}["attack: white box"]
+
+
+@pytest.mark.parametrize(("slope", "reaches"), [(1.0, True), (0.0, False)])
+def test_the_gradient_of_embeddings_of_unit_length_is_found(slope, reaches):
+    """Their squared norm is 1 whatever the input, so that its gradient says nothing."""
+
+    class OfUnitLength(nn.Module):
+        def forward(self, wavs: Tensor) -> Tensor:
+            return nn.functional.normalize(1 + slope * wavs[:, :8], dim=1)
+
+    assert has_gradient(wrapped(OfUnitLength()), RATE_HZ) is reaches
 
 
 def test_too_few_clean_recordings_are_refused(source, tmp_path, write_sound):

@@ -156,11 +156,10 @@ def test_detects_attacked_files_among_clean_ones(
                 measured = Recordings(WaveformAdapter()).measure(
                     pretrained,
                     audio,
-                    shipped_calibration.config,
-                    names=shipped_calibration.names,
+                    shipped_calibration.detector.probe,
                     seed=0,
                 )
-                distances[kind].append(shipped_calibration.distance(measured))
+                distances[kind].append(shipped_calibration.detector.distance(measured))
     assert len(distances["attacked"]) >= 12
     assert auroc(np.array(distances["attacked"]), np.array(distances["clean"])) >= 0.95
     threshold = shipped_calibration.threshold(0.01)

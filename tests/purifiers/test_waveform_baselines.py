@@ -7,7 +7,7 @@ from scipy.signal import medfilt
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError
-from nip_audio.purifiers.codec import CODECS, Codec, through_codec
+from nip_audio.purifiers.codec import Codec, through_codec
 from nip_audio.purifiers.down_sampling import DownSampling
 from nip_audio.purifiers.median_filter import MedianFilter
 from nip_audio.purifiers.random_crop import RandomCrop
@@ -106,7 +106,7 @@ def test_senseless_shares_are_errors(share):
         RandomCrop(share=share, bounds=WAVEFORM)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", ["mp3", "vorbis", "opus"])
 def test_codecs_keep_voice_and_time(voice, codec):
     clip = torch.from_numpy(voice(3, 1))
     out = purified(Codec(codec=codec, bounds=WAVEFORM), clip)
@@ -116,7 +116,7 @@ def test_codecs_keep_voice_and_time(voice, codec):
     assert not torch.equal(out, clip)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", ["mp3", "vorbis", "opus"])
 def test_more_compression_is_further_from_the_clip(voice, codec):
     clip = torch.from_numpy(voice(3, 1))
     light, heavy = (

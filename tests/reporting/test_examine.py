@@ -53,7 +53,7 @@ def test_it_shows_the_beginning_and_the_evidence_of_the_whole(examiner, flagged,
     assert examined.before.neurons.shape == (192,)
     calibration = screener.judge.calibration
     measured = screener.measurer(source.find(flagged.id)).measurement
-    noise, row, deviation = calibration.farthest(measured)
+    noise, row, deviation = calibration.detector.farthest(measured)
     cell = examined.evidence.table[
         examined.evidence.noises.index(noise), examined.evidence.rows.index(row)
     ]

@@ -21,6 +21,7 @@ from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measure import noise_generator
+from nip_audio.screening.probes import NccrProbe, Place
 from nip_audio.screening.recordings import Recordings
 
 RECORDINGS = Recordings(WaveformAdapter())
@@ -31,9 +32,13 @@ def test_round_trips_through_a_file(calibration, tmp_path):
     calibration.save(path)
     loaded = Calibration.load(path, model_id=calibration.model_id)
     assert loaded.fingerprint == calibration.fingerprint
-    assert loaded.config == calibration.config
-    rows = np.abs(np.random.default_rng(0).normal(size=(3, len(calibration.rates.slopes_) + 1)))
-    np.testing.assert_array_equal(loaded.distances_of(rows), calibration.distances_of(rows))
+    assert loaded.detector.probe.config == calibration.detector.probe.config
+    rows = np.abs(
+        np.random.default_rng(0).normal(size=(3, len(calibration.detector.rates.slopes_) + 1))
+    )
+    np.testing.assert_array_equal(
+        loaded.detector.distances_of(rows), calibration.detector.distances_of(rows)
+    )
     assert loaded.verification_threshold == calibration.verification_threshold
     assert loaded.seen == calibration.seen
 
@@ -56,15 +61,17 @@ def test_is_refused_when_a_byte_has_changed(calibration, tmp_path):
 
 def test_does_not_depend_on_the_order_of_files(pretrained, clean_folder, calibration):
     backwards = list(walk_audio(clean_folder))[::-1]
-    other = calibrate(pretrained, backwards, WaveformAdapter(), calibration.config)
-    np.testing.assert_allclose(other.detector.center_, calibration.detector.center_, atol=1e-9)
+    other = calibrate(pretrained, backwards, WaveformAdapter(), calibration.detector.probe.config)
+    np.testing.assert_allclose(
+        other.detector.estimator.center_, calibration.detector.estimator.center_, atol=1e-9
+    )
     assert other.seen == calibration.seen
 
 
 def test_leaves_out_bad_files_and_lists_them(pretrained, clean_folder, calibration, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio")
     recordings = [Recording("bad.wav", tmp_path / "bad.wav", "x"), *walk_audio(clean_folder)]
-    other = calibrate(pretrained, recordings, WaveformAdapter(), calibration.config)
+    other = calibrate(pretrained, recordings, WaveformAdapter(), calibration.detector.probe.config)
     assert [failure.code for failure in other.failures] == ["not_audio"]
     assert other.fingerprint == calibration.fingerprint
 
@@ -72,7 +79,7 @@ def test_leaves_out_bad_files_and_lists_them(pretrained, clean_folder, calibrati
 def test_refuses_too_few_files(pretrained, clean_folder, calibration):
     few = list(walk_audio(clean_folder))[:10]
     with pytest.raises(CalibrationError, match="10 usable recordings"):
-        calibrate(pretrained, few, WaveformAdapter(), calibration.config)
+        calibrate(pretrained, few, WaveformAdapter(), calibration.detector.probe.config)
 
 
 def test_tolerates_the_noise_it_was_told_to(
@@ -82,17 +89,18 @@ def test_tolerates_the_noise_it_was_told_to(
         pretrained,
         walk_audio(clean_folder),
         WaveformAdapter(),
-        calibration.config,
+        calibration.detector.probe.config,
         tolerated_noise_rms=0.02,
     )
-    assert len(tolerant.distances) == 2 * len(calibration.distances)
+    assert tolerant.files == 2 * calibration.files
     assert tolerant.seen == calibration.seen
     quiet = read_audio(folder / "s0/take10.wav")
     noise = torch.randn(quiet.samples.shape, generator=torch.Generator().manual_seed(0))
     hiss = replace(quiet, samples=(quiet.samples + 0.01 * noise).clamp(-1, 1))
-    measured = RECORDINGS.measure(pretrained, hiss, calibration.config, names=False, seed=0)
-    assert calibration.p_value(calibration.distance(measured)) < 0.05
-    assert tolerant.p_value(tolerant.distance(measured)) > 0.05
+    measured = RECORDINGS.measure(pretrained, hiss, calibration.detector.probe, seed=0)
+    known, bearing = calibration.detector, tolerant.detector
+    assert known.p_value(known.distance(measured), Place()) < 0.05
+    assert bearing.p_value(bearing.distance(measured), Place()) > 0.05
 
 
 @pytest.mark.parametrize("rms", [0.0, 1e-4, -1.0, 30.0])
@@ -102,7 +110,7 @@ def test_refuses_a_senseless_tolerance(pretrained, clean_folder, calibration, rm
             pretrained,
             walk_audio(clean_folder),
             WaveformAdapter(),
-            calibration.config,
+            calibration.detector.probe.config,
             tolerated_noise_rms=rms,
         )
 
@@ -112,11 +120,11 @@ def test_judges_by_the_name_where_the_model_names_its_speakers(pretrained, clean
     recordings = list(walk_audio(clean_folder))
     by_name = calibrate(pretrained, recordings, WaveformAdapter(), config, names=True)
     by_voice = calibrate(pretrained, recordings, WaveformAdapter(), config)
-    assert by_name.names and not by_voice.names  # noqa: PT018
-    assert (len(by_name.rates.slopes_), len(by_voice.rates.slopes_)) == (1 + 3, 1 + 1)
+    assert by_name.detector.probe.names and not by_voice.detector.probe.names  # noqa: PT018
+    assert [len(one.detector.rates.slopes_) for one in (by_name, by_voice)] == [1 + 3, 1 + 1]
     audio = read_audio(recordings[0].path)
-    measured = RECORDINGS.measure(pretrained, audio, config, names=True, seed=0)
-    assert by_name.farthest(measured)[1] in ("frames.2", *LOGIT_CHANGES)
+    measured = RECORDINGS.measure(pretrained, audio, NccrProbe(config, names=True), seed=0)
+    assert by_name.detector.farthest(measured)[1] in ("frames.2", *LOGIT_CHANGES)
 
 
 def test_no_names_of_a_model_that_gives_none(pretrained, clean_folder):
@@ -161,9 +169,9 @@ def test_records_what_it_saw_by_content(calibration, clean_folder, tmp_path):
 
 def test_noise_comes_from_seed_and_content_alone(pretrained, clean_folder, calibration):
     audio = read_audio(clean_folder / "s0/take0.wav")
-    first = RECORDINGS.measure(pretrained, audio, calibration.config, names=False, seed=3)
-    again = RECORDINGS.measure(pretrained, audio, calibration.config, names=False, seed=3)
-    other = RECORDINGS.measure(pretrained, audio, calibration.config, names=False, seed=4)
+    first = RECORDINGS.measure(pretrained, audio, calibration.detector.probe, seed=3)
+    again = RECORDINGS.measure(pretrained, audio, calibration.detector.probe, seed=3)
+    other = RECORDINGS.measure(pretrained, audio, calibration.detector.probe, seed=4)
     np.testing.assert_array_equal(first.evidence, again.evidence)
     assert not np.array_equal(first.evidence, other.evidence)
     assert noise_generator(0, "a").initial_seed() != noise_generator(0, "b").initial_seed()
@@ -172,7 +180,7 @@ def test_noise_comes_from_seed_and_content_alone(pretrained, clean_folder, calib
 def test_explains_the_direction_of_a_deviation(screener, folder):
     file = screener.measurer(Recording("x", folder / "s0/take10.wav"))
     row = file.measurement.evidence
-    rates = len(screener.judge.calibration.config.names)
+    rates = len(screener.judge.calibration.detector.probe.config.names)
     for factor, word in ((100.0, "above the clean"), (0.01, "below the clean")):
         evidence = np.concatenate([row[:rates] * factor, row[rates:]])
         changed = replace(file, measurement=replace(file.measurement, evidence=evidence))
@@ -227,16 +235,22 @@ def test_names_damage(screener, folder, voice):
 
 def test_p_values_go_on_where_the_calibration_ends(calibration):
     rng = np.random.default_rng(0)
-    many = replace(calibration, distances=np.sort(rng.exponential(size=500)))
+    few, place = calibration.detector, Place()
+    many = replace(few, distances=np.sort(rng.exponential(size=500)))
     beyond = float(many.distances[-1]) * 2
-    assert many.tail_p_value(beyond) < many.p_value(beyond) == 1 / 501
-    assert many.tail_p_value(0.5) == many.p_value(0.5)
-    assert calibration.tail_p_value(1e9) == calibration.p_value(1e9)  # too few for a tail
+    assert many.tail_p_value(beyond, place) < many.p_value(beyond, place) == 1 / 501
+    assert many.tail_p_value(0.5, place) == many.p_value(0.5, place)
+    assert few.tail_p_value(1e9, place) == few.p_value(1e9, place)  # too few for a tail
 
 
 def test_a_calibration_of_an_earlier_version_is_refused(calibration, tmp_path):
     path = tmp_path / "old.calibration"
-    state = State("calibration", calibration.model_id, {}, {"nccr": calibration.config.to_json()})
+    state = State(
+        "calibration",
+        calibration.model_id,
+        {},
+        {"nccr": calibration.detector.probe.config.to_json()},
+    )
     save_state(path, state)
     with pytest.raises(StateError, match="earlier version of nip-audio, expected .* make it again"):
         Calibration.load(path, model_id=calibration.model_id)
@@ -244,7 +258,7 @@ def test_a_calibration_of_an_earlier_version_is_refused(calibration, tmp_path):
 
 def test_copies_do_not_count_twice(pretrained, clean_folder, calibration):
     twice = [r for r in walk_audio(clean_folder) for _ in range(2)]
-    other = calibrate(pretrained, twice, WaveformAdapter(), calibration.config)
+    other = calibrate(pretrained, twice, WaveformAdapter(), calibration.detector.probe.config)
     assert other.fingerprint == calibration.fingerprint
     assert {failure.code for failure in other.failures} == {"duplicate"}
-    assert len(other.failures) == len(calibration.distances)
+    assert len(other.failures) == calibration.files

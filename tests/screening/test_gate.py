@@ -35,8 +35,8 @@ def test_flagged_is_farther_than_the_rate_allows(pretrained, calibration, clips)
     batch = Batch.collate(clips)
     for rate in (0.01, 0.5, 0.99):
         gate = CalibratedGate(pretrained, calibration, false_positive_rate=rate)
-        assert gate.threshold == calibration.threshold(rate)
-        expected = [distance > gate.threshold for distance in gate.distances(batch)]
+        limit = calibration.threshold(rate)
+        expected = [distance > limit for distance in gate.distances(batch)]
         assert gate.flags(batch).tolist() == expected
     with pytest.raises(CalibrationError, match="are needed"):
         CalibratedGate(pretrained, calibration, false_positive_rate=1e-6)

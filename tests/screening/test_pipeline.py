@@ -18,6 +18,7 @@ from nip_audio import ReadSettings, WaveformAdapter
 from nip_audio.detectors.backdoor import BackdoorJudgement, GroupFinding
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.screening import backdoor
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import DETAILS
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.engines.ray import RayEngine
@@ -365,6 +366,12 @@ def test_watches_a_folder_that_keeps_filling(screener, folder, voice, tmp_path):
     ).read_bytes()
 
 
+def with_draws(calibration: Calibration, draws: int) -> Calibration:
+    probe = calibration.detector.probe
+    more = replace(probe, config=replace(probe.config, draws=draws))
+    return replace(calibration, detector=replace(calibration.detector, probe=more))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -374,10 +381,7 @@ def test_watches_a_folder_that_keeps_filling(screener, folder, voice, tmp_path):
                 s,
                 judge=replace(
                     s.judge,
-                    calibration=replace(
-                        s.judge.calibration,
-                        config=replace(s.judge.calibration.config, draws=3),
-                    ),
+                    calibration=with_draws(s.judge.calibration, 3),
                 ),
             ),
             "nccr",

@@ -28,6 +28,7 @@ __all__ = [
     "rate_of",
     "same",
     "waveforms_to_try",
+    "weighed",
 ]
 
 FOREIGN_ERRORS = (
@@ -175,10 +176,19 @@ def _differentiable(net: nn.Module, item: Tensor) -> bool:
             out = embeddings_of(net(item), 1)
             if not out.requires_grad:
                 return False
-            (gradient,) = torch.autograd.grad(out.square().sum(), item, allow_unused=True)
+            (gradient,) = torch.autograd.grad(weighed(out), item, allow_unused=True)
     except FOREIGN_ERRORS:
         return False
     return gradient is not None and bool(gradient.abs().max() > 0)
+
+
+def weighed(embeddings: Tensor) -> Tensor:
+    """Return a weighted sum of (B, D) embeddings, whose gradient tells whether one exists.
+
+    A squared norm would not do: that of an embedding of unit length is constant.
+    """
+    weights = torch.linspace(1, 2, embeddings.shape[-1], device=embeddings.device)
+    return (embeddings * weights.to(embeddings.dtype)).sum()
 
 
 def waveforms_to_try(sample_rate_hz: int) -> list[Tensor]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from nip_audio.audio.manifest import Recording
-from nip_audio.core.nccr import NccrConfig
 from nip_audio.errors import StateError
 from nip_audio.models.pretrained import load_pretrained
 from nip_audio.screening.kind import Kind
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.measured import MeasuredFile
+from nip_audio.screening.probes import Probe
 
 __all__ = ["Engine", "MeasurerRecipe"]
 
@@ -34,13 +34,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class MeasurerRecipe:
-    """Plain values, without weights, from which another process makes the same measurer.
+    """What another process makes the same measurer from, without the weights of the model.
 
     Attributes:
         model: Folder or source of the model.
         model_id: Identity that the model must have.
-        config: NCCR settings, as ``NccrConfig.to_json`` gives them.
-        names: Whether the evidence is about the predicted label; see ``FileMeasurer``.
+        probe: What is measured, with the purifier if its response is.
         kind: Modality of the files and how they are read.
         seed: Seed of the noise generator.
         triggers: Whether to measure the evidence for backdoor triggers.
@@ -48,8 +47,7 @@ class MeasurerRecipe:
 
     model: str
     model_id: str
-    config: dict[str, Any]
-    names: bool
+    probe: Probe
     kind: Kind
     seed: int
     triggers: bool
@@ -61,8 +59,7 @@ class MeasurerRecipe:
         return MeasurerRecipe(
             measurer.pretrained.origin or str(card.directory),
             card.model_id,
-            measurer.config.to_json(),
-            measurer.names,
+            measurer.probe,
             measurer.kind,
             measurer.seed,
             measurer.triggers,
@@ -80,5 +77,4 @@ class MeasurerRecipe:
                 f"{self.model} is model {pretrained.model_id[:12]} on this machine, "
                 f"expected {self.model_id[:12]}; put the same model on every machine"
             )
-        config = NccrConfig.from_json(self.config)
-        return FileMeasurer(pretrained, config, self.names, self.kind, self.seed, self.triggers)
+        return FileMeasurer(pretrained, self.probe, self.kind, self.seed, self.triggers)

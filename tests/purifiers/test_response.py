@@ -1,4 +1,4 @@
-"""How a purifier answers: an attack is undone, noise is not."""
+"""How a purifier responds: an attack is undone, noise is not."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Verification
 from nip_audio.audio.io import read_audio
 from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.noise import Noise
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import load_pretrained
-from nip_audio.purifiers.answer import ANSWER_NAMES, measure_answers
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.noise import GaussianNoise
+from nip_audio.purifiers.response import measure_response, response_names, response_with_graph
 from tests.tolerance import assert_same_but_for_rounding
 
 DEMO = "examples/enrolment/alba/alba-1.flac"
@@ -35,6 +37,14 @@ def clips(request) -> Tensor:
     return samples[: 3 * 16_000].reshape(3, 16_000)
 
 
+CONFIG = NccrConfig(("frames.2", "frames.4"), (Noise("gaussian", "raw", 0.004),), 1)
+
+
+def measured(defended, clips: Tensor):
+    model, purifier = defended
+    return measure_response(model, purifier, Batch(clips), CONFIG, generator=generator())
+
+
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
@@ -48,12 +58,9 @@ def test_an_attack_is_undone_and_noise_as_large_is_not(defended, clips):
     attacked = attack(objective, Batch(clips), generator=generator()).batch.x
     noise = 0.002 * torch.randn(clips.shape, generator=generator()).sign()
     kinds = {"clean": clips, "noise": clips + noise, "attacked": attacked}
-    found = {
-        kind: measure_answers(model, purifier, Batch(x), generator=generator())
-        for kind, x in kinds.items()
-    }
+    found = {kind: measured((model.without_head(), purifier), x) for kind, x in kinds.items()}
     for rows in found.values():
-        assert rows.shape == (3, len(ANSWER_NAMES))
+        assert rows.shape == (3, len(response_names(CONFIG, head=False)))
         assert np.isfinite(rows).all()
     distance = {kind: rows[:, 0] for kind, rows in found.items()}
     assert (distance["attacked"] > distance["noise"]).all()
@@ -61,25 +68,41 @@ def test_an_attack_is_undone_and_noise_as_large_is_not(defended, clips):
     assert np.median(distance["attacked"]) > 2 * np.median(distance["noise"])
 
 
-def test_answers_repeat_and_items_do_not_depend_on_each_other(defended, clips):
-    model, purifier = defended
-    first = measure_answers(model, purifier, Batch(clips), generator=generator())
-    again = measure_answers(model, purifier, Batch(clips), generator=generator())
-    assert np.array_equal(first, again)
-    quiet = [0, 1, 2, *range(7, len(ANSWER_NAMES))]  # those without noise of their own
-    alone = measure_answers(model, purifier, Batch(clips[1:2]), generator=generator())
+def test_rows_repeat_and_do_not_depend_on_the_batch(defended, clips):
+    first = measured(defended, clips)
+    assert np.array_equal(first, measured(defended, clips))
+    alone = measured(defended, clips[:1])  # the first item's noise is drawn first
     assert_same_but_for_rounding(
-        torch.from_numpy(alone[0, quiet]).float(),
-        torch.from_numpy(first[1, quiet]).float(),
-        depth=30,
+        torch.from_numpy(alone[0]).float(), torch.from_numpy(first[0]).float(), depth=30
     )
+
+
+def test_margins_are_measured_where_there_is_a_head(defended, clips):
+    model, _ = defended
+    names = response_names(CONFIG, head=True)
+    rows = measured(defended, clips)
+    assert rows.shape == (3, len(names))
+    with torch.no_grad():
+        scores = model.logits(model.scores(Batch(clips)))
+    best = scores.topk(2, dim=1).values
+    margin = rows[:, names.index("margin, the item as it is")]
+    np.testing.assert_allclose(margin, (best[:, 0] - best[:, 1]).numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_the_graph_reaches_the_waveform(defended, clips):
+    model, purifier = defended
+    x = clips[:1].clone().requires_grad_()
+    row = response_with_graph(model, purifier, Batch(x), CONFIG, generator=generator())
+    (gradient,) = torch.autograd.grad(row.sum(), x)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0
 
 
 def test_other_purifiers_and_padded_batches_are_refused(defended, clips):
     model, purifier = defended
     noise = GaussianNoise(snr_db=20, bounds=Bounds(-1.0, 1.0))
     with pytest.raises(InputError, match="works on raw"):
-        measure_answers(model, noise, Batch(clips), generator=generator())
+        measured((model, noise), clips)
     padded = Batch(clips, torch.tensor([16_000, 12_000, 9_000]))
     with pytest.raises(InputError, match="items of one length"):
-        measure_answers(model, purifier, padded, generator=generator())
+        measure_response(model, purifier, padded, CONFIG, generator=generator())

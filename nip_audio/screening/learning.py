@@ -1,0 +1,280 @@
+"""Fit the detector of a purifier's response to a model's clean recordings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+
+from nip_audio.core.adapter import Batch
+from nip_audio.core.cache import keep_or_make
+from nip_audio.core.fingerprint import fingerprint
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.seeds import generator_of, seed_of
+from nip_audio.detectors.perceptron import AttackPerceptron
+from nip_audio.errors import CalibrationError
+from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.screening.changes import CHANGES
+from nip_audio.screening.lessons import (
+    ATTACKS,
+    Lesson,
+    attacked_lesson,
+    by_length,
+    distances,
+    harmless_lesson,
+)
+from nip_audio.screening.measure import device_of
+from nip_audio.screening.probes import ResponseProbe
+from nip_audio.screening.recordings import spectrum_of
+from nip_audio.screening.response import (
+    Examples,
+    ResponseDetector,
+    measure_windows,
+    odds_distance,
+    scaled_rows,
+)
+
+__all__ = ["LESSONS", "MOST_WINDOWS", "LearntResponse", "learn_response", "response_config"]
+
+Array = NDArray[np.float64]
+
+LESSONS = (*CHANGES, *(attack.name for attack in ATTACKS))
+"""Names of the lessons, harmless ones first."""
+
+MOST_WINDOWS = 300
+"""Largest number of clean windows that lessons are made from."""
+
+_VERSION = 1  # raised when the same inputs give other rows
+_FOLDS = 5
+_HIDDEN, _ALPHA, _EPOCHS, _CLIP = 48, 0.3, 300, 5.0
+_EXAMPLES = 40  # of each condition, kept to say what a file resembles
+_TRIED = 60  # windows of which harmless moves of the embedding are measured
+_MOVED = 0.75  # quantile of harmless moves below which an attack teaches nothing
+
+Progress = Callable[[str], None]
+"""Called with the name of each lesson that is done."""
+
+
+@dataclass(frozen=True)
+class LearntResponse:
+    """A fitted detector, and what it does with the lessons of speakers that it has not heard.
+
+    Attributes:
+        detector: Fitted detector.
+        distances: Sorted out-of-fold distances of the windows of each lesson.
+        harmless: Spectrum of each window of the harmless lessons, (n, 2 B) by lesson.
+        owners: Speaker of each window, the same in every harmless lesson.
+    """
+
+    detector: ResponseDetector
+    distances: dict[str, Array]
+    harmless: dict[str, Array]
+    owners: tuple[str, ...]
+
+    def spectra(self, *, narrow: bool) -> tuple[list[Array], list[str]]:
+        """Return the spectra of harmless windows of wide or narrow band, and their speakers."""
+        chosen = [n for n in self.harmless if (n in self.detector.narrow) == narrow]
+        return [row for n in chosen for row in self.harmless[n]], [*self.owners] * len(chosen)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Measured lesson: (n, F) rows, (n, 2 B) spectra, originals' places, and conditions."""
+
+    rows: Array
+    spectra: Array
+    places: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def dump(self) -> bytes:
+        """Return the content of a file."""
+        tensors = {
+            "rows": torch.from_numpy(self.rows),
+            "spectra": torch.from_numpy(self.spectra),
+            "places": torch.tensor(self.places),
+        }
+        names = torch.frombuffer(bytearray(json.dumps(self.names).encode()), dtype=torch.uint8)
+        return save({**tensors, "names": names})
+
+    @staticmethod
+    def load(content: bytes) -> _Rows:
+        """Read what ``dump`` returned."""
+        tensors = load(content)
+        names = json.loads(bytes(tensors["names"].tolist()))
+        rows, spectra = tensors["rows"].numpy(), tensors["spectra"].numpy()
+        return _Rows(rows, spectra, tuple(tensors["places"].tolist()), tuple(names))
+
+
+def response_config(config: NccrConfig) -> NccrConfig:
+    """Return the settings of a response: the layers of a detector, and its second largest noise.
+
+    One copy of an item finds as much as two; smaller noises find less
+    (docs/results/detection.md).
+    """
+    noise = config.noises[-2] if len(config.noises) > 1 else config.noises[0]
+    return NccrConfig(config.layers, (noise,), 1)
+
+
+def learn_response(
+    pretrained: PretrainedModel,
+    probe: ResponseProbe,
+    windows: Sequence[Tensor],
+    owners: Sequence[str],
+    *,
+    files: int,
+    sample_rate_hz: int,
+    seed: int,
+    kept: Path | None = None,
+    progress: Progress = lambda lesson: None,
+) -> LearntResponse:
+    """Fit a detector on clean windows, changed harmlessly and attacked.
+
+    Thresholds are made of the log-odds of harmless windows from a network that was fitted without
+    their speaker.
+
+    Args:
+        pretrained: Model that attacks are made on.
+        probe: What is measured.
+        windows: At most ``MOST_WINDOWS`` clean waveforms (N,) of the model's rate.
+        owners: Speaker of each.
+        files: Number of files that the windows come from.
+        sample_rate_hz: Sample rate of the windows.
+        seed: Seed of all draws.
+        kept: Folder that keeps measured lessons, from which an interrupted fit resumes; None keeps
+            none.
+        progress: Called after each lesson.
+
+    Raises:
+        CalibrationError: If there are fewer speakers than folds, or no attack moves the model's
+            embeddings farther than harmless changes do.
+    """
+    model = pretrained.model
+    key = fingerprint([_VERSION, pretrained.model_id, probe.to_json(), seed, list(windows)])
+
+    def measured(name: str, make: Callable[[], Lesson]) -> _Rows:
+        def run() -> _Rows:
+            lesson = make()
+            rows, spectra = ([np.zeros(0)] * len(lesson.windows) for _ in range(2))
+            for part in by_length(lesson.windows):
+                together = torch.stack([lesson.windows[i] for i in part]).to(device_of(model))
+                generator = generator_of(seed, "response", name, part[0])
+                measured_rows = measure_windows(model, probe, together, generator=generator)
+                with torch.no_grad():
+                    inputs = model.to_input(Batch(together)).x
+                for i, row, x in zip(part, measured_rows, inputs, strict=True):
+                    rows[i], spectra[i] = row, spectrum_of(model, x)
+            return _Rows(_stack(rows), _stack(spectra), lesson.places, lesson.names)
+
+        if kept is None:
+            return run()
+        path = kept / f"{fingerprint([key, name])[:16]}.safetensors"
+        return keep_or_make(path, run, dump=_Rows.dump, load=_Rows.load)
+
+    settings: dict[str, Any] = {"sample_rate_hz": sample_rate_hz, "seed": seed}
+    found: dict[str, _Rows] = {}
+    for name in CHANGES:
+        found[name] = measured(name, partial(harmless_lesson, name, windows, **settings))
+        progress(name)
+    settings["least_move"] = _harmless_move(pretrained, windows, sample_rate_hz, seed)
+    for attack in ATTACKS:
+        make = partial(attacked_lesson, attack, model, windows, **settings)
+        lesson = measured(attack.name, make)
+        if lesson.places:
+            found[attack.name] = lesson
+        progress(attack.name)
+    return _fit(
+        found,
+        owners,
+        lambda network, scores, examples: ResponseDetector(
+            probe,
+            network,
+            files,
+            scores,
+            frozenset(name for name, change in CHANGES.items() if change.narrow),
+            examples,
+        ),
+        seed,
+    )
+
+
+def _fit(
+    found: dict[str, _Rows],
+    owners: Sequence[str],
+    build: Callable[[AttackPerceptron, dict[str, Array], Examples], ResponseDetector],
+    seed: int,
+) -> LearntResponse:
+    """Fit the network, its thresholds and the examples to measured lessons."""
+    lessons = found.items()
+    attacked = np.concatenate(
+        [np.full(len(one.places), name not in CHANGES) for name, one in lessons]
+    )
+    if not attacked.any():
+        raise CalibrationError(
+            "no attack moved this model's embeddings farther than noise, rooms and codecs do, so "
+            "there is nothing to tell apart; use --clean-only"
+        )
+    rows = scaled_rows(np.concatenate([one.rows for _, one in lessons]))
+    groups = np.concatenate([[owners[i] for i in one.places] for _, one in lessons])
+    lesson_of = np.concatenate([np.full(len(one.places), name) for name, one in lessons])
+    if len(set(groups)) < _FOLDS:
+        raise CalibrationError(
+            f"clean audio of {len(set(groups))} speakers or files, expected at least {_FOLDS}; add "
+            "clean files of more speakers"
+        )
+    distances_ = np.empty(len(rows))
+    for learn, rest in GroupKFold(_FOLDS).split(rows, groups=groups):
+        fitted = _network(rows[learn], attacked[learn], seed)
+        distances_[rest] = odds_distance(fitted.distance(rows[rest]))
+    by_lesson = {name: np.sort(distances_[lesson_of == name]) for name in found}
+    rng = np.random.default_rng(seed_of(seed, "examples"))
+    chosen = np.concatenate(
+        [rng.permutation(np.flatnonzero(lesson_of == name))[:_EXAMPLES] for name in found]
+    )
+    conditions = [name for _, one in lessons for name in one.names]
+    families = [name if name in CHANGES else "attack" for name in lesson_of[chosen]]
+    examples = Examples(
+        rows[chosen].astype(np.float16).astype(np.float64),
+        tuple(conditions[i] for i in chosen),
+        tuple(families),
+    )
+    scores = {name: by_lesson[name] for name in found if name in CHANGES}
+    network = _network(rows, attacked, seed)
+    harmless = {name: found[name].spectra for name in scores}
+    return LearntResponse(build(network, scores, examples), by_lesson, harmless, tuple(owners))
+
+
+def _stack(rows: Sequence[Array]) -> Array:
+    return np.stack(rows) if rows else np.zeros((0, 0))
+
+
+def _network(rows: Array, attacked: Array, seed: int) -> AttackPerceptron:
+    parameters = _HIDDEN * (rows.shape[1] + 2) + 1
+    network = AttackPerceptron(
+        parameters=parameters, alpha=_ALPHA, max_iter=_EPOCHS, clip=_CLIP, random_state=seed
+    )
+    return network.fit(rows, attacked)
+
+
+def _harmless_move(
+    pretrained: PretrainedModel, windows: Sequence[Tensor], sample_rate_hz: int, seed: int
+) -> float:
+    """Return how far harmless changes move an embedding, as a cosine distance."""
+    tried = windows[:: max(1, len(windows) // _TRIED)][:_TRIED]
+    moves: list[float] = []
+    for name in ("white", "room", "mp3", "babble"):
+        changed = harmless_lesson(name, tried, sample_rate_hz=sample_rate_hz, seed=seed).windows
+        for clean, other in zip(tried, changed, strict=True):
+            size = min(len(clean), len(other))
+            if size == len(clean):
+                moves.append(float(distances(pretrained.model, clean[None], other[None])[0]))
+    return float(np.quantile(moves, _MOVED))

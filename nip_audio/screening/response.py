@@ -1,0 +1,269 @@
+"""Judge files by how a purifier responds to them: the detector that knows an attack from noise.
+
+A small network was fitted to tell attacked from harmless windows of a model's clean recordings
+(``screening.lessons``), and its thresholds hold for each harmless condition by itself: at most the
+stated share of recordings is flagged, whether they are clean, noisy or come over a telephone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nip_audio.core.adapter import Batch
+from nip_audio.core.model import InstrumentedModel
+from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.state import State
+from nip_audio.detectors.conformal import (
+    TailFit,
+    conformal_p_value,
+    conformal_threshold,
+    exponential_tail,
+    files_needed,
+)
+from nip_audio.detectors.fitted import FittedPerceptron
+from nip_audio.errors import CalibrationError
+from nip_audio.purifiers.nip_guided import GuidedNip
+from nip_audio.purifiers.response import measure_response
+from nip_audio.screening.measured import Measured
+from nip_audio.screening.probes import Place, ResponseProbe
+
+__all__ = ["Examples", "ResponseDetector", "measure_windows", "odds_distance", "scaled_rows"]
+
+Array = NDArray[np.float64]
+
+_UNCHANGED = "none"
+_EVEN_ODDS = float(np.log(2))
+_TOGETHER = 8  # windows in one batch
+_NEAREST = 9
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Measured windows in known conditions, to say what a file resembles.
+
+    Attributes:
+        rows: (n, F) scaled rows, as ``scaled_rows`` returns them.
+        names: Condition of each, such as ``white noise at 25 dB``.
+        families: Family of each condition, such as ``white noise``; attacks have the family
+            ``attack``.
+    """
+
+    rows: Array
+    names: tuple[str, ...]
+    families: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ResponseDetector:
+    """A fitted detector of attacks by a purifier's response.
+
+    Its distance is log(1 + odds of an attack), at least 0: about 0.7 where attack and harmless
+    are as likely as each other, and about the log-odds where an attack is likely.
+
+    Attributes:
+        probe: What is measured.
+        network: Network from scaled rows to the log-odds of an attack.
+        files: Number of clean files, which limits the rate; their windows are not independent.
+        scores: Sorted out-of-fold distances of harmless windows by condition, (n,) each.
+        narrow: Names of the conditions of which nothing above the band of a telephone is left.
+        examples: Measured windows in known conditions.
+    """
+
+    probe: ResponseProbe
+    network: FittedPerceptron
+    files: int
+    scores: Mapping[str, Array]
+    narrow: frozenset[str]
+    examples: Examples = field(repr=False)
+
+    @property
+    def distances(self) -> Array:
+        """Sorted distances of the clean windows as they were recorded."""
+        return self.scores[_UNCHANGED]
+
+    def rows(self, measured: Measured) -> Array:
+        """Return the measured rows of the windows of a file, (windows, F)."""
+        return measured.evidence.reshape(-1, self.network.n_features_in_)
+
+    def distances_of(self, rows: Array) -> Array:
+        """Return the distance of each measured row, (n, F) → (n,)."""
+        return odds_distance(self.network.distance(scaled_rows(rows)))
+
+    def distance(self, measured: Measured) -> float:
+        """Return the distance of the worst window of a file."""
+        return float(self.distances_of(self.rows(measured)).max())
+
+    def worst(self, measured: Measured) -> int:
+        """Return the place of the worst window of a file."""
+        return int(self.distances_of(self.rows(measured)).argmax())
+
+    def threshold(self, false_positive_rate: float, place: Place) -> float:
+        """Return the distance above which a file is flagged, at least that of even odds.
+
+        It is the largest of the conformal thresholds of the conditions that the file may be in, so
+        that the rate holds in each. Of several windows the worst counts, so that each gets its
+        share of the rate; shares too small for the calibration are extrapolated from the tail.
+
+        Raises:
+            CalibrationError: If there are too few clean files for this rate.
+        """
+        if self.files < files_needed(false_positive_rate):
+            raise CalibrationError(
+                f"{self.files} clean files cannot give a false-positive rate of "
+                f"{false_positive_rate:g}; at least {files_needed(false_positive_rate)} are "
+                "needed: add files, or allow a higher rate with --fpr"
+            )
+        share = false_positive_rate / place.windows
+        limits = [
+            conformal_threshold(scores, share)
+            if share * (len(scores) + 1) >= 1
+            else self._tails[name].threshold(share)
+            for name, scores in self._scores(place).items()
+        ]
+        return max(_EVEN_ODDS, *limits)
+
+    def p_value(self, distance: float, place: Place) -> float:
+        """Return the largest conformal p-value among the conditions that the file may be in.
+
+        With several windows it is the worst one's, times their number; beyond the largest
+        calibration values it then comes from a fitted tail and is an extrapolation.
+        """
+        return self._p_value(distance, place, extrapolate=place.windows > 1)
+
+    def tail_p_value(self, distance: float, place: Place) -> float:
+        """Return a p-value that can fall below 1 / (n + 1), for comparing many files."""
+        return self._p_value(distance, place, extrapolate=True)
+
+    def _p_value(self, distance: float, place: Place, *, extrapolate: bool) -> float:
+        found = [
+            self._tails[name].p_value(distance)
+            if extrapolate and distance > self._tails[name].limit
+            else conformal_p_value(scores, distance)
+            for name, scores in self._scores(place).items()
+        ]
+        return min(1.0, max(found) * place.windows)
+
+    def resembles(self, row: Array) -> str:
+        """Return the condition that most of the nearest examples were in.
+
+        Args:
+            row: (F,) measured row of a window.
+
+        Returns:
+            The condition of the nearest example of the most frequent family, with its strength.
+        """
+        scaled = self._standardised(scaled_rows(row[None]))
+        nearest = np.square(self._places - scaled).sum(axis=1).argsort(kind="stable")[:_NEAREST]
+        families = [self.examples.families[i] for i in nearest]
+        family = max(families, key=families.count)
+        return self.examples.names[int(nearest[families.index(family)])]
+
+    def to_state(self, model_id: str) -> State:
+        """Return the tensors and settings of a calibration file."""
+        purifier = self.probe.purifier.to_state(model_id)
+        conditions = list(self.scores)
+        tensors = {
+            **{f"purifier.{name}": tensor for name, tensor in purifier.tensors.items()},
+            **{f"network.{name}": tensor for name, tensor in self.network.to_tensors().items()},
+            **{f"scores.{i}": torch.from_numpy(self.scores[n]) for i, n in enumerate(conditions)},
+            "examples": torch.from_numpy(self.examples.rows).half(),
+        }
+        meta = {
+            "purifier": dict(purifier.meta),
+            "nccr": self.probe.config.to_json(),
+            "names": self.probe.names,
+            "window_s": self.probe.window_s,
+            "files": self.files,
+            "conditions": conditions,
+            "narrow": sorted(self.narrow),
+            "examples": list(self.examples.names),
+            "families": list(self.examples.families),
+        }
+        return State("response", model_id, tensors, meta)
+
+    @staticmethod
+    def from_state(state: State) -> ResponseDetector:
+        """Rebuild a detector from ``to_state``."""
+        meta, tensors = state.meta, state.tensors
+
+        def part(name: str) -> dict[str, Tensor]:
+            start = f"{name}."
+            return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+
+        scores = part("scores")
+        purifier = State("guided purifier", state.model_id, part("purifier"), meta["purifier"])
+        probe = ResponseProbe(
+            NccrConfig.from_json(meta["nccr"]),
+            bool(meta["names"]),
+            GuidedNip.from_state(purifier),
+            float(meta["window_s"]),
+        )
+        return ResponseDetector(
+            probe,
+            network=FittedPerceptron.from_tensors(part("network")),
+            files=int(meta["files"]),
+            scores={n: scores[str(i)].numpy() for i, n in enumerate(meta["conditions"])},
+            narrow=frozenset(meta["narrow"]),
+            examples=Examples(
+                tensors["examples"].double().numpy(),
+                tuple(meta["examples"]),
+                tuple(meta["families"]),
+            ),
+        )
+
+    def _scores(self, place: Place) -> dict[str, Array]:
+        """Return the scores of the conditions that a file may be in."""
+        return {n: s for n, s in self.scores.items() if (n in self.narrow) == place.narrow}
+
+    @cached_property
+    def _tails(self) -> dict[str, TailFit]:
+        return {name: exponential_tail(scores) for name, scores in self.scores.items()}
+
+    @cached_property
+    def _places(self) -> Array:
+        return self._standardised(self.examples.rows)
+
+    def _standardised(self, scaled: Array) -> Array:
+        weights = self.network.weights_
+        clip = float(weights["clip"])
+        return np.asarray(((scaled - weights["center"]) / weights["scale"]).clip(-clip, clip))
+
+
+def odds_distance(log_odds: Array) -> Array:
+    """Return log(1 + odds), which is at least 0 and grows with the log-odds."""
+    return np.asarray(np.logaddexp(0.0, log_odds))
+
+
+def scaled_rows(rows: Array) -> Array:
+    """Compress rows, of which some are heavy-tailed: x → sign(x) log(1 + 20 |x|)."""
+    return np.asarray(np.sign(rows) * np.log1p(20 * np.abs(rows)))
+
+
+def measure_windows(
+    model: InstrumentedModel, probe: ResponseProbe, windows: Tensor, *, generator: torch.Generator
+) -> Array:
+    """Measure windows of one length, a few at a time.
+
+    Args:
+        model: Model that the purifier was trained for.
+        probe: What is measured.
+        windows: (n, *S) raw items.
+        generator: Random generator of the noise.
+
+    Returns:
+        (n, F) rows: the response, and the logarithm of the length.
+    """
+    measured = model if probe.names else model.without_head()
+    rows = [
+        measure_response(measured, probe.purifier, Batch(part), probe.config, generator=generator)
+        for part in torch.split(windows, _TOGETHER)
+    ]
+    sizes = np.full((len(windows), 1), np.log(windows.shape[-1]))
+    return np.concatenate([np.concatenate(rows), sizes], axis=1)

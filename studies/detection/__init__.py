@@ -1,0 +1,1 @@
+"""Detection of attacks by the purifier's response, for docs/results/detection.md."""
