@@ -37,6 +37,7 @@ from nip_audio.screening.measure import device_of
 from nip_audio.screening.probes import ResponseProbe
 from nip_audio.screening.recordings import spectrum_of
 from nip_audio.screening.response import (
+    NARROW,
     Examples,
     ResponseDetector,
     measure_windows,
@@ -83,7 +84,7 @@ class LearntResponse:
 
     def spectra(self, *, narrow: bool) -> tuple[list[Array], list[str]]:
         """Return the spectra of harmless windows of wide or narrow band, and their speakers."""
-        chosen = [n for n in self.harmless if (n in self.detector.narrow) == narrow]
+        chosen = [n for n in self.harmless if (self.detector.kinds[n] == NARROW) == narrow]
         return [row for n in chosen for row in self.harmless[n]], [*self.owners] * len(chosen)
 
 
@@ -200,7 +201,7 @@ def learn_response(
             network,
             files,
             scores,
-            frozenset(name for name, change in CHANGES.items() if change.narrow),
+            {name: change.kind for name, change in CHANGES.items()},
             examples,
         ),
         seed,

@@ -1,8 +1,8 @@
 """Judge files by how a purifier responds to them: the detector that knows an attack from noise.
 
 A small network was fitted to tell attacked from harmless windows of a model's clean recordings
-(``screening.lessons``), and its thresholds hold for each harmless condition by itself: at most the
-stated share of recordings is flagged, whether they are clean, noisy or come over a telephone.
+(``screening.lessons``), and its thresholds hold for each kind of harmless condition by itself: at
+most the stated share is flagged of clean recordings, of noisy ones and of those over a telephone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.state import State
 from nip_audio.detectors.conformal import (
     TailFit,
-    conformal_p_value,
-    conformal_threshold,
     exponential_tail,
     files_needed,
 )
@@ -34,9 +32,20 @@ from nip_audio.purifiers.response import measure_response
 from nip_audio.screening.measured import Measured
 from nip_audio.screening.probes import Place, ResponseProbe
 
-__all__ = ["Examples", "ResponseDetector", "measure_windows", "odds_distance", "scaled_rows"]
+__all__ = [
+    "NARROW",
+    "Examples",
+    "ResponseDetector",
+    "measure_windows",
+    "odds_distance",
+    "scaled_rows",
+    "scaled_tensor",
+]
 
 Array = NDArray[np.float64]
+
+NARROW = "telephone"
+"""Kind of conditions of which nothing above the band of a telephone is left."""
 
 _UNCHANGED = "none"
 _EVEN_ODDS = float(np.log(2))
@@ -72,7 +81,7 @@ class ResponseDetector:
         network: Network from scaled rows to the log-odds of an attack.
         files: Number of clean files, which limits the rate; their windows are not independent.
         scores: Sorted out-of-fold distances of harmless windows by condition, (n,) each.
-        narrow: Names of the conditions of which nothing above the band of a telephone is left.
+        kinds: Kind of each condition, as ``changes.Kind``; the rate holds in each kind.
         examples: Measured windows in known conditions.
     """
 
@@ -80,7 +89,7 @@ class ResponseDetector:
     network: FittedPerceptron
     files: int
     scores: Mapping[str, Array]
-    narrow: frozenset[str]
+    kinds: Mapping[str, str]
     examples: Examples = field(repr=False)
 
     @property
@@ -107,9 +116,10 @@ class ResponseDetector:
     def threshold(self, false_positive_rate: float, place: Place) -> float:
         """Return the distance above which a file is flagged, at least that of even odds.
 
-        It is the largest of the conformal thresholds of the conditions that the file may be in, so
-        that the rate holds in each. Of several windows the worst counts, so that each gets its
-        share of the rate; shares too small for the calibration are extrapolated from the tail.
+        It is the largest of the conformal thresholds of the kinds of conditions that the file may
+        be in, so that the rate holds in each. All windows made from one file count as one file
+        together. Of several windows of a file the worst counts, so that each gets its share of the
+        rate; a share too small for the calibration is extrapolated from the tail.
 
         Raises:
             CalibrationError: If there are too few clean files for this rate.
@@ -120,17 +130,26 @@ class ResponseDetector:
                 f"{false_positive_rate:g}; at least {files_needed(false_positive_rate)} are "
                 "needed: add files, or allow a higher rate with --fpr"
             )
-        share = false_positive_rate / place.windows
         limits = [
-            conformal_threshold(scores, share)
-            if share * (len(scores) + 1) >= 1
-            else self._tails[name].threshold(share)
-            for name, scores in self._scores(place).items()
+            self._limit(scores, tail, false_positive_rate, place.windows)
+            for scores, tail in self._alike(place)
         ]
         return max(_EVEN_ODDS, *limits)
 
+    def _limit(self, scores: Array, tail: TailFit, rate: float, windows: int) -> float:
+        limit = _upper(scores, self._share_of_windows(rate))
+        if windows == 1:
+            return limit
+        share = self._share_of_windows(rate / windows)
+        # a rarer distance is never a smaller one, whatever the tail says
+        return max(limit, _upper(scores, share) if share > 0 else tail.threshold(rate / windows))
+
+    def _share_of_windows(self, rate: float) -> float:
+        """Return the share of windows above a threshold at which its conformal rate is ``rate``."""
+        return (rate * (self.files + 1) - 1) / self.files
+
     def p_value(self, distance: float, place: Place) -> float:
-        """Return the largest conformal p-value among the conditions that the file may be in.
+        """Return the largest conformal p-value among the kinds of conditions of the file.
 
         With several windows it is the worst one's, times their number; beyond the largest
         calibration values it then comes from a fitted tail and is an extrapolation.
@@ -142,12 +161,13 @@ class ResponseDetector:
         return self._p_value(distance, place, extrapolate=True)
 
     def _p_value(self, distance: float, place: Place, *, extrapolate: bool) -> float:
-        found = [
-            self._tails[name].p_value(distance)
-            if extrapolate and distance > self._tails[name].limit
-            else conformal_p_value(scores, distance)
-            for name, scores in self._scores(place).items()
-        ]
+        found = []
+        for scores, tail in self._alike(place):
+            above = float((scores >= distance).mean())
+            p = (1 + self.files * above) / (self.files + 1)
+            if extrapolate and distance > tail.limit:
+                p = min(p, tail.p_value(distance))
+            found.append(p)
         return min(1.0, max(found) * place.windows)
 
     def resembles(self, row: Array) -> str:
@@ -182,7 +202,7 @@ class ResponseDetector:
             "window_s": self.probe.window_s,
             "files": self.files,
             "conditions": conditions,
-            "narrow": sorted(self.narrow),
+            "kinds": [self.kinds[name] for name in conditions],
             "examples": list(self.examples.names),
             "families": list(self.examples.families),
         }
@@ -210,7 +230,7 @@ class ResponseDetector:
             network=FittedPerceptron.from_tensors(part("network")),
             files=int(meta["files"]),
             scores={n: scores[str(i)].numpy() for i, n in enumerate(meta["conditions"])},
-            narrow=frozenset(meta["narrow"]),
+            kinds=dict(zip(meta["conditions"], meta["kinds"], strict=True)),
             examples=Examples(
                 tensors["examples"].double().numpy(),
                 tuple(meta["examples"]),
@@ -218,13 +238,18 @@ class ResponseDetector:
             ),
         )
 
-    def _scores(self, place: Place) -> dict[str, Array]:
-        """Return the scores of the conditions that a file may be in."""
-        return {n: s for n, s in self.scores.items() if (n in self.narrow) == place.narrow}
+    def _alike(self, place: Place) -> list[tuple[Array, TailFit]]:
+        """Return the distances, and their tails, of the kinds of conditions of a file."""
+        return [both for kind, both in self._by_kind.items() if (kind == NARROW) == place.narrow]
 
     @cached_property
-    def _tails(self) -> dict[str, TailFit]:
-        return {name: exponential_tail(scores) for name, scores in self.scores.items()}
+    def _by_kind(self) -> dict[str, tuple[Array, TailFit]]:
+        found = {}
+        for kind in dict.fromkeys(self.kinds.values()):
+            parts = [scores for name, scores in self.scores.items() if self.kinds[name] == kind]
+            together = np.sort(np.concatenate(parts))
+            found[kind] = together, exponential_tail(together)
+        return found
 
     @cached_property
     def _places(self) -> Array:
@@ -236,6 +261,11 @@ class ResponseDetector:
         return np.asarray(((scaled - weights["center"]) / weights["scale"]).clip(-clip, clip))
 
 
+def _upper(scores: Array, share: float) -> float:
+    """Return the distance that at most a share of sorted distances exceeds."""
+    return float(scores[len(scores) - 1 - int(share * len(scores) + 1e-9)])
+
+
 def odds_distance(log_odds: Array) -> Array:
     """Return log(1 + odds), which is at least 0 and grows with the log-odds."""
     return np.asarray(np.logaddexp(0.0, log_odds))
@@ -243,7 +273,12 @@ def odds_distance(log_odds: Array) -> Array:
 
 def scaled_rows(rows: Array) -> Array:
     """Compress rows, of which some are heavy-tailed: x → sign(x) log(1 + 20 |x|)."""
-    return np.asarray(np.sign(rows) * np.log1p(20 * np.abs(rows)))
+    return np.asarray(scaled_tensor(torch.from_numpy(rows)).numpy())
+
+
+def scaled_tensor(rows: Tensor) -> Tensor:
+    """Compute ``scaled_rows`` in the autograd graph."""
+    return rows.sign() * torch.log1p(20 * rows.abs())
 
 
 def measure_windows(
