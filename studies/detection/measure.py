@@ -26,6 +26,7 @@ from nip_audio.core.cache import keep_or_make
 from nip_audio.core.fingerprint import fingerprint
 from nip_audio.core.metrics import Interval, auroc
 from nip_audio.core.seeds import seed_of
+from nip_audio.core.state import file_sha256
 from nip_audio.screening import changes
 from nip_audio.screening.calibration import Calibration
 from nip_audio.speechbrain import Guard
@@ -48,7 +49,7 @@ Samples = NDArray[np.float64]
 Change = Callable[[Samples, np.random.Generator], Samples]
 
 RATES = (0.01, 0.05)
-HARMLESS_CLIPS, EVADING_CLIPS, CELL_CLIPS = 120, 40, 100
+HARMLESS_CLIPS, EVADING_CLIPS, CELL_CLIPS = 80, 30, 80
 NOISE_OF_SIZE = 0.002
 
 
@@ -321,6 +322,7 @@ def main() -> None:
     clips, speakers = examples.clips
     result: dict[str, Any] = {
         "architecture": pretrained.card.data["architecture"],
+        "split_sha256": file_sha256(options.data_folder / "split.csv"),
         "model_id": pretrained.model_id,
         "calibration": calibration.fingerprint,
         "files": calibration.files,
