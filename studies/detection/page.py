@@ -17,8 +17,8 @@ TITLES = {
     "resnet34-libri30": "ResNet-34",
     "deep-speaker-libri30": "Deep Speaker",
     "audionet-libri251": "AudioNet",
-    "ge2e": "GE2E",
-    "ecapa": "ECAPA-TDNN",
+    "resemblyzer": "GE2E",
+    "ecapa-libri251": "ECAPA-TDNN",
 }
 GOALS = {
     "reject": "away from the own",
