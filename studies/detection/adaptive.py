@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from nip_audio import load_pretrained
-from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Guarded
+from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.windows import sound_of
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
@@ -94,7 +94,7 @@ def attack(
         threshold=float(np.log(np.expm1(distance))),
         scale=UNIT["logits" if examples.closed else "cosine"],
     )
-    known = GradientAttack("pgd", eps=eps, steps=STEPS, step_share=STEP_SHARE)
+    known = make_attack("pgd", eps=eps, settings={"steps": STEPS, "step_share": STEP_SHARE})
     return as_written(known(guarded, Batch(clip[None]), generator=generator).batch.x[0])
 
 
