@@ -257,7 +257,7 @@ class ResponseDetector:
 
     def _standardised(self, scaled: Array) -> Array:
         weights = self.network.weights_
-        clip = float(weights["clip"])
+        clip = float(weights["clip"].item())
         return np.asarray(((scaled - weights["center"]) / weights["scale"]).clip(-clip, clip))
 
 
