@@ -147,9 +147,7 @@ class Judge:
         distance, threshold = record.distance or 0.0, record.distance_threshold or 0.0
         by_run, p = self.false_discovery_rate, _p_words(record.p_value)
         if by_run is None and distance > threshold:
-            limit = (
-                f"distance {distance:.2f}, threshold {threshold:.2f}, {p}"
-            )
+            limit = f"distance {distance:.2f}, threshold {threshold:.2f}, {p}"
         elif by_run is not None and record.q_value is not None and record.q_value <= by_run:
             limit = f"q = {record.q_value:.2g}, limit {by_run:g}, {p}"
         else:

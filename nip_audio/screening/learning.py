@@ -37,6 +37,7 @@ from nip_audio.screening.measure import device_of
 from nip_audio.screening.probes import ResponseProbe
 from nip_audio.screening.recordings import spectrum_of
 from nip_audio.screening.response import (
+    ATTACK,
     NARROW,
     Examples,
     ResponseDetector,
@@ -242,7 +243,7 @@ def _fit(
         [rng.permutation(np.flatnonzero(lesson_of == name))[:_EXAMPLES] for name in found]
     )
     conditions = [name for _, one in lessons for name in one.names]
-    families = [name if name in CHANGES else "attack" for name in lesson_of[chosen]]
+    families = [name if name in CHANGES else ATTACK for name in lesson_of[chosen]]
     examples = Examples(
         rows[chosen].astype(np.float16).astype(np.float64),
         tuple(conditions[i] for i in chosen),

@@ -33,6 +33,7 @@ from nip_audio.screening.measured import Measured
 from nip_audio.screening.probes import Place, ResponseProbe
 
 __all__ = [
+    "ATTACK",
     "NARROW",
     "Examples",
     "ResponseDetector",
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+
+ATTACK = "attack"
+"""Family of the examples that are attacked."""
 
 NARROW = "telephone"
 """Kind of conditions of which nothing above the band of a telephone is left."""
@@ -119,7 +123,7 @@ class ResponseDetector:
         It is the largest of the conformal thresholds of the kinds of conditions that the file may
         be in, so that the rate holds in each. All windows made from one file count as one file
         together. Of several windows of a file the worst counts, so that each gets its share of the
-        rate; a share too small for the calibration is extrapolated from the tail.
+        rate, which is extrapolated from a fitted tail.
 
         Raises:
             CalibrationError: If there are too few clean files for this rate.
@@ -137,41 +141,38 @@ class ResponseDetector:
         return max(_EVEN_ODDS, *limits)
 
     def _limit(self, scores: Array, tail: TailFit, rate: float, windows: int) -> float:
-        limit = _upper(scores, self._share_of_windows(rate))
-        if windows == 1:
-            return limit
-        share = self._share_of_windows(rate / windows)
-        # a rarer distance is never a smaller one, whatever the tail says
-        return max(limit, _upper(scores, share) if share > 0 else tail.threshold(rate / windows))
-
-    def _share_of_windows(self, rate: float) -> float:
-        """Return the share of windows above a threshold at which its conformal rate is ``rate``."""
-        return (rate * (self.files + 1) - 1) / self.files
+        # what counts as one file of several windows is at least as rare as what counts as one
+        share = (rate * (self.files + 1) - 1) / self.files
+        limit = _upper(scores, share)
+        return limit if windows == 1 else max(limit, tail.threshold(rate / windows))
 
     def p_value(self, distance: float, place: Place) -> float:
         """Return the largest conformal p-value among the kinds of conditions of the file.
 
-        With several windows it is the worst one's, times their number; beyond the largest
-        calibration values it then comes from a fitted tail and is an extrapolation.
+        It is at least 1 / (n + 1) for n clean files. With several windows it is also at least
+        their number times the share of windows beyond the worst one, by a fitted tail.
         """
-        return self._p_value(distance, place, extrapolate=place.windows > 1)
-
-    def tail_p_value(self, distance: float, place: Place) -> float:
-        """Return a p-value that can fall below 1 / (n + 1), for comparing many files."""
-        return self._p_value(distance, place, extrapolate=True)
-
-    def _p_value(self, distance: float, place: Place, *, extrapolate: bool) -> float:
         found = []
         for scores, tail in self._alike(place):
             above = float((scores >= distance).mean())
-            p = (1 + self.files * above) / (self.files + 1)
-            if extrapolate and distance > tail.limit:
-                p = min(p, tail.p_value(distance))
-            found.append(p)
+            found.append((1 + self.files * above) / (self.files + 1))
+            if place.windows > 1:
+                found.append(place.windows * _survival(scores, tail, distance))
+        return min(1.0, max(found))
+
+    def tail_p_value(self, distance: float, place: Place) -> float:
+        """Return a p-value that can fall below 1 / (n + 1), for comparing many files.
+
+        Beyond the largest tenth of the calibration's distances it comes from a fitted tail and is
+        an extrapolation.
+        """
+        found = [_survival(scores, tail, distance) for scores, tail in self._alike(place)]
         return min(1.0, max(found) * place.windows)
 
     def resembles(self, row: Array) -> str:
         """Return the condition that most of the nearest examples were in.
+
+        A window that is more likely harmless than attacked is compared with harmless ones only.
 
         Args:
             row: (F,) measured row of a window.
@@ -180,7 +181,10 @@ class ResponseDetector:
             The condition of the nearest example of the most frequent family, with its strength.
         """
         scaled = self._standardised(scaled_rows(row[None]))
-        nearest = np.square(self._places - scaled).sum(axis=1).argsort(kind="stable")[:_NEAREST]
+        away = np.square(self._places - scaled).sum(axis=1)
+        if float(self.distances_of(row[None])[0]) <= _EVEN_ODDS:
+            away = np.where(np.array(self.examples.families) == ATTACK, np.inf, away)
+        nearest = away.argsort(kind="stable")[:_NEAREST]
         families = [self.examples.families[i] for i in nearest]
         family = max(families, key=families.count)
         return self.examples.names[int(nearest[families.index(family)])]
@@ -259,6 +263,13 @@ class ResponseDetector:
         weights = self.network.weights_
         clip = float(weights["clip"].item())
         return np.asarray(((scaled - weights["center"]) / weights["scale"]).clip(-clip, clip))
+
+
+def _survival(scores: Array, tail: TailFit, distance: float) -> float:
+    """Return the share of windows beyond a distance, from the tail where it was fitted."""
+    if distance > tail.limit:
+        return tail.p_value(distance)
+    return float((scores >= distance).mean())
 
 
 def _upper(scores: Array, share: float) -> float:

@@ -27,9 +27,12 @@ from nip_audio.core.fingerprint import fingerprint
 from nip_audio.core.metrics import Interval, auroc
 from nip_audio.core.seeds import seed_of
 from nip_audio.core.state import file_sha256
+from nip_audio.errors import InputError
 from nip_audio.screening import changes
 from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.probes import Place
 from nip_audio.speechbrain import Guard
+from nip_audio.speechbrain.waveforms import audio_of
 from studies._lib.command import add_result, command, run, tell
 from studies._lib.shares import share_of
 from studies.detection.examples import (
@@ -181,21 +184,13 @@ class Judging:
 
     def __call__(self, name: str, clips: Sequence[Tensor]) -> Judged:
         """Judge clips; ``name`` says in messages what they are."""
-        key = fingerprint(["verdicts 1", self.calibration.fingerprint, list(clips)])
+        known = self.calibration.fingerprint
+        key = fingerprint(["verdicts", 2, known, list(clips)])
 
         def make() -> Any:
             tell(f"{self.examples.pretrained.card.name}: {name}, {len(clips)} clips")
             guard = Guard(self.examples.pretrained, self.calibration, fpr=RATES[0], workers=1)
-            rows = []
-            for clip in clips:
-                (record,) = guard.judge_waveforms(clip[None])
-                if record.distance is None:
-                    raise RuntimeError(f"{name}: {record.error}")
-                risks = {finding.risk for finding in record.findings}
-                loose = record.p_value is not None and record.p_value <= RATES[1]
-                outside = "out_of_domain" in risks
-                rows.append([record.distance, "adversarial" in risks, loose, outside])
-            return rows
+            return [self._measured(guard, clip) for clip in clips]
 
         found = keep_or_make(
             self.examples.work / "verdicts" / f"{key[:20]}.json",
@@ -203,9 +198,26 @@ class Judging:
             dump=lambda rows: json.dumps(rows).encode(),
             load=lambda content: json.loads(content),
         )
-        rows = np.array(found, dtype=float).reshape(-1, 4)
-        flags = {rate: rows[:, 1 + place].astype(bool) for place, rate in enumerate(RATES)}
-        return Judged(rows[:, 0], flags, rows[:, 3].astype(bool))
+        distances = np.array([row[0] for row in found])
+        limits = {
+            rate: np.array(
+                [self.calibration.threshold(rate, Place(row[2], row[3])) for row in found]
+            )
+            for rate in RATES
+        }
+        flagged = {rate: distances > limit for rate, limit in limits.items()}
+        return Judged(distances, flagged, np.array([row[1] for row in found], dtype=bool))
+
+    def _measured(self, guard: Guard, clip: Tensor) -> tuple[float, bool, bool, int]:
+        """Return a clip's distance, whether it is out of domain, and with what it is compared."""
+        screener = guard.screener
+        measured = screener.measurer.measure_item(audio_of(clip, guard.settings, name="clip"))
+        record = screener.judge.judge(measured)
+        if record.distance is None or measured.measurement is None:
+            raise InputError(f"a clip was not judged: {record.error}")
+        place = screener.kind.place(measured.facts, measured.measurement, self.calibration)
+        outside = any(finding.risk == "out_of_domain" for finding in record.findings)
+        return record.distance, outside, place.narrow, place.windows
 
 
 def changed(name: str, change: Change, clips: Tensor) -> list[Tensor]:
