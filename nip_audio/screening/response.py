@@ -22,6 +22,8 @@ from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.state import State
 from nip_audio.detectors.conformal import (
     TailFit,
+    conformal_p_value,
+    conformal_threshold,
     exponential_tail,
     files_needed,
 )
@@ -121,9 +123,9 @@ class ResponseDetector:
         """Return the distance above which a file is flagged, at least that of even odds.
 
         It is the largest of the conformal thresholds of the kinds of conditions that the file may
-        be in, so that the rate holds in each. All windows made from one file count as one file
-        together. Of several windows of a file the worst counts, so that each gets its share of the
-        rate, which is extrapolated from a fitted tail.
+        be in, so that the rate holds in each. It holds about: the windows that are made from one
+        file are not independent. Of several windows of a file the worst counts, so that each gets
+        its share of the rate, which is extrapolated from a fitted tail.
 
         Raises:
             CalibrationError: If there are too few clean files for this rate.
@@ -134,17 +136,12 @@ class ResponseDetector:
                 f"{false_positive_rate:g}; at least {files_needed(false_positive_rate)} are "
                 "needed: add files, or allow a higher rate with --fpr"
             )
-        limits = [
-            self._limit(scores, tail, false_positive_rate, place.windows)
-            for scores, tail in self._alike(place)
-        ]
+        limits = []
+        for scores, tail in self._alike(place):
+            limits.append(conformal_threshold(scores, false_positive_rate))
+            if place.windows > 1:
+                limits.append(tail.threshold(false_positive_rate / place.windows))
         return max(_EVEN_ODDS, *limits)
-
-    def _limit(self, scores: Array, tail: TailFit, rate: float, windows: int) -> float:
-        # what counts as one file of several windows is at least as rare as what counts as one
-        share = (rate * (self.files + 1) - 1) / self.files
-        limit = _upper(scores, share)
-        return limit if windows == 1 else max(limit, tail.threshold(rate / windows))
 
     def p_value(self, distance: float, place: Place) -> float:
         """Return the largest conformal p-value among the kinds of conditions of the file.
@@ -152,10 +149,9 @@ class ResponseDetector:
         It is at least 1 / (n + 1) for n clean files. With several windows it is also at least
         their number times the share of windows beyond the worst one, by a fitted tail.
         """
-        found = []
+        found = [1 / (self.files + 1)]
         for scores, tail in self._alike(place):
-            above = float((scores >= distance).mean())
-            found.append((1 + self.files * above) / (self.files + 1))
+            found.append(conformal_p_value(scores, distance))
             if place.windows > 1:
                 found.append(place.windows * _survival(scores, tail, distance))
         return min(1.0, max(found))
@@ -270,11 +266,6 @@ def _survival(scores: Array, tail: TailFit, distance: float) -> float:
     if distance > tail.limit:
         return tail.p_value(distance)
     return float((scores >= distance).mean())
-
-
-def _upper(scores: Array, share: float) -> float:
-    """Return the distance that at most a share of sorted distances exceeds."""
-    return float(scores[len(scores) - 1 - int(share * len(scores) + 1e-9)])
 
 
 def odds_distance(log_odds: Array) -> Array:
