@@ -27,11 +27,13 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.changes import CHANGES
 from nip_audio.screening.lessons import (
     ATTACKS,
+    PURIFIED,
     Lesson,
     attacked_lesson,
     by_length,
     distances,
     harmless_lesson,
+    purified_lesson,
 )
 from nip_audio.screening.measure import device_of
 from nip_audio.screening.probes import ResponseProbe
@@ -46,11 +48,21 @@ from nip_audio.screening.response import (
     scaled_rows,
 )
 
-__all__ = ["LESSONS", "MOST_WINDOWS", "LearntResponse", "learn_response", "response_config"]
+__all__ = [
+    "HARMLESS",
+    "LESSONS",
+    "MOST_WINDOWS",
+    "LearntResponse",
+    "learn_response",
+    "response_config",
+]
 
 Array = NDArray[np.float64]
 
-LESSONS = (*CHANGES, *(attack.name for attack in ATTACKS))
+HARMLESS = (*CHANGES, PURIFIED)
+"""Names of the harmless lessons."""
+
+LESSONS = (*HARMLESS, *(attack.name for attack in ATTACKS))
 """Names of the lessons, harmless ones first."""
 
 MOST_WINDOWS = 300
@@ -187,6 +199,10 @@ def learn_response(
     for name in CHANGES:
         found[name] = measured(name, partial(harmless_lesson, name, windows, **settings))
         progress(name)
+    purified = partial(purified_lesson, model, probe.purifier, windows, seed=seed)
+    if (lesson := measured(PURIFIED, purified)).places:
+        found[PURIFIED] = lesson
+    progress(PURIFIED)
     settings["least_move"] = _harmless_move(pretrained, windows, sample_rate_hz, seed)
     for attack in ATTACKS:
         make = partial(attacked_lesson, attack, model, windows, **settings)
@@ -202,7 +218,7 @@ def learn_response(
             network,
             files,
             scores,
-            {name: change.kind for name, change in CHANGES.items()},
+            {PURIFIED: PURIFIED} | {name: change.kind for name, change in CHANGES.items()},
             examples,
         ),
         seed,
@@ -218,7 +234,7 @@ def _fit(
     """Fit the network, its thresholds and the examples to measured lessons."""
     lessons = found.items()
     attacked = np.concatenate(
-        [np.full(len(one.places), name not in CHANGES) for name, one in lessons]
+        [np.full(len(one.places), name not in HARMLESS) for name, one in lessons]
     )
     if not attacked.any():
         raise CalibrationError(
@@ -243,13 +259,13 @@ def _fit(
         [rng.permutation(np.flatnonzero(lesson_of == name))[:_EXAMPLES] for name in found]
     )
     conditions = [name for _, one in lessons for name in one.names]
-    families = [name if name in CHANGES else ATTACK for name in lesson_of[chosen]]
+    families = [name if name in HARMLESS else ATTACK for name in lesson_of[chosen]]
     examples = Examples(
         rows[chosen].astype(np.float16).astype(np.float64),
         tuple(conditions[i] for i in chosen),
         tuple(families),
     )
-    scores = {name: by_lesson[name] for name in found if name in CHANGES}
+    scores = {name: by_lesson[name] for name in found if name in HARMLESS}
     network = _network(rows, attacked, seed)
     harmless = {name: found[name].spectra for name in scores}
     return LearntResponse(build(network, scores, examples), by_lesson, harmless, tuple(owners))

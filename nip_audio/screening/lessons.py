@@ -17,14 +17,18 @@ from torch import Tensor
 
 from nip_audio.attacks.objectives import Identification, Objective, Verification
 from nip_audio.attacks.registry import make_attack
+from nip_audio.audio.resynthesis import can_resynthesize, resynthesize
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.seeds import generator_of, seed_of
+from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.training_attacks import ModelUnderAttack, attack_once
 from nip_audio.screening.changes import CHANGES
+from nip_audio.screening.measure import device_of
 
 __all__ = [
     "ATTACKS",
+    "PURIFIED",
     "AttackLesson",
     "Lesson",
     "as_written",
@@ -32,7 +36,11 @@ __all__ = [
     "by_length",
     "distances",
     "harmless_lesson",
+    "purified_lesson",
 ]
+
+PURIFIED = "purified"
+"""Name of the lesson of purified clean windows, and of its kind of condition."""
 
 _BATCH = 16
 _THRESHOLD = 0.5  # cosine at which attacks on a voice aim, until the budget is used up
@@ -129,6 +137,32 @@ def harmless_lesson(
         tuple(change.name(strength) for strength in strengths),
         tuple(map(as_written, changed)),
     )
+
+
+@torch.no_grad()
+def purified_lesson(
+    model: InstrumentedModel, purifier: Purifier, windows: Sequence[Tensor], *, seed: int
+) -> Lesson:
+    """Purify every window, as a file is purified, so that purified copies are known to be harmless.
+
+    A front end that cannot be inverted gives an empty lesson.
+
+    Args:
+        model: Model that the purifier was trained for.
+        purifier: Purifier of the model's input.
+        windows: Clean waveforms (N,).
+        seed: Seed of a random purifier.
+    """
+    if not can_resynthesize(model.front_end):
+        return Lesson((), (), ())
+    made = []
+    for place, window in enumerate(windows):
+        before = model.to_input(Batch(window[None].to(device_of(model))))
+        asked = purifier.purify(before, generator=generator_of(seed, PURIFIED, place)).x[0]
+        sound = window.to(asked.device)
+        made.append(resynthesize(sound, before.x[0], asked, model.front_end).samples.cpu())
+    names = (PURIFIED,) * len(windows)
+    return Lesson(tuple(range(len(windows))), names, tuple(map(as_written, made)))
 
 
 def attacked_lesson(
