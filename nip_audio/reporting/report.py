@@ -21,12 +21,14 @@ from nip_audio.reporting.provenance import provenance_html
 from nip_audio.reporting.rows import SPEAKER_COLUMNS, Rows
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.kind import Words
-from nip_audio.screening.records import FLAGGED, ScreenRecord
+from nip_audio.screening.records import FLAGGED, NOT_JUDGED, ScreenRecord
 from nip_audio.screening.sources import Source
 
 __all__ = ["REPORT_NAME", "most_severe", "write_report"]
 
 REPORT_NAME = "report.html"
+
+_ORDER = (*FLAGGED, *NOT_JUDGED, "clean")
 
 _MARK = re.compile(r"\{\{(\w+)\}\}")
 
@@ -52,7 +54,7 @@ def write_report(
     Args:
         run: Finished screening.
         source: Source of the run's files; None makes a page without links to them.
-        examiner: Examiner that draws flagged files; None draws none.
+        examiner: Examiner that draws files; None draws none.
         details: Largest number of files to draw, most severe first.
         progress: Called after each file that is drawn.
 
@@ -80,20 +82,25 @@ def write_report(
 
 
 def most_severe(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
-    """Return the most severe flagged records, at most ``count``, each with its place in the run.
+    """Return the most severe records, at most ``count``, each with its place in the run.
 
+    They are flagged or, after all these, out of domain; clean and unreadable files are left out.
     They are sorted by verdict, then by p-value, then by distance. All records are read, whatever
     the count is.
     """
-    flagged = ((place, record) for place, record in enumerate(records) if record.flagged)
+    shown = (
+        (place, record)
+        for place, record in enumerate(records)
+        if record.verdict not in ("clean", "error")
+    )
     # with a count of 0, nsmallest would not read the records
-    return heapq.nsmallest(max(count, 1), flagged, key=_gravity)[:count]
+    return heapq.nsmallest(max(count, 1), shown, key=_gravity)[:count]
 
 
 def _gravity(placed: tuple[int, ScreenRecord]) -> tuple[int, float, float]:
     _, record = placed
     p_value = 1.0 if record.p_value is None else record.p_value
-    return FLAGGED.index(record.verdict), p_value, -(record.distance or 0.0)
+    return _ORDER.index(record.verdict), p_value, -(record.distance or 0.0)
 
 
 def _counted(run: ScreenedRun, numbers: Distributions) -> Iterator[ScreenRecord]:
@@ -147,7 +154,7 @@ class _Page:
             "words": rows.words,
             "limits": self.numbers.limits,
             "verdicts": self.numbers.verdicts,
-            "order": [*FLAGGED, "error", "clean"],
+            "order": _ORDER,
             "drawn": len(self.drawn),
             "terms": {
                 "clean": self.words.clean,
@@ -236,7 +243,10 @@ def _headline(summary: Mapping[str, Any], words: Words) -> str:
     looks = "needs" if flagged == 1 else "need"
     text = f"<strong>{flagged:,}</strong> of {files:,} files {looks} attention"
     if failed:
-        text += f"; {failed:,} could not be judged"
+        whys = (
+            f"{n:,} {v.replace('_', ' ')}" for v in NOT_JUDGED if (n := summary["verdicts"].get(v))
+        )
+        text += f"; {failed:,} could not be judged ({', '.join(whys)})"
     speakers, whose = int(summary["speakers"]), int(summary["speakers_flagged"])
     text += f". {words.groups.capitalize()} with a flagged file: {whose:,} of {speakers:,}."
     expected = float(summary["expected_by_chance"])
@@ -270,7 +280,7 @@ def _advice(summary: Mapping[str, Any], words: Words) -> str:
         rows.append(
             '<tr><td><span class="verdict error">error</span></td>'
             f'<td class="number">{verdicts["error"]:,}</td>'
-            "<td>these files could not be judged; the table below says why and what to do</td></tr>"
+            "<td>these files could not be read; the table below says why and what to do</td></tr>"
         )
     clean = verdicts.get("clean", 0)
     rows.append(

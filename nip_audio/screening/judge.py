@@ -227,7 +227,7 @@ def judge_speaker(records: Sequence[ScreenRecord], words: Words) -> SpeakerRecor
     findings = []
     if len(readable) == 1 and "lonely" in words.remedies:
         why = (
-            "this speaker has a single recording that could be judged (of "
+            "this speaker has a single recording that could be read (of "
             f"{len(records)} in all), so its voice could not be compared with another one"
         )
         findings.append(Finding.of("lonely", why))
@@ -236,7 +236,7 @@ def judge_speaker(records: Sequence[ScreenRecord], words: Words) -> SpeakerRecor
         verdict=verdict_of(every) if readable else "error",
         files=len(records),
         flagged=sum(record.flagged for record in records),
-        failed=len(records) - len(readable),
+        failed=sum(record.failed for record in records),
         findings=tuple(findings),
     )
 

@@ -131,7 +131,17 @@ def test_a_run_in_which_nothing_could_be_judged_has_no_charts(write_run):
     run = write_run([ScreenRecord("a", None, "error", error=error)])
     html = write_report(run, None, None).read_text(encoding="utf-8")
     assert "<svg" not in html
-    assert "1 could not be judged" in html
+    assert "1 could not be judged (1 error)" in html
+
+
+def test_a_file_that_is_out_of_domain_needs_a_look_and_is_not_flagged(write_run):
+    odd = ScreenRecord("a", None, "out_of_domain")
+    run = write_run([odd, ScreenRecord("b", None, "clean")])
+    html = write_report(run, None, None).read_text(encoding="utf-8")
+    assert "<strong>0</strong> of 2 files need attention" in html
+    assert "1 could not be judged (1 out of domain)" in html
+    assert run.drawable == 1
+    assert [record.id for record in run.flagged()] == ["a"]
 
 
 def test_the_gravest_are_drawn_first(record_of):
@@ -143,8 +153,8 @@ def test_the_gravest_are_drawn_first(record_of):
         ScreenRecord("strange", "x", "out_of_domain"),
         record_of("rare", "x", 1.6, p_value=0.001),
     ]
-    ranked = [(place, record.id) for place, record in most_severe(records, 4)]
-    assert ranked == [(4, "strange"), (5, "rare"), (2, "farther"), (1, "far")]
+    ranked = [(place, record.id) for place, record in most_severe(records, 9)]
+    assert ranked == [(5, "rare"), (2, "farther"), (1, "far"), (3, "torn"), (4, "strange")]
     assert most_severe(records, 0) == []
 
 
