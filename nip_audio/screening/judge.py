@@ -165,13 +165,23 @@ def _response_words(
     detector: ResponseDetector, record: ScreenRecord, measured: Measured, limit: str
 ) -> str:
     """Say in words why the response of a purifier shows an attack."""
-    start, seconds = measured.windows[2 * detector.worst(measured) :][:2]
-    where = "" if len(measured.windows) <= 2 else f" in the {seconds:.1f} s from {start:.1f} s on"
+    where = _window_words(measured, detector.worst(measured))
     resembles = getattr(record.details, "resembles", None)
     return (
         f"the purifier changes it{where} as it changes attacked recordings, and not as it changes "
         f"clean, noisy or coded ones ({limit}); what it resembles most is {resembles}"
     )
+
+
+def _window_words(measured: Measured, place: int) -> str:
+    """Say in words where a window lies, among several; what is not several is not mentioned."""
+    start, seconds = measured.windows[2 * place :][:2]
+    where, beside = "", len(measured.windows) // 2
+    if len(measured.channels):
+        channel = int(measured.channels[place])
+        where = f" in channel {channel}" if channel else " in the mean of its channels"
+        beside = int((measured.channels == channel).sum())
+    return where if beside == 1 else f"{where} in the {seconds:.1f} s from {start:.1f} s on"
 
 
 def _noise_response_words(
