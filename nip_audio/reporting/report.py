@@ -30,6 +30,8 @@ REPORT_NAME = "report.html"
 
 _ORDER = (*FLAGGED, *NOT_JUDGED, "clean")
 
+_ODDS = "log(1 + odds of an attack), so that 0.69 means even odds"
+
 _MARK = re.compile(r"\{\{(\w+)\}\}")
 
 Progress = Callable[[str], None]
@@ -71,7 +73,7 @@ def write_report(
             "source; pass source"
         )
     words = run.kind.words
-    numbers = Distributions(words.clean)
+    numbers = Distributions(_harmless(run))
     drawn = most_severe(_counted(run, numbers), details if examiner else 0)
     page = _Page(run, source, examiner, words, numbers, drawn, progress)
     path = run.folder / REPORT_NAME
@@ -157,10 +159,10 @@ class _Page:
             "order": _ORDER,
             "drawn": len(self.drawn),
             "terms": {
-                "clean": self.words.clean,
                 "group": self.words.group,
                 "groups": self.words.groups.capitalize(),
                 "same": self.words.same.removeprefix("the "),
+                **_distance_terms(self.run),
             },
         }
 
@@ -168,18 +170,31 @@ class _Page:
         judge = None if self.examiner is None else self.examiner.judge
         clean = None if judge is None else judge.calibration.detector.distances.tolist()
         what = self.words.clean
-        line = f"Line: the calibration's clean {what}. " if clean else ""
+        responds = _responds(self.run)
+        if responds:
+            text = f"The distance is {_ODDS}; each 2.3 more mean ten times the odds. Red: flagged. "
+            line = f"Line: windows of the calibration's clean {what}. " if clean else ""
+            text += f"{line}Of each file the worst window counts."
+        else:
+            line = f"Line: the calibration's clean {what}. " if clean else ""
+            text = f"Red: flagged as adversarial. {line}"
+            text += "Files to the right of the threshold are unusual."
+        if self.numbers.thresholds_differ:
+            text += (
+                " Each file has a threshold of its own, which depends on its number of windows and "
+                "its band; the lowest and the highest are marked."
+            )
         charts = (
-            (
-                f"Distance from clean {what}",
-                f"Red: flagged as adversarial. {line}Files to the right of the threshold are "
-                "unusual.",
-                self.numbers.distance_chart(clean),
-            ),
+            (f"Distance from {_harmless(self.run)}", text, self.numbers.distance_chart(clean)),
             (
                 "p-values",
-                "If all files were clean and like those of the calibration, all bars would reach "
-                f"the line. Many small p-values (red) mean attacks, or another kind of {what}.",
+                "A file's p-value is the largest among all harmless conditions, so those of clean "
+                "files lie towards 1; the line is where all bars would end if they were spread "
+                f"evenly. Many small p-values (red) mean attacks, or another kind of {what}."
+                if responds
+                else "If all files were clean and like those of the calibration, all bars would "
+                "reach the line. Many small p-values (red) mean attacks, or another kind of "
+                f"{what}.",
                 self.numbers.p_value_chart(),
             ),
             (
@@ -211,6 +226,27 @@ class _Page:
         except FileError as err:
             said = f"This file could not be drawn: {err.found}. What to do: {err.remedy}."
         return f"<p>{html_text(said)}</p>"
+
+
+def _responds(run: ScreenedRun) -> bool:
+    """Tell whether files were judged by how a purifier responds to their windows."""
+    return "window_s" in run.summary
+
+
+def _harmless(run: ScreenedRun) -> str:
+    """Return what distances are distances from."""
+    return f"harmless {run.kind.words.clean}" if _responds(run) else f"clean {run.kind.words.clean}"
+
+
+def _distance_terms(run: ScreenedRun) -> dict[str, str]:
+    """Return in words what the distance and the p-value of this run's detector are."""
+    what, responds = _harmless(run), _responds(run)
+    largest = ", in the harmless condition in which it is largest" if responds else ""
+    return {
+        "distance": f"distance from {what}",
+        "meaning": _ODDS if responds else "",
+        "p_value": f"share of {what} that is at least as far off{largest}",
+    }
 
 
 def _asset(name: str) -> str:

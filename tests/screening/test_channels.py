@@ -17,6 +17,8 @@ from nip_audio.core.noise import Noise
 from nip_audio.detectors.fitted import FittedPerceptron
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.response import response_names
+from nip_audio.reporting.evidence import Evidence
+from nip_audio.reporting.sections import evidence_html
 from nip_audio.screening.journal import from_line, to_line
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measured import MeasuredFile
@@ -100,6 +102,24 @@ def test_every_window_of_every_channel_counts(responding, measure, sounds):
     assert place == Place(narrow=False, windows=6)
     again = from_line(to_line(file)).measurement
     np.testing.assert_array_equal(again.channels, one.channels)
+
+
+def test_the_report_lists_the_worst_windows(responding, measure, sounds):
+    detector = responding.judge.calibration.detector
+    both = measure(sounds["clean"], sounds["attacked"]).measurement
+    evidence = Evidence.of(detector, both)
+    assert [one.channel for one in evidence.windows[:2]] == [2, 2]
+    assert len(evidence.windows) == 6
+    assert evidence.windows[0].distance == detector.distance(both)
+    html = evidence_html(evidence, Recordings.words)
+    assert '<th scope="col">channel</th>' in html
+    assert "0.69 means even odds" in html
+    assert html.index("<td>2</td>") < html.index("<td>mean of all</td>")
+    assert html.count("<td>an attack</td>") == 6
+    alone = evidence_html(
+        Evidence.of(detector, measure(sounds["clean"]).measurement), Recordings.words
+    )
+    assert "channel" not in alone
 
 
 def test_equal_channels_are_one(measure, sounds):
