@@ -232,7 +232,7 @@ class ResponseDetector:
 
     def _standardised(self, scaled: Array) -> Array:
         weights = self.network.weights_
-        clip = float(weights["clip"])
+        clip = weights["clip"].item()  # one number, (1,)
         return np.asarray(((scaled - weights["center"]) / weights["scale"]).clip(-clip, clip))
 
 

@@ -41,7 +41,7 @@ def responding(pretrained, calibration) -> Screener:
     network = FittedPerceptron()
     network.n_features_in_ = size
     network.weights_ = {
-        **{"center": np.zeros(size), "scale": np.ones(size), "clip": np.array(100.0)},
+        **{"center": np.zeros(size), "scale": np.ones(size), "clip": np.full(1, 100.0)},
         **{"w1": first, "b1": np.zeros(1), "w2": np.full((1, 1), 20.0), "b2": np.full(1, -52.0)},
     }
     purifier = GuidedNip.load(pretrained.card.purifier_path, model_id=pretrained.model_id)
