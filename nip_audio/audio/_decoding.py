@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from nip_audio.errors import AudioError
@@ -26,17 +27,20 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of PNG and JPEG files
 _BLOCK_VALUES = 1 << 18
 _RATES_HZ = (1000, 384_000)  # range of real recorders; a header may state anything
 _MAX_VALUES_PER_S = 8 * 384_000
+_MOST_CHANNELS = 8  # channels that are kept beside their mean
 _UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's value for a file that was written to a stream
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Samples of one channel, and statistics of all channels.
+    """Samples of one channel, those of several that differ, and statistics of all channels.
 
     Attributes:
         mono: (N,) samples at the file's own rate.
         rate_hz: Sample rate of the file.
         channels: Number of channels of the file.
+        separate: (M, C) samples of each of the first channels at the rate of the settings; None
+            if all channels are equal, or are not averaged.
         encoding: Container and sample format of the file.
         changes: Changes that reading makes, in words.
         clipped_share: Share of the samples at full scale, in [0, 1].
@@ -46,6 +50,7 @@ class Decoded:
     mono: NDArray[np.float32]
     rate_hz: int
     channels: int
+    separate: NDArray[np.float32] | None
     encoding: str
     changes: tuple[str, ...]
     clipped_share: float
@@ -196,14 +201,19 @@ def _decode(
             "allowed",
             remedy="split it, or allow more with --max-duration",
         )
-    parts, clipped, bad = [], 0, 0
+    parts: list[NDArray[np.float32]] = []
+    clipped, bad = 0, 0
+    averaged = settings.downmix == "mean"
+    separate = _Channels(file, settings.sample_rate_hz) if averaged and file.channels > 1 else None
     try:
         if start:
             file.seek(start)
         for block in _blocks(file, wanted):
             clipped += int((np.abs(block) >= 0.9999).sum())
             bad += int((~np.isfinite(block)).sum())
-            parts.append(block.mean(axis=1) if settings.downmix == "mean" else block[:, 0].copy())
+            if separate is not None:
+                separate.add(block, parts)
+            parts.append(block.mean(axis=1) if averaged else block[:, 0].copy())
     except soundfile.SoundFileError as err:
         raise AudioError(
             path,
@@ -219,15 +229,68 @@ def _decode(
             found=f"its header states {wanted} samples, only {len(mono)} could be decoded",
             remedy="copy or record it again",
         )
+    kept = None if separate is None else separate.finish()
+    if kept is not None and file.channels > _MOST_CHANNELS:
+        changes += (f"only the first {_MOST_CHANNELS} channels kept beside their mean",)
     return Decoded(
         mono,
         rate,
         file.channels,
+        kept,
         f"{file.format}/{file.subtype}",
         changes,
         clipped_share=clipped / max(1, len(mono) * file.channels),
         not_finite=bad,
     )
+
+
+class _Channels:
+    """Keeps the first channels of a file at another rate, from the first difference on.
+
+    Resampling goes block by block, so that memory depends on the rate that is asked for and not on
+    that of the file. Files whose channels are equal throughout cost nothing.
+
+    Args:
+        file: File that is decoded.
+        rate_hz: Sample rate to keep.
+    """
+
+    def __init__(self, file: soundfile.SoundFile, rate_hz: int) -> None:
+        """Start with nothing kept."""
+        self._count = min(file.channels, _MOST_CHANNELS)
+        self._stream = None
+        if file.samplerate != rate_hz:
+            self._stream = soxr.ResampleStream(
+                file.samplerate, rate_hz, self._count, dtype="float32", quality="VHQ"
+            )
+        self._kept: list[NDArray[np.float32]] | None = None
+
+    def add(self, block: NDArray[np.float32], equal: list[NDArray[np.float32]]) -> None:
+        """Add a block (samples, channels).
+
+        Args:
+            block: Samples that follow those before.
+            equal: Samples (N,) of all blocks before, in which the channels may have been equal.
+        """
+        if self._kept is None:
+            if np.array_equal(block, np.broadcast_to(block[:, :1], block.shape), equal_nan=True):
+                return
+            self._kept = []
+            for part in equal:
+                self._keep(np.repeat(part[:, None], self._count, axis=1))
+        self._keep(np.ascontiguousarray(block[:, : self._count]))
+
+    def finish(self) -> NDArray[np.float32] | None:
+        """Return (M, C) samples; None if the channels were equal."""
+        if self._kept is None:
+            return None
+        self._keep(np.zeros((0, self._count), np.float32), last=True)
+        return np.concatenate(self._kept)
+
+    def _keep(self, block: NDArray[np.float32], *, last: bool = False) -> None:
+        if self._kept is not None:
+            stream = self._stream
+            self._kept.append(block if stream is None else stream.resample_chunk(block, last=last))
 
 
 def _check(path: Path, decoded: Decoded, settings: ReadSettings) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio.audio._decoding import decode
@@ -23,6 +24,7 @@ from nip_audio.errors import AudioError, InputError
 __all__ = [
     "AUDIO_SUFFIXES",
     "Audio",
+    "Channel",
     "ReadSettings",
     "Seconds",
     "read_audio",
@@ -130,6 +132,19 @@ class Seconds:
 
 
 @dataclass(frozen=True)
+class Channel:
+    """One channel of a recording.
+
+    Attributes:
+        number: Its number in the file, from 1.
+        samples: (N,) float32 in [-1, 1] at the recording's ``sample_rate_hz``.
+    """
+
+    number: int
+    samples: Tensor
+
+
+@dataclass(frozen=True)
 class Audio:
     """One decoded recording.
 
@@ -142,6 +157,9 @@ class Audio:
         sha256: SHA-256 of the file's bytes.
         clipped_share: Share of the file's samples at full scale, in [0, 1].
         changes: Changes made to the audio, in words.
+        channels: Channels of a file whose channels were averaged and differ, the first eight at
+            most and without silent ones; empty for all other files. A system that reads one
+            channel hears something else than ``samples``.
     """
 
     samples: Tensor
@@ -152,6 +170,7 @@ class Audio:
     sha256: str
     clipped_share: float
     changes: tuple[str, ...]
+    channels: tuple[Channel, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -188,7 +207,8 @@ def read_audio(
     """Read a file of any format, rate and channel count that soundfile decodes.
 
     Time and memory are bounded by ``settings``, whatever the file's header says: decoding stops at
-    the longest duration, and channels are averaged block by block.
+    the longest duration, and channels are averaged block by block. Of channels that differ, the
+    first eight are kept as well.
 
     Args:
         path: File, or its URL as text, which is fetched first. The format is detected by content,
@@ -245,6 +265,19 @@ def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | 
         sha256,
         decoded.clipped_share,
         changes,
+        _channels(decoded.separate, settings),
+    )
+
+
+def _channels(separate: NDArray[np.float32] | None, settings: ReadSettings) -> tuple[Channel, ...]:
+    """Return the channels that are not silent, of (M, C) samples."""
+    if separate is None:
+        return ()
+    kept = np.ascontiguousarray(separate.T).clip(-1.0, 1.0)
+    return tuple(
+        Channel(number, torch.from_numpy(samples))
+        for number, samples in enumerate(kept, start=1)
+        if samples.std() >= settings.min_rms
     )
 
 

@@ -72,6 +72,10 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
     stdout.print(
         f"{summary.files} files: {counts or 'none'}. Records: {plain(str(out))}/results.jsonl"
     )
+    if summary.failed:
+        stdout.print(
+            f"{summary.failed} of them could not be judged, and so are neither flagged nor clean"
+        )
     if summary.verdicts.get("adversarial") and summary.expected_by_chance >= 0.5:
         stdout.print(
             f"If every file were clean, about {summary.expected_by_chance:.0f} would be flagged as "
@@ -95,7 +99,7 @@ def make_report(
     from nip_audio.reporting.export import write_csv
     from nip_audio.reporting.report import write_report
 
-    flagged = min(details, run.summary["flagged"])
-    with progress_bar("writing the report", flagged) as bar:
+    drawn = min(details, run.drawable)
+    with progress_bar("writing the report", drawn) as bar:
         page = write_report(run, source, examiner, details=details, progress=lambda _: advance(bar))
     return [page, write_csv(run)]

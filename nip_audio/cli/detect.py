@@ -57,4 +57,4 @@ def command(
         print_json([record.to_json() for record in records])
     else:
         print_records(records)
-    exit_with(sum(r.flagged for r in records), sum(r.verdict == "error" for r in records))
+    exit_with(sum(r.flagged for r in records), sum(r.failed for r in records))

@@ -81,7 +81,9 @@ def command(
     ] = None,
     only_flagged: Annotated[
         bool,
-        typer.Option("--only-flagged", help="Audio only: purify only what the detector flags."),
+        typer.Option(
+            "--only-flagged", help="Audio only: purify only what the detector does not find clean."
+        ),
     ] = False,
     plot: Annotated[
         bool,

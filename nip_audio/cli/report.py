@@ -81,7 +81,7 @@ def command(
     if parquet:
         written.append(write_parquet(run))
     if as_json:
-        drawn = min(details, run.summary["flagged"])
+        drawn = min(details, run.drawable)
         print_json({"written": [str(path) for path in written], "drawn": drawn})
     else:
         for path in written:

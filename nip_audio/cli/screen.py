@@ -117,9 +117,10 @@ def command(
     whether recordings or images are read.
 
     Exit codes: 0 all files are clean, 3 some were flagged, 4 some could not be
-    judged, 5 both. With 64 or more the screening did not run to its end: 64
-    wrong usage, 65 refused, 70 a defect or too little memory, 74 output cannot
-    be written, 130 interrupted, 141 output pipe closed, 143 terminated.
+    judged (error, out_of_domain), 5 both. With 64 or more the screening did not
+    run to its end: 64 wrong usage, 65 refused, 70 a defect or too little memory,
+    74 output cannot be written, 130 interrupted, 141 output pipe closed, 143
+    terminated.
 
     Example: nip-audio screen enrolment/ --out report/
     """

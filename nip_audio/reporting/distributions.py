@@ -27,14 +27,16 @@ class Distributions:
     """Collects the numbers of records, a few bytes per file, and draws their distributions.
 
     Attributes:
-        what: Word for the files, such as ``audio``.
-        limits: Thresholds by name, taken from the records.
+        what: What distances are distances from, such as ``clean audio``.
+        limits: Thresholds by name, taken from the records; of those of the distance, the lowest.
+        highest: Highest threshold of the distance; each file may have one of its own.
         verdicts: Number of files for each verdict.
     """
 
-    what: str = "audio"
+    what: str = "clean audio"
     limits: dict[str, float] = field(default_factory=dict)
     verdicts: Counter[str] = field(default_factory=Counter)
+    highest: float = 0.0
     _distances: array[float] = field(default_factory=lambda: array("d"))
     _flagged: array[int] = field(default_factory=lambda: array("b"))
     _p_values: array[float] = field(default_factory=lambda: array("d"))
@@ -43,10 +45,14 @@ class Distributions:
     def add(self, record: ScreenRecord) -> None:
         """Add the numbers of one record."""
         self.verdicts[record.verdict] += 1
-        for name in ("distance_threshold", "domain_threshold", "consistency_threshold"):
-            value = getattr(record, name, getattr(record.details, name, None))
+        for name in ("domain_threshold", "consistency_threshold"):
+            value = getattr(record.details, name, None)
             if value is not None:
                 self.limits[name] = value
+        if (threshold := record.distance_threshold) is not None:
+            lowest = self.limits.get("distance_threshold", threshold)
+            self.limits["distance_threshold"] = min(lowest, threshold)
+            self.highest = max(self.highest, threshold)
         if record.distance is not None:
             self._distances.append(record.distance)
             self._flagged.append(any(f.risk == "adversarial" for f in record.findings))
@@ -72,15 +78,15 @@ class Distributions:
         known = np.concatenate([values, np.asarray(clean if clean is not None else [])])
         low = max(float(known.min()), 1e-3)
         threshold = self.limits["distance_threshold"]
-        high = max(float(known.max()), threshold * 1.2, low * 1.1)
-        high = min(high, max(threshold, 1.0) * _FARTHEST)
+        high = max(float(known.max()), self.highest * 1.2, low * 1.1)
+        high = min(high, max(self.highest, 1.0) * _FARTHEST)
         edges = np.geomspace(low, high, _BARS + 1)
         parts = [_counts(part, edges) for part in (values[~flagged], values[flagged])]
         expected = None
         if clean is not None and len(clean):
             expected = _counts(np.asarray(clean), edges) * (len(values) / len(clean))
         top = float(max((parts[0] + parts[1]).max(), 0 if expected is None else expected.max()))
-        title = f"Number of files by distance from clean {self.what}"
+        title = f"Number of files by distance from {self.what}"
         chart = Chart(
             title,
             Axis("distance (no unit, logarithmic)", low, high, logarithmic=True),
@@ -95,8 +101,18 @@ class Distributions:
         if expected is not None:
             xs, ys = np.repeat(edges, 2)[1:-1], np.repeat(expected, 2)
             chart.line(xs.tolist(), ys.tolist(), "expected")
-        chart.rule(threshold, f"threshold {threshold:.3g}")
+        if self.thresholds_differ:
+            chart.rule(threshold, f"lowest threshold {threshold:.3g}")
+            chart.rule(self.highest, f"highest {self.highest:.3g}")
+        else:
+            chart.rule(threshold, f"threshold {threshold:.3g}")
         return chart.svg()
+
+    @property
+    def thresholds_differ(self) -> bool:
+        """Whether not all files have one threshold of the distance, to three digits."""
+        lowest = self.limits.get("distance_threshold", 0.0)
+        return f"{lowest:.3g}" != f"{self.highest:.3g}"
 
     def p_value_chart(self) -> str | None:
         """Draw the p-values, which are evenly distributed for clean files, or None without any."""
@@ -108,7 +124,7 @@ class Distributions:
         even = len(values) / _P_BARS
         chart = Chart(
             "Number of files by p-value",
-            Axis(f"p-value: share of clean {self.what} at least as far off", 0.0, 1.0),
+            Axis(f"p-value: share of {self.what} at least as far off", 0.0, 1.0),
             Axis("files", 0.0, max(float(counts.max()), even) * 1.12),
         )
         for low, high, count in zip(edges, edges[1:], counts, strict=False):

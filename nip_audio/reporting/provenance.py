@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -49,7 +49,7 @@ def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, s
         f"{summary['expected_by_chance']:g} files called adversarial if all were clean",
     )
     yield "Noise seed", str(summary["seed"])
-    yield "Detector", _detector(summary["nccr"], words)
+    yield "Detector", _detector(summary, words)
     yield (
         "How files are read",
         ", ".join(f"{key} {value}" for key, value in summary["read"].items()),
@@ -67,8 +67,15 @@ def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, s
         yield "Purifier", what
 
 
-def _detector(nccr: dict[str, Any], words: Words) -> str:
+def _detector(summary: Mapping[str, Any], words: Words) -> str:
+    nccr = summary["nccr"]
     noises = ", ".join(noise_words(Noise(**noise), words) for noise in nccr["noises"])
+    if "window_s" in summary:
+        return (
+            f"response of the purifier {summary['purifier'][:16]}… to windows of at most "
+            f"{summary['window_s']:g} s, and changes of layers {', '.join(nccr['layers'])}, with "
+            f"copies under {noises}; fitted on harmless changes and attacks"
+        )
     return (
         f"NCCR (neuron coverage change rate) of layers {', '.join(nccr['layers'])} under {noises}; "
         f"draws of each noise: {nccr['draws']}"

@@ -21,12 +21,16 @@ from nip_audio.reporting.provenance import provenance_html
 from nip_audio.reporting.rows import SPEAKER_COLUMNS, Rows
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.kind import Words
-from nip_audio.screening.records import FLAGGED, ScreenRecord
+from nip_audio.screening.records import FLAGGED, NOT_JUDGED, ScreenRecord
 from nip_audio.screening.sources import Source
 
 __all__ = ["REPORT_NAME", "most_severe", "write_report"]
 
 REPORT_NAME = "report.html"
+
+_ORDER = (*FLAGGED, *NOT_JUDGED, "clean")
+
+_ODDS = "log(1 + odds of an attack), so that 0.69 means even odds"
 
 _MARK = re.compile(r"\{\{(\w+)\}\}")
 
@@ -52,7 +56,7 @@ def write_report(
     Args:
         run: Finished screening.
         source: Source of the run's files; None makes a page without links to them.
-        examiner: Examiner that draws flagged files; None draws none.
+        examiner: Examiner that draws files; None draws none.
         details: Largest number of files to draw, most severe first.
         progress: Called after each file that is drawn.
 
@@ -69,7 +73,7 @@ def write_report(
             "source; pass source"
         )
     words = run.kind.words
-    numbers = Distributions(words.clean)
+    numbers = Distributions(_harmless(run))
     drawn = most_severe(_counted(run, numbers), details if examiner else 0)
     page = _Page(run, source, examiner, words, numbers, drawn, progress)
     path = run.folder / REPORT_NAME
@@ -80,20 +84,25 @@ def write_report(
 
 
 def most_severe(records: Iterable[ScreenRecord], count: int) -> list[tuple[int, ScreenRecord]]:
-    """Return the most severe flagged records, at most ``count``, each with its place in the run.
+    """Return the most severe records, at most ``count``, each with its place in the run.
 
+    They are flagged or, after all these, out of domain; clean and unreadable files are left out.
     They are sorted by verdict, then by p-value, then by distance. All records are read, whatever
     the count is.
     """
-    flagged = ((place, record) for place, record in enumerate(records) if record.flagged)
+    shown = (
+        (place, record)
+        for place, record in enumerate(records)
+        if record.verdict not in ("clean", "error")
+    )
     # with a count of 0, nsmallest would not read the records
-    return heapq.nsmallest(max(count, 1), flagged, key=_gravity)[:count]
+    return heapq.nsmallest(max(count, 1), shown, key=_gravity)[:count]
 
 
 def _gravity(placed: tuple[int, ScreenRecord]) -> tuple[int, float, float]:
     _, record = placed
     p_value = 1.0 if record.p_value is None else record.p_value
-    return FLAGGED.index(record.verdict), p_value, -(record.distance or 0.0)
+    return _ORDER.index(record.verdict), p_value, -(record.distance or 0.0)
 
 
 def _counted(run: ScreenedRun, numbers: Distributions) -> Iterator[ScreenRecord]:
@@ -147,13 +156,13 @@ class _Page:
             "words": rows.words,
             "limits": self.numbers.limits,
             "verdicts": self.numbers.verdicts,
-            "order": [*FLAGGED, "error", "clean"],
+            "order": _ORDER,
             "drawn": len(self.drawn),
             "terms": {
-                "clean": self.words.clean,
                 "group": self.words.group,
                 "groups": self.words.groups.capitalize(),
                 "same": self.words.same.removeprefix("the "),
+                **_distance_terms(self.run),
             },
         }
 
@@ -161,18 +170,31 @@ class _Page:
         judge = None if self.examiner is None else self.examiner.judge
         clean = None if judge is None else judge.calibration.detector.distances.tolist()
         what = self.words.clean
-        line = f"Line: the calibration's clean {what}. " if clean else ""
+        responds = _responds(self.run)
+        if responds:
+            text = f"The distance is {_ODDS}; each 2.3 more mean ten times the odds. Red: flagged. "
+            line = f"Line: windows of the calibration's clean {what}. " if clean else ""
+            text += f"{line}Of each file the worst window counts."
+        else:
+            line = f"Line: the calibration's clean {what}. " if clean else ""
+            text = f"Red: flagged as adversarial. {line}"
+            text += "Files to the right of the threshold are unusual."
+        if self.numbers.thresholds_differ:
+            text += (
+                " Each file has a threshold of its own, which depends on its number of windows and "
+                "its band; the lowest and the highest are marked."
+            )
         charts = (
-            (
-                f"Distance from clean {what}",
-                f"Red: flagged as adversarial. {line}Files to the right of the threshold are "
-                "unusual.",
-                self.numbers.distance_chart(clean),
-            ),
+            (f"Distance from {_harmless(self.run)}", text, self.numbers.distance_chart(clean)),
             (
                 "p-values",
-                "If all files were clean and like those of the calibration, all bars would reach "
-                f"the line. Many small p-values (red) mean attacks, or another kind of {what}.",
+                "A file's p-value is the largest among all harmless conditions, so those of clean "
+                "files lie towards 1; the line is where all bars would end if they were spread "
+                f"evenly. Many small p-values (red) mean attacks, or another kind of {what}."
+                if responds
+                else "If all files were clean and like those of the calibration, all bars would "
+                "reach the line. Many small p-values (red) mean attacks, or another kind of "
+                f"{what}.",
                 self.numbers.p_value_chart(),
             ),
             (
@@ -206,6 +228,27 @@ class _Page:
         return f"<p>{html_text(said)}</p>"
 
 
+def _responds(run: ScreenedRun) -> bool:
+    """Tell whether files were judged by how a purifier responds to their windows."""
+    return "window_s" in run.summary
+
+
+def _harmless(run: ScreenedRun) -> str:
+    """Return what distances are distances from."""
+    return f"harmless {run.kind.words.clean}" if _responds(run) else f"clean {run.kind.words.clean}"
+
+
+def _distance_terms(run: ScreenedRun) -> dict[str, str]:
+    """Return in words what the distance and the p-value of this run's detector are."""
+    what, responds = _harmless(run), _responds(run)
+    largest = ", in the harmless condition in which it is largest" if responds else ""
+    return {
+        "distance": f"distance from {what}",
+        "meaning": _ODDS if responds else "",
+        "p_value": f"share of {what} that is at least as far off{largest}",
+    }
+
+
 def _asset(name: str) -> str:
     return resources.files("nip_audio.reporting").joinpath("page", name).read_text("utf-8")
 
@@ -236,7 +279,10 @@ def _headline(summary: Mapping[str, Any], words: Words) -> str:
     looks = "needs" if flagged == 1 else "need"
     text = f"<strong>{flagged:,}</strong> of {files:,} files {looks} attention"
     if failed:
-        text += f"; {failed:,} could not be judged"
+        whys = (
+            f"{n:,} {v.replace('_', ' ')}" for v in NOT_JUDGED if (n := summary["verdicts"].get(v))
+        )
+        text += f"; {failed:,} could not be judged ({', '.join(whys)})"
     speakers, whose = int(summary["speakers"]), int(summary["speakers_flagged"])
     text += f". {words.groups.capitalize()} with a flagged file: {whose:,} of {speakers:,}."
     expected = float(summary["expected_by_chance"])
@@ -270,7 +316,7 @@ def _advice(summary: Mapping[str, Any], words: Words) -> str:
         rows.append(
             '<tr><td><span class="verdict error">error</span></td>'
             f'<td class="number">{verdicts["error"]:,}</td>'
-            "<td>these files could not be judged; the table below says why and what to do</td></tr>"
+            "<td>these files could not be read; the table below says why and what to do</td></tr>"
         )
     clean = verdicts.get("clean", 0)
     rows.append(

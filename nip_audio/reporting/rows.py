@@ -31,7 +31,15 @@ class Rows:
         """Start with no recurring texts."""
         texts = names_of(details, str)
         numbers = (n for n in names_of(details) if n not in texts and not n.endswith("_threshold"))
-        self._plain = ("distance", "p_value", "q_value", *numbers, "sha256", *texts)
+        self._plain = (
+            "distance",
+            "distance_threshold",
+            "p_value",
+            "q_value",
+            *numbers,
+            "sha256",
+            *texts,
+        )
         self._folder, self._source = folder.absolute(), source
         self._words: dict[str, int] = {}
 

@@ -71,8 +71,15 @@ class ScreenedRun:
         """Number of files for each verdict."""
         return dict(self.summary["verdicts"])
 
+    @property
+    def drawable(self) -> int:
+        """Number of files that a report can show in detail: all but clean and unreadable ones."""
+        return sum(n for verdict, n in self.verdicts.items() if verdict not in ("clean", "error"))
+
     def flagged(self) -> list[ScreenRecord]:
-        """Return the records that need a person's attention: all but clean ones, errors included.
+        """Return the records that need a person's attention: all but clean ones.
+
+        Those that could not be judged, as ``out_of_domain`` or ``error``, are among them.
 
         Raises:
             ResumeError: If ``files`` raises it.

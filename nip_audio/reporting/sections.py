@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from nip_audio.reporting.escaping import html_text
-from nip_audio.reporting.evidence import Evidence
+from nip_audio.reporting.evidence import Evidence, JudgedWindow
 from nip_audio.screening.judge import change_words, noise_words
 from nip_audio.screening.kind import Words
 
@@ -24,9 +25,41 @@ def figure(caption: str, inside: str) -> str:
     return f"<figure><figcaption>{html_text(caption)}</figcaption>{inside}</figure>"
 
 
+def _windows_html(windows: Sequence[JudgedWindow]) -> str:
+    """Return the most suspicious windows as a table."""
+    several = any(one.channel for one in windows)
+    titles = [
+        "begins at",
+        "length",
+        *(["channel"] if several else []),
+        "distance",
+        "resembles most",
+    ]
+    rows = []
+    for one in windows:
+        cells = [f"{one.start_s:.1f} s", f"{one.seconds:.1f} s"]
+        if several:
+            cells.append(str(one.channel) if one.channel else "mean of all")
+        cells += [f"{one.distance:.2f}", one.resembles]
+        rows.append("".join(f"<td>{html_text(cell)}</td>" for cell in cells))
+    head = "".join(f'<th scope="col">{html_text(title)}</th>' for title in titles)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return section(
+        "What the verdict rests on",
+        "How the model's purifier changes each window of sound, compared with clean, harmlessly "
+        "changed and attacked recordings. The distance is log(1 + odds of an attack), so that 0.69 "
+        "means even odds; the worst window decides. The most suspicious windows:",
+        f'<div class="wide" tabindex="0" role="region" aria-label="What the verdict rests on">'
+        f'<table class="windows"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>",
+    )
+
+
 def evidence_html(evidence: Evidence, words: Words) -> str:
-    """Return the detector's evidence as a table, coloured by how unusual each value is."""
+    """Return the detector's evidence as a table."""
     table = evidence.table
+    if evidence.windows:
+        return _windows_html(evidence.windows)
     if table is None:
         return section(
             "What the verdict rests on",

@@ -90,13 +90,13 @@ class CalibratedGate:
         if isinstance(detector, ResponseDetector):
             sample_rate_hz = int(self._pretrained.card.data["sample_rate_hz"])
             samples = item.x[0].detach()
-            windows, rows = measure_sound(
+            sound = measure_sound(
                 model, detector.probe, samples, sample_rate_hz, generator=generator
             )
             bandwidth_hz = condition_of(samples, sample_rate_hz).bandwidth_hz
             narrow = bandwidth_hz < LEAST_BANDWIDTH * sample_rate_hz / 2
-            place = Place(narrow, len(windows) // 2)
-            return float(detector.distances_of(rows).max()), detector.threshold(rate, place)
+            place = Place(narrow, len(sound.rows))
+            return float(detector.distances_of(sound.rows).max()), detector.threshold(rate, place)
         measured = model if detector.probe.names else model.without_head()
         measure = NccrMeasure(detector.probe.config)
         row = measure.measure(measured, item, generator=generator)

@@ -52,12 +52,12 @@ _WORDS = Words(
     "clean images of your own: nip-audio calibrate CLEAN_DIR --model MODEL --out my.calibration, "
     "then screen with --calibration my.calibration",
     remedies={
-        "out_of_domain": "get the original image, or calibrate on clean images like this one "
-        "(nip-audio calibrate CLEAN_DIR --model MODEL) and screen again",
         "adversarial": "do not use it; look at it and get the original image; nip-audio purify "
         "writes a purified copy to compare with",
         "poisoned": "keep it out of training; look at it and find out where it came from",
         "duplicate": "find out what it shows and keep it in that folder only",
+        "out_of_domain": "get the original image, or calibrate on clean images like this one "
+        "(nip-audio calibrate CLEAN_DIR --model MODEL) and screen again",
     },
 )
 

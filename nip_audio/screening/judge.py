@@ -170,13 +170,23 @@ def _response_words(
     detector: ResponseDetector, record: ScreenRecord, measured: Measured, limit: str
 ) -> str:
     """Say in words why the response of a purifier shows an attack."""
-    start, seconds = measured.windows[2 * detector.worst(measured) :][:2]
-    where = "" if len(measured.windows) <= 2 else f" in the {seconds:.1f} s from {start:.1f} s on"
+    where = _window_words(measured, detector.worst(measured))
     resembles = getattr(record.details, "resembles", None)
     return (
         f"the purifier changes it{where} as it changes attacked recordings, and not as it changes "
         f"clean, noisy or coded ones ({limit}); what it resembles most is {resembles}"
     )
+
+
+def _window_words(measured: Measured, place: int) -> str:
+    """Say in words where a window lies, among several; what is not several is not mentioned."""
+    start, seconds = measured.windows[2 * place :][:2]
+    where, beside = "", len(measured.windows) // 2
+    if len(measured.channels):
+        channel = int(measured.channels[place])
+        where = f" in channel {channel}" if channel else " in the mean of its channels"
+        beside = int((measured.channels == channel).sum())
+    return where if beside == 1 else f"{where} in the {seconds:.1f} s from {start:.1f} s on"
 
 
 def _noise_response_words(
@@ -232,7 +242,7 @@ def judge_speaker(records: Sequence[ScreenRecord], words: Words) -> SpeakerRecor
     findings = []
     if len(readable) == 1 and "lonely" in words.remedies:
         why = (
-            "this speaker has a single recording that could be judged (of "
+            "this speaker has a single recording that could be read (of "
             f"{len(records)} in all), so its voice could not be compared with another one"
         )
         findings.append(Finding.of("lonely", why))
@@ -241,7 +251,7 @@ def judge_speaker(records: Sequence[ScreenRecord], words: Words) -> SpeakerRecor
         verdict=verdict_of(every) if readable else "error",
         files=len(records),
         flagged=sum(record.flagged for record in records),
-        failed=len(records) - len(readable),
+        failed=sum(record.failed for record in records),
         findings=tuple(findings),
     )
 

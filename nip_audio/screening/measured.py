@@ -42,6 +42,8 @@ class Measurement:
             the overall level is removed; it characterises the kind of audio.
         windows: (2 W,) start and length of sound in seconds of each window; (0,) if the recording
             was measured as a whole.
+        channels: (W,) what each window belongs to: 0 the mean of all channels, else the number of a
+            channel, from 1; (0,) if all windows are of the mean.
     """
 
     tag: ClassVar[str] = "audio"
@@ -50,11 +52,15 @@ class Measurement:
     evidence: Array
     spectrum: Array
     windows: Array = field(default_factory=lambda: np.zeros(0))
+    channels: Array = field(default_factory=lambda: np.zeros(0))
 
     @property
     def sound_s(self) -> float | None:
-        """Seconds of sound, without silence; None if it was not measured."""
-        return float(self.windows[1::2].sum()) if len(self.windows) else None
+        """Seconds of sound in the mean of all channels; None if it was not measured."""
+        seconds = self.windows[1::2]
+        if len(self.channels):
+            seconds = seconds[self.channels == 0]
+        return float(seconds.sum()) if len(seconds) else None
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,11 @@ class ImageMeasurement:
     @property
     def windows(self) -> Array:
         """Windows: none, (0,); an image is measured as a whole."""
+        return np.zeros(0)
+
+    @property
+    def channels(self) -> Array:
+        """Channels that were measured by themselves: none, (0,)."""
         return np.zeros(0)
 
 

@@ -65,7 +65,7 @@ class Place:
 
     Attributes:
         narrow: Whether it holds no more than the band of a telephone.
-        windows: Number of its windows, of which the worst one counts.
+        windows: Number of its windows, those of single channels included; the worst one counts.
     """
 
     narrow: bool = False

@@ -17,7 +17,7 @@ from nip_audio.audio import MODALITY
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.condition import condition_of
 from nip_audio.audio.front_ends import levels_of
-from nip_audio.audio.io import Audio
+from nip_audio.audio.io import Audio, Channel
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.windows import LEAST_SOUND_S, windows_of
 from nip_audio.core.metrics import all_pairs_eer
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEAST_NOISE_RMS",
+    "MeasuredSound",
     "Recordings",
     "fit_domain",
     "measure_sound",
@@ -121,17 +122,27 @@ class Recordings(Kind):
     def measure(
         self, pretrained: PretrainedModel, item: Audio, probe: Probe, *, seed: int
     ) -> Measurement:
-        """Measure one recording; equal content and seed give equal results."""
+        """Measure one recording; equal content and seed give equal results.
+
+        A ``ResponseProbe`` measures channels that differ each by itself, too, because a system may
+        read one of them: their mean holds half of an attack in one of two. Everything else is
+        about the mean.
+        """
         model = pretrained.model if probe.names else pretrained.model.without_head()
-        windows = np.zeros(0)
+        sound = None
         if isinstance(probe, ResponseProbe):
             generator = noise_generator(seed, item.noise_key)
             x = model.to_input(batch_of(model, item))
             embedding, model_input = model.embed_input(x)[0], x.x[0]
-            windows, rows = measure_sound(
-                model, probe, item.samples, item.sample_rate_hz, generator=generator
+            sound = measure_sound(
+                model,
+                probe,
+                item.samples,
+                item.sample_rate_hz,
+                generator=generator,
+                channels=item.channels,
             )
-            evidence = rows.flatten()
+            evidence = sound.rows.flatten()
         else:
             result, evidence = measure_evidence(model, item, probe.config, seed)
             embedding, model_input = result.embedding, result.model_input
@@ -139,7 +150,8 @@ class Recordings(Kind):
             embedding=torch.nn.functional.normalize(embedding, dim=0).cpu().double().numpy(),
             evidence=evidence,
             spectrum=spectrum_of(model, model_input),
-            windows=windows,
+            windows=np.zeros(0) if sound is None else sound.windows,
+            channels=np.zeros(0) if sound is None else sound.channels,
         )
 
     @classmethod
@@ -182,6 +194,7 @@ class Recordings(Kind):
         return replace(
             item,
             samples=(item.samples + noise).clamp(-1.0, 1.0),
+            channels=(),
             sha256=hashlib.sha256(f"{item.sha256}:{rms}".encode()).hexdigest(),
         )
 
@@ -366,6 +379,21 @@ def spectrum_of(model: InstrumentedModel, model_input: Tensor) -> NDArray[np.flo
     return np.asarray(spectrum.double().cpu().numpy())
 
 
+@dataclass(frozen=True)
+class MeasuredSound:
+    """Measured windows of a recording's sound.
+
+    Attributes:
+        windows: (2 W,) start and length of each window in seconds.
+        channels: (W,) channel of each window, as in ``Measurement``; (0,) if there is only one.
+        rows: (W, F) measured rows.
+    """
+
+    windows: NDArray[np.float64]
+    channels: NDArray[np.float64]
+    rows: NDArray[np.float64]
+
+
 def measure_sound(
     model: InstrumentedModel,
     probe: ResponseProbe,
@@ -373,19 +401,34 @@ def measure_sound(
     sample_rate_hz: int,
     *,
     generator: torch.Generator,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Measure the windows of a recording's sound.
+    channels: Sequence[Channel] = (),
+) -> MeasuredSound:
+    """Measure the windows of a recording's sound, and those of each of its channels.
 
-    Returns:
-        (2 W,) start and length in seconds of each window, and (W, F) measured rows.
+    Args:
+        model: Model that the purifier was trained for.
+        probe: What is measured.
+        samples: (N,) waveform in [-1, 1].
+        sample_rate_hz: Sample rate of the waveform and the channels.
+        generator: Random generator of the noise. The waveform comes first, so that its rows are
+            the same whatever channels there are.
+        channels: Channels to be measured besides.
     """
-    windows = windows_of(
-        samples, most=round(probe.window_s * sample_rate_hz), sample_rate_hz=sample_rate_hz
+    most = round(probe.window_s * sample_rate_hz)
+    places: list[tuple[float, float]] = []
+    numbers: list[int] = []
+    rows = []
+    for number, signal in ((0, samples), *((one.number, one.samples) for one in channels)):
+        windows = windows_of(signal, most=most, sample_rate_hz=sample_rate_hz)
+        places += [(window.start_s, len(window.samples) / sample_rate_hz) for window in windows]
+        numbers += [number] * len(windows)
+        together = torch.stack([window.samples for window in windows]).to(device_of(model))
+        rows.append(measure_windows(model, probe, together, generator=generator))
+    return MeasuredSound(
+        np.array(places).flatten(),
+        np.array(numbers, dtype=np.float64) if channels else np.zeros(0),
+        np.concatenate(rows),
     )
-    places = [(window.start_s, len(window.samples) / sample_rate_hz) for window in windows]
-    together = torch.stack([window.samples for window in windows]).to(device_of(model))
-    rows = measure_windows(model, probe, together, generator=generator)
-    return np.array(places).flatten(), rows
 
 
 def voices_of(owners: Sequence[str], embeddings: NDArray[np.float64]) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from nip_audio.screening.details import DETAILS, Details, RecordingDetails, name
 
 __all__ = [
     "FLAGGED",
+    "NOT_JUDGED",
     "RISKS",
     "Finding",
     "Risk",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 Risk = Literal[
-    "out_of_domain", "adversarial", "poisoned", "duplicate", "inconsistent", "damaged", "lonely"
+    "adversarial", "poisoned", "duplicate", "inconsistent", "damaged", "out_of_domain", "lonely"
 ]
 """What can be wrong with a file or a speaker that could be judged."""
 
@@ -42,8 +43,6 @@ Verdict = Literal[
 ]
 
 RISKS: dict[Risk, str] = {
-    "out_of_domain": "calibrate on clean recordings like this one (nip-audio calibrate CLEAN_DIR) "
-    "and screen again",
     "adversarial": "do not enrol it; listen to it and record it again; nip-audio purify writes a "
     "purified copy to compare with",
     "poisoned": "keep it out of training and enrolment; listen to it and find out where it came "
@@ -51,12 +50,23 @@ RISKS: dict[Risk, str] = {
     "duplicate": "find out whose voice it is and enrol it under that speaker only",
     "inconsistent": "do not enrol it until you know who is speaking; listen to it and ask",
     "damaged": "record it again, or get the original file",
+    "out_of_domain": "calibrate on clean recordings like this one (nip-audio calibrate CLEAN_DIR) "
+    "and screen again",
     "lonely": "add at least one more recording of this speaker",
 }
-"""Remedy of each risk, most severe risk first; the first one found is a file's verdict."""
+"""Remedy of each risk, most severe risk first; the first one found is a file's verdict.
 
-FLAGGED: tuple[Verdict, ...] = tuple(risk for risk in RISKS if risk != "lonely")
-"""Verdicts that need a person's attention; ``error`` is counted separately."""
+``out_of_domain`` comes after all that can be found in a file. It hides no evidence, or an attacker
+could add a tone to become out of domain.
+"""
+
+NOT_JUDGED: tuple[Verdict, ...] = ("out_of_domain", "error")
+"""Verdicts of files that could not be judged: they are neither flagged nor clean."""
+
+FLAGGED: tuple[Verdict, ...] = tuple(
+    risk for risk in RISKS if risk != "out_of_domain" and risk != "lonely"
+)
+"""Verdicts of files in which something was found that needs a person's attention."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +95,11 @@ def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
     Example:
         >>> verdict_of((Finding.of("inconsistent", "…"), Finding.of("adversarial", "…")))
         'adversarial'
+        >>> verdict_of((Finding.of("out_of_domain", "…"), Finding.of("adversarial", "…")))
+        'adversarial'
     """
     found = {finding.risk for finding in findings}
-    return next((verdict for verdict in FLAGGED if verdict in found), "clean")
+    return next((v for v in (*FLAGGED, *NOT_JUDGED) if v in found), "clean")
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,12 +148,12 @@ class ScreenRecord(_Record):
         id: Path below the screened folder, or the ID in the manifest.
         speaker: Name of the folder that holds the file, or the speaker that the manifest gives;
             None if there is neither.
-        verdict: Risk of the most severe finding. ``error``: the file could not be judged.
-            ``out_of_domain``: unlike the audio of the calibration, so that the other checks mean
-            little. ``adversarial``: responds to added noise unlike clean audio. ``poisoned``:
-            belongs to a group of files to which the model gives one label although their voices
-            differ, as files with a backdoor trigger do. ``duplicate``: the same recording is filed
-            under another speaker.
+        verdict: Risk of the most severe finding. ``error``: the file could not be read or measured.
+            ``out_of_domain``: unlike the audio of the calibration, so that it could not be judged:
+            nothing else was found, and that means little. ``adversarial``: responds to noise or to
+            purification unlike clean audio. ``poisoned``: belongs to a group of files to which the
+            model gives one label although their voices differ, as files with a backdoor trigger
+            do. ``duplicate``: the same recording is filed under another speaker.
             ``inconsistent``: does not sound like the speaker's other files. ``damaged``: clipped or
             interrupted. ``clean``: none of these, which does not prove that the file is harmless.
         findings: Everything that was found, not only what the verdict names.
@@ -177,8 +189,13 @@ class ScreenRecord(_Record):
 
     @property
     def flagged(self) -> bool:
-        """Whether the file needs a person's attention."""
+        """Whether something was found in the file that needs a person's attention."""
         return self.verdict in FLAGGED
+
+    @property
+    def failed(self) -> bool:
+        """Whether the file could not be judged: it could not be read, or is out of domain."""
+        return self.verdict in NOT_JUDGED
 
     @property
     def why(self) -> tuple[str, ...]:
@@ -215,10 +232,10 @@ class SpeakerRecord(_Record):
     Attributes:
         speaker: Name of the speaker or folder.
         verdict: Most severe verdict of the files, or ``clean``; ``error`` if no file could be
-            judged.
+            read.
         files: Number of files.
         flagged: Number of flagged files.
-        failed: Number of files that could not be judged.
+        failed: Number of files that could not be judged: unreadable, or out of domain.
         findings: Findings about the speaker as a whole, not about one file.
     """
 
@@ -231,7 +248,7 @@ class SpeakerRecord(_Record):
 
 
 def error_of(err: FileError) -> dict[str, str]:
-    """Return the ``error`` field of a file that could not be judged."""
+    """Return the ``error`` field of a file that could not be read or measured."""
     return {"code": err.code, "found": err.found, "remedy": err.remedy}
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nip_audio.screening.kind import Words
-from nip_audio.screening.records import ScreenRecord, SpeakerRecord
+from nip_audio.screening.records import FLAGGED, NOT_JUDGED, ScreenRecord, SpeakerRecord
 
 __all__ = ["ScreenSummary", "Tally"]
 
@@ -44,13 +44,13 @@ class ScreenSummary:
 
     @property
     def flagged(self) -> int:
-        """Number of files that need a person's attention, not counting errors."""
-        return sum(n for verdict, n in self.verdicts.items() if verdict not in ("clean", "error"))
+        """Number of files in which something was found that needs a person's attention."""
+        return sum(self.verdicts.get(verdict, 0) for verdict in FLAGGED)
 
     @property
     def failed(self) -> int:
-        """Number of files that could not be judged."""
-        return self.verdicts.get("error", 0)
+        """Number of files that could not be judged: unreadable, or out of domain."""
+        return sum(self.verdicts.get(verdict, 0) for verdict in NOT_JUDGED)
 
     def to_json(self) -> dict[str, Any]:
         """Return all counts as plain JSON values."""

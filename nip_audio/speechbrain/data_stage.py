@@ -69,7 +69,7 @@ def without(dataset: DynamicItemDataset, ids: Collection[str]) -> FilteredSorted
     kept = [name for name in dataset.data_ids if str(name) not in ids]
     if not kept:
         raise InputError(
-            f"none of {len(dataset.data_ids)} recordings would be left, because all are flagged; "
+            f"none of {len(dataset.data_ids)} recordings would be left, because none is clean; "
             "read why in the results (if they are unlike the calibration's audio, calibrate on "
             "audio of your own)"
         )

@@ -52,7 +52,8 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         run_opts: SpeechBrain's run options.
         freeze_params: Whether SpeechBrain freezes the parameters.
         guard: Guard that judges inputs.
-        purifier: Purifier of flagged inputs, applied before they are embedded; None purifies none.
+        purifier: Purifier of inputs that are flagged or out of domain, applied before they are
+            embedded; None purifies none.
 
     Attributes:
         verdicts: Records of the last call, one per input in the order given; for ``verify_batch``
@@ -232,7 +233,7 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
             self._calls -= 1
 
     def _let_in(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
-        """Judge a batch, and purify the flagged items."""
+        """Judge a batch, and purify the items that are flagged or out of domain."""
         items = split_batch(wavs, wav_lens)
         records: tuple[ScreenRecord, ...]
         if self._files:
@@ -243,7 +244,10 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
                 replace(record, id=str(first + place))
                 for place, record in enumerate(self.guard.judge_waveforms(wavs, wav_lens))
             )
-        chosen = [self.purifier is not None and record.flagged for record in records]
+        chosen = [
+            self.purifier is not None and (record.flagged or record.verdict == "out_of_domain")
+            for record in records
+        ]
         self.verdicts += records
         self.purified += tuple(chosen)
         if self.purifier is None or not any(chosen):

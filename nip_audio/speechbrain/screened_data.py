@@ -17,7 +17,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import InputError, ResumeError
-from nip_audio.screening.records import FLAGGED, ScreenRecord, Verdict
+from nip_audio.screening.records import FLAGGED, NOT_JUDGED, ScreenRecord, Verdict
 from nip_audio.screening.sources import ManifestSource
 from nip_audio.speechbrain.data_stage import recordings_of, without
 from nip_audio.speechbrain.guard import Guard
@@ -29,11 +29,13 @@ logger = logging.getLogger(__name__)
 LIST_NAME = "recordings.json"
 RUN_FOLDER = "screening"
 
+_SELECTABLE: tuple[Verdict, ...] = (*FLAGGED, *NOT_JUDGED)
+
 OnFlagged = Literal["drop", "mark"]
 
 
 class ScreenedData:
-    """Screens a training set once, and drops or marks flagged recordings.
+    """Screens a training set once, and drops or marks recordings that are not found clean.
 
     The set is screened as a whole before training, as ``nip-audio screen`` does it (``Screener``);
     nothing is measured while batches are made. The records are written to ``out``/screening, where
@@ -50,9 +52,11 @@ class ScreenedData:
         out: Folder for the results of this data set alone.
         wav_key: Key of a recording's path in the data.
         speaker_key: Key of the speaker's name in the data.
-        on_flagged: ``drop`` leaves flagged recordings out; ``mark`` keeps all of them and adds the
-            items ``verdict`` and ``flagged``, which a pipeline can take.
-        verdicts: Verdicts that are dropped; None drops all flagged and all unreadable recordings.
+        on_flagged: ``drop`` leaves recordings with one of ``verdicts`` out; ``mark`` keeps all of
+            them and adds the items ``verdict`` and ``flagged`` (whether the verdict is one of
+            ``verdicts``), which a pipeline can take.
+        verdicts: Verdicts that are dropped; None drops all flagged recordings and all that could
+            not be judged, because they are out of domain or unreadable.
 
     Attributes:
         records: Records of the last set, by id.
@@ -72,20 +76,18 @@ class ScreenedData:
         verdicts: Sequence[Verdict] | None = None,
     ) -> None:
         """Check and keep the settings."""
-        unknown = sorted(set(verdicts or ()) - {*FLAGGED, "error"})
+        unknown = sorted(set(verdicts or ()) - set(_SELECTABLE))
         if unknown or on_flagged not in get_args(OnFlagged):
             raise InputError(
                 f"got on_flagged {on_flagged!r} and verdicts {unknown}, expected one of "
-                f"{', '.join(get_args(OnFlagged))} and of {', '.join((*FLAGGED, 'error'))}"
+                f"{', '.join(get_args(OnFlagged))} and of {', '.join(_SELECTABLE)}"
             )
         self.guard = guard
         self.out = Path(out)
         self.wav_key = wav_key
         self.speaker_key = speaker_key
         self.on_flagged = on_flagged
-        self.verdicts: tuple[Verdict, ...] = (
-            (*FLAGGED, "error") if verdicts is None else tuple(verdicts)
-        )
+        self.verdicts: tuple[Verdict, ...] = _SELECTABLE if verdicts is None else tuple(verdicts)
         self.records: dict[str, ScreenRecord] = {}
 
     def __call__(self, dataset: DynamicItemDataset) -> DynamicItemDataset:
@@ -162,7 +164,7 @@ class ScreenedData:
         flagged = {name for name, r in self.records.items() if r.verdict in self.verdicts}
         counts = Counter(self.records[name].verdict for name in sorted(flagged))
         logger.info(
-            "%d of %d recordings are flagged (%s); why: %s",
+            "%d of %d recordings are flagged or could not be judged (%s); why: %s",
             len(flagged),
             len(recordings),
             ", ".join(f"{number} {verdict}" for verdict, number in counts.items()) or "none",

@@ -18,7 +18,6 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
-from nip_audio.screening.records import FLAGGED
 from nip_audio.workflows.files import Outcome, PlannedFile, Purified, Workflow
 from nip_audio.workflows.modalities import workflow_of
 from nip_audio.workflows.outputs import refuse_clashes, write_sidecar
@@ -36,7 +35,8 @@ class FilePurifier:
         reader: Reader of the files.
         seed: Seed of the purifier and the detector, combined with the content of each file.
         judge: Detector that judges files before and after; None skips the verdict.
-        only_flagged: Whether only flagged files are purified (gated purification); the others are
+        only_flagged: Whether only files that are not found clean are purified (gated
+            purification), those that could not be judged included; the others are
             written as they were read, without any change of a sample or pixel.
 
     Raises:
@@ -84,7 +84,7 @@ class FilePurifier:
         """
         workflow = self._workflow
         before = workflow.assess(item)
-        if self.only_flagged and before.verdict not in FLAGGED:
+        if self.only_flagged and before.verdict == "clean":
             made = Purified(item.raw)
         else:
             made = workflow.make(self.purifier, item)

@@ -382,7 +382,7 @@ def purify_audio(
     workflow = RecordingWorkflow(pretrained, WaveformAdapter(), seed, judge)
     before = workflow.assess(audio)
     made = workflow.make(purifier, audio, rounds=rounds)
-    written = replace(audio, samples=to_16_bits(made.raw))
+    written = replace(audio, samples=to_16_bits(made.raw), channels=())
     return workflow.compare(purifier.settings(), audio, before, made, written)
 
 

@@ -374,3 +374,49 @@ def test_unwritable_samples_are_errors_and_leave_no_file(tmp_path, name, samples
     with pytest.raises(InputError, match=match):
         write_audio(tmp_path / name, samples, 16000)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- channels ---
+
+
+@pytest.mark.parametrize("rate_hz", [16000, 44100])
+def test_channels_that_differ_are_kept_beside_their_mean(write_sound, tone, rate_hz):
+    long = tone(rate_hz=rate_hz, duration_s=12.0)  # several blocks
+    late = long.copy()
+    late[-rate_hz:] *= 0.5  # they are equal for eleven seconds
+    stereo = np.stack([long, late], axis=1)
+    got = read_audio(write_sound(samples=stereo, rate_hz=rate_hz, subtype="FLOAT"))
+    assert [channel.number for channel in got.channels] == [1, 2]
+    for samples, channel in zip((long, late), got.channels, strict=True):
+        alone = read_audio(write_sound(samples=samples, rate_hz=rate_hz, subtype="FLOAT"))
+        assert channel.samples.dtype == torch.float32
+        np.testing.assert_array_equal(channel.samples, alone.samples)
+    mean = read_audio(write_sound(samples=stereo.mean(axis=1), rate_hz=rate_hz, subtype="FLOAT"))
+    np.testing.assert_array_equal(got.samples, mean.samples)
+    assert got.content_sha256 == mean.content_sha256
+
+
+def test_channels_that_are_equal_silent_or_not_averaged_are_not_kept(write_sound, tone):
+    one, none = tone(), np.zeros_like(tone())
+    assert read_audio(write_sound()).channels == ()
+    equal = write_sound(samples=np.stack([one, one], axis=1), rate_hz=16000)
+    assert read_audio(equal).channels == ()
+    half = write_sound(samples=np.stack([none, one], axis=1), subtype="FLOAT")
+    (kept,) = read_audio(half).channels
+    assert kept.number == 2
+    np.testing.assert_array_equal(kept.samples, one)
+    assert read_audio(half, ReadSettings(downmix="mean"), span=(0, 9000)).channels[0].number == 2
+    refused(half, "silent", settings=ReadSettings(downmix="first"))
+    loud = write_sound(samples=np.stack([one, none], axis=1), subtype="FLOAT")
+    assert read_audio(loud, ReadSettings(downmix="first")).channels == ()
+
+
+def test_of_many_channels_the_first_eight_are_kept(write_sound, tone):
+    many = np.stack([tone() * (1 - 0.05 * i) for i in range(12)], axis=1)
+    got = read_audio(write_sound(samples=many, subtype="FLOAT"))
+    assert [channel.number for channel in got.channels] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert got.changes == (
+        "12 channels averaged",
+        "only the first 8 channels kept beside their mean",
+    )
+    np.testing.assert_array_equal(got.channels[7].samples, many[:, 7])

@@ -97,7 +97,10 @@ def test_every_picture_gets_a_verdict(screen, tmp_path):
         assert "inconsistent" not in risks(record)
     summary = json.loads(text)
     assert summary["read"] == {"channels": 1, "height": 28, "width": 28}
-    assert (summary["files"], summary["speakers"], summary["failed"]) == (16, 2, 2)
+    assert (summary["files"], summary["speakers"]) == (16, 2)
+    counted = [record["verdict"] for record in found.values()]
+    assert summary["failed"] == counted.count("error") + counted.count("out_of_domain") == 4
+    assert summary["flagged"] == 16 - 4 - counted.count("clean")
     assert summary == json.loads((tmp_path / "out/summary.json").read_text())
     folders = (tmp_path / "out/speakers.jsonl").read_text().splitlines()
     assert [json.loads(line)["speaker"] for line in folders] == ["0", "1"]
@@ -106,6 +109,8 @@ def test_every_picture_gets_a_verdict(screen, tmp_path):
 def test_a_picture_is_judged_in_a_run_as_it_is_alone(run, screen, picture_model, own, mixed):
     screen()
     together = records(own.parent / "out")["0/02.png"]
+    odd = ("detect", mixed / "1/tiny.png", "--model", picture_model, "--calibration", own)
+    assert run(*odd, "--fpr", 0.05)[0] == 4  # not judged
     given = ("detect", mixed / "0/02.png", "--model", picture_model, "--calibration", own)
     _, text, _ = run(*given, "--fpr", 0.05, "--json")
     (alone,) = json.loads(text)

@@ -131,7 +131,42 @@ def test_a_run_in_which_nothing_could_be_judged_has_no_charts(write_run):
     run = write_run([ScreenRecord("a", None, "error", error=error)])
     html = write_report(run, None, None).read_text(encoding="utf-8")
     assert "<svg" not in html
-    assert "1 could not be judged" in html
+    assert "1 could not be judged (1 error)" in html
+
+
+def test_a_file_that_is_out_of_domain_needs_a_look_and_is_not_flagged(write_run):
+    odd = ScreenRecord("a", None, "out_of_domain")
+    run = write_run([odd, ScreenRecord("b", None, "clean")])
+    html = write_report(run, None, None).read_text(encoding="utf-8")
+    assert "<strong>0</strong> of 2 files need attention" in html
+    assert "1 could not be judged (1 out of domain)" in html
+    assert run.drawable == 1
+    assert [record.id for record in run.flagged()] == ["a"]
+
+
+def test_what_the_distance_is_depends_on_the_detector(write_run, record_of):
+    sound = {"sound_s": 3.5, "window_s": 1.25, "resembles": "an attack (PGD, ε 0.0021)"}
+    one = record_of("a", None, 5.0, distance_threshold=2.0, **sound)
+    two = record_of("b", None, 0.1, distance_threshold=3.0, **sound)
+    run = write_run([one, two])
+    plain = page_of(run)
+    assert plain.json("head")["terms"]["distance"] == "distance from clean audio"
+    assert "odds" not in "".join(plain.texts)
+    run.summary.update({"window_s": 3.0, "purifier": "f" * 64})
+    page = page_of(run)
+    head, rows = page.json("head"), page.json("files")
+    assert head["terms"]["distance"] == "distance from harmless audio"
+    assert "0.69 means even odds" in head["terms"]["meaning"]
+    assert "harmless condition" in head["terms"]["p_value"]
+    first, second = (dict(zip(head["files"], row, strict=True)) for row in rows)
+    assert {name: first[name] for name in sound} == sound
+    assert (first["distance_threshold"], second["distance_threshold"]) == (2.0, 3.0)
+    text = " ".join(page.texts)
+    assert "log(1 + odds of an attack), so that 0.69 means even odds" in text
+    assert "Each file has a threshold of its own" in text
+    assert "lowest threshold 2" in text
+    assert "highest 3" in text
+    assert "response of the purifier ffffffffffffffff… to windows of at most 3 s" in text
 
 
 def test_the_gravest_are_drawn_first(record_of):
@@ -143,8 +178,8 @@ def test_the_gravest_are_drawn_first(record_of):
         ScreenRecord("strange", "x", "out_of_domain"),
         record_of("rare", "x", 1.6, p_value=0.001),
     ]
-    ranked = [(place, record.id) for place, record in most_severe(records, 4)]
-    assert ranked == [(4, "strange"), (5, "rare"), (2, "farther"), (1, "far")]
+    ranked = [(place, record.id) for place, record in most_severe(records, 9)]
+    assert ranked == [(5, "rare"), (2, "farther"), (1, "far"), (3, "torn"), (4, "strange")]
     assert most_severe(records, 0) == []
 
 

@@ -453,13 +453,14 @@ def test_an_empty_folder_does_not_look_clean(screener, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recording_below_the_models_rate_is_not_judged(screener, folder, voice, tmp_path):
+def test_a_recording_below_the_models_rate_is_not_clean(screener, folder, voice, tmp_path):
     narrow = voice(1, 11)[::2]
     soundfile.write(folder / "s1/take11.wav", narrow, 8000, "PCM_16")
     records = {
         r.id: r for r in screener.screen(FolderSource(folder), tmp_path / "out").results.files()
     }
     record = records["s1/take11.wav"]
-    assert record.verdict == "out_of_domain"
+    assert "out_of_domain" in {finding.risk for finding in record.findings}
+    assert record.verdict != "clean"
     assert any("nothing above 4 kHz" in why for why in record.why)
     assert "resampled from 8000 Hz" in record.changes

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from nip_audio.screening.judge import judge_speaker
 from nip_audio.screening.recordings import Recordings
-from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.records import FLAGGED, NOT_JUDGED, Finding, ScreenRecord, Verdict
 from nip_audio.screening.summary import ScreenSummary, Tally
 
 
@@ -32,6 +34,24 @@ def test_counts_verdicts_errors_and_speakers():
     assert summary.speakers_flagged == 1
     assert summary.expected_by_chance == 0.03  # of three that could be judged, at 1 %
     assert summary.warning is None
+
+
+def test_a_file_that_is_out_of_domain_counts_as_not_judged():
+    summary = summarize([record(0), record(1, "out_of_domain"), record(2, "error", None)])
+    assert (summary.flagged, summary.failed, summary.speakers_flagged) == (0, 2, 0)
+    assert summary.to_json()["failed"] == 2
+    assert set(FLAGGED) | set(NOT_JUDGED) | {"clean"} == set(get_args(Verdict))
+    assert not set(FLAGGED) & set(NOT_JUDGED)
+    group = judge_speaker([record(0, "out_of_domain"), record(3)], Recordings.words)
+    assert (group.flagged, group.failed) == (0, 1)
+
+
+@pytest.mark.parametrize("risk", FLAGGED)
+def test_no_evidence_is_hidden_by_an_odd_spectrum(risk):
+    outside = ScreenRecord("x", None, "clean").with_findings(Finding.of("out_of_domain", "odd"))
+    assert (outside.verdict, outside.flagged, outside.failed) == ("out_of_domain", False, True)
+    both = outside.with_findings(Finding.of(risk, "found"))
+    assert (both.verdict, both.flagged, both.failed) == (risk, True, False)
 
 
 def test_an_empty_folder_is_no_warning():

@@ -145,13 +145,13 @@ def test_a_recipe_can_name_it(calibration, tmp_path):
         "  out: !ref <save_folder>/guard\n"
     )["screening"]
     assert screening.out == tmp_path / "guard"
-    assert screening.verdicts[-1] == "error"
+    assert screening.verdicts[-2:] == ("out_of_domain", "error")
 
 
 def test_what_was_dropped_is_logged(dataset, guard, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="nip_audio.speechbrain.screened_data"):
         ScreenedData(guard, tmp_path / "guard")(dataset)
-    assert "2 of 11 recordings are flagged (" in caplog.text
+    assert "2 of 11 recordings are flagged or could not be judged (" in caplog.text
     assert "1 error" in caplog.text
 
 

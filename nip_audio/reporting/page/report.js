@@ -11,7 +11,7 @@
   const word = (i) => (i === null ? "" : head.words[i]);
   const gravity = new Map(head.order.map((verdict, i) => [verdict, i]));
   const limit = head.limits.distance_threshold;
-  const { clean: kind, group, groups, same } = head.terms;
+  const { group, groups, same, distance, meaning, p_value: share } = head.terms;
 
   /* Everything that comes from a record becomes text, never markup. */
   function make(tag, kind, ...inside) {
@@ -102,16 +102,18 @@
   /* --- files --- */
 
   const distances = files.map((row) => row[F.distance]).filter((value) => value !== null && value > 0);
-  const least = distances.reduce((a, b) => Math.min(a, b), limit || 1);
+  const least = Math.max(1e-3, distances.reduce((a, b) => Math.min(a, b), limit || 1));
   const most = Math.min(distances.reduce((a, b) => Math.max(a, b), (limit || 1) * 1.2), (limit || 1) * 50);
   const along = (value) =>
     100 * Math.min(1, Math.max(0, Math.log(Math.max(value, least) / least) / Math.log(most / least)));
 
-  function meter(value) {
-    if (value === null || limit === undefined || most <= least) return null;
-    const [bar, mark] = [make("i", value > limit ? "far" : ""), make("b")];
+  /* each file has a threshold of its own: it may depend on its length and band */
+  function meter(row) {
+    const [value, own] = [row[F.distance], row[F.distance_threshold]];
+    if (value === null || own === null || most <= least) return null;
+    const [bar, mark] = [make("i", value > own ? "far" : ""), make("b")];
     bar.style.width = `${along(value)}%`;
-    mark.style.left = `${along(limit)}%`;
+    mark.style.left = `${along(own)}%`;
     const whole = make("span", "meter", bar, mark);
     whole.setAttribute("aria-hidden", "true");
     return whole;
@@ -136,10 +138,10 @@
     { label: "verdict", title: "sorts the most severe verdict first",
       key: worst,
       cell: (row) => verdict(word(row[F.verdict])) },
-    { label: "distance", kind: "number", first: -1, title: `distance from clean ${kind}; the mark is the threshold`,
+    { label: "distance", kind: "number", first: -1, title: `${distance}${meaning ? ` (${meaning})` : ""}; the mark is the threshold`,
       key: (row) => row[F.distance],
-      cell: (row) => make("span", "", number(row[F.distance], 2), meter(row[F.distance])) },
-    { label: "p", kind: "number least", title: `p-value: share of clean ${kind} that is at least as far off`,
+      cell: (row) => make("span", "", number(row[F.distance], 2), meter(row)) },
+    { label: "p", kind: "number least", title: `p-value: ${share}`,
       key: (row) => row[F.p_value], cell: (row) => small(row[F.p_value]) },
     { label: "q", kind: "number less", title: "q-value: expected share of clean files among those at least as far off",
       key: (row) => row[F.q_value], cell: (row) => small(row[F.q_value]) },
@@ -209,7 +211,7 @@
       cell: (row) => verdict(word(row[S.verdict])) },
     { label: "files", kind: "number", first: -1, key: (row) => row[S.files], cell: (row) => String(row[S.files]) },
     { label: "flagged", kind: "number", first: -1, key: (row) => row[S.flagged], cell: (row) => String(row[S.flagged]) },
-    { label: "failed", kind: "number least", first: -1, key: (row) => row[S.failed], cell: (row) => String(row[S.failed]) },
+    { label: "not judged", kind: "number least", first: -1, key: (row) => row[S.failed], cell: (row) => String(row[S.failed]) },
     { label: "notes", kind: "less", key: (row) => row[S.findings].length,
       cell: (row) => row[S.findings].map((finding) => `${finding[1]}; ${word(finding[2])}`).join(" ") },
   ], speakers, [1, 1]);
@@ -223,11 +225,12 @@
     const list = make("dl");
     const say = (name, value) => { if (value) list.append(make("dt", "", name), make("dd", "", value)); };
     const against = (value, digits, bound) =>
-      value === null ? "" : number(value, digits) + (bound === undefined ? "" : ` (threshold ${number(bound, digits)})`);
+      value === null ? "" : number(value, digits) + (bound === undefined || bound === null ? "" : ` (threshold ${number(bound, digits)})`);
     say(capital(group), word(row[F.speaker]));
     if (F.named !== undefined) say("Prediction", row[F.named]);
-    say(`Distance from clean ${kind}`, against(row[F.distance], 2, limit));
-    say("p-value", row[F.p_value] === null ? "" : `${small(row[F.p_value])}, the share of clean ${kind} that is at least as far off`);
+    const far = against(row[F.distance], 2, row[F.distance_threshold]);
+    say(capital(distance), far && meaning ? `${far}; it is ${meaning}` : far);
+    say("p-value", row[F.p_value] === null ? "" : `${small(row[F.p_value])}, the ${share}`);
     say("q-value", row[F.q_value] === null ? ""
       : `${small(row[F.q_value])}, the expected share of clean files among those at least as far off`);
     if (F.duration_s !== undefined) sound(row, say, against);
@@ -244,6 +247,10 @@
     if (row[F.duration_s] !== null)
       say("Recording", `${number(row[F.duration_s], 1)} s, ${row[F.sample_rate_hz]} Hz, ` +
         `${row[F.channels] === 1 ? "1 channel" : `${row[F.channels]} channels`}, ${word(row[F.encoding])}`);
+    const seconds = (value) => (value === null ? "" : `${number(value, 1)} s`);
+    say("Sound, without silence", seconds(row[F.sound_s]));
+    say("Most suspicious window begins at", seconds(row[F.window_s]));
+    say("What this window resembles most", row[F.resembles]);
     say("Highest frequency with content", row[F.bandwidth_hz] === null ? "" : `${(row[F.bandwidth_hz] / 1000).toFixed(1)} kHz`);
   }
   function found(row) {
