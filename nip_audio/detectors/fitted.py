@@ -292,7 +292,8 @@ class FittedRates(Fitted):
 
 
 def _tensors(**arrays: Array) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    # not ascontiguousarray, which turns a number into an array of one
+    return {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
 
 
 def _nearest(

@@ -123,8 +123,9 @@ class ResponseDetector:
         share = false_positive_rate / place.windows
         limits = [
             conformal_threshold(scores, share)
-            if share * (len(scores) + 1) >= 1
-            else self._tails[name].threshold(share)
+            if share * (len(scores) + 1) >= 1 - 1e-9
+            # a fitted tail may end below the largest value, which counting needs already for more
+            else max(float(scores[-1]), self._tails[name].threshold(share))
             for name, scores in self._scores(place).items()
         ]
         return max(_EVEN_ODDS, *limits)
@@ -142,12 +143,12 @@ class ResponseDetector:
         return self._p_value(distance, place, extrapolate=True)
 
     def _p_value(self, distance: float, place: Place, *, extrapolate: bool) -> float:
-        found = [
-            self._tails[name].p_value(distance)
-            if extrapolate and distance > self._tails[name].limit
-            else conformal_p_value(scores, distance)
-            for name, scores in self._scores(place).items()
-        ]
+        found = []
+        for name, scores in self._scores(place).items():
+            p_value = conformal_p_value(scores, distance)
+            if extrapolate and distance > scores[-1]:
+                p_value = min(p_value, self._tails[name].p_value(distance))
+            found.append(p_value)
         return min(1.0, max(found) * place.windows)
 
     def resembles(self, row: Array) -> str:
@@ -232,7 +233,7 @@ class ResponseDetector:
 
     def _standardised(self, scaled: Array) -> Array:
         weights = self.network.weights_
-        clip = float(weights["clip"])
+        clip = weights["clip"].item()
         return np.asarray(((scaled - weights["center"]) / weights["scale"]).clip(-clip, clip))
 
 
