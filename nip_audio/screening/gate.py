@@ -90,7 +90,7 @@ class CalibratedGate:
         if isinstance(detector, ResponseDetector):
             sample_rate_hz = int(self._pretrained.card.data["sample_rate_hz"])
             samples = item.x[0].detach()
-            windows, rows = measure_sound(
+            windows, rows, _ = measure_sound(
                 model, detector.probe, samples, sample_rate_hz, generator=generator
             )
             bandwidth_hz = condition_of(samples, sample_rate_hz).bandwidth_hz

@@ -20,6 +20,7 @@ from nip_audio.audio.front_ends import levels_of
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.windows import LEAST_SOUND_S, windows_of
+from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.modality import Modality
 from nip_audio.core.model import InstrumentedModel
@@ -127,18 +128,18 @@ class Recordings(Kind):
         if isinstance(probe, ResponseProbe):
             generator = noise_generator(seed, item.noise_key)
             x = model.to_input(batch_of(model, item))
-            embedding, model_input = model.embed_input(x)[0], x.x[0]
-            windows, rows = measure_sound(
+            embedding = model.embed_input(x)[0]
+            windows, rows, spectrum = measure_sound(
                 model, probe, item.samples, item.sample_rate_hz, generator=generator
             )
             evidence = rows.flatten()
         else:
             result, evidence = measure_evidence(model, item, probe.config, seed)
-            embedding, model_input = result.embedding, result.model_input
+            embedding, spectrum = result.embedding, spectrum_of(model, result.model_input)
         return Measurement(
             embedding=torch.nn.functional.normalize(embedding, dim=0).cpu().double().numpy(),
             evidence=evidence,
-            spectrum=spectrum_of(model, model_input),
+            spectrum=spectrum,
             windows=windows,
         )
 
@@ -373,11 +374,12 @@ def measure_sound(
     sample_rate_hz: int,
     *,
     generator: torch.Generator,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Measure the windows of a recording's sound.
 
     Returns:
-        (2 W,) start and length in seconds of each window, and (W, F) measured rows.
+        (2 W,) start and length in seconds of each window, (W, F) measured rows, and the mean
+        spectrum of the windows, (2 B,): a calibration's spectra are of windows, without silence.
     """
     windows = windows_of(
         samples, most=round(probe.window_s * sample_rate_hz), sample_rate_hz=sample_rate_hz
@@ -385,7 +387,8 @@ def measure_sound(
     places = [(window.start_s, len(window.samples) / sample_rate_hz) for window in windows]
     together = torch.stack([window.samples for window in windows]).to(device_of(model))
     rows = measure_windows(model, probe, together, generator=generator)
-    return np.array(places).flatten(), rows
+    spectra = [spectrum_of(model, model.to_input(Batch(one[None])).x[0]) for one in together]
+    return np.array(places).flatten(), rows, np.mean(spectra, axis=0)
 
 
 def voices_of(owners: Sequence[str], embeddings: NDArray[np.float64]) -> Mapping[str, Any]:
