@@ -137,16 +137,18 @@ def test_a_model_with_a_purifier_keeps_it_and_calibrates_on_all_files(
 ):
     model, _ = calibrated
     before = (model / "cal.purifier").read_bytes()
-    own = tmp_path / "own"
-    code, out, err = run("calibrate", speech, "--model", model, "--out", own, "--json")
+    own, few = tmp_path / "own", tmp_path / "few"
+    for speaker in range(5):
+        shutil.copytree(speech / f"s{speaker}", few / f"s{speaker}")
+    code, out, err = run("calibrate", few, "--model", model, "--out", own, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert found.keys() == {"out", "files", "failed", "model_id", "found", "mistaken"}
-    assert (found["out"], found["files"], found["failed"]) == (str(own), SPEAKERS * TAKES, [])
+    assert (found["out"], found["files"], found["failed"]) == (str(own), 5 * TAKES, [])
     assert list(found["found"]) == [attack.name for attack in FEW_ATTACKS]
     assert list(found["mistaken"]) == list(FEW_CHANGES)
     for shares in (*found["found"].values(), *found["mistaken"].values()):
-        assert shares.keys() == {"0.05"}  # 40 files do not allow 1 %
+        assert shares.keys() == {"0.05"}  # 20 files do not allow 1 %
         assert 0 <= shares["0.05"] <= 1
     assert (model / "cal.purifier").read_bytes() == before
     assert not own.with_name("own.purifier").exists()
@@ -178,9 +180,6 @@ def test_a_calibration_that_was_interrupted_goes_on(
     made = Calibration.load(model / "cal", model_id=load_pretrained(model).model_id)
     # the card names the purifier now, whose speakers are still left out
     assert made.files == SPEAKERS * TAKES / 2
-    assert main([*given, "--force"]) == 0
-    again = Calibration.load(model / "cal", model_id=made.model_id)
-    assert again.fingerprint == made.fingerprint
 
 
 def test_clean_only_makes_no_attacks(without_purifier, run, clean_folder, tmp_path):
