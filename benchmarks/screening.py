@@ -1,8 +1,11 @@
 """Time a screening beside its lower bound and beside a plain SpeechBrain loop; watch its memory.
 
-    python benchmarks/screening.py speed CLEAN_DIR studies/results/screening_speed.json
-    python benchmarks/screening.py memory studies/results/screening_memory.json
-    python benchmarks/screening.py comparison studies/results/screening_comparison.json
+    python benchmarks/screening.py CALIBRATION speed CLEAN_DIR studies/results/screening_speed.json
+    python benchmarks/screening.py CALIBRATION memory studies/results/screening_memory.json
+    python benchmarks/screening.py CALIBRATION comparison studies/results/screening_comparison.json
+
+CALIBRATION is one of the x-vector that was made with --clean-only; benchmarks/detector_cost.py
+compares it with one made with attacks.
 
 ``speed`` uses recordings from CLEAN_DIR, two worker processes and ten draws of noise (eleven passes
 per file). Three programs take turns on slices of the files, so that a busy moment affects all of
@@ -44,7 +47,7 @@ from nip_audio import Batch, PretrainedModel, WaveformAdapter, load_pretrained, 
 from nip_audio.audio.io import write_audio
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.core.nccr import NccrConfig, disturbed_inputs
-from nip_audio.screening.calibration import Calibration, choose_calibration
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import compare
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
@@ -67,10 +70,11 @@ def model() -> PretrainedModel:
 
 
 def screener(config: NccrConfig) -> Screener:
-    """Return a screener with the shipped calibration that measures with these settings."""
-    path = choose_calibration(model(), None)
-    calibration = Calibration.load(path, model_id=model().model_id)
-    judge = Judge(replace(calibration, config=config))
+    """Return a screener with the calibration given that measures with these settings."""
+    calibration = Calibration.load(Path(sys.argv[1]), model_id=model().model_id)
+    known = calibration.clean_only
+    measured = replace(known, probe=replace(known.probe, config=config))
+    judge = Judge(replace(calibration, detector=measured))
     return Screener(model(), judge, WaveformAdapter(), engine=LocalEngine(WORKERS))
 
 
@@ -288,7 +292,5 @@ def write(path: Path, results: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "speed":
-        speed(Path(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        {"memory": memory, "comparison": comparison}[sys.argv[1]](Path(sys.argv[2]))
+    what, *paths = sys.argv[2:]
+    {"speed": speed, "memory": memory, "comparison": comparison}[what](*map(Path, paths))

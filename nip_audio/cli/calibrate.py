@@ -158,10 +158,13 @@ def command(
 
 def _print_shares(done: Calibrated) -> None:
     """Print what the detector finds and mistakes, on windows of speakers it was not fitted on."""
+    from nip_audio.screening.changes import CHANGES
+
     rates = list(next(iter(done.found.values())))
     table = Table("made from these recordings", *(f"flagged at {r:.0%}" for r in rates))
     for shares in (done.found, done.mistaken):
         for name, at in shares.items():
-            table.add_row(name, *(f"{at[rate]:.1%}" for rate in rates))
+            what = CHANGES[name].range if name in CHANGES else name
+            table.add_row(what, *(f"{at[rate]:.1%}" for rate in rates))
         table.add_section()
     stdout.print(table)

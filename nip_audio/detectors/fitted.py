@@ -292,8 +292,7 @@ class FittedRates(Fitted):
 
 
 def _tensors(**arrays: Array) -> dict[str, Tensor]:
-    # not ascontiguousarray, which turns a number into an array of one
-    return {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
+    return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
 
 
 def _nearest(

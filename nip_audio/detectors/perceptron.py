@@ -103,7 +103,7 @@ class AttackPerceptron(ClassifierMixin, BaseEstimator, FittedPerceptron):  # typ
             "b1": network.intercepts_[0],
             "w2": network.coefs_[1],
             "b2": network.intercepts_[1],
-            "clip": np.array(self.clip),
+            "clip": np.array([self.clip]),
         }
         self.parameters_ = sum(self.weights_[name].size for name in _LAYERS)
         self.n_iter_ = network.n_iter_

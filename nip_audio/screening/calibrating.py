@@ -41,6 +41,7 @@ from nip_audio.screening.modalities import kind_of
 from nip_audio.screening.nccr_detector import NccrDetector
 from nip_audio.screening.probes import NccrProbe, Place, ResponseProbe
 from nip_audio.screening.recordings import LEAST_NOISE_RMS, Recordings, fit_domain, voices_of
+from nip_audio.screening.response import NARROW
 
 __all__ = ["LEAST_FILES", "LEAST_SPEAKERS", "Learnt", "calibrate", "calibrate_with_attacks"]
 
@@ -274,8 +275,9 @@ def _shares(
     found: dict[str, dict[float, float]] = {}
     mistaken: dict[str, dict[float, float]] = {}
     for name, distances in learnt.distances.items():
-        place = Place(narrow=name in detector.narrow or " at 8 kHz" in name)
-        shares = {r: float((distances > detector.threshold(r, place)).mean()) for r in rates}
+        narrow = detector.kinds.get(name) == NARROW or " at 8 kHz" in name
+        limits = {rate: detector.threshold(rate, Place(narrow)) for rate in rates}
+        shares = {rate: float((distances > limit).mean()) for rate, limit in limits.items()}
         (mistaken if name in detector.scores else found)[name] = shares
     return found, mistaken
 

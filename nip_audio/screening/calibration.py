@@ -103,6 +103,20 @@ class Calibration:
         """Number of clean files, which limits the false-positive rate."""
         return self.detector.files
 
+    @property
+    def clean_only(self) -> NccrDetector:
+        """Detector that has seen no attack.
+
+        Raises:
+            CalibrationError: If the calibration was made with attacks.
+        """
+        if not isinstance(self.detector, NccrDetector):
+            raise CalibrationError(
+                f"the calibration for model {self.model_id[:12]}… was made with attacks, expected "
+                "a clean-only one; make it with: nip-audio calibrate --clean-only"
+            )
+        return self.detector
+
     def threshold(self, false_positive_rate: float, place: Place = _ANYWHERE) -> float:
         """Return the distance above which a file is flagged as adversarial.
 
@@ -234,16 +248,6 @@ def _format_of(calibration: Calibration) -> str:
     return "response" if isinstance(calibration.detector, ResponseDetector) else calibration.tag
 
 
-def _nccr(calibration: Calibration) -> NccrDetector:
-    detector = calibration.detector
-    if not isinstance(detector, NccrDetector):
-        raise InputError(
-            f"the detector is {type(detector).__name__}, expected NccrDetector; make the "
-            "calibration with calibrate()"
-        )
-    return detector
-
-
 def _reference_of(calibration: Calibration) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors and settings of what is known of clean recordings besides attacks."""
     domain = calibration.domain
@@ -282,7 +286,7 @@ def _read_reference(state: State) -> dict[str, Any]:
 
 
 def _write_recordings(calibration: Calibration) -> State:
-    detector = _nccr(calibration)
+    detector = calibration.clean_only
     tensors, meta = _reference_of(calibration)
     meta |= {
         "names": detector.probe.names,
@@ -340,7 +344,7 @@ def _read_response(state: State) -> Calibration:
 
 
 def _write_images(calibration: Calibration) -> State:
-    detector = _nccr(calibration)
+    detector = calibration.clean_only
     estimator = detector.estimator
     if not isinstance(estimator, FittedDensity):
         raise InputError(

@@ -7,9 +7,11 @@ from random generators of the whole process, so that a calibration could not be 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import soxr
@@ -24,6 +26,7 @@ __all__ = [
     "CHANGES",
     "TELEPHONE_HZ",
     "Change",
+    "Kind",
     "Samples",
     "add_noise",
     "as_clip",
@@ -39,6 +42,10 @@ __all__ = [
 ]
 
 Samples = NDArray[np.float64]
+
+Kind = Literal["level", "noise", "codec", "room", "telephone"]
+"""Kinds of harmless conditions: nothing or the level, tempo and band; added noise; lossy codecs;
+rooms and other voices; and telephones, which leave nothing above 4 kHz."""
 
 TELEPHONE_HZ = (300.0, 3400.0)
 """Band of a telephone."""
@@ -187,14 +194,14 @@ class Change:
         change: Function of the samples, their rate in hertz, the strength and a random generator.
         strengths: Weakest and strongest; equal where there is nothing to choose.
         logarithmic: Whether strengths are drawn evenly on a logarithmic scale.
-        narrow: Whether nothing above the band of a telephone is left.
+        kind: Kind of harmless condition that it makes; a detector's rate holds in each kind.
     """
 
     title: str
     change: Callable[[Samples, int, float, np.random.Generator], Samples]
     strengths: tuple[float, float] = (0.0, 0.0)
     logarithmic: bool = False
-    narrow: bool = False
+    kind: Kind = "level"
 
     def draw(self, rng: np.random.Generator) -> float:
         """Draw a strength."""
@@ -207,6 +214,14 @@ class Change:
     def name(self, strength: float) -> str:
         """Name the change with its strength."""
         return self.title.format(strength)
+
+    @property
+    def range(self) -> str:
+        """Name of the change with its weakest and its strongest strength."""
+        low, high = self.strengths
+        return re.sub(
+            r"{:(.*?)}", lambda found: f"{low:{found[1]}} to {high:{found[1]}}", self.title
+        )
 
     def apply(
         self, clip: Tensor, *, sample_rate_hz: int, strength: float, rng: np.random.Generator
@@ -238,17 +253,21 @@ def _noise(slope: float) -> Change:
         title + " at {:.0f} dB",
         lambda clip, _, snr_db, rng: add_noise(clip, rng, snr_db=snr_db, slope=slope),
         (5, 45),
+        kind="noise",
     )
 
 
 def _codec(title: str, codec: CodecName) -> Change:
     coded = partial(code, codec=codec)
-    return Change(title + " of level {:.1f}", _at_rate(coded, "compression_level"), (0.1, 0.9))
+    change = _at_rate(coded, "compression_level")
+    return Change(title + " of level {:.1f}", change, (0.1, 0.9), kind="codec")
 
 
 def _call(title: str, codec: CodecName | None) -> Change:
     return Change(
-        title, lambda clip, rate, _, rng: _telephone(clip, rate_hz=rate, codec=codec), narrow=True
+        title,
+        lambda clip, rate, _, rng: _telephone(clip, rate_hz=rate, codec=codec),
+        kind="telephone",
     )
 
 
@@ -262,16 +281,19 @@ CHANGES: Mapping[str, Change] = {
         lambda clip, rate, largest, rng: add_noise(clip, rng, largest=largest),
         (3e-4, 8e-3),
         logarithmic=True,
+        kind="noise",
     ),
     "babble": Change(
         "many voices at {:.0f} dB",
         lambda clip, rate, snr_db, rng: _add_babble(clip, rng, snr_db=snr_db),
         (5, 35),
+        kind="room",
     ),
     "room": Change(
         "a room of {:.1f} s",
         lambda clip, rate, rt60_s, rng: reverberate(clip, rng, rate_hz=rate, rt60_s=rt60_s),
         (0.15, 0.9),
+        kind="room",
     ),
     "mp3": _codec("MP3", "mp3"),
     "vorbis": _codec("Ogg Vorbis", "vorbis"),
@@ -305,7 +327,7 @@ CHANGES: Mapping[str, Change] = {
     "8 kHz": Change(
         "8 kHz",
         lambda clip, rate, strength, rng: resample_to(clip, rate_hz=rate, to_hz=8000),
-        narrow=True,
+        kind="telephone",
     ),
     "telephone": _call("a telephone", None),
     "mu-law": _call("a telephone with µ-law", "mu-law"),

@@ -145,11 +145,11 @@ class Judge:
 
     def _adversarial(self, record: ScreenRecord, measured: Measured) -> list[Finding]:
         distance, threshold = record.distance or 0.0, record.distance_threshold or 0.0
-        by_run = self.false_discovery_rate
+        by_run, p = self.false_discovery_rate, _p_words(record.p_value)
         if by_run is None and distance > threshold:
-            limit = f"distance {distance:.2f}, threshold {threshold:.2f}, p = {record.p_value:.3f}"
+            limit = f"distance {distance:.2f}, threshold {threshold:.2f}, {p}"
         elif by_run is not None and record.q_value is not None and record.q_value <= by_run:
-            limit = f"q = {record.q_value:.2g}, limit {by_run:g}, p = {record.p_value:.3f}"
+            limit = f"q = {record.q_value:.2g}, limit {by_run:g}, {p}"
         else:
             return []
         words = self.kind.words
@@ -159,6 +159,11 @@ class Judge:
         else:
             why = _noise_response_words(detector, measured, limit, words)
         return [Finding.of("adversarial", why, words.remedies)]
+
+
+def _p_words(p_value: float | None) -> str:
+    p = 1.0 if p_value is None else p_value
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def _response_words(

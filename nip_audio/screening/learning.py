@@ -37,6 +37,8 @@ from nip_audio.screening.measure import device_of
 from nip_audio.screening.probes import ResponseProbe
 from nip_audio.screening.recordings import spectrum_of
 from nip_audio.screening.response import (
+    ATTACK,
+    NARROW,
     Examples,
     ResponseDetector,
     measure_windows,
@@ -83,7 +85,7 @@ class LearntResponse:
 
     def spectra(self, *, narrow: bool) -> tuple[list[Array], list[str]]:
         """Return the spectra of harmless windows of wide or narrow band, and their speakers."""
-        chosen = [n for n in self.harmless if (n in self.detector.narrow) == narrow]
+        chosen = [n for n in self.harmless if (self.detector.kinds[n] == NARROW) == narrow]
         return [row for n in chosen for row in self.harmless[n]], [*self.owners] * len(chosen)
 
 
@@ -205,7 +207,7 @@ def learn_response(
             network,
             files,
             scores,
-            frozenset(name for name, change in CHANGES.items() if change.narrow),
+            {name: change.kind for name, change in CHANGES.items()},
             examples,
         ),
         seed,
@@ -241,7 +243,7 @@ def _fit(
         [rng.permutation(np.flatnonzero(lesson_of == name))[:_EXAMPLES] for name in found]
     )
     conditions = [name for _, one in lessons for name in one.names]
-    families = [name if name in CHANGES else "attack" for name in lesson_of[chosen]]
+    families = [name if name in CHANGES else ATTACK for name in lesson_of[chosen]]
     examples = Examples(
         rows[chosen].astype(np.float16).astype(np.float64),
         tuple(conditions[i] for i in chosen),

@@ -81,11 +81,11 @@ _WORDS = Words(
     group="speaker",
     groups="speakers",
     warning="this audio is unlike the audio that the detector was calibrated on, so single "
-    "verdicts mean little: {outside} of {judged} files are out of domain, and {unusual} respond to "
-    "noise as at most 5 % of clean recordings do. Either most files are attacked, or they are "
-    "another kind of audio (microphone, codec, language, synthetic voices). Calibrate on clean "
-    "audio of your own: nip-audio calibrate CLEAN_DIR --out my.calibration, then screen with "
-    "--calibration my.calibration",
+    "verdicts mean little: {outside} of {judged} files are out of domain, and {unusual} have a "
+    "p-value of at most 5 %, as one in twenty clean recordings has. Either most files are "
+    "attacked, or they are another kind of audio (microphone, codec, language, synthetic voices). "
+    "Calibrate on clean audio of your own: nip-audio calibrate CLEAN_DIR --out my.calibration, "
+    "then screen with --calibration my.calibration",
     remedies=RISKS,
 )
 

@@ -1,8 +1,8 @@
 """Judge files by how a purifier responds to them: the detector that knows an attack from noise.
 
 A small network was fitted to tell attacked from harmless windows of a model's clean recordings
-(``screening.lessons``), and its thresholds hold for each harmless condition by itself: at most the
-stated share of recordings is flagged, whether they are clean, noisy or come over a telephone.
+(``screening.lessons``), and its thresholds hold for each kind of harmless condition by itself: at
+most the stated share is flagged of clean recordings, of noisy ones and of those over a telephone.
 """
 
 from __future__ import annotations
@@ -34,9 +34,24 @@ from nip_audio.purifiers.response import measure_response
 from nip_audio.screening.measured import Measured
 from nip_audio.screening.probes import Place, ResponseProbe
 
-__all__ = ["Examples", "ResponseDetector", "measure_windows", "odds_distance", "scaled_rows"]
+__all__ = [
+    "ATTACK",
+    "NARROW",
+    "Examples",
+    "ResponseDetector",
+    "measure_windows",
+    "odds_distance",
+    "scaled_rows",
+    "scaled_tensor",
+]
 
 Array = NDArray[np.float64]
+
+ATTACK = "attack"
+"""Family of the examples that are attacked."""
+
+NARROW = "telephone"
+"""Kind of conditions of which nothing above the band of a telephone is left."""
 
 _UNCHANGED = "none"
 _EVEN_ODDS = float(np.log(2))
@@ -72,7 +87,7 @@ class ResponseDetector:
         network: Network from scaled rows to the log-odds of an attack.
         files: Number of clean files, which limits the rate; their windows are not independent.
         scores: Sorted out-of-fold distances of harmless windows by condition, (n,) each.
-        narrow: Names of the conditions of which nothing above the band of a telephone is left.
+        kinds: Kind of each condition, as ``changes.Kind``; the rate holds in each kind.
         examples: Measured windows in known conditions.
     """
 
@@ -80,7 +95,7 @@ class ResponseDetector:
     network: FittedPerceptron
     files: int
     scores: Mapping[str, Array]
-    narrow: frozenset[str]
+    kinds: Mapping[str, str]
     examples: Examples = field(repr=False)
 
     @property
@@ -107,9 +122,10 @@ class ResponseDetector:
     def threshold(self, false_positive_rate: float, place: Place) -> float:
         """Return the distance above which a file is flagged, at least that of even odds.
 
-        It is the largest of the conformal thresholds of the conditions that the file may be in, so
-        that the rate holds in each. Of several windows the worst counts, so that each gets its
-        share of the rate; shares too small for the calibration are extrapolated from the tail.
+        It is the largest of the conformal thresholds of the kinds of conditions that the file may
+        be in, so that the rate holds in each. It holds about: the windows that are made from one
+        file are not independent. Of several windows of a file the worst counts, so that each gets
+        its share of the rate, which is extrapolated from a fitted tail.
 
         Raises:
             CalibrationError: If there are too few clean files for this rate.
@@ -120,39 +136,39 @@ class ResponseDetector:
                 f"{false_positive_rate:g}; at least {files_needed(false_positive_rate)} are "
                 "needed: add files, or allow a higher rate with --fpr"
             )
-        share = false_positive_rate / place.windows
-        limits = [
-            conformal_threshold(scores, share)
-            if share * (len(scores) + 1) >= 1 - 1e-9
-            # a fitted tail may end below the largest value, which counting needs already for more
-            else max(float(scores[-1]), self._tails[name].threshold(share))
-            for name, scores in self._scores(place).items()
-        ]
+        limits = []
+        for scores, tail in self._alike(place):
+            limits.append(conformal_threshold(scores, false_positive_rate))
+            if place.windows > 1:
+                limits.append(tail.threshold(false_positive_rate / place.windows))
         return max(_EVEN_ODDS, *limits)
 
     def p_value(self, distance: float, place: Place) -> float:
-        """Return the largest conformal p-value among the conditions that the file may be in.
+        """Return the largest conformal p-value among the kinds of conditions of the file.
 
-        With several windows it is the worst one's, times their number; beyond the largest
-        calibration values it then comes from a fitted tail and is an extrapolation.
+        It is at least 1 / (n + 1) for n clean files. With several windows it is also at least
+        their number times the share of windows beyond the worst one, by a fitted tail.
         """
-        return self._p_value(distance, place, extrapolate=place.windows > 1)
+        found = [1 / (self.files + 1)]
+        for scores, tail in self._alike(place):
+            found.append(conformal_p_value(scores, distance))
+            if place.windows > 1:
+                found.append(place.windows * _survival(scores, tail, distance))
+        return min(1.0, max(found))
 
     def tail_p_value(self, distance: float, place: Place) -> float:
-        """Return a p-value that can fall below 1 / (n + 1), for comparing many files."""
-        return self._p_value(distance, place, extrapolate=True)
+        """Return a p-value that can fall below 1 / (n + 1), for comparing many files.
 
-    def _p_value(self, distance: float, place: Place, *, extrapolate: bool) -> float:
-        found = []
-        for name, scores in self._scores(place).items():
-            p_value = conformal_p_value(scores, distance)
-            if extrapolate and distance > scores[-1]:
-                p_value = min(p_value, self._tails[name].p_value(distance))
-            found.append(p_value)
+        Beyond the largest tenth of the calibration's distances it comes from a fitted tail and is
+        an extrapolation.
+        """
+        found = [_survival(scores, tail, distance) for scores, tail in self._alike(place)]
         return min(1.0, max(found) * place.windows)
 
     def resembles(self, row: Array) -> str:
         """Return the condition that most of the nearest examples were in.
+
+        A window that is more likely harmless than attacked is compared with harmless ones only.
 
         Args:
             row: (F,) measured row of a window.
@@ -161,7 +177,10 @@ class ResponseDetector:
             The condition of the nearest example of the most frequent family, with its strength.
         """
         scaled = self._standardised(scaled_rows(row[None]))
-        nearest = np.square(self._places - scaled).sum(axis=1).argsort(kind="stable")[:_NEAREST]
+        away = np.square(self._places - scaled).sum(axis=1)
+        if float(self.distances_of(row[None])[0]) <= _EVEN_ODDS:
+            away = np.where(np.array(self.examples.families) == ATTACK, np.inf, away)
+        nearest = away.argsort(kind="stable")[:_NEAREST]
         families = [self.examples.families[i] for i in nearest]
         family = max(families, key=families.count)
         return self.examples.names[int(nearest[families.index(family)])]
@@ -183,7 +202,7 @@ class ResponseDetector:
             "window_s": self.probe.window_s,
             "files": self.files,
             "conditions": conditions,
-            "narrow": sorted(self.narrow),
+            "kinds": [self.kinds[name] for name in conditions],
             "examples": list(self.examples.names),
             "families": list(self.examples.families),
         }
@@ -211,7 +230,7 @@ class ResponseDetector:
             network=FittedPerceptron.from_tensors(part("network")),
             files=int(meta["files"]),
             scores={n: scores[str(i)].numpy() for i, n in enumerate(meta["conditions"])},
-            narrow=frozenset(meta["narrow"]),
+            kinds=dict(zip(meta["conditions"], meta["kinds"], strict=True)),
             examples=Examples(
                 tensors["examples"].double().numpy(),
                 tuple(meta["examples"]),
@@ -219,13 +238,18 @@ class ResponseDetector:
             ),
         )
 
-    def _scores(self, place: Place) -> dict[str, Array]:
-        """Return the scores of the conditions that a file may be in."""
-        return {n: s for n, s in self.scores.items() if (n in self.narrow) == place.narrow}
+    def _alike(self, place: Place) -> list[tuple[Array, TailFit]]:
+        """Return the distances, and their tails, of the kinds of conditions of a file."""
+        return [both for kind, both in self._by_kind.items() if (kind == NARROW) == place.narrow]
 
     @cached_property
-    def _tails(self) -> dict[str, TailFit]:
-        return {name: exponential_tail(scores) for name, scores in self.scores.items()}
+    def _by_kind(self) -> dict[str, tuple[Array, TailFit]]:
+        found = {}
+        for kind in dict.fromkeys(self.kinds.values()):
+            parts = [scores for name, scores in self.scores.items() if self.kinds[name] == kind]
+            together = np.sort(np.concatenate(parts))
+            found[kind] = together, exponential_tail(together)
+        return found
 
     @cached_property
     def _places(self) -> Array:
@@ -233,8 +257,15 @@ class ResponseDetector:
 
     def _standardised(self, scaled: Array) -> Array:
         weights = self.network.weights_
-        clip = weights["clip"].item()
+        clip = float(weights["clip"].item())
         return np.asarray(((scaled - weights["center"]) / weights["scale"]).clip(-clip, clip))
+
+
+def _survival(scores: Array, tail: TailFit, distance: float) -> float:
+    """Return the share of windows beyond a distance, from the tail where it was fitted."""
+    if distance > tail.limit:
+        return tail.p_value(distance)
+    return float((scores >= distance).mean())
 
 
 def odds_distance(log_odds: Array) -> Array:
@@ -244,7 +275,12 @@ def odds_distance(log_odds: Array) -> Array:
 
 def scaled_rows(rows: Array) -> Array:
     """Compress rows, of which some are heavy-tailed: x → sign(x) log(1 + 20 |x|)."""
-    return np.asarray(np.sign(rows) * np.log1p(20 * np.abs(rows)))
+    return np.asarray(scaled_tensor(torch.from_numpy(rows)).numpy())
+
+
+def scaled_tensor(rows: Tensor) -> Tensor:
+    """Compute ``scaled_rows`` in the autograd graph."""
+    return rows.sign() * torch.log1p(20 * rows.abs())
 
 
 def measure_windows(

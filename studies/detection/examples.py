@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nip_audio import PretrainedModel
 from nip_audio.attacks.base import Attack
-from nip_audio.attacks.objectives import Identification, Objective, Verification
+from nip_audio.attacks.objectives import Goal, Identification, Objective, Verification
 from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.corpus import Span, read_split
 from nip_audio.audio.io import ReadSettings, read_audio
@@ -30,7 +30,7 @@ from nip_audio.core.metrics import equal_error_rate
 from nip_audio.core.seeds import generator_of
 from studies._lib.command import tell
 
-__all__ = ["ATTACKS", "Examples", "Threat", "as_written", "read_span"]
+__all__ = ["ATTACKS", "UNSEEN", "Examples", "Threat", "as_written", "read_span"]
 
 RATE = 16_000
 CROP_S = 3.0
@@ -67,6 +67,17 @@ ATTACKS: tuple[Threat, ...] = (
     Threat("PGD of 50 steps, ε .002", "pgd", 0.002, {"steps": 50, "step_share": 0.1}, 60),
     Threat("C&W", "cw", None, {"steps": 100, "binary_search_steps": 3}, 60),
 )
+
+
+UNSEEN: tuple[Threat, ...] = (
+    Threat("PGD in L2, 1.5", "pgd-l2", 1.5, {"steps": 20}, 60),
+    Threat("DeepFool", "deepfool", None, {}, 60),
+    Threat("UAP, ε .005", "uap", 0.005, {"steps": 20}, 60),
+    Threat("Kenansville", "kenansville", None, {}, 40),
+    Threat("HopSkipJump", "hopskipjump", None, {"steps": 20, "queries": 1500}, 20),
+    Threat("FAKEBOB, ε .005", "fakebob", 0.005, {"steps": 100, "samples": 20}, 20),
+)
+"""Families that no detector learns from."""
 
 
 def read_span(root: Path, span: Span) -> Tensor:
@@ -125,7 +136,9 @@ class Examples:
         chosen = [
             spans[name][i] for i in range(rounds) for name in sorted(spans) if i < len(spans[name])
         ]
-        size, samples, speakers = round(CROP_S * RATE), [], []
+        size = round(CROP_S * RATE)
+        samples: list[Tensor] = []
+        speakers: list[str] = []
         for span in chosen:
             clip = read_span(self.root, span)
             if len(clip) < size // 2 or len(samples) == self.most:
@@ -170,8 +183,15 @@ class Examples:
             labels = torch.tensor([model.labels.index(name) for name in claimed])
             return Identification(model, labels, targeted=goal == "targeted")
         voices = self.voices[[names.index(name) for name in claimed]]
-        wanted = "reject" if goal == "reject" else "accept"
+        wanted: Goal = "reject" if goal == "reject" else "accept"
         return Verification(model, voices, threshold=self.threshold, goal=wanted)
+
+    def speech_of(self, row: int, *, step: int) -> Tensor:
+        """Return another clip of a clip's speaker, or of the speaker ``step`` places on."""
+        names = sorted(self.spans["test"])
+        speaker = names[(names.index(self.clips[1][row]) + step) % len(names)]
+        others = (i for i, name in enumerate(self.clips[1]) if name == speaker and i != row)
+        return self.clips[0][next(others, row)]
 
     def succeeds(self, goal: str, rows: Sequence[int], samples: Tensor) -> NDArray[np.bool_]:
         """Tell which of some clips, as they now are, reach the attacker's goal."""

@@ -81,7 +81,7 @@ class ShippedDetector:
         return self._distances(self.system.test.pixels[: self.clean])
 
     def _distances(self, pixels: Tensor) -> NDArray[np.float64]:
-        pretrained, known = self.system.pretrained, self._calibration
+        pretrained, known = self.system.pretrained, self._calibration.detector
         kind = Images(ImageAdapter(*pretrained.card.image_shape))
         found = []
         with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ class ShippedDetector:
                 path = Path(folder) / f"{number}.png"
                 kind.reader.save(image, path)
                 item = kind.reader.read(Recording(path.name, path))
-                measured = kind.measure(pretrained, item, known.config, seed=self.system.seed)
+                measured = kind.measure(pretrained, item, known.probe, seed=self.system.seed)
                 found.append(known.distance(measured))
         return np.array(found)
 

@@ -105,7 +105,7 @@ def features(
     result = measure_nccr(
         model,
         Batch(audio.samples[None]),
-        calibration.config,
+        calibration.clean_only.probe.config,
         generator=noise_generator(0, audio.sha256),
     )
     head = CosineHead(voice[None])
@@ -211,8 +211,8 @@ class Trials:
         seeded = torch.Generator().manual_seed(SEED)
         evidence = NccrDistance(
             self.pretrained.model.without_head(),
-            known.config,
-            KnownDetector(known.rates, known.detector),
+            known.clean_only.probe.config,
+            KnownDetector(known.clean_only.rates, known.clean_only.estimator),
             generator=seeded,
         )
         attack = GradientAttack("pgd", eps=eps, steps=ADAPTIVE_STEPS, step_share=0.1)
@@ -225,7 +225,7 @@ class Trials:
         found = {
             "fools": bool(objective.succeeded(Batch(written[None]))[0]),
             "succeeded_before": bool(objective.succeeded(batch)[0]),
-            "distance": float(known.distances_of([seen.evidence])[0]),
+            "distance": float(known.clean_only.distances_of([seen.evidence])[0]),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(found).encode(), force=True)
@@ -331,7 +331,7 @@ def detection(
         },
         "clean_clips": len(clips),
         "clean_distances": rounded(distances),
-        "calibration_clips": len(calibration.distances),
+        "calibration_clips": calibration.files,
         "baseline_calibration_clips": len(calibration_clips),
         "inconsistent_share_of_calibration": calibration.inconsistent_share,
         "controls": controls,
@@ -378,8 +378,7 @@ def control_rows(trials: Trials, clips: list[Clip]) -> list[dict[str, Any]]:
     rows = []
     measurer = FileMeasurer(
         trials.pretrained,
-        trials.calibration.config,
-        trials.calibration.names,
+        trials.calibration.detector.probe,
         cast("Any", Recordings(WaveformAdapter())),
         seed=0,
     )
@@ -488,7 +487,8 @@ class Detector:
 def nccr_detector(name: str, calibration: Calibration) -> Detector:
     """Make a detector of a calibration, with its own thresholds."""
     limits = {rate: calibration.threshold(rate) for rate in RATES}
-    return Detector(name, lambda fs: calibration.distances_of([f.evidence for f in fs]), limits)
+    known = calibration.clean_only
+    return Detector(name, lambda fs: known.distances_of([f.evidence for f in fs]), limits)
 
 
 def make_detectors(
@@ -518,4 +518,5 @@ def make_detectors(
 
 def nccr_distances(calibration: Calibration, items: list[Scored]) -> list[float]:
     """Return the NCCR distances of files for the plot."""
-    return list(calibration.distances_of([i.features.evidence for i in items])) if items else []
+    evidence = [item.features.evidence for item in items]
+    return list(calibration.clean_only.distances_of(evidence)) if items else []

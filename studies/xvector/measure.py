@@ -34,6 +34,7 @@ from nip_audio.evaluation.identification import WHITE_NOISES, Crop, correct_crop
 from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.response import ResponseDetector
 from nip_audio.training.corpora import prepare_librispeech
 from studies._lib.command import command, run, write_results
 from studies.xvector.detection import SEED, Clip, Trials, detection, fill_shard, read_clips
@@ -145,15 +146,16 @@ def read_role(options: Namespace, subset: str, role: str) -> list[Clip]:
 def main() -> None:
     """Measure all three parts and write the results."""
     needed = ("data_folder", "split_file", "work_folder", "results")
-    parser = command(__doc__, needed=needed, paths=("tolerant",))
+    parser = command(__doc__, needed=needed, paths=("tolerant", "calibration"))
     parser.add_argument("--model", default="xvector-libri251")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shard", help="1/2: only do the first of two shares, for two processes")
     options = parser.parse_args()
     pretrained = load_pretrained(options.model)
-    if pretrained.card.calibration_path is None:
-        raise SystemExit("the model has no calibration yet; run: nip-audio calibrate")
-    calibration = Calibration.load(pretrained.card.calibration_path, model_id=pretrained.model_id)
+    # the page is about the clean-only detector: nip-audio calibrate --clean-only
+    calibration = Calibration.of(pretrained, options.calibration)
+    if isinstance(calibration.detector, ResponseDetector):
+        raise SystemExit("pass --calibration with one that was made with --clean-only")
     read = partial(read_role, options)
     known_test, strangers_test = read("train-clean-100", "test"), read("test-clean", "test")
     strangers_train = read("test-clean", "train")
@@ -163,7 +165,7 @@ def main() -> None:
     tolerant = None
     if options.tolerant is not None:
         tolerant = Calibration.load(options.tolerant, model_id=pretrained.model_id)
-        if tolerant.config != calibration.config:
+        if tolerant.detector.probe.config != calibration.detector.probe.config:
             raise SystemExit(
                 "the two calibrations measure different noises; make both with the same noises"
             )

@@ -24,7 +24,7 @@ from nip_audio.screening.changes import (
 )
 
 RATE_HZ = 16_000
-NARROW = [name for name, change in CHANGES.items() if change.narrow]
+NARROW = [name for name, change in CHANGES.items() if change.kind == "telephone"]
 NUMBERED = [name for name, change in CHANGES.items() if "{" in change.title]
 
 

@@ -17,6 +17,7 @@ from nip_audio.detectors.fitted import FittedPerceptron
 from nip_audio.errors import CalibrationError
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
+from nip_audio.screening.changes import CHANGES
 from nip_audio.screening.measured import Measurement
 from nip_audio.screening.probes import Place, ResponseProbe
 from nip_audio.screening.response import (
@@ -64,7 +65,7 @@ def detector(scores: dict[str, np.ndarray], *, files: int | None = None) -> Resp
         network(),
         files or min(len(one) for one in scores.values()),
         {name: np.sort(one) for name, one in scores.items()},
-        frozenset({"8 kHz", "gsm"}),
+        {name: CHANGES[name].kind for name in scores},
         Examples(
             rng.normal(size=(4, FEATURES)).astype(np.float16).astype(np.float64),
             ("as recorded", "white noise at 20 dB", "GSM", "an attack (PGD, ε 0.0010)"),
@@ -105,12 +106,12 @@ def test_the_rate_holds_for_the_worst_of_several_windows():
     rng, count, rate = np.random.default_rng(3), 4, 0.1
     flagged = []
     for _ in range(1000):
-        made = detector({"none": rng.uniform(2, 3, 199), "white": rng.uniform(1, 2, 199)})
+        made = detector({"none": 2 + rng.exponential(size=199), "white": rng.uniform(1, 2, 199)})
         limit = made.threshold(rate, Place(windows=count))
-        flagged.append(rng.uniform(2, 3, (50, count)).max(axis=1) > limit)
+        flagged.append((2 + rng.exponential(size=(50, count))).max(axis=1) > limit)
     share = float(np.mean(flagged))
     # 1 - (1 - 0.1 / 4)^4 for independent windows
-    assert share == pytest.approx(0.0963, abs=0.006)
+    assert share == pytest.approx(0.0963, abs=0.012)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -130,10 +131,9 @@ def test_more_windows_and_lower_rates_never_lower_the_threshold(shape, seed):
 
 def test_thresholds_by_hand():
     tens = np.arange(1.0, 100.0)  # 99 scores
-    made = detector({"none": tens, "white": tens / 2, "8 kHz": 3 * tens, "gsm": tens})
+    made = detector({"none": tens, "white": tens / 2, "8 kHz": 3 * tens})
     assert made.threshold(0.01, WIDE) == 99
     assert made.threshold(0.1, WIDE) == 90
-    assert made.threshold(0.1, Place(windows=10)) == 99  # each gets a hundredth
     assert made.threshold(0.01, NARROW) == 3 * 99
     # a tail of the largest ten, of which 4.5 is left above the limit of 89 on average: 5.5
     expected = 89 + 5.5 * np.log((10 / 99) / 0.0005)
@@ -169,7 +169,7 @@ def test_a_rate_that_the_files_cannot_give_is_refused(files, rate):
 
 
 @pytest.mark.parametrize("windows", [1, 2, 7, 60])
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.15])
 def test_flagged_is_what_has_a_p_value_of_the_rate_at_most(rate, windows):
     rng = np.random.default_rng(11)
     scores = {"none": 1 + rng.exponential(size=120), "white": 0.5 + 2 * rng.uniform(size=99)}
@@ -188,9 +188,10 @@ def test_p_values_by_hand_and_in_the_tail():
     assert made.p_value(50.0, WIDE) == pytest.approx(0.51)  # 50 of 99 clean ones are as far
     assert made.p_value(99.5, WIDE) == 0.01
     assert made.p_value(1e9, WIDE) == 0.01
-    assert made.p_value(99.5, Place(windows=3)) <= 0.03
+    expected = 3 * 10 / 99 * np.exp(-10.5 / 5.5)
+    assert made.p_value(99.5, Place(windows=3)) == pytest.approx(expected)
     assert made.p_value(50.0, Place(windows=3)) == 1.0
-    assert made.tail_p_value(50.0, WIDE) == made.p_value(50.0, WIDE)
+    assert made.tail_p_value(50.0, WIDE) == pytest.approx(50 / 99)
     far, farther = (made.tail_p_value(x, WIDE) for x in (120.0, 150.0))
     assert farther < far < 0.01
     # an exponential tail with a mean of 5.5 above its limit
@@ -265,7 +266,7 @@ def test_round_trip_through_a_file_is_exact(tmp_path):
         assert torch.equal(again.tensors[name], tensor), name
     assert loaded.probe.to_json() == made.probe.to_json()
     assert loaded.probe.purifier.seen == {"a", "b"}
-    assert (loaded.files, loaded.narrow) == (40, frozenset({"8 kHz", "gsm"}))
+    assert (loaded.files, loaded.kinds) == (40, {"none": "level", "gsm": "telephone"})
     rows = np.random.default_rng(0).normal(size=(20, FEATURES))
     np.testing.assert_array_equal(loaded.distances_of(rows), made.distances_of(rows))
     assert [loaded.resembles(row) for row in rows] == [made.resembles(row) for row in rows]
