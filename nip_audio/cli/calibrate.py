@@ -91,7 +91,9 @@ def command(
 
     The detector learns from attacks that are made on these recordings and on
     this model, and from harmless changes of them: noise, rooms, codecs,
-    telephones. Run it again if it is interrupted: it goes on.
+    telephones. Run it again if it is interrupted: it goes on. A model that
+    has no purifier gets one first, from half of the speakers: it needs 40
+    files of ten speakers, or --clean-only.
 
     Example: nip-audio calibrate clean/ --out my.calibration
     """

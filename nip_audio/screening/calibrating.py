@@ -43,12 +43,16 @@ from nip_audio.screening.probes import NccrProbe, Place, ResponseProbe
 from nip_audio.screening.recordings import LEAST_NOISE_RMS, Recordings, fit_domain, voices_of
 from nip_audio.screening.response import NARROW
 
-__all__ = ["Learnt", "calibrate", "calibrate_with_attacks"]
+__all__ = ["LEAST_FILES", "LEAST_SPEAKERS", "Learnt", "calibrate", "calibrate_with_attacks"]
+
+LEAST_FILES = 20
+"""Least number of usable files that a calibration is made of."""
+
+LEAST_SPEAKERS = 5
+"""Least number of their speakers: no speaker is in two of as many folds."""
 
 Array = NDArray[np.float64]
 
-_FOLDS = 5
-_MIN_FILES = 20
 _RATES = (0.01, 0.05)
 _MOST_SOUND_S = 12.0  # of a file
 _WINDOWS_A_FILE = 4
@@ -128,12 +132,12 @@ def calibrate(
             probe,
             rates=judge[0],
             estimator=judge[1],
-            distances=np.sort(out_of_fold_distances(judge, evidence, every, folds=_FOLDS)),
+            distances=np.sort(out_of_fold_distances(judge, evidence, every, folds=LEAST_SPEAKERS)),
         ),
         seen=tuple(sorted(contents)),
         sources=sources,
         failures=tuple(failures),
-        **kind.reference(owners, facts, measured, folds=_FOLDS),
+        **kind.reference(owners, facts, measured, folds=LEAST_SPEAKERS),
     )
 
 
@@ -218,14 +222,14 @@ def calibrate_with_attacks(
         probe,
         windows,
         [owners[i] for i in of_file],
-        files=len(sounds),
+        files=len(set(of_file)),
         sample_rate_hz=rate,
         seed=seed,
         kept=kept,
         progress=lesson_done,
     )
     wide, narrow = (
-        fit_domain(*learnt.spectra(narrow=narrow), folds=_FOLDS) for narrow in (False, True)
+        fit_domain(*learnt.spectra(narrow=narrow), folds=LEAST_SPEAKERS) for narrow in (False, True)
     )
     calibration = Calibration(
         model_id=pretrained.model_id,
@@ -240,7 +244,7 @@ def calibrate_with_attacks(
         narrow_domain_distances=narrow[1],
         **voices_of(owners, np.stack(voices)),
     )
-    return Learnt(calibration, *_shares(learnt, len(sounds)))
+    return Learnt(calibration, *_shares(learnt))
 
 
 def _windows(
@@ -263,11 +267,11 @@ def _voice(pretrained: PretrainedModel, samples: Tensor) -> Array:
 
 
 def _shares(
-    learnt: LearntResponse, files: int
+    learnt: LearntResponse,
 ) -> tuple[dict[str, dict[float, float]], dict[str, dict[float, float]]]:
     """Return which shares of attacked and of harmless windows are flagged, by rate."""
     detector = learnt.detector
-    rates = [rate for rate in _RATES if files >= files_needed(rate)]
+    rates = [rate for rate in _RATES if detector.files >= files_needed(rate)]
     found: dict[str, dict[float, float]] = {}
     mistaken: dict[str, dict[float, float]] = {}
     for name, distances in learnt.distances.items():
@@ -279,9 +283,9 @@ def _shares(
 
 
 def _require_files(usable: int, failed: int, kind: Kind) -> None:
-    if usable < _MIN_FILES:
+    if usable < LEAST_FILES:
         plural = kind.modality.plural
         raise CalibrationError(
             f"got {usable} usable {plural} ({failed} failed), expected at least "
-            f"{_MIN_FILES}; add clean {plural}: 99 or more allow a false-positive rate of 1 %"
+            f"{LEAST_FILES}; add clean {plural}: 99 or more allow a false-positive rate of 1 %"
         )

@@ -172,6 +172,11 @@ def learn_response(
         CalibrationError: If there are fewer speakers than folds, or no attack moves the model's
             embeddings farther than harmless changes do.
     """
+    if len(set(owners)) < _FOLDS:
+        raise CalibrationError(
+            f"clean audio of {len(set(owners))} speakers or files, expected at least {_FOLDS}; add "
+            "clean files of more speakers"
+        )
     model = pretrained.model
     key = fingerprint([_VERSION, pretrained.model_id, probe.to_json(), seed, list(windows)])
 
@@ -244,11 +249,6 @@ def _fit(
     rows = scaled_rows(np.concatenate([one.rows for _, one in lessons]))
     groups = np.concatenate([[owners[i] for i in one.places] for _, one in lessons])
     lesson_of = np.concatenate([np.full(len(one.places), name) for name, one in lessons])
-    if len(set(groups)) < _FOLDS:
-        raise CalibrationError(
-            f"clean audio of {len(set(groups))} speakers or files, expected at least {_FOLDS}; add "
-            "clean files of more speakers"
-        )
     distances_ = np.empty(len(rows))
     for learn, rest in GroupKFold(_FOLDS).split(rows, groups=groups):
         fitted = _network(rows[learn], attacked[learn], seed)

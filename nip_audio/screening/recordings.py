@@ -20,6 +20,7 @@ from nip_audio.audio.front_ends import levels_of
 from nip_audio.audio.io import Audio, Channel
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.windows import LEAST_SOUND_S, windows_of
+from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.modality import Modality
 from nip_audio.core.model import InstrumentedModel
@@ -133,7 +134,7 @@ class Recordings(Kind):
         if isinstance(probe, ResponseProbe):
             generator = noise_generator(seed, item.noise_key)
             x = model.to_input(batch_of(model, item))
-            embedding, model_input = model.embed_input(x)[0], x.x[0]
+            embedding = model.embed_input(x)[0]
             sound = measure_sound(
                 model,
                 probe,
@@ -142,14 +143,14 @@ class Recordings(Kind):
                 generator=generator,
                 channels=item.channels,
             )
-            evidence = sound.rows.flatten()
+            evidence, spectrum = sound.rows.flatten(), sound.spectrum
         else:
             result, evidence = measure_evidence(model, item, probe.config, seed)
-            embedding, model_input = result.embedding, result.model_input
+            embedding, spectrum = result.embedding, spectrum_of(model, result.model_input)
         return Measurement(
             embedding=torch.nn.functional.normalize(embedding, dim=0).cpu().double().numpy(),
             evidence=evidence,
-            spectrum=spectrum_of(model, model_input),
+            spectrum=spectrum,
             windows=np.zeros(0) if sound is None else sound.windows,
             channels=np.zeros(0) if sound is None else sound.channels,
         )
@@ -387,11 +388,14 @@ class MeasuredSound:
         windows: (2 W,) start and length of each window in seconds.
         channels: (W,) channel of each window, as in ``Measurement``; (0,) if there is only one.
         rows: (W, F) measured rows.
+        spectrum: (2 B,) mean spectrum of the windows of the first signal: a calibration's spectra
+            are of windows, too, without silence.
     """
 
     windows: NDArray[np.float64]
     channels: NDArray[np.float64]
     rows: NDArray[np.float64]
+    spectrum: NDArray[np.float64]
 
 
 def measure_sound(
@@ -417,17 +421,22 @@ def measure_sound(
     most = round(probe.window_s * sample_rate_hz)
     places: list[tuple[float, float]] = []
     numbers: list[int] = []
-    rows = []
+    rows: list[NDArray[np.float64]] = []
+    spectra: list[NDArray[np.float64]] = []
     for number, signal in ((0, samples), *((one.number, one.samples) for one in channels)):
         windows = windows_of(signal, most=most, sample_rate_hz=sample_rate_hz)
         places += [(window.start_s, len(window.samples) / sample_rate_hz) for window in windows]
         numbers += [number] * len(windows)
         together = torch.stack([window.samples for window in windows]).to(device_of(model))
         rows.append(measure_windows(model, probe, together, generator=generator))
+        if not number:
+            inputs = (model.to_input(Batch(one[None])).x[0] for one in together)
+            spectra = [spectrum_of(model, x) for x in inputs]
     return MeasuredSound(
         np.array(places).flatten(),
         np.array(numbers, dtype=np.float64) if channels else np.zeros(0),
         np.concatenate(rows),
+        np.mean(spectra, axis=0),
     )
 
 

@@ -15,7 +15,12 @@ from nip_audio.errors import CalibrationError
 from nip_audio.models.adopted import attach_companion, has_gradient
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.nip_guided import GuidedNip
-from nip_audio.screening.calibrating import calibrate, calibrate_with_attacks
+from nip_audio.screening.calibrating import (
+    LEAST_FILES,
+    LEAST_SPEAKERS,
+    calibrate,
+    calibrate_with_attacks,
+)
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config
 from nip_audio.workflows.fit import fit_purifier
@@ -143,7 +148,7 @@ def _with_attacks(
         raise CalibrationError(f"got {type(reader).__name__}, expected a reader of recordings")
     kept = out.with_name(f"{out.name}.partial")
     purifier, fitted = _purifier(pretrained, files, reader, out, seed, progress)
-    rest = [f for f in files if fitted is None or not _for_purifier(f, files)]
+    rest = files if fitted is None else _halves(files)[1]
     done = calibrate_with_attacks(
         pretrained,
         rest,
@@ -170,14 +175,24 @@ def _purifier(
     progress: Progress,
 ) -> tuple[GuidedNip, Path | None]:
     """Return the model's guided purifier, or fit one to half of the speakers and write it."""
-    own = pretrained.card.purifier_path
-    if own is not None:
-        return GuidedNip.load(own, model_id=pretrained.model_id), None
     path = out.with_name(f"{out.name}.purifier")
+    own = pretrained.card.purifier_path
+    # one that an interrupted calibration fitted has heard half of these speakers
+    if own is not None and own.absolute() != path.absolute():
+        return GuidedNip.load(own, model_id=pretrained.model_id), None
     if not path.exists():
+        half, rest = _halves(files)
+        speakers = len({_owner(file) for file in rest})
+        if len(rest) < LEAST_FILES or speakers < LEAST_SPEAKERS:
+            raise CalibrationError(
+                f"{pretrained.card.name} has no purifier yet, and without the half of the speakers "
+                f"that one is fitted to, {len(rest)} files of {speakers} speakers are left, "
+                f"expected at least {LEAST_FILES} of {LEAST_SPEAKERS}; add clean files of more "
+                "speakers, or use --clean-only"
+            )
         fit_purifier(
             pretrained,
-            [file for file in files if _for_purifier(file, files)],
+            half,
             reader,
             GuidedFit(),
             path,
@@ -188,10 +203,17 @@ def _purifier(
     return GuidedNip.load(path, model_id=pretrained.model_id), path
 
 
-def _for_purifier(file: Recording, files: Sequence[Recording]) -> bool:
-    """Tell whether a file belongs to the half of the speakers that a purifier is fitted to."""
-    owners = sorted({one.speaker or one.id for one in files})
-    return owners.index(file.speaker or file.id) % 2 == 1
+def _halves(files: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
+    """Divide files into those of a purifier and those of its calibration; no speaker is in both."""
+    chosen = set(sorted({_owner(file) for file in files})[1::2])
+    return (
+        [file for file in files if _owner(file) in chosen],
+        [file for file in files if _owner(file) not in chosen],
+    )
+
+
+def _owner(file: Recording) -> str:
+    return file.speaker or file.id
 
 
 class _Counter:

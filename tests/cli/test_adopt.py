@@ -173,7 +173,7 @@ def screened(out: Path) -> list[tuple[str, object]]:
 def test_workers_load_it(bare, run, adopted, original, clean_folder, tmp_path):
     model = original if bare else adopted[0]
     state = tmp_path / "calibration"
-    code, _, err = run("calibrate", clean_folder, "--model", model, "--out", state)
+    code, _, err = run("calibrate", clean_folder, "--model", model, "--clean-only", "--out", state)
     assert code == 0, err
     voices = tmp_path / "voices"
     voices.mkdir()

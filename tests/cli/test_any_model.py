@@ -126,7 +126,7 @@ class Adopted:
         trust = ["--trust-model"] if kind == "torchscript" else []
         self.must("adopt", source, "--out", self.directory, "--data", clean, *trust)
         model = ("--model", self.directory)
-        self.must("calibrate", clean, *model, "--out", self.calibration)
+        self.must("calibrate", clean, *model, "--clean-only", "--out", self.calibration)
         self.must("enroll", clean, *model, "--out", self.voices)
         if self.white:
             self.must("fit-purifier", clean, *model, "--out", self.purifier, *QUICK)

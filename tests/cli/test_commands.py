@@ -176,7 +176,7 @@ def test_enroll_refuses_a_flat_folder(run, clean_folder, tmp_path):
 
 def test_calibrate_then_screen_with_it(run, clean_folder, folder, tmp_path):
     path = tmp_path / "own.calibration"
-    code, out, _ = run("calibrate", clean_folder, "--out", path, "--draws", "1", "--json")
+    code, out, _ = run("calibrate", clean_folder, "--clean-only", "--out", path, "--json")
     assert code == 0
     assert json.loads(out)["files"] == 32
     code, _, _ = run("screen", folder, "--out", tmp_path / "o", "-c", path, "--fpr", "0.05")

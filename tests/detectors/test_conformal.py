@@ -5,8 +5,10 @@ import pytest
 
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
+    TailFit,
     conformal_p_value,
     conformal_threshold,
+    exponential_tail,
     files_needed,
     fit_tail,
     out_of_fold_distances,
@@ -172,3 +174,44 @@ def test_tail_goes_below_what_counting_gives():
 def test_a_tail_that_cannot_be_fitted_is_an_error(distances, match):
     with pytest.raises(CalibrationError, match=match):
         fit_tail(distances)
+
+
+def test_exponential_tail_by_hand():
+    """Of forty, the largest four lie 1, 2, 3 and 6 above the limit: 3 on average."""
+    distances = [*np.linspace(0, 10, 36), 11.0, 12.0, 13.0, 16.0]
+    tail = exponential_tail(distances[::-1])
+    assert (tail.limit, tail.share, tail.shape, tail.scale) == (10, 0.1, 0, 3)
+    assert tail.p_value(10.0) == pytest.approx(0.1)
+    assert tail.p_value(16.0) == pytest.approx(0.1 * np.exp(-2))
+    assert tail.threshold(0.1) == pytest.approx(10)
+    assert tail.threshold(0.1 * np.exp(-2)) == pytest.approx(16)
+
+
+def test_exponential_tail_follows_a_known_distribution():
+    distances = np.random.default_rng(0).exponential(2.0, size=20000)
+    tail = exponential_tail(distances)
+    assert tail.scale == pytest.approx(2.0, rel=0.1)  # of 2,000 values: a deviation of 2.2 %
+    for share in (0.01, 1e-4):
+        assert tail.threshold(share) == pytest.approx(-2 * np.log(share), rel=0.05)
+
+
+def test_exponential_tail_of_equal_distances_is_finite():
+    tail = exponential_tail([1.0] * 30)
+    assert tail.threshold(1e-6) == pytest.approx(1.0, abs=1e-6)
+    assert 0 < tail.p_value(2.0) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [0.0, 0.3, -0.3])
+@pytest.mark.parametrize("share", [0.1, 0.01, 1e-5])
+def test_threshold_of_a_tail_is_where_its_p_value_is_the_share(shape, share):
+    tail = TailFit(limit=2.0, share=0.1, shape=shape, scale=0.5)
+    assert tail.p_value(tail.threshold(share)) == pytest.approx(share)
+    assert tail.threshold(0.1) == pytest.approx(2.0)
+    if shape < 0:
+        assert tail.threshold(share) < 2 + 0.5 / 0.3  # the upper end
+
+
+@pytest.mark.parametrize("distances", [np.arange(19.0), [*range(30), np.nan], [np.inf] * 40])
+def test_an_exponential_tail_that_cannot_be_fitted_is_an_error(distances):
+    with pytest.raises(CalibrationError, match="expected at least 20 finite ones"):
+        exponential_tail(distances)

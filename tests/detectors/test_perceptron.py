@@ -59,3 +59,34 @@ def test_round_trip_through_tensors(data):
 def test_one_class_alone_is_an_error(data):
     with pytest.raises(ValueError, match="class"):
         AttackPerceptron().fit(data[0], np.zeros(300))
+
+
+def test_clipped_inputs_have_no_log_odds_far_from_all_others(data):
+    rows, classes = data
+    clipped = AttackPerceptron(max_iter=300, clip=2.0).fit(rows, classes)
+    center, scale = clipped.weights_["center"], clipped.weights_["scale"]
+    directions = np.random.default_rng(0).normal(size=(20, 3))
+    at_the_edge = center + scale * np.clip((directions * 1e6 - center) / scale, -2, 2)
+    np.testing.assert_allclose(
+        clipped.decision_function(directions * 1e6), clipped.decision_function(at_the_edge)
+    )
+    unclipped = AttackPerceptron(max_iter=300).fit(rows, classes)
+    assert np.abs(unclipped.decision_function(directions * 1e6)).max() > 1e4
+    assert np.abs(clipped.decision_function(directions * 1e6)).max() < 100
+
+
+def test_the_clip_is_learned_from_clipped_rows_and_kept_in_a_file(data):
+    rows, classes = data
+    first = AttackPerceptron(max_iter=50, clip=1.0).fit(rows, classes)
+    assert first.weights_["clip"] == 1.0
+    assert first.to_tensors()["clip"].tolist() == [1.0]
+    loaded = AttackPerceptron.from_tensors(first.to_tensors())
+    far = rows * 50
+    np.testing.assert_array_equal(loaded.decision_function(far), first.decision_function(far))
+    # what lies beyond the clip in training teaches nothing about how far beyond it lies
+    center, scale = first.weights_["center"], first.weights_["scale"]
+    other = AttackPerceptron(max_iter=50, clip=np.inf).fit(rows, classes)
+    assert other.weights_["clip"] == np.inf
+    inside = (np.abs((rows - center) / scale) <= 1).all(axis=1)
+    assert 0 < inside.sum() < len(rows)
+    assert not np.allclose(other.weights_["w1"], first.weights_["w1"])
