@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,57 @@ class _Rows:
         return _Rows(rows, spectra, tuple(tensors["places"].tolist()), tuple(names))
 
 
+@dataclass(frozen=True)
+class _Lessons:
+    """Everything that lessons are made and measured from."""
+
+    pretrained: PretrainedModel
+    probe: ResponseProbe
+    windows: Sequence[Tensor]
+    sample_rate_hz: int
+    seed: int
+    kept: Path | None
+
+    def measured(self) -> Iterator[tuple[str, _Rows]]:
+        """Yield every lesson, measured; an attack that moves nothing gives an empty one."""
+        settings: dict[str, Any] = {"sample_rate_hz": self.sample_rate_hz, "seed": self.seed}
+        model, windows = self.pretrained.model, self.windows
+        for name in CHANGES:
+            yield self._kept(name, partial(harmless_lesson, name, windows, **settings))
+        purifier = self.probe.purifier
+        purified = partial(purified_lesson, model, purifier, windows, seed=self.seed)
+        yield self._kept(PURIFIED, purified)
+        settings["least_move"] = _harmless_move(self.pretrained, windows, **settings)
+        for attack in ATTACKS:
+            make = partial(attacked_lesson, attack, model, windows, **settings)
+            yield self._kept(attack.name, make)
+
+    def _kept(self, name: str, make: Callable[[], Lesson]) -> tuple[str, _Rows]:
+        if self.kept is None:
+            return name, self._measure(name, make)
+        path = self.kept / f"{fingerprint([self._key, name])[:16]}.safetensors"
+        run = partial(self._measure, name, make)
+        return name, keep_or_make(path, run, dump=_Rows.dump, load=_Rows.load)
+
+    @cached_property
+    def _key(self) -> str:
+        inputs = [self.probe.to_json(), self.seed, list(self.windows)]
+        return fingerprint([_VERSION, self.pretrained.model_id, *inputs])
+
+    def _measure(self, name: str, make: Callable[[], Lesson]) -> _Rows:
+        model, lesson = self.pretrained.model, make()
+        rows, spectra = ([np.zeros(0)] * len(lesson.windows) for _ in range(2))
+        for part in by_length(lesson.windows):
+            together = torch.stack([lesson.windows[i] for i in part]).to(device_of(model))
+            generator = generator_of(self.seed, "response", name, part[0])
+            found = measure_windows(model, self.probe, together, generator=generator)
+            with torch.no_grad():
+                inputs = model.to_input(Batch(together)).x
+            for i, row, x in zip(part, found, inputs, strict=True):
+                rows[i], spectra[i] = row, spectrum_of(model, x)
+        return _Rows(_stack(rows), _stack(spectra), lesson.places, lesson.names)
+
+
 def response_config(config: NccrConfig) -> NccrConfig:
     """Return the settings of a response: the layers of a detector, and its second largest noise.
 
@@ -177,44 +228,12 @@ def learn_response(
             f"clean audio of {len(set(owners))} speakers or files, expected at least {_FOLDS}; add "
             "clean files of more speakers"
         )
-    model = pretrained.model
-    key = fingerprint([_VERSION, pretrained.model_id, probe.to_json(), seed, list(windows)])
-
-    def measured(name: str, make: Callable[[], Lesson]) -> _Rows:
-        def run() -> _Rows:
-            lesson = make()
-            rows, spectra = ([np.zeros(0)] * len(lesson.windows) for _ in range(2))
-            for part in by_length(lesson.windows):
-                together = torch.stack([lesson.windows[i] for i in part]).to(device_of(model))
-                generator = generator_of(seed, "response", name, part[0])
-                measured_rows = measure_windows(model, probe, together, generator=generator)
-                with torch.no_grad():
-                    inputs = model.to_input(Batch(together)).x
-                for i, row, x in zip(part, measured_rows, inputs, strict=True):
-                    rows[i], spectra[i] = row, spectrum_of(model, x)
-            return _Rows(_stack(rows), _stack(spectra), lesson.places, lesson.names)
-
-        if kept is None:
-            return run()
-        path = kept / f"{fingerprint([key, name])[:16]}.safetensors"
-        return keep_or_make(path, run, dump=_Rows.dump, load=_Rows.load)
-
-    settings: dict[str, Any] = {"sample_rate_hz": sample_rate_hz, "seed": seed}
-    found: dict[str, _Rows] = {}
-    for name in CHANGES:
-        found[name] = measured(name, partial(harmless_lesson, name, windows, **settings))
-        progress(name)
-    purified = partial(purified_lesson, model, probe.purifier, windows, seed=seed)
-    if (lesson := measured(PURIFIED, purified)).places:
-        found[PURIFIED] = lesson
-    progress(PURIFIED)
-    settings["least_move"] = _harmless_move(pretrained, windows, sample_rate_hz, seed)
-    for attack in ATTACKS:
-        make = partial(attacked_lesson, attack, model, windows, **settings)
-        lesson = measured(attack.name, make)
+    lessons = _Lessons(pretrained, probe, windows, sample_rate_hz, seed, kept)
+    found = {}
+    for name, lesson in lessons.measured():
         if lesson.places:
-            found[attack.name] = lesson
-        progress(attack.name)
+            found[name] = lesson
+        progress(name)
     return _fit(
         found,
         owners,
@@ -284,7 +303,7 @@ def _network(rows: Array, attacked: Array, seed: int) -> AttackPerceptron:
 
 
 def _harmless_move(
-    pretrained: PretrainedModel, windows: Sequence[Tensor], sample_rate_hz: int, seed: int
+    pretrained: PretrainedModel, windows: Sequence[Tensor], *, sample_rate_hz: int, seed: int
 ) -> float:
     """Return how far harmless changes move an embedding, as a cosine distance."""
     tried = windows[:: max(1, len(windows) // _TRIED)][:_TRIED]
