@@ -11,6 +11,7 @@ __all__ = ["all_pages"]
 _MODULES = (
     "attacks",
     "backdoors",
+    "detection",
     "embedders",
     "guard",
     "images",
