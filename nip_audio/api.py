@@ -23,6 +23,7 @@ from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, read_audio
 from nip_audio.audio.manifest import Recording
+from nip_audio.errors import CalibrationError
 from nip_audio.models.cards import DEFAULT_MODELS
 from nip_audio.models.enrolment import Enrolment, VerificationResult, embed_audio, enrol
 from nip_audio.models.enrolment import verify as verify_audio
@@ -30,12 +31,14 @@ from nip_audio.models.modalities import modality_of
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purifiers.base import Purifier
+from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.reporting.examine import examiner_of_screening
 from nip_audio.reporting.export import write_csv
 from nip_audio.reporting.report import write_report
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.calibrating import calibrate as fit_calibration
+from nip_audio.screening.calibrating import calibrate_with_attacks
 from nip_audio.screening.calibration import Calibration, find_threshold
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.measure import default_config
@@ -43,6 +46,7 @@ from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.sources import Source, find_source
 from nip_audio.workflows.attack import attack_file
+from nip_audio.workflows.calibrate import without_attacks
 from nip_audio.workflows.files import AttackGoal, FileGoal
 from nip_audio.workflows.flagged import shipped_purifier
 from nip_audio.workflows.recordings import AttackedFile, PurifiedAudio, purify_audio
@@ -169,6 +173,7 @@ def calibrate(
     sources: AnyPath | Iterable[AnyPath],
     *,
     model: AnyModel = DEFAULT_MODEL,
+    clean_only: bool = False,
     names: bool | None = None,
     tolerated_noise_rms: float | None = None,
     draws: int = 1,
@@ -176,17 +181,22 @@ def calibrate(
     description: str = "",
     progress: Callable[[Recording], None] = lambda recording: None,
 ) -> Calibration:
-    """Learn what clean audio of your own looks like to a model.
+    """Learn what clean audio of your own looks like to a model, and attacks on it.
+
+    The command of this name also fits a purifier to a model that has none, resumes, and tells what
+    the calibration finds.
 
     Args:
         sources: Folders or manifests of clean recordings. 20 allow a false-positive rate of 5 %,
             99 one of 1 %. One sub-folder per speaker allows voices to be compared as well.
-        model: Model to calibrate.
+        model: Model to calibrate; for attacks it needs its guided purifier.
+        clean_only: Make no attacks: quicker, and takes noise for an attack more often. Draws and
+            tolerated noise belong to it, and imply it.
         names: Judge by the predicted speaker (the model's own speakers) or by the voice (anybody);
             default: by prediction where the model scores its speakers by logits.
         tolerated_noise_rms: Noise up to this rms (full scale is 1) shall be no alarm.
         draws: Draws of each noise for each file.
-        seed: Seed of the noise.
+        seed: Seed of all random draws.
         description: What these files are, for the record.
         progress: Called after each recording.
 
@@ -194,22 +204,42 @@ def calibrate(
         The calibration; ``save(path)`` writes it. Unusable files are in its ``failures``.
 
     Raises:
-        CalibrationError: With fewer than 20 usable recordings.
+        CalibrationError: With fewer than 20 usable recordings, or if the model has no purifier.
     """
     pretrained = load_model(model)
     folders = [sources] if isinstance(sources, str | PathLike) else list(sources)
     files = [file for part in folders for file in _files(pretrained, Path(part))]
-    return fit_calibration(
+    told = description or ", ".join(Path(part).name for part in folders)
+    plain = clean_only or draws != 1 or tolerated_noise_rms is not None
+    if plain or without_attacks(pretrained) is not None:
+        return fit_calibration(
+            pretrained,
+            files,
+            modality_of(pretrained.card).reader(pretrained.card),
+            default_config(pretrained, draws=draws),
+            names=names,
+            seed=seed,
+            tolerated_noise_rms=tolerated_noise_rms,
+            sources=told,
+            progress=progress,
+        )
+    path = pretrained.card.purifier_path
+    if path is None:
+        raise CalibrationError(
+            f"model {pretrained.card.name} comes without a purifier, expected one to calibrate "
+            "with attacks; use the command nip-audio calibrate, which fits one first, or pass "
+            "clean_only=True"
+        )
+    return calibrate_with_attacks(
         pretrained,
         files,
-        modality_of(pretrained.card).reader(pretrained.card),
-        default_config(pretrained, draws=draws),
+        _reader(pretrained),
+        GuidedNip.load(path, model_id=pretrained.model_id),
         names=names,
         seed=seed,
-        tolerated_noise_rms=tolerated_noise_rms,
-        sources=description or ", ".join(Path(part).name for part in folders),
+        sources=told,
         progress=progress,
-    )
+    ).calibration
 
 
 def purify(
