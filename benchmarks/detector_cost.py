@@ -45,7 +45,9 @@ def main() -> None:
         for place, (measurer, judge) in enumerate(screeners):
             started = time.perf_counter()
             for file in files:
-                judge.judge(measurer(file))
+                record = judge.judge(measurer(file))
+                if record.error is not None:
+                    parser.error(f"{file.id} cannot be judged: {record.why[0]}")
             times[place].append((time.perf_counter() - started) / len(files) * 1000)
     first, second = (statistics.median(part[1:]) for part in times)
     sys.stdout.write(

@@ -136,11 +136,13 @@ class ResponseDetector:
                 f"{false_positive_rate:g}; at least {files_needed(false_positive_rate)} are "
                 "needed: add files, or allow a higher rate with --fpr"
             )
-        limits = []
+        limits, share = [], false_positive_rate / place.windows
         for scores, tail in self._alike(place):
             limits.append(conformal_threshold(scores, false_positive_rate))
-            if place.windows > 1:
-                limits.append(tail.threshold(false_positive_rate / place.windows))
+            if share < min(tail.share, false_positive_rate):
+                limits.append(tail.threshold(share))
+            else:
+                limits.append(conformal_threshold(scores, share))
         return max(_EVEN_ODDS, *limits)
 
     def p_value(self, distance: float, place: Place) -> float:
