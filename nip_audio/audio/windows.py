@@ -49,8 +49,9 @@ class Window:
 def sound_of(samples: Tensor, sample_rate_hz: int) -> NDArray[np.bool_]:
     """Tell which samples of a recording belong to sound rather than to silence.
 
-    Pauses of less than 0.3 s and a tenth of a second around every sound count as sound. This goes
-    by levels alone: a network that finds speech could be attacked as well.
+    Pauses of less than 0.3 s and a tenth of a second around every sound count as sound, unless they
+    are silent altogether, as no microphone is. This goes by levels alone: a network that finds
+    speech could be attacked as well.
 
     Args:
         samples: (N ≥ 1,) waveform in [-1, 1].
@@ -75,6 +76,8 @@ def sound_of(samples: Tensor, sample_rate_hz: int) -> NDArray[np.bool_]:
     active = level > np.maximum(floor, _SILENT_DB)
     active = _widened(active, round(_COLLAR_S / _FRAME_S))
     active = _filled(active, round(_SHORT_GAP_S / _FRAME_S))
+    # next to a sound, too, silence that no microphone makes would change what a window looks like
+    active &= level > _SILENT_DB
     return np.asarray(np.repeat(active, size)[: len(x)])
 
 
