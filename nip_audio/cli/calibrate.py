@@ -101,12 +101,13 @@ def command(
     from nip_audio.errors import InputError
     from nip_audio.models.adopted import attach_companion
     from nip_audio.screening.modalities import KINDS
-    from nip_audio.workflows.calibrate import calibrate_files
+    from nip_audio.workflows.calibrate import calibrate_files, without_attacks
 
     pretrained = load_model(model, modality)
     given = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
     refuse_options(pretrained, "calibrate", given | {"--names or --no-names": names})
-    if not clean_only and pretrained.card.modality == "audio" and (draws != 1 or tolerate_noise):
+    plain = draws != 1 or tolerate_noise is not None
+    if plain and not clean_only and without_attacks(pretrained) is None:
         raise InputError(
             "--draws and --tolerate-noise belong to --clean-only, expected it as well; without "
             "it, noise raises no alarm anyway"

@@ -65,6 +65,7 @@ class Kind(ABC):
     words: ClassVar[Words]
     details: ClassVar[type[Details]]
     finds_altered_copies: ClassVar[bool] = False
+    learns_attacks: ClassVar[bool] = False
 
     reader: Any
 

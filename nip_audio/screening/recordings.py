@@ -102,6 +102,7 @@ class Recordings(Kind):
     words: ClassVar[Words] = _WORDS
     details: ClassVar[type[RecordingDetails]] = RecordingDetails
     finds_altered_copies: ClassVar[bool] = True
+    learns_attacks: ClassVar[bool] = True
 
     reader: WaveformAdapter
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
@@ -23,6 +24,7 @@ from nip_audio.screening.calibrating import (
 )
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import default_config
+from nip_audio.screening.modalities import KINDS
 from nip_audio.workflows.fit import fit_purifier
 from nip_audio.workflows.fit_settings import GuidedFit
 
@@ -57,8 +59,9 @@ class Calibrated:
 def without_attacks(pretrained: PretrainedModel) -> str | None:
     """Return why a model cannot be calibrated with attacks, in words; None if it can."""
     card = pretrained.card
-    if card.modality != "audio":
-        return f"{card.name} takes images, for which there is the clean-only detector"
+    kind = KINDS[card.modality]
+    if not kind.learns_attacks:
+        return f"{card.name} takes {kind.modality.plural}: for them there is a clean-only detector"
     if not has_gradient(pretrained.model, card.sample_rate_hz):
         return (
             f"no gradient reaches the waveform in {card.name}, so no attacks were made on it: this "
@@ -123,17 +126,25 @@ def calibrate_files(
             progress=counted,
         )
         calibration.save(out, force=force)
-        return Calibrated(calibration, note=note)
+        told = KINDS[pretrained.card.modality].learns_attacks  # of images nobody expects attacks
+        return Calibrated(calibration, note=note if told else None)
     return _with_attacks(
-        pretrained, files, reader, out, names, seed=seed, sources=sources, force=force,
+        pretrained,
+        files,
+        cast(WaveformAdapter, reader),
+        out,
+        names,
+        seed=seed,
+        sources=sources,
+        force=force,
         progress=progress,
-    )  # fmt: skip
+    )
 
 
 def _with_attacks(
     pretrained: PretrainedModel,
     files: Sequence[Recording],
-    reader: Reader,
+    reader: WaveformAdapter,
     out: Path,
     names: bool | None,
     *,
@@ -144,8 +155,6 @@ def _with_attacks(
 ) -> Calibrated:
     from nip_audio.screening.learning import LESSONS  # needs scikit-learn
 
-    if not isinstance(reader, WaveformAdapter):
-        raise CalibrationError(f"got {type(reader).__name__}, expected a reader of recordings")
     kept = out.with_name(f"{out.name}.partial")
     purifier, fitted = _purifier(pretrained, files, reader, out, seed, progress)
     rest = files if fitted is None else _halves(files)[1]
