@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -316,3 +317,14 @@ def config(write_config: Callable[..., Path]) -> EvaluationConfig:
 @pytest.fixture
 def system(config: EvaluationConfig) -> EvaluatedSystem:
     return build_system(config.systems[0], config)
+
+
+@pytest.fixture(scope="session")
+def uncalibrated(tmp_path_factory) -> Path:
+    """Folder of the shipped ResNet-34 as it would be without a calibration."""
+    folder = tmp_path_factory.mktemp("uncalibrated") / "resnet34-libri30"
+    shutil.copytree(Path(__file__).parents[1] / "pretrained/resnet34-libri30", folder)
+    (folder / "calibration.safetensors").unlink()
+    card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
+    (folder / "model_card.json").write_text(json.dumps(card | {"calibration": None}))
+    return folder

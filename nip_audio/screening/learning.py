@@ -242,7 +242,7 @@ def learn_response(
             network,
             files,
             scores,
-            {PURIFIED: PURIFIED} | {name: change.kind for name, change in CHANGES.items()},
+            {name: CHANGES[name].kind if name in CHANGES else PURIFIED for name in scores},
             examples,
         ),
         seed,

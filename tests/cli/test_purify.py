@@ -106,9 +106,9 @@ def test_a_fitted_purifier_is_the_default_method(run, recording, guided, quick, 
     assert read_audio(out / "[b]one.wav").duration_s == read_audio(recording).duration_s
 
 
-def test_a_model_without_calibration_has_no_verdict(run, recording, tmp_path):
+def test_a_model_without_calibration_has_no_verdict(run, recording, uncalibrated, tmp_path):
     code, text, _ = run(
-        "purify", recording, "-o", tmp_path / "out", *NOISE, "-m", "resnet34-libri30", "--json"
+        "purify", recording, "-o", tmp_path / "out", *NOISE, "-m", uncalibrated, "--json"
     )
     assert code == 0
     (value,) = json.loads(text)["written"]

@@ -50,7 +50,7 @@ def responding(pretrained, calibration) -> Screener:
         network,
         files=1000,
         scores={"none": np.linspace(0.0, 0.1, 1000)},
-        narrow=frozenset(),
+        kinds={"none": "level"},
         examples=Examples(np.zeros((1, size)), ("an attack",), ("attack",)),
     )
     judge = Judge(replace(calibration, detector=detector), 0.01)

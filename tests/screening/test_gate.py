@@ -46,10 +46,10 @@ def test_in_a_configuration_a_gate_stands_before_any_purifier(pretrained, calibr
     path = pretrained.card.calibration_path
     plan = {"name": "median", "gate": GatePlan(path, 0.05)}
     found = make_defences([plan], pretrained, pretrained.model, [])
-    names = [name for name in found if "gated by NCCR at 0.05" in name]
+    names = [name for name in found if "gated by response at 0.05" in name]
     assert names == [
-        "median 3, gated by NCCR at 0.05",
-        "noise as strong as median 3, gated by NCCR at 0.05",
+        "median 3, gated by response at 0.05",
+        "noise as strong as median 3, gated by response at 0.05",
     ]
     assert applies(found[names[0]], "raw")
     assert not applies(found[names[0]], "input")

@@ -16,10 +16,10 @@ from nip_audio.core.state import State
 from nip_audio.errors import CalibrationError
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
-from nip_audio.screening import learning
+from nip_audio.screening import learning, lessons
 from nip_audio.screening.changes import CHANGES
 from nip_audio.screening.learning import LESSONS, learn_response, response_config
-from nip_audio.screening.lessons import ATTACKS, AttackLesson
+from nip_audio.screening.lessons import ATTACKS, PURIFIED, AttackLesson
 from nip_audio.screening.probes import Place, ResponseProbe
 
 RATE_HZ = 16_000
@@ -91,14 +91,15 @@ def same(first: State, other: State) -> bool:
 def test_learns_from_every_lesson(learn):
     done: list[str] = []
     learnt = learn(progress=done.append)
-    assert done == [*FEW, PGD.name, FGSM.name]
+    assert done == [*FEW, PURIFIED, PGD.name, FGSM.name]
     detector = learnt.detector
-    assert list(detector.scores) == list(FEW)
+    harmless = [*FEW, PURIFIED]
+    assert list(detector.scores) == harmless
     kinds = {"none": "level", "white": "noise", "gain": "level", "8 kHz": "telephone"}
-    assert detector.kinds == kinds
+    assert detector.kinds == kinds | {PURIFIED: PURIFIED}
     assert detector.files == 20
     assert list(learnt.distances) == done
-    for name in FEW:
+    for name in harmless:
         assert len(learnt.distances[name]) == 20
         np.testing.assert_array_equal(detector.scores[name], learnt.distances[name])
     assert 0 < len(learnt.distances[FGSM.name]) <= 10
@@ -106,11 +107,18 @@ def test_learns_from_every_lesson(learn):
         assert (np.diff(found) >= 0).all()
         assert found.min() >= 0
     families = set(detector.examples.families)
-    assert families == {*FEW, "attack"}
+    assert families == {*harmless, "attack"}
     assert len(detector.examples.names) == sum(map(len, learnt.distances.values()))
     spectra, owners = learnt.spectra(narrow=True)
     assert (len(spectra), owners) == (20, OWNERS)
-    assert len(learnt.spectra(narrow=False)[0]) == 3 * 20
+    assert len(learnt.spectra(narrow=False)[0]) == 4 * 20
+
+
+def test_a_front_end_that_cannot_be_inverted_teaches_nothing_purified(learn, monkeypatch):
+    monkeypatch.setattr(lessons, "can_resynthesize", lambda front_end: False)
+    detector = learn().detector
+    assert set(detector.scores) == set(detector.kinds) == set(FEW)
+    assert detector.threshold(0.05, Place()) > 0
 
 
 def test_thresholds_are_of_speakers_that_were_not_heard(learn):
@@ -187,7 +195,7 @@ def test_measured_lessons_survive_their_file():
 
 
 def test_lessons_are_the_changes_and_the_attacks():
-    assert (*CHANGES, *(attack.name for attack in ATTACKS)) == LESSONS
+    assert (*CHANGES, PURIFIED, *(attack.name for attack in ATTACKS)) == LESSONS
     assert len(set(LESSONS)) == len(LESSONS)
 
 

@@ -71,11 +71,11 @@ def test_bad_input_is_an_error(guard, tmp_path):
         guard.judge_waveforms(torch.rand(2, 16000), ids=("a",))
 
 
-def test_what_cannot_guard_is_refused(pretrained, calibration, tmp_path):
+def test_what_cannot_guard_is_refused(pretrained, calibration, uncalibrated, tmp_path):
     with pytest.raises(ModelCardError, match="no model 'nobody'"):
         Guard("nobody", calibration)
     with pytest.raises(CalibrationError, match="comes without a calibration"):
-        Guard("resnet34-libri30")
+        Guard(uncalibrated)
     with pytest.raises(CalibrationError, match="the calibration is of model"):
         Guard("resnet34-libri30", calibration)
     calibration.save(tmp_path / "a")

@@ -60,7 +60,8 @@ def test_purified_images_keep_their_folders(worker, folder, tmp_path):
 def test_what_the_detector_lets_through_is_not_touched(worker, folder, tmp_path):
     path = worker.pretrained.card.calibration_path
     known = Calibration.load(path, model_id=worker.pretrained.model_id)
-    lax = replace(known, distances=known.distances * 1e6)  # nothing is far from that
+    far = replace(known.detector, distances=known.detector.distances * 1e6)
+    lax = replace(known, detector=far)  # nothing is far from that
     gated = replace(worker, judge=Judge(lax), only_flagged=True)
     done = gated.purify(PlannedFile(folder / "7/a.png", tmp_path / "out/a.png"))
     assert done.linf == 0
