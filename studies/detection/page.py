@@ -27,7 +27,7 @@ GOALS = {
 
 
 def _models(results: Results) -> dict[str, Row]:
-    found = results["detection"]
+    found = results["detected"]
     return {title: found[name] for name, title in TITLES.items() if name in found}
 
 
@@ -138,7 +138,7 @@ def evasions(results: Results) -> str:
 
 def adaptive(results: Results) -> str:
     """What an attacker who knows everything but the noise reaches."""
-    found = results["detection_adaptive"]
+    found = results["detected_adaptive"]
     rows = [
         (title, name, cell)
         for key, title in TITLES.items()
@@ -170,7 +170,7 @@ def parts(results: Results) -> dict[str, object]:
 
 
 PAGE = Page(
-    name="detection", module=__file__, results=("detection", "detection_adaptive"), parts=parts
+    name="detection", module=__file__, results=("detected", "detected_adaptive"), parts=parts
 )
 
 
