@@ -26,8 +26,7 @@ _AROUND_S = 1.0
 _COLLAR_S = 0.1
 _SHORT_GAP_S = 0.3
 # below these, in decibels, a frame is silence: to full scale, to the loudest within a second, and
-# to the loudest of the file. No rule looks at the whole file alone: a loud tone could then hide
-# the rest.
+# to the loudest of the file. The last is far below: a loud tone elsewhere must not hide speech.
 _SILENT_DB = -75.0
 _BELOW_NEIGHBOURS_DB = 35.0
 _BELOW_FILE_DB = 55.0

@@ -51,7 +51,7 @@ def measure_response(
         batch: (B, *S) raw items without padding.
         config: Noises of the copies, one draw each, and layers whose neurons are compared.
         generator: Random generator of the noise; equal generators give equal results, however the
-            items are divided into batches.
+            items are divided into batches, unless the purifier draws noise of its own.
 
     Returns:
         (B, F) finite numbers, named by ``response_names``.

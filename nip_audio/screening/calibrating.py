@@ -17,7 +17,6 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.windows import LEAST_SOUND_S, sound_of, windows_of
-from nip_audio.core.adapter import Batch
 from nip_audio.core.modality import Reader
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.seeds import seed_of
@@ -25,6 +24,7 @@ from nip_audio.detectors.conformal import files_needed, out_of_fold_distances
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError, FileError, InputError
+from nip_audio.models.enrolment import embed_audio
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.screening.calibration import Calibration
@@ -261,9 +261,8 @@ def _windows(
 
 @torch.no_grad()
 def _voice(pretrained: PretrainedModel, samples: Tensor) -> Array:
-    model = pretrained.model
-    embedding = model.embed(Batch(samples[None].to(device_of(model))))[0]
-    return np.asarray(torch.nn.functional.normalize(embedding, dim=0).cpu().double().numpy())
+    embedding = embed_audio(pretrained, samples.to(device_of(pretrained.model)))
+    return np.asarray(embedding.cpu().double().numpy())
 
 
 def _shares(

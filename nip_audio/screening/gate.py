@@ -15,7 +15,7 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import noise_generator
 from nip_audio.screening.probes import Place
-from nip_audio.screening.recordings import LEAST_BANDWIDTH, measure_sound
+from nip_audio.screening.recordings import is_narrow, measure_sound
 from nip_audio.screening.response import ResponseDetector
 
 __all__ = ["CalibratedGate"]
@@ -94,8 +94,7 @@ class CalibratedGate:
                 model, detector.probe, samples, sample_rate_hz, generator=generator
             )
             bandwidth_hz = condition_of(samples, sample_rate_hz).bandwidth_hz
-            narrow = bandwidth_hz < LEAST_BANDWIDTH * sample_rate_hz / 2
-            place = Place(narrow, len(sound.rows))
+            place = Place(is_narrow(bandwidth_hz, sample_rate_hz), len(sound.rows))
             return float(detector.distances_of(sound.rows).max()), detector.threshold(rate, place)
         measured = model if detector.probe.names else model.without_head()
         measure = NccrMeasure(detector.probe.config)

@@ -183,8 +183,8 @@ class _Lessons:
 def response_config(config: NccrConfig) -> NccrConfig:
     """Return the settings of a response: the layers of a detector, and its second largest noise.
 
-    One copy of an item finds as much as two; smaller noises find less
-    (docs/results/detection.md).
+    While this was built, one copy found as much on the x-vector as two, and a smaller noise found
+    less; no table shows it.
     """
     noise = config.noises[-2] if len(config.noises) > 1 else config.noises[0]
     return NccrConfig(config.layers, (noise,), 1)

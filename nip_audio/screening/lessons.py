@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nip_audio.attacks.objectives import Identification, Objective, Verification
 from nip_audio.attacks.registry import make_attack
+from nip_audio.audio.io import to_16_bits
 from nip_audio.audio.resynthesis import can_resynthesize, resynthesize
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
@@ -31,7 +32,6 @@ __all__ = [
     "PURIFIED",
     "AttackLesson",
     "Lesson",
-    "as_written",
     "attacked_lesson",
     "by_length",
     "distances",
@@ -135,7 +135,7 @@ def harmless_lesson(
     return Lesson(
         tuple(range(len(windows))),
         tuple(change.name(strength) for strength in strengths),
-        tuple(map(as_written, changed)),
+        tuple(map(to_16_bits, changed)),
     )
 
 
@@ -162,7 +162,7 @@ def purified_lesson(
         sound = window.to(asked.device)
         made.append(resynthesize(sound, before.x[0], asked, model.front_end).samples.cpu())
     names = (PURIFIED,) * len(windows)
-    return Lesson(tuple(range(len(windows))), names, tuple(map(as_written, made)))
+    return Lesson(tuple(range(len(windows))), names, tuple(map(to_16_bits, made)))
 
 
 def attacked_lesson(
@@ -196,7 +196,7 @@ def attacked_lesson(
         clean = torch.stack([windows[chosen[i]] for i in part])
         if attack.narrow:
             clean = _at_8_khz(clean, sample_rate_hz)
-        made = as_written(_attack(model, clean, attack, eps, generator_of(seed, part[0])))
+        made = to_16_bits(_attack(model, clean, attack, eps, generator_of(seed, part[0])))
         if attack.narrow:
             made = _at_8_khz(made, sample_rate_hz)
         if attack.changed:
@@ -209,11 +209,6 @@ def attacked_lesson(
                 found.append(_shorter(window, rng, sample_rate_hz))
                 names.append(f"an attack ({attack.method.upper()}, ε {eps:.4f})")
     return Lesson(tuple(places), tuple(names), tuple(found))
-
-
-def as_written(samples: Tensor) -> Tensor:
-    """Round samples to 16 bits, as a file holds them."""
-    return (samples * 2**15).round().clamp(-(2**15), 2**15 - 1) / 2**15
 
 
 def by_length(windows: Sequence[Tensor], most: int = _BATCH) -> Iterator[list[int]]:
@@ -287,7 +282,7 @@ def _at_8_khz(windows: Tensor, sample_rate_hz: int) -> Tensor:
     changed = [
         change.apply(x, sample_rate_hz=sample_rate_hz, strength=0.0, rng=rng) for x in windows
     ]
-    return as_written(torch.stack(changed))
+    return to_16_bits(torch.stack(changed))
 
 
 def _all_changed(windows: Tensor, seeds: Sequence[int], sample_rate_hz: int) -> Tensor:
@@ -300,7 +295,7 @@ def _changed(x: Tensor, seed: int, sample_rate_hz: int) -> Tensor:
     rng = np.random.default_rng(seed)
     change = CHANGES[_AFTER_ATTACK[rng.integers(len(_AFTER_ATTACK))]]
     strength = change.draw(rng)
-    return as_written(change.apply(x, sample_rate_hz=sample_rate_hz, strength=strength, rng=rng))
+    return to_16_bits(change.apply(x, sample_rate_hz=sample_rate_hz, strength=strength, rng=rng))
 
 
 def _shorter(x: Tensor, rng: np.random.Generator, sample_rate_hz: int) -> Tensor:

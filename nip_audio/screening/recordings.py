@@ -50,6 +50,7 @@ __all__ = [
     "MeasuredSound",
     "Recordings",
     "fit_domain",
+    "is_narrow",
     "measure_sound",
     "spectrum_of",
     "voices_of",
@@ -431,8 +432,7 @@ def measure_sound(
         together = torch.stack([window.samples for window in windows]).to(device_of(model))
         rows.append(measure_windows(model, probe, together, generator=generator))
         if not number:
-            inputs = (model.to_input(Batch(one[None])).x[0] for one in together)
-            spectra = [spectrum_of(model, x) for x in inputs]
+            spectra = [spectrum_of(model, x) for x in model.to_input(Batch(together)).x]
     return MeasuredSound(
         np.array(places).flatten(),
         np.array(numbers, dtype=np.float64) if channels else np.zeros(0),
@@ -473,7 +473,12 @@ def _reach_hz(facts: FileFacts) -> float:
 
 def _narrow(facts: FileFacts, calibration: Calibration) -> bool:
     """Tell whether a recording holds no more than the band of a telephone."""
-    return _reach_hz(facts) < LEAST_BANDWIDTH * (calibration.sample_rate_hz or 0) / 2
+    return is_narrow(_reach_hz(facts), calibration.sample_rate_hz or 0)
+
+
+def is_narrow(bandwidth_hz: float, sample_rate_hz: int) -> bool:
+    """Tell whether a bandwidth is no more than a telephone's, to a model of a sample rate."""
+    return bandwidth_hz < LEAST_BANDWIDTH * sample_rate_hz / 2
 
 
 def _domain(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nip_audio import load_pretrained
 from nip_audio.attacks.objectives import Guarded
 from nip_audio.attacks.registry import make_attack
+from nip_audio.audio.io import to_16_bits
 from nip_audio.audio.windows import sound_of
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
@@ -28,7 +29,7 @@ from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.probes import Place
 from nip_audio.screening.response import ResponseDetector, scaled_tensor
 from studies._lib.command import add_result, command, run, tell
-from studies.detection.examples import RATE, SEED, Examples, as_written
+from studies.detection.examples import RATE, SEED, Examples
 from studies.detection.measure import RATES, Judging, share
 
 EPS = (0.0005, 0.001, 0.002)
@@ -95,7 +96,7 @@ def attack(
         scale=UNIT["logits" if examples.closed else "cosine"],
     )
     known = make_attack("pgd", eps=eps, settings={"steps": STEPS, "step_share": STEP_SHARE})
-    return as_written(known(guarded, Batch(clip[None]), generator=generator).batch.x[0])
+    return to_16_bits(known(guarded, Batch(clip[None]), generator=generator).batch.x[0])
 
 
 def main() -> None:

@@ -24,13 +24,13 @@ from nip_audio.attacks.base import Attack
 from nip_audio.attacks.objectives import Goal, Identification, Objective, Verification
 from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.corpus import Span, read_split
-from nip_audio.audio.io import ReadSettings, read_audio
+from nip_audio.audio.io import ReadSettings, read_audio, to_16_bits
 from nip_audio.core.adapter import Batch
 from nip_audio.core.metrics import equal_error_rate
 from nip_audio.core.seeds import generator_of
 from studies._lib.command import tell
 
-__all__ = ["ATTACKS", "UNSEEN", "Examples", "Threat", "as_written", "read_span"]
+__all__ = ["ATTACKS", "UNSEEN", "Examples", "Threat", "read_span"]
 
 RATE = 16_000
 CROP_S = 3.0
@@ -84,11 +84,6 @@ def read_span(root: Path, span: Span) -> Tensor:
     """Read one utterance, or a part of one, (N,)."""
     samples = read_audio(root / span.path, ReadSettings(RATE, min_duration_s=0.1)).samples
     return samples[round(span.start_s * RATE) : round(span.end_s * RATE)]
-
-
-def as_written(samples: Tensor) -> Tensor:
-    """Round samples to 16 bits."""
-    return (samples * 2**15).round().clamp(-(2**15), 2**15 - 1) / 2**15
 
 
 @dataclass(frozen=True)
@@ -213,7 +208,7 @@ class Examples:
         if not path.exists():
             rows = self.attackable(goal)[: threat.clips]
             attack = make_attack(threat.method, eps=threat.eps, settings=dict(threat.settings))
-            found = as_written(self.run(attack, threat.title, goal, rows))
+            found = to_16_bits(self.run(attack, threat.title, goal, rows))
             self.work.mkdir(parents=True, exist_ok=True)
             torch.save({"rows": rows, "samples": found}, path)
             tell(f"{self.pretrained.card.name}: {threat.title}, {goal}: {len(rows)} clips")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nip_audio import load_pretrained
+from nip_audio.audio.io import to_16_bits
 from nip_audio.audio.windows import sound_of
 from nip_audio.core.cache import keep_or_make
 from nip_audio.core.fingerprint import fingerprint
@@ -43,7 +44,6 @@ from studies.detection.examples import (
     UNSEEN,
     Examples,
     Threat,
-    as_written,
 )
 
 __all__ = ["EVASIONS", "HARMLESS"]
@@ -228,7 +228,7 @@ def changed(name: str, change: Change, clips: Tensor) -> list[Tensor]:
     for place, clip in enumerate(clips):
         rng = np.random.default_rng(seed_of(SEED, name, place))
         made = change(clip.double().numpy(), rng).clip(-1, 1)
-        done.append(as_written(torch.from_numpy(made).float()))
+        done.append(to_16_bits(torch.from_numpy(made).float()))
     return done
 
 

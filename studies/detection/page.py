@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from studies._lib.numbers import NOT_EVALUATED, percent
@@ -80,18 +80,29 @@ def _over_attacks(results: Results, show: str) -> str:
     return table(columns, _attack_names(results))
 
 
-def harmless(results: Results) -> str:
-    """What is flagged of harmless clips."""
+def _over_models(results: Results, heading: str, key: str, show: Callable[[Row], str]) -> str:
+    """Write a table with a row for each condition and a column for each model."""
     models = _models(results)
 
-    def flagged(title: str, condition: str) -> str:
-        found = models[title]["harmless"][condition]
-        outside = f", {found['outside']} not judged" if found["outside"] else ""
-        return f"{percent(found['0.01'])}{outside}"
+    def cell(title: str, name: str) -> str:
+        return show(models[title][key][name])
 
     first = next(iter(models.values()))
-    columns: Columns = {"condition": lambda row: row, **each(list(models), flagged)}
-    return table(columns, first["harmless"])
+    columns: Columns = {heading: lambda row: row, **each(list(models), cell)}
+    return table(columns, first[key])
+
+
+def _not_judged(found: Row) -> str:
+    return f", {found['outside']} not judged" if found["outside"] else ""
+
+
+def _flagged(found: Row) -> str:
+    return f"{percent(found['0.01'])}{_not_judged(found)}"
+
+
+def harmless(results: Results) -> str:
+    """What is flagged of harmless clips."""
+    return _over_models(results, "condition", "harmless", _flagged)
 
 
 def before(results: Results) -> str:
@@ -103,9 +114,7 @@ def before(results: Results) -> str:
         return percent(model["harmless"][row]["0.01"])
 
     def then(row: str) -> str:
-        found = former["harmless"][row]
-        outside = f", {found['outside']} not judged" if found["outside"] else ""
-        return f"{percent(found['0.01'])}{outside}"
+        return _flagged(former["harmless"][row])
 
     harmless_rows = [(f"harmless: {name}", then(name), now(name)) for name in former["harmless"]]
     old, new = _attacks(model, which="clean_only"), _attacks(model)
@@ -124,16 +133,12 @@ def before(results: Results) -> str:
 
 def evasions(results: Results) -> str:
     """What still succeeds and is called clean."""
-    models = _models(results)
 
-    def both(title: str, name: str) -> str:
-        found = models[title]["evasions"][name]
-        outside = f", {found['outside']} not judged" if found["outside"] else ""
-        return f"{percent(found['both'])} ({found['still']} of {found['clips']} succeed{outside})"
+    def both(found: Row) -> str:
+        still = f"{found['still']} of {found['clips']} succeed{_not_judged(found)}"
+        return f"{percent(found['both'])} ({still})"
 
-    first = next(iter(models.values()))
-    columns: Columns = {"done to the attacked file": lambda row: row, **each(list(models), both)}
-    return table(columns, first["evasions"])
+    return _over_models(results, "done to the attacked file", "evasions", both)
 
 
 def adaptive(results: Results) -> str:

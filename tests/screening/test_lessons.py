@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from nip_audio.audio.io import to_16_bits
 from nip_audio.core.adapter import Batch
 from nip_audio.screening import lessons
 from nip_audio.screening.changes import CHANGES
 from nip_audio.screening.lessons import (
     ATTACKS,
     AttackLesson,
-    as_written,
     attacked_lesson,
     by_length,
     distances,
@@ -55,7 +55,7 @@ def test_clean_windows_stay_as_they_would_be_in_a_file(windows):
     assert lesson.places == tuple(range(12))
     assert set(lesson.names) == {"as recorded"}
     for made, window in zip(lesson.windows, windows, strict=True):
-        assert torch.equal(made, as_written(window))
+        assert torch.equal(made, to_16_bits(window))
         assert (made - window).abs().max() <= 2**-16
 
 
@@ -125,7 +125,7 @@ def test_attacks_stay_within_their_eps_and_say_it(method, embedding_model, windo
     for place, made in zip(lesson.places, lesson.windows, strict=True):
         change = (made - windows[place]).abs().max()
         assert 0.002 < change <= 0.004 + 2**-15  # rounding to 16 bits adds at most half a step
-        assert torch.equal(made, as_written(made))
+        assert torch.equal(made, to_16_bits(made))
 
 
 def test_strengths_are_drawn_between_the_weakest_and_the_strongest(embedding_model, windows):
@@ -195,7 +195,7 @@ def test_narrow_attacks_hold_nothing_above_4_khz(embedding_model, windows, whole
         above = np.abs(spectrum[4200:])
         # all that is left is the rounding to 16 bits
         assert np.sqrt(np.mean(above**2)) < 3 * rounding * np.sqrt(0.375 * len(made))
-        assert not torch.equal(made, as_written(windows[place]))
+        assert not torch.equal(made, to_16_bits(windows[place]))
 
 
 def test_names_of_lessons_differ():
@@ -214,7 +214,7 @@ def test_windows_are_grouped_by_length():
 
 
 def test_written_samples_are_multiples_of_a_step_within_full_scale():
-    got = as_written(torch.tensor([0.1, -1.5, 1.5, 2**-17, 0.9 * 2**-15]))
+    got = to_16_bits(torch.tensor([0.1, -1.5, 1.5, 2**-17, 0.9 * 2**-15]))
     assert got.tolist() == [round(0.1 * 2**15) / 2**15, -1.0, 1 - 2**-15, 0.0, 2**-15]
 
 
