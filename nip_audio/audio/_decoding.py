@@ -18,6 +18,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from nip_audio.audio.levels import ClippingMeter
 from nip_audio.errors import AudioError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of PNG and JPEG files
 _BLOCK_VALUES = 1 << 18
 _RATES_HZ = (1000, 384_000)  # range of real recorders; a header may state anything
 _MAX_VALUES_PER_S = 8 * 384_000
-_MOST_CHANNELS = 8  # channels that are kept beside their mean
+MOST_CHANNELS = 8
+"""Number of channels that are kept beside their mean."""
 _UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's value for a file that was written to a stream
 
 
@@ -43,7 +45,8 @@ class Decoded:
             if all channels are equal, or are not averaged.
         encoding: Container and sample format of the file.
         changes: Changes that reading makes, in words.
-        clipped_share: Share of the samples at full scale, in [0, 1].
+        clipped: Share of the samples of each channel that were cut off, in [0, 1]; of the channel
+            that was asked for alone.
         not_finite: Number of samples that are NaN or infinite.
     """
 
@@ -53,7 +56,7 @@ class Decoded:
     separate: NDArray[np.float32] | None
     encoding: str
     changes: tuple[str, ...]
-    clipped_share: float
+    clipped: tuple[float, ...]
     not_finite: int
 
 
@@ -123,16 +126,20 @@ def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tupl
     changes = []
     if re.search(r"^data : \d+ \(should be", file.extra_info, re.MULTILINE):
         changes.append("the header states more audio than the file holds")
-    if channels > 1:
-        if settings.downmix == "error":
-            raise AudioError(
-                path,
-                code="channels",
-                found=f"it has {channels} channels, expected 1",
-                remedy="use downmix mean or first",
-            )
-        how = "averaged" if settings.downmix == "mean" else "reduced to the first"
-        changes.append(f"{channels} channels {how}")
+    if channels > 1 and settings.downmix == "error" and settings.channel is None:
+        raise AudioError(
+            path,
+            code="channels",
+            found=f"it has {channels} channels, expected 1",
+            remedy="use downmix mean or first",
+        )
+    if settings.channel is not None and settings.channel > channels:
+        raise AudioError(
+            path,
+            code="channels",
+            found=f"channel {settings.channel} was asked for, and it has {channels}",
+            remedy=f"choose one from 1 to {channels}",
+        )
     if rate != settings.sample_rate_hz:
         if not settings.resample:
             raise AudioError(
@@ -202,18 +209,21 @@ def _decode(
             remedy="split it, or allow more with --max-duration",
         )
     parts: list[NDArray[np.float32]] = []
-    clipped, bad = 0, 0
-    averaged = settings.downmix == "mean"
+    bad = 0
+    averaged = settings.downmix == "mean" and settings.channel is None
+    chosen = (settings.channel or 1) - 1
+    meter = ClippingMeter(file.channels if averaged else 1, rate)
     separate = _Channels(file, settings.sample_rate_hz) if averaged and file.channels > 1 else None
     try:
         if start:
             file.seek(start)
         for block in _blocks(file, wanted):
-            clipped += int((np.abs(block) >= 0.9999).sum())
+            block = block if averaged else block[:, chosen : chosen + 1]
+            meter.add(block)
             bad += int((~np.isfinite(block)).sum())
             if separate is not None:
                 separate.add(block, parts)
-            parts.append(block.mean(axis=1) if averaged else block[:, 0].copy())
+            parts.append(block.mean(axis=1))
     except soundfile.SoundFileError as err:
         raise AudioError(
             path,
@@ -230,8 +240,8 @@ def _decode(
             remedy="copy or record it again",
         )
     kept = None if separate is None else separate.finish()
-    if kept is not None and file.channels > _MOST_CHANNELS:
-        changes += (f"only the first {_MOST_CHANNELS} channels kept beside their mean",)
+    if kept is not None and file.channels > MOST_CHANNELS:
+        changes += (f"only the first {MOST_CHANNELS} channels kept beside their mean",)
     return Decoded(
         mono,
         rate,
@@ -239,7 +249,7 @@ def _decode(
         kept,
         f"{file.format}/{file.subtype}",
         changes,
-        clipped_share=clipped / max(1, len(mono) * file.channels),
+        clipped=meter.shares,
         not_finite=bad,
     )
 
@@ -257,7 +267,7 @@ class _Channels:
 
     def __init__(self, file: soundfile.SoundFile, rate_hz: int) -> None:
         """Start with nothing kept."""
-        self._count = min(file.channels, _MOST_CHANNELS)
+        self._count = min(file.channels, MOST_CHANNELS)
         self._stream = None
         if file.samplerate != rate_hz:
             self._stream = soxr.ResampleStream(
@@ -312,13 +322,18 @@ def _check(path: Path, decoded: Decoded, settings: ReadSettings) -> None:
             f"{1000 * settings.min_duration_s:.0f} ms are needed",
             remedy="record a longer passage",
         )
-    if decoded.clipped_share > settings.max_clipped_share:
+    worst = int(np.argmax(decoded.clipped))
+    if decoded.clipped[worst] > settings.max_clipped_share:
+        several = len(decoded.clipped) > 1
         raise AudioError(
             path,
             code="clipped",
-            found=f"{decoded.clipped_share:.0%} of its samples are at full scale, at most "
-            f"{settings.max_clipped_share:.0%} are allowed",
-            remedy="record again at a lower level",
+            found=f"{decoded.clipped[worst]:.0%} of "
+            f"{f'the samples of channel {worst + 1}' if several else 'its samples'} are cut off "
+            f"at the highest level, at most {settings.max_clipped_share:.0%} are allowed",
+            remedy="choose another channel with --channel, or record again at a lower level"
+            if several
+            else "record again at a lower level",
         )
 
 

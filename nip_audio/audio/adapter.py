@@ -27,9 +27,17 @@ class WaveformAdapter:
     settings: ReadSettings = field(default_factory=ReadSettings)
 
     @staticmethod
-    def at(sample_rate_hz: int, max_duration_s: float | None = None) -> WaveformAdapter:
-        """Return the reader for a model of this sample rate; None keeps the longest duration."""
-        settings = ReadSettings(sample_rate_hz=sample_rate_hz)
+    def at(
+        sample_rate_hz: int, max_duration_s: float | None = None, channel: int | None = None
+    ) -> WaveformAdapter:
+        """Return the reader for a model of this sample rate.
+
+        Args:
+            sample_rate_hz: Sample rate of the model.
+            max_duration_s: Longest duration; None keeps the default.
+            channel: Number of the channel to read, from 1; None reads the mean of all.
+        """
+        settings = ReadSettings(sample_rate_hz=sample_rate_hz, channel=channel)
         if max_duration_s is not None:
             settings = replace(settings, max_duration_s=max_duration_s)
         return WaveformAdapter(settings)
@@ -62,5 +70,12 @@ class WaveformAdapter:
 
 def read_back(path: Path, settings: ReadSettings) -> Audio:
     """Read a written recording whatever its length and level."""
-    permissive = replace(settings, min_duration_s=1e-4, min_rms=1e-9, max_clipped_share=1.0)
+    permissive = replace(
+        settings,
+        channel=None,
+        min_duration_s=1e-4,
+        min_sound_s=0.0,
+        min_rms=1e-9,
+        max_clipped_share=1.0,
+    )
     return read_audio(path, permissive)

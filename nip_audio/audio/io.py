@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +13,14 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from nip_audio.audio._decoding import decode
+from nip_audio.audio._decoding import MOST_CHANNELS, Decoded, decode
 from nip_audio.audio._files import checked_hash
+from nip_audio.audio.channels import Channel, Mixture, mix
+from nip_audio.audio.levels import to_full_scale
 from nip_audio.audio.remote import fetched, is_url
+from nip_audio.audio.windows import LEAST_SOUND_S
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import AudioError, InputError
 
@@ -56,13 +59,16 @@ class ReadSettings:
     Attributes:
         sample_rate_hz: Sample rate to return.
         resample: Resample files of other rates; if false, another rate is an error.
-        downmix: ``mean`` averages the channels, ``first`` takes the first, ``error`` refuses files
-            with several.
+        downmix: ``mean`` averages the channels (see ``channels.mix`` for those that are silent or
+            cancel each other), ``first`` takes the first, ``error`` refuses files with several.
+        channel: Number of the channel to take, from 1, instead; None takes what ``downmix`` says.
         min_duration_s: Shortest duration; shorter audio is an error.
+        min_sound_s: Shortest sound without silence; less is an error.
         max_duration_s: Longest duration; longer audio is an error and is not decoded, so that
             memory stays bounded.
         min_rms: Smallest root mean square (RMS) of the samples; quieter audio is an error.
-        max_clipped_share: Largest share of samples at full scale; a larger one is an error.
+        max_clipped_share: Largest share of the samples of a channel that were cut off at the
+            highest level; a larger one is an error.
         max_bytes: Largest file size; a larger file is an error and is not read.
 
     Raises:
@@ -72,7 +78,9 @@ class ReadSettings:
     sample_rate_hz: int = 16000
     resample: bool = True
     downmix: Literal["mean", "first", "error"] = "mean"
+    channel: int | None = None
     min_duration_s: float = 0.5
+    min_sound_s: float = LEAST_SOUND_S
     max_duration_s: float = 120.0
     min_rms: float = 1e-4
     max_clipped_share: float = 0.05
@@ -87,6 +95,8 @@ class ReadSettings:
             )
         if self.downmix not in ("mean", "first", "error"):
             raise InputError(f"downmix is {self.downmix!r}, expected mean, first or error")
+        if self.channel is not None and self.channel < 1:
+            raise InputError(f"channel is {self.channel}, expected a number from 1 on")
 
 
 @dataclass(frozen=True)
@@ -132,19 +142,6 @@ class Seconds:
 
 
 @dataclass(frozen=True)
-class Channel:
-    """One channel of a recording.
-
-    Attributes:
-        number: Its number in the file, from 1.
-        samples: (N,) float32 in [-1, 1] at the recording's ``sample_rate_hz``.
-    """
-
-    number: int
-    samples: Tensor
-
-
-@dataclass(frozen=True)
 class Audio:
     """One decoded recording.
 
@@ -155,11 +152,14 @@ class Audio:
         source_channels: Number of channels in the file.
         encoding: Container and sample format of the file, e.g. ``WAV/PCM_16``.
         sha256: SHA-256 of the file's bytes.
-        clipped_share: Share of the file's samples at full scale, in [0, 1].
+        clipped_share: Share of the samples that were cut off at the highest level, in [0, 1]; the
+            largest of all channels.
         changes: Changes made to the audio, in words.
         channels: Channels of a file whose channels were averaged and differ, the first eight at
             most and without silent ones; empty for all other files. A system that reads one
             channel hears something else than ``samples``.
+        channels_left_out: Number of channels that differ and are not among ``channels``, because
+            the file has more than eight.
     """
 
     samples: Tensor
@@ -171,6 +171,17 @@ class Audio:
     clipped_share: float
     changes: tuple[str, ...]
     channels: tuple[Channel, ...] = ()
+    channels_left_out: int = 0
+
+    @cached_property
+    def mixture(self) -> Channel:
+        """The samples as a channel, with number 0."""
+        return Channel(0, self.samples, self.sample_rate_hz)
+
+    @property
+    def sound_s(self) -> float:
+        """Seconds of sound, without silence."""
+        return float(self.mixture.sound.sum()) / self.sample_rate_hz
 
     @property
     def duration_s(self) -> float:
@@ -208,7 +219,8 @@ def read_audio(
 
     Time and memory are bounded by ``settings``, whatever the file's header says: decoding stops at
     the longest duration, and channels are averaged block by block. Of channels that differ, the
-    first eight are kept as well.
+    first eight are kept as well. Samples beyond full scale are scaled, and an offset is removed
+    (``levels.to_full_scale``).
 
     Args:
         path: File, or its URL as text, which is fetched first. The format is detected by content,
@@ -223,7 +235,8 @@ def read_audio(
     Raises:
         AudioError: With a stable ``code``: ``missing``, ``unreadable``, ``not_a_file``,
             ``too_large``, ``empty``, ``not_audio``, ``damaged``, ``sample_rate``, ``channels``,
-            ``too_short``, ``too_long``, ``not_finite``, ``silent`` or ``clipped``.
+            ``too_short``, ``too_little_sound``, ``too_long``, ``not_finite``, ``scale``,
+            ``silent`` or ``clipped``.
         MissingDependencyError: If ``path`` is a URL and the package that fetches it is not
             installed.
     """
@@ -240,45 +253,71 @@ def read_audio(
 def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | None) -> Audio:
     sha256 = checked_hash(path, max_bytes=settings.max_bytes)
     decoded = decode(path, settings, span)
-    mono, changes = decoded.mono, decoded.changes
-    if decoded.rate_hz != settings.sample_rate_hz:
-        mono = soxr.resample(mono, decoded.rate_hz, settings.sample_rate_hz, quality="VHQ")
-    rms = float(np.sqrt(np.mean((mono - mono.mean()) ** 2)))
-    if rms < settings.min_rms:
-        raise AudioError(
-            path,
-            code="silent",
-            found=f"it is silent or constant (RMS {rms:.1e} around its mean of {mono.mean():.2g}, "
-            f"at least {settings.min_rms:g} is needed)",
-            remedy="check the microphone and record again",
-        )
-    beyond = int((np.abs(mono) > 1.0).sum())
-    if beyond:
-        changes += (f"{beyond} samples beyond full scale clipped",)
-    tensor = torch.from_numpy(np.clip(mono, -1.0, 1.0).astype(np.float32))
-    return Audio(
-        tensor,
+    mixture, changes = _mixed(path, decoded, settings)
+    left_out = decoded.channels - MOST_CHANNELS if decoded.separate is not None else 0
+    audio = Audio(
+        torch.from_numpy(np.ascontiguousarray(mixture.samples)),
         settings.sample_rate_hz,
         decoded.rate_hz,
         decoded.channels,
         decoded.encoding,
         sha256,
-        decoded.clipped_share,
-        changes,
-        _channels(decoded.separate, settings),
+        max(decoded.clipped),
+        ((mixture.how,) if mixture.how else ()) + decoded.changes + changes,
+        mixture.channels,
+        max(0, left_out),
     )
+    if silent := len(audio.samples) - len(audio.mixture.voice):
+        note = f"{silent / audio.sample_rate_hz:.1f} s of silence left out of the voice"
+        audio = replace(audio, changes=(*audio.changes, note))
+    if audio.sound_s < settings.min_sound_s:
+        raise AudioError(
+            path,
+            code="too_little_sound",
+            found=f"it holds {audio.sound_s:.1f} s of sound in {audio.duration_s:.1f} s, and at "
+            f"least {settings.min_sound_s:g} s are needed",
+            remedy="record a longer passage",
+        )
+    return audio
 
 
-def _channels(separate: NDArray[np.float32] | None, settings: ReadSettings) -> tuple[Channel, ...]:
-    """Return the channels that are not silent, of (M, C) samples."""
-    if separate is None:
-        return ()
-    kept = np.ascontiguousarray(separate.T).clip(-1.0, 1.0)
-    return tuple(
-        Channel(number, torch.from_numpy(samples))
-        for number, samples in enumerate(kept, start=1)
-        if samples.std() >= settings.min_rms
-    )
+def _mixed(path: Path, decoded: Decoded, settings: ReadSettings) -> tuple[Mixture, tuple[str, ...]]:
+    """Return the signal of a file at the rate of the settings, and what was changed about it."""
+    mono, rate_hz = decoded.mono, settings.sample_rate_hz
+    if decoded.rate_hz != rate_hz:
+        mono = soxr.resample(mono, decoded.rate_hz, rate_hz, quality="VHQ")
+    apart = [] if decoded.separate is None else list(np.ascontiguousarray(decoded.separate.T))
+    try:
+        (mono, *apart), changes = to_full_scale([mono, *apart])
+    except ValueError as err:
+        raise AudioError(
+            path, code="scale", found=str(err), remedy="export it again as 16-bit WAV"
+        ) from err
+    mixture = Mixture(mono, (), _how(decoded, settings))
+    if apart:
+        total, least = decoded.channels, settings.min_rms
+        mixture = mix(mono, apart, total=total, sample_rate_hz=rate_hz, min_rms=least)
+    rms = float(mixture.samples.std(dtype=np.float64))
+    if rms < settings.min_rms:
+        raise AudioError(
+            path,
+            code="silent",
+            found=f"it is silent or constant (RMS {rms:.1e} around its mean, at least "
+            f"{settings.min_rms:g} is needed)",
+            remedy="check the microphone and record again",
+        )
+    return mixture, changes
+
+
+def _how(decoded: Decoded, settings: ReadSettings) -> str:
+    """Say which of several channels were read, where they are equal or were not averaged."""
+    count = decoded.channels
+    if settings.channel is not None and count > 1:
+        return f"channel {settings.channel} of {count} taken"
+    if count > 1:
+        how = "averaged" if settings.downmix == "mean" else "reduced to the first"
+        return f"{count} channels {how}"
+    return ""
 
 
 def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool = False) -> None:

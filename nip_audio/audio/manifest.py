@@ -24,6 +24,7 @@ class Recording:
         path: File, or its URL as text.
         speaker: Name of the claimed speaker; None if there is none.
         span: Part of the file to read, as in ``read_audio``; None means all.
+        channel: Number of the channel to read, from 1; None means what the settings say.
         root: Folder (its own path resolved) that links must stay inside; None allows any target.
     """
 
@@ -32,6 +33,7 @@ class Recording:
     speaker: str | None = None
     span: tuple[int, int] | Seconds | None = None
     root: Path | None = field(default=None, compare=False)
+    channel: int | None = None
 
     @property
     def folder(self) -> str:
@@ -59,6 +61,8 @@ class Recording:
                 found=f"it is a link to {os.path.realpath(self.path)}, outside of {self.root}",
                 remedy="replace the link by the file itself, or pass --follow-links",
             )
+        if self.channel is not None:
+            settings = replace(settings or ReadSettings(), channel=self.channel)
         return read_audio(self.path, settings, span=self.span)
 
 
@@ -166,5 +170,7 @@ def read_recordings(
         except ValueError as err:
             raise InputError(f"{path}, {entry.where}: {err}") from err
         root = None if follow_links else root
-        recordings.append(Recording(entry.id, place, entry.speaker, entry.span, root))
+        recordings.append(
+            Recording(entry.id, place, entry.speaker, entry.span, root, entry.channel)
+        )
     return recordings

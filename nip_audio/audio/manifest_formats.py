@@ -8,6 +8,8 @@
   ``{"file": …, "start": …, "stop": …}``.
 * JSONL of Lhotse cuts (``MonoCut``, lhotse.readthedocs.io, "Cuts"), plain or gzipped.
 
+All but cuts may have ``channel``, the number of the channel to read, from 1.
+
 Nothing is guessed: an entry that fits no format, or several, is an error that names the line.
 """
 
@@ -52,6 +54,7 @@ class Entry:
         place: Path or URL of the file, as written.
         speaker: Name of the speaker; None if the manifest does not say.
         span: Part of the file, in samples or ``Seconds``; None means the whole file.
+        channel: Number of the channel to read, from 1; None if the manifest does not say.
     """
 
     where: str
@@ -59,6 +62,7 @@ class Entry:
     place: str
     speaker: str | None
     span: Span
+    channel: int | None = None
 
 
 def entries_of(path: Path) -> Iterator[Entry]:
@@ -156,7 +160,9 @@ def _whole_row(row: dict[str | None, Any]) -> Row:
 
 def _speechbrain_row(row: Row) -> Entry:
     span = _samples(row.get("start"), row.get("stop"))
-    return Entry("", _text(row, "ID"), _text(row, "wav"), _speaker(row, "spk_id"), span)
+    return Entry(
+        "", _text(row, "ID"), _text(row, "wav"), _speaker(row, "spk_id"), span, _channel(row)
+    )
 
 
 def _samples(start: Any, stop: Any) -> tuple[int, int] | None:
@@ -184,7 +190,7 @@ def _plain(row: Row) -> Entry:
     span = None if start is None and end is None else Seconds(start or 0.0, end)
     place = _text(row, "path")
     name = _text(row, "id") if row.get("id") not in (None, "") else place
-    return Entry("", name, place, _speaker(row, "speaker"), span)
+    return Entry("", name, place, _speaker(row, "speaker"), span, _channel(row))
 
 
 # --- JSON ---
@@ -218,7 +224,12 @@ def _speechbrain_object(name: str, row: Any) -> Entry:
         wav = wav["file"]
     span = _samples(part.get("start"), part.get("stop"))
     return Entry(
-        "", _text({"id": name}, "id"), _text({"wav": wav}, "wav"), _speaker(row, "spk_id"), span
+        "",
+        _text({"id": name}, "id"),
+        _text({"wav": wav}, "wav"),
+        _speaker(row, "spk_id"),
+        span,
+        _channel(part),
     )
 
 
@@ -288,8 +299,13 @@ def _cut(row: Row) -> Entry:
             "and archives not unpacked, so save the recordings as files"
         )
     channels = source.get("channels", [0])
-    if not isinstance(channels, list) or len(channels) != 1:
-        raise ValueError(f"the file has channels {channels!r}, expected one; save it as mono")
+    if not isinstance(channels, list) or not channels:
+        raise ValueError(f"the file has channels {channels!r}, expected a list; correct it")
+    if len(channels) > 1 and row.get("channel") not in channels:
+        raise ValueError(
+            f"the cut is of channel {row.get('channel')!r}, expected one of the file's channels "
+            f"{channels!r}; correct it"
+        )
     start, duration = _number(row, "start") or 0.0, _number(row, "duration")
     if duration is None:
         raise ValueError("the cut has no duration; add it")
@@ -300,6 +316,7 @@ def _cut(row: Row) -> Entry:
         _text(source, "source"),
         _cut_speaker(row.get("supervisions")),
         None if whole else Seconds(start, start + duration),
+        channels.index(row["channel"]) + 1 if len(channels) > 1 else None,
     )
 
 
@@ -328,6 +345,16 @@ def _text(row: Row, name: str) -> str:
 
 def _speaker(row: Row, name: str) -> str | None:
     return None if row.get(name) in (None, "") else _text(row, name)
+
+
+def _channel(row: Row) -> int | None:
+    value = row.get("channel")
+    if value is None or value == "":
+        return None
+    number = str(value)
+    if isinstance(value, bool) or not number.isascii() or not number.isdigit() or int(number) < 1:
+        raise ValueError(f"channel is {value!r}, expected a number from 1 on; correct it")
+    return int(number)
 
 
 def _number(row: Row, name: str) -> float | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nip_audio.errors import InputError
 
-__all__ = ["LEAST_SOUND_S", "Window", "sound_of", "windows_of"]
+__all__ = ["LEAST_SOUND_S", "Window", "has_speech", "sound_of", "voice_of", "windows_of"]
 
 LEAST_SOUND_S = 0.5
 """Length of sound below which a recording cannot be judged."""
@@ -30,6 +30,13 @@ _SHORT_GAP_S = 0.3
 _SILENT_DB = -75.0
 _BELOW_NEIGHBOURS_DB = 35.0
 _BELOW_FILE_DB = 55.0
+_PART_S = 0.02
+_STEADY_DB = 3.0  # hiss and hum vary by less, speech as loud as white noise by 3.4 at least
+_PADDING_S = 0.5
+_LEAST_SOUND_SHARE = 0.5
+
+Sound = NDArray[np.bool_]
+"""Which samples of a recording belong to sound, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Window:
     samples: Tensor
 
 
-def sound_of(samples: Tensor, sample_rate_hz: int) -> NDArray[np.bool_]:
+def sound_of(samples: Tensor, sample_rate_hz: int) -> Sound:
     """Tell which samples of a recording belong to sound rather than to silence.
 
     Pauses of less than 0.3 s and a tenth of a second around every sound count as sound, unless they
@@ -80,7 +87,60 @@ def sound_of(samples: Tensor, sample_rate_hz: int) -> NDArray[np.bool_]:
     return np.asarray(np.repeat(active, size)[: len(x)])
 
 
-def windows_of(samples: Tensor, *, most: int, sample_rate_hz: int) -> list[Window]:
+def has_speech(samples: Tensor, sample_rate_hz: int, sound: Sound) -> bool:
+    """Tell whether the level of a recording's sound varies as that of speech does.
+
+    Hiss, hum and tones are steady: from one fiftieth of a second to the next their level hardly
+    changes. So is speech that lies more than 5 dB below steady noise.
+
+    Args:
+        samples: (N,) waveform in [-1, 1].
+        sample_rate_hz: Sample rate of the waveform.
+        sound: What ``sound_of`` returns for it.
+    """
+    size = max(1, round(_PART_S * sample_rate_hz))
+    heard = samples.detach().cpu().numpy()[sound]
+    parts = heard[: len(heard) // size * size].reshape(-1, size).astype(np.float64)
+    if len(parts) < 2:
+        return bool(len(parts))
+    level = 10 * np.log10(parts.var(axis=1) + 1e-12)
+    low, high = np.quantile(level, (0.1, 0.9))
+    return bool(high - low >= _STEADY_DB)
+
+
+def voice_of(samples: Tensor, sample_rate_hz: int, sound: Sound | None = None) -> Tensor:
+    """Return what a voice is taken from: all samples, without silence where there is much of it.
+
+    Silence changes an embedding that averages over time: after as much of it as speech, a voice is
+    hardly recognised. Half a second or more of one constant value is padding and left out. If less
+    than half of the rest is sound, the sound alone is returned.
+
+    Args:
+        samples: (N,) waveform in [-1, 1].
+        sample_rate_hz: Sample rate of the waveform.
+        sound: What ``sound_of`` returns for it, if it is known.
+    """
+    sound = sound_of(samples, sample_rate_hz) if sound is None else sound
+    if not sound.any():
+        return samples
+    kept = ~_padding(samples.detach().cpu().numpy(), round(_PADDING_S * sample_rate_hz))
+    if (sound & kept).sum() < _LEAST_SOUND_SHARE * kept.sum():
+        kept &= sound
+    return samples if kept.all() else samples[torch.from_numpy(kept).to(samples.device)]
+
+
+def _padding(x: NDArray[np.float32], least: int) -> Sound:
+    """Tell which samples lie in runs of one constant value of a least length."""
+    edges = np.flatnonzero(np.concatenate([[True], x[1:] != x[:-1], [True]]))
+    padded = np.zeros(len(x), dtype=bool)
+    for place in np.flatnonzero(np.diff(edges) >= least):
+        padded[edges[place] : edges[place + 1]] = True
+    return padded
+
+
+def windows_of(
+    samples: Tensor, *, most: int, sample_rate_hz: int, sound: Sound | None = None
+) -> list[Window]:
     """Divide the sound of a recording into as few equal windows as its length allows.
 
     A recording with less sound than the longest window is one window, and one that is silent
@@ -91,15 +151,16 @@ def windows_of(samples: Tensor, *, most: int, sample_rate_hz: int) -> list[Windo
         most: Largest length of a window in samples; windows of longer recordings have at least half
             of it.
         sample_rate_hz: Sample rate of the waveform.
+        sound: What ``sound_of`` returns for it, if it is known.
 
     Raises:
         InputError: If the samples are not (N,), or a window has no length.
     """
     if most < 1:
         raise InputError(f"a window of {most} samples was asked for, expected at least 1")
-    sound = sound_of(samples, sample_rate_hz)
+    sound = sound_of(samples, sample_rate_hz) if sound is None else sound
     if not sound.any():
-        sound[:] = True
+        sound = np.ones_like(sound)
     whole = samples if sound.all() else samples[torch.from_numpy(sound)]
     count = -(-len(whole) // most)
     size = len(whole) // count

@@ -70,6 +70,12 @@ def print_skipped(failures: Sequence[FileError]) -> None:
         stderr.print(f"skipped: {failure}", markup=False, highlight=False, soft_wrap=True)
 
 
+def print_changes(name: str, changes: Sequence[str]) -> None:
+    """Print what reading a file changed, so that a result is not taken for that of the file."""
+    if changes:
+        stderr.print(f"{plain(name)}: {'; '.join(changes)}", highlight=False, soft_wrap=True)
+
+
 def plain(text: str) -> str:
     """Escape text for rich, and replace control characters, so that names stay plain text."""
     return escape(printable(text))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
 from nip_audio.cli._options import Modality
 from nip_audio.core.modality import Reader
@@ -45,10 +46,15 @@ def require_modality(pretrained: PretrainedModel, modality: Modality | None) -> 
         )
 
 
-def make_reader(pretrained: PretrainedModel, max_duration_s: float | None) -> Reader:
+def make_reader(
+    pretrained: PretrainedModel, max_duration_s: float | None, channel: int | None = None
+) -> Reader:
     """Return the reader of the files that this model takes: recordings or images."""
     card = pretrained.card
-    return modality_of(card).reader(card, max_duration_s=max_duration_s)
+    reader = modality_of(card).reader(card, max_duration_s=max_duration_s)
+    if channel is not None and isinstance(reader, WaveformAdapter):
+        return WaveformAdapter(replace(reader.settings, channel=channel))
+    return reader
 
 
 def refuse_options(pretrained: PretrainedModel, command: str, given: Mapping[str, object]) -> None:
@@ -81,12 +87,13 @@ def make_screener(
     fdr: float | None = None,
     seed: int,
     max_duration_s: float | None,
+    channel: int | None = None,
     engine: Engine | None = None,
 ) -> Screener:
     """Make the screener that detect and screen use."""
-    refuse_options(pretrained, command, {"--max-duration": max_duration_s})
+    refuse_options(pretrained, command, {"--max-duration": max_duration_s, "--channel": channel})
     screener = Screener.from_pretrained(pretrained, calibration, fpr, fdr=fdr)
-    reader = make_reader(pretrained, max_duration_s)
+    reader = make_reader(pretrained, max_duration_s, channel)
     return replace(screener, adapter=reader, seed=seed, engine=engine or LocalEngine())
 
 

@@ -92,6 +92,15 @@ MaxDurationOption = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+ChannelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--channel",
+        min=1,
+        help="Number of the channel to read, from 1; default: the mean of all.",
+        rich_help_panel=INPUT,
+    ),
+]
 DataRootOption = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,7 @@ from nip_audio.cli._console import print_json, progress_bar, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     CalibrationOption,
+    ChannelOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -147,6 +148,7 @@ def command(
     calibration: CalibrationOption = None,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
+    channel: ChannelOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -175,7 +177,12 @@ def command(
     settings = read_settings(setting or [], settings_of(attack), attack, options={"eps": "--eps"})
     pretrained = load_model(model, modality)
     given = {"--enrolment": enrolment, "--speaker": speaker, "--threshold": threshold}
-    given |= {"--goal": goal, "--calibration": calibration, "--max-duration": max_duration}
+    given |= {
+        "--goal": goal,
+        "--calibration": calibration,
+        "--max-duration": max_duration,
+        "--channel": channel,
+    }
     given |= {"--probe": probe, "--estimate-threshold": estimate_threshold or None}
     refuse_options(pretrained, "attack", given)
     taken = modality_of(pretrained.card)
@@ -184,7 +191,7 @@ def command(
         goal = GoalName(taken.default_goal) if target is None else GoalName.reject
     if target is None and goal is not GoalName.misidentify:
         threshold = find_threshold(pretrained, calibration, threshold, options="--")
-    reader = make_reader(pretrained, max_duration)
+    reader = make_reader(pretrained, max_duration, channel)
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id) if enrolment else None
     verified = Probe(probe, reader.load(probe).raw) if probe else None
     wanted = AttackGoal(threshold, goal.value, voices, speaker, target, verified)

@@ -18,6 +18,7 @@ from nip_audio.cli._console import (
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     ADVANCED,
+    ChannelOption,
     DataRootOption,
     FollowLinksOption,
     ForceOption,
@@ -79,6 +80,7 @@ def command(
     ] = 1,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
+    channel: ChannelOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,7 +106,11 @@ def command(
     from nip_audio.workflows.calibrate import calibrate_files, without_attacks
 
     pretrained = load_model(model, modality)
-    given = {"--tolerate-noise": tolerate_noise, "--max-duration": max_duration}
+    given = {
+        "--tolerate-noise": tolerate_noise,
+        "--max-duration": max_duration,
+        "--channel": channel,
+    }
     refuse_options(pretrained, "calibrate", given | {"--names or --no-names": names})
     plain = draws != 1 or tolerate_noise is not None
     if plain and not clean_only and without_attacks(pretrained) is None:
@@ -118,7 +124,7 @@ def command(
         done = calibrate_files(
             pretrained,
             files,
-            make_reader(pretrained, max_duration),
+            make_reader(pretrained, max_duration, channel),
             out,
             clean_only=clean_only,
             names=names,

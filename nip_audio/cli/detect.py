@@ -10,6 +10,7 @@ import typer
 from nip_audio.cli._console import exit_with, print_json
 from nip_audio.cli._options import (
     CalibrationOption,
+    ChannelOption,
     FprOption,
     JsonOption,
     MaxDurationOption,
@@ -31,6 +32,7 @@ def command(
     fpr: FprOption = 0.01,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
+    channel: ChannelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Detect adversarial recordings or images by their response to noise.
@@ -51,6 +53,7 @@ def command(
         fpr=fpr,
         seed=seed,
         max_duration_s=max_duration,
+        channel=channel,
     )
     records = list(screener.judge_files(Recording(str(file), file) for file in files))
     if as_json:

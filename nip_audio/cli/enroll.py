@@ -12,6 +12,7 @@ from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     DEFAULT_AUDIO_MODEL,
     AudioModelOption,
+    ChannelOption,
     DataRootOption,
     FollowLinksOption,
     ForceOption,
@@ -31,6 +32,7 @@ def command(
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
     max_duration: MaxDurationOption = None,
+    channel: ChannelOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,7 +50,7 @@ def command(
 
     require_new(out, force=force)
     pretrained = load_pretrained(model)
-    adapter = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration)
+    adapter = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration, channel)
     recordings = find_files(pretrained, source, data_root, follow_links=follow_links)
     with progress_bar("enrolling", len(recordings)) as bar:
         enrolment = enrol(pretrained, recordings, adapter, progress=lambda _: advance(bar))

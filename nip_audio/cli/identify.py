@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import exit_with, plain, print_json, stderr, stdout
+from nip_audio.cli._console import (
+    exit_with,
+    plain,
+    print_changes,
+    print_json,
+    stderr,
+    stdout,
+)
 from nip_audio.cli._options import (
     CalibrationOption,
+    ChannelOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
@@ -59,6 +67,7 @@ def command(
     ] = None,
     calibration: CalibrationOption = None,
     max_duration: MaxDurationOption = None,
+    channel: ChannelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Identify the speaker of each recording, or the class of each image.
@@ -79,9 +88,13 @@ def command(
 
     pretrained = load_model(model, modality)
     given = {"--threshold": threshold, "--plda": plda, "--calibration": calibration}
-    named: dict[str, object] = {"--enrolment": enrolment, "--max-duration": max_duration}
+    named: dict[str, object] = {
+        "--enrolment": enrolment,
+        "--max-duration": max_duration,
+        "--channel": channel,
+    }
     refuse_options(pretrained, "identify", named | given)
-    reader = make_reader(pretrained, max_duration)
+    reader = make_reader(pretrained, max_duration, channel)
     if enrolment is None:
         _refuse_alone(given)
 
@@ -104,15 +117,17 @@ def command(
     strangers = 0
     for file in files:
         try:
-            facts, line, known = answer(reader.load(file).raw)
+            item = reader.load(file)
+            facts, line, known = answer(item.raw)
         except FileError as err:
             stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}
             results.append({"file": str(file), "candidates": [], "error": error})
             continue
-        results.append({"file": str(file), **facts, "error": None})
+        results.append({"file": str(file), **facts, "changes": list(item.changes), "error": None})
         strangers += not known
         if not as_json:
+            print_changes(str(file), item.changes)
             stdout.print(f"{plain(str(file))}: {line}", highlight=False, soft_wrap=True)
     if as_json:
         print_json(results)

@@ -14,6 +14,7 @@ from nip_audio.cli._options import (
     ADVANCED,
     OUTPUT,
     CalibrationOption,
+    ChannelOption,
     ForceOption,
     JsonOption,
     MaxDurationOption,
@@ -102,6 +103,7 @@ def command(
         ),
     ] = 0,
     max_duration: MaxDurationOption = None,
+    channel: ChannelOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -122,7 +124,11 @@ def command(
     from nip_audio.workflows.purify_files import FilePurifier, plan_files
 
     pretrained = load_model(model, modality)
-    given: dict[str, object] = {"--calibration": calibration, "--max-duration": max_duration}
+    given: dict[str, object] = {
+        "--calibration": calibration,
+        "--max-duration": max_duration,
+        "--channel": channel,
+    }
     given |= {"--fpr": fpr, "--only-flagged": only_flagged or None, "--plot": plot or None}
     refuse_options(pretrained, "purify", given)
     settings = read_settings(
@@ -133,7 +139,7 @@ def command(
     has_calibration = calibration is not None or pretrained.card.calibration_path is not None
     rate = DEFAULT_FPR if fpr is None else fpr
     judge = Judge(Calibration.of(pretrained, calibration), rate) if has_calibration else None
-    reader = make_reader(pretrained, max_duration)
+    reader = make_reader(pretrained, max_duration, channel)
     worker = FilePurifier(pretrained, chosen, reader, seed, judge, only_flagged)
     with progress_bar("purifying", len(planned)) as bar:
         done, failures = worker.purify_all(planned, force=force, progress=lambda _: advance(bar))

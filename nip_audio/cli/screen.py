@@ -23,6 +23,7 @@ from nip_audio.cli._console import (
 from nip_audio.cli._options import (
     ADVANCED,
     CalibrationOption,
+    ChannelOption,
     DataRootOption,
     FollowLinksOption,
     FprOption,
@@ -107,6 +108,7 @@ def command(
     follow_links: FollowLinksOption = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
+    channel: ChannelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Screen a folder of recordings or images for attacks; run it again to resume.
@@ -149,6 +151,7 @@ def command(
         fdr=fdr,
         seed=seed,
         max_duration_s=max_duration,
+        channel=channel,
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
     screener = replace(screener, backdoor=backdoor)

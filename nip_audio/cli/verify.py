@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import print_json, stderr, stdout
+from nip_audio.cli._console import print_changes, print_json, stderr, stdout
 from nip_audio.cli._exit import EXIT_FAILED, EXIT_FLAGGED
 from nip_audio.cli._options import (
     DEFAULT_AUDIO_MODEL,
     AudioModelOption,
     CalibrationOption,
+    ChannelOption,
     JsonOption,
     MaxDurationOption,
 )
@@ -47,6 +48,7 @@ def command(
     model: AudioModelOption = DEFAULT_AUDIO_MODEL,
     calibration: CalibrationOption = None,
     max_duration: MaxDurationOption = None,
+    channel: ChannelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify that a recording was spoken by an enrolled speaker.
@@ -68,7 +70,7 @@ def command(
     threshold = find_threshold(pretrained, calibration, threshold, back_end, options="--")
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
     try:
-        audio = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration).load(file)
+        audio = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration, channel).load(file)
     except AudioError as err:
         stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
         if as_json:
@@ -76,8 +78,10 @@ def command(
         raise typer.Exit(EXIT_FAILED) from err
     result = verify(pretrained, audio, voices, speaker, threshold=threshold, plda=back_end)
     if as_json:
-        print_json({"file": str(file), "speaker": speaker, **result.to_json(), "error": None})
+        facts = {**result.to_json(), "changes": list(audio.changes), "error": None}
+        print_json({"file": str(file), "speaker": speaker, **facts})
     else:
+        print_changes(str(file), audio.changes)
         word = "accepted" if result.accepted else "rejected"
         stdout.print(
             f"{file}: {word} as {speaker} ({result.kind} {result.score:.3f}, threshold "

@@ -22,7 +22,7 @@ IMAGE_NOISES = (
 """White noise, and single values set to the lower bound, which reveal JSMA (the Jacobian-based
 saliency map attack)."""
 
-_READING = frozenset({"--max-duration"})
+_READING = frozenset({"--max-duration", "--channel"})
 
 
 @dataclass(frozen=True)

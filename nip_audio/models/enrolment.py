@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,12 +15,15 @@ from torch import Tensor
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
+from nip_audio.audio.windows import voice_of
 from nip_audio.core.adapter import Batch
 from nip_audio.core.near import suggest_names
 from nip_audio.core.state import State, load_state, reading_state, save_state
-from nip_audio.errors import AudioError, EnrolmentError, StateError
+from nip_audio.errors import AudioError, EnrolmentError, InputError, StateError
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Enrolment", "ScoreKind", "VerificationResult", "embed_audio", "enrol", "verify"]
 
@@ -113,9 +117,21 @@ class Enrolment:
 
 @torch.no_grad()
 def embed_audio(pretrained: PretrainedModel, samples: Tensor) -> Tensor:
-    """Embed one recording; (N,) samples give a (D,) embedding of unit length."""
-    embedding = pretrained.model.embed(Batch(samples[None]))
-    return torch.nn.functional.normalize(embedding, dim=1)[0]
+    """Embed one recording; (N,) samples give a (D,) embedding of unit length.
+
+    Where there is much silence, it is left out (``audio.windows.voice_of``).
+
+    Raises:
+        InputError: If the model's embedding is zero or not finite.
+    """
+    voice = voice_of(samples, pretrained.card.sample_rate_hz)
+    embedding = torch.nn.functional.normalize(pretrained.model.embed(Batch(voice[None])), dim=1)[0]
+    if not bool(embedding.isfinite().all()) or not bool(embedding.any()):
+        raise InputError(
+            "the model's embedding of this recording is zero, NaN or infinite, expected finite "
+            "numbers; leave the recording out, or check the model's weights"
+        )
+    return embedding
 
 
 def enrol(
@@ -151,6 +167,8 @@ def enrol(
             )
         try:
             audio = recording.read(adapter.settings)
+            if audio.channels:
+                _log.warning("%s: %s; --channel chooses one", recording.id, audio.changes[0])
             embeddings[recording.speaker].append(embed_audio(pretrained, audio.samples))
             files[recording.speaker].append(audio.sha256)
         except AudioError as err:

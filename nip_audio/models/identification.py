@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nip_audio.audio.windows import voice_of
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.models.enrolment import Enrolment, ScoreKind, embed_audio
@@ -75,7 +76,8 @@ def identify(pretrained: PretrainedModel, samples: Tensor, *, top: int = 3) -> l
         )
     if top < 1:
         raise InputError(f"top is {top}, expected at least 1")
-    scores = model.scores(Batch(samples[None]))[0]
+    voice = voice_of(samples, pretrained.card.sample_rate_hz)
+    scores = model.scores(Batch(voice[None]))[0]
     posteriors = model.logits(scores).softmax(dim=0)
     best = scores.argsort(descending=True)[:top].tolist()
     labels = pretrained.card.labels

@@ -16,7 +16,7 @@ from torch import Tensor
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
-from nip_audio.audio.windows import LEAST_SOUND_S, sound_of, windows_of
+from nip_audio.audio.windows import windows_of
 from nip_audio.core.modality import Reader
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.seeds import seed_of
@@ -203,9 +203,7 @@ def calibrate_with_attacks(
     failures: list[FileError] = []
     for file, item in read_once(files, kind, failures, progress):
         audio = cast(Audio, item)
-        sound = sound_of(audio.samples, rate)
-        if sound.mean() * audio.duration_s < LEAST_SOUND_S:
-            continue
+        sound = audio.mixture.sound
         owners.append(kind.owner(file, audio))
         contents.append(audio.content_sha256)
         voices.append(_voice(pretrained, audio.samples))

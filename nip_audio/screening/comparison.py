@@ -103,7 +103,8 @@ def compare(
             triggers.append(file.trigger)
         detector = calibration.detector
         place = kind.place(file.facts, file.measurement, calibration)
-        p_values.append(detector.tail_p_value(detector.distance(file.measurement), place))
+        distance = detector.distance(file.measurement)
+        p_values.append(detector.tail_p_value(distance, place) if kind.hears(file.facts) else 1.0)
     if not ids:
         return Comparison()
 

@@ -27,10 +27,12 @@ class RecordingDetails:
         sample_rate_hz: Sample rate of the file.
         channels: Number of channels of the file.
         bandwidth_hz: Highest frequency with content; above it there is only rounding noise.
-        sound_s: Seconds of sound, without silence.
+        sound_s: Seconds of sound, without silence: what was judged.
+        channel_likeness: Smallest cosine similarity between the voices of two channels that
+            differ; None if there are none.
         window_s: Where the most suspicious window begins, in seconds.
         resembles: Condition that this window resembles most, such as ``white noise at 25 dB`` or
-            an attack. This and the two before are None with a clean-only calibration.
+            an attack. This and the one before are None with a clean-only calibration.
     """
 
     tag: ClassVar[str] = "audio"
@@ -38,7 +40,8 @@ class RecordingDetails:
     written: ClassVar[tuple[str, ...]] = (
         *(*_START, *_DISTANCE, "domain_distance", "domain_threshold"),
         *("consistency", "consistency_threshold", "duplicate_of", "duration_s", "sample_rate_hz"),
-        *("channels", "encoding", "bandwidth_hz", "sound_s", "window_s", "resembles", "changes"),
+        *("channels", "encoding", "bandwidth_hz", "sound_s", "channel_likeness"),
+        *("window_s", "resembles", "changes"),
         *("sha256", "error"),
     )
 
@@ -51,6 +54,7 @@ class RecordingDetails:
     channels: int | None = None
     bandwidth_hz: float | None = None
     sound_s: float | None = None
+    channel_likeness: float | None = None
     window_s: float | None = None
     resembles: str | None = None
 

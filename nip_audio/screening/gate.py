@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nip_audio.audio.channels import Channel
 from nip_audio.audio.condition import condition_of
 from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
@@ -15,8 +16,9 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.measure import noise_generator
 from nip_audio.screening.probes import Place
-from nip_audio.screening.recordings import is_narrow, measure_sound
+from nip_audio.screening.recordings import is_narrow
 from nip_audio.screening.response import ResponseDetector
+from nip_audio.screening.sounds import measure_sound
 
 __all__ = ["CalibratedGate"]
 
@@ -90,9 +92,8 @@ class CalibratedGate:
         if isinstance(detector, ResponseDetector):
             sample_rate_hz = int(self._pretrained.card.data["sample_rate_hz"])
             samples = item.x[0].detach()
-            sound = measure_sound(
-                model, detector.probe, samples, sample_rate_hz, generator=generator
-            )
+            signal = Channel(0, samples, sample_rate_hz)
+            sound = measure_sound(model, detector.probe, [signal], generator=generator)
             bandwidth_hz = condition_of(samples, sample_rate_hz).bandwidth_hz
             place = Place(is_narrow(bandwidth_hz, sample_rate_hz), len(sound.rows))
             return float(detector.distances_of(sound.rows).max()), detector.threshold(rate, place)

@@ -117,8 +117,8 @@ class Judge:
         )
         return record.with_findings(
             *kind.outside(details, facts, calibration),
-            *self._adversarial(record, measured),
-            *kind.damage(facts),
+            *(self._adversarial(record, measured) if kind.hears(facts) else ()),
+            *kind.damage(details, facts, calibration),
         )
 
     def compare_files(

@@ -69,6 +69,11 @@ class Kind(ABC):
 
     reader: Any
 
+    @classmethod
+    def lack(cls, item: Any) -> dict[str, str] | None:  # noqa: ARG003
+        """Return why a clean file teaches a calibration nothing, as in ``error_of``, or None."""
+        return None
+
     @abstractmethod
     def facts(self, item: Any) -> Facts:
         """Return what is known about a file without the model."""
@@ -137,7 +142,17 @@ class Kind(ABC):
         return Place()
 
     @classmethod
-    def damage(cls, facts: Any) -> list[Finding]:  # noqa: ARG003
+    def hears(cls, facts: Any) -> bool:  # noqa: ARG003
+        """Return whether a file holds anything that the detector can judge."""
+        return True
+
+    @classmethod
+    def damage(
+        cls,
+        details: Any,  # noqa: ARG003
+        facts: Any,  # noqa: ARG003
+        calibration: Calibration,  # noqa: ARG003
+    ) -> list[Finding]:
         """Return what is broken about a file."""
         return []
 
@@ -173,6 +188,8 @@ def read_once(
     for file in files:
         try:
             item = kind.reader.read(file)
+            if (lack := kind.lack(item)) is not None:
+                raise kind.modality.error(file.path, **lack)
             content = item.content_sha256
             if content in contents:
                 raise kind.modality.error(

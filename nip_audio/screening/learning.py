@@ -37,7 +37,6 @@ from nip_audio.screening.lessons import (
 )
 from nip_audio.screening.measure import device_of
 from nip_audio.screening.probes import ResponseProbe
-from nip_audio.screening.recordings import spectrum_of
 from nip_audio.screening.response import (
     ATTACK,
     NARROW,
@@ -47,6 +46,7 @@ from nip_audio.screening.response import (
     odds_distance,
     scaled_rows,
 )
+from nip_audio.screening.sounds import spectrum_of
 
 __all__ = [
     "HARMLESS",

@@ -109,6 +109,7 @@ def stamp_of(recording: Recording) -> str:
     if recording.leads_out:
         return "outside"
     part = "" if recording.span is None else f"@{recording.span}"
+    part += "" if recording.channel is None else f"#{recording.channel}"
     if is_url(recording.path):
         return remote_stamp(str(recording.path)) + part
     try:

@@ -14,6 +14,7 @@ __all__ = [
     "RETRY",
     "Facts",
     "FileFacts",
+    "Heard",
     "ImageFacts",
     "ImageMeasurement",
     "Measured",
@@ -44,6 +45,8 @@ class Measurement:
             was measured as a whole.
         channels: (W,) what each window belongs to: 0 the mean of all channels, else the number of a
             channel, from 1; (0,) if all windows are of the mean.
+        likeness: (1,) smallest cosine similarity between the voices of two channels; (0,) if fewer
+            than two hold speech.
     """
 
     tag: ClassVar[str] = "audio"
@@ -53,14 +56,7 @@ class Measurement:
     spectrum: Array
     windows: Array = field(default_factory=lambda: np.zeros(0))
     channels: Array = field(default_factory=lambda: np.zeros(0))
-
-    @property
-    def sound_s(self) -> float | None:
-        """Seconds of sound in the mean of all channels; None if it was not measured."""
-        seconds = self.windows[1::2]
-        if len(self.channels):
-            seconds = seconds[self.channels == 0]
-        return float(seconds.sum()) if len(seconds) else None
+    likeness: Array = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -117,6 +113,25 @@ class TriggerEvidence:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """What a recording holds besides silence, by its levels alone.
+
+    Attributes:
+        sound_s: Seconds of sound in the mean of all channels.
+        speaks: Whether the mean or a channel may hold speech, and not hum or hiss alone.
+        mixed: Number of channels that differ and were mixed; 0 if there is one signal.
+        speechless: Numbers of the channels of these that hold hum or hiss alone.
+        left_out: Number of channels of which only the mean with all others is known.
+    """
+
+    sound_s: float
+    speaks: bool = True
+    mixed: int = 0
+    speechless: tuple[int, ...] = ()
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
 class FileFacts:
     """What is known about the file of a recording without the model.
 
@@ -127,9 +142,10 @@ class FileFacts:
         encoding: Encoding of the file, such as ``PCM_16``.
         sha256: SHA-256 of the file's bytes.
         content_sha256: SHA-256 of the decoded samples.
-        clipped_share: Share of samples at full scale, in [0, 1].
+        clipped_share: Share of samples that were cut off at the highest level, in [0, 1].
         changes: What reading the file changed, such as its sample rate, in words.
         condition: Traces of recording and transmission, such as bandwidth and dropouts.
+        heard: What the recording holds besides silence.
     """
 
     tag: ClassVar[str] = "audio"
@@ -143,6 +159,7 @@ class FileFacts:
     clipped_share: float
     changes: tuple[str, ...]
     condition: Condition
+    heard: Heard
 
 
 @dataclass(frozen=True)

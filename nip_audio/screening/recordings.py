@@ -11,19 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from nip_audio.audio import MODALITY
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.condition import condition_of
-from nip_audio.audio.front_ends import levels_of
-from nip_audio.audio.io import Audio, Channel
+from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
-from nip_audio.audio.windows import LEAST_SOUND_S, windows_of
-from nip_audio.core.adapter import Batch
+from nip_audio.audio.windows import LEAST_SOUND_S
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.modality import Modality
-from nip_audio.core.model import InstrumentedModel
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.detectors.fitted import FittedDistance
 from nip_audio.errors import CalibrationError
@@ -31,28 +27,21 @@ from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import RecordingDetails
 from nip_audio.screening.kind import Kind, Words
-from nip_audio.screening.measure import (
-    batch_of,
-    device_of,
-    measure_evidence,
-    noise_generator,
-)
-from nip_audio.screening.measured import FileFacts, Measurement
+from nip_audio.screening.measure import measure_evidence, noise_generator
+from nip_audio.screening.measured import FileFacts, Heard, Measurement
 from nip_audio.screening.probes import Place, Probe, ResponseProbe
 from nip_audio.screening.records import RISKS, Finding, ScreenRecord
-from nip_audio.screening.response import ResponseDetector, measure_windows
+from nip_audio.screening.response import ResponseDetector
+from nip_audio.screening.sounds import likeness_of, measure_sound, signals_of, spectrum_of, voice_in
 
 if TYPE_CHECKING:
     from nip_audio.detectors.clean import CleanDistance
 
 __all__ = [
     "LEAST_NOISE_RMS",
-    "MeasuredSound",
     "Recordings",
     "fit_domain",
     "is_narrow",
-    "measure_sound",
-    "spectrum_of",
     "voices_of",
 ]
 
@@ -70,9 +59,11 @@ CLIPPED_SHARE, DROPPED_SHARE, DROPOUTS = 0.005, 0.01, 2
 LEAST_NOISE_RMS = 1e-4
 """Smallest RMS of the noise that a calibration may tolerate."""
 
-_FILES_A_SPEAKER = 3
-_MOST_BANDS, _FEW_BANDS = 128, 64
+_CHOOSE_CHANNEL = (
+    "choose the channel that is used with --channel, or with a column channel in a manifest"
+)
 
+_FILES_A_SPEAKER = 3
 _WORDS = Words(
     clean="audio",
     raw="waveform",
@@ -107,6 +98,24 @@ class Recordings(Kind):
 
     reader: WaveformAdapter
 
+    @classmethod
+    def lack(cls, item: Audio) -> dict[str, str] | None:
+        """Return that a clean recording holds too little sound, or hum or hiss alone."""
+        if item.sound_s < LEAST_SOUND_S:
+            return {
+                "code": "too_little_sound",
+                "found": f"it holds {item.sound_s:.1f} s of sound, at least {LEAST_SOUND_S:g} s "
+                "are needed",
+                "remedy": "add a longer recording",
+            }
+        if not item.mixture.speaks:
+            return {
+                "code": "no_speech",
+                "found": "its level hardly changes, as that of hiss, hum or a tone",
+                "remedy": "add recordings of speech",
+            }
+        return None
+
     def facts(self, item: Audio) -> FileFacts:
         """Return what is known about a recording without the model."""
         return FileFacts(
@@ -119,6 +128,13 @@ class Recordings(Kind):
             clipped_share=item.clipped_share,
             changes=item.changes,
             condition=condition_of(item.samples, item.sample_rate_hz),
+            heard=Heard(
+                item.sound_s,
+                item.mixture.speaks or any(one.speaks for one in item.channels),
+                len(item.channels),
+                tuple(one.number for one in item.channels if not one.speaks),
+                item.channels_left_out,
+            ),
         )
 
     @torch.no_grad()
@@ -129,32 +145,32 @@ class Recordings(Kind):
 
         A ``ResponseProbe`` measures channels that differ each by itself, too, because a system may
         read one of them: their mean holds half of an attack in one of two. Everything else is
-        about the mean.
+        about the mean. What holds hum or hiss alone is left out, unless there is nothing else.
         """
         model = pretrained.model if probe.names else pretrained.model.without_head()
-        sound = None
+        voice = item.mixture.voice
+        heard = item if len(voice) == len(item.samples) else replace(item, samples=voice)
+        speaking = [one for one in item.channels if one.speaks]
+        likeness = likeness_of(model, speaking)
         if isinstance(probe, ResponseProbe):
             generator = noise_generator(seed, item.noise_key)
-            x = model.to_input(batch_of(model, item))
-            embedding = model.embed_input(x)[0]
-            sound = measure_sound(
-                model,
-                probe,
-                item.samples,
-                item.sample_rate_hz,
-                generator=generator,
-                channels=item.channels,
+            signals = signals_of(item, speaking)
+            sound = measure_sound(model, probe, signals, generator=generator)
+            return Measurement(
+                embedding=voice_in(model, heard.samples),
+                evidence=sound.rows.flatten(),
+                spectrum=sound.spectrum,
+                windows=sound.windows,
+                channels=sound.channels,
+                likeness=likeness,
             )
-            evidence, spectrum = sound.rows.flatten(), sound.spectrum
-        else:
-            result, evidence = measure_evidence(model, item, probe.config, seed)
-            embedding, spectrum = result.embedding, spectrum_of(model, result.model_input)
+        result, evidence = measure_evidence(model, heard, probe.config, seed)
+        embedding = torch.nn.functional.normalize(result.embedding, dim=0)
         return Measurement(
-            embedding=torch.nn.functional.normalize(embedding, dim=0).cpu().double().numpy(),
+            embedding=embedding.cpu().double().numpy(),
             evidence=evidence,
-            spectrum=spectrum,
-            windows=np.zeros(0) if sound is None else sound.windows,
-            channels=np.zeros(0) if sound is None else sound.channels,
+            spectrum=spectrum_of(model, result.model_input),
+            likeness=likeness,
         )
 
     @classmethod
@@ -241,6 +257,8 @@ class Recordings(Kind):
             sample_rate_hz=facts.sample_rate_hz,
             channels=facts.channels,
             bandwidth_hz=facts.condition.bandwidth_hz,
+            sound_s=facts.heard.sound_s,
+            channel_likeness=float(measured.likeness[0]) if len(measured.likeness) else None,
         )
         detector = calibration.detector
         if not isinstance(detector, ResponseDetector):
@@ -248,7 +266,6 @@ class Recordings(Kind):
         worst = detector.worst(measured)
         return replace(
             details,
-            sound_s=measured.sound_s,
             window_s=float(measured.windows[2 * worst]),
             resembles=detector.resembles(detector.rows(measured)[worst]),
         )
@@ -263,7 +280,7 @@ class Recordings(Kind):
         cls, details: RecordingDetails, facts: FileFacts, calibration: Calibration
     ) -> list[Finding]:
         """Return whether spectrum or bandwidth are unlike those of the calibration."""
-        found = []
+        found = _unheard(facts, calibration)
         distance, limit = details.domain_distance or 0.0, details.domain_threshold or 0.0
         if distance > limit:
             why = (
@@ -272,10 +289,10 @@ class Recordings(Kind):
                 "little for this file"
             )
             found.append(Finding.of("out_of_domain", why))
-        if details.sound_s is not None and details.sound_s < LEAST_SOUND_S:
+        if facts.heard.sound_s < LEAST_SOUND_S:
             why = (
-                f"it holds {details.sound_s:.1f} s of sound in {facts.duration_s:.1f} s, and at "
-                f"least {LEAST_SOUND_S:g} s are needed to judge it"
+                f"it holds {facts.heard.sound_s:.1f} s of sound in {facts.duration_s:.1f} s, and "
+                f"at least {LEAST_SOUND_S:g} s are needed to judge it"
             )
             found.append(Finding("out_of_domain", why, "record a longer passage"))
         rate = calibration.sample_rate_hz or 0
@@ -297,13 +314,27 @@ class Recordings(Kind):
         return found
 
     @classmethod
-    def damage(cls, facts: FileFacts) -> list[Finding]:
-        """Return whether a recording is clipped or interrupted."""
+    def hears(cls, facts: FileFacts) -> bool:
+        """Return whether a recording may hold speech, and not hum or hiss alone."""
+        return facts.heard.speaks
+
+    @classmethod
+    def damage(
+        cls, details: RecordingDetails, facts: FileFacts, calibration: Calibration
+    ) -> list[Finding]:
+        """Return whether a recording is clipped or interrupted, or holds two voices."""
         found = []
+        likeness, threshold = details.channel_likeness, calibration.verification_threshold
+        if likeness is not None and threshold is not None and likeness < threshold:
+            why = (
+                "its channels do not sound like one voice (cosine similarity "
+                f"{likeness:.2f}, expected at least {threshold:.2f}), so their mean is nobody's"
+            )
+            found.append(Finding("inconsistent", why, _CHOOSE_CHANNEL))
         if facts.clipped_share > CLIPPED_SHARE:
             why = (
-                f"{facts.clipped_share:.1%} of its samples are at full scale, so it was recorded "
-                "too loud and is clipped"
+                f"{facts.clipped_share:.1%} of its samples are cut off at the highest level, so "
+                "it was recorded too loud and is clipped"
             )
             found.append(Finding.of("damaged", why))
         condition = facts.condition
@@ -354,14 +385,6 @@ class Recordings(Kind):
         return judged
 
 
-def _few_bands(levels: Tensor) -> Tensor:
-    """Join neighbouring bands of a spectrum (F, T) with many more than a spectrogram has."""
-    if len(levels) <= _MOST_BANDS:
-        return levels
-    pooled = torch.nn.functional.adaptive_avg_pool1d(levels.T[None], _FEW_BANDS)
-    return pooled[0].T
-
-
 def _consistencies(owners: Sequence[str], embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
     rows: dict[str, list[int]] = defaultdict(list)
     for i, owner in enumerate(owners):
@@ -374,71 +397,30 @@ def _consistencies(owners: Sequence[str], embeddings: NDArray[np.float64]) -> ND
     return np.concatenate(scores) if scores else np.zeros(0)
 
 
-def spectrum_of(model: InstrumentedModel, model_input: Tensor) -> NDArray[np.float64]:
-    """Return the mean and spread of each band of one item of model input, without its level."""
-    levels = _few_bands(levels_of(model.front_end, model_input))
-    features = levels - levels.mean()
-    spectrum = torch.cat([features.mean(dim=1), features.std(dim=1)])
-    return np.asarray(spectrum.double().cpu().numpy())
-
-
-@dataclass(frozen=True)
-class MeasuredSound:
-    """Measured windows of a recording's sound.
-
-    Attributes:
-        windows: (2 W,) start and length of each window in seconds.
-        channels: (W,) channel of each window, as in ``Measurement``; (0,) if there is only one.
-        rows: (W, F) measured rows.
-        spectrum: (2 B,) mean spectrum of the windows of the first signal: a calibration's spectra
-            are of windows, too, without silence.
-    """
-
-    windows: NDArray[np.float64]
-    channels: NDArray[np.float64]
-    rows: NDArray[np.float64]
-    spectrum: NDArray[np.float64]
-
-
-def measure_sound(
-    model: InstrumentedModel,
-    probe: ResponseProbe,
-    samples: Tensor,
-    sample_rate_hz: int,
-    *,
-    generator: torch.Generator,
-    channels: Sequence[Channel] = (),
-) -> MeasuredSound:
-    """Measure the windows of a recording's sound, and those of each of its channels.
-
-    Args:
-        model: Model that the purifier was trained for.
-        probe: What is measured.
-        samples: (N,) waveform in [-1, 1].
-        sample_rate_hz: Sample rate of the waveform and the channels.
-        generator: Random generator of the noise. The waveform comes first, so that its rows are
-            the same whatever channels there are.
-        channels: Channels to be measured besides.
-    """
-    most = round(probe.window_s * sample_rate_hz)
-    places: list[tuple[float, float]] = []
-    numbers: list[int] = []
-    rows: list[NDArray[np.float64]] = []
-    spectra: list[NDArray[np.float64]] = []
-    for number, signal in ((0, samples), *((one.number, one.samples) for one in channels)):
-        windows = windows_of(signal, most=most, sample_rate_hz=sample_rate_hz)
-        places += [(window.start_s, len(window.samples) / sample_rate_hz) for window in windows]
-        numbers += [number] * len(windows)
-        together = torch.stack([window.samples for window in windows]).to(device_of(model))
-        rows.append(measure_windows(model, probe, together, generator=generator))
-        if not number:
-            spectra = [spectrum_of(model, x) for x in model.to_input(Batch(together)).x]
-    return MeasuredSound(
-        np.array(places).flatten(),
-        np.array(numbers, dtype=np.float64) if channels else np.zeros(0),
-        np.concatenate(rows),
-        np.mean(spectra, axis=0),
-    )
+def _unheard(facts: FileFacts, calibration: Calibration) -> list[Finding]:
+    """Return what of a recording was not judged, because of what it holds."""
+    heard, found = facts.heard, []
+    if not heard.speaks:
+        why = (
+            "its level hardly changes, as that of hiss, hum or a tone: it holds no speech that "
+            "could be judged"
+        )
+        return [Finding("out_of_domain", why, "check the microphone, and record speech")]
+    if heard.speechless:
+        numbers = ", ".join(map(str, heard.speechless))
+        why = f"it holds no speech, but hum or hiss alone, in channel {numbers}: not judged"
+        found.append(Finding("out_of_domain", why, _CHOOSE_CHANNEL))
+    if heard.left_out:
+        judged = facts.channels - heard.left_out
+        why = f"only the first {judged} of its {facts.channels} channels, which differ, were judged"
+        found.append(Finding("out_of_domain", why, _CHOOSE_CHANNEL))
+    if heard.mixed > 1 and not isinstance(calibration.detector, ResponseDetector):
+        why = (
+            f"its {heard.mixed} channels differ, and a calibration made with --clean-only judges "
+            "their mean alone, which holds half of an attack in one of two"
+        )
+        found.append(Finding("out_of_domain", why, _CHOOSE_CHANNEL))
+    return found
 
 
 def voices_of(owners: Sequence[str], embeddings: NDArray[np.float64]) -> Mapping[str, Any]:

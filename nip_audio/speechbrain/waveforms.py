@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from nip_audio.audio.io import Audio, ReadSettings, samples_sha256
+from nip_audio.audio.levels import ClippingMeter, to_full_scale
 from nip_audio.errors import AudioError, InputError
 
 __all__ = ["audio_of", "split_batch"]
 
-_FULL_SCALE = 0.9999
 _LARGEST = 4.0  # resampling may exceed 1; 16-bit integers and other scales are far above this
 
 
@@ -84,16 +84,18 @@ def audio_of(wav: Tensor, settings: ReadSettings, *, name: str = "waveform") -> 
             "needed)",
             remedy="check the microphone and record again",
         )
-    clipped = float((wav.abs() >= _FULL_SCALE).double().mean())
+    meter = ClippingMeter(1, settings.sample_rate_hz)
+    meter.add(wav.numpy()[:, None])
+    (clipped,) = meter.shares
     if clipped > settings.max_clipped_share:
         raise AudioError(
             name,
             code="clipped",
-            found=f"{clipped:.0%} of its samples are at full scale",
+            found=f"{clipped:.0%} of its samples are cut off at the highest level",
             remedy="record again at a lower level",
         )
-    beyond = int((wav.abs() > 1.0).sum())
-    samples = wav.clamp(-1.0, 1.0).contiguous()
+    (scaled,), changes = to_full_scale([wav.numpy()])
+    samples = torch.from_numpy(scaled)
     return Audio(
         samples,
         settings.sample_rate_hz,
@@ -102,5 +104,5 @@ def audio_of(wav: Tensor, settings: ReadSettings, *, name: str = "waveform") -> 
         "memory/FLOAT",
         samples_sha256(samples),
         clipped,
-        (f"{beyond} samples beyond full scale cut to it",) if beyond else (),
+        changes,
     )

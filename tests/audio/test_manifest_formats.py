@@ -3,14 +3,18 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nip_audio.audio import manifest_formats
 from nip_audio.audio.io import Seconds
 from nip_audio.audio.manifest import Recording, read_recordings
+from nip_audio.audio.manifest_formats import entries_of
 from nip_audio.errors import InputError
+from nip_audio.screening.measure import stamp_of
 
 
 def cut(**changes: object) -> dict[str, object]:
@@ -147,8 +151,20 @@ def test_part_in_seconds_is_that_part(tmp_path, write_sound):
         ),
         (
             "m.jsonl",
-            lines(changed("sources", [{"type": "file", "source": "a", "channels": [0, 1]}])),
-            "has channels .0, 1., expected one",
+            lines(changed("sources", [{"type": "file", "source": "a", "channels": []}])),
+            r"has channels \[\], expected a list",
+        ),
+        (
+            "m.jsonl",
+            lines(changed("sources", [{"type": "file", "source": "a", "channels": [1, 2]}])),
+            "the cut is of channel 0, expected one of the file's channels .1, 2.",
+        ),
+        ("m.csv", "path,channel\na.wav,0\n", "channel is '0', expected a number from 1 on"),
+        ("m.csv", "path,channel\na.wav,left\n", "channel is 'left', expected a number"),
+        (
+            "m.json",
+            '{"u": {"wav": "a", "spk_id": "a", "channel": true}}',
+            "channel is True, expected a number",
         ),
         ("m.jsonl", lines(cut(duration=None)), "the cut has no duration"),
         ("m.jsonl", lines(cut(supervisions=[{"speaker": "a"}, {"speaker": "b"}])), "2 speakers"),
@@ -222,3 +238,39 @@ def test_links_out_of_the_manifests_folder_are_reported(tmp_path, write_sound):
     assert read(tmp_path / "lists", "m.jsonl", text)[0].leads_out
     (followed,) = read(tmp_path / "lists", "m.jsonl", text, follow_links=True)
     assert followed.read().duration_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "path,channel\na.wav,2\n"),
+        ("m.csv", "ID,wav,spk_id,channel\na,a.wav,ann,2\n"),
+        ("m.json", '{"u": {"wav": "a.wav", "spk_id": "ann", "channel": 2}}'),
+        ("m.json", '{"u": {"wav": {"file": "a.wav", "channel": 2}, "spk_id": "ann"}}'),
+        ("m.jsonl", lines({"path": "a.wav", "channel": 2})),
+        (
+            "m.jsonl",
+            lines(
+                cut(
+                    channel=1,
+                    recording={
+                        "sources": [{"type": "file", "source": "a.wav", "channels": [0, 1]}],
+                    },
+                )
+            ),
+        ),
+    ],
+)
+def test_a_manifest_may_name_the_channel_to_read(tmp_path, name, text, write_sound, tone):
+    write_sound("a.wav", np.stack([tone(), 0.5 * tone()], axis=1).repeat(4, axis=0))
+    (tmp_path / name).write_text(text)
+    (entry,) = entries_of(tmp_path / name)
+    assert entry.channel == 2
+    (recording,) = read_recordings(tmp_path / name)
+    assert "channel 2 of 2 taken" in recording.read().changes
+    assert stamp_of(recording) != stamp_of(replace(recording, channel=1))
+
+
+def test_a_cut_of_a_file_with_one_channel_names_none(tmp_path):
+    (tmp_path / "m.jsonl").write_text(lines(cut(channel=3)))
+    assert [entry.channel for entry in entries_of(tmp_path / "m.jsonl")] == [None]

@@ -88,7 +88,7 @@ def test_an_attack_in_one_channel_is_found_there(responding, measure, sounds):
         mean = responding.judge.calibration.detector.rows(file.measurement)[:2]
         distances = responding.judge.calibration.detector.distances_of(mean)
         assert distances.max() < record.distance_threshold  # their mean would have hidden it
-        assert record.details.sound_s == alone.measurement.sound_s  # not of all channels together
+        assert record.details.sound_s == alone.facts.heard.sound_s  # not of all channels together
 
 
 def test_every_window_of_every_channel_counts(responding, measure, sounds):
@@ -144,3 +144,91 @@ def test_the_mean_is_measured_as_if_there_were_no_channels(responding, tmp_path,
     size = len(without.evidence)
     np.testing.assert_array_equal(with_channels.evidence[:size], without.evidence)
     np.testing.assert_array_equal(with_channels.embedding, without.embedding)
+
+
+def hum(rate_hz: int = 16000) -> np.ndarray:
+    time_s = np.arange(2 * rate_hz) / rate_hz
+    return (0.3 * np.sin(2 * np.pi * 50 * time_s)).astype(np.float32)
+
+
+def hiss(level: float = 0.1) -> np.ndarray:
+    return (level * np.random.default_rng(0).standard_normal(32000)).astype(np.float32)
+
+
+def risks(record) -> list[str]:
+    return [finding.risk for finding in record.findings]
+
+
+@pytest.mark.parametrize("noise", [hum(), hiss()], ids=["hum", "hiss"])
+def test_a_channel_of_noise_alone_is_not_judged_and_the_file_not_clean(
+    responding, measure, sounds, noise
+):
+    file = measure(0.5 * sounds["clean"], noise)
+    assert file.facts.heard.speechless == (2,)
+    assert 2 not in file.measurement.channels
+    record = responding.judge.judge(file)
+    assert (record.verdict, set(risks(record))) == ("out_of_domain", {"out_of_domain"})
+    assert "hum or hiss alone, in channel 2: not judged" in record.findings[0].why
+    assert "--channel" in record.findings[0].remedy
+    attacked = responding.judge.judge(measure(sounds["attacked"], 0.1 * noise))
+    assert attacked.verdict == "adversarial"
+    assert risks(attacked)[0] == "out_of_domain"
+
+
+@pytest.mark.parametrize("noise", [hum(), hiss()], ids=["hum", "hiss"])
+def test_noise_alone_is_neither_clean_nor_adversarial(responding, measure, noise, monkeypatch):
+    judge = responding.judge
+    for file in (measure(noise), measure(noise, 0.5 * noise)):
+        assert judge.judge(file).verdict == "out_of_domain"
+        monkeypatch.setattr(Judge, "_adversarial", lambda *_: pytest.fail("it was judged"))
+        record = judge.judge(file)
+        assert set(risks(record)) == {"out_of_domain"}
+        assert "it holds no speech" in record.findings[0].why
+        monkeypatch.undo()
+
+
+def test_two_voices_in_two_channels_are_no_voice(responding, measure, voice, sounds):
+    two = [np.tile(voice(speaker, 0), 2) for speaker in (0, 6)]
+    record = responding.judge.judge(measure(*two))
+    assert "inconsistent" in risks(record)
+    (why,) = (f.why for f in record.findings if f.risk == "inconsistent")
+    assert why.startswith("its channels do not sound like one voice (cosine similarity ")
+    assert record.details.channel_likeness < record_threshold(responding)
+    one = responding.judge.judge(measure(sounds["clean"], 0.3 * sounds["clean"]))
+    assert one.details.channel_likeness > 0.9
+    assert "inconsistent" not in risks(one)
+    assert responding.judge.judge(measure(two[0])).details.channel_likeness is None
+
+
+def record_threshold(screener: Screener) -> float:
+    return screener.judge.calibration.verification_threshold
+
+
+@pytest.mark.parametrize("share", [-1.0, -0.93])
+def test_an_attack_is_found_where_channels_cancel_each_other(responding, measure, sounds, share):
+    judge = responding.judge
+    found = {n: judge.judge(measure(x, share * x)).verdict for n, x in sounds.items()}
+    assert found["attacked"] == "adversarial"
+    assert found["clean"] == judge.judge(measure(sounds["clean"])).verdict
+
+
+def test_of_many_channels_what_is_not_judged_is_said(responding, measure, sounds):
+    many = [sounds["clean"] * (1 - 0.05 * i) for i in range(10)]
+    record = responding.judge.judge(measure(*many))
+    assert record.verdict == "out_of_domain"
+    assert "only the first 8 of its 10 channels, which differ, were judged" in str(record.why)
+
+
+def test_a_clean_only_calibration_does_not_call_different_channels_clean(
+    pretrained, calibration, tmp_path, voice
+):
+    judge = Judge(calibration, 0.05)
+    screener = Screener(pretrained, judge, WaveformAdapter())
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([voice(0, 10), 0.5 * voice(0, 10)], axis=1), 16000)
+    record = judge.judge(screener.measurer(Recording("a", path)))
+    assert record.verdict != "clean"
+    assert "judges their mean alone" in str(record.why)
+    record = judge.judge(screener.measurer(Recording("a", path, channel=1)))
+    assert record.verdict == "clean"
+    assert record.details.sound_s == 1.0
