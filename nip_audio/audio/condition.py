@@ -20,6 +20,9 @@ _LOUD = 0.95
 _DROPOUT_S = 0.02
 _EDGE_S = 0.01
 _EDGE_RMS = 0.003
+_EDGE_BELOW_DB = (
+    12.0  # a noise gate closes after the level fell by more; a lost packet does not wait
+)
 
 Array = NDArray[np.float64]
 
@@ -31,8 +34,9 @@ class Condition:
     Attributes:
         bandwidth_hz: Highest frequency with signal above the 16-bit rounding noise, where the audio
             is loudest. Telephones and low bit rates limit it, whatever the file's sample rate.
-        dropouts: Number of places where the signal abruptly becomes exactly silent and abruptly
-            returns, as lost packets cause it; a pause in speech fades instead.
+        dropouts: Number of places where the signal abruptly becomes one constant value and abruptly
+            returns, as lost packets cause it; a pause in speech fades instead, and a noise gate
+            closes in a pause.
         dropped_share: Share of all samples that lie in dropouts, in [0, 1].
     """
 
@@ -77,15 +81,26 @@ def _bandwidth(x: Array, rate: int) -> float:
 
 
 def _dropouts(x: Array, rate: int) -> list[tuple[int, int]]:
-    """Find runs of exact silence with sound directly before and after, as (start, stop) samples."""
-    silent = np.concatenate([[False], np.abs(x) < _STEP / 2, [False]])
-    edges = np.flatnonzero(np.diff(silent.astype(np.int8)))
+    """Find runs of one constant value with sound directly before and after: (start, stop) samples.
+
+    The sound on both sides is about as loud as all sound of the recording is.
+    """
+    still = np.concatenate([[False], np.abs(np.diff(x)) < _STEP / 2, [False]])
+    edges = np.flatnonzero(np.diff(still.astype(np.int8)))
+    starts, stops = edges[::2], edges[1::2] + 1
+    long = stops - starts >= _DROPOUT_S * rate
+    if not long.any():
+        return []
+    moving = np.ones(len(x), dtype=bool)
+    for start, stop in zip(starts[long].tolist(), stops[long].tolist(), strict=True):
+        moving[start:stop] = False
+    if not moving.any():
+        return []
+    least = max(_EDGE_RMS, float(x[moving].std()) * 10 ** (-_EDGE_BELOW_DB / 20))
     around = round(_EDGE_S * rate)
     found = []
-    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    for start, stop in zip(starts[long].tolist(), stops[long].tolist(), strict=True):
         sides = x[max(0, start - around) : start], x[stop : stop + around]
-        if stop - start >= _DROPOUT_S * rate and all(
-            len(side) == around and np.sqrt(np.mean(side**2)) > _EDGE_RMS for side in sides
-        ):
+        if all(len(side) == around and side.std() > least for side in sides):
             found.append((start, stop))
     return found

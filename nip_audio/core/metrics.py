@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nip_audio.core.finite import require_finite_values
 from nip_audio.errors import InputError
 
 __all__ = [
@@ -76,6 +77,7 @@ def equal_error_rate(target_scores: Array, impostor_scores: Array) -> Eer:
     """
     from sklearn.metrics import roc_curve
 
+    _require_scores(target_scores, impostor_scores)
     if len(target_scores) == 0 or len(impostor_scores) == 0:
         raise InputError(
             f"got {len(target_scores)} same-speaker and {len(impostor_scores)} different-speaker "
@@ -124,6 +126,7 @@ def min_dcf(
     """
     from sklearn.metrics import roc_curve
 
+    _require_scores(target_scores, impostor_scores)
     if len(target_scores) == 0 or len(impostor_scores) == 0:
         raise InputError(
             f"got {len(target_scores)} same-speaker and {len(impostor_scores)} different-speaker "
@@ -205,6 +208,7 @@ def auroc(positive: Array, negative: Array) -> float:
     """
     from sklearn.metrics import roc_auc_score
 
+    _require_scores(positive, negative)
     if len(positive) == 0 or len(negative) == 0:
         raise InputError(
             f"got {len(positive)} positives and {len(negative)} negatives, expected at "
@@ -225,6 +229,7 @@ def detection_rate(positive: Array, negative: Array, *, false_positive_rate: flo
     Raises:
         InputError: If there are no positives or no negatives, or the rate is outside (0, 1).
     """
+    _require_scores(positive, negative)
     if len(positive) == 0 or len(negative) == 0 or not 0 < false_positive_rate < 1:
         raise InputError(
             f"got {len(positive)} positives, {len(negative)} negatives and the false-positive rate "
@@ -232,6 +237,11 @@ def detection_rate(positive: Array, negative: Array, *, false_positive_rate: flo
         )
     threshold = np.quantile(negative, 1 - false_positive_rate, method="higher")
     return float((np.asarray(positive) > threshold).mean())
+
+
+def _require_scores(positive: Array, negative: Array) -> None:
+    """Refuse scores that are NaN or infinite, by which no trial can be decided."""
+    require_finite_values({"positive": positive, "negative": negative}, of="the list of scores")
 
 
 def bootstrap(

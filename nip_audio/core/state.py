@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nip_audio.core.finite import require_finite_values
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, NipAudioError, OutputError, StateError
 
@@ -238,7 +239,8 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
         model_id: Hash of the model to use it with; None skips this check.
 
     Raises:
-        StateError: If the file is missing, is not a state, or is of another kind, version or model.
+        StateError: If the file is missing, is not a state, is of another kind, version or model, or
+            holds values that are NaN or infinite.
         HashMismatchError: If the content was changed after it was written.
     """
     expected = (kind,) if isinstance(kind, str) else tuple(kind)
@@ -270,4 +272,5 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
             f"{path} was made for model {content['model_id'][:12]}, this model is {model_id[:12]}; "
             f"make a new {content['kind']} for this model, or pass the model it was made for"
         )
+    require_finite_values(tensors, of=str(path), error=StateError)
     return State(content["kind"], content["model_id"], tensors, content["meta"])

@@ -27,7 +27,7 @@ Make = Callable[[str, Any], Any]
 
 
 def load_json(text: str | bytes) -> Any:
-    """Read one JSON value as the standard defines it: no NaN, no duplicate names.
+    """Read one JSON value as the standard defines it: no NaN or infinity, no duplicate names.
 
     Raises:
         ValueError: If the text is not JSON, has a duplicate name, or is nested too deeply.
@@ -39,7 +39,12 @@ def load_json(text: str | bytes) -> Any:
         ValueError: 'a' occurs twice
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            object_pairs_hook=_object,
+        )
     except RecursionError as err:
         raise ValueError("it is nested too deeply") from err
 
@@ -146,6 +151,12 @@ def _finite(name: str, value: Any) -> float:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    """Read a number; one too large for a float would become infinite."""
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_constant(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

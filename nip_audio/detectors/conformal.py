@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nip_audio.core.finite import require_finite
 from nip_audio.errors import CalibrationError, InputError
 
 if TYPE_CHECKING:
@@ -106,8 +107,16 @@ def conformal_threshold(clean_distances: ArrayLike, false_positive_rate: float) 
 
 
 def conformal_p_value(clean_distances: ArrayLike, distance: float) -> float:
-    """Return the conformal p-value, (1 + number of clean distances ≥ this one) / (n + 1)."""
+    """Return the conformal p-value, (1 + number of clean distances ≥ this one) / (n + 1).
+
+    Raises:
+        InputError: If the distance is not finite.
+        CalibrationError: If a clean distance is not finite.
+    """
+    require_finite(distance=distance)
     distances = np.asarray(clean_distances, dtype=np.float64)
+    if not np.isfinite(distances).all():
+        raise CalibrationError("a clean distance is not finite; calibrate anew")
     return float((1 + (distances >= distance).sum()) / (len(distances) + 1))
 
 

@@ -17,9 +17,10 @@ from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.windows import voice_of
 from nip_audio.core.adapter import Batch
+from nip_audio.core.finite import require_finite, require_finite_values
 from nip_audio.core.near import suggest_names
 from nip_audio.core.state import State, load_state, reading_state, save_state
-from nip_audio.errors import AudioError, EnrolmentError, InputError, StateError
+from nip_audio.errors import AudioError, EnrolmentError, StateError
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
 
@@ -50,6 +51,15 @@ class Enrolment:
     embeddings: tuple[Tensor, ...]
     files: dict[str, list[str]]
     failures: tuple[AudioError, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Refuse embeddings by which nothing can be decided.
+
+        Raises:
+            EnrolmentError: If a value is NaN or infinite.
+        """
+        named = dict(zip(self.speakers, self.embeddings, strict=False))
+        require_finite_values(named, of="the enrolment", error=EnrolmentError)
 
     @property
     def voices(self) -> Tensor:
@@ -122,14 +132,16 @@ def embed_audio(pretrained: PretrainedModel, samples: Tensor) -> Tensor:
     Where there is much silence, it is left out (``audio.windows.voice_of``).
 
     Raises:
-        InputError: If the model's embedding is zero or not finite.
+        AudioError: With code ``not_finite``, if the embedding is zero or not finite.
     """
     voice = voice_of(samples, pretrained.card.sample_rate_hz)
     embedding = torch.nn.functional.normalize(pretrained.model.embed(Batch(voice[None])), dim=1)[0]
     if not bool(embedding.isfinite().all()) or not bool(embedding.any()):
-        raise InputError(
-            "the model's embedding of this recording is zero, NaN or infinite, expected finite "
-            "numbers; leave the recording out, or check the model's weights"
+        raise AudioError(
+            "a recording",
+            code="not_finite",
+            found="the model's embedding of it is zero, NaN or infinite",
+            remedy="leave it out; if this happens with many files, train the model again",
         )
     return embedding
 
@@ -206,6 +218,14 @@ class VerificationResult:
     score: float
     threshold: float
     kind: ScoreKind = "cosine"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers by which nothing can be decided.
+
+        Raises:
+            InputError: If the score or the threshold is NaN or infinite.
+        """
+        require_finite(score=self.score, threshold=self.threshold)
 
     @property
     def accepted(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nip_audio.audio.windows import voice_of
 from nip_audio.core.adapter import Batch
+from nip_audio.core.finite import require_finite
 from nip_audio.errors import InputError
 from nip_audio.models.enrolment import Enrolment, ScoreKind, embed_audio
 from nip_audio.models.plda import Plda
@@ -42,6 +43,14 @@ class Candidate:
     speaker: str
     score: float
     posterior: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers by which nothing can be decided.
+
+        Raises:
+            InputError: If a value is NaN or infinite.
+        """
+        require_finite(score=self.score, posterior=self.posterior)
 
     def to_json(self) -> dict[str, Any]:
         """Return rounded JSON values."""
@@ -112,6 +121,16 @@ class OpenSetResult:
     threshold: float
     kind: ScoreKind
     enrolled: int
+
+    def __post_init__(self) -> None:
+        """Refuse numbers by which nothing can be decided.
+
+        Raises:
+            InputError: If the threshold or a score is NaN or infinite.
+        """
+        require_finite(threshold=self.threshold)
+        for one in self.candidates:
+            require_finite(score=one.score)
 
     @property
     def speaker(self) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nip_audio.core.finite import require_finite, require_finite_values
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.errors import AudioError, InputError
@@ -65,6 +66,17 @@ class Plda:
     threshold: float | None = None
     provenance: tuple[str, ...] = ()
     failures: tuple[AudioError, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Refuse numbers by which nothing can be decided.
+
+        Raises:
+            InputError: If a value is NaN or infinite.
+        """
+        names = ("centre", "lda", "mean", "loading", "residual")
+        arrays = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        require_finite_values(arrays, of="the PLDA")
+        require_finite(threshold=self.threshold)
 
     @property
     def dim(self) -> int:

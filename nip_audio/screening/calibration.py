@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from nip_audio.core.fingerprint import fingerprint
+from nip_audio.core.finite import require_finite, require_finite_values
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.detectors.fitted import FittedDensity, FittedDistance, FittedRates
@@ -71,6 +72,29 @@ class Calibration:
     verification_threshold: float | None = None
     scale: float = 1.0
     failures: tuple[FileError, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse numbers by which nothing can be decided.
+
+        Raises:
+            CalibrationError: If a value is NaN or infinite.
+        """
+        detector = self.detector
+        if isinstance(detector, ResponseDetector):
+            judged = detector.to_state(self.model_id).tensors
+        else:
+            judged = detector.to_tensors()
+        arrays = {
+            "distances of spectra": self.domain_distances,
+            "narrow distances of spectra": self.narrow_domain_distances,
+            "consistencies": self.consistencies,
+            "verification threshold": np.array(self.verification_threshold or 0.0),
+            "scale": np.array(self.scale),
+        }
+        for name, domain in (("domain", self.domain), ("narrow domain", self.narrow_domain)):
+            tensors = {} if domain is None else domain.to_tensors()
+            arrays |= {f"{name} {part}": tensor.numpy() for part, tensor in tensors.items()}
+        require_finite_values({**judged, **arrays}, of="the calibration", error=CalibrationError)
 
     @property
     def fingerprint(self) -> str:
@@ -234,6 +258,7 @@ def find_threshold(
                 f"the PLDA has no threshold; pass {options}threshold, or fit the PLDA with "
                 "nip-audio fit-plda --calibrate"
             )
+        require_finite(threshold=plda.threshold)
         return plda.threshold
     calibrated = Calibration.of(pretrained, calibration).verification_threshold
     if calibrated is None:

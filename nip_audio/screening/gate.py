@@ -11,6 +11,7 @@ from nip_audio.audio.channels import Channel
 from nip_audio.audio.condition import condition_of
 from nip_audio.audio.io import samples_sha256
 from nip_audio.core.adapter import Batch
+from nip_audio.core.finite import require_finite
 from nip_audio.detectors.nccr_measure import NccrMeasure
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -81,6 +82,8 @@ class CalibratedGate:
     def flags(self, raw: Batch) -> Tensor:
         """Return (B,) bool, True where a raw input is suspicious."""
         found = [self._distance_and_limit(raw.item(i)) for i in range(len(raw))]
+        for distance, limit in found:
+            require_finite(distance=distance, threshold=limit)
         return torch.tensor([distance > limit for distance, limit in found])
 
     def _distance_and_limit(self, item: Batch) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from nip_audio.core.finite import require_finite
 from nip_audio.core.modality import Modality
 from nip_audio.errors import InputError
 from nip_audio.image import MODALITY
@@ -162,6 +163,7 @@ class Images(Kind):
         calibration: Calibration,
     ) -> list[Finding]:
         """Return whether an image is too small or was distorted."""
+        require_finite(scale=facts.scale, least_scale=calibration.scale, stretch=facts.stretch)
         size, found = f"{facts.width} × {facts.height} pixels", []
         if facts.scale < LEAST_SCALE * min(1.0, calibration.scale):
             found.append(

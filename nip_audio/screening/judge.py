@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nip_audio.core.decision import EMBEDDING_DISTANCE, LOGIT_CHANGES
+from nip_audio.core.finite import require_finite
 from nip_audio.core.noise import Noise
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
@@ -101,13 +102,15 @@ class Judge:
             )
         detector, place = calibration.detector, kind.place(facts, measured, calibration)
         distance = detector.distance(measured)
+        threshold = detector.threshold(self.false_positive_rate, place)
+        require_finite(distance=distance, threshold=threshold, q_value=q_value)
         details = kind.details_of(facts, measured, calibration)
         record = ScreenRecord(
             file.id,
             file.speaker,
             "clean",
             distance=distance,
-            distance_threshold=detector.threshold(self.false_positive_rate, place),
+            distance_threshold=threshold,
             p_value=detector.p_value(distance, place),
             q_value=q_value,
             encoding=facts.encoding,

@@ -18,6 +18,7 @@ from nip_audio.audio.condition import condition_of
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.windows import LEAST_SOUND_S
+from nip_audio.core.finite import require_finite
 from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.modality import Modality
 from nip_audio.detectors.consistency import consistency_scores
@@ -282,6 +283,7 @@ class Recordings(Kind):
         """Return whether spectrum or bandwidth are unlike those of the calibration."""
         found = _unheard(facts, calibration)
         distance, limit = details.domain_distance or 0.0, details.domain_threshold or 0.0
+        require_finite(distance_of_the_spectrum=distance, its_limit=limit)
         if distance > limit:
             why = (
                 "its spectrum is unlike that of the audio that the detector was calibrated on "
@@ -325,6 +327,7 @@ class Recordings(Kind):
         """Return whether a recording is clipped or interrupted, or holds two voices."""
         found = []
         likeness, threshold = details.channel_likeness, calibration.verification_threshold
+        require_finite(likeness_of_the_channels=likeness, verification_threshold=threshold)
         if likeness is not None and threshold is not None and likeness < threshold:
             why = (
                 "its channels do not sound like one voice (cosine similarity "
@@ -364,6 +367,7 @@ class Recordings(Kind):
         # no conformal threshold here: at 1 % it needs 99 recordings of repeated speakers, and a
         # single mislabelled one among them would determine it
         threshold = calibration.verification_threshold
+        require_finite(verification_threshold=threshold)
         scores = consistency_scores(np.stack([one.embedding for one in measured]))
         judged = []
         for record, score in zip(records, scores, strict=True):

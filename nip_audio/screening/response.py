@@ -241,8 +241,12 @@ class ResponseDetector:
         )
 
     def _alike(self, place: Place) -> list[tuple[Array, TailFit]]:
-        """Return the distances, and their tails, of the kinds of conditions of a file."""
-        return [both for kind, both in self._by_kind.items() if (kind == NARROW) == place.narrow]
+        """Return the distances, and their tails, of the kinds of conditions of a file.
+
+        They are those of all kinds where the calibration has heard none of the file's.
+        """
+        alike = [one for kind, one in self._by_kind.items() if (kind == NARROW) == place.narrow]
+        return alike or list(self._by_kind.values())
 
     @cached_property
     def _by_kind(self) -> dict[str, tuple[Array, TailFit]]:

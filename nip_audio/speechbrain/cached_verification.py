@@ -16,6 +16,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 from torch import Tensor
 
 from nip_audio.core.cache import keep_or_make
+from nip_audio.core.finite import require_finite, require_finite_values
 from nip_audio.core.state import file_sha256
 from nip_audio.errors import AudioError, InputError, StateError
 from nip_audio.speechbrain.guarded import GuardedSpeakerRecognition
@@ -125,6 +126,8 @@ def verify_batch(
     scores = torch.cat(
         [(voices[a] * voices[b]).sum(dim=1) for a, b in (c.T for c in torch.split(pairs, _CHUNK))]
     ).float()
+    require_finite_values({"scores": scores}, of="the list of trials")
+    require_finite(threshold=threshold)
     return scores, scores > threshold
 
 

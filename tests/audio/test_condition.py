@@ -57,3 +57,31 @@ def test_a_pause_that_fades_and_silence_at_the_ends_are_none(hiss):
 def test_refuses_what_is_too_short():
     with pytest.raises(InputError, match="at least 512"):
         condition_of(torch.zeros(100), 16000)
+
+
+def gated(speech: np.ndarray, threshold: float) -> np.ndarray:
+    """Silence what a noise gate does not let through: below a level, for 20 ms and longer."""
+    level = np.sqrt(np.convolve(speech.astype(float) ** 2, np.ones(80) / 80, "same"))
+    loud = np.where(level > threshold, np.arange(len(speech)), -1000)
+    return np.where(np.arange(len(speech)) - np.maximum.accumulate(loud) <= 320, speech, 0.0)
+
+
+@pytest.fixture
+def words(hiss) -> np.ndarray:
+    """Six words whose level rises and falls, with faint noise between them."""
+    time_s = np.arange(len(hiss)) / 16000
+    return hiss * np.maximum(np.sin(2 * np.pi * 3 * time_s), 0.01)
+
+
+def test_a_noise_gate_loses_no_packets(words):
+    closed = gated(words, 0.01)
+    assert np.mean(closed == 0.0) > 0.3
+    assert of(closed).dropouts == 0
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.004])
+def test_packets_lost_in_words_are_counted_whatever_they_are_replaced_by(words, offset):
+    lossy = words + offset
+    for start in (1200, 12000, 22700):  # within a word each
+        lossy[start : start + 480] = offset
+    assert of(lossy).dropouts == 3
