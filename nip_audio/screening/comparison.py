@@ -76,8 +76,8 @@ def compare(
 ) -> Comparison:
     """Compare all files of a run with each other.
 
-    Little is kept in memory, so that a run may be long: two bytes for each number of a file's
-    embedding and, if triggers are searched for, about 40 bytes per neuron.
+    Little is kept in memory, so that a run may be long: about 250 bytes for each second of a file's
+    fingerprint and, if triggers are searched for, about 40 bytes per neuron.
 
     Args:
         files: Measured files, in the order of the run.
@@ -89,8 +89,7 @@ def compare(
     speakers: list[str | None] = []
     hashes: list[bytes] = []
     p_values: list[float] = []
-    # half precision and no copies: the memory per file limits the length of a run
-    embeddings = bytearray()
+    fingerprints: list[NDArray[np.uint32]] = []
     triggers: list[TriggerEvidence] = []
     for file in files:
         if file.facts is None or file.measurement is None:
@@ -98,7 +97,7 @@ def compare(
         ids.append(file.id)
         speakers.append(file.speaker)
         hashes.append(bytes.fromhex(file.facts.content_sha256))
-        embeddings += file.measurement.embedding.astype(np.float16).tobytes()
+        fingerprints.append(file.measurement.codes.astype(np.uint32))
         if file.trigger is not None:
             triggers.append(file.trigger)
         detector = calibration.detector
@@ -108,17 +107,15 @@ def compare(
     if not ids:
         return Comparison()
 
-    def read(row: int) -> NDArray[np.float32] | None:
+    def read(row: int) -> NDArray[np.floating] | None:
         try:
-            raw = kind.reader.read(source.find(ids[row])).raw
+            return kind.compared(kind.reader.read(source.find(ids[row])))
         except FileError:
             return None  # the file is gone or was changed; the next run measures it again
-        return np.asarray(raw.numpy())
 
     duplicates: dict[str, list[DuplicateFile]] = {}
-    rows = np.frombuffer(embeddings, np.float16).reshape(len(ids), -1)
     for pair in find_duplicates(
-        hashes, rows, speakers, read if kind.finds_altered_copies else None
+        hashes, fingerprints, speakers, read if kind.finds_altered_copies else None
     ):
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             duplicate = DuplicateFile(ids[other], speakers[other], pair.correlation)

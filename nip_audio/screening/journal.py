@@ -31,7 +31,7 @@ LOCK_NAME = "run.lock"
 # model outputs are single precision, so nothing is lost; the length in the evidence needs double
 _TYPES = {
     **{"embedding": "<f4", "evidence": "<f8", "spectrum": "<f4"},
-    **{"windows": "<f8", "channels": "<f8", "likeness": "<f8"},
+    **{"windows": "<f8", "channels": "<f8", "likeness": "<f8", "codes": "<u4"},
 }
 _NAME = "named"  # the text field of an image's measurement; the others have the types above
 _NEURONS = "<f4"

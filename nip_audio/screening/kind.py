@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.modality import FileContent, Modality
 from nip_audio.errors import FileError, InputError
@@ -140,6 +143,11 @@ class Kind(ABC):
     def place(cls, facts: Any, measured: Any, calibration: Calibration) -> Place:  # noqa: ARG003
         """Return with which clean files a file is compared."""
         return Place()
+
+    @classmethod
+    def compared(cls, item: Any) -> NDArray[np.floating]:
+        """Return what of a file is correlated with another, to find altered copies."""
+        return np.asarray(item.raw.numpy())
 
     @classmethod
     def hears(cls, facts: Any) -> bool:  # noqa: ARG003

@@ -47,6 +47,7 @@ class Measurement:
             channel, from 1; (0,) if all windows are of the mean.
         likeness: (1,) smallest cosine similarity between the voices of two channels; (0,) if fewer
             than two hold speech.
+        codes: (frames,) fingerprint by which copies are found, as ``fingerprint_of`` returns it.
     """
 
     tag: ClassVar[str] = "audio"
@@ -57,6 +58,7 @@ class Measurement:
     windows: Array = field(default_factory=lambda: np.zeros(0))
     channels: Array = field(default_factory=lambda: np.zeros(0))
     likeness: Array = field(default_factory=lambda: np.zeros(0))
+    codes: Array = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class ImageMeasurement:
     named: str
 
     @property
-    def embedding(self) -> Array:
-        """Embedding by which altered copies are found: none, (0,)."""
+    def codes(self) -> Array:
+        """Fingerprint by which altered copies are found: none, (0,)."""
         return np.zeros(0)
 
     @property

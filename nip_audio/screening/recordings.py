@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nip_audio.audio import MODALITY
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.condition import condition_of
+from nip_audio.audio.fingerprints import fingerprint_of, in_common_band
 from nip_audio.audio.io import Audio
 from nip_audio.audio.manifest import Recording
 from nip_audio.audio.windows import LEAST_SOUND_S
@@ -88,7 +89,7 @@ _WORDS = Words(
 class Recordings(Kind):
     """How a screening measures and judges recordings.
 
-    Altered copies are found by the correlation of their samples.
+    Altered copies are found by a fingerprint of their sound and the correlation of their samples.
     """
 
     modality: ClassVar[Modality] = MODALITY
@@ -153,6 +154,7 @@ class Recordings(Kind):
         heard = item if len(voice) == len(item.samples) else replace(item, samples=voice)
         speaking = [one for one in item.channels if one.speaks]
         likeness = likeness_of(model, speaking)
+        codes = fingerprint_of(item.samples, item.sample_rate_hz).astype(np.float64)
         if isinstance(probe, ResponseProbe):
             generator = noise_generator(seed, item.noise_key)
             signals = signals_of(item, speaking)
@@ -164,6 +166,7 @@ class Recordings(Kind):
                 windows=sound.windows,
                 channels=sound.channels,
                 likeness=likeness,
+                codes=codes,
             )
         result, evidence = measure_evidence(model, heard, probe.config, seed)
         embedding = torch.nn.functional.normalize(result.embedding, dim=0)
@@ -172,6 +175,7 @@ class Recordings(Kind):
             evidence=evidence,
             spectrum=spectrum_of(model, result.model_input),
             likeness=likeness,
+            codes=codes,
         )
 
     @classmethod
@@ -314,6 +318,11 @@ class Recordings(Kind):
             remedy = f"record it again at {rate} Hz or more, and not over a telephone"
             found.append(Finding("out_of_domain", why, remedy))
         return found
+
+    @classmethod
+    def compared(cls, item: Audio) -> NDArray[np.floating]:
+        """Return the samples in the band that a telephone leaves."""
+        return in_common_band(item.samples.numpy(), item.sample_rate_hz)
 
     @classmethod
     def hears(cls, facts: FileFacts) -> bool:
