@@ -46,7 +46,7 @@ class Channel:
         """Whether it may hold speech, and not hum or hiss alone."""
         return has_speech(self.samples, self.sample_rate_hz, self.sound)
 
-    @property
+    @cached_property
     def voice(self) -> Tensor:
         """Samples that a voice is taken from: without silence where there is much of it."""
         return voice_of(self.samples, self.sample_rate_hz, self.sound)

@@ -70,10 +70,11 @@ def _bandwidth(x: Array, rate: int) -> float:
     frames = torch.stft(
         torch.from_numpy(x), 512, 256, window=window, pad_mode="constant", return_complex=True
     )
-    power = (frames.abs().square() / (rate * window.square().sum())).numpy()
+    power = (frames.real.square() + frames.imag.square()) / (rate * window.square().sum())
     bins = max(1, round(_BAND_HZ * 512 / rate))
     count = power.shape[0] // bins
-    bands = power[: count * bins].reshape(count, bins, -1).mean(axis=1)
+    means = torch.eye(count, dtype=torch.float64).repeat_interleave(bins, dim=1) / bins
+    bands = (means @ power[: count * bins]).numpy()
     # rounding noise of one step is white: its power, step² / 12, over half the rate
     floor = _ABOVE_ROUNDING * _STEP**2 / 12 / (rate / 2)
     audible = np.flatnonzero(np.quantile(bands, _LOUD, axis=1) > floor)

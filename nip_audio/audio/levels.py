@@ -118,8 +118,10 @@ def to_full_scale(signals: Sequence[Array]) -> tuple[list[Array], tuple[str, ...
     if abs(largest) >= LEAST_OFFSET:
         made = [one - np.float32(offset) for one, offset in zip(made, offsets, strict=True)]
         changes.append(f"a constant offset of {largest:.1%} of full scale removed")
-    peak = max(float(np.abs(one).max()) for one in made)
-    if peak > 1.0 and _beyond(made, 1.0):
+    peak = max(float(np.abs(one).max()) for one in made) if changes else peak
+    if peak <= 1.0:
+        return made, tuple(changes)
+    if _beyond(made, 1.0):
         made = [one / np.float32(peak) for one in made]
         changes.append(f"samples reach {peak:.3g}, full scale is 1: divided by it")
     if beyond := int((np.abs(made[0]) > 1.0).sum()):

@@ -100,7 +100,7 @@ def has_speech(samples: Tensor, sample_rate_hz: int, sound: Sound) -> bool:
     """
     size = max(1, round(_PART_S * sample_rate_hz))
     heard = samples.detach().cpu().numpy()[sound]
-    parts = heard[: len(heard) // size * size].reshape(-1, size).astype(np.float64)
+    parts = heard[: len(heard) // size * size].reshape(-1, size)
     if len(parts) < 2:
         return bool(len(parts))
     level = 10 * np.log10(parts.var(axis=1) + 1e-12)

@@ -76,7 +76,7 @@ def compare(
 ) -> Comparison:
     """Compare all files of a run with each other.
 
-    Little is kept in memory, so that a run may be long: about 250 bytes for each second of a file's
+    Little is kept in memory, so that a run may be long: about 200 bytes for each second of a file's
     fingerprint and, if triggers are searched for, about 40 bytes per neuron.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nip_audio.audio.windows import sound_of, windows_of
+from nip_audio.audio.windows import has_speech, sound_of, voice_of, windows_of
 from nip_audio.errors import InputError
 
 RATE_HZ = 16_000
@@ -175,3 +175,43 @@ def test_other_shapes_are_refused(shape):
 def test_a_window_without_length_is_refused(most):
     with pytest.raises(InputError, match=f"window of {most} samples .* at least 1"):
         windows_of(torch.zeros(10), most=most, sample_rate_hz=RATE_HZ)
+
+
+@pytest.mark.parametrize("where", ["before", "after", "within"])
+@pytest.mark.parametrize("seconds", [1.0, 10.0])
+def test_long_silence_is_left_out_of_a_voice(where, seconds, speech):
+    half = len(speech) // 2
+    gap = silence(seconds)
+    x = {
+        "before": joined(gap, speech),
+        "after": joined(speech, gap),
+        "within": joined(speech[:half], gap, speech[half:]),
+    }[where]
+    assert torch.equal(voice_of(x, RATE_HZ), joined(speech))
+    # faint hiss instead of exact silence: left out where there is more of it than sound
+    hissing = voice_of(joined(speech, silence(seconds, rms=1e-4)), RATE_HZ)
+    assert (len(hissing) < len(speech) + RATE_HZ / 4) == (seconds > 2)
+
+
+def test_pauses_belong_to_a_voice(speech):
+    half = len(speech) // 2
+    x = joined(speech[:half], silence(0.4), speech[half:], silence(0.3))
+    assert voice_of(x, RATE_HZ) is x
+    zeros = torch.zeros(RATE_HZ)
+    assert voice_of(zeros, RATE_HZ) is zeros
+
+
+def test_hiss_hum_and_tones_are_no_speech(speech, tone):
+    rng = np.random.default_rng(0)
+
+    def speaks(x: np.ndarray) -> bool:
+        samples = torch.from_numpy(np.asarray(x, dtype=np.float32))
+        return has_speech(samples, RATE_HZ, sound_of(samples, RATE_HZ))
+
+    noise = rng.standard_normal(len(speech))
+    assert not speaks(0.05 * noise)
+    assert not speaks(tone(2.0))
+    assert not speaks(np.r_[np.zeros(RATE_HZ), tone(1.0, frequency_hz=50.0)])
+    assert not speaks(np.zeros(RATE_HZ))
+    assert speaks(speech)
+    assert speaks(speech + speech.std() * noise)

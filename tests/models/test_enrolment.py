@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -101,3 +102,9 @@ def test_recording_without_speaker_is_an_error(model, write_sound):
 def test_nothing_to_enrol_is_an_error(model, recordings, match):
     with pytest.raises(EnrolmentError, match=match):
         enrol(model, recordings, WaveformAdapter())
+
+
+def test_long_silence_does_not_change_a_voice(pretrained, voice):
+    clean = torch.from_numpy(np.concatenate([voice(1, 0), voice(1, 1)]))
+    padded = torch.cat([torch.zeros(160_000), clean])
+    assert torch.equal(embed_audio(pretrained, padded), embed_audio(pretrained, clean))
