@@ -76,8 +76,9 @@ def compare(
 ) -> Comparison:
     """Compare all files of a run with each other.
 
-    Little is kept in memory, so that a run may be long: about 200 bytes for each second of a file's
-    fingerprint and, if triggers are searched for, about 40 bytes per neuron.
+    Little is kept in memory, so that a run may be long: two bytes for each number of a file's
+    embedding, about 200 for each second of its fingerprint and, if triggers are searched for, about
+    40 bytes per neuron.
 
     Args:
         files: Measured files, in the order of the run.
@@ -90,6 +91,8 @@ def compare(
     hashes: list[bytes] = []
     p_values: list[float] = []
     fingerprints: list[NDArray[np.uint32]] = []
+    # half precision and no copies: the memory per file limits the length of a run
+    embeddings = bytearray()
     triggers: list[TriggerEvidence] = []
     for file in files:
         if file.facts is None or file.measurement is None:
@@ -97,6 +100,7 @@ def compare(
         ids.append(file.id)
         speakers.append(file.speaker)
         hashes.append(bytes.fromhex(file.facts.content_sha256))
+        embeddings += file.measurement.embedding.astype(np.float16).tobytes()
         fingerprints.append(file.measurement.codes.astype(np.uint32))
         if file.trigger is not None:
             triggers.append(file.trigger)
@@ -114,9 +118,9 @@ def compare(
             return None  # the file is gone or was changed; the next run measures it again
 
     duplicates: dict[str, list[DuplicateFile]] = {}
-    for pair in find_duplicates(
-        hashes, fingerprints, speakers, read if kind.finds_altered_copies else None
-    ):
+    rows = np.frombuffer(embeddings, np.float16).reshape(len(ids), -1)
+    reading = read if kind.finds_altered_copies else None
+    for pair in find_duplicates(hashes, fingerprints, rows, speakers, reading):
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             duplicate = DuplicateFile(ids[other], speakers[other], pair.correlation)
             duplicates.setdefault(ids[one], []).append(duplicate)

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from nip_audio.audio.fingerprints import alike
 from nip_audio.errors import InputError
 
-__all__ = ["Duplicate", "correlation_peak", "find_duplicates"]
+__all__ = ["Duplicate", "correlation_peak", "find_duplicates", "nearest_elsewhere"]
 
 Array = NDArray[np.floating]
 
+_BLOCK = 2048
+_LIKE = 0.85
 _CORRELATED = 0.5
 _LEAST_OVERLAP = 0.5
 
@@ -39,20 +41,23 @@ class Duplicate:
 def find_duplicates(
     hashes: Sequence[bytes],
     fingerprints: Sequence[Array],
+    embeddings: Array,
     speakers: Sequence[str | None],
     read: Callable[[int], Array | None] | None,
 ) -> list[Duplicate]:
     """Find recordings that are filed under more than one speaker.
 
     Files with equal samples are found by their hash. Of every other file, the file of another
-    speaker whose fingerprint shares most codes with it is read, and the samples of the two are
-    correlated. Different recordings of one voice do not correlate; copies of one recording do,
+    speaker whose fingerprint shares most codes with it is read, and the one whose embedding is most
+    similar, if it is similar enough; the samples of the two are correlated. Different recordings of
+    one voice do not correlate; copies of one recording do,
     whatever was done to their level, ends or coding. Copies at another speed or pitch, and
     recordings of a loudspeaker, are not found.
 
     Args:
         hashes: Hash of the samples of each of the n files.
         fingerprints: Codes of each file, as ``audio.fingerprints.fingerprint_of`` returns them.
+        embeddings: (n, D) embeddings of unit length.
         speakers: Speaker of each file; files without a speaker count as different speakers.
         read: Returns the samples of a row, (N,), or None if the file can no longer be read. It is
             called for few rows. If it is None, only files with equal samples are found.
@@ -74,9 +79,11 @@ def find_duplicates(
     exact = {row for pair in found for row in pair}
     if read is None:
         return [Duplicate(*pair, correlation) for pair, correlation in sorted(found.items())]
-    for row, other in alike(fingerprints, codes):
-        pair = (row, other)
-        if pair in found or {row, other} <= exact:
+    near = nearest_elsewhere(embeddings, codes, least=_LIKE)
+    likely = {(min(pair), max(pair)) for pair in (*alike(fingerprints, codes), *near)}
+    for pair in sorted(likely):
+        row, other = pair
+        if {row, other} <= exact:
             continue
         one, two = read(row), read(other)
         if one is None or two is None:
@@ -85,6 +92,33 @@ def find_duplicates(
         if peak >= _CORRELATED:
             found[pair] = peak
     return [Duplicate(*pair, correlation) for pair, correlation in sorted(found.items())]
+
+
+def nearest_elsewhere(
+    embeddings: Array, codes: NDArray[np.integer], *, least: float
+) -> list[tuple[int, int]]:
+    """Pair each row with the most similar row of another speaker, where one is similar enough.
+
+    Args:
+        embeddings: (n, D) embeddings of unit length.
+        codes: (n,) number of each row's speaker.
+        least: Smallest cosine similarity of a pair.
+    """
+    pairs = []
+    for start in range(0, len(embeddings), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        here = embeddings[rows].astype(np.float32)
+        best, highest = np.zeros(len(here), int), np.full(len(here), -np.inf, np.float32)
+        for left in range(0, len(embeddings), _BLOCK):
+            columns = slice(left, left + _BLOCK)
+            cosines = here @ embeddings[columns].astype(np.float32).T
+            cosines[codes[rows, None] == codes[None, columns]] = -np.inf
+            nearest = cosines.max(axis=1)
+            nearer = nearest > highest  # among equals the first wins, as in numpy's argmax
+            best[nearer] = left + cosines[nearer].argmax(axis=1)
+            highest[nearer] = nearest[nearer]
+        pairs += [(start + int(r), int(best[r])) for r in np.flatnonzero(highest >= least)]
+    return pairs
 
 
 def correlation_peak(one: Array, two: Array) -> float:

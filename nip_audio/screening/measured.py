@@ -77,6 +77,11 @@ class ImageMeasurement:
     named: str
 
     @property
+    def embedding(self) -> Array:
+        """Embedding by which altered copies are found: none, (0,)."""
+        return np.zeros(0)
+
+    @property
     def codes(self) -> Array:
         """Fingerprint by which altered copies are found: none, (0,)."""
         return np.zeros(0)
