@@ -75,11 +75,11 @@ def plain(text: str) -> str:
     return escape(printable(text))
 
 
-def exit_with(flagged: int, failed: int) -> None:
-    """End the command with the exit code for the numbers of flagged and of failed files."""
-    if flagged and failed:
+def exit_with(flagged: int, unjudged: int) -> None:
+    """End the command with the exit code for what was flagged, and what could not be judged."""
+    if flagged and unjudged:
         raise typer.Exit(EXIT_FLAGGED_AND_FAILED)
-    if failed:
+    if unjudged:
         raise typer.Exit(EXIT_FAILED)
     if flagged:
         raise typer.Exit(EXIT_FLAGGED)

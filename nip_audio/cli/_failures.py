@@ -24,7 +24,7 @@ from nip_audio.cli._exit import (
     EXIT_REFUSED,
     EXIT_TERMINATED,
 )
-from nip_audio.errors import NipAudioError, WorkerError
+from nip_audio.errors import NipAudioError, WorkerError, lacks_memory
 
 _RESUME = (
     "files written so far are kept. screen, evaluate and fit-purifier resume where they stopped if "
@@ -32,12 +32,6 @@ _RESUME = (
 )
 _AGAIN_S, _SOON_S = 5.0, 0.02
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-_NO_MEMORY = (
-    *("cannot allocate memory", "can't allocate memory", "out of memory", "bad_alloc"),
-    "failed to map segment from shared object",
-)
-# messages of the dynamic linker with other causes: too many libraries, a folder without exec
-_NOT_MEMORY = ("static tls block", "operation not permitted", "permission denied")
 
 
 class Terminated(BaseException):
@@ -191,10 +185,8 @@ def _cannot_write(what: str, err: OSError) -> int:
 
 def _memory_failed(chain: list[BaseException]) -> int | None:
     for err in chain:
-        text = str(err).lower()
-        said = any(w in text for w in _NO_MEMORY) and not any(w in text for w in _NOT_MEMORY)
-        if said or isinstance(err, MemoryError):
-            detail = f" ({_first_line(err)})" if text else ""
+        if lacks_memory(err):
+            detail = f" ({_first_line(err)})" if str(err) else ""
             _tell_error(
                 f"there is too little memory{detail}; close other programs, or raise the memory "
                 "limit of this process (ulimit -v), and run the command again"

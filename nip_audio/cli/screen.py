@@ -105,6 +105,15 @@ def command(
     ] = True,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
+    trust_mtime: Annotated[
+        bool,
+        typer.Option(
+            "--trust-mtime",
+            help="Take a file of the same size and modification time for unchanged, though both "
+            "can be forged; by default its content decides.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
     as_json: JsonOption = False,
@@ -117,7 +126,8 @@ def command(
     whether recordings or images are read.
 
     Exit codes: 0 all files are clean, 3 some were flagged, 4 some could not be
-    judged (error, out_of_domain), 5 both. With 64 or more the screening did not
+    judged (error, out_of_domain, files passed over, or audio so unlike the
+    calibration's that all verdicts mean little), 5 both. With 64 or more the screening did not
     run to its end: 64 wrong usage, 65 refused, 70 a defect or too little memory,
     74 output cannot be written, 130 interrupted, 141 output pipe closed, 143
     terminated.
@@ -131,6 +141,7 @@ def command(
     from nip_audio.reporting.run import ScreenedRun
     from nip_audio.screening.engines.local import LocalEngine
     from nip_audio.screening.engines.ray import RayEngine
+    from nip_audio.screening.results import PUBLISHED
     from nip_audio.screening.sources import find_source
     from nip_audio.workflows.flagged import shipped_purifier
 
@@ -151,7 +162,7 @@ def command(
         max_duration_s=max_duration,
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
-    screener = replace(screener, backdoor=backdoor)
+    screener = replace(screener, backdoor=backdoor, trust_mtime=trust_mtime)
     recordings = find_source(screener.kind.modality, source, data_root, follow_links=follow_links)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
@@ -167,11 +178,12 @@ def command(
     if purify_to is not None and purifier is not None:
         _purify(screener, purifier, recordings, result, purify_to)
     if as_json:
-        print_json(screener.verdict_settings() | result.summary.to_json())
+        published = {PUBLISHED: dict(result.results.sha256)}
+        print_json(screener.verdict_settings() | result.summary.to_json() | published)
     else:
         print_results(result)
         print_summary(result.summary, out)
-    exit_with(result.summary.flagged, result.summary.failed)
+    exit_with(result.summary.flagged, result.summary.incomplete)
 
 
 def _purify(

@@ -6,11 +6,12 @@ it was fitted for, another one detects damage.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ __all__ = [
     "require_new",
     "save_state",
     "complete_lines",
+    "leftovers_of",
+    "sync_folder",
     "write_atomic",
 ]
 
@@ -147,21 +150,47 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or the name may outlive a power cut, and the content not
         # mkstemp creates private files; a result gets the permissions of any other new file
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
         os.replace(name, path)
+        sync_folder(path.parent)
     except OSError as err:
         Path(name).unlink(missing_ok=True)
         raise OutputError(
             f"{path} cannot be written ({err.strerror or err}); free space there, or choose "
-            "another "
-            "folder"
+            "another folder"
         ) from err
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where its file system can do that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # it may be written to but not listed
+    try:
+        os.fsync(handle)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def leftovers_of(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return what a killed process left of files that it was writing in a folder.
+
+    They are the temporary files of ``write_atomic``, and those named ``.NAME.part``.
+    """
+    starts = tuple(f".{name}." for name in names)
+    return [entry for entry in folder.iterdir() if entry.name.startswith(starts)]
 
 
 def _content_sha256(tensors: Mapping[str, Tensor], description: str) -> str:

@@ -18,7 +18,13 @@ from nip_audio.screening.kind import Kind, Words
 from nip_audio.screening.measured import Measured, MeasuredFile
 from nip_audio.screening.modalities import KINDS
 from nip_audio.screening.nccr_detector import NccrDetector
-from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
+from nip_audio.screening.records import (
+    FLAGGED,
+    NOT_JUDGED,
+    Finding,
+    ScreenRecord,
+    SpeakerRecord,
+)
 from nip_audio.screening.response import ResponseDetector
 
 __all__ = [
@@ -238,7 +244,7 @@ def add_trigger_suspicion(
 def judge_speaker(records: Sequence[ScreenRecord], words: Words) -> SpeakerRecord:
     """Summarise the records of all files of one speaker, or of one folder of images."""
     readable = [record for record in records if record.verdict != "error"]
-    every = tuple(finding for record in readable for finding in record.findings)
+    found = {record.verdict for record in records}
     findings = []
     if len(readable) == 1 and "lonely" in words.remedies:
         why = (
@@ -248,7 +254,7 @@ def judge_speaker(records: Sequence[ScreenRecord], words: Words) -> SpeakerRecor
         findings.append(Finding.of("lonely", why))
     return SpeakerRecord(
         speaker=records[0].speaker or "",
-        verdict=verdict_of(every) if readable else "error",
+        verdict=next((one for one in (*FLAGGED, *NOT_JUDGED) if one in found), "clean"),
         files=len(records),
         flagged=sum(record.flagged for record in records),
         failed=sum(record.failed for record in records),

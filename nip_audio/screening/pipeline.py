@@ -13,32 +13,44 @@ from typing import Any
 from nip_audio import __version__
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.modality import Reader
-from nip_audio.core.state import make_folder, write_atomic
+from nip_audio.core.state import leftovers_of, make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import Comparison, compare
-from nip_audio.screening.engines.base import Engine
-from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.engines.base import Engine, MeasurerRecipe
+from nip_audio.screening.engines.crumb import CRUMB_NAME, Crumb
+from nip_audio.screening.engines.local import LocalEngine, measure_alone
 from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
 from nip_audio.screening.judge import Judge, add_duplicates, add_trigger_suspicion, judge_speaker
 from nip_audio.screening.kind import Kind
-from nip_audio.screening.measure import FileMeasurer, stamp_of
+from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.measured import MeasuredFile
 from nip_audio.screening.modalities import kind_of
 from nip_audio.screening.records import ScreenRecord
-from nip_audio.screening.results import RESULTS_NAME, SPEAKERS_NAME, Results
+from nip_audio.screening.results import (
+    RESULTS_NAME,
+    SPEAKERS_NAME,
+    SUMMARY_NAME,
+    Results,
+    publishing,
+)
 from nip_audio.screening.sources import Source
+from nip_audio.screening.stamps import has_content, may_be_unchanged, same_file, stamp_of
 from nip_audio.screening.summary import ScreenSummary, Tally
 
 __all__ = ["SUMMARY_NAME", "ScreenResult", "Screener"]
 
 RUN_NAME = "run.json"
-SUMMARY_NAME = "summary.json"
 
-_OWN = frozenset({RUN_NAME, SUMMARY_NAME, RESULTS_NAME, SPEAKERS_NAME, JOURNAL_NAME, LOCK_NAME})
+_OWN = frozenset(
+    {
+        *(RUN_NAME, SUMMARY_NAME, RESULTS_NAME, SPEAKERS_NAME),
+        *(JOURNAL_NAME, CRUMB_NAME, LOCK_NAME),
+    }
+)
 
 Progress = Callable[[str], None]
 """Callback with the id of each file that is done."""
@@ -69,6 +81,9 @@ class Screener:
         engine: Engine that measures the files.
         backdoor: Whether to search for files with a backdoor trigger as well. This makes sense for
             a model that was, or may have been, trained on these very files.
+        trust_mtime: Whether a file of the same size and modification time is taken for unchanged.
+            Anyone who may replace a file can forge both. Otherwise a file that was moved or
+            replaced is read again, and its content decides.
     """
 
     pretrained: PretrainedModel
@@ -77,6 +92,7 @@ class Screener:
     seed: int = 0
     engine: Engine = field(default_factory=LocalEngine)
     backdoor: bool = False
+    trust_mtime: bool = False
 
     @staticmethod
     def from_pretrained(
@@ -164,8 +180,8 @@ class Screener:
                 "--modality"
             )
         with self._opened(source, out) as journal:
-            self._measure(source, journal, progress)
-            return self._judge(source, journal, out)
+            current = self._measure(source, journal, progress)
+            return self._judge(source, journal, current, out)
 
     def watch(
         self,
@@ -200,23 +216,26 @@ class Screener:
             for _ in looks:
                 last, seen = seen, {r.id: stamp_of(r) for r in source}
                 settled = {name for name, stamp in seen.items() if last.get(name) == stamp}
-                self._measure(source, journal, progress, only=settled)
-                known = {name: stamp for name, stamp in seen.items() if journal.stamp(name)}
+                current = self._measure(source, journal, progress, only=settled)
+                known = {name: stamp for name, stamp in seen.items() if name in current}
                 if known and known != judged:
-                    yield self._judge(source, journal, out)
+                    yield self._judge(source, journal, current, out)
                 judged = known
 
     @contextmanager
     def _opened(self, source: Source, out: Path) -> Iterator[Journal]:
         """Lock ``out`` for this run and open its journal, after checking that it belongs here."""
         make_folder(out)
-        strange = sorted(entry.name for entry in out.iterdir() if entry.name not in _OWN)
+        ours = _OWN | {path.name for path in leftovers_of(out, _OWN)}
+        strange = sorted(entry.name for entry in out.iterdir() if entry.name not in ours)
         if strange and not (out / RUN_NAME).exists():
             raise OutputError(
                 f"{out} is not empty and holds no earlier run (found {strange[0]!r}), expected an "
                 "empty folder or that of a run; use another --out"
             )
         with locked(out):
+            for path in leftovers_of(out, _OWN):  # of a run that was killed
+                path.unlink(missing_ok=True)
             self._claim(source, out / RUN_NAME)
             with Journal(out / JOURNAL_NAME) as journal:
                 yield journal
@@ -245,37 +264,77 @@ class Screener:
         progress: Progress,
         *,
         only: Container[str] | None = None,
-    ) -> None:
-        """Measure the files that are new or were changed; ``only`` limits them to some ids."""
+    ) -> set[str]:
+        """Measure the files that are new or were changed; ``only`` limits them to some ids.
+
+        Returns:
+            Ids of the files whose measurement is that of their present content.
+        """
+        current = set()
 
         def new() -> Iterator[Recording]:
             for recording in source:
-                if journal.stamp(recording.id) == stamp_of(recording):
+                if self._is_known(journal, recording):
+                    current.add(recording.id)
                     progress(recording.id)
                 elif only is None or recording.id in only:
                     yield recording
 
-        for file in self.engine.measure(self.measurer, new()):
-            journal.append(file)
-            progress(file.id)
+        crumb = Crumb(journal.path.with_name(CRUMB_NAME))
+        ended_at = crumb.left()
+        alone = lambda r: r.id == ended_at or journal.crashed(r.id)  # noqa: E731
+        try:
+            for careful, files in groupby(new(), key=alone):
+                for file in (
+                    measure_alone(MeasurerRecipe.of(self.measurer), files)
+                    if careful
+                    else self.engine.measure(self.measurer, files, begun=crumb.drop)
+                ):
+                    journal.append(file)
+                    current.add(file.id)
+                    progress(file.id)
+            journal.sync()
+        finally:
+            crumb.remove()  # whatever gets here was no crash
+        return current
 
-    def _judge(self, source: Source, journal: Journal, out: Path) -> ScreenResult:
-        """Judge all measured files and write all results again."""
+    def _is_known(self, journal: Journal, recording: Recording) -> bool:
+        """Tell whether the journal has a measurement of a file's present content.
+
+        Only a file that was moved, touched or replaced by one of the same size is read for that.
+        """
+        earlier, now = journal.stamp(recording.id), stamp_of(recording)
+        if earlier is None:
+            return False
+        if same_file(earlier, now, trust_mtime=self.trust_mtime):
+            return True
+        facts = journal.read(recording.id).facts
+        if facts is None or not may_be_unchanged(earlier, now):
+            return False
+        if not has_content(recording, facts.sha256) or stamp_of(recording) != now:
+            return False
+        if earlier != now:
+            journal.restamp(recording.id, now)
+        return True
+
+    def _judge(
+        self, source: Source, journal: Journal, current: Container[str], out: Path
+    ) -> ScreenResult:
+        """Judge the files whose measurement is current, and publish all results again."""
         calibration, words = self.judge.calibration, self.kind.words
-        files = (_known(journal, r) for r in source if journal.stamp(r.id))
+        files = (_known(journal, r) for r in source if r.id in current)
         comparison = compare(files, source, calibration, self.kind)
         tally = Tally(self.judge.false_positive_rate, words)
-        with Results(out).writing() as write:
-            for group in _groups(r for r in source if journal.stamp(r.id)):
+        with publishing(out) as publication:
+            for group in _groups(r for r in source if r.id in current):
                 records = self._judge_group([_known(journal, r) for r in group], comparison)
                 named = group[0].speaker is not None
                 speaker = judge_speaker(records, words) if named else None
-                write(records, speaker)
+                publication.write(records, speaker)
                 tally.add(records, speaker)
-        summary = tally.summary(backdoor=comparison.backdoor)
-        text = json.dumps(self.verdict_settings() | summary.to_json(), indent=2, allow_nan=False)
-        write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
-        return ScreenResult(summary, Results(out))
+            summary = tally.summary(backdoor=comparison.backdoor)
+            results = publication.finish(self.verdict_settings() | summary.to_json())
+        return ScreenResult(summary, results)
 
     def _judge_group(
         self, files: Sequence[MeasuredFile], comparison: Comparison

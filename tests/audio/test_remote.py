@@ -11,7 +11,7 @@ from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.audio.remote import fetched, is_url, remote_stamp
 from nip_audio.errors import AudioError, InputError, MissingDependencyError
-from nip_audio.screening.measure import stamp_of
+from nip_audio.screening.stamps import stamp_of
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.records import ScreenRecord
-from nip_audio.screening.results import Results
+from nip_audio.screening.results import Results, publishing
 from nip_audio.screening.sources import FolderSource, ManifestSource
 from nip_audio.workflows.flagged import purify_flagged, shipped_purifier
 from nip_audio.workflows.purify_files import FilePurifier
@@ -23,9 +23,9 @@ def purifier(screener) -> FilePurifier:
 
 
 def write(out, *records: ScreenRecord) -> Results:
-    with Results(out).writing() as add:
-        add(records, None)
-    return Results(out)
+    with publishing(out) as publication:
+        publication.write(records, None)
+        return publication.finish({})
 
 
 def test_purifies_what_is_adversarial_and_nothing_else(purifier, folder, tmp_path):
