@@ -52,4 +52,4 @@ def command(
         print_json(results)
     else:
         for file in [out / RESULTS_NAME, *files]:
-            stdout.print(str(file), markup=False, highlight=False, soft_wrap=True)
+            stdout.line(str(file))

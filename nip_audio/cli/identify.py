@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import exit_with, plain, print_json, stderr, stdout
+from nip_audio.cli._console import exit_with, print_json, stderr, stdout
 from nip_audio.cli._options import (
     CalibrationOption,
     JsonOption,
@@ -106,14 +106,14 @@ def command(
         try:
             facts, line, known = answer(reader.load(file).raw)
         except FileError as err:
-            stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
+            stderr.line(str(err))
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}
             results.append({"file": str(file), "candidates": [], "error": error})
             continue
         results.append({"file": str(file), **facts, "error": None})
         strangers += not known
         if not as_json:
-            stdout.print(f"{plain(str(file))}: {line}", highlight=False, soft_wrap=True)
+            stdout.line(f"{file}: {line}")
     if as_json:
         print_json(results)
     exit_with(strangers, sum(bool(r["error"]) for r in results))
@@ -133,11 +133,11 @@ def _refuse_alone(given: Mapping[str, object]) -> None:
 
 
 def _ranking(candidates: Sequence[Candidate]) -> str:
-    return ", ".join(f"{plain(c.speaker)} {c.posterior:.0%}" for c in candidates)
+    return ", ".join(f"{c.speaker} {c.posterior:.0%}" for c in candidates)
 
 
 def _decision(result: OpenSetResult) -> str:
-    ranking = ", ".join(f"{plain(c.speaker)} {c.score:.3f}" for c in result.candidates)
+    ranking = ", ".join(f"{c.speaker} {c.score:.3f}" for c in result.candidates)
     whom = result.speaker
-    said = plain(whom) if whom is not None else f"none of the {result.enrolled} enrolled speakers"
+    said = whom if whom is not None else f"none of the {result.enrolled} enrolled speakers"
     return f"{said} ({result.kind} {ranking}; threshold {result.threshold:.3f})"

@@ -143,7 +143,7 @@ def command(
         print_json({"written": written, "failed": [str(failure) for failure in failures]})
     else:
         for file in done:
-            stdout.print(file.line, markup=False, highlight=False, soft_wrap=True)
+            stdout.line(file.line)
     if failures:
         raise typer.Exit(EXIT_FAILED)
 
