@@ -34,6 +34,8 @@ _FORMATS = "a .csv, .json, .jsonl or .jsonl.gz manifest"
 _MAX_BYTES = 1 << 30
 _MAX_JSON_BYTES = 1 << 28  # a JSON file is read at once
 _MAX_LINE_BYTES = 1 << 20
+_MAX_ROWS = 2_000_000  # the largest public corpora have about a million recordings a manifest
+_MAX_EXPANSION, _FREE_BYTES = 100, 1 << 24  # of a gzipped manifest, and what it may hold anyway
 
 _SPEECHBRAIN = ("ID", "wav", "spk_id")
 _UNCLEAR = ("start", "stop", "end", "offset")
@@ -87,8 +89,13 @@ def _entries(path: Path) -> Iterator[Entry]:
     else:
         raise InputError(f"{path} has no known format, expected {_FORMATS}; rename or convert it")
     empty = True
-    for where, entry in reader(path):
+    for number, (where, entry) in enumerate(reader(path), start=1):
         empty = False
+        if number > _MAX_ROWS:
+            raise InputError(
+                f"{path}, {where}: it lists more than {_MAX_ROWS:,} recordings, expected at most "
+                "as many; split it"
+            )
         try:
             yield replace(entry(), where=where)
         except ValueError as err:
@@ -226,14 +233,14 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
     with _opened(path) as file:
         make: Callable[[Row], Entry] | None = None
         total, number = 0, 0
+        most = min(_MAX_BYTES, max(_FREE_BYTES, _MAX_EXPANSION * path.stat().st_size))
         while line := file.readline(_MAX_LINE_BYTES + 1):
             number += 1
             total += len(line)
-            if len(line) > _MAX_LINE_BYTES or total > _MAX_BYTES:
+            if len(line) > _MAX_LINE_BYTES or total > most:
                 raise InputError(
-                    f"{path}, line {number}: the line is longer than {_MAX_LINE_BYTES} bytes, "
-                    "or the "
-                    f"file than {_MAX_BYTES}; split it"
+                    f"{path}, line {number}: the line is longer than {_MAX_LINE_BYTES} bytes, or "
+                    f"the file holds more than {most}; split it"
                 )
             if not line.strip():
                 continue

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from nip_audio.core.strict_json import load_json
 from nip_audio.errors import FileError, InputError
 from nip_audio.models.modalities import MODALITIES
 from nip_audio.models.pretrained import PretrainedModel
@@ -23,6 +25,10 @@ __all__ = [
     "shipped_purifier",
     "purify_flagged",
 ]
+
+_LONGEST_NAME = 240  # bytes; file systems take 255, and the sidecar's ending may be longer
+_LONGEST_PATH = 3000  # bytes; systems take 4096 with the folder
+_MOST_FOLDERS = 100
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
 """Verdicts of the files to purify; purification does not repair other flaws."""
@@ -71,7 +77,8 @@ def purify_flagged(
     """Write a purified copy of each file that a screening judged adversarial.
 
     An interrupted run can be resumed: files whose sidecar, the last output to be written, is
-    already in ``out`` are skipped.
+    already in ``out`` are skipped, unless it is that of another content. A file whose id is no name
+    for a file below ``out`` is a failure and keeps no other from being purified.
 
     Args:
         results: Results of the screening.
@@ -81,7 +88,6 @@ def purify_flagged(
         progress: Function called after each file.
 
     Raises:
-        InputError: If an id of the manifest is not a valid path below ``out``.
         OutputError: If an output cannot be written.
     """
     reader, endings = purifier.reader, MODALITIES[purifier.reader.tag].purified
@@ -91,27 +97,52 @@ def purify_flagged(
     for record in results.files():
         if record.verdict not in PURIFIED:
             continue
-        written = out / _below(record.id, endings.file)
-        if endings.sidecar(written).exists():
-            earlier += 1
-        else:
-            file = source.find(record.id)
-            try:
+        try:
+            written = out / _below(record.id, endings.file)
+            if _is_of(endings.sidecar(written), record.sha256):
+                earlier += 1
+            else:
+                file = source.find(record.id)
                 item = reader.read(file)
                 done.append(purifier.purify_read(PlannedFile(file.path, written), item, force=True))
-            except FileError as err:
-                failures.append(err)
+        except FileError as err:
+            failures.append(err)
         progress()
     return PurifiedRun(done, earlier, failures)
 
 
+def _is_of(sidecar: Path, sha256: str | None) -> bool:
+    """Tell whether a sidecar describes the copy of this content; None is any content."""
+    try:
+        found = load_json(sidecar.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and sha256 in (None, found.get("source_sha256"))
+
+
 def _below(recording_id: str, ending: str) -> Path:
-    """Return an id as a relative path; an id from a manifest must not lead out of the folder."""
+    """Return an id as a relative path; an id from a manifest must not lead out of the folder.
+
+    Raises:
+        FileError: If the id cannot be such a path.
+    """
     path = PurePosixPath(recording_id)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in recording_id:
-        raise InputError(
-            f"id {recording_id!r} is not a valid file name, expected one like speaker/take-1; "
-            "change it in the manifest"
-        )
+    if not path.parts:
+        path = PurePosixPath("..")
     # keep the original suffix in the name: take.flac and take.ogg are two files
-    return Path(path if path.suffix == ending else f"{path}{ending}")
+    named = Path(path if path.suffix == ending else f"{path}{ending}")
+    try:
+        sizes = [len(os.fsencode(part)) for part in named.parts]
+    except UnicodeEncodeError:
+        sizes = []
+    fits = 0 < len(sizes) <= _MOST_FOLDERS and max(sizes) <= _LONGEST_NAME
+    fits = fits and sum(sizes) <= _LONGEST_PATH
+    if path.is_absolute() or ".." in path.parts or "\0" in recording_id or not fits:
+        shown = recording_id if len(recording_id) < 60 else f"{recording_id[:50]}…"
+        raise FileError(
+            ascii(shown),
+            code="bad_name",
+            found="its id is not a valid file name, expected one like speaker/take-1",
+            remedy="change it in the manifest",
+        )
+    return named

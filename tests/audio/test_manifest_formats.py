@@ -10,6 +10,7 @@ import pytest
 from nip_audio.audio import manifest_formats
 from nip_audio.audio.io import Seconds
 from nip_audio.audio.manifest import Recording, read_recordings
+from nip_audio.audio.manifest_formats import entries_of
 from nip_audio.errors import InputError
 
 
@@ -222,3 +223,35 @@ def test_links_out_of_the_manifests_folder_are_reported(tmp_path, write_sound):
     assert read(tmp_path / "lists", "m.jsonl", text)[0].leads_out
     (followed,) = read(tmp_path / "lists", "m.jsonl", text, follow_links=True)
     assert followed.read().duration_s == 1.0
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.json", "list.jsonl.gz"])
+def test_a_manifest_has_a_bounded_number_of_rows(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(manifest_formats, "_MAX_ROWS", 3)
+    path = tmp_path / name
+    for rows in (3, 4):
+        if name.endswith(".csv"):
+            path.write_text("path\n" + "".join(f"{i}.wav\n" for i in range(rows)))
+        elif name.endswith(".json"):
+            path.write_text(
+                json.dumps({str(i): {"wav": "a.wav", "spk_id": "s"} for i in range(rows)})
+            )
+        else:
+            text = "".join(f'{{"path": "{i}.wav"}}\n' for i in range(rows)).encode()
+            path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+        if rows == 3:
+            assert len(list(entries_of(path))) == 3
+        else:
+            with pytest.raises(InputError, match="more than 3 recordings.*split it"):
+                list(entries_of(path))
+
+
+def test_a_gzipped_manifest_expands_to_a_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest_formats, "_FREE_BYTES", 1000)
+    path = tmp_path / "list.jsonl.gz"
+    row = b'{"path": "a.wav", "speaker": "s"}\n'
+    path.write_bytes(gzip.compress(row * 20))
+    assert len(list(entries_of(path))) == 20
+    path.write_bytes(gzip.compress(row * 100_000))
+    with pytest.raises(InputError, match="the file holds more than .*; split it"):
+        list(entries_of(path))

@@ -1,4 +1,4 @@
-"""Names of files, speakers and models come from strangers: a terminal shows them, and obeys none."""
+"""Names of files and speakers come from strangers: a terminal shows them, and obeys none."""
 
 from __future__ import annotations
 

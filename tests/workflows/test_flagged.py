@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -56,14 +58,56 @@ def test_a_file_that_is_gone_is_left_out(purifier, folder, tmp_path):
     assert [failure.code for failure in run.failures] == ["missing"]
 
 
-@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", ""])
-def test_an_id_does_not_lead_out_of_the_folder(purifier, folder, tmp_path, name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../evil", "/etc/evil", "a/../../evil", "", "a\0b"),
+        *("x" * 300, "é" * 125, "a\ud800", "a/" * 1600 + "b"),
+    ],
+    ids=lambda name: ascii(name[:20]),
+)
+def test_an_id_that_is_no_file_name_ends_nothing(purifier, folder, tmp_path, name):
+    results = write(
+        tmp_path,
+        ScreenRecord(name, "s1", "adversarial"),
+        ScreenRecord("good", "s1", "adversarial"),
+    )
+    source = ManifestSource(
+        tmp_path / "m.csv",
+        [Recording(one, folder / "s1/take11.wav", "s1", (0, 12000)) for one in (name, "good")],
+    )
+    run = purify_flagged(results, source, purifier, tmp_path / "purified")
+    assert [failure.code for failure in run.failures] == ["bad_name"]
+    assert len(run.done) == 1
+    assert sorted(path.name for path in tmp_path.rglob("*.wav") if "good" in path.name) == [
+        "good.wav"
+    ]
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 230, "é" * 110, "a\udcff"], ids=lambda name: ascii(name[:20])
+)
+def test_an_unusual_id_that_is_a_file_name_is_purified(purifier, folder, tmp_path, name):
     results = write(tmp_path, ScreenRecord(name, "s1", "adversarial"))
     source = ManifestSource(
         tmp_path / "m.csv", [Recording(name, folder / "s1/take11.wav", "s1", (0, 12000))]
     )
-    with pytest.raises(InputError, match="is not a valid file name"):
-        purify_flagged(results, source, purifier, tmp_path / "purified")
+    run = purify_flagged(results, source, purifier, tmp_path / "purified")
+    assert (len(run.done), run.failures) == (1, [])
+
+
+def test_a_copy_of_what_was_there_before_is_made_again(purifier, folder, tmp_path):
+    out, name = tmp_path / "purified", "s1/take11.wav"
+
+    def purified():
+        sha256 = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        results = write(tmp_path, ScreenRecord(name, "s1", "adversarial", sha256=sha256))
+        return purify_flagged(results, FolderSource(folder), purifier, out)
+
+    assert (len(purified().done), purified().earlier) == (1, 1)
+    shutil.copy(folder / "s2/take10.wav", folder / name)  # attacked anew, with another recording
+    assert (len(purified().done), purified().earlier) == (1, 1)
 
 
 def test_purifies_the_span_that_was_judged(purifier, folder, tmp_path):
