@@ -99,11 +99,14 @@ def require_new(path: Path, *, force: bool = False) -> None:
         force: Allow an existing file to be overwritten.
 
     Raises:
-        OutputError: If the file exists and ``force`` is false, if ``path`` is a folder, or if its
-            parent folder is missing.
+        OutputError: If the file exists and ``force`` is false, if ``path`` is a folder, a device
+            or a pipe, or if its parent folder is missing.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder, expected a file name; name a file inside it")
+    if path.exists() and not path.is_file():
+        # a file that is written whole replaces what has its name: even /dev/null, for root
+        raise OutputError(f"{path} is a device, a pipe or a socket, expected a file; name a file")
     if path.exists() and not force:
         raise OutputError(
             f"{path} exists already; pass --force to overwrite it, or choose another name"
