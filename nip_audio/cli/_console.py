@@ -25,14 +25,14 @@ class _Console(Console):
     the reader of a pipe has gone.
     """
 
-    def line(self, text: object) -> None:
+    def say(self, text: object) -> None:
         """Print one line of plain text, which names of files, speakers and models may be part of.
 
         A line break in a name is shown as well, so that no name adds a line of its own.
         """
         self.print(printable(str(text)), markup=False, highlight=False, soft_wrap=True)
 
-    def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **settings: Any) -> Text:
         """Render text with its control characters shown, whatever it is part of."""
         shown = "\n".join(printable(line) for line in text.split("\n"))
         return super().render_str(shown, **settings)
@@ -84,7 +84,7 @@ def advance(bar: Progress) -> None:
 def print_skipped(failures: Sequence[FileError]) -> None:
     """Print which files could not be used, and why."""
     for failure in failures:
-        stderr.line(f"skipped: {failure}")
+        stderr.say(f"skipped: {failure}")
 
 
 def plain(text: str) -> str:

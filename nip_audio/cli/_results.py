@@ -73,8 +73,11 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
         f"{summary.files} files: {counts or 'none'}. Records: {plain(str(out))}/results.jsonl"
     )
     if summary.failed:
+        whys = ", ".join(f"{number} {why}" for why, number in summary.not_judged.items())
         stdout.print(
-            f"{summary.failed} of them could not be judged, and so are neither flagged nor clean"
+            f"{summary.failed} of them could not be judged ({plain(whys)}), and so are neither "
+            "flagged nor clean",
+            soft_wrap=True,
         )
     if summary.verdicts.get("adversarial") and summary.expected_by_chance >= 0.5:
         stdout.print(
@@ -86,6 +89,8 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
         stdout.print(f"Backdoor triggers: {plain(summary.backdoor)}", soft_wrap=True)
     if summary.warning:
         stdout.print(f"[bold yellow]Note:[/] {plain(summary.warning)}", soft_wrap=True)
+    if summary.incomplete and not summary.failed:
+        stdout.print("Not everything was judged, so this run does not show that all is clean")
 
 
 def make_report(

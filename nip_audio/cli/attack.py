@@ -195,9 +195,9 @@ def command(
 
     def tell(done: Outcome | FileError) -> None:
         if isinstance(done, FileError):
-            stderr.line(str(done))
+            stderr.say(str(done))
         elif not as_json:
-            stdout.line(done.line)
+            stdout.say(done.line)
 
     written, failures = attack_files(
         *(pretrained, files, out, chosen, wanted, reader),
@@ -213,7 +213,7 @@ def command(
         done = {"written": [one.to_json() for one in written], "failed": failed}
         print_json(done | {"threshold_estimate": estimated})
     elif estimate is not None:
-        stdout.line(
+        stdout.say(
             f"the attacker estimated the threshold {threshold:.3f} as {estimate.score:.3f} in "
             f"{estimate.queries} queries"
         )

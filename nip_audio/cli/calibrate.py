@@ -142,12 +142,12 @@ def command(
     else:
         if done.found:
             _print_shares(done)
-        stdout.line(
+        stdout.say(
             f"calibrated on {used} files, which allow a false-positive rate of "
             f"{1 / (used + 1):.2%} or more: {out}"
         )
         if attached:
-            stdout.line(f"{pretrained.card.directory} uses it by default")
+            stdout.say(f"{pretrained.card.directory} uses it by default")
     notes = (done.note, KINDS[result.tag].calibration_note(result))
     for note in filter(None, notes):
         stderr.print(note)

@@ -52,4 +52,4 @@ def command(
         print_json(results)
     else:
         for file in [out / RESULTS_NAME, *files]:
-            stdout.line(str(file))
+            stdout.say(str(file))

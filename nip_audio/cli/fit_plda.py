@@ -101,7 +101,7 @@ def command(
         print_json({"out": str(out), **plda.to_json()})
     else:
         bound = "none" if plda.threshold is None else f"{plda.threshold:.3f}"
-        stdout.line(
+        stdout.say(
             f"{plda.n_embeddings} embeddings of {plda.n_speakers} speakers, threshold {bound}: "
             f"{out}"
         )

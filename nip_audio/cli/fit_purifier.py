@@ -127,12 +127,12 @@ def command(
     if as_json:
         print_json(fitted.to_json())
     else:
-        stdout.line(
+        stdout.say(
             f"{method} purifier for {pretrained.card.name}, fitted to {fitted.files} files in "
             f"{time.monotonic() - started:.0f} s: {out}"
         )
         if attached:
-            stdout.line(f"{pretrained.card.directory} uses it by default")
+            stdout.say(f"{pretrained.card.directory} uses it by default")
     if fitted.defends is False:
         stderr.print(
             f"the model keeps its prediction on only {fitted.kept:.0%} of the last training "

@@ -106,14 +106,14 @@ def command(
         try:
             facts, line, known = answer(reader.load(file).raw)
         except FileError as err:
-            stderr.line(str(err))
+            stderr.say(str(err))
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}
             results.append({"file": str(file), "candidates": [], "error": error})
             continue
         results.append({"file": str(file), **facts, "error": None})
         strangers += not known
         if not as_json:
-            stdout.line(f"{file}: {line}")
+            stdout.say(f"{file}: {line}")
     if as_json:
         print_json(results)
     exit_with(strangers, sum(bool(r["error"]) for r in results))

@@ -143,7 +143,7 @@ def command(
         print_json({"written": written, "failed": [str(failure) for failure in failures]})
     else:
         for file in done:
-            stdout.line(file.line)
+            stdout.say(file.line)
     if failures:
         raise typer.Exit(EXIT_FAILED)
 

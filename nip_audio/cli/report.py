@@ -85,4 +85,4 @@ def command(
         print_json({"written": [str(path) for path in written], "drawn": drawn})
     else:
         for path in written:
-            stdout.line(str(path))
+            stdout.say(str(path))

@@ -70,7 +70,7 @@ def command(
     try:
         audio = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration).load(file)
     except AudioError as err:
-        stderr.line(str(err))
+        stderr.say(str(err))
         if as_json:
             print_json({"file": str(file), "speaker": speaker, "error": error_of(err)})
         raise typer.Exit(EXIT_FAILED) from err
@@ -79,7 +79,7 @@ def command(
         print_json({"file": str(file), "speaker": speaker, **result.to_json(), "error": None})
     else:
         word = "accepted" if result.accepted else "rejected"
-        stdout.line(
+        stdout.say(
             f"{file}: {word} as {speaker} ({result.kind} {result.score:.3f}, threshold "
             f"{threshold:.3f})"
         )

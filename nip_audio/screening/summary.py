@@ -88,6 +88,13 @@ class ScreenSummary:
         """Number of files that could not be judged: unreadable, or out of domain."""
         return sum(self.verdicts.get(verdict, 0) for verdict in NOT_JUDGED)
 
+    @property
+    def not_judged(self) -> dict[str, int]:
+        """Number of files that could not be judged, by the code of their error or by verdict."""
+        others = [verdict for verdict in NOT_JUDGED if verdict != "error"]
+        counts = {str(v): self.verdicts[v] for v in others if self.verdicts.get(v)}
+        return {**self.errors, **counts}
+
     def to_json(self) -> dict[str, Any]:
         """Return all counts as plain JSON values."""
         counts = {"flagged": self.flagged, "failed": self.failed, "incomplete": self.incomplete}

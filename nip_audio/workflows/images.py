@@ -136,8 +136,15 @@ class ImageWorkflow(Workflow):
         before, after = self._named(torch.stack([image.pixels, written.pixels]))
         change = (written.pixels - image.pixels).flatten()
         return ChangedImage(
-            *(str(source), image.sha256, str(out), written.sha256),
-            *(by, aim, before, after, succeeded),
+            source=str(source),
+            source_sha256=image.sha256,
+            written=str(out),
+            written_sha256=written.sha256,
+            by=by,
+            aim=aim,
+            named_before=before,
+            named_after=after,
+            succeeded=succeeded,
             linf=float(change.abs().max()),
             l2=float(change.norm()),
             changes=image.changes,

@@ -131,7 +131,7 @@ def test_a_run_in_which_nothing_could_be_judged_has_no_charts(write_run):
     run = write_run([ScreenRecord("a", None, "error", error=error)])
     html = write_report(run, None, None).read_text(encoding="utf-8")
     assert "<svg" not in html
-    assert "1 could not be judged (1 error)" in html
+    assert "1 could not be judged (1 error: " in html
 
 
 def test_a_file_that_is_out_of_domain_needs_a_look_and_is_not_flagged(write_run):

@@ -93,7 +93,7 @@ def test_survives_being_killed_at_any_moment(cli, folder, voice, tmp_path):
     for take in range(20, 20 + min(KILLS, 50) // 2):
         soundfile.write(folder / f"s{take % 3}/take{take}.wav", voice(take % 3, take), 16000)
     started = time.monotonic()
-    assert cli.start(tmp_path / "undisturbed").wait() in (0, 3), cli.log.read_text()
+    assert cli.start(tmp_path / "undisturbed").wait() in (0, 3, 4, 5), cli.log.read_text()
     duration = time.monotonic() - started
     whole = (tmp_path / "undisturbed" / JOURNAL_NAME).stat().st_size
     rng, killed, finished, code = random.Random(0), 0, 0, None
@@ -120,7 +120,7 @@ def test_survives_being_killed_at_any_moment(cli, folder, voice, tmp_path):
         sys.stdout.flush()
         if code == -signal.SIGKILL:
             continue
-        assert code in (0, 3), cli.log.read_text()
+        assert code in (0, 3, 4, 5), cli.log.read_text()
         assert_same(out, tmp_path / "undisturbed")
         finished += 1
         shutil.rmtree(out)

@@ -98,3 +98,23 @@ def test_a_speaker_is_clean_only_if_all_files_are(verdict):
     assert (found.verdict, found.flagged, found.failed) == (verdict, 0, 1)
     flagged = judge_speaker([record(0, "damaged"), record(3, verdict, p_value)], Recordings.words)
     assert (flagged.verdict, flagged.flagged, flagged.failed) == ("damaged", 1, 1)
+
+
+def test_what_was_not_judged_is_counted_by_its_reason():
+    records = [record(0), record(1, "error", None), record(2, "out_of_domain"), record(3)]
+    summary = summarize([*records, record(4, "out_of_domain"), record(5, "damaged")])
+    assert summary.not_judged == {"silent": 1, "out_of_domain": 2}
+    assert sum(summary.not_judged.values()) == summary.failed
+    assert summary.verdicts["clean"] == 2
+
+
+def test_of_two_findings_both_are_shown_and_the_graver_decides():
+    """A tone, or another sample rate in the header, hides no attack."""
+    found = ScreenRecord("a", "s", "clean").with_findings(
+        Finding.of("out_of_domain", "its spectrum is odd"),
+        Finding.of("adversarial", "it responds as attacks do"),
+    )
+    assert (found.verdict, found.flagged, found.failed) == ("adversarial", True, False)
+    assert [finding.risk for finding in found.findings] == ["out_of_domain", "adversarial"]
+    assert "its spectrum is odd" in found.why[0]
+    assert "it responds as attacks do" in found.why[1]
