@@ -11,6 +11,7 @@ when several calls use it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -62,6 +63,8 @@ __all__ = [
     "screen",
     "verify",
 ]
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = DEFAULT_MODELS["audio"]
 
@@ -420,4 +423,7 @@ def _read(pretrained: PretrainedModel, file: AnyPath | Audio) -> Audio:
 
 def _files(pretrained: PretrainedModel, source: Path) -> Source:
     modality = modality_of(pretrained.card)
-    return find_source(modality, source, None, follow_links=False)
+    found = find_source(modality, source, None, follow_links=False)
+    for note in found.survey().notes(modality):
+        logger.warning("%s", note)
+    return found

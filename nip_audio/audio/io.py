@@ -34,14 +34,11 @@ __all__ = [
 ]
 
 _DECODED = ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "caf", "w64")
-_NOT_DECODED = (
-    "m4a",
-    "mp4",
-    "aac",
-    "wma",
-    "amr",
-    "webm",
-)  # found by a folder walk, so that they are reported
+_NOT_DECODED = (  # found by a folder walk, so that they are reported
+    *("m4a", "m4b", "mp4", "aac", "wma", "amr", "awb", "webm", "3gp", "3g2", "mov", "mka", "mkv"),
+    *("avi", "mpg", "mpeg", "mp2", "mpga", "ac3", "ape", "tta", "wv", "spx", "gsm", "voc", "snd"),
+    *("sph", "nist", "dss", "ds2", "qcp", "ra"),
+)
 
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_NOT_DECODED))
 """File name endings that a folder walk takes for audio; reading detects the format by content."""

@@ -70,6 +70,11 @@ def print_skipped(failures: Sequence[FileError]) -> None:
         stderr.print(f"skipped: {failure}", markup=False, highlight=False, soft_wrap=True)
 
 
+def print_note(text: str) -> None:
+    """Print a sentence about the run on standard error."""
+    stderr.print(f"note: {printable(text)}", markup=False, highlight=False, soft_wrap=True)
+
+
 def plain(text: str) -> str:
     """Escape text for rich, and replace control characters, so that names stay plain text."""
     return escape(printable(text))

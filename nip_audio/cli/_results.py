@@ -82,6 +82,8 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
             "adversarial by chance; pass --fdr 0.1 to flag only files beyond that",
             style="dim",
         )
+    for note in summary.notes:
+        stdout.print(f"Note: {plain(note)}", highlight=False, soft_wrap=True)
     if summary.backdoor:
         stdout.print(f"Backdoor triggers: {plain(summary.backdoor)}", soft_wrap=True)
     if summary.warning:

@@ -115,10 +115,11 @@ def command(
     Example: nip-audio purify a.wav --out purified/ --method quantization
     --set bits=8
     """
-    from nip_audio.cli._inputs import load_model, make_reader, refuse_options
+    from nip_audio.cli._inputs import load_model, make_reader, print_survey, refuse_options
     from nip_audio.models.modalities import modality_of
     from nip_audio.screening.calibration import Calibration
     from nip_audio.screening.judge import Judge
+    from nip_audio.screening.survey import survey_folder
     from nip_audio.workflows.purify_files import FilePurifier, plan_files
 
     pretrained = load_model(model, modality)
@@ -129,7 +130,11 @@ def command(
         setting or [], settings_of(method), method, options={"path": "--purifier"}
     )
     chosen = _find_purifier(pretrained, method, settings, purifier)
-    planned = plan_files(inputs, out, modality_of(pretrained.card), plot=plot, force=force)
+    takes = modality_of(pretrained.card)
+    planned = plan_files(inputs, out, takes, plot=plot, force=force)
+    for folder in (path for path in inputs if path.is_dir()):
+        survey = survey_folder(folder, takes.suffixes, follow_links=True, leave_out=out)
+        print_survey(survey, takes)
     has_calibration = calibration is not None or pretrained.card.calibration_path is not None
     rate = DEFAULT_FPR if fpr is None else fpr
     judge = Judge(Calibration.of(pretrained, calibration), rate) if has_calibration else None

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nip_audio.errors import InputError
+from nip_audio.errors import FileError, InputError
 
 __all__ = ["Batch", "Bounds", "SourceFile", "length_mask", "masked_mean"]
 
@@ -146,16 +146,11 @@ class Batch:
 
 
 class SourceFile(Protocol):
-    """One file to read: where it is, and where symbolic links may lead."""
+    """One file to read: where it is, and whether it may be read."""
 
     @property
     def path(self) -> Path | str:
         """Path or URL of the file."""
 
-    @property
-    def root(self) -> Path | None:
-        """Folder that links must stay inside; None allows any target."""
-
-    @property
-    def leads_out(self) -> bool:
-        """Whether links lead out of ``root``."""
+    def check(self, error: type[FileError]) -> None:
+        """Raise this error if the file must not be read, whatever it holds."""

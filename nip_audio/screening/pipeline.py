@@ -159,10 +159,9 @@ class Screener:
             InputError: If the source has no file, because an empty screening must not look clean.
         """
         if next(iter(source), None) is None:
-            raise InputError(
-                f"found {self.kind.modality.expected.format(source.name)}; check the path, or "
-                "--modality"
-            )
+            modality = self.kind.modality
+            found = [modality.expected.format(source.name), *source.survey(out).notes(modality)]
+            raise InputError(f"found {'. '.join(found)}; check the path, or --modality")
         with self._opened(source, out) as journal:
             self._measure(source, journal, progress)
             return self._judge(source, journal, out)
@@ -272,7 +271,12 @@ class Screener:
                 speaker = judge_speaker(records, words) if named else None
                 write(records, speaker)
                 tally.add(records, speaker)
-        summary = tally.summary(backdoor=comparison.backdoor)
+        survey = source.survey(out)
+        summary = replace(
+            tally.summary(backdoor=comparison.backdoor),
+            passed_over=survey.to_json(),
+            notes=tuple(survey.notes(self.kind.modality)),
+        )
         text = json.dumps(self.verdict_settings() | summary.to_json(), indent=2, allow_nan=False)
         write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
         return ScreenResult(summary, Results(out))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nip_audio.screening.kind import Words
@@ -31,6 +31,8 @@ class ScreenSummary:
         backdoor: Result of the search for backdoor triggers in words; None if it was not made.
         warning: Warning that the run as a whole is unlike the calibration, so that single verdicts
             mean little; None if it is like it.
+        passed_over: Files of the folder that were not read, as ``Survey.to_json`` counts them.
+        notes: What a person should know about the folder and the settings, in sentences.
     """
 
     files: int
@@ -41,6 +43,8 @@ class ScreenSummary:
     expected_by_chance: float
     backdoor: str | None
     warning: str | None
+    passed_over: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def flagged(self) -> int:
