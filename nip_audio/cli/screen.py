@@ -127,18 +127,22 @@ def command(
     from nip_audio.cli._inputs import load_model, make_screener
     from nip_audio.cli._results import make_report, print_results, print_summary
     from nip_audio.core.state import make_folder
+    from nip_audio.models.modalities import modality_of
     from nip_audio.reporting.examine import examiner_of_screening
     from nip_audio.reporting.run import ScreenedRun
     from nip_audio.screening.engines.local import LocalEngine
     from nip_audio.screening.engines.ray import RayEngine
     from nip_audio.screening.sources import find_source
-    from nip_audio.workflows.flagged import shipped_purifier
+    from nip_audio.workflows.flagged import refuse_copies_inside, shipped_purifier
 
     if watch is not None and not 0 <= watch < float("inf"):
         raise InputError(f"--watch is {watch}, expected a number of seconds; pass, e.g., 10")
     pretrained = load_model(model, modality)
+    takes = modality_of(pretrained.card)
+    recordings = find_source(takes, source, data_root, follow_links=follow_links)
     purifier = None
     if purify_to is not None:
+        refuse_copies_inside(recordings, purify_to)
         purifier = shipped_purifier(pretrained)
         make_folder(purify_to)
     screener = make_screener(
@@ -152,7 +156,6 @@ def command(
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
     screener = replace(screener, backdoor=backdoor)
-    recordings = find_source(screener.kind.modality, source, data_root, follow_links=follow_links)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
         tick = lambda _: advance(bar)  # noqa: E731

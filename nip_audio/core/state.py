@@ -139,7 +139,7 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
     """
     require_new(path, force=force)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     except OSError as err:
         raise OutputError(
             f"{path} cannot be written ({err.strerror}); choose another folder"

@@ -6,22 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nip_audio.errors import FileError, InputError
+from nip_audio.errors import FileError, InputError, OutputError
 from nip_audio.models.modalities import MODALITIES
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.records import Verdict
 from nip_audio.screening.results import Results
-from nip_audio.screening.sources import Source
+from nip_audio.screening.sources import FolderSource, Source
 from nip_audio.workflows.files import Outcome, PlannedFile
+from nip_audio.workflows.outputs import short_name
 from nip_audio.workflows.purify_files import FilePurifier
 
 __all__ = [
     "PURIFIED",
     "PurifiedRun",
-    "shipped_purifier",
     "purify_flagged",
+    "refuse_copies_inside",
+    "shipped_purifier",
 ]
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
@@ -60,6 +62,25 @@ def shipped_purifier(pretrained: PretrainedModel) -> Purifier:
     return make_purifier("guided", model=model, model_id=model_id, settings={"path": path})
 
 
+def refuse_copies_inside(source: Source, out: Path) -> None:
+    """Refuse to write copies into the folder that is screened.
+
+    The next screening, and whoever enrols from the folder, would take them for a new speaker.
+
+    Raises:
+        OutputError: If ``out`` is the folder that is screened, or inside it.
+    """
+    if not isinstance(source, FolderSource):
+        return
+    inner, outer = out.resolve(), source.folder.resolve()
+    if outer in (inner, *inner.parents):
+        raise OutputError(
+            f"{out} is inside {source.folder}, expected a folder outside of it, because purified "
+            "copies would be enrolled from there as a new speaker; choose another folder for the "
+            "copies"
+        )
+
+
 def purify_flagged(
     results: Results,
     source: Source,
@@ -82,8 +103,10 @@ def purify_flagged(
 
     Raises:
         InputError: If an id of the manifest is not a valid path below ``out``.
-        OutputError: If an output cannot be written.
+        OutputError: If ``out`` is inside the folder that was screened, or an output cannot be
+            written.
     """
+    refuse_copies_inside(source, out)
     reader, endings = purifier.reader, MODALITIES[purifier.reader.tag].purified
     done: list[Outcome] = []
     failures: list[FileError] = []
@@ -98,7 +121,8 @@ def purify_flagged(
             file = source.find(record.id)
             try:
                 item = reader.read(file)
-                done.append(purifier.purify_read(PlannedFile(file.path, written), item, force=True))
+                planned = PlannedFile(file.path, written)
+                done.append(purifier.purify_read(planned, item, screened=record, force=True))
             except FileError as err:
                 failures.append(err)
         progress()
@@ -114,4 +138,5 @@ def _below(recording_id: str, ending: str) -> Path:
             "change it in the manifest"
         )
     # keep the original suffix in the name: take.flac and take.ogg are two files
-    return Path(path if path.suffix == ending else f"{path}{ending}")
+    stem = path.stem if path.suffix == ending else path.name
+    return Path(*(short_name(part, "") for part in path.parts[:-1]), short_name(stem, ending))
