@@ -23,6 +23,9 @@ from nip_audio.errors import AudioError
 if TYPE_CHECKING:
     from nip_audio.audio.io import ReadSettings, Seconds
 
+ROUNDED_S = 0.01
+"""Rounding in a manifest: an end this far beyond the recording means the recording's end."""
+
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of PNG and JPEG files
 _BLOCK_VALUES = 1 << 18
 _RATES_HZ = (1000, 384_000)  # range of real recorders; a header may state anything
@@ -171,7 +174,10 @@ def _span(
         )
     if span is None:
         return 0, declared
-    start, stop = span if isinstance(span, tuple) else span.to_samples(file.samplerate, declared)
+    rate = file.samplerate
+    start, stop = span if isinstance(span, tuple) else span.to_samples(rate, declared)
+    if declared < stop <= declared + ROUNDED_S * rate:  # rounding in a manifest
+        stop = declared
     if not 0 <= start < stop <= declared:
         raise AudioError(
             path,

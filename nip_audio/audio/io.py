@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nip_audio.audio._decoding import decode
+from nip_audio.audio._decoding import ROUNDED_S, decode
 from nip_audio.audio._files import checked_hash
 from nip_audio.audio.remote import fetched, is_url
 from nip_audio.core.state import write_atomic
@@ -42,8 +42,6 @@ _NOT_DECODED = (  # found by a folder walk, so that they are reported
 
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_NOT_DECODED))
 """File name endings that a folder walk takes for audio; reading detects the format by content."""
-
-_ROUNDED_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class Seconds:
         if self.stop is None:
             return round(self.start * rate_hz), samples
         stop = round(self.stop * rate_hz)
-        rounded = samples < stop <= samples + _ROUNDED_S * rate_hz
+        rounded = samples < stop <= samples + ROUNDED_S * rate_hz
         return round(self.start * rate_hz), samples if rounded else stop
 
 

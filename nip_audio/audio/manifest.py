@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, ReadSettings, Seconds, read_audio
 from nip_audio.audio.manifest_formats import entries_of
+from nip_audio.audio.names import composed, one_spelling
 from nip_audio.audio.places import Places
 from nip_audio.errors import AudioError, FileError, InputError
 
@@ -17,7 +17,6 @@ __all__ = [
     "PassedOver",
     "Recording",
     "find_in_folder",
-    "one_spelling",
     "read_recordings",
     "walk_audio",
     "walk_files",
@@ -203,18 +202,6 @@ def _inner(path: Path, above: frozenset[str], fence: Path | None) -> list[Folder
     return [(_entries(path), above | {real})]
 
 
-def one_spelling(name: str) -> str:
-    """Return a name as it is compared with others: in one Unicode form, without outer spaces.
-
-    Systems store an accented letter as one character (NFC) or as two (NFD).
-
-    Example:
-        >>> one_spelling("Zoe\u0308 ") == "Zo\u00eb"
-        True
-    """
-    return unicodedata.normalize("NFC", name).strip()
-
-
 def find_in_folder(folder: Path, recording_id: str) -> Path:
     """Return the path of the file to which ``walk_folder`` gave an id, in any Unicode form.
 
@@ -231,7 +218,7 @@ def find_in_folder(folder: Path, recording_id: str) -> Path:
 
 def _spelled(folder: Path, name: str) -> list[os.DirEntry[str]]:
     try:
-        return [e for e in _entries(folder) if unicodedata.normalize("NFC", e.name) == name]
+        return [e for e in _entries(folder) if composed(e.name) == name]
     except OSError:
         return []
 
@@ -261,7 +248,7 @@ class _Namer:
 
     def id(self, path: Path) -> str:
         """Return the path relative to the root, in one Unicode form."""
-        return unicodedata.normalize("NFC", path.relative_to(self.root).as_posix())
+        return composed(path.relative_to(self.root).as_posix())
 
     def recording(self, path: Path) -> Recording:
         """Return the file with its id and speaker."""

@@ -92,7 +92,7 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
 
 def make_report(
     run: ScreenedRun,
-    source: Source,
+    source: Source | None,
     examiner: Examiner | None,
     *,
     details: int = 50,

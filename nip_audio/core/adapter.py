@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +65,27 @@ class Bounds:
         """Refuse an empty range."""
         if not self.low < self.high:
             raise InputError(f"bounds are ({self.low}, {self.high}), expected low < high")
+
+    @staticmethod
+    def of(given: Bounds | Sequence[float]) -> Bounds:
+        """Return bounds that were given as such, or as a pair ``(low, high)``.
+
+        Raises:
+            InputError: If it is neither.
+
+        Example:
+            >>> Bounds.of((-1.0, 1.0))
+            Bounds(low=-1.0, high=1.0)
+        """
+        if isinstance(given, Bounds):
+            return given
+        try:
+            low, high = (float(value) for value in given)
+        except (TypeError, ValueError) as err:
+            raise InputError(
+                f"bounds are {given!r}, expected Bounds(low, high) or a pair of numbers"
+            ) from err
+        return Bounds(low, high)
 
     def clip(self, x: Tensor) -> Tensor:
         """Return ``x`` clipped to the range."""

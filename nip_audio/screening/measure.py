@@ -85,7 +85,10 @@ class FileMeasurer:
             measured = self.measure_item(self.kind.reader.read(recording))
         except FileError as err:
             stamp = RETRY if err.code in _PASSING else stamp
-            return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
+            error = error_of(err)
+            if err.code == "missing" and not str(recording.path).endswith(recording.id):
+                error["found"] += f": {recording.path}"
+            return MeasuredFile(recording.id, recording.speaker, stamp, error=error)
         return replace(measured, id=recording.id, speaker=recording.speaker, stamp=stamp)
 
     def measure_item(self, item: FileContent) -> MeasuredFile:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from nip_audio.audio.io import AUDIO_SUFFIXES
-from nip_audio.audio.manifest import Recording, find_in_folder, one_spelling, walk_files
+from nip_audio.audio.manifest import Recording, find_in_folder, walk_files
+from nip_audio.audio.names import composed, one_spelling
 from nip_audio.core.modality import Modality
 from nip_audio.errors import InputError
 from nip_audio.screening.survey import Survey, survey_folder
@@ -92,7 +93,7 @@ class ManifestSource:
         recordings: Recordings in the order of the manifest.
 
     Raises:
-        InputError: If two recordings have the same id.
+        InputError: If two recordings have the same id, be it in two Unicode forms.
     """
 
     path: Path
@@ -102,12 +103,13 @@ class ManifestSource:
         """Check that all ids differ."""
         seen: set[str] = set()
         for recording in self.recordings:
-            if recording.id in seen:
+            name = composed(recording.id)
+            if name in seen:
                 raise InputError(
                     f"{self.path} lists the id {recording.id!r} twice, expected different ids; "
                     "rename or remove one of the two"
                 )
-            seen.add(recording.id)
+            seen.add(name)
 
     @property
     def name(self) -> str:

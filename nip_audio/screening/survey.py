@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nip_audio.audio.manifest import PassedOver, one_spelling, walk_folder
+from nip_audio.audio.manifest import PassedOver, walk_folder
+from nip_audio.audio.names import one_spelling
 from nip_audio.core.modality import Modality
 
 __all__ = ["Survey", "survey_folder"]

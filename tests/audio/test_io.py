@@ -104,7 +104,12 @@ def test_span_reads_just_that(write_sound, tone):
     np.testing.assert_array_equal(whole.samples, tone())
 
 
-@pytest.mark.parametrize("span", [(0, 16001), (5, 5), (9, 3), (-1, 9000)])
+@pytest.mark.parametrize("stop", [16001, 16160])
+def test_a_span_that_rounding_made_too_long_ends_with_the_file(write_sound, stop):
+    assert read_audio(write_sound(), span=(8000, stop)).samples.shape == (8000,)
+
+
+@pytest.mark.parametrize("span", [(0, 16161), (5, 5), (9, 3), (-1, 9000)])
 def test_span_outside_the_file_is_an_error(write_sound, span):
     refused(
         write_sound(), "too_short", "it has 16000 samples, the manifest asks for samples", span=span
