@@ -95,7 +95,7 @@ def screen(
     *,
     model: AnyModel = DEFAULT_MODEL,
     calibration: AnyCalibration | None = None,
-    fpr: float = 0.01,
+    fpr: float | None = None,
     fdr: float | None = None,
     workers: int | None = None,
     report: bool = True,
@@ -113,7 +113,8 @@ def screen(
         out: Folder for results.jsonl, speakers.jsonl, summary.json and the report.
         model: Model to screen for.
         calibration: What clean audio looks like; default: the one that comes with the model.
-        fpr: False-positive rate on clean audio like the calibration's.
+        fpr: False-positive rate on clean audio like the calibration's; default: 0.01, or the lowest
+            that the calibration allows.
         fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
         workers: Processes that measure; default: one per core.
         report: Write report.html and results.csv as well.
@@ -148,7 +149,7 @@ def detect(
     *,
     model: AnyModel = DEFAULT_MODEL,
     calibration: AnyCalibration | None = None,
-    fpr: float = 0.01,
+    fpr: float | None = None,
     seed: int = 0,
 ) -> list[ScreenRecord]:
     """Judge files one by one, without comparing them to each other.
@@ -157,7 +158,8 @@ def detect(
         files: One file or several.
         model: Model that an attack would be aimed at.
         calibration: What clean audio looks like; default: the one that comes with the model.
-        fpr: False-positive rate on clean audio like the calibration's.
+        fpr: False-positive rate on clean audio like the calibration's; default: 0.01, or the lowest
+            that the calibration allows.
         seed: Seed of the detector's noise.
 
     Returns:

@@ -80,7 +80,7 @@ def make_screener(
     calibration: Path | None,
     *,
     command: str,
-    fpr: float,
+    fpr: float | None,
     fdr: float | None = None,
     seed: int,
     max_duration_s: float | None,

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "error": "yellow"}
 _DETAILS = {"consistency": "consistency", "named": "prediction"}
-_ROWS = 40
+ROWS = 40
 
 
 def print_results(result: ScreenResult) -> None:
     """Print the first records that need attention; of small runs, all records."""
     attention = result.summary.flagged + result.summary.failed
-    few = result.summary.files <= _ROWS
-    shown = islice((r for r in result.results.files() if few or r.verdict != "clean"), _ROWS)
+    few = result.summary.files <= ROWS
+    shown = islice((r for r in result.results.files() if few or r.verdict != "clean"), ROWS)
     print_records(list(shown))
-    if not few and attention > _ROWS:
-        stdout.print(f"… and {attention - _ROWS} more files that are not clean: see results.jsonl")
+    if not few and attention > ROWS:
+        stdout.print(f"… and {attention - ROWS} more files that are not clean: see results.jsonl")
 
 
 def print_records(records: Sequence[ScreenRecord]) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import advance, print_json, print_skipped, progress_bar, stdout
+from nip_audio.cli._console import (
+    advance,
+    print_json,
+    print_note,
+    print_skipped,
+    progress_bar,
+    stdout,
+)
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     ADVANCED,
@@ -38,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 GUIDED = "guided"
-DEFAULT_FPR = 0.01
 
 
 def settings_of(method: str) -> Sequence[Setting]:
@@ -136,8 +142,9 @@ def command(
         survey = survey_folder(folder, takes.suffixes, follow_links=True, leave_out=out)
         print_survey(survey, takes)
     has_calibration = calibration is not None or pretrained.card.calibration_path is not None
-    rate = DEFAULT_FPR if fpr is None else fpr
-    judge = Judge(Calibration.of(pretrained, calibration), rate) if has_calibration else None
+    judge = Judge.at(Calibration.of(pretrained, calibration), fpr) if has_calibration else None
+    if judge is not None and judge.note:
+        print_note(judge.note)
     reader = make_reader(pretrained, max_duration)
     worker = FilePurifier(pretrained, chosen, reader, seed, judge, only_flagged)
     with progress_bar("purifying", len(planned)) as bar:

@@ -114,9 +114,14 @@ def calibrate(
     noisy: list[Measured] = []
     failures: list[FileError] = []
     for file, item in read_once(files, kind, failures, progress):
+        known = kind.facts(item)
+        unfit = kind.unfit(file, known)
+        if unfit is not None:
+            failures.append(unfit)
+            continue
         owners.append(kind.owner(file, item))
         contents.append(item.content_sha256)
-        facts.append(kind.facts(item))
+        facts.append(known)
         measured.append(kind.measure(pretrained, item, probe, seed=seed))
         if tolerated_noise_rms is not None:
             copy = kind.noisy_copy(item, tolerated_noise_rms, seed)

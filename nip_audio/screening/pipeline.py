@@ -82,7 +82,7 @@ class Screener:
     def from_pretrained(
         pretrained: PretrainedModel,
         calibration: Calibration | Path | None = None,
-        fpr: float = 0.01,
+        fpr: float | None = None,
         *,
         fdr: float | None = None,
     ) -> Screener:
@@ -91,13 +91,14 @@ class Screener:
         Args:
             pretrained: Model that measures the files.
             calibration: Calibration or its file; None takes the one that comes with the model.
-            fpr: False-positive rate on clean files like the calibration's.
+            fpr: False-positive rate on clean files like the calibration's; None takes 0.01, or the
+                lowest that the calibration allows.
             fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
 
         Raises:
             CalibrationError: If there is no calibration, or it does not allow the rate.
         """
-        judge = Judge(Calibration.of(pretrained, calibration), fpr, fdr)
+        judge = Judge.at(Calibration.of(pretrained, calibration), fpr, fdr)
         reader = modality_of(pretrained.card).reader(pretrained.card)
         return Screener(pretrained, judge, reader)
 
@@ -275,7 +276,7 @@ class Screener:
         summary = replace(
             tally.summary(backdoor=comparison.backdoor),
             passed_over=survey.to_json(),
-            notes=tuple(survey.notes(self.kind.modality)),
+            notes=(*filter(None, [self.judge.note]), *survey.notes(self.kind.modality)),
         )
         text = json.dumps(self.verdict_settings() | summary.to_json(), indent=2, allow_nan=False)
         write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
