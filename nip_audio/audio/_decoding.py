@@ -205,7 +205,7 @@ def _decode(
             code="too_long",
             found=f"it lasts {wanted / rate:.0f} s, at most {settings.max_duration_s:g} s are "
             "allowed",
-            remedy="split it, or allow more with --max-duration",
+            remedy="split it, or allow more (--max-duration, or max_duration_s)",
         )
     parts: list[NDArray[np.float32]] = []
     clipped, bad = 0, 0

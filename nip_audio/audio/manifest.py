@@ -78,7 +78,8 @@ class Recording:
                 self.path,
                 code="outside",
                 found=f"it is a link to {os.path.realpath(self.path)}, outside of {self.root}",
-                remedy="replace the link by the file itself, or pass --follow-links",
+                remedy="replace the link by the file itself, or allow it (--follow-links, or "
+                "follow_links=True)",
             )
         if self.namesake is not None:
             raise error(

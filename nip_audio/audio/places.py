@@ -45,7 +45,7 @@ class Places:
         """
         if _DATA_ROOT.search(text):
             if self.data_root is None:
-                raise ValueError(f"{text!r} uses $data_root, which is not set; pass --data-root")
+                raise ValueError(f"{text!r} uses $data_root, which is not set; pass `data_root`")
             text = _DATA_ROOT.sub(lambda _: self._data_root, text)
         if not text or "\0" in text:
             raise ValueError(f"{text!r} is not a valid file name; correct it")
@@ -64,7 +64,7 @@ class Places:
         raise ValueError(
             f"{text!r} is outside the manifest's folder; if you trust this manifest, pass the "
             "folder "
-            "of its files as --data-root (or / for any folder)"
+            "of its files as `data_root` (or / for any folder)"
         )
 
     @cached_property
@@ -99,8 +99,8 @@ class Places:
             raise ValueError(f"{url!r} contains '::' or '..'; write the URL without them")
         if not isinstance(root, str) or not is_url(root) or not _below(url, _plain(root)):
             raise ValueError(
-                f"{url!r} is a URL outside --data-root; if you trust this manifest, pass the "
-                "beginning of its URLs as --data-root"
+                f"{url!r} is a URL outside `data_root`; if you trust this manifest, pass the "
+                "beginning of its URLs as `data_root`"
             )
         return url
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nip_audio.cli._exit import EXIT_FAILED, EXIT_FLAGGED, EXIT_FLAGGED_AND_FAILED
-from nip_audio.cli._failures import printable
+from nip_audio.cli._failures import in_options, printable
 from nip_audio.errors import FileError
 
 
@@ -67,7 +67,9 @@ def advance(bar: Progress) -> None:
 def print_skipped(failures: Sequence[FileError]) -> None:
     """Print which files could not be used, and why."""
     for failure in failures:
-        stderr.print(f"skipped: {failure}", markup=False, highlight=False, soft_wrap=True)
+        stderr.print(
+            f"skipped: {in_options(str(failure))}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def print_note(text: str) -> None:

@@ -162,7 +162,7 @@ class Screener:
         if next(iter(source), None) is None:
             modality = self.kind.modality
             found = [modality.expected.format(source.name), *source.survey(out).notes(modality)]
-            raise InputError(f"found {'. '.join(found)}; check the path, or --modality")
+            raise InputError(f"found {'. '.join(found)}; check the path, or `modality`")
         with self._opened(source, out) as journal:
             self._measure(source, journal, progress)
             return self._judge(source, journal, out)
@@ -214,7 +214,7 @@ class Screener:
         if strange and not (out / RUN_NAME).exists():
             raise OutputError(
                 f"{out} is not empty and holds no earlier run (found {strange[0]!r}), expected an "
-                "empty folder or that of a run; use another --out"
+                "empty folder or that of a run; use another `out`"
             )
         with locked(out):
             self._claim(source, out / RUN_NAME)
@@ -230,12 +230,12 @@ class Screener:
             earlier = load_json(path.read_bytes())
             changed = sorted(k for k in identity if earlier.get(k) != identity[k])
         except (AttributeError, OSError, ValueError) as err:
-            raise ResumeError(f"{path} is damaged ({err}); use another --out") from err
+            raise ResumeError(f"{path} is damaged ({err}); use another `out`") from err
         if changed:
             details = ", ".join(_change(k, earlier.get(k), identity[k]) for k in changed)
             raise ResumeError(
                 f"{path.parent} holds a run with another {details}, expected the same settings; "
-                "use another --out, or the settings of that run"
+                "use another `out`, or the settings of that run"
             )
 
     def _measure(

@@ -197,7 +197,7 @@ def _purifier(
                 f"{pretrained.card.name} has no purifier yet, and without the half of the speakers "
                 f"that one is fitted to, {len(rest)} files of {speakers} speakers are left, "
                 f"expected at least {LEAST_FILES} of {LEAST_SPEAKERS}; add clean files of more "
-                "speakers, or use --clean-only"
+                "speakers, or use `clean_only=True`"
             )
         fit_purifier(
             pretrained,

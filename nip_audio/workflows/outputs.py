@@ -64,10 +64,10 @@ def refuse_clashes(
         claimed[written] = source
     for output in (output for _, outputs in planned for output in outputs):
         if output.resolve() in originals:
-            raise OutputError(f"{output} is one of the {what}; choose another --out")
+            raise OutputError(f"{output} is one of the {what}; choose another `out`")
         if output.exists() and not force:
             raise OutputError(
-                f"{output} exists already; pass --force to overwrite it, or another --out"
+                f"{output} exists already; pass `force=True` to overwrite it, or another `out`"
             )
 
 

@@ -357,7 +357,7 @@ def test_float64_that_requires_grad_can_be_written(tmp_path):
 def test_written_audio_overwrites_only_when_told(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(b"mine")
-    with pytest.raises(OutputError, match="exists already; pass --force"):
+    with pytest.raises(OutputError, match="exists already; pass `force=True`"):
         write_audio(path, torch.zeros(10), 16000)
     assert path.read_bytes() == b"mine"
     write_audio(path, torch.zeros(10), 16000, force=True)

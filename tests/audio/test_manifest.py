@@ -246,7 +246,7 @@ def test_manifest_without_spans(tmp_path):
         ("x,y\n1,2\n", "lacks column ID, wav, spk_id"),
         ("", "has no rows"),
         ("ID,wav,spk_id\n", "has no rows"),
-        ("ID,wav,spk_id\nu,$data_root/a.wav,ann\n", "pass --data-root"),
+        ("ID,wav,spk_id\nu,$data_root/a.wav,ann\n", "pass `data_root`"),
         (
             "ID,wav,spk_id,start,stop\nu,a.wav,ann,0.5,1.5\n",
             "line 2: start and stop are '0.5' and '1.5', expected whole numbers",

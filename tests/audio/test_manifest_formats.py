@@ -335,7 +335,7 @@ def test_what_is_no_bounded_file_is_not_read(tmp_path, name, monkeypatch):
     "place", ["../a.wav", "sub/../../a.wav", "/etc/passwd", "/", "..", "$data_root/../../a.wav"]
 )
 def test_files_outside_are_refused_with_a_remedy(tmp_path, place):
-    with pytest.raises(InputError, match="line 1: .*outside the manifest's folder; .*--data-r"):
+    with pytest.raises(InputError, match="line 1: .*outside the manifest's folder; .*`data_root`"):
         read(tmp_path, "m.jsonl", lines({"path": place}), data_root=tmp_path / "data")
 
 
