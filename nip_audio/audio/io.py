@@ -199,7 +199,10 @@ def read_audio(
     *,
     span: tuple[int, int] | Seconds | None = None,
 ) -> Audio:
-    """Read a file of any format, rate and channel count that soundfile decodes.
+    """Read a WAV, FLAC, Ogg, MP3, AIFF, AU, CAF or NIST file of any rate and channel count.
+
+    A file that holds more than its header states, or several streams, is an error, since programs
+    play it differently; one whose header states no length is read to its end.
 
     Time and memory are bounded by ``settings``, whatever the file's header says: decoding stops at
     the longest duration, and channels are averaged block by block. Of channels that differ, the
@@ -276,7 +279,9 @@ def _channels(separate: NDArray[np.float32] | None, settings: ReadSettings) -> t
     )
 
 
-def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool = False) -> None:
+def write_audio(
+    path: str | Path, samples: Tensor, sample_rate_hz: int, *, force: bool = False
+) -> None:
     """Write mono 16-bit audio to a WAV or FLAC file, whole or not at all.
 
     Samples are rounded to the nearest of the 65,536 levels, without dither. A sample read back
@@ -293,6 +298,7 @@ def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool
         InputError: If the samples have another shape, type or range, or the name another ending.
         OutputError: If the file exists and ``force`` is false, or its folder does not exist.
     """
+    path = Path(path)
     container = {".wav": "WAV", ".flac": "FLAC"}.get(path.suffix.lower())
     samples = samples.detach().cpu()
     if container is None:
