@@ -74,7 +74,8 @@ def test_the_library_names_arguments_and_not_options():
         if path.relative_to(root).parts[0] not in ("cli", "training")
         and path.relative_to(root).as_posix() not in ("image/modality.py", "installation.py")
         for text in texts_of(path)
-        if re.search(r"(?<![\w-])--[a-z]", text) and not re.search("nip-audio |pip install |[(]--", text)
+        if re.search(r"(?<![\w-])--[a-z]", text)
+        and not re.search("nip-audio |pip install |[(]--", text)
     ]
     assert said == []  # a remedy in a record may name both: (--option, or argument)
 
