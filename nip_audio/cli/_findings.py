@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from nip_audio.cli._console import plain, stdout
+from nip_audio.cli._logging import logger
 from nip_audio.cli._results import ROWS, print_records, print_results, print_summary
 from nip_audio.screening.pipeline import ScreenResult
 from nip_audio.screening.review import (
@@ -21,8 +21,6 @@ from nip_audio.screening.review import (
     verdicts_of,
     write_known,
 )
-
-logger = logging.getLogger("nip_audio.cli")
 
 _KNOWN_NAME = "known.json"
 

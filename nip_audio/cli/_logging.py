@@ -14,6 +14,7 @@ from nip_audio.cli._failures import printable
 from nip_audio.errors import NipAudioError, OutputError
 
 logger = logging.getLogger("nip_audio.cli")
+logger.addHandler(logging.NullHandler())  # without any, Python prints warnings on standard error
 
 
 def told_elsewhere(command: Callable[..., None]) -> Callable[..., None]:

@@ -122,4 +122,4 @@ def _defence(plan: Mapping[str, Any]) -> str:
     told = ", ".join(f"{key}={value}" for key, value in settings.items())
     gated = " where a detector flags a clip" if "gate" in plan else ""
     only = f" for {', '.join(plan['systems'])}" if plan.get("systems") else ""
-    return plan["name"] + (f" ({told})" if told else "") + gated + only
+    return str(plan["name"]) + (f" ({told})" if told else "") + gated + only

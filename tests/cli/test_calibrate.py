@@ -149,8 +149,11 @@ def test_a_model_with_a_purifier_keeps_it_and_calibrates_on_all_files(
     own, few = tmp_path / "own", tmp_path / "few"
     for speaker in range(5):
         shutil.copytree(speech / f"s{speaker}", few / f"s{speaker}")
+    low, _ = soundfile.read(few / "s0/take0.wav")
+    soundfile.write(few / "s0/take0.wav", low[::2], 8000, "PCM_16")
     code, out, err = run("calibrate", few, "--model", model, "--out", own, "--json")
     assert code == 0, err
+    assert "1 of 20 recordings are sampled below 16000 Hz" in " ".join(err.split())
     found = json.loads(out)
     assert found.keys() == {
         *("out", "files", "failed", "model_id", "found", "mistaken", "allowed_rate"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 
 import pytest
 
@@ -87,7 +88,8 @@ def copied(path, folder):
     return target
 
 
-def test_quiet_prints_errors_only(screen, tmp_path):
+def test_quiet_prints_errors_only(screen, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own; a script has none
     assert screen("--quiet") == (4, "", "")
     code, out, err = screen("--quiet", "--json")
     assert (code, err) == (4, "")
