@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from nip_audio.cli._exit import EXIT_FAILED, EXIT_FLAGGED, EXIT_FLAGGED_AND_FAILED
-from nip_audio.cli._failures import printable
+from nip_audio.cli._failures import in_options, printable
 from nip_audio.errors import FileError
 
 
@@ -84,7 +84,12 @@ def advance(bar: Progress) -> None:
 def print_skipped(failures: Sequence[FileError]) -> None:
     """Print which files could not be used, and why."""
     for failure in failures:
-        stderr.say(f"skipped: {failure}")
+        stderr.say(f"skipped: {in_options(str(failure))}")
+
+
+def print_note(text: str) -> None:
+    """Print a sentence about the run on standard error."""
+    stderr.say(f"note: {text}")
 
 
 def plain(text: str) -> str:

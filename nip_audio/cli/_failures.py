@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import signal
 import sys
@@ -30,6 +31,7 @@ _RESUME = (
     "files written so far are kept. screen, evaluate and fit-purifier resume where they stopped if "
     "you run the same command again"
 )
+_ARGUMENT = re.compile(r"`([a-z]\w*)(?:=([\w.]+))?`")
 _AGAIN_S, _SOON_S = 5.0, 0.02
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -303,7 +305,7 @@ def _silence(stream: TextIO | None) -> None:
 def _tell_error(text: str) -> None:
     colours = sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ
     word = "\x1b[1;31merror:\x1b[0m" if colours else "error:"
-    _tell(f"{word} {printable(text)}")
+    _tell(f"{word} {printable(in_options(text))}")
 
 
 def _tell(text: str) -> None:
@@ -313,6 +315,22 @@ def _tell(text: str) -> None:
             sys.stderr.flush()
     except (OSError, ValueError):
         return  # nobody reads it; the exit code carries the same information
+
+
+def in_options(text: str) -> str:
+    """Name options where the library names the arguments of its functions, between backquotes.
+
+    Example:
+        >>> in_options("pass `force=True`, `eps=0.1` or another `data_root`")
+        'pass --force, --eps 0.1 or another --data-root'
+    """
+    return _ARGUMENT.sub(_option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    option = f"--{name.replace('_', '-')}"
+    return option if value in (None, "True") else f"{option} {value}"
 
 
 def printable(text: str) -> str:

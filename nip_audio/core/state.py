@@ -109,7 +109,7 @@ def require_new(path: Path, *, force: bool = False) -> None:
         raise OutputError(f"{path} is a device, a pipe or a socket, expected a file; name a file")
     if path.exists() and not force:
         raise OutputError(
-            f"{path} exists already; pass --force to overwrite it, or choose another name"
+            f"{path} exists already; pass `force=True` to overwrite it, or choose another name"
         )
     if not path.parent.is_dir():
         raise OutputError(
@@ -127,7 +127,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError(
-            f"folder {folder} cannot be created ({err.strerror}); choose another --out"
+            f"folder {folder} cannot be created ({err.strerror}); choose another `out`"
         ) from err
 
 

@@ -131,18 +131,12 @@ class ImageAdapter:
         return IMAGE_SUFFIXES
 
     def read(self, file: SourceFile) -> Image:
-        """Read one image file unless links lead out of its root folder.
+        """Read one image file of a source.
 
         Raises:
-            ImageError: With a code of ``load``, or ``outside`` if links lead out of the root.
+            ImageError: With a code of ``load``, or of ``Recording.check``.
         """
-        if file.leads_out:
-            raise ImageError(
-                file.path,
-                code="outside",
-                found=f"it is a link that leads out of {file.root}",
-                remedy="replace the link by the file itself, or pass --follow-links",
-            )
+        file.check(ImageError)
         return self.load(Path(file.path))
 
     def load(self, path: Path | str) -> Image:

@@ -246,7 +246,7 @@ def read_card(directory: Path) -> ModelCard:
     try:
         data = load_json(path.read_bytes())
     except OSError as err:
-        raise ModelCardError(f"{path} cannot be read ({err.strerror}); check --model") from err
+        raise ModelCardError(f"{path} cannot be read ({err.strerror}); check `model`") from err
     except ValueError as err:
         raise ModelCardError(f"{path} is not valid JSON ({err}); restore the file") from err
     modality = data.get("modality", "audio") if isinstance(data, dict) else "audio"

@@ -303,6 +303,7 @@ def _notes(summary: Mapping[str, Any]) -> str:
     notes = ""
     if summary.get("backdoor"):
         notes += f"<p>Backdoor triggers: {html_text(summary['backdoor'])}</p>"
+    notes += "".join(f"<p>Note: {html_text(note)}</p>" for note in summary.get("notes", ()))
     if summary.get("warning"):
         notes += f'<p class="warning"><b>Note:</b> {html_text(summary["warning"])}</p>'
     if summary.get("incomplete") and not summary["failed"]:

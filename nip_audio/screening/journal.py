@@ -56,17 +56,17 @@ def locked(out: Path) -> Iterator[None]:
     try:
         file = (out / LOCK_NAME).open("a")
     except OSError as err:
-        raise OutputError(f"{out} cannot be written ({err.strerror}); use another --out") from err
+        raise OutputError(f"{out} cannot be written ({err.strerror}); use another `out`") from err
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
             raise OutputError(
-                f"another run is writing to {out}; wait for it, or use another --out"
+                f"another run is writing to {out}; wait for it, or use another `out`"
             ) from err
         except OSError as err:
             raise OutputError(
-                f"{out} is on a file system without locks ({err.strerror}); use another --out"
+                f"{out} is on a file system without locks ({err.strerror}); use another `out`"
             ) from err
         yield
 
@@ -98,7 +98,7 @@ class Journal:
             self._file: BinaryIO = path.open("rb")
         except OSError as err:
             raise OutputError(
-                f"{path} cannot be written ({err.strerror}); use another --out, or get permission "
+                f"{path} cannot be written ({err.strerror}); use another `out`, or get permission "
                 "to write there"
             ) from err
         try:

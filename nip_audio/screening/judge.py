@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from nip_audio.core.decision import EMBEDDING_DISTANCE, LOGIT_CHANGES
 from nip_audio.core.noise import Noise
+from nip_audio.detectors.conformal import files_needed
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import DuplicateFile, TriggerSuspicion
@@ -28,6 +29,7 @@ from nip_audio.screening.records import (
 from nip_audio.screening.response import ResponseDetector
 
 __all__ = [
+    "DEFAULT_FPR",
     "Judge",
     "add_duplicates",
     "add_trigger_suspicion",
@@ -35,6 +37,9 @@ __all__ = [
     "judge_speaker",
     "noise_words",
 ]
+
+DEFAULT_FPR = 0.01
+"""False-positive rate where none is asked for and the calibration allows it."""
 
 _NAMED = 3
 
@@ -76,6 +81,41 @@ class Judge:
             raise InputError(
                 f"false-discovery rate is {rate}, expected a share in (0, 1); pass one such as 0.05"
             )
+
+    @staticmethod
+    def at(
+        calibration: Calibration,
+        false_positive_rate: float | None = None,
+        false_discovery_rate: float | None = None,
+    ) -> Judge:
+        """Return a judge at a rate, or at 1 % or the lowest rate that the calibration allows.
+
+        Args:
+            calibration: Reference distribution of clean files.
+            false_positive_rate: Rate; None takes ``DEFAULT_FPR`` if the calibration allows it, else
+                the lowest that it allows, which ``note`` says.
+            false_discovery_rate: As in ``Judge``.
+
+        Raises:
+            CalibrationError: If the calibration has too few files for a rate that was given.
+            InputError: If a rate is not in (0, 1).
+        """
+        allowed = max(DEFAULT_FPR, calibration.lowest_rate)
+        rate = allowed if false_positive_rate is None else false_positive_rate
+        return Judge(calibration, rate, false_discovery_rate)
+
+    @property
+    def note(self) -> str | None:
+        """What the calibration does not allow, in words; None if it allows 1 %."""
+        lowest = self.calibration.lowest_rate
+        if lowest <= DEFAULT_FPR or self.false_positive_rate > lowest:
+            return None
+        return (
+            f"the calibration has {self.calibration.files} files, which allow no false-positive "
+            f"rate below {lowest:.2%}, so this rate is used: about one clean file in "
+            f"{round(1 / lowest)} is flagged. Calibrate on {files_needed(DEFAULT_FPR)} files or "
+            f"more for {DEFAULT_FPR:.0%}"
+        )
 
     @property
     def kind(self) -> type[Kind]:

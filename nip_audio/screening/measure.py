@@ -114,7 +114,10 @@ class FileMeasurer:
         try:
             return self.measure_item(self.kind.reader.read(recording))
         except FileError as err:
-            return MeasuredFile("", None, RETRY, error=error_of(err))
+            error = error_of(err)
+            if err.code == "missing" and not str(recording.path).endswith(recording.id):
+                error["found"] += f": {recording.path}"
+            return MeasuredFile("", None, RETRY, error=error)
         except NipAudioError:
             raise
         except _FAILURES as err:

@@ -98,7 +98,7 @@ class Screener:
     def from_pretrained(
         pretrained: PretrainedModel,
         calibration: Calibration | Path | None = None,
-        fpr: float = 0.01,
+        fpr: float | None = None,
         *,
         fdr: float | None = None,
     ) -> Screener:
@@ -107,13 +107,14 @@ class Screener:
         Args:
             pretrained: Model that measures the files.
             calibration: Calibration or its file; None takes the one that comes with the model.
-            fpr: False-positive rate on clean files like the calibration's.
+            fpr: False-positive rate on clean files like the calibration's; None takes 0.01, or the
+                lowest that the calibration allows.
             fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
 
         Raises:
             CalibrationError: If there is no calibration, or it does not allow the rate.
         """
-        judge = Judge(Calibration.of(pretrained, calibration), fpr, fdr)
+        judge = Judge.at(Calibration.of(pretrained, calibration), fpr, fdr)
         reader = modality_of(pretrained.card).reader(pretrained.card)
         return Screener(pretrained, judge, reader)
 
@@ -175,10 +176,9 @@ class Screener:
             InputError: If the source has no file, because an empty screening must not look clean.
         """
         if next(iter(source), None) is None:
-            raise InputError(
-                f"found {self.kind.modality.expected.format(source.name)}; check the path, or "
-                "--modality"
-            )
+            modality = self.kind.modality
+            found = [modality.expected.format(source.name), *source.survey(out).notes(modality)]
+            raise InputError(f"found {'. '.join(found)}; check the path, or `modality`")
         with self._opened(source, out) as journal:
             current = self._measure(source, journal, progress)
             return self._judge(source, journal, current, out)
@@ -231,7 +231,7 @@ class Screener:
         if strange and not (out / RUN_NAME).exists():
             raise OutputError(
                 f"{out} is not empty and holds no earlier run (found {strange[0]!r}), expected an "
-                "empty folder or that of a run; use another --out"
+                "empty folder or that of a run; use another `out`"
             )
         with locked(out):
             for path in leftovers_of(out, _OWN):  # of a run that was killed
@@ -249,12 +249,12 @@ class Screener:
             earlier = load_json(path.read_bytes())
             changed = sorted(k for k in identity if earlier.get(k) != identity[k])
         except (AttributeError, OSError, ValueError) as err:
-            raise ResumeError(f"{path} is damaged ({err}); use another --out") from err
+            raise ResumeError(f"{path} is damaged ({err}); use another `out`") from err
         if changed:
             details = ", ".join(_change(k, earlier.get(k), identity[k]) for k in changed)
             raise ResumeError(
                 f"{path.parent} holds a run with another {details}, expected the same settings; "
-                "use another --out, or the settings of that run"
+                "use another `out`, or the settings of that run"
             )
 
     def _measure(
@@ -332,7 +332,12 @@ class Screener:
                 speaker = judge_speaker(records, words) if named else None
                 publication.write(records, speaker)
                 tally.add(records, speaker)
-            summary = tally.summary(backdoor=comparison.backdoor)
+            survey = source.survey(out)
+            summary = replace(
+                tally.summary(backdoor=comparison.backdoor),
+                passed_over=survey.to_json(),
+                notes=(*filter(None, [self.judge.note]), *survey.notes(self.kind.modality)),
+            )
             results = publication.finish(self.verdict_settings() | summary.to_json())
         return ScreenResult(summary, results)
 

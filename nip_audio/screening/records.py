@@ -131,7 +131,7 @@ class _Record:
         except ValueError as err:
             raise ResumeError(
                 f"got the line {line[:60]!r}, expected a {cls.__name__} ({err}); screen into "
-                "another --out"
+                "another `out`"
             ) from err
         return record
 

@@ -43,8 +43,7 @@ class ScreenSummary:
         backdoor: Result of the search for backdoor triggers in words; None if it was not made.
         warning: Warning that the run as a whole is unlike the calibration, so that single verdicts
             mean little; None if it is like it.
-        passed_over: Files of the folder that were not read: ``endings`` with the number of files
-            for each ending, and ``groups_without_files``, speakers of whom no file was read.
+        passed_over: Files of the folder that were not read, as ``Survey.to_json`` counts them.
         notes: What a person should know about the folder and the settings, in sentences.
     """
 
@@ -70,13 +69,18 @@ class ScreenSummary:
         return int(files) + len(self.passed_over.get("groups_without_files", ()))
 
     @property
-    def incomplete(self) -> bool:
-        """Whether something was not judged, so that the run must not pass for clean.
+    def doubtful(self) -> bool:
+        """Whether the run must not pass for clean, whatever the verdicts of its files are.
 
-        That is so if files failed, if files that may hold speech or whole speakers were passed
-        over, or if the warning says that the verdicts mean little.
+        That is so if files that may hold speech or whole speakers were passed over, or if the
+        warning says that the verdicts mean little.
         """
-        return self.failed > 0 or self.unseen > 0 or self.warning is not None
+        return self.unseen > 0 or self.warning is not None
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something was not judged, so that the run must not pass for clean."""
+        return self.failed > 0 or self.doubtful
 
     @property
     def flagged(self) -> int:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nip_audio.core.strict_json import load_json
-from nip_audio.errors import FileError, InputError
+from nip_audio.errors import FileError, InputError, OutputError
 from nip_audio.models.modalities import MODALITIES
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.records import Verdict
 from nip_audio.screening.results import Results
-from nip_audio.screening.sources import Source
+from nip_audio.screening.sources import FolderSource, Source
 from nip_audio.workflows.files import Outcome, PlannedFile
+from nip_audio.workflows.outputs import short_name
 from nip_audio.workflows.purify_files import FilePurifier
 
 __all__ = [
     "PURIFIED",
     "PurifiedRun",
-    "shipped_purifier",
     "purify_flagged",
+    "refuse_copies_inside",
+    "shipped_purifier",
 ]
 
-_LONGEST_NAME = 240  # bytes; file systems take 255, and the sidecar's ending may be longer
-_LONGEST_PATH = 3000  # bytes; systems take 4096 with the folder
+_LONGEST_PATH = 900  # characters, of up to four bytes; systems take 4096 bytes with the folder
 _MOST_FOLDERS = 100
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
@@ -66,6 +66,25 @@ def shipped_purifier(pretrained: PretrainedModel) -> Purifier:
     return make_purifier("guided", model=model, model_id=model_id, settings={"path": path})
 
 
+def refuse_copies_inside(source: Source, out: Path) -> None:
+    """Refuse to write copies into the folder that is screened.
+
+    The next screening, and whoever enrols from the folder, would take them for a new speaker.
+
+    Raises:
+        OutputError: If ``out`` is the folder that is screened, or inside it.
+    """
+    if not isinstance(source, FolderSource):
+        return
+    inner, outer = out.resolve(), source.folder.resolve()
+    if outer in (inner, *inner.parents):
+        raise OutputError(
+            f"{out} is inside {source.folder}, expected a folder outside of it, because purified "
+            "copies would be enrolled from there as a new speaker; choose another folder for the "
+            "copies"
+        )
+
+
 def purify_flagged(
     results: Results,
     source: Source,
@@ -88,8 +107,10 @@ def purify_flagged(
         progress: Function called after each file.
 
     Raises:
-        OutputError: If an output cannot be written.
+        OutputError: If ``out`` is inside the folder that was screened, or an output cannot be
+            written.
     """
+    refuse_copies_inside(source, out)
     reader, endings = purifier.reader, MODALITIES[purifier.reader.tag].purified
     done: list[Outcome] = []
     failures: list[FileError] = []
@@ -104,7 +125,8 @@ def purify_flagged(
             else:
                 file = source.find(record.id)
                 item = reader.read(file)
-                done.append(purifier.purify_read(PlannedFile(file.path, written), item, force=True))
+                planned = PlannedFile(file.path, written)
+                done.append(purifier.purify_read(planned, item, screened=record, force=True))
         except FileError as err:
             failures.append(err)
         progress()
@@ -130,13 +152,9 @@ def _below(recording_id: str, ending: str) -> Path:
     if not path.parts:
         path = PurePosixPath("..")
     # keep the original suffix in the name: take.flac and take.ogg are two files
-    named = Path(path if path.suffix == ending else f"{path}{ending}")
-    try:
-        sizes = [len(os.fsencode(part)) for part in named.parts]
-    except UnicodeEncodeError:
-        sizes = []
-    fits = 0 < len(sizes) <= _MOST_FOLDERS and max(sizes) <= _LONGEST_NAME
-    fits = fits and sum(sizes) <= _LONGEST_PATH
+    stem = path.stem if path.suffix == ending else path.name
+    parts = [*(short_name(part, "") for part in path.parts[:-1]), short_name(stem, ending)]
+    fits = len(parts) <= _MOST_FOLDERS and sum(map(len, parts)) <= _LONGEST_PATH
     if path.is_absolute() or ".." in path.parts or "\0" in recording_id or not fits:
         shown = recording_id if len(recording_id) < 60 else f"{recording_id[:50]}…"
         raise FileError(
@@ -145,4 +163,4 @@ def _below(recording_id: str, ending: str) -> Path:
             found="its id is not a valid file name, expected one like speaker/take-1",
             remedy="change it in the manifest",
         )
-    return named
+    return Path(*parts)

@@ -117,7 +117,7 @@ def test_a_manifest_names_urls_below_the_data_root_only(tmp_path, remote):
         assert recording.read().duration_s == 1.0
     for root in (None, str(tmp_path), "memory://voic", "http://voices"):
         with pytest.raises(
-            InputError, match="line 2: .*is a URL outside --data-root; .*--data-root"
+            InputError, match="line 2: .*is a URL outside `data_root`; .*`data_root`"
         ):
             read(remote, root)
     for place in ("$data_root/../x.wav", "$data_root/%2e%2E/x.wav", "$data_root::file:///etc/x"):

@@ -84,7 +84,7 @@ def test_missing_file_or_folder_in_its_place_is_an_error(tmp_path):
 def test_nothing_is_overwritten_without_force(path):
     before = path.read_bytes()
     other = State("calibration", "n" * 64, {}, {})
-    with pytest.raises(OutputError, match="exists already; pass --force"):
+    with pytest.raises(OutputError, match="exists already; pass `force=True`"):
         save_state(path, other)
     assert path.read_bytes() == before
     save_state(path, other, force=True)

@@ -230,7 +230,7 @@ def test_a_link_that_leads_out_is_not_read(tmp_path, files):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").symlink_to(files[0].path)
     (link,) = walk_files(tmp_path / "in", MNIST.suffixes)
-    with pytest.raises(ImageError, match="leads out of") as caught:
+    with pytest.raises(ImageError, match="is a link to .*, outside of") as caught:
         MNIST.read(link)
     assert caught.value.code == "outside"
     (followed,) = walk_files(tmp_path / "in", MNIST.suffixes, follow_links=True)

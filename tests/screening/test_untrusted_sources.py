@@ -106,3 +106,12 @@ def test_files_on_urls_are_screened_and_resumed(screener, folder, tmp_path, from
     assert here.screen(source, tmp_path / "out").summary.errors == {}
     assert measured == ["$data_root/none.wav"]
     system.store.clear()
+
+
+def test_a_missing_file_of_a_manifest_is_named_by_its_path(screener, from_rows, tmp_path):
+    source = from_rows({"path": "sub/gone.wav", "id": "u1"})
+    (record,) = screener.screen(source, tmp_path / "out").results.files()
+    assert record.error is not None
+    assert record.error["code"] == "missing"
+    assert str(tmp_path / "sub/gone.wav") in record.error["found"]
+    assert "u1" not in record.error["found"]
