@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from nip_audio.core.files import check_regular
 from nip_audio.errors import OutputError, ResumeError
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
 
@@ -80,6 +81,7 @@ class Results:
     def _lines(self, name: str) -> Iterator[str]:
         path = self.folder / name
         try:
+            check_regular(path)
             with path.open(encoding="ascii", errors="replace") as file:
                 yield from file
         except OSError as err:
