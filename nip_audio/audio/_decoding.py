@@ -293,7 +293,7 @@ def _too_long(path: Path, seconds: str, settings: ReadSettings) -> AudioError:
         path,
         code="too_long",
         found=f"it lasts {seconds}, at most {settings.max_duration_s:g} s are allowed",
-        remedy="split it, or allow more with --max-duration",
+        remedy="split it, or allow more (--max-duration, or max_duration_s)",
     )
 
 
