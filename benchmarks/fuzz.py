@@ -24,6 +24,7 @@ import os
 import random
 import resource
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -182,7 +183,7 @@ def _sounds() -> list[bytes]:
         *(("WAVEX", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")),
         *(("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "PCM_16")),
         *(("CAF", "ALAC_16"), ("W64", "PCM_16"), ("RF64", "PCM_16"), ("NIST", "PCM_16")),
-        *(("VOC", "PCM_16"), ("SVX", "PCM_16"), ("PAF", "PCM_16"), ("IRCAM", "PCM_16")),
+        *(("AIFF", "ULAW"), ("AIFF", "IMA_ADPCM"), ("AU", "G721_32"), ("W64", "MS_ADPCM")),
     ]
     made = []
     for container, subtype in kinds:
@@ -190,6 +191,15 @@ def _sounds() -> list[bytes]:
         rate = 8000 if subtype == "GSM610" else 16000
         soundfile.write(file, wave, rate, subtype, format=container)
         made.append(file.getvalue())
+    mp3 = made[kinds.index(("MP3", "MPEG_LAYER_III"))]
+    described = struct.pack("<HHIIHHI", 0x55, 1, 16000, 4000, 1, 0, 12)
+    in_wav = b"fmt " + struct.pack("<I", len(described)) + described
+    in_wav += b"data" + struct.pack("<I", len(mp3)) + mp3
+    made += [
+        mp3[288:],  # without the header that states its length
+        b"RIFF" + struct.pack("<I", 4 + len(in_wav)) + b"WAVE" + in_wav,
+        b"ID3\4\0\0\0\0\0\x14" + bytes(20) + made[0] + b"LIST\4\0\0\0INFO",
+    ]
     return made
 
 

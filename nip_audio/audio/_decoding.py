@@ -72,7 +72,7 @@ def decode(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds |
     """
     with path.open("rb") as raw:
         layout = _lay_out(path, raw)
-        view = View(raw, layout.parts)
+        view = View(raw, layout.parts, slowly=layout.samples is not None)
         try:
             with _Forwards(view) as file:
                 view.forget()
@@ -141,6 +141,9 @@ def _refusal(path: Path, head: bytes, reason: str) -> AudioError:
 
 def _check_end(path: Path, file: soundfile.SoundFile, layout: Layout, view: View) -> None:
     """Refuse a file that holds more than was decoded."""
+    unread = layout.stop - view.furthest
+    if not negligible(unread, layout.stop):
+        raise contradiction(path, f"{unread} of its bytes follow after the end of the sound")
     if layout.samples:
         try:
             more = len(file.read(_BLOCK_VALUES // file.channels, dtype="float32"))
@@ -148,9 +151,6 @@ def _check_end(path: Path, file: soundfile.SoundFile, layout: Layout, view: View
             more = 0
         if more:
             raise contradiction(path, f"its header states {layout.samples} samples, it holds more")
-    unread = layout.stop - view.furthest
-    if not negligible(unread, layout.stop):
-        raise contradiction(path, f"{unread} of its bytes follow after the end of the sound")
 
 
 def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tuple[str, ...]:
@@ -293,7 +293,7 @@ def _too_long(path: Path, seconds: str, settings: ReadSettings) -> AudioError:
         path,
         code="too_long",
         found=f"it lasts {seconds}, at most {settings.max_duration_s:g} s are allowed",
-        remedy="split it, or allow more with --max-duration",
+        remedy="split it, or allow more (--max-duration, or max_duration_s)",
     )
 
 

@@ -17,6 +17,7 @@ from nip_audio.errors import AudioError
 
 NO_LENGTH = "the header states no length: read to the end of the file"
 
+_END_BYTES, _PIECE = 1 << 14, 1 << 9
 _FARTHEST = 1 << 62
 
 Part = tuple[int, int] | bytes
@@ -45,13 +46,23 @@ class Layout:
 class View:
     """File object without a name, so that the content alone tells the format.
 
+    Args:
+        file: File that the parts belong to.
+        parts: What is read, in order.
+        slowly: Whether to hand over the end of the file in small pieces to a decoder that asks for
+            more than it needs, so that ``furthest`` says what it needs. Only for decoders that ask
+            again.
+
     Attributes:
         furthest: Offset in the file after the last byte read so far.
     """
 
-    def __init__(self, file: io.BufferedReader, parts: Sequence[Part]) -> None:
+    def __init__(
+        self, file: io.BufferedReader, parts: Sequence[Part], *, slowly: bool = False
+    ) -> None:
         """Start at the first byte of the first part."""
         self.furthest = 0
+        self._slowly = slowly
         self._file = file
         self._parts: list[tuple[int, int, Part]] = []
         self._place = self._size = 0
@@ -81,6 +92,8 @@ class View:
     def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer as far as the parts go; return the number of bytes."""
         target, done = memoryview(buffer).cast("B"), 0
+        if self._slowly and self._size - self._place < _END_BYTES:
+            target = target[:_PIECE]
         for start, stop, part in self._parts:
             count = min(stop - self._place, len(target) - done)
             if self._place < start or count <= 0:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nip_audio.core.files import open_regular
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, NipAudioError, OutputError, StateError
 
@@ -62,7 +63,7 @@ class State:
 def file_sha256(path: Path) -> str:
     """Return a file's SHA-256 in hex; the file is read in pieces."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
@@ -80,14 +81,17 @@ def complete_lines(path: Path, *, repair: bool) -> list[bytes]:
 
     Returns:
         The complete lines, without line ends.
+
+    Raises:
+        OSError: If it is no regular file, or cannot be read.
     """
     if not path.exists():
         return []
-    data = path.read_bytes()
+    with open_regular(path) as file:
+        data = file.read()
     whole = data.rfind(b"\n") + 1
     if repair and whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+        os.truncate(path, whole)
     return data[:whole].splitlines()
 
 
@@ -276,7 +280,7 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
     expected = (kind,) if isinstance(kind, str) else tuple(kind)
     what = " or ".join(expected)
     try:
-        with path.open("rb"):  # its error says why, unlike that of the mapping
+        with open_regular(path):  # its error says why, unlike that of the mapping
             pass
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

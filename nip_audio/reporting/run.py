@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nip_audio.core.files import LARGEST_JSON, read_regular
 from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, ResumeError
@@ -145,7 +146,7 @@ def _numbers(verdicts: Mapping[str, int]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = load_json(path.read_bytes())
+        data = load_json(read_regular(path, most=LARGEST_JSON))
     except OSError as err:
         raise ResumeError(
             f"{path} cannot be read ({err.strerror}); expected a folder that nip-audio screen wrote"

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from nip_audio.core.files import check_regular
 from nip_audio.core.strict_json import build_dataclass, load_json
 from nip_audio.errors import OutputError, ResumeError
 from nip_audio.screening.measured import CRASHED, RETRY, MeasuredFile
@@ -54,6 +55,7 @@ def locked(out: Path) -> Iterator[None]:
         OutputError: If another run holds the lock, or the folder cannot be written.
     """
     try:
+        check_regular(out / LOCK_NAME)
         file = (out / LOCK_NAME).open("a")
     except OSError as err:
         raise OutputError(f"{out} cannot be written ({err.strerror}); use another `out`") from err
@@ -93,6 +95,7 @@ class Journal:
         self._waiting = 0
         self._synced_s = time.monotonic()
         try:
+            check_regular(path)
             # unbuffered: closing must not try again to write what could not be written before
             self._end: FileIO = path.open("ab", buffering=0)
             self._file: BinaryIO = path.open("rb")

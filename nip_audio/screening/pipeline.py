@@ -12,6 +12,7 @@ from typing import Any
 
 from nip_audio import __version__
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.files import LARGEST_JSON, read_regular
 from nip_audio.core.modality import Reader
 from nip_audio.core.state import leftovers_of, make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
@@ -246,7 +247,7 @@ class Screener:
             write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
             return
         try:
-            earlier = load_json(path.read_bytes())
+            earlier = load_json(read_regular(path, most=LARGEST_JSON))
             changed = sorted(k for k in identity if earlier.get(k) != identity[k])
         except (AttributeError, OSError, ValueError) as err:
             raise ResumeError(f"{path} is damaged ({err}); use another `out`") from err

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from nip_audio.core.files import open_regular
 from nip_audio.core.state import sync_folder
 from nip_audio.errors import OutputError, ResumeError
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
@@ -75,7 +76,7 @@ class Results:
         """Yield the lines of a file after checking all of it; it may be replaced meanwhile."""
         path = self.folder / name
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256.get(name):
                     raise ResumeError(
                         f"{path} is not the file that {SUMMARY_NAME} was written with: a run is "
