@@ -77,7 +77,8 @@ class Results:
         path = self.folder / name
         try:
             with open_regular(path) as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256.get(name):
+                digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+                if digest.hexdigest() != self.sha256.get(name):
                     raise ResumeError(
                         f"{path} is not the file that {SUMMARY_NAME} was written with: a run is "
                         "writing there, or one was killed there, or the file was changed; wait for "
