@@ -24,6 +24,7 @@ import os
 import random
 import resource
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -52,7 +53,13 @@ from nip_audio.models.pretrained import _VOCABULARY, load_pretrained
 from nip_audio.models.safe_yaml import checked_yaml
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.journal import Journal, to_line
-from nip_audio.screening.measured import FileFacts, MeasuredFile, Measurement, TriggerEvidence
+from nip_audio.screening.measured import (
+    FileFacts,
+    Heard,
+    MeasuredFile,
+    Measurement,
+    TriggerEvidence,
+)
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
 
 MODEL = "xvector-libri251"
@@ -182,7 +189,7 @@ def _sounds() -> list[bytes]:
         *(("WAVEX", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")),
         *(("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "PCM_16")),
         *(("CAF", "ALAC_16"), ("W64", "PCM_16"), ("RF64", "PCM_16"), ("NIST", "PCM_16")),
-        *(("VOC", "PCM_16"), ("SVX", "PCM_16"), ("PAF", "PCM_16"), ("IRCAM", "PCM_16")),
+        *(("AIFF", "ULAW"), ("AIFF", "IMA_ADPCM"), ("AU", "G721_32"), ("W64", "MS_ADPCM")),
     ]
     made = []
     for container, subtype in kinds:
@@ -190,6 +197,15 @@ def _sounds() -> list[bytes]:
         rate = 8000 if subtype == "GSM610" else 16000
         soundfile.write(file, wave, rate, subtype, format=container)
         made.append(file.getvalue())
+    mp3 = made[kinds.index(("MP3", "MPEG_LAYER_III"))]
+    described = struct.pack("<HHIIHHI", 0x55, 1, 16000, 4000, 1, 0, 12)
+    in_wav = b"fmt " + struct.pack("<I", len(described)) + described
+    in_wav += b"data" + struct.pack("<I", len(mp3)) + mp3
+    made += [
+        mp3[288:],  # without the header that states its length
+        b"RIFF" + struct.pack("<I", 4 + len(in_wav)) + b"WAVE" + in_wav,
+        b"ID3\4\0\0\0\0\0\x14" + bytes(20) + made[0] + b"LIST\4\0\0\0INFO",
+    ]
     return made
 
 
@@ -199,7 +215,7 @@ def _lines(*values: Any) -> bytes:
 
 def _journal() -> bytes:
     facts = FileFacts(1.0, 16000, 1, "WAV/PCM_16", "ab" * 32, "cd" * 32, 0.0, ("x",),
-                      Condition(8000.0, 0, 0.0))  # fmt: skip
+                      Condition(8000.0, 0, 0.0), Heard(1.0, mixed=2, speechless=(2,)))  # fmt: skip
     measurement = Measurement(np.ones(3), np.ones(4), np.ones(2))
     trigger = TriggerEvidence("ann", "bob", 0.1, 0.5, np.ones(5), np.ones(3))
     error = {"code": "empty", "found": "it has 0 bytes", "remedy": "record it again"}

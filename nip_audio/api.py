@@ -11,6 +11,7 @@ when several calls use it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -63,6 +64,8 @@ __all__ = [
     "verify",
 ]
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_MODEL = DEFAULT_MODELS["audio"]
 
 AnyPath = str | PathLike[str]
@@ -92,7 +95,7 @@ def screen(
     *,
     model: AnyModel = DEFAULT_MODEL,
     calibration: AnyCalibration | None = None,
-    fpr: float = 0.01,
+    fpr: float | None = None,
     fdr: float | None = None,
     workers: int | None = None,
     report: bool = True,
@@ -110,7 +113,8 @@ def screen(
         out: Folder for results.jsonl, speakers.jsonl, summary.json and the report.
         model: Model to screen for.
         calibration: What clean audio looks like; default: the one that comes with the model.
-        fpr: False-positive rate on clean audio like the calibration's.
+        fpr: False-positive rate on clean audio like the calibration's; default: 0.01, or the lowest
+            that the calibration allows.
         fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
         workers: Processes that measure; default: one per core.
         report: Write report.html and results.csv as well.
@@ -145,7 +149,7 @@ def detect(
     *,
     model: AnyModel = DEFAULT_MODEL,
     calibration: AnyCalibration | None = None,
-    fpr: float = 0.01,
+    fpr: float | None = None,
     seed: int = 0,
 ) -> list[ScreenRecord]:
     """Judge files one by one, without comparing them to each other.
@@ -154,7 +158,8 @@ def detect(
         files: One file or several.
         model: Model that an attack would be aimed at.
         calibration: What clean audio looks like; default: the one that comes with the model.
-        fpr: False-positive rate on clean audio like the calibration's.
+        fpr: False-positive rate on clean audio like the calibration's; default: 0.01, or the lowest
+            that the calibration allows.
         seed: Seed of the detector's noise.
 
     Returns:
@@ -420,4 +425,7 @@ def _read(pretrained: PretrainedModel, file: AnyPath | Audio) -> Audio:
 
 def _files(pretrained: PretrainedModel, source: Path) -> Source:
     modality = modality_of(pretrained.card)
-    return find_source(modality, source, None, follow_links=False)
+    found = find_source(modality, source, None, follow_links=False)
+    for note in found.survey().notes(modality):
+        logger.warning("%s", note)
+    return found

@@ -23,7 +23,15 @@ __all__ = [
     "TemplateEmptyWarning",
     "UnsafeYamlError",
     "WorkerError",
+    "lacks_memory",
 ]
+
+_NO_MEMORY = (
+    *("cannot allocate memory", "can't allocate memory", "out of memory", "bad_alloc"),
+    "failed to map segment from shared object",
+)
+# messages of the dynamic linker with other causes: too many libraries, a folder without exec
+_NOT_MEMORY = ("static tls block", "operation not permitted", "permission denied")
 
 
 class NipAudioError(Exception):
@@ -138,3 +146,10 @@ class TemplateEmptyWarning(UserWarning):
 
     The purifier still works, but it is not neuron-level inverse perturbation (NIP).
     """
+
+
+def lacks_memory(err: BaseException) -> bool:
+    """Tell whether an error, of whatever type and library, says that there is too little memory."""
+    text = str(err).lower()
+    said = any(w in text for w in _NO_MEMORY) and not any(w in text for w in _NOT_MEMORY)
+    return said or isinstance(err, MemoryError)

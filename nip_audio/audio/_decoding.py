@@ -7,7 +7,7 @@ longest duration; statistics of all channels are counted on the way.
 from __future__ import annotations
 
 import io
-import re
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,20 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from nip_audio.audio._chunks import CHUNKED, lay_out_au, lay_out_chunks, lay_out_nist
+from nip_audio.audio._foreign import foreign_format
+from nip_audio.audio._layout import Layout, View, bytes_at, contradiction, negligible
+from nip_audio.audio._mpeg import after_id3, lay_out_mpeg, starts_mpeg
+from nip_audio.audio._streams import lay_out_flac, lay_out_ogg
 from nip_audio.audio.levels import ClippingMeter
 from nip_audio.errors import AudioError
 
 if TYPE_CHECKING:
     from nip_audio.audio.io import ReadSettings, Seconds
 
-_IMAGES = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of PNG and JPEG files
+ROUNDED_S = 0.01
+"""Rounding in a manifest: an end this far beyond the recording means the recording's end."""
+
 _BLOCK_VALUES = 1 << 18
 _RATES_HZ = (1000, 384_000)  # range of real recorders; a header may state anything
 _MAX_VALUES_PER_S = 8 * 384_000
@@ -66,42 +73,87 @@ def decode(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds |
     Raises:
         AudioError: With a code of ``read_audio``.
     """
-    try:
-        with path.open("rb") as raw, soundfile.SoundFile(_Nameless(raw)) as file:
-            changes = _plan(path, settings, file)
-            decoded = _decode(path, file, settings, span, changes)
-    except soundfile.SoundFileError as err:
-        remedy = "convert it to WAV, FLAC, OGG or MP3, or remove it"
-        with path.open("rb") as raw:
-            if raw.read(8).startswith(_IMAGES):
-                remedy = (
-                    "it is an image: choose an image model with --model (nip-audio models "
-                    "lists them)"
-                )
-        raise AudioError(
-            path,
-            code="not_audio",
-            found=f"its content is not audio that can be decoded ({_reason(err)})",
-            remedy=remedy,
-        ) from err
+    with path.open("rb") as raw:
+        layout = _lay_out(path, raw)
+        view = View(raw, layout.parts, slowly=layout.samples is not None)
+        try:
+            with _Forwards(view) as file:
+                view.forget()
+                changes = (*layout.notes, *_plan(path, settings, file))
+                stated = file.frames if layout.samples is None else layout.samples
+                decoded = _decode(path, file, settings, _span(path, file, stated, span), changes)
+                if span is None:
+                    _check_end(path, file, layout, view)
+        except soundfile.SoundFileError as err:
+            raise _refusal(path, bytes_at(raw, 0, 300), _reason(err)) from err
     _check(path, decoded, settings)
     return decoded
 
 
-class _Nameless:
-    """File object without a name, so that libsndfile detects the format by content alone."""
+class _Forwards(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read forwards: soundfile seeks after each block if it is told that it can.
 
-    def __init__(self, file: io.BufferedReader) -> None:
-        self.readinto = file.readinto
-        self.tell = file.tell
-        self._seek = file.seek
+    FLAC without a length has no place after its last block to seek to.
+    """
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek to an offset; one outside the file, from a wrong header, changes nothing."""
+    def seekable(self) -> bool:
+        """Return False."""
+        return False
+
+
+def _lay_out(path: Path, file: io.BufferedReader) -> Layout:
+    """Find out how a file is given to the decoder, which is not asked what it is.
+
+    Raises:
+        AudioError: If its format is another one, or its header and its content contradict.
+    """
+    stop = os.fstat(file.fileno()).st_size
+    start = after_id3(file, 0)
+    head = bytes_at(file, start, 12)
+    layout = None
+    if head[:4] in CHUNKED:
+        layout = lay_out_chunks(path, file, start, stop)
+    elif head[:4] in (b".snd", b"dns."):
+        layout = lay_out_au(path, file, start, stop)
+    elif head[:7] == b"NIST_1A":
+        layout = lay_out_nist(path, file, start, stop)
+    elif head[:4] == b"fLaC":
+        layout = lay_out_flac(path, file, start, stop)
+    elif head[:4] == b"OggS":
+        layout = lay_out_ogg(path, file, start, stop)
+    elif starts_mpeg(head):
+        layout = lay_out_mpeg(path, file, start, stop)
+    if layout is None:
+        raise _refusal(
+            path,
+            bytes_at(file, 0, 300),
+            "format not recognised, or without a description of the sound",
+        )
+    return layout
+
+
+def _refusal(path: Path, head: bytes, reason: str) -> AudioError:
+    """Return the error for a file that the decoder refuses."""
+    found = f"its content is not audio that can be decoded ({reason})"
+    remedy = "convert it to WAV, FLAC, OGG or MP3, or remove it"
+    if (foreign := foreign_format(head)) is not None:
+        name, remedy = foreign
+        found = f"it is {name}, which is not decoded here"
+    return AudioError(path, code="not_audio", found=found, remedy=remedy)
+
+
+def _check_end(path: Path, file: soundfile.SoundFile, layout: Layout, view: View) -> None:
+    """Refuse a file that holds more than was decoded."""
+    unread = layout.stop - view.furthest
+    if not negligible(unread, layout.stop):
+        raise contradiction(path, f"{unread} of its bytes follow after the end of the sound")
+    if layout.samples:
         try:
-            return self._seek(offset, whence)
-        except (OSError, ValueError):
-            return self.tell()
+            more = len(file.read(_BLOCK_VALUES // file.channels, dtype="float32"))
+        except soundfile.SoundFileError:  # what follows is no sound
+            more = 0
+        if more:
+            raise contradiction(path, f"its header states {layout.samples} samples, it holds more")
 
 
 def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tuple[str, ...]:
@@ -124,8 +176,6 @@ def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tupl
             remedy="convert it to one channel",
         )
     changes = []
-    if re.search(r"^data : \d+ \(should be", file.extra_info, re.MULTILINE):
-        changes.append("the header states more audio than the file holds")
     if channels > 1 and settings.downmix == "error" and settings.channel is None:
         raise AudioError(
             path,
@@ -165,25 +215,21 @@ def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float3
 
 
 def _span(
-    path: Path, file: soundfile.SoundFile, span: tuple[int, int] | Seconds | None
+    path: Path, file: soundfile.SoundFile, stated: int, span: tuple[int, int] | Seconds | None
 ) -> tuple[int, int]:
     """Return the first sample to read and the one after the last."""
-    declared = file.frames
-    if declared == _UNKNOWN_LENGTH:  # libsndfile cannot find the end of such a FLAC
-        raise AudioError(
-            path,
-            code="damaged",
-            found="its header does not say how long it is",
-            remedy="it was written to a stream; convert it again to a file",
-        )
+    samples = stated or (_UNKNOWN_LENGTH if file.frames else 0)
     if span is None:
-        return 0, declared
-    start, stop = span if isinstance(span, tuple) else span.to_samples(file.samplerate, declared)
-    if not 0 <= start < stop <= declared:
+        return 0, samples
+    rate = file.samplerate
+    start, stop = span if isinstance(span, tuple) else span.to_samples(rate, samples)
+    if samples < stop <= samples + ROUNDED_S * rate:  # rounding in a manifest
+        stop = samples
+    if not 0 <= start < stop <= samples:
         raise AudioError(
             path,
             code="too_short",
-            found=f"it has {declared} samples, the manifest asks for samples {start}–{stop}",
+            found=f"it has {samples} samples, the manifest asks for samples {start}–{stop}",
             remedy="correct start and end in the manifest",
         )
     return start, stop
@@ -193,21 +239,17 @@ def _decode(
     path: Path,
     file: soundfile.SoundFile,
     settings: ReadSettings,
-    span: tuple[int, int] | Seconds | None,
+    span: tuple[int, int],
     changes: tuple[str, ...],
 ) -> Decoded:
     """Decode block by block; audio that is too long is refused before decoding."""
     rate = file.samplerate
-    start, stop = _span(path, file, span)
-    wanted = stop - start
-    if wanted > int(settings.max_duration_s * rate):
-        raise AudioError(
-            path,
-            code="too_long",
-            found=f"it lasts {wanted / rate:.0f} s, at most {settings.max_duration_s:g} s are "
-            "allowed",
-            remedy="split it, or allow more with --max-duration",
-        )
+    start, stop = span
+    longest = int(settings.max_duration_s * rate)
+    ends = stop < _UNKNOWN_LENGTH
+    wanted = stop - start if ends else longest + 1
+    if ends and wanted > longest:
+        raise _too_long(path, f"{wanted / rate:.0f} s", settings)
     parts: list[NDArray[np.float32]] = []
     bad = 0
     averaged = settings.downmix == "mean" and settings.channel is None
@@ -232,7 +274,9 @@ def _decode(
             remedy="copy or record it again",
         ) from err
     mono = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    if 0 < len(mono) < wanted * 0.99 - 1:
+    if not ends and len(mono) > longest:
+        raise _too_long(path, "longer", settings)
+    if ends and 0 < len(mono) < wanted * 0.99 - 1:
         raise AudioError(
             path,
             code="damaged",
@@ -251,6 +295,15 @@ def _decode(
         changes,
         clipped=meter.shares,
         not_finite=bad,
+    )
+
+
+def _too_long(path: Path, seconds: str, settings: ReadSettings) -> AudioError:
+    return AudioError(
+        path,
+        code="too_long",
+        found=f"it lasts {seconds}, at most {settings.max_duration_s:g} s are allowed",
+        remedy="split it, or allow more (--max-duration, or max_duration_s)",
     )
 
 

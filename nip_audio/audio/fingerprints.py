@@ -66,7 +66,7 @@ def _bands() -> Tensor:
     """Return which frequencies of a frame belong to which band, (bands, frequencies)."""
     hertz = torch.fft.rfftfreq(_FRAME, 1 / _RATE_HZ)
     edges = torch.logspace(np.log10(_LOW_HZ), np.log10(_HIGH_HZ), _BITS + 2)
-    inside = (hertz[None] >= edges[:-1, None]) & (hertz[None] < edges[1:, None])
+    inside: Tensor = (hertz[None] >= edges[:-1, None]) & (hertz[None] < edges[1:, None])
     return inside.float()
 
 

@@ -15,7 +15,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from nip_audio.audio._decoding import MOST_CHANNELS, Decoded, decode
+from nip_audio.audio._decoding import MOST_CHANNELS, ROUNDED_S, Decoded, decode
 from nip_audio.audio._files import checked_hash
 from nip_audio.audio.channels import Channel, Mixture, mix
 from nip_audio.audio.levels import to_full_scale
@@ -37,19 +37,14 @@ __all__ = [
 ]
 
 _DECODED = ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "caf", "w64")
-_NOT_DECODED = (
-    "m4a",
-    "mp4",
-    "aac",
-    "wma",
-    "amr",
-    "webm",
-)  # found by a folder walk, so that they are reported
+_NOT_DECODED = (  # found by a folder walk, so that they are reported
+    *("m4a", "m4b", "mp4", "aac", "wma", "amr", "awb", "webm", "3gp", "3g2", "mov", "mka", "mkv"),
+    *("avi", "mpg", "mpeg", "mp2", "mpga", "ac3", "ape", "tta", "wv", "spx", "gsm", "voc", "snd"),
+    *("sph", "nist", "dss", "ds2", "qcp", "ra"),
+)
 
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_NOT_DECODED))
 """File name endings that a folder walk takes for audio; reading detects the format by content."""
-
-_ROUNDED_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,7 @@ class Seconds:
         if self.stop is None:
             return round(self.start * rate_hz), samples
         stop = round(self.stop * rate_hz)
-        rounded = samples < stop <= samples + _ROUNDED_S * rate_hz
+        rounded = samples < stop <= samples + ROUNDED_S * rate_hz
         return round(self.start * rate_hz), samples if rounded else stop
 
 
@@ -215,7 +210,10 @@ def read_audio(
     *,
     span: tuple[int, int] | Seconds | None = None,
 ) -> Audio:
-    """Read a file of any format, rate and channel count that soundfile decodes.
+    """Read a WAV, FLAC, Ogg, MP3, AIFF, AU, CAF or NIST file of any rate and channel count.
+
+    A file that holds more than its header states, or several streams, is an error, since programs
+    play it differently; one whose header states no length is read to its end.
 
     Time and memory are bounded by ``settings``, whatever the file's header says: decoding stops at
     the longest duration, and channels are averaged block by block. Of channels that differ, the
@@ -320,7 +318,9 @@ def _how(decoded: Decoded, settings: ReadSettings) -> str:
     return ""
 
 
-def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool = False) -> None:
+def write_audio(
+    path: str | Path, samples: Tensor, sample_rate_hz: int, *, force: bool = False
+) -> None:
     """Write mono 16-bit audio to a WAV or FLAC file, whole or not at all.
 
     Samples are rounded to the nearest of the 65,536 levels, without dither. A sample read back
@@ -337,6 +337,7 @@ def write_audio(path: Path, samples: Tensor, sample_rate_hz: int, *, force: bool
         InputError: If the samples have another shape, type or range, or the name another ending.
         OutputError: If the file exists and ``force`` is false, or its folder does not exist.
     """
+    path = Path(path)
     container = {".wav": "WAV", ".flac": "FLAC"}.get(path.suffix.lower())
     samples = samples.detach().cpu()
     if container is None:

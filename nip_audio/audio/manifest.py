@@ -9,10 +9,27 @@ from pathlib import Path
 
 from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, ReadSettings, Seconds, read_audio
 from nip_audio.audio.manifest_formats import entries_of
+from nip_audio.audio.names import composed, one_spelling
 from nip_audio.audio.places import Places
-from nip_audio.errors import AudioError, InputError
+from nip_audio.errors import AudioError, FileError, InputError
 
-__all__ = ["Recording", "read_recordings", "walk_audio", "walk_files"]
+__all__ = [
+    "PassedOver",
+    "Recording",
+    "find_in_folder",
+    "read_recordings",
+    "walk_audio",
+    "walk_files",
+    "walk_folder",
+]
+
+_SYSTEM = frozenset(
+    {
+        *("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
+        *("@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot"),
+    }
+)
+"""Folders that operating systems and file servers make for themselves."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,8 @@ class Recording:
         span: Part of the file to read, as in ``read_audio``; None means all.
         channel: Number of the channel to read, from 1; None means what the settings say.
         root: Folder (its own path resolved) that links must stay inside; None allows any target.
+        namesake: Id of another file whose name is the same text in another Unicode form; None if
+            there is none.
     """
 
     id: str
@@ -34,6 +53,7 @@ class Recording:
     span: tuple[int, int] | Seconds | None = None
     root: Path | None = field(default=None, compare=False)
     channel: int | None = None
+    namesake: str | None = field(default=None, compare=False)
 
     @property
     def folder(self) -> str:
@@ -45,6 +65,33 @@ class Recording:
         """Whether symbolic links lead out of ``root``."""
         return self.root is not None and not _inside(os.path.realpath(self.path), self.root)
 
+    def check(self, error: type[FileError]) -> None:
+        """Refuse a file that must not be read, whatever it holds.
+
+        Args:
+            error: Class of the error, that of the modality.
+
+        Raises:
+            FileError: With code ``outside`` if links lead out of ``root``, or ``same_name`` if it
+                has a ``namesake``.
+        """
+        if self.leads_out:
+            raise error(
+                self.path,
+                code="outside",
+                found=f"it is a link to {os.path.realpath(self.path)}, outside of {self.root}",
+                remedy="replace the link by the file itself, or allow it (--follow-links, or "
+                "follow_links=True)",
+            )
+        if self.namesake is not None:
+            raise error(
+                self.path,
+                code="same_name",
+                found=f"its name is the same text as that of {self.namesake!r}, in another Unicode "
+                "form, so that other programs may take one for the other",
+                remedy="rename one of the two",
+            )
+
     def read(self, settings: ReadSettings | None = None) -> Audio:
         """Read the recording.
 
@@ -52,18 +99,25 @@ class Recording:
             settings: Settings for reading; None uses the defaults.
 
         Raises:
-            AudioError: With a code of ``read_audio``, or ``outside`` if links lead out of ``root``.
+            AudioError: With a code of ``read_audio`` or of ``check``.
         """
-        if self.leads_out:
-            raise AudioError(
-                self.path,
-                code="outside",
-                found=f"it is a link to {os.path.realpath(self.path)}, outside of {self.root}",
-                remedy="replace the link by the file itself, or pass --follow-links",
-            )
+        self.check(AudioError)
         if self.channel is not None:
             settings = replace(settings or ReadSettings(), channel=self.channel)
         return read_audio(self.path, settings, span=self.span)
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A file or folder that a walk does not read.
+
+    Attributes:
+        id: Path relative to the folder that is walked; that of a folder ends in ``/``.
+        hidden: Whether it is hidden or belongs to the system; otherwise its ending is unknown.
+    """
+
+    id: str
+    hidden: bool
 
 
 def walk_audio(folder: Path, *, follow_links: bool = False) -> Iterator[Recording]:
@@ -74,12 +128,25 @@ def walk_audio(folder: Path, *, follow_links: bool = False) -> Iterator[Recordin
 def walk_files(
     folder: Path, suffixes: Container[str], *, follow_links: bool = False
 ) -> Iterator[Recording]:
+    """List the files to read of a folder; see ``walk_folder``."""
+    found = walk_folder(folder, suffixes, follow_links=follow_links)
+    return (one for one in found if isinstance(one, Recording))
+
+
+def walk_folder(
+    folder: Path, suffixes: Container[str], *, follow_links: bool = False
+) -> Iterator[Recording | PassedOver]:
     """List the files of a folder and its subfolders in sorted order.
 
     The first folder level is the speaker's name; files directly in ``folder`` have no speaker.
     Linked folders are followed, except back into a parent folder. Every entry with one of the
     endings is yielded, even a folder, a pipe or a broken link, so that it is reported; so is a link
-    to a folder outside ``folder``. Other files are ignored.
+    to a folder outside ``folder``. Names that differ in their Unicode form only are one name, and
+    of two such files the second is yielded with a ``namesake``.
+
+    Hidden files and folders, and those that systems make for themselves (trash, ``__MACOSX``,
+    ``@eaDir``), hold no recordings of a speaker: they are passed over, and such folders are not
+    looked into. Hidden files with other endings are ignored.
 
     Args:
         folder: Folder to walk.
@@ -87,7 +154,7 @@ def walk_files(
         follow_links: Also follow links that lead out of ``folder``.
 
     Yields:
-        One entry per file.
+        Each file to read, and each file or folder that is passed over.
 
     Raises:
         InputError: If ``folder`` is not a folder or cannot be read.
@@ -95,9 +162,9 @@ def walk_files(
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; pass the folder that holds the files")
     real = os.path.realpath(folder)
-    fence = None if follow_links else Path(real)
+    named = _Namer(folder, None if follow_links else Path(real))
     try:
-        waiting = [(_entries(folder), frozenset({real}))]
+        waiting: list[Folder] = [(_entries(folder), frozenset({real}))]
     except OSError as err:
         raise InputError(
             f"{folder} cannot be read ({err.strerror}); check its permissions"
@@ -109,32 +176,99 @@ def walk_files(
             waiting.pop()
             continue
         path = Path(entry.path)
-        if path.suffix.lower() in suffixes:
-            yield _recording(folder, path, fence)
-        elif _is_folder(entry) and (real := os.path.realpath(path)) not in above:
+        wanted, of_folder = path.suffix.lower() in suffixes, _is_folder(entry)
+        if entry.name.startswith(".") or entry.name in _SYSTEM:
+            if wanted or of_folder:
+                yield PassedOver(named.id(path) + "/" * of_folder, hidden=True)
+        elif wanted:
+            yield named.recording(path)
+        elif not of_folder:
+            yield PassedOver(named.id(path), hidden=False)
+        else:
             try:
-                if fence is not None and not _inside(real, fence):
-                    raise PermissionError(path)
-                waiting.append((_entries(path), above | {real}))
+                waiting += _inner(path, above, named.fence)
             except OSError:
                 # yielded as a file of its speaker; reading it will raise the proper error
-                recording = _recording(folder, path, fence)
-                yield replace(recording, speaker=recording.id.split("/")[0])
+                recording = named.recording(path)
+                yield replace(recording, speaker=one_spelling(recording.id.split("/")[0]))
+
+
+Folder = tuple[Iterator[os.DirEntry[str]], frozenset[str]]
+"""Entries of a folder that are left to walk, and the paths of the folders that it is in."""
+
+
+def _inner(path: Path, above: frozenset[str], fence: Path | None) -> list[Folder]:
+    """Return a sub-folder to walk, or none if it leads back into a parent folder."""
+    real = os.path.realpath(path)
+    if real in above:
+        return []
+    if fence is not None and not _inside(real, fence):
+        raise PermissionError(path)
+    return [(_entries(path), above | {real})]
+
+
+def find_in_folder(folder: Path, recording_id: str) -> Path:
+    """Return the path of the file to which ``walk_folder`` gave an id, in any Unicode form.
+
+    A file that does not exist has a path, too, so that reading it says so.
+    """
+    path = folder / recording_id
+    if recording_id.isascii() or os.path.lexists(path):
+        return path
+    found = [folder]
+    for part in recording_id.split("/"):
+        found = [Path(e.path) for one in found for e in _spelled(one, part)]
+    return found[0] if found else path
+
+
+def _spelled(folder: Path, name: str) -> list[os.DirEntry[str]]:
+    try:
+        return [e for e in _entries(folder) if composed(e.name) == name]
+    except OSError:
+        return []
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return iter(sorted(entries, key=lambda e: os.fsencode(e.name)))
+        return iter(sorted(entries, key=_order))
+
+
+def _order(entry: os.DirEntry[str]) -> tuple[bytes, bool, bytes]:
+    """Sort spellings of one name next to each other, the composed one first."""
+    name = one_spelling(entry.name)
+    return os.fsencode(name), entry.name != name, os.fsencode(entry.name)
 
 
 def _inside(path: str, folder: Path) -> bool:
     return Path(path).is_relative_to(folder)
 
 
-def _recording(root: Path, path: Path, fence: Path | None) -> Recording:
-    relative = path.relative_to(root)
-    speaker = relative.parts[0] if len(relative.parts) > 1 else None
-    return Recording(relative.as_posix(), path, speaker, root=fence)
+class _Namer:
+    """Gives the files of a folder their ids and speakers."""
+
+    def __init__(self, root: Path, fence: Path | None) -> None:
+        self.root, self.fence = root, fence
+        self._speaker: str | None = None
+        self._given: set[str] = set()  # ids of this speaker; only those that can be spelled twice
+
+    def id(self, path: Path) -> str:
+        """Return the path relative to the root, in one Unicode form."""
+        return composed(path.relative_to(self.root).as_posix())
+
+    def recording(self, path: Path) -> Recording:
+        """Return the file with its id and speaker."""
+        spelled = path.relative_to(self.root).as_posix()
+        name = self.id(path)
+        speaker = one_spelling(name.split("/")[0]) if "/" in name else None
+        if name.isascii():
+            return Recording(name, path, speaker, root=self.fence)
+        if speaker != self._speaker:
+            self._speaker = speaker
+            self._given.clear()
+        if name in self._given:
+            return Recording(spelled, path, speaker, root=self.fence, namesake=name)
+        self._given.add(name)
+        return Recording(name, path, speaker, root=self.fence)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -2,22 +2,31 @@
 
 * CSV with ``ID``, ``wav``, ``spk_id`` and, optionally, ``start`` and ``stop`` in samples:
   SpeechBrain's (``speechbrain.dataio.dataio.load_data_csv``).
+* CSV with ``ID``, ``path``, ``spk`` and, optionally, ``start`` and ``stop`` in seconds:
+  3D-Speaker's (``egs/*/local/prepare_data_csv.py``).
 * CSV with ``path`` and, optionally, ``speaker``, ``id``, ``start_s``, ``end_s``; JSONL with the
   same names.
 * JSON ``{id: {"wav": …, "spk_id": …}}``: SpeechBrain's (``load_data_json``); ``wav`` may be
   ``{"file": …, "start": …, "stop": …}``.
 * JSONL of Lhotse cuts (``MonoCut``, lhotse.readthedocs.io, "Cuts"), plain or gzipped.
+* JSONL with ``audio_filepath`` and, optionally, ``offset``, ``duration`` and ``label``: NVIDIA
+  NeMo's, whose files may end in ``.json``.
+* Kaldi's ``wav.scp``, with ``utt2spk`` and ``segments`` beside it (kaldi-asr.org, "Data
+  preparation"). Commands are not run.
 
-All but cuts may have ``channel``, the number of the channel to read, from 1.
+All but cuts and Kaldi's may have ``channel``, the number of the channel to read, from 1.
 
+A table may be separated by commas, tabs or semicolons, which its header shows.
 Nothing is guessed: an entry that fits no format, or several, is an error that names the line.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import math
+import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -26,18 +35,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
-from nip_audio.audio.io import Seconds
+from nip_audio.audio.io import AUDIO_SUFFIXES, Seconds
+from nip_audio.audio.names import one_spelling
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError
 
 __all__ = ["Entry", "entries_of"]
 
-_FORMATS = "a .csv, .json, .jsonl or .jsonl.gz manifest"
+_FORMATS = "a .csv, .tsv, .json, .jsonl, .jsonl.gz or Kaldi .scp manifest"
 _MAX_BYTES = 1 << 30
 _MAX_JSON_BYTES = 1 << 28  # a JSON file is read at once
 _MAX_LINE_BYTES = 1 << 20
+_MAX_ROWS = 2_000_000  # the largest public corpora have about a million recordings a manifest
+_MAX_EXPANSION, _FREE_BYTES = 100, 1 << 24  # of a gzipped manifest, and what it may hold anyway
 
 _SPEECHBRAIN = ("ID", "wav", "spk_id")
+_3D_SPEAKER = ("ID", "path", "spk")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_DELIMITERS = (",", "\t", ";")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+_KALDI = ("utt2spk", "spk2utt", "segments", "text", "utt2dur")
 _UNCLEAR = ("start", "stop", "end", "offset")
 
 Row = Mapping[str, Any]
@@ -73,32 +90,60 @@ def entries_of(path: Path) -> Iterator[Entry]:
     """
     try:
         yield from _entries(path)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as err:
+    except UnicodeDecodeError as err:
+        raise InputError(
+            f"{path} is not UTF-8 text (it holds the byte 0x{err.object[err.start]:02x}), as if "
+            "saved as Latin-1 or Windows-1252; convert it, for example: iconv -f WINDOWS-1252 -t "
+            f"UTF-8 {path.name} > utf8-{path.name}"
+        ) from err
+    except (OSError, EOFError, csv.Error, zlib.error) as err:
         raise InputError(f"{path} cannot be read as a manifest ({err}); restore it") from err
 
 
 def _entries(path: Path) -> Iterator[Entry]:
     name = path.name.lower()
     reader: Callable[[Path], Iterator[tuple[str, Callable[[], Entry]]]]
-    if name.endswith(".csv"):
+    if name.endswith((".csv", ".tsv")):
         reader = _csv
+    elif name.endswith(".scp"):
+        reader = _scp
     elif name.endswith((".jsonl", ".jsonl.gz")):
         reader = _jsonl
     elif name.endswith(".json"):
         reader = _json
-    elif not path.exists():
-        raise InputError(f"{path} does not exist, expected a folder or {_FORMATS}; check the path")
     else:
-        raise InputError(f"{path} has no known format, expected {_FORMATS}; rename or convert it")
+        raise InputError(f"{path} {_unknown(path)}")
     empty = True
-    for where, entry in reader(path):
+    for number, (where, entry) in enumerate(reader(path), start=1):
         empty = False
+        if number > _MAX_ROWS:
+            raise InputError(
+                f"{path}, {where}: it lists more than {_MAX_ROWS:,} recordings, expected at most "
+                "as many; split it"
+            )
         try:
             yield replace(entry(), where=where)
         except ValueError as err:
             raise InputError(f"{path}, {where}: {err}") from err
     if empty:
         raise InputError(f"{path} has no rows, expected at least one recording; add one")
+
+
+def _unknown(path: Path) -> str:
+    """Return what is wrong with a file of no known format, and what to do."""
+    name = path.name.lower()
+    if not path.exists():
+        return f"does not exist, expected a folder or {_FORMATS}; check the path"
+    if name.endswith(_ARCHIVES):
+        return "is an archive, which is not unpacked; unpack it, and pass the folder"
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        return (
+            f"is a single recording, expected a folder or {_FORMATS}; pass the folder that holds "
+            "it, or use nip-audio detect for single files"
+        )
+    if name in _KALDI:
+        return "is a file of a Kaldi folder, expected its wav.scp; pass the wav.scp beside it"
+    return f"has no known format, expected {_FORMATS}; rename or convert it"
 
 
 @contextmanager
@@ -120,12 +165,38 @@ def _opened(path: Path, most: int = _MAX_BYTES) -> Iterator[IO[bytes]]:
 def _csv(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
     with _opened(path):
         pass
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True, strict=True)
-        columns = list(rows.fieldnames or [])
+    with path.open(newline="", encoding=_encoding(path)) as file:
+        delimiter = _delimiter(file.readline(_MAX_LINE_BYTES))
+        file.seek(0)
+        rows = csv.DictReader(file, skipinitialspace=True, strict=True, delimiter=delimiter)
+        columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
         make = _csv_kind(path, columns)
         for row in rows:
             yield f"line {rows.line_num}", lambda row=row: make(_whole_row(row))  # type: ignore[misc]
+
+
+def _encoding(path: Path) -> str:
+    """Return the encoding of a text: UTF-16 or UTF-8 if it begins with their mark, else UTF-8."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith(_UTF16):
+        return "utf-16"
+    if b"\0" in head:
+        raise InputError(
+            f"{path} holds zero bytes, expected text in UTF-8; if it is UTF-16, convert it, for "
+            f"example: iconv -f UTF-16LE -t UTF-8 {path.name} > utf8-{path.name}"
+        )
+    return "utf-8-sig"
+
+
+def _delimiter(header: str) -> str:
+    """Return what separates the columns of a header, a comma if no known columns show it."""
+    for delimiter in _DELIMITERS:
+        (row,) = csv.reader([header], skipinitialspace=True, delimiter=delimiter)
+        columns = {name.strip() for name in row}
+        if "path" in columns or set(_SPEECHBRAIN) <= columns:
+            return delimiter
+    return ","
 
 
 def _csv_kind(path: Path, columns: list[str]) -> Callable[[Row], Entry]:
@@ -138,6 +209,8 @@ def _csv_kind(path: Path, columns: list[str]) -> Callable[[Row], Entry]:
         )
     if set(_SPEECHBRAIN) <= set(columns) and "path" not in columns:
         return _speechbrain_row
+    if set(_3D_SPEAKER) <= set(columns) and "wav" not in columns:
+        return _3d_speaker_row
     if "path" in columns and not set(_SPEECHBRAIN) & set(columns):
         return _plain
     missing = [c for c in _SPEECHBRAIN if c not in columns]
@@ -146,7 +219,7 @@ def _csv_kind(path: Path, columns: list[str]) -> Callable[[Row], Entry]:
     )
     raise InputError(
         f"{path} {problem}; expected SpeechBrain's columns ID, wav, spk_id (optional: start, stop "
-        "in samples), or path (optional: speaker, id, start_s, end_s)"
+        "in samples), 3D-Speaker's ID, path, spk, or path (optional: speaker, id, start_s, end_s)"
     )
 
 
@@ -162,6 +235,14 @@ def _speechbrain_row(row: Row) -> Entry:
     span = _samples(row.get("start"), row.get("stop"))
     return Entry(
         "", _text(row, "ID"), _text(row, "wav"), _speaker(row, "spk_id"), span, _channel(row)
+    )
+
+
+def _3d_speaker_row(row: Row) -> Entry:
+    start, stop = _number(row, "start"), _number(row, "stop")
+    span = None if start is None and stop is None else Seconds(start or 0.0, stop)
+    return Entry(
+        "", _text(row, "ID"), _text(row, "path"), _speaker(row, "spk"), span, _channel(row)
     )
 
 
@@ -198,8 +279,14 @@ def _plain(row: Row) -> Entry:
 
 def _json(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
     with _opened(path, _MAX_JSON_BYTES) as file:
+        if _is_row(file.readline(_MAX_LINE_BYTES)):  # NeMo's lines of JSON end in .json
+            yield from _jsonl(path)
+            return
+        file.seek(0)
         try:
             data = load_json(file.read())
+        except UnicodeDecodeError:
+            raise
         except ValueError as err:
             raise InputError(f"{path} is not valid JSON ({err}); correct it") from err
     if not isinstance(data, dict):
@@ -233,18 +320,33 @@ def _speechbrain_object(name: str, row: Any) -> Entry:
     )
 
 
+def _is_row(line: bytes) -> bool:
+    """Tell whether a line is a whole recording of a JSONL manifest."""
+    try:
+        _jsonl_kind(load_json(line))
+    except ValueError:
+        return False
+    return True
+
+
 def _jsonl(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
     with _opened(path) as file:
+        if file.read(2) in _UTF16:
+            raise InputError(
+                f"{path} is UTF-16, expected UTF-8; convert it, for example: iconv -f UTF-16 -t "
+                f"UTF-8 {path.name} > utf8-{path.name}"
+            )
+        file.seek(0)
         make: Callable[[Row], Entry] | None = None
         total, number = 0, 0
+        most = min(_MAX_BYTES, max(_FREE_BYTES, _MAX_EXPANSION * path.stat().st_size))
         while line := file.readline(_MAX_LINE_BYTES + 1):
             number += 1
             total += len(line)
-            if len(line) > _MAX_LINE_BYTES or total > _MAX_BYTES:
+            if len(line) > _MAX_LINE_BYTES or total > most:
                 raise InputError(
-                    f"{path}, line {number}: the line is longer than {_MAX_LINE_BYTES} bytes, "
-                    "or the "
-                    f"file than {_MAX_BYTES}; split it"
+                    f"{path}, line {number}: the line is longer than {_MAX_LINE_BYTES} bytes, or "
+                    f"the file holds more than {most}; split it"
                 )
             if not line.strip():
                 continue
@@ -254,6 +356,8 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
                 made = _jsonl_kind(row)
                 if make is not None and make is not made:
                     raise ValueError("it has another format than the lines above; split the file")
+            except UnicodeDecodeError:
+                raise
             except ValueError as err:
                 raise InputError(f"{path}, {where}: {err}") from err
             make = made
@@ -262,13 +366,93 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
 
 def _jsonl_kind(row: Any) -> Callable[[Row], Entry]:
     if isinstance(row, dict):
-        plain, cut = "path" in row, "recording" in row or "supervisions" in row
-        if plain != cut:
-            return _plain if plain else _cut
+        kinds = {
+            _plain: "path" in row,
+            _cut: "recording" in row or "supervisions" in row,
+            _nemo: "audio_filepath" in row,
+        }
+        found = [make for make, fits in kinds.items() if fits]
+        if len(found) == 1:
+            return found[0]
     raise ValueError(
         'it describes no recording, expected an object with "path" (optional: speaker, id, '
-        "start_s, end_s), or a Lhotse cut"
+        'start_s, end_s), a Lhotse cut, or NeMo\'s "audio_filepath"'
     )
+
+
+# --- NeMo ---
+
+
+def _nemo(row: Row) -> Entry:
+    place = _text(row, "audio_filepath")
+    start, duration = _number(row, "offset") or 0.0, _number(row, "duration")
+    speaker = next((_speaker(row, key) for key in ("speaker", "label") if row.get(key)), None)
+    if duration is None:
+        part = Seconds(start) if start else None
+        return Entry("", place, place, speaker, part, _channel(row))
+    name = place if start == 0 else f"{place}@{start:g}+{duration:g}"
+    return Entry("", name, place, speaker, Seconds(start, start + duration), _channel(row))
+
+
+# --- Kaldi ---
+
+
+def _scp(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
+    speakers = dict(_fields(path.with_name("utt2spk"))) if _beside(path, "utt2spk") else {}
+    places = ((where, name, rest) for where, (name, rest) in _numbered(path))
+    if not _beside(path, "segments"):
+        for where, name, rest in places:
+            yield where, lambda n=name, r=rest: _kaldi(n, r, speakers.get(n))  # type: ignore[misc]
+        return
+    recordings = {name: rest for _, name, rest in places}
+    segments = path.with_name("segments")
+    for where, (name, rest) in _numbered(segments):
+        yield (
+            f"{segments.name}, {where}",
+            lambda n=name, r=rest: _segment(n, r, recordings, speakers.get(n)),  # type: ignore[misc]
+        )
+
+
+def _beside(path: Path, name: str) -> bool:
+    return path.with_name(name).is_file()
+
+
+def _fields(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the first field of each line, and what follows it."""
+    with _opened(path) as file:
+        while line := file.readline(_MAX_LINE_BYTES):
+            name, _, rest = line.decode("utf-8").strip().partition(" ")
+            if name:
+                yield name, rest.strip()
+
+
+def _numbered(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+    return ((f"line {number}", fields) for number, fields in enumerate(_fields(path), start=1))
+
+
+def _kaldi(name: str, place: str, speaker: str | None) -> Entry:
+    if not place:
+        raise ValueError(f"{name!r} has no file, expected a name and a path; add it")
+    if place.endswith("|") or place.startswith("|"):
+        raise ValueError(
+            f"{name!r} is the output of a command, which is not run; save it as a file, and name "
+            "the file here"
+        )
+    if re.search(r"\.ark:\d+$", place):
+        raise ValueError(f"{name!r} lies in an archive, which is not unpacked; save it as a file")
+    return Entry("", name, place, speaker, None)
+
+
+def _segment(name: str, rest: str, recordings: Mapping[str, str], speaker: str | None) -> Entry:
+    recording, *times = rest.split()
+    if recording not in recordings or len(times) != 2:
+        raise ValueError(
+            f"got {rest!r} for {name!r}, expected a recording of wav.scp, its start and its end in "
+            "seconds; correct it"
+        )
+    stop = None if times[1].startswith("-1") else _number({"end": times[1]}, "end")
+    span = Seconds(_number({"start": times[0]}, "start") or 0.0, stop)
+    return replace(_kaldi(name, recordings[recording], speaker), span=span)
 
 
 # --- Lhotse ---
@@ -344,7 +528,10 @@ def _text(row: Row, name: str) -> str:
 
 
 def _speaker(row: Row, name: str) -> str | None:
-    return None if row.get(name) in (None, "") else _text(row, name)
+    """Return a speaker, whose name is compared in one Unicode form and without outer spaces."""
+    if row.get(name) in (None, ""):
+        return None
+    return one_spelling(_text(row, name)) or None
 
 
 def _channel(row: Row) -> int | None:

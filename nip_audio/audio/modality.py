@@ -70,7 +70,7 @@ class AudioModality:
         Raises:
             InputError: If the manifest cannot be read.
         """
-        if source.is_dir() or not source.suffix:
+        if source.is_dir() or not (source.suffix or source.is_file()):
             return None
         return read_recordings(source, data_root=data_root, follow_links=follow_links)
 

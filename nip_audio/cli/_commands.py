@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nip_audio.cli._exit import EXIT_CLEAN, EXIT_USAGE
+from nip_audio.cli._failures import printable
 from nip_audio.cli._former import rewrite_former_options
 
 COMMANDS: Mapping[str, str] = {
@@ -119,6 +120,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.Abort as err:
         raise KeyboardInterrupt from err
     except _UsageProblem as err:
+        err.message = printable(err.message)  # type: ignore[attr-defined]
         err.show(file=sys.stderr)  # type: ignore[attr-defined]
         return EXIT_USAGE
     return EXIT_CLEAN

@@ -11,14 +11,31 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from nip_audio.cli._exit import EXIT_FAILED, EXIT_FLAGGED, EXIT_FLAGGED_AND_FAILED
-from nip_audio.cli._failures import printable
+from nip_audio.cli._failures import in_options, printable
 from nip_audio.errors import FileError
 
 
 class _Console(Console):
-    """Console that leaves a closed pipe to ``main``; rich would end the process with code 1."""
+    """Console that shows control characters in names, and leaves a closed pipe to ``main``.
+
+    A terminal would obey those in the name of a file. Rich would end the process with code 1 when
+    the reader of a pipe has gone.
+    """
+
+    def say(self, text: object) -> None:
+        """Print one line of plain text, which names of files, speakers and models may be part of.
+
+        A line break in a name is shown as well, so that no name adds a line of its own.
+        """
+        self.print(printable(str(text)), markup=False, highlight=False, soft_wrap=True)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Render text with its control characters shown, whatever it is part of."""
+        shown = "\n".join(printable(line) for line in text.split("\n"))
+        return super().render_str(shown, **settings)
 
     def on_broken_pipe(self) -> None:
         """Stop writing to standard error; the results still go to standard output."""
@@ -55,7 +72,7 @@ def evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Show which cell of the tables an evaluation is measuring."""
     with progress_bar("loading models and clips", None) as bar:
         yield lambda cell, done, total: bar.update(
-            bar.task_ids[0], description=cell, completed=done, total=total
+            bar.task_ids[0], description=plain(cell), completed=done, total=total
         )
 
 
@@ -67,7 +84,12 @@ def advance(bar: Progress) -> None:
 def print_skipped(failures: Sequence[FileError]) -> None:
     """Print which files could not be used, and why."""
     for failure in failures:
-        stderr.print(f"skipped: {failure}", markup=False, highlight=False, soft_wrap=True)
+        stderr.say(f"skipped: {in_options(str(failure))}")
+
+
+def print_note(text: str) -> None:
+    """Print a sentence about the run on standard error."""
+    stderr.say(f"note: {text}")
 
 
 def print_changes(name: str, changes: Sequence[str]) -> None:
@@ -81,11 +103,11 @@ def plain(text: str) -> str:
     return escape(printable(text))
 
 
-def exit_with(flagged: int, failed: int) -> None:
-    """End the command with the exit code for the numbers of flagged and of failed files."""
-    if flagged and failed:
+def exit_with(flagged: int, unjudged: int) -> None:
+    """End the command with the exit code for what was flagged, and what could not be judged."""
+    if flagged and unjudged:
         raise typer.Exit(EXIT_FLAGGED_AND_FAILED)
-    if failed:
+    if unjudged:
         raise typer.Exit(EXIT_FAILED)
     if flagged:
         raise typer.Exit(EXIT_FLAGGED)

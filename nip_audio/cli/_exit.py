@@ -8,7 +8,7 @@ from __future__ import annotations
 
 EXIT_CLEAN = 0
 EXIT_FLAGGED = 3  # something was flagged, or a claim was rejected
-EXIT_FAILED = 4  # some files could not be judged: unreadable, or out of domain
+EXIT_FAILED = 4  # not everything was judged: unreadable, out of domain, passed over, doubtful
 EXIT_FLAGGED_AND_FAILED = 5
 
 # values of sysexits.h

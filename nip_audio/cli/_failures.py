@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import signal
 import sys
@@ -24,20 +25,15 @@ from nip_audio.cli._exit import (
     EXIT_REFUSED,
     EXIT_TERMINATED,
 )
-from nip_audio.errors import NipAudioError, WorkerError
+from nip_audio.errors import NipAudioError, WorkerError, lacks_memory
 
 _RESUME = (
     "files written so far are kept. screen, evaluate and fit-purifier resume where they stopped if "
     "you run the same command again"
 )
+_ARGUMENT = re.compile(r"`([a-z]\w*)(?:=([\w.]+))?`")
 _AGAIN_S, _SOON_S = 5.0, 0.02
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-_NO_MEMORY = (
-    *("cannot allocate memory", "can't allocate memory", "out of memory", "bad_alloc"),
-    "failed to map segment from shared object",
-)
-# messages of the dynamic linker with other causes: too many libraries, a folder without exec
-_NOT_MEMORY = ("static tls block", "operation not permitted", "permission denied")
 
 
 class Terminated(BaseException):
@@ -191,10 +187,8 @@ def _cannot_write(what: str, err: OSError) -> int:
 
 def _memory_failed(chain: list[BaseException]) -> int | None:
     for err in chain:
-        text = str(err).lower()
-        said = any(w in text for w in _NO_MEMORY) and not any(w in text for w in _NOT_MEMORY)
-        if said or isinstance(err, MemoryError):
-            detail = f" ({_first_line(err)})" if text else ""
+        if lacks_memory(err):
+            detail = f" ({_first_line(err)})" if str(err) else ""
             _tell_error(
                 f"there is too little memory{detail}; close other programs, or raise the memory "
                 "limit of this process (ulimit -v), and run the command again"
@@ -311,7 +305,7 @@ def _silence(stream: TextIO | None) -> None:
 def _tell_error(text: str) -> None:
     colours = sys.stderr is not None and sys.stderr.isatty() and "NO_COLOR" not in os.environ
     word = "\x1b[1;31merror:\x1b[0m" if colours else "error:"
-    _tell(f"{word} {printable(text)}")
+    _tell(f"{word} {printable(in_options(text))}")
 
 
 def _tell(text: str) -> None:
@@ -321,6 +315,22 @@ def _tell(text: str) -> None:
             sys.stderr.flush()
     except (OSError, ValueError):
         return  # nobody reads it; the exit code carries the same information
+
+
+def in_options(text: str) -> str:
+    """Name options where the library names the arguments of its functions, between backquotes.
+
+    Example:
+        >>> in_options("pass `force=True`, `eps=0.1` or another `data_root`")
+        'pass --force, --eps 0.1 or another --data-root'
+    """
+    return _ARGUMENT.sub(_option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    option = f"--{name.replace('_', '-')}"
+    return option if value in (None, "True") else f"{option} {value}"
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
+from nip_audio.cli._console import print_note
 from nip_audio.cli._options import Modality
+from nip_audio.core.modality import Modality as AnyModality
 from nip_audio.core.modality import Reader
 from nip_audio.errors import InputError
 from nip_audio.models.cards import DEFAULT_MODELS
@@ -18,6 +20,7 @@ from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.sources import find_source
+from nip_audio.screening.survey import Survey
 
 
 def load_model(model: str | None, modality: Modality | None) -> PretrainedModel:
@@ -83,7 +86,7 @@ def make_screener(
     calibration: Path | None,
     *,
     command: str,
-    fpr: float,
+    fpr: float | None,
     fdr: float | None = None,
     seed: int,
     max_duration_s: float | None,
@@ -102,9 +105,19 @@ def find_files(
 ) -> list[Recording]:
     """List the files that a model takes: those of a folder, or the recordings of a manifest.
 
+    What the folder holds besides is told on standard error.
+
     Raises:
         InputError: If images are not given as a folder, or recordings neither as a folder nor as a
             manifest.
     """
     modality = modality_of(pretrained.card)
-    return list(find_source(modality, source, data_root, follow_links=follow_links))
+    found = find_source(modality, source, data_root, follow_links=follow_links)
+    print_survey(found.survey(), modality)
+    return list(found)
+
+
+def print_survey(survey: Survey, modality: AnyModality) -> None:
+    """Tell what a folder holds besides the files to read."""
+    for note in survey.notes(modality):
+        print_note(note)

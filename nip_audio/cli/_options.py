@@ -28,6 +28,7 @@ class Modality(StrEnum):
 # panels of the help; options without a panel are the ones that most runs need
 INPUT = "Input"
 OUTPUT = "Output"
+PIPELINES = "Pipelines"
 ADVANCED = "Advanced"
 
 _MODEL_HELP = "Name of a model, or folder with a model card"
@@ -74,10 +75,11 @@ SeedOption = Annotated[
     typer.Option("--seed", min=0, help="Seed of all random numbers.", rich_help_panel=ADVANCED),
 ]
 FprOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--fpr",
-        help="False-positive rate on clean files; a higher one detects more attacks.",
+        help="False-positive rate on clean files; a higher one detects more attacks. Default: "
+        "0.01, or the lowest that the calibration allows.",
     ),
 ]
 CalibrationOption = Annotated[

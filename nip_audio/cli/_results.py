@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "error": "yellow"}
 _DETAILS = {"consistency": "consistency", "named": "prediction"}
-_ROWS = 40
+ROWS = 40
 
 
 def print_results(result: ScreenResult) -> None:
     """Print the first records that need attention; of small runs, all records."""
     attention = result.summary.flagged + result.summary.failed
-    few = result.summary.files <= _ROWS
-    shown = islice((r for r in result.results.files() if few or r.verdict != "clean"), _ROWS)
+    few = result.summary.files <= ROWS
+    shown = islice((r for r in result.results.files() if few or r.verdict != "clean"), ROWS)
     print_records(list(shown))
-    if not few and attention > _ROWS:
-        stdout.print(f"… and {attention - _ROWS} more files that are not clean: see results.jsonl")
+    if not few and attention > ROWS:
+        stdout.print(f"… and {attention - ROWS} more files that are not clean: see results.jsonl")
 
 
 def print_records(records: Sequence[ScreenRecord]) -> None:
@@ -73,8 +73,11 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
         f"{summary.files} files: {counts or 'none'}. Records: {plain(str(out))}/results.jsonl"
     )
     if summary.failed:
+        whys = ", ".join(f"{number} {why}" for why, number in summary.not_judged.items())
         stdout.print(
-            f"{summary.failed} of them could not be judged, and so are neither flagged nor clean"
+            f"{summary.failed} of them could not be judged ({plain(whys)}), and so are neither "
+            "flagged nor clean",
+            soft_wrap=True,
         )
     if summary.verdicts.get("adversarial") and summary.expected_by_chance >= 0.5:
         stdout.print(
@@ -82,15 +85,19 @@ def print_summary(summary: ScreenSummary, out: Path) -> None:
             "adversarial by chance; pass --fdr 0.1 to flag only files beyond that",
             style="dim",
         )
+    for note in summary.notes:
+        stdout.print(f"Note: {plain(note)}", highlight=False, soft_wrap=True)
     if summary.backdoor:
         stdout.print(f"Backdoor triggers: {plain(summary.backdoor)}", soft_wrap=True)
     if summary.warning:
         stdout.print(f"[bold yellow]Note:[/] {plain(summary.warning)}", soft_wrap=True)
+    if summary.incomplete and not summary.failed:
+        stdout.print("Not everything was judged, so this run does not show that all is clean")
 
 
 def make_report(
     run: ScreenedRun,
-    source: Source,
+    source: Source | None,
     examiner: Examiner | None,
     *,
     details: int = 50,

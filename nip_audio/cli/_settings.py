@@ -122,7 +122,7 @@ def read_settings(
 def print_settings(method: str, settings: Sequence[Setting]) -> None:
     """Print a table of settings."""
     if not settings:
-        stdout.print(f"{method} has no settings", markup=False)
+        stdout.say(f"{method} has no settings")
         return
     table = Table(box=SIMPLE, title=f"Settings of {plain(method)}", title_justify="left")
     for name in ("setting", "default", "value"):

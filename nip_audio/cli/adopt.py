@@ -85,4 +85,4 @@ def command(
         lines.append(f"trusted to run code by this account: {made.trusted_in}")
     lines.append(f"next: nip-audio calibrate CLEAN --model {out} --out {out}/calibration")
     for line in lines:
-        stdout.print(line, markup=False, soft_wrap=True)
+        stdout.say(line)

@@ -202,9 +202,9 @@ def command(
 
     def tell(done: Outcome | FileError) -> None:
         if isinstance(done, FileError):
-            stderr.print(str(done), markup=False, highlight=False, soft_wrap=True)
+            stderr.say(str(done))
         elif not as_json:
-            stdout.print(done.line, markup=False, highlight=False, soft_wrap=True)
+            stdout.say(done.line)
 
     written, failures = attack_files(
         *(pretrained, files, out, chosen, wanted, reader),
@@ -220,10 +220,9 @@ def command(
         done = {"written": [one.to_json() for one in written], "failed": failed}
         print_json(done | {"threshold_estimate": estimated})
     elif estimate is not None:
-        stdout.print(
+        stdout.say(
             f"the attacker estimated the threshold {threshold:.3f} as {estimate.score:.3f} in "
-            f"{estimate.queries} queries",
-            markup=False,
+            f"{estimate.queries} queries"
         )
     if failures:
         raise typer.Exit(EXIT_FAILED)

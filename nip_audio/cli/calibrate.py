@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -30,9 +30,12 @@ from nip_audio.cli._options import (
 )
 
 if TYPE_CHECKING:
+    from nip_audio.screening.calibration import Calibration
     from nip_audio.workflows.calibrate import Calibrated
 
 __all__ = ["command"]
+
+_RATES = (0.01, 0.05, 0.1)
 
 
 def command(
@@ -141,26 +144,62 @@ def command(
     used = result.files
     if as_json:
         failed = [str(failure) for failure in result.failures]
-        found = {"found": done.found, "mistaken": done.mistaken}
+        found = {"found": done.found, "mistaken": done.mistaken, **_learned(result)}
         print_json(
             {"out": str(out), "files": used, "failed": failed, "model_id": result.model_id} | found
         )
     else:
         if done.found:
             _print_shares(done)
-        stdout.print(
+        stdout.say(_thresholds(result))
+        stdout.say(
             f"calibrated on {used} files, which allow a false-positive rate of "
-            f"{1 / (used + 1):.2%} or more: {out}",
-            markup=False,
-            soft_wrap=True,
+            f"{1 / (used + 1):.2%} or more: {out}"
         )
         if attached:
-            stdout.print(f"{pretrained.card.directory} uses it by default", markup=False)
+            stdout.say(f"{pretrained.card.directory} uses it by default")
     notes = (done.note, KINDS[result.tag].calibration_note(result))
     for note in filter(None, notes):
         stderr.print(note)
     if result.failures:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _learned(calibration: Calibration) -> dict[str, Any]:
+    """Return what a calibration has learned, as plain JSON values."""
+    from nip_audio.screening.probes import Place
+
+    rates = [rate for rate in _RATES if rate >= calibration.lowest_rate]
+    places = {"thresholds": Place()}
+    if calibration.narrow_domain is not None:
+        places["telephone_thresholds"] = Place(narrow=True)
+    thresholds = {
+        name: {rate: calibration.threshold(rate, place) for rate in rates}
+        for name, place in places.items()
+    }
+    return {
+        "allowed_rate": calibration.lowest_rate,
+        **thresholds,
+        "verification_threshold": calibration.verification_threshold,
+    }
+
+
+def _thresholds(calibration: Calibration) -> str:
+    """Return the thresholds in words."""
+    learned = _learned(calibration)
+    parts = [
+        f"a file is flagged above the distance {', '.join(told)}{where}"
+        for name, where in (
+            ("thresholds", ""),
+            ("telephone_thresholds", " where it is no wider than a telephone"),
+        )
+        if (told := [f"{limit:.2f} at {rate:.0%}" for rate, limit in learned.get(name, {}).items()])
+    ]
+    if calibration.verification_threshold is not None:
+        parts.append(
+            f"two recordings are one voice from the cosine {calibration.verification_threshold:.2f}"
+        )
+    return "; ".join(parts)
 
 
 def _print_shares(done: Calibrated) -> None:

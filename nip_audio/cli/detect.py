@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nip_audio.cli._console import exit_with, print_json
+from nip_audio.cli._console import exit_with, print_json, print_note
 from nip_audio.cli._options import (
     CalibrationOption,
     ChannelOption,
@@ -29,7 +29,7 @@ def command(
     model: ModelOption = None,
     modality: ModalityOption = None,
     calibration: CalibrationOption = None,
-    fpr: FprOption = 0.01,
+    fpr: FprOption = None,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
@@ -55,6 +55,8 @@ def command(
         max_duration_s=max_duration,
         channel=channel,
     )
+    if screener.judge.note:
+        print_note(screener.judge.note)
     records = list(screener.judge_files(Recording(str(file), file) for file in files))
     if as_json:
         print_json([record.to_json() for record in records])

@@ -61,6 +61,6 @@ def command(
         failed = [str(failure) for failure in enrolment.failures]
         print_json({"out": str(out), "speakers": files, "failed": failed})
     else:
-        stdout.print(f"{len(enrolment.speakers)} speakers enrolled in {out}", markup=False)
+        stdout.say(f"{len(enrolment.speakers)} speakers enrolled in {out}")
     if enrolment.failures:
         raise typer.Exit(EXIT_FAILED)

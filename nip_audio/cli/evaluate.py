@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
+from rich.markdown import Markdown
+from rich.table import Table
 
-from nip_audio.cli._console import evaluation_progress, print_json, stdout
-from nip_audio.cli._options import JsonOption
+from nip_audio.cli._console import evaluation_progress, plain, print_json, stdout
+from nip_audio.cli._options import ForceOption, JsonOption
+from nip_audio.errors import InputError
+
+if TYPE_CHECKING:
+    from nip_audio.evaluation.config import EvaluationConfig
 
 __all__ = ["command"]
 
@@ -18,17 +25,26 @@ def command(
         Path, typer.Argument(help="YAML file with the systems, attacks and defences.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for adversarial sets, results and tables.")
-    ],
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for adversarial sets, results and tables."),
+    ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the corpus; default: that of the YAML file.")
     ] = None,
     data_split: Annotated[
         Path | None, typer.Option(help="CSV file of the split; default: that of the YAML file.")
     ] = None,
+    init: Annotated[
+        bool,
+        typer.Option("--init", help="Write a YAML file to start from, with every key, and stop."),
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what would be done, and stop.")
+    ] = False,
     only_finished: Annotated[
         bool, typer.Option(help="Run no attack; report the finished cells.")
     ] = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate systems, attacks and defences on the test files of a split.
@@ -41,15 +57,46 @@ def command(
     LibriSpeech --data-split split.csv --out evaluation/
     """
     from nip_audio.evaluation.config import read_config
+    from nip_audio.evaluation.explaining import write_template
     from nip_audio.evaluation.report import write_report
     from nip_audio.evaluation.runner import RESULTS_NAME, Runner
 
+    if init:
+        write_template(config, force=force)
+        stdout.say(f"{config}: edit it, then see what it does: --explain")
+        return
     plan = read_config(config, data_root=data_root, split=data_split)
+    if explain:
+        _explain(plan, as_json=as_json)
+        return
+    if out is None:
+        raise InputError("got no --out, expected a folder for the results; pass --out evaluation/")
     with evaluation_progress() as progress:
         results = Runner(plan, out, only_finished).run(progress=progress)
     files = write_report(results, out)
     if as_json:
         print_json(results)
     else:
+        tables = next(file for file in files if file.suffix == ".md")
+        stdout.print(Markdown(tables.read_text(encoding="utf-8")))
         for file in [out / RESULTS_NAME, *files]:
-            stdout.print(str(file), markup=False, highlight=False, soft_wrap=True)
+            stdout.say(str(file))
+
+
+def _explain(plan: EvaluationConfig, *, as_json: bool) -> None:
+    from nip_audio.evaluation.explaining import explain
+
+    told = explain(plan)
+    if as_json:
+        print_json(told)
+        return
+    table = Table("system", "model", "speakers", *("train", "calibrate", "test"), box=SIMPLE)
+    for name, system in told["systems"].items():
+        numbers = (str(number) for number in system["recordings"].values())
+        table.add_row(plain(name), plain(system["model"]), system["speakers"], *numbers)
+    stdout.print(table)
+    for heading in ("attacks", "defences"):
+        stdout.print(f"{heading}:")
+        for text in told[heading]:
+            stdout.say(f"  {text}")
+    stdout.print(f"{told['cells']} sets of attacked clips, each judged behind every defence")

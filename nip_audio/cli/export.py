@@ -67,9 +67,7 @@ def command(
     if as_json:
         print_json(done.to_json())
         return
-    stdout.print(
+    stdout.say(
         f"{done.part} of {done.model} ({done.takes} to {done.returns}, "
-        f"{done.sample_rate_hz / 1000:g} kHz): {done.out}",
-        markup=False,
-        soft_wrap=True,
+        f"{done.sample_rate_hz / 1000:g} kHz): {done.out}"
     )

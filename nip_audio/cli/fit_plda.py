@@ -101,11 +101,9 @@ def command(
         print_json({"out": str(out), **plda.to_json()})
     else:
         bound = "none" if plda.threshold is None else f"{plda.threshold:.3f}"
-        stdout.print(
+        stdout.say(
             f"{plda.n_embeddings} embeddings of {plda.n_speakers} speakers, threshold {bound}: "
-            f"{out}",
-            markup=False,
-            soft_wrap=True,
+            f"{out}"
         )
     if plda.failures:
         raise typer.Exit(EXIT_FAILED)

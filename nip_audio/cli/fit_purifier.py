@@ -127,14 +127,12 @@ def command(
     if as_json:
         print_json(fitted.to_json())
     else:
-        stdout.print(
+        stdout.say(
             f"{method} purifier for {pretrained.card.name}, fitted to {fitted.files} files in "
-            f"{time.monotonic() - started:.0f} s: {out}",
-            markup=False,
-            soft_wrap=True,
+            f"{time.monotonic() - started:.0f} s: {out}"
         )
         if attached:
-            stdout.print(f"{pretrained.card.directory} uses it by default", markup=False)
+            stdout.say(f"{pretrained.card.directory} uses it by default")
     if fitted.defends is False:
         stderr.print(
             f"the model keeps its prediction on only {fitted.kept:.0%} of the last training "

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import (
-    exit_with,
-    plain,
-    print_changes,
-    print_json,
-    stderr,
-    stdout,
-)
+from nip_audio.cli._console import exit_with, print_changes, print_json, stderr, stdout
 from nip_audio.cli._options import (
     CalibrationOption,
     ChannelOption,
@@ -120,7 +113,7 @@ def command(
             item = reader.load(file)
             facts, line, known = answer(item.raw)
         except FileError as err:
-            stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
+            stderr.say(str(err))
             error = {"code": err.code, "found": err.found, "remedy": err.remedy}
             results.append({"file": str(file), "candidates": [], "error": error})
             continue
@@ -128,7 +121,7 @@ def command(
         strangers += not known
         if not as_json:
             print_changes(str(file), item.changes)
-            stdout.print(f"{plain(str(file))}: {line}", highlight=False, soft_wrap=True)
+            stdout.say(f"{file}: {line}")
     if as_json:
         print_json(results)
     exit_with(strangers, sum(bool(r["error"]) for r in results))
@@ -148,11 +141,11 @@ def _refuse_alone(given: Mapping[str, object]) -> None:
 
 
 def _ranking(candidates: Sequence[Candidate]) -> str:
-    return ", ".join(f"{plain(c.speaker)} {c.posterior:.0%}" for c in candidates)
+    return ", ".join(f"{c.speaker} {c.posterior:.0%}" for c in candidates)
 
 
 def _decision(result: OpenSetResult) -> str:
-    ranking = ", ".join(f"{plain(c.speaker)} {c.score:.3f}" for c in result.candidates)
+    ranking = ", ".join(f"{c.speaker} {c.score:.3f}" for c in result.candidates)
     whom = result.speaker
-    said = plain(whom) if whom is not None else f"none of the {result.enrolled} enrolled speakers"
+    said = whom if whom is not None else f"none of the {result.enrolled} enrolled speakers"
     return f"{said} ({result.kind} {ranking}; threshold {result.threshold:.3f})"

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nip_audio.cli._console import advance, print_json, print_skipped, progress_bar, stdout
+from nip_audio.cli._console import (
+    advance,
+    print_json,
+    print_note,
+    print_skipped,
+    progress_bar,
+    stdout,
+)
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
     ADVANCED,
@@ -39,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 GUIDED = "guided"
-DEFAULT_FPR = 0.01
 
 
 def settings_of(method: str) -> Sequence[Setting]:
@@ -117,10 +123,11 @@ def command(
     Example: nip-audio purify a.wav --out purified/ --method quantization
     --set bits=8
     """
-    from nip_audio.cli._inputs import load_model, make_reader, refuse_options
+    from nip_audio.cli._inputs import load_model, make_reader, print_survey, refuse_options
     from nip_audio.models.modalities import modality_of
     from nip_audio.screening.calibration import Calibration
     from nip_audio.screening.judge import Judge
+    from nip_audio.screening.survey import survey_folder
     from nip_audio.workflows.purify_files import FilePurifier, plan_files
 
     pretrained = load_model(model, modality)
@@ -135,10 +142,15 @@ def command(
         setting or [], settings_of(method), method, options={"path": "--purifier"}
     )
     chosen = _find_purifier(pretrained, method, settings, purifier)
-    planned = plan_files(inputs, out, modality_of(pretrained.card), plot=plot, force=force)
+    takes = modality_of(pretrained.card)
+    planned = plan_files(inputs, out, takes, plot=plot, force=force)
+    for folder in (path for path in inputs if path.is_dir()):
+        survey = survey_folder(folder, takes.suffixes, follow_links=True, leave_out=out)
+        print_survey(survey, takes)
     has_calibration = calibration is not None or pretrained.card.calibration_path is not None
-    rate = DEFAULT_FPR if fpr is None else fpr
-    judge = Judge(Calibration.of(pretrained, calibration), rate) if has_calibration else None
+    judge = Judge.at(Calibration.of(pretrained, calibration), fpr) if has_calibration else None
+    if judge is not None and judge.note:
+        print_note(judge.note)
     reader = make_reader(pretrained, max_duration, channel)
     worker = FilePurifier(pretrained, chosen, reader, seed, judge, only_flagged)
     with progress_bar("purifying", len(planned)) as bar:
@@ -149,7 +161,7 @@ def command(
         print_json({"written": written, "failed": [str(failure) for failure in failures]})
     else:
         for file in done:
-            stdout.print(file.line, markup=False, highlight=False, soft_wrap=True)
+            stdout.say(file.line)
     if failures:
         raise typer.Exit(EXIT_FAILED)
 

@@ -59,16 +59,23 @@ def command(
     """
     from nip_audio.cli._inputs import refuse_options
     from nip_audio.cli._results import make_report
+    from nip_audio.errors import InputError
     from nip_audio.models.cards import find_pretrained
     from nip_audio.models.pretrained import load_pretrained
     from nip_audio.reporting.examine import examiner_of_run
     from nip_audio.reporting.export import write_parquet
     from nip_audio.reporting.run import ScreenedRun
-    from nip_audio.screening.sources import find_source
+    from nip_audio.screening.sources import Source, find_source
 
     run = ScreenedRun.open(folder)
-    source = find_source(run.kind.modality, run.source, data_root, follow_links=follow_links)
+    modality = run.kind.modality
+    source: Source | None = None
     examiner = None
+    try:
+        source = find_source(modality, run.source, data_root, follow_links=follow_links)
+    except InputError:
+        if details:
+            raise  # files are drawn from their source; without them the page has no links
     if details:
         # a run may be a stranger's: the model that it names is looked up, never a source that could
         # run code
@@ -85,4 +92,4 @@ def command(
         print_json({"written": [str(path) for path in written], "drawn": drawn})
     else:
         for path in written:
-            stdout.print(str(path), markup=False, highlight=False, soft_wrap=True)
+            stdout.say(str(path))

@@ -159,7 +159,7 @@ def command(
     else:
         for name in result.rates:
             _print_ranking(name, result.ranking(name, seed=seed), len(result.files))
-        stdout.print(f"{result.noise.name}, {draws} draws per file, seed {seed}", markup=False)
+        stdout.say(f"{result.noise.name}, {draws} draws per file, seed {seed}")
     if result.failures:
         raise typer.Exit(EXIT_FAILED)
 

@@ -20,8 +20,10 @@ from nip_audio.cli._console import (
     progress_bar,
     stderr,
 )
+from nip_audio.cli._logging import told_elsewhere
 from nip_audio.cli._options import (
     ADVANCED,
+    PIPELINES,
     CalibrationOption,
     ChannelOption,
     DataRootOption,
@@ -51,6 +53,7 @@ class EngineName(StrEnum):
     RAY = "ray"
 
 
+@told_elsewhere
 def command(
     source: Annotated[
         Path,
@@ -63,7 +66,7 @@ def command(
     model: ModelOption = None,
     modality: ModalityOption = None,
     calibration: CalibrationOption = None,
-    fpr: FprOption = 0.01,
+    fpr: FprOption = None,
     fdr: Annotated[
         float | None,
         typer.Option(
@@ -106,9 +109,62 @@ def command(
     ] = True,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
+    trust_mtime: Annotated[
+        bool,
+        typer.Option(
+            "--trust-mtime",
+            help="Take a file of the same size and modification time for unchanged, though both "
+            "can be forged; by default its content decides.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            help="Verdicts, separated by commas, that need a person: others are told in numbers "
+            "only, and set no exit code. Default: all but clean.",
+            rich_help_panel=PIPELINES,
+        ),
+    ] = None,
+    accepted: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of findings that were reviewed and accepted "
+            "(docs/howto/nightly-screening.md).",
+            rich_help_panel=PIPELINES,
+        ),
+    ] = None,
+    only_new: Annotated[
+        bool,
+        typer.Option(
+            "--only-new",
+            help="Tell only findings that no earlier run with the same --out has told.",
+            rich_help_panel=PIPELINES,
+        ),
+    ] = False,
+    findings_only: Annotated[
+        bool,
+        typer.Option("--findings-only", help="List no clean files.", rich_help_panel=PIPELINES),
+    ] = False,
+    quiet: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="Print errors only, and with --json the JSON.",
+            rich_help_panel=PIPELINES,
+        ),
+    ] = False,
+    log_file: Annotated[  # noqa: ARG001
+        Path | None,
+        typer.Option(
+            help="File to which findings, notes and errors are appended, with their time.",
+            rich_help_panel=PIPELINES,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Screen a folder of recordings or images for attacks; run it again to resume.
@@ -119,28 +175,41 @@ def command(
     whether recordings or images are read.
 
     Exit codes: 0 all files are clean, 3 some were flagged, 4 some could not be
-    judged (error, out_of_domain), 5 both. With 64 or more the screening did not
+    judged (error, out_of_domain, files passed over, or audio so unlike the
+    calibration's that all verdicts mean little), 5 both. With 64 or more the screening did not
     run to its end: 64 wrong usage, 65 refused, 70 a defect or too little memory,
     74 output cannot be written, 130 interrupted, 141 output pipe closed, 143
     terminated.
 
     Example: nip-audio screen enrolment/ --out report/
     """
+    from nip_audio.cli._findings import Findings
     from nip_audio.cli._inputs import load_model, make_screener
-    from nip_audio.cli._results import make_report, print_results, print_summary
+    from nip_audio.cli._results import make_report, print_summary
     from nip_audio.core.state import make_folder
+    from nip_audio.models.modalities import modality_of
     from nip_audio.reporting.examine import examiner_of_screening
     from nip_audio.reporting.run import ScreenedRun
     from nip_audio.screening.engines.local import LocalEngine
     from nip_audio.screening.engines.ray import RayEngine
+    from nip_audio.screening.results import PUBLISHED
     from nip_audio.screening.sources import find_source
-    from nip_audio.workflows.flagged import shipped_purifier
+    from nip_audio.workflows.flagged import refuse_copies_inside, shipped_purifier
 
     if watch is not None and not 0 <= watch < float("inf"):
         raise InputError(f"--watch is {watch}, expected a number of seconds; pass, e.g., 10")
+    if watch is not None and (fail_on is not None or accepted is not None or only_new):
+        raise InputError(
+            "--watch got --fail-on, --accepted or --only-new, expected none of them, because they "
+            "are for a run that ends; leave one out"
+        )
+    findings = Findings.asked(source, out, fail_on, accepted, new=only_new, only=findings_only)
     pretrained = load_model(model, modality)
+    takes = modality_of(pretrained.card)
+    recordings = find_source(takes, source, data_root, follow_links=follow_links)
     purifier = None
     if purify_to is not None:
+        refuse_copies_inside(recordings, purify_to)
         purifier = shipped_purifier(pretrained)
         make_folder(purify_to)
     screener = make_screener(
@@ -154,8 +223,7 @@ def command(
         channel=channel,
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
-    screener = replace(screener, backdoor=backdoor)
-    recordings = find_source(screener.kind.modality, source, data_root, follow_links=follow_links)
+    screener = replace(screener, backdoor=backdoor, trust_mtime=trust_mtime)
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
         tick = lambda _: advance(bar)  # noqa: E731
@@ -169,12 +237,14 @@ def command(
         make_report(ScreenedRun.open(out), recordings, examiner_of_screening(screener))
     if purify_to is not None and purifier is not None:
         _purify(screener, purifier, recordings, result, purify_to)
+    found = findings.review(result)
     if as_json:
-        print_json(screener.verdict_settings() | result.summary.to_json())
+        more = {PUBLISHED: dict(result.results.sha256), "review": found.to_json()}
+        print_json(screener.verdict_settings() | result.summary.to_json() | more)
     else:
-        print_results(result)
-        print_summary(result.summary, out)
-    exit_with(result.summary.flagged, result.summary.failed)
+        findings.print(result, found)
+    findings.close(result, found)
+    exit_with(found.flagged, found.failed or result.summary.doubtful)
 
 
 def _purify(

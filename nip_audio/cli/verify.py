@@ -72,7 +72,7 @@ def command(
     try:
         audio = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration, channel).load(file)
     except AudioError as err:
-        stderr.print(str(err), markup=False, highlight=False, soft_wrap=True)
+        stderr.say(str(err))
         if as_json:
             print_json({"file": str(file), "speaker": speaker, "error": error_of(err)})
         raise typer.Exit(EXIT_FAILED) from err
@@ -83,11 +83,9 @@ def command(
     else:
         print_changes(str(file), audio.changes)
         word = "accepted" if result.accepted else "rejected"
-        stdout.print(
+        stdout.say(
             f"{file}: {word} as {speaker} ({result.kind} {result.score:.3f}, threshold "
-            f"{threshold:.3f})",
-            markup=False,
-            soft_wrap=True,
+            f"{threshold:.3f})"
         )
     if not result.accepted:
         raise typer.Exit(EXIT_FLAGGED)

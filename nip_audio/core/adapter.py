@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nip_audio.errors import InputError
+from nip_audio.errors import FileError, InputError
 
 __all__ = ["Batch", "Bounds", "SourceFile", "length_mask", "masked_mean"]
 
@@ -64,6 +65,27 @@ class Bounds:
         """Refuse an empty range."""
         if not self.low < self.high:
             raise InputError(f"bounds are ({self.low}, {self.high}), expected low < high")
+
+    @staticmethod
+    def of(given: Bounds | Sequence[float]) -> Bounds:
+        """Return bounds that were given as such, or as a pair ``(low, high)``.
+
+        Raises:
+            InputError: If it is neither.
+
+        Example:
+            >>> Bounds.of((-1.0, 1.0))
+            Bounds(low=-1.0, high=1.0)
+        """
+        if isinstance(given, Bounds):
+            return given
+        try:
+            low, high = (float(value) for value in given)
+        except (TypeError, ValueError) as err:
+            raise InputError(
+                f"bounds are {given!r}, expected Bounds(low, high) or a pair of numbers"
+            ) from err
+        return Bounds(low, high)
 
     def clip(self, x: Tensor) -> Tensor:
         """Return ``x`` clipped to the range."""
@@ -146,16 +168,11 @@ class Batch:
 
 
 class SourceFile(Protocol):
-    """One file to read: where it is, and where symbolic links may lead."""
+    """One file to read: where it is, and whether it may be read."""
 
     @property
     def path(self) -> Path | str:
         """Path or URL of the file."""
 
-    @property
-    def root(self) -> Path | None:
-        """Folder that links must stay inside; None allows any target."""
-
-    @property
-    def leads_out(self) -> bool:
-        """Whether links lead out of ``root``."""
+    def check(self, error: type[FileError]) -> None:
+        """Raise this error if the file must not be read, whatever it holds."""

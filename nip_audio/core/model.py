@@ -119,8 +119,8 @@ class InstrumentedModel(nn.Module):
         self.head = head
         self.output_kind: OutputKind = output_kind
         self.labels = labels
-        self.bounds = bounds
-        self.input_bounds = bounds if input_bounds is None else input_bounds
+        self.bounds = Bounds.of(bounds)
+        self.input_bounds = self.bounds if input_bounds is None else Bounds.of(input_bounds)
         self.scale = scale
 
     def parts(self) -> Parts:

@@ -6,11 +6,12 @@ it was fitted for, another one detects damage.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nip_audio.core.files import open_regular
 from nip_audio.core.finite import require_finite_values
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, NipAudioError, OutputError, StateError
@@ -34,6 +36,8 @@ __all__ = [
     "require_new",
     "save_state",
     "complete_lines",
+    "leftovers_of",
+    "sync_folder",
     "write_atomic",
 ]
 
@@ -60,7 +64,7 @@ class State:
 def file_sha256(path: Path) -> str:
     """Return a file's SHA-256 in hex; the file is read in pieces."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
@@ -78,14 +82,17 @@ def complete_lines(path: Path, *, repair: bool) -> list[bytes]:
 
     Returns:
         The complete lines, without line ends.
+
+    Raises:
+        OSError: If it is no regular file, or cannot be read.
     """
     if not path.exists():
         return []
-    data = path.read_bytes()
+    with open_regular(path) as file:
+        data = file.read()
     whole = data.rfind(b"\n") + 1
     if repair and whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+        os.truncate(path, whole)
     return data[:whole].splitlines()
 
 
@@ -97,14 +104,17 @@ def require_new(path: Path, *, force: bool = False) -> None:
         force: Allow an existing file to be overwritten.
 
     Raises:
-        OutputError: If the file exists and ``force`` is false, if ``path`` is a folder, or if its
-            parent folder is missing.
+        OutputError: If the file exists and ``force`` is false, if ``path`` is a folder, a device
+            or a pipe, or if its parent folder is missing.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder, expected a file name; name a file inside it")
+    if path.exists() and not path.is_file():
+        # a file that is written whole replaces what has its name: even /dev/null, for root
+        raise OutputError(f"{path} is a device, a pipe or a socket, expected a file; name a file")
     if path.exists() and not force:
         raise OutputError(
-            f"{path} exists already; pass --force to overwrite it, or choose another name"
+            f"{path} exists already; pass `force=True` to overwrite it, or choose another name"
         )
     if not path.parent.is_dir():
         raise OutputError(
@@ -122,7 +132,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError(
-            f"folder {folder} cannot be created ({err.strerror}); choose another --out"
+            f"folder {folder} cannot be created ({err.strerror}); choose another `out`"
         ) from err
 
 
@@ -140,7 +150,7 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
     """
     require_new(path, force=force)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:30]}.")
     except OSError as err:
         raise OutputError(
             f"{path} cannot be written ({err.strerror}); choose another folder"
@@ -148,21 +158,47 @@ def write_atomic(path: Path, data: bytes, *, force: bool = False) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or the name may outlive a power cut, and the content not
         # mkstemp creates private files; a result gets the permissions of any other new file
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
         os.replace(name, path)
+        sync_folder(path.parent)
     except OSError as err:
         Path(name).unlink(missing_ok=True)
         raise OutputError(
             f"{path} cannot be written ({err.strerror or err}); free space there, or choose "
-            "another "
-            "folder"
+            "another folder"
         ) from err
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where its file system can do that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # it may be written to but not listed
+    try:
+        os.fsync(handle)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def leftovers_of(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return what a killed process left of files that it was writing in a folder.
+
+    They are the temporary files of ``write_atomic``, and those named ``.NAME.part``.
+    """
+    starts = tuple(f".{name}." for name in names)
+    return [entry for entry in folder.iterdir() if entry.name.startswith(starts)]
 
 
 def _content_sha256(tensors: Mapping[str, Tensor], description: str) -> str:
@@ -246,7 +282,7 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
     expected = (kind,) if isinstance(kind, str) else tuple(kind)
     what = " or ".join(expected)
     try:
-        with path.open("rb"):  # its error says why, unlike that of the mapping
+        with open_regular(path):  # its error says why, unlike that of the mapping
             pass
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

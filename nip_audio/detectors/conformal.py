@@ -101,7 +101,7 @@ def conformal_threshold(clean_distances: ArrayLike, false_positive_rate: float) 
         raise CalibrationError(
             f"{len(distances)} clean files cannot give a false-positive rate of "
             f"{false_positive_rate:g}; at least {files_needed(false_positive_rate)} are needed: "
-            "add files, or allow a higher rate with --fpr"
+            "add files, or allow a higher rate with `fpr`"
         )
     return float(distances[max(rank, 1) - 1])
 

@@ -367,7 +367,7 @@ class _Locks:
         except OSError as err:
             raise OutputError(
                 f"{self._file.name} is on a file system without locks ({err.strerror}); use "
-                "another --out"
+                "another `out`"
             ) from err
         try:
             yield

@@ -346,11 +346,11 @@ def _whole(value: object, where: str, *, least: int = 1) -> int:
 
 def _place(given: Path | None, config: Path, places: Mapping[str, Any], key: str) -> Path:
     if given is None and key not in places:
-        raise InputError(f"{config} has no data.{key}; add it, or pass --data-{key}")
+        raise InputError(f"{config} has no data.{key}; add it, or pass `data_{key}`")
     path = config.parent / str(places[key]) if given is None else given
     if not path.exists():
         raise InputError(
             f"{path} does not exist; data.{key} is relative to the configuration's folder, or pass "
-            f"--data-{key}"
+            f"`data_{key}`"
         )
     return path

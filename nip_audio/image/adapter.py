@@ -15,6 +15,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from nip_audio.core.adapter import SourceFile
+from nip_audio.core.files import UnfitFileError, read_regular
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import ImageError, InputError
 
@@ -26,6 +27,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp"})
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP")
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 _LARGEST = 50_000_000
+_LARGEST_BYTES = 1 << 28  # the largest image without compression has fewer
 _WHITE = 255
 
 
@@ -131,18 +133,12 @@ class ImageAdapter:
         return IMAGE_SUFFIXES
 
     def read(self, file: SourceFile) -> Image:
-        """Read one image file unless links lead out of its root folder.
+        """Read one image file of a source.
 
         Raises:
-            ImageError: With a code of ``load``, or ``outside`` if links lead out of the root.
+            ImageError: With a code of ``load``, or of ``Recording.check``.
         """
-        if file.leads_out:
-            raise ImageError(
-                file.path,
-                code="outside",
-                found=f"it is a link that leads out of {file.root}",
-                remedy="replace the link by the file itself, or pass --follow-links",
-            )
+        file.check(ImageError)
         return self.load(Path(file.path))
 
     def load(self, path: Path | str) -> Image:
@@ -150,8 +146,8 @@ class ImageAdapter:
 
         Raises:
             ImageError: If the file is missing, empty, damaged, too large, animated, or not an
-                image; its code is ``unreadable``, ``empty``, ``damaged``, ``too_large``,
-                ``animated``, ``depth`` or ``not_a_picture``.
+                image; its code is ``unreadable``, ``not_a_file``, ``empty``, ``damaged``,
+                ``too_large``, ``animated``, ``depth`` or ``not_a_picture``.
         """
         path = Path(path)
         data = self._bytes(path)
@@ -205,7 +201,14 @@ class ImageAdapter:
 
     def _bytes(self, path: Path) -> bytes:
         try:
-            data = path.read_bytes()
+            data = read_regular(path, most=_LARGEST_BYTES)
+        except UnfitFileError as err:
+            raise ImageError(
+                path,
+                code="too_large" if path.is_file() else "not_a_file",
+                found=str(err),
+                remedy="convert it to PNG" if path.is_file() else "pass a file",
+            ) from err
         except OSError as err:
             raise ImageError(
                 path,

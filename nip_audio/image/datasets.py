@@ -206,7 +206,9 @@ def from_torchvision(
     try:
         read = getattr(datasets, name)(str(folder), download=download, **which)
     except RuntimeError as err:
-        raise InputError(f"data set {name} is not in {folder} ({err}); pass --download") from err
+        raise InputError(
+            f"data set {name} is not in {folder} ({err}); pass `download=True`"
+        ) from err
     images = [np.asarray(image) for image, _ in read]
     labels = np.array([label for _, label in read])
     if len({p.shape for p in images}) > 1:

@@ -94,7 +94,7 @@ class PredictionCache:
             known = {str(line["picture"]): line["label"] for line in found[1:]}
             if not all(type(i) is int and 0 <= i < len(head["labels"]) for i in known.values()):
                 raise ValueError("a label is not one of the classes")
-        except (ValueError, KeyError, TypeError) as err:
+        except (OSError, ValueError, KeyError, TypeError) as err:
             raise StateError(f"{self.path} is damaged ({err}); delete it and query again") from err
         complete_lines(self.path, repair=True)
         self._known = known

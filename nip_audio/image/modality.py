@@ -102,7 +102,7 @@ class ImageModality:
         if data_root is not None or not source.is_dir():
             raise InputError(
                 f"images come as a folder, got {source}"
-                f"{'' if data_root is None else ' and --data-root'}; pass the folder that holds "
+                f"{'' if data_root is None else ' and `data_root`'}; pass the folder that holds "
                 "them"
             )
 

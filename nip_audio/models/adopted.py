@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.state import write_atomic
+from nip_audio.core.state import file_sha256, write_atomic
 from nip_audio.errors import HashMismatchError, ModelCardError
 from nip_audio.models.cards import CARD_NAME, CARD_VERSION, ModelCard, read_card
 from nip_audio.models.sources.base import KINDS, SourceModel, SourceSpec, load_source, parse_spec
@@ -136,7 +136,7 @@ def attach_companion(card: ModelCard, kind: str, path: Path) -> bool:
     now = read_card(card.directory)
     if now.model_id != card.model_id:
         return False
-    entry = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    entry = {"file": path.name, "sha256": file_sha256(path)}
     data = dict(now.data) | {kind: entry}
     target = card.directory / CARD_NAME
     write_atomic(target, (json.dumps(data, indent=1) + "\n").encode(), force=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nip_audio.core.files import LARGEST_JSON, LARGEST_WEIGHTS, read_regular
 from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, ModelCardError
@@ -244,9 +245,9 @@ def read_card(directory: Path) -> ModelCard:
     """
     path = directory / CARD_NAME
     try:
-        data = load_json(path.read_bytes())
+        data = load_json(read_regular(path, most=LARGEST_JSON))
     except OSError as err:
-        raise ModelCardError(f"{path} cannot be read ({err.strerror}); check --model") from err
+        raise ModelCardError(f"{path} cannot be read ({err.strerror}); check `model`") from err
     except ValueError as err:
         raise ModelCardError(f"{path} is not valid JSON ({err}); restore the file") from err
     modality = data.get("modality", "audio") if isinstance(data, dict) else "audio"
@@ -366,7 +367,7 @@ def read_verified(path: Path, expected: str) -> bytes:
         HashMismatchError: If it has another hash.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, most=LARGEST_WEIGHTS)
     except OSError as err:
         raise ModelCardError(f"{path} cannot be read ({err.strerror}); restore the model") from err
     found = hashlib.sha256(data).hexdigest()

@@ -114,7 +114,7 @@ class _Embedded:
                 recording.path,
                 code="too_short",
                 found=f"it lasts {audio.duration_s:.2f} s, less than one clip of {crop_s:g} s",
-                remedy="use a longer recording, or shorter clips with --crop-s",
+                remedy="use a longer recording, or shorter clips with `crop_s`",
             )
         if audio.content_sha256 in self.contents:
             raise AudioError(

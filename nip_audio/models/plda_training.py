@@ -127,7 +127,7 @@ def _sizes(
     if counts.max() < 2:
         raise InputError(
             f"none of the {speakers} speakers has two embeddings, but PLDA learns how one voice "
-            "varies; add recordings of each, or cut them into clips (--crop-s 2.5)"
+            "varies; add recordings of each, or cut them into clips (`crop_s=2.5`)"
         )
     most = min(size, speakers - 1)
     if lda_dim is not None and not 2 <= lda_dim <= most:
@@ -141,8 +141,8 @@ def _sizes(
         raise InputError(
             f"got {total} embeddings of {speakers} speakers for {dim} dimensions, expected at "
             "least "
-            f"{dim + speakers} embeddings; add recordings, cut them into clips (--crop-s)"
-            + (f", or reduce the dimensions to {most} or fewer (--lda-dim)" if most >= 2 else "")
+            f"{dim + speakers} embeddings; add recordings, cut them into clips (`crop_s`)"
+            + (f", or reduce the dimensions to {most} or fewer (`lda_dim`)" if most >= 2 else "")
         )
     most = min(dim, speakers - 1)
     if rank is not None and not 1 <= rank <= most:

@@ -39,6 +39,7 @@ def check_full_scale(bounds: Bounds) -> None:
     Raises:
         InputError: If they are not.
     """
+    bounds = Bounds.of(bounds)
     if (bounds.low, bounds.high) != (-1.0, 1.0):
         raise InputError(
             f"bounds are ({bounds.low:g}, {bounds.high:g}), expected (-1, 1), the full scale of "

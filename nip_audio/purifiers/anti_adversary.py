@@ -66,7 +66,7 @@ class AntiAdversary(Purifier):
         self.model = model
         self.steps = steps
         self.step = step
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

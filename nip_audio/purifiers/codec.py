@@ -136,7 +136,7 @@ class Codec(Purifier):
         self.codec: CodecName = codec
         self.compression_level = compression_level
         self.sample_rate_hz = sample_rate_hz
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

@@ -50,7 +50,7 @@ class DownSampling(Purifier):
             )
         self.rate_hz = rate_hz
         self.sample_rate_hz = sample_rate_hz
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

@@ -54,7 +54,7 @@ class FeatureDistillation(Purifier):
             )
         self.fine_step = fine_step
         self.coarse_step = coarse_step
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

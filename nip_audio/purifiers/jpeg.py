@@ -45,7 +45,7 @@ class Jpeg(Purifier):
     def __init__(self, *, quality: int = 50, bounds: Bounds) -> None:
         check_whole("quality", quality, 1, 95, usual=50)
         self.quality = quality
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

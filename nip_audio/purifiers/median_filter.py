@@ -38,7 +38,7 @@ class MedianFilter(Purifier):
         if kernel % 2 == 0:
             raise InputError(f"kernel is {kernel}, expected an odd number; use {kernel + 1}")
         self.kernel = kernel
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

@@ -71,7 +71,7 @@ class GuidedNip(Purifier):
         if not 0 <= noise <= 0.5:
             raise InputError(f"noise is {noise}, expected 0 to 0.5 in units of the model's input")
         self.net = net
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
         if snr_db is not None and raw_bounds is None:
             raise InputError(
                 f"snr_db is {snr_db} without raw_bounds, expected both or neither; pass raw_bounds"

@@ -48,7 +48,7 @@ class GaussianNoise(Purifier):
         if not -60 <= snr_db <= 120:
             raise InputError(f"snr_db is {snr_db}, expected decibels between -60 and 120, e.g. 20")
         self.snr_db = snr_db
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class MatchedNoise(Purifier):
 
     def __init__(self, other: Purifier, *, bounds: Bounds) -> None:
         self.other = other
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
         self.level: Level = other.level  # type: ignore[misc]
         self.before = other.before
 

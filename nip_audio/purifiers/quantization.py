@@ -40,7 +40,7 @@ class Quantization(Purifier):
             raise InputError(f"level is {level!r}, expected 'raw' or 'input'")
         self.bits = bits
         self.level: Level = level  # type: ignore[misc]
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

@@ -36,7 +36,7 @@ class RandomCrop(Purifier):
     def __init__(self, *, share: float = 0.8, bounds: Bounds) -> None:
         check_number("share", share, 0.05, 0.99, usual=0.8)
         self.share = share
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

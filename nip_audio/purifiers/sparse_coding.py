@@ -68,7 +68,7 @@ class StratifiedSparseCoding(Purifier):
         self.dictionary = dictionary.detach().cpu().float().clone()
         self.nonzero = nonzero
         self.patch = side
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
         self._seen = frozenset(seen)
 
     @property

@@ -37,7 +37,7 @@ class SpatialSmoothing(Purifier):
     def __init__(self, *, kernel: int = 3, bounds: Bounds) -> None:
         check_whole("kernel", kernel, 2, 15, usual=3)
         self.kernel = kernel
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

@@ -41,7 +41,7 @@ class SuperResolution(Purifier):
     def __init__(self, *, factor: int = 2, bounds: Bounds) -> None:
         check_whole("factor", factor, 2, 8, usual=2)
         self.factor = factor
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

@@ -53,7 +53,7 @@ class TotalVarianceMinimisation(Purifier):
         self.keep = keep
         self.weight = weight
         self.steps = steps
-        self.bounds = bounds
+        self.bounds = Bounds.of(bounds)
 
     @property
     def name(self) -> str:

@@ -136,8 +136,8 @@ def examiner_of_run(
     if pretrained.model_id != summary["model_id"]:
         raise StateError(
             f"got model {pretrained.model_id[:12]}…, expected {summary['model_id'][:12]}… "
-            f"({summary['model']}), with which the run was made; pass --model with that one, or "
-            "--details 0 to draw no files"
+            f"({summary['model']}), with which the run was made; pass `model` with that one, or "
+            "`details=0` to draw no files"
         )
     judge, purifier = _judge_of(summary, pretrained, calibration), _purifier_of(pretrained)
     reader, seed = reader_of_json(summary["read"]), summary["seed"]
@@ -162,7 +162,7 @@ def _judge_of(
     if given is not None:
         raise CalibrationError(
             f"{given} is calibration {calibration.fingerprint[:12]}…, expected "
-            f"{summary['calibration'][:12]}…, with which the run was judged; pass --calibration "
+            f"{summary['calibration'][:12]}…, with which the run was judged; pass `calibration` "
             "with that one, or leave it out"
         )
     return None

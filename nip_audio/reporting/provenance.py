@@ -15,7 +15,7 @@ from nip_audio.reporting.examine import Examiner
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.judge import noise_words
 from nip_audio.screening.kind import Words
-from nip_audio.screening.pipeline import SUMMARY_NAME
+from nip_audio.screening.results import SUMMARY_NAME
 
 __all__ = ["provenance_html"]
 

@@ -279,10 +279,15 @@ def _headline(summary: Mapping[str, Any], words: Words) -> str:
     looks = "needs" if flagged == 1 else "need"
     text = f"<strong>{flagged:,}</strong> of {files:,} files {looks} attention"
     if failed:
-        whys = (
-            f"{n:,} {v.replace('_', ' ')}" for v in NOT_JUDGED if (n := summary["verdicts"].get(v))
+        codes = ", ".join(
+            f"{int(n):,} {code.replace('_', ' ')}" for code, n in summary["errors"].items()
         )
-        text += f"; {failed:,} could not be judged ({', '.join(whys)})"
+        whys = (
+            f"{n:,} {v.replace('_', ' ')}" + (f": {codes}" if v == "error" and codes else "")
+            for v in NOT_JUDGED
+            if (n := summary["verdicts"].get(v))
+        )
+        text += f"; {failed:,} could not be judged ({html_text(', '.join(whys))})"
     speakers, whose = int(summary["speakers"]), int(summary["speakers_flagged"])
     text += f". {words.groups.capitalize()} with a flagged file: {whose:,} of {speakers:,}."
     expected = float(summary["expected_by_chance"])
@@ -298,8 +303,11 @@ def _notes(summary: Mapping[str, Any]) -> str:
     notes = ""
     if summary.get("backdoor"):
         notes += f"<p>Backdoor triggers: {html_text(summary['backdoor'])}</p>"
+    notes += "".join(f"<p>Note: {html_text(note)}</p>" for note in summary.get("notes", ()))
     if summary.get("warning"):
         notes += f'<p class="warning"><b>Note:</b> {html_text(summary["warning"])}</p>'
+    if summary.get("incomplete") and not summary["failed"]:
+        notes += "<p>Not everything was judged, so this run does not show that all is clean.</p>"
     return notes
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nip_audio.core.files import LARGEST_JSON, read_regular
 from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, ResumeError
 from nip_audio.models.modalities import reader_of_json
 from nip_audio.screening.kind import Kind
 from nip_audio.screening.modalities import kind_of
-from nip_audio.screening.pipeline import RUN_NAME, SUMMARY_NAME
+from nip_audio.screening.pipeline import RUN_NAME
 from nip_audio.screening.records import ScreenRecord, SpeakerRecord
-from nip_audio.screening.results import Results
+from nip_audio.screening.results import PUBLISHED, SUMMARY_NAME, Results
 
 __all__ = ["ScreenedRun"]
 
-_NEEDED = ("model", "model_id", "seed", "read", "calibration", "files", "verdicts")
+_NEEDED = ("model", "model_id", "seed", "read", "calibration", "files", "verdicts", PUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class ScreenedRun:
         """
         run, summary = (_read(folder / name) for name in (RUN_NAME, SUMMARY_NAME))
         missing = [key for key in _NEEDED if key not in summary]
+        for key in {PUBLISHED, "verdicts"} & summary.keys():
+            if not isinstance(summary[key], dict):
+                missing.append(key)
         if missing or "source" not in run:
             raise ResumeError(
                 f"{folder} lacks {', '.join(missing) or 'its source'}, expected a finished run; "
@@ -65,6 +70,11 @@ class ScreenedRun:
             raise ResumeError(
                 f"{self.folder} does not say how its files were read ({err}); screen into it again"
             ) from err
+
+    @property
+    def results(self) -> Results:
+        """Reader of the records that the summary was written with."""
+        return Results(self.folder, self.summary[PUBLISHED])
 
     @property
     def verdicts(self) -> dict[str, int]:
@@ -107,31 +117,36 @@ class ScreenedRun:
         """Read the records of the files one by one.
 
         Raises:
-            ResumeError: If a line is not a record, or there are fewer or more records than the
-                summary counts, as while another run is writing.
+            ResumeError: If the records are not those that the summary was written with, as while
+                another run is writing, a line is not a record, or the summary has other counts.
         """
-        number = 0
-        for record in Results(self.folder).files():
-            number += 1
+        counts: Counter[str] = Counter()
+        for record in self.results.files():
+            counts[record.verdict] += 1
             yield record
-        if number != self.summary["files"]:
+        if dict(counts) != self.summary["verdicts"] or counts.total() != self.summary["files"]:
             raise ResumeError(
-                f"{self.folder} has {number} records, its summary counts {self.summary['files']}; "
-                "wait for the run that is writing there to end, or screen into it again"
+                f"{self.folder} has {counts.total()} records ({_numbers(counts)}), its summary "
+                f"counts {self.summary['files']} ({_numbers(self.summary['verdicts'])}), expected "
+                "the same; screen into it again"
             )
 
     def speakers(self) -> Iterator[SpeakerRecord]:
         """Read the records of the speakers one by one.
 
         Raises:
-            ResumeError: If a line is not a record.
+            ResumeError: As for ``files``.
         """
-        return Results(self.folder).speakers()
+        return self.results.speakers()
+
+
+def _numbers(verdicts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(verdicts.items()))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = load_json(path.read_bytes())
+        data = load_json(read_regular(path, most=LARGEST_JSON))
     except OSError as err:
         raise ResumeError(
             f"{path} cannot be read ({err.strerror}); expected a folder that nip-audio screen wrote"

@@ -114,9 +114,14 @@ def calibrate(
     noisy: list[Measured] = []
     failures: list[FileError] = []
     for file, item in read_once(files, kind, failures, progress):
+        known = kind.facts(item)
+        unfit = kind.unfit(file, known)
+        if unfit is not None:
+            failures.append(unfit)
+            continue
         owners.append(kind.owner(file, item))
         contents.append(item.content_sha256)
-        facts.append(kind.facts(item))
+        facts.append(known)
         measured.append(kind.measure(pretrained, item, probe, seed=seed))
         if tolerated_noise_rms is not None:
             copy = kind.noisy_copy(item, tolerated_noise_rms, seed)
@@ -149,11 +154,13 @@ class Learnt:
         calibration: Fitted calibration.
         found: Share of the attacked windows that is found, by attack and false-positive rate.
         mistaken: Share of the harmless windows that is taken for attacked, in the same way.
+        low_rate: Number of recordings that are sampled at less than the model's rate.
     """
 
     calibration: Calibration
     found: Mapping[str, Mapping[float, float]]
     mistaken: Mapping[str, Mapping[float, float]]
+    low_rate: int = 0
 
 
 def calibrate_with_attacks(
@@ -200,10 +207,12 @@ def calibrate_with_attacks(
     contents: list[str] = []
     voices: list[Array] = []
     sounds: list[Tensor] = []
+    low_rate = 0
     failures: list[FileError] = []
     for file, item in read_once(files, kind, failures, progress):
         audio = cast(Audio, item)
         sound = audio.mixture.sound
+        low_rate += audio.source_rate_hz < rate
         owners.append(kind.owner(file, audio))
         contents.append(audio.content_sha256)
         voices.append(_voice(pretrained, audio.samples))
@@ -242,7 +251,7 @@ def calibrate_with_attacks(
         narrow_domain_distances=narrow[1],
         **voices_of(owners, np.stack(voices)),
     )
-    return Learnt(calibration, *_shares(learnt))
+    return Learnt(calibration, *_shares(learnt), low_rate)
 
 
 def _windows(

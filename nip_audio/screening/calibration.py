@@ -128,6 +128,11 @@ class Calibration:
         return self.detector.files
 
     @property
+    def lowest_rate(self) -> float:
+        """Lowest false-positive rate that so many files allow."""
+        return 1 / (self.files + 1)
+
+    @property
     def clean_only(self) -> NccrDetector:
         """Detector that has seen no attack.
 

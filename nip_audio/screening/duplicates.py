@@ -40,7 +40,7 @@ class Duplicate:
 
 def find_duplicates(
     hashes: Sequence[bytes],
-    fingerprints: Sequence[Array],
+    fingerprints: Sequence[NDArray[np.uint32]],
     embeddings: Array,
     speakers: Sequence[str | None],
     read: Callable[[int], Array | None] | None,

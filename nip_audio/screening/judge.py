@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from nip_audio.core.decision import EMBEDDING_DISTANCE, LOGIT_CHANGES
 from nip_audio.core.finite import require_finite
 from nip_audio.core.noise import Noise
+from nip_audio.detectors.conformal import files_needed
 from nip_audio.errors import InputError
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import DuplicateFile, TriggerSuspicion
@@ -19,10 +20,17 @@ from nip_audio.screening.kind import Kind, Words
 from nip_audio.screening.measured import Measured, MeasuredFile
 from nip_audio.screening.modalities import KINDS
 from nip_audio.screening.nccr_detector import NccrDetector
-from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord, verdict_of
+from nip_audio.screening.records import (
+    FLAGGED,
+    NOT_JUDGED,
+    Finding,
+    ScreenRecord,
+    SpeakerRecord,
+)
 from nip_audio.screening.response import ResponseDetector
 
 __all__ = [
+    "DEFAULT_FPR",
     "Judge",
     "add_duplicates",
     "add_trigger_suspicion",
@@ -30,6 +38,9 @@ __all__ = [
     "judge_speaker",
     "noise_words",
 ]
+
+DEFAULT_FPR = 0.01
+"""False-positive rate where none is asked for and the calibration allows it."""
 
 _NAMED = 3
 
@@ -71,6 +82,41 @@ class Judge:
             raise InputError(
                 f"false-discovery rate is {rate}, expected a share in (0, 1); pass one such as 0.05"
             )
+
+    @staticmethod
+    def at(
+        calibration: Calibration,
+        false_positive_rate: float | None = None,
+        false_discovery_rate: float | None = None,
+    ) -> Judge:
+        """Return a judge at a rate, or at 1 % or the lowest rate that the calibration allows.
+
+        Args:
+            calibration: Reference distribution of clean files.
+            false_positive_rate: Rate; None takes ``DEFAULT_FPR`` if the calibration allows it, else
+                the lowest that it allows, which ``note`` says.
+            false_discovery_rate: As in ``Judge``.
+
+        Raises:
+            CalibrationError: If the calibration has too few files for a rate that was given.
+            InputError: If a rate is not in (0, 1).
+        """
+        allowed = max(DEFAULT_FPR, calibration.lowest_rate)
+        rate = allowed if false_positive_rate is None else false_positive_rate
+        return Judge(calibration, rate, false_discovery_rate)
+
+    @property
+    def note(self) -> str | None:
+        """What the calibration does not allow, in words; None if it allows 1 %."""
+        lowest = self.calibration.lowest_rate
+        if lowest <= DEFAULT_FPR or self.false_positive_rate > lowest:
+            return None
+        return (
+            f"the calibration has {self.calibration.files} files, which allow no false-positive "
+            f"rate below {lowest:.2%}, so this rate is used: about one clean file in "
+            f"{round(1 / lowest)} is flagged. Calibrate on {files_needed(DEFAULT_FPR)} files or "
+            f"more for {DEFAULT_FPR:.0%}"
+        )
 
     @property
     def kind(self) -> type[Kind]:
@@ -241,7 +287,7 @@ def add_trigger_suspicion(
 def judge_speaker(records: Sequence[ScreenRecord], words: Words) -> SpeakerRecord:
     """Summarise the records of all files of one speaker, or of one folder of images."""
     readable = [record for record in records if record.verdict != "error"]
-    every = tuple(finding for record in readable for finding in record.findings)
+    found = {record.verdict for record in records}
     findings = []
     if len(readable) == 1 and "lonely" in words.remedies:
         why = (
@@ -251,7 +297,7 @@ def judge_speaker(records: Sequence[ScreenRecord], words: Words) -> SpeakerRecor
         findings.append(Finding.of("lonely", why))
     return SpeakerRecord(
         speaker=records[0].speaker or "",
-        verdict=verdict_of(every) if readable else "error",
+        verdict=next((one for one in (*FLAGGED, *NOT_JUDGED) if one in found), "clean"),
         files=len(records),
         flagged=sum(record.flagged for record in records),
         failed=sum(record.failed for record in records),

@@ -102,6 +102,10 @@ class Kind(ABC):
         """Return the group of a clean file, whose files are never in two folds: its content."""
         return str(item.content_sha256)
 
+    def unfit(self, file: Recording, facts: Any) -> FileError | None:  # noqa: ARG002
+        """Return why a clean-only calibration can learn nothing from a file; None if it can."""
+        return None
+
     def noisy_copy(self, item: Any, largest_rms: float, seed: int) -> Any:  # noqa: ARG002
         """Return a copy with white noise, for a calibration that tolerates noise.
 

@@ -263,7 +263,7 @@ def _fit(
     if not attacked.any():
         raise CalibrationError(
             "no attack moved this model's embeddings farther than noise, rooms and codecs do, so "
-            "there is nothing to tell apart; use --clean-only"
+            "there is nothing to tell apart; use `clean_only=True`"
         )
     rows = scaled_rows(np.concatenate([one.rows for _, one in lessons]))
     groups = np.concatenate([[owners[i] for i in one.places] for _, one in lessons])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from nip_audio.audio.manifest import Recording
-from nip_audio.audio.remote import is_url, remote_stamp
+from nip_audio.audio.remote import is_url
 from nip_audio.core.adapter import Batch
 from nip_audio.core.decision import evidence_vector
 from nip_audio.core.modality import FileContent
@@ -20,12 +19,13 @@ from nip_audio.core.nccr import NccrConfig, NccrResult, measure_nccr
 from nip_audio.core.neuron_changes import measure_neuron_changes
 from nip_audio.core.noise import Noise
 from nip_audio.core.seeds import generator_of
-from nip_audio.errors import FileError, InputError
+from nip_audio.errors import FileError, InputError, NipAudioError, lacks_memory
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.measured import RETRY, MeasuredFile, TriggerEvidence
 from nip_audio.screening.probes import Probe
 from nip_audio.screening.records import error_of
+from nip_audio.screening.stamps import stamp_of
 
 if TYPE_CHECKING:
     from nip_audio.screening.kind import Kind
@@ -40,7 +40,6 @@ __all__ = [
     "measure_trigger",
     "noise_generator",
     "require_names",
-    "stamp_of",
 ]
 
 DESTRUCTIVE_NOISE = Noise("gaussian", "input", 1.0)
@@ -48,7 +47,12 @@ DESTRUCTIVE_NOISE = Noise("gaussian", "input", 1.0)
 
 _TRIGGER_DRAWS = 2
 
-_PASSING = ("missing", "unreadable")
+_TRIES = 3
+
+_PASSING = ("missing", "unreadable", "changing", "no_memory", "failed")
+
+_FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What libraries raise for content that they do not expect."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,45 @@ class FileMeasurer:
             require_names(self.pretrained)
 
     def __call__(self, recording: Recording) -> MeasuredFile:
-        """Measure one file; one that cannot be read gives a result with an error."""
-        stamp = stamp_of(recording)
+        """Measure one file; one that cannot be read or measured gives a result with an error.
+
+        A file that changes while it is read is read again, so that what was hashed, decoded and
+        measured is one content.
+        """
+        for _ in range(_TRIES):
+            stamp = stamp_of(recording)
+            measured = self._measured(recording)
+            if is_url(recording.path) or stamp_of(recording) == stamp:
+                break
+        else:
+            changing = FileError(
+                recording.path,
+                code="changing",
+                found=f"it changed while it was read, {_TRIES} times",
+                remedy="wait until nothing writes to it, and screen again",
+            )
+            measured = MeasuredFile("", None, RETRY, error=error_of(changing))
+        passing = measured.error is not None and measured.error["code"] in _PASSING
+        return replace(
+            measured,
+            id=recording.id,
+            speaker=recording.speaker,
+            stamp=RETRY if passing else stamp,
+        )
+
+    def _measured(self, recording: Recording) -> MeasuredFile:
+        """Measure one file, whatever its content makes of the libraries that read it."""
         try:
-            measured = self.measure_item(self.kind.reader.read(recording))
+            return self.measure_item(self.kind.reader.read(recording))
         except FileError as err:
-            stamp = RETRY if err.code in _PASSING else stamp
-            return MeasuredFile(recording.id, recording.speaker, stamp, error=error_of(err))
-        return replace(measured, id=recording.id, speaker=recording.speaker, stamp=stamp)
+            error = error_of(err)
+            if err.code == "missing" and not str(recording.path).endswith(recording.id):
+                error["found"] += f": {recording.path}"
+            return MeasuredFile("", None, RETRY, error=error)
+        except NipAudioError:
+            raise
+        except _FAILURES as err:
+            return MeasuredFile("", None, RETRY, error=error_of(_failure(recording, err)))
 
     def measure_item(self, item: FileContent) -> MeasuredFile:
         """Measure content that was read before; the result has an empty id.
@@ -100,23 +135,24 @@ class FileMeasurer:
         return MeasuredFile("", None, RETRY, self.kind.facts(item), measurement, trigger)
 
 
-def stamp_of(recording: Recording) -> str:
-    """Return a text that changes whenever the file changes, without reading the file.
-
-    It holds the file's size and modification time (for a URL, its ``remote_stamp``) and the part of
-    it that is used. A missing file, or one behind a link out of the folder, has a stamp too.
-    """
-    if recording.leads_out:
-        return "outside"
-    part = "" if recording.span is None else f"@{recording.span}"
-    part += "" if recording.channel is None else f"#{recording.channel}"
-    if is_url(recording.path):
-        return remote_stamp(str(recording.path)) + part
-    try:
-        status = os.stat(recording.path)
-    except OSError as err:
-        return f"none:{err.errno}"
-    return f"{status.st_size}:{status.st_mtime_ns}{part}"
+def _failure(recording: Recording, err: BaseException) -> FileError:
+    """Return what to record of a file for which a library raised an error."""
+    said = " ".join(str(err).split())[:200]
+    what = f"{type(err).__name__}: {said}" if said else type(err).__name__
+    if lacks_memory(err):
+        return FileError(
+            recording.path,
+            code="no_memory",
+            found=f"there was too little memory to measure it ({what})",
+            remedy="provide more memory, or split the file, and screen again",
+        )
+    return FileError(
+        recording.path,
+        code="failed",
+        found=f"measuring it failed ({what})",
+        remedy="convert it to a 16-bit wav and screen again; if other files fail in the same way, "
+        "run nip-audio doctor",
+    )
 
 
 def default_config(pretrained: PretrainedModel, *, draws: int = 1) -> NccrConfig:

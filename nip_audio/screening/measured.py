@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nip_audio.audio.condition import Condition
 
 __all__ = [
+    "CRASHED",
     "RETRY",
     "Facts",
     "FileFacts",
@@ -27,6 +28,9 @@ Array = NDArray[np.float64]
 
 RETRY = "again"
 """Stamp of a file that is tried again in the next run although it did not change."""
+
+CRASHED = "crashed"
+"""Code of the error of a file that crashes the process that reads it."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,7 @@ class MeasuredFile:
     Attributes:
         id: Id of the file in its source.
         speaker: Speaker of the file, or folder of an image; None if it has none.
-        stamp: Size and modification time; a file with another stamp is measured again.
+        stamp: Marks of the file by which a change is noticed, as ``stamp_of`` returns them.
         facts: What is known without the model; None if the file could not be read.
         measurement: Measurement of the model; None if the file could not be read.
         trigger: Evidence for a backdoor trigger; None if it was not measured.

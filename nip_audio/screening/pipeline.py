@@ -12,33 +12,46 @@ from typing import Any
 
 from nip_audio import __version__
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.files import LARGEST_JSON, read_regular
 from nip_audio.core.modality import Reader
-from nip_audio.core.state import make_folder, write_atomic
+from nip_audio.core.state import leftovers_of, make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.comparison import Comparison, compare
-from nip_audio.screening.engines.base import Engine
-from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.engines.base import Engine, MeasurerRecipe
+from nip_audio.screening.engines.crumb import CRUMB_NAME, Crumb
+from nip_audio.screening.engines.local import LocalEngine, measure_alone
 from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
 from nip_audio.screening.judge import Judge, add_duplicates, add_trigger_suspicion, judge_speaker
 from nip_audio.screening.kind import Kind
-from nip_audio.screening.measure import FileMeasurer, stamp_of
+from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.measured import MeasuredFile
 from nip_audio.screening.modalities import kind_of
 from nip_audio.screening.records import ScreenRecord
-from nip_audio.screening.results import RESULTS_NAME, SPEAKERS_NAME, Results
+from nip_audio.screening.results import (
+    RESULTS_NAME,
+    SPEAKERS_NAME,
+    SUMMARY_NAME,
+    Results,
+    publishing,
+)
 from nip_audio.screening.sources import Source
+from nip_audio.screening.stamps import has_content, may_be_unchanged, same_file, stamp_of
 from nip_audio.screening.summary import ScreenSummary, Tally
 
 __all__ = ["SUMMARY_NAME", "ScreenResult", "Screener"]
 
 RUN_NAME = "run.json"
-SUMMARY_NAME = "summary.json"
 
-_OWN = frozenset({RUN_NAME, SUMMARY_NAME, RESULTS_NAME, SPEAKERS_NAME, JOURNAL_NAME, LOCK_NAME})
+_OWN = frozenset(
+    {
+        *(RUN_NAME, SUMMARY_NAME, RESULTS_NAME, SPEAKERS_NAME),
+        *(JOURNAL_NAME, CRUMB_NAME, LOCK_NAME),
+    }
+)
 
 Progress = Callable[[str], None]
 """Callback with the id of each file that is done."""
@@ -69,6 +82,9 @@ class Screener:
         engine: Engine that measures the files.
         backdoor: Whether to search for files with a backdoor trigger as well. This makes sense for
             a model that was, or may have been, trained on these very files.
+        trust_mtime: Whether a file of the same size and modification time is taken for unchanged.
+            Anyone who may replace a file can forge both. Otherwise a file that was moved or
+            replaced is read again, and its content decides.
     """
 
     pretrained: PretrainedModel
@@ -77,12 +93,13 @@ class Screener:
     seed: int = 0
     engine: Engine = field(default_factory=LocalEngine)
     backdoor: bool = False
+    trust_mtime: bool = False
 
     @staticmethod
     def from_pretrained(
         pretrained: PretrainedModel,
         calibration: Calibration | Path | None = None,
-        fpr: float = 0.01,
+        fpr: float | None = None,
         *,
         fdr: float | None = None,
     ) -> Screener:
@@ -91,13 +108,14 @@ class Screener:
         Args:
             pretrained: Model that measures the files.
             calibration: Calibration or its file; None takes the one that comes with the model.
-            fpr: False-positive rate on clean files like the calibration's.
+            fpr: False-positive rate on clean files like the calibration's; None takes 0.01, or the
+                lowest that the calibration allows.
             fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
 
         Raises:
             CalibrationError: If there is no calibration, or it does not allow the rate.
         """
-        judge = Judge(Calibration.of(pretrained, calibration), fpr, fdr)
+        judge = Judge.at(Calibration.of(pretrained, calibration), fpr, fdr)
         reader = modality_of(pretrained.card).reader(pretrained.card)
         return Screener(pretrained, judge, reader)
 
@@ -159,13 +177,12 @@ class Screener:
             InputError: If the source has no file, because an empty screening must not look clean.
         """
         if next(iter(source), None) is None:
-            raise InputError(
-                f"found {self.kind.modality.expected.format(source.name)}; check the path, or "
-                "--modality"
-            )
+            modality = self.kind.modality
+            found = [modality.expected.format(source.name), *source.survey(out).notes(modality)]
+            raise InputError(f"found {'. '.join(found)}; check the path, or `modality`")
         with self._opened(source, out) as journal:
-            self._measure(source, journal, progress)
-            return self._judge(source, journal, out)
+            current = self._measure(source, journal, progress)
+            return self._judge(source, journal, current, out)
 
     def watch(
         self,
@@ -200,23 +217,26 @@ class Screener:
             for _ in looks:
                 last, seen = seen, {r.id: stamp_of(r) for r in source}
                 settled = {name for name, stamp in seen.items() if last.get(name) == stamp}
-                self._measure(source, journal, progress, only=settled)
-                known = {name: stamp for name, stamp in seen.items() if journal.stamp(name)}
+                current = self._measure(source, journal, progress, only=settled)
+                known = {name: stamp for name, stamp in seen.items() if name in current}
                 if known and known != judged:
-                    yield self._judge(source, journal, out)
+                    yield self._judge(source, journal, current, out)
                 judged = known
 
     @contextmanager
     def _opened(self, source: Source, out: Path) -> Iterator[Journal]:
         """Lock ``out`` for this run and open its journal, after checking that it belongs here."""
         make_folder(out)
-        strange = sorted(entry.name for entry in out.iterdir() if entry.name not in _OWN)
+        ours = _OWN | {path.name for path in leftovers_of(out, _OWN)}
+        strange = sorted(entry.name for entry in out.iterdir() if entry.name not in ours)
         if strange and not (out / RUN_NAME).exists():
             raise OutputError(
                 f"{out} is not empty and holds no earlier run (found {strange[0]!r}), expected an "
-                "empty folder or that of a run; use another --out"
+                "empty folder or that of a run; use another `out`"
             )
         with locked(out):
+            for path in leftovers_of(out, _OWN):  # of a run that was killed
+                path.unlink(missing_ok=True)
             self._claim(source, out / RUN_NAME)
             with Journal(out / JOURNAL_NAME) as journal:
                 yield journal
@@ -227,15 +247,15 @@ class Screener:
             write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
             return
         try:
-            earlier = load_json(path.read_bytes())
+            earlier = load_json(read_regular(path, most=LARGEST_JSON))
             changed = sorted(k for k in identity if earlier.get(k) != identity[k])
         except (AttributeError, OSError, ValueError) as err:
-            raise ResumeError(f"{path} is damaged ({err}); use another --out") from err
+            raise ResumeError(f"{path} is damaged ({err}); use another `out`") from err
         if changed:
             details = ", ".join(_change(k, earlier.get(k), identity[k]) for k in changed)
             raise ResumeError(
                 f"{path.parent} holds a run with another {details}, expected the same settings; "
-                "use another --out, or the settings of that run"
+                "use another `out`, or the settings of that run"
             )
 
     def _measure(
@@ -245,37 +265,82 @@ class Screener:
         progress: Progress,
         *,
         only: Container[str] | None = None,
-    ) -> None:
-        """Measure the files that are new or were changed; ``only`` limits them to some ids."""
+    ) -> set[str]:
+        """Measure the files that are new or were changed; ``only`` limits them to some ids.
+
+        Returns:
+            Ids of the files whose measurement is that of their present content.
+        """
+        current = set()
 
         def new() -> Iterator[Recording]:
             for recording in source:
-                if journal.stamp(recording.id) == stamp_of(recording):
+                if self._is_known(journal, recording):
+                    current.add(recording.id)
                     progress(recording.id)
                 elif only is None or recording.id in only:
                     yield recording
 
-        for file in self.engine.measure(self.measurer, new()):
-            journal.append(file)
-            progress(file.id)
+        crumb = Crumb(journal.path.with_name(CRUMB_NAME))
+        ended_at = crumb.left()
+        alone = lambda r: r.id == ended_at or journal.crashed(r.id)  # noqa: E731
+        try:
+            for careful, files in groupby(new(), key=alone):
+                for file in (
+                    measure_alone(MeasurerRecipe.of(self.measurer), files)
+                    if careful
+                    else self.engine.measure(self.measurer, files, begun=crumb.drop)
+                ):
+                    journal.append(file)
+                    current.add(file.id)
+                    progress(file.id)
+            journal.sync()
+        finally:
+            crumb.remove()  # whatever gets here was no crash
+        return current
 
-    def _judge(self, source: Source, journal: Journal, out: Path) -> ScreenResult:
-        """Judge all measured files and write all results again."""
+    def _is_known(self, journal: Journal, recording: Recording) -> bool:
+        """Tell whether the journal has a measurement of a file's present content.
+
+        Only a file that was moved, touched or replaced by one of the same size is read for that.
+        """
+        earlier, now = journal.stamp(recording.id), stamp_of(recording)
+        if earlier is None:
+            return False
+        if same_file(earlier, now, trust_mtime=self.trust_mtime):
+            return True
+        facts = journal.read(recording.id).facts
+        if facts is None or not may_be_unchanged(earlier, now):
+            return False
+        if not has_content(recording, facts.sha256) or stamp_of(recording) != now:
+            return False
+        if earlier != now:
+            journal.restamp(recording.id, now)
+        return True
+
+    def _judge(
+        self, source: Source, journal: Journal, current: Container[str], out: Path
+    ) -> ScreenResult:
+        """Judge the files whose measurement is current, and publish all results again."""
         calibration, words = self.judge.calibration, self.kind.words
-        files = (_known(journal, r) for r in source if journal.stamp(r.id))
+        files = (_known(journal, r) for r in source if r.id in current)
         comparison = compare(files, source, calibration, self.kind)
         tally = Tally(self.judge.false_positive_rate, words)
-        with Results(out).writing() as write:
-            for group in _groups(r for r in source if journal.stamp(r.id)):
+        with publishing(out) as publication:
+            for group in _groups(r for r in source if r.id in current):
                 records = self._judge_group([_known(journal, r) for r in group], comparison)
                 named = group[0].speaker is not None
                 speaker = judge_speaker(records, words) if named else None
-                write(records, speaker)
+                publication.write(records, speaker)
                 tally.add(records, speaker)
-        summary = tally.summary(backdoor=comparison.backdoor)
-        text = json.dumps(self.verdict_settings() | summary.to_json(), indent=2, allow_nan=False)
-        write_atomic(out / SUMMARY_NAME, (text + "\n").encode(), force=True)
-        return ScreenResult(summary, Results(out))
+            survey = source.survey(out)
+            summary = replace(
+                tally.summary(backdoor=comparison.backdoor),
+                passed_over=survey.to_json(),
+                notes=(*filter(None, [self.judge.note]), *survey.notes(self.kind.modality)),
+            )
+            results = publication.finish(self.verdict_settings() | summary.to_json())
+        return ScreenResult(summary, results)
 
     def _judge_group(
         self, files: Sequence[MeasuredFile], comparison: Comparison

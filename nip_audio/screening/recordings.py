@@ -24,7 +24,7 @@ from nip_audio.core.metrics import all_pairs_eer
 from nip_audio.core.modality import Modality
 from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.detectors.fitted import FittedDistance
-from nip_audio.errors import CalibrationError
+from nip_audio.errors import AudioError, CalibrationError, FileError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import RecordingDetails
@@ -208,6 +208,20 @@ class Recordings(Kind):
     def owner(cls, file: Recording, item: Audio) -> str:  # noqa: ARG003
         """Return the speaker; a recording without one is a group of its own."""
         return file.speaker or file.id
+
+    def unfit(self, file: Recording, facts: FileFacts) -> FileError | None:
+        """Return that a recording is narrow: without attacks no such audio can be judged."""
+        rate, reach = self.reader.settings.sample_rate_hz, _reach_hz(facts)
+        if not is_narrow(reach, rate) and facts.sample_rate_hz >= rate:
+            return None
+        return AudioError(
+            file.path,
+            code="narrow",
+            found=f"it holds nothing above {reach / 1000:g} kHz, as over a telephone, and a "
+            "clean-only calibration judges no such audio",
+            remedy="calibrate with attacks, which learns thresholds for telephones as well, or "
+            f"record it at {rate} Hz or more",
+        )
 
     def noisy_copy(self, item: Audio, largest_rms: float, seed: int) -> Audio:
         """Return a copy with white noise, whose level and samples depend on seed and content."""

@@ -131,7 +131,7 @@ class _Record:
         except ValueError as err:
             raise ResumeError(
                 f"got the line {line[:60]!r}, expected a {cls.__name__} ({err}); screen into "
-                "another --out"
+                "another `out`"
             ) from err
         return record
 
@@ -231,8 +231,7 @@ class SpeakerRecord(_Record):
 
     Attributes:
         speaker: Name of the speaker or folder.
-        verdict: Most severe verdict of the files, or ``clean``; ``error`` if no file could be
-            read.
+        verdict: Most severe verdict of the files; ``clean`` only if all of them are clean.
         files: Number of files.
         flagged: Number of flagged files.
         failed: Number of files that could not be judged: unreadable, or out of domain.

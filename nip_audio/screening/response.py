@@ -134,7 +134,7 @@ class ResponseDetector:
             raise CalibrationError(
                 f"{self.files} clean files cannot give a false-positive rate of "
                 f"{false_positive_rate:g}; at least {files_needed(false_positive_rate)} are "
-                "needed: add files, or allow a higher rate with --fpr"
+                "needed: add files, or allow a higher rate with `fpr`"
             )
         limits, share = [], false_positive_rate / place.windows
         for scores, tail in self._alike(place):

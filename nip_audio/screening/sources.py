@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from nip_audio.audio.io import AUDIO_SUFFIXES
-from nip_audio.audio.manifest import Recording, walk_files
+from nip_audio.audio.manifest import Recording, find_in_folder, walk_files
+from nip_audio.audio.names import composed, one_spelling
 from nip_audio.core.modality import Modality
 from nip_audio.errors import InputError
+from nip_audio.screening.survey import Survey, survey_folder
 
 __all__ = ["FolderSource", "ManifestSource", "Source", "find_source"]
 
@@ -33,6 +35,14 @@ class Source(Protocol):
 
         Raises:
             KeyError: If a manifest does not list it; a folder does not check.
+        """
+        ...
+
+    def survey(self, results: Path | None = None) -> Survey:
+        """Return what the source holds besides these files.
+
+        Args:
+            results: Folder for the results, of which nothing is said if it is in the source.
         """
         ...
 
@@ -62,10 +72,16 @@ class FolderSource:
 
     def find(self, recording_id: str) -> Recording:
         """Return the file with this path below the folder, whether it exists or not."""
-        parts = recording_id.split("/")
-        speaker = parts[0] if len(parts) > 1 else None
+        speaker = one_spelling(recording_id.split("/")[0]) if "/" in recording_id else None
         root = None if self.follow_links else self.folder.resolve()
-        return Recording(recording_id, self.folder / recording_id, speaker, root=root)
+        path = find_in_folder(self.folder, recording_id)
+        return Recording(recording_id, path, speaker, root=root)
+
+    def survey(self, results: Path | None = None) -> Survey:
+        """Return what the folder holds besides these files."""
+        return survey_folder(
+            self.folder, self.suffixes, follow_links=self.follow_links, leave_out=results
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ class ManifestSource:
         recordings: Recordings in the order of the manifest.
 
     Raises:
-        InputError: If two recordings have the same id.
+        InputError: If two recordings have the same id, be it in two Unicode forms.
     """
 
     path: Path
@@ -87,12 +103,13 @@ class ManifestSource:
         """Check that all ids differ."""
         seen: set[str] = set()
         for recording in self.recordings:
-            if recording.id in seen:
+            name = composed(recording.id)
+            if name in seen:
                 raise InputError(
                     f"{self.path} lists the id {recording.id!r} twice, expected different ids; "
                     "rename or remove one of the two"
                 )
-            seen.add(recording.id)
+            seen.add(name)
 
     @property
     def name(self) -> str:
@@ -111,6 +128,10 @@ class ManifestSource:
             KeyError: If the manifest does not list it.
         """
         return self._by_id[recording_id]
+
+    def survey(self, results: Path | None = None) -> Survey:  # noqa: ARG002
+        """Return a survey of nothing else: a manifest lists what is to be read."""
+        return Survey(len(self.recordings))
 
     @cached_property
     def _by_id(self) -> dict[str, Recording]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nip_audio.screening.kind import Words
@@ -14,6 +14,18 @@ __all__ = ["ScreenSummary", "Tally"]
 
 _TAIL = 0.05
 _SURPRISE = 1e-3
+
+_NO_SPEECH = frozenset(
+    f".{ending}"
+    for ending in (
+        *("txt", "md", "rst", "tex", "pdf", "doc", "docx", "odt", "html", "htm", "xml", "log"),
+        *("csv", "tsv", "json", "jsonl", "yaml", "yml", "toml", "ini", "cfg", "conf", "xls"),
+        *("xlsx", "ods", "parquet", "lab", "ctm", "stm", "trn", "textgrid", "srt", "vtt", "scp"),
+        *("png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "webp", "svg", "ico"),
+        *("py", "sh", "ipynb", "npy", "npz", "pt", "safetensors", "onnx", "sha256", "md5", "lock"),
+    )
+)
+"""Endings of files that hold no speech."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,8 @@ class ScreenSummary:
         backdoor: Result of the search for backdoor triggers in words; None if it was not made.
         warning: Warning that the run as a whole is unlike the calibration, so that single verdicts
             mean little; None if it is like it.
+        passed_over: Files of the folder that were not read, as ``Survey.to_json`` counts them.
+        notes: What a person should know about the folder and the settings, in sentences.
     """
 
     files: int
@@ -41,6 +55,32 @@ class ScreenSummary:
     expected_by_chance: float
     backdoor: str | None
     warning: str | None
+    passed_over: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def unseen(self) -> int:
+        """Number of files that nobody read and that may hold speech, and of speakers without one.
+
+        Transcripts, tables, images and programs hold none.
+        """
+        endings = self.passed_over.get("endings", {})
+        files = sum(n for ending, n in endings.items() if ending not in _NO_SPEECH)
+        return int(files) + len(self.passed_over.get("groups_without_files", ()))
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the run must not pass for clean, whatever the verdicts of its files are.
+
+        That is so if files that may hold speech or whole speakers were passed over, or if the
+        warning says that the verdicts mean little.
+        """
+        return self.unseen > 0 or self.warning is not None
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something was not judged, so that the run must not pass for clean."""
+        return self.failed > 0 or self.doubtful
 
     @property
     def flagged(self) -> int:
@@ -52,9 +92,17 @@ class ScreenSummary:
         """Number of files that could not be judged: unreadable, or out of domain."""
         return sum(self.verdicts.get(verdict, 0) for verdict in NOT_JUDGED)
 
+    @property
+    def not_judged(self) -> dict[str, int]:
+        """Number of files that could not be judged, by the code of their error or by verdict."""
+        others = [verdict for verdict in NOT_JUDGED if verdict != "error"]
+        counts = {str(v): self.verdicts[v] for v in others if self.verdicts.get(v)}
+        return {**self.errors, **counts}
+
     def to_json(self) -> dict[str, Any]:
         """Return all counts as plain JSON values."""
-        return asdict(self) | {"flagged": self.flagged, "failed": self.failed}
+        counts = {"flagged": self.flagged, "failed": self.failed, "incomplete": self.incomplete}
+        return asdict(self) | counts
 
 
 class Tally:

@@ -20,7 +20,7 @@ from nip_audio.core.strict_json import load_json
 from nip_audio.detectors.backdoor import BackdoorGroups
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.screening.backdoor import look_for_backdoor
-from nip_audio.screening.measure import stamp_of
+from nip_audio.screening.stamps import stamp_of
 from nip_audio.speechbrain.data_stage import recordings_of, without
 
 __all__ = ["BackdoorSearch"]

@@ -130,8 +130,8 @@ class ScreenedData:
         target, kind = self.out / path.name, path.suffix.lower()
         if kind not in (".csv", ".json") or target.resolve() == path.resolve():
             raise InputError(f"got {path}, expected a .csv or .json that is not in {self.out}")
-        flagged = self._flagged(read_recordings(path, data_root=data_root))
         rows = _raw_rows(path)
+        flagged = self._flagged(read_recordings(path, data_root=data_root))
         if self.on_flagged == "drop":
             kept = without(DynamicItemDataset(rows), flagged).data_ids
             rows = {name: rows[name] for name in kept}
@@ -147,9 +147,7 @@ class ScreenedData:
         path = self.out / LIST_NAME
         earlier = _read_list(path)
         # the journal knows ids only: another file of the same size and time would pass as the same
-        listed = earlier | {
-            r.id: f"{os.path.abspath(r.path)} {r.span or ''}".rstrip() for r in recordings
-        }
+        listed = earlier | {r.id: _row(r) for r in recordings}
         changed = [name for name in earlier if listed[name] != earlier[name]]
         if changed:
             raise ResumeError(
@@ -172,7 +170,25 @@ class ScreenedData:
         )
         if result.summary.warning:
             logger.warning("%s", result.summary.warning)
+        if self.on_flagged == "drop":
+            self._refuse_unreadable(recordings, result.results.folder)
         return flagged
+
+    def _refuse_unreadable(self, recordings: Sequence[Recording], results: Path) -> None:
+        """Say so if no file could be read, which says nothing about the calibration.
+
+        Raises:
+            InputError: If all records are errors.
+        """
+        errors = [self.records[recording.id].error for recording in recordings]
+        if all(errors) and errors[0] is not None:
+            codes = Counter(error["code"] for error in errors if error is not None)
+            raise InputError(
+                f"none of {len(errors)} recordings could be read "
+                f"({', '.join(f'{number} {code}' for code, number in codes.items())}), the first "
+                f"is {recordings[0].path}: {errors[0]['found']}; check the paths and the data "
+                f"root, and read the results in {results}"
+            )
 
 
 def _read_list(path: Path) -> dict[str, Any]:
@@ -187,12 +203,30 @@ def _read_list(path: Path) -> dict[str, Any]:
     return found
 
 
+def _row(recording: Recording) -> dict[str, Any]:
+    """Return a recording as SpeechBrain's JSON manifests have it."""
+    row: dict[str, Any] = {"wav": os.path.abspath(recording.path), "spk_id": recording.speaker}
+    if isinstance(recording.span, tuple):
+        row |= {"start": recording.span[0], "stop": recording.span[1]}
+    return row
+
+
 def _raw_rows(path: Path) -> dict[str, dict[str, Any]]:
-    """Read a manifest without replacing anything."""
-    with path.open(newline="", encoding="utf-8") as file:
-        if path.suffix.lower() == ".json":
-            return {name: dict(row) for name, row in json.load(file).items()}
-        return {row.pop("ID"): row for row in csv.DictReader(file, skipinitialspace=True)}
+    """Read a manifest without replacing anything.
+
+    Raises:
+        InputError: If it is not in one of SpeechBrain's formats.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            if path.suffix.lower() == ".json":
+                return {name: dict(row) for name, row in json.load(file).items()}
+            return {row.pop("ID"): row for row in csv.DictReader(file, skipinitialspace=True)}
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
+        raise InputError(
+            f"{path} is not one of SpeechBrain's manifests ({err!r}), expected a CSV with the "
+            "columns ID, wav, spk_id, or a JSON file of {id: {wav, spk_id}}; convert it"
+        ) from err
 
 
 def _as_csv(rows: Mapping[str, Mapping[str, Any]]) -> str:

@@ -81,7 +81,7 @@ class Examination:
         black = "no usable gradient reaches the waveform"
         reason = white if self.differentiable else black
         clean = f"noises chosen on {self.noises_from} clean recordings"
-        few = "noises of the shipped models, since no clean recordings were given (--data)"
+        few = "noises of the shipped models, since no clean recordings were given"
         return [
             ("embed, enroll, verify", self.repeats <= _ROUNDING, self._repeats()),
             ("calibrate, detect, screen", True, clean if self.noises_from else few),
@@ -168,7 +168,7 @@ def adopt_model(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError(
-            f"{out} cannot be made ({err.strerror}); choose another directory with --out"
+            f"{out} cannot be made ({err.strerror}); choose another directory with `out`"
         ) from err
     write_atomic(card_path, (json.dumps(data, indent=1) + "\n").encode(), force=force)
     needs_trust = trust or KINDS[spec.kind].runs_code
@@ -197,7 +197,7 @@ def read_clips(files: Iterable[Path], sample_rate_hz: int) -> list[Tensor]:
     if paths and len(clips) < _FEWEST_CLIPS:
         raise InputError(
             f"{len(clips)} of {len(paths)} clean recordings could be read, expected at least "
-            f"{_FEWEST_CLIPS}; give more, or leave --data out"
+            f"{_FEWEST_CLIPS}; give more, or leave `data` out"
         )
     return clips
 

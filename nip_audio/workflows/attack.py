@@ -104,7 +104,7 @@ def estimate_file_threshold(
     if goal.goal != "accept":
         raise AttackError(
             f"the goal is {goal.goal}, expected accept, because the threshold is approached from "
-            "below; pass --goal accept, or leave --estimate-threshold out"
+            "below; pass `goal=accept`, or leave `estimate_threshold` out"
         )
     workflow = workflow_of(pretrained, reader, seed=seed)
     rejected: list[tuple[float, Path, Any, Verification]] = []
@@ -118,7 +118,7 @@ def estimate_file_threshold(
         if not isinstance(objective, Verification):
             raise AttackError(
                 "the attacker wants to be identified, where nothing is accepted at a threshold; "
-                "pass --speaker, or leave --estimate-threshold out"
+                "pass `speaker`, or leave `estimate_threshold` out"
             )
         queries += 1
         score = float(objective.scores(Batch(item.raw[None]))[0])
@@ -180,10 +180,10 @@ def attack_file(
     modality = MODALITIES[reader.tag]
     sidecar = modality.attacked.sidecar(out)
     if out.exists() and path.resolve() == out.resolve():
-        raise OutputError(f"{out} is the input itself; choose another --out")
+        raise OutputError(f"{out} is the input itself; choose another `out`")
     for output in (out, sidecar):
         if output.exists() and not force:
-            raise OutputError(f"{output} exists already; pass --force to overwrite it")
+            raise OutputError(f"{output} exists already; pass `force=True` to overwrite it")
     workflow = workflow_of(pretrained, reader, seed=seed)
     item = reader.load(path)
     objective = believed = goal.objective(pretrained, item.raw, sha256=item.sha256)

@@ -46,7 +46,8 @@ class Calibrated:
         found: Share of attacked windows of held-out speakers that is found; empty if clean-only.
         mistaken: Share of harmless windows of held-out speakers that is taken for attacked.
         purifier: File of the purifier that was fitted for it; None if the model had one.
-        note: Why no attacks were made, in words; None if they were, or were not wanted.
+        note: Why no attacks were made, or what the recordings lack, in words; None if there is
+            nothing to say.
     """
 
     calibration: Calibration
@@ -172,7 +173,15 @@ def _with_attacks(
     )
     done.calibration.save(out, force=force)
     shutil.rmtree(kept, ignore_errors=True)
-    return Calibrated(done.calibration, done.found, done.mistaken, fitted)
+    rate = reader.settings.sample_rate_hz
+    note = None
+    if done.low_rate:
+        note = (
+            f"{done.low_rate} of {done.calibration.files} recordings are sampled below {rate} Hz: "
+            "the detector judges such audio, but has learned from them what wider recordings and "
+            f"one voice are like, too; if recordings at {rate} Hz are screened, add some"
+        )
+    return Calibrated(done.calibration, done.found, done.mistaken, fitted, note)
 
 
 def _purifier(
@@ -197,7 +206,7 @@ def _purifier(
                 f"{pretrained.card.name} has no purifier yet, and without the half of the speakers "
                 f"that one is fitted to, {len(rest)} files of {speakers} speakers are left, "
                 f"expected at least {LEAST_FILES} of {LEAST_SPEAKERS}; add clean files of more "
-                "speakers, or use --clean-only"
+                "speakers, or use `clean_only=True`"
             )
         fit_purifier(
             pretrained,

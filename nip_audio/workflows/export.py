@@ -86,7 +86,7 @@ def export_part(
         file = purifier or card.purifier_path
         if file is None:
             raise InputError(
-                f"model {card.name} comes without a guided purifier; pass --purifier FILE "
+                f"model {card.name} comes without a guided purifier; pass `purifier=FILE` "
                 "(nip-audio fit-purifier makes one)"
             )
         if not isinstance(front_end, SpectralFrontEnd):

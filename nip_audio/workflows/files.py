@@ -89,20 +89,20 @@ class AttackGoal:
         if self.probe is not None and (self.target is not None or self.goal == "misidentify"):
             raise AttackError(
                 "a probe is verified, not identified, so it excludes a target label and the goal "
-                "misidentify; pass --goal accept or reject with --probe"
+                "misidentify; pass the `goal` accept or reject with `probe`"
             )
         if (self.enrolment is None) != (self.speaker is None):
-            raise EnrolmentError("--enrolment and --speaker belong together; pass both or neither")
+            raise EnrolmentError("`enrolment` and `speaker` belong together; pass both or neither")
         if self.target is not None and self.speaker is not None:
             raise AttackError("a target label and an enrolled speaker exclude each other; pass one")
         if self.goal == "misidentify" and (self.target, self.speaker) != (None, None):
             raise AttackError(
-                "to be named as anybody else leaves no choice of whom; pass --goal misidentify, or "
-                "--target or --speaker"
+                "to be named as anybody else leaves no choice of whom; pass `goal=misidentify`, or "
+                "`target` or `speaker`"
             )
         if self.goal == "accept" and self.speaker is None and self.probe is None:
             raise AttackError(
-                "to be accepted needs a voice: pass --enrolment and --speaker, or --probe to "
+                "to be accepted needs a voice: pass `enrolment` and `speaker`, or `probe` to "
                 "attack enrolment"
             )
 
@@ -135,7 +135,7 @@ class AttackGoal:
         if self.goal == "misidentify":
             return Identification(model, model.predict(Batch(raw[None])))
         if self.threshold is None:
-            raise AttackError("verification needs a threshold; pass --threshold")
+            raise AttackError("verification needs a threshold; pass `threshold`")
         if self.probe is not None:
             return self._enrolment_side(model, self.probe, self.threshold, sha256)
         if self.enrolment is not None and self.speaker is not None:

@@ -136,7 +136,7 @@ def fit_purifier(
     if start is not None and not isinstance(settings, GuidedFit):
         raise InputError(
             f"method {method} got {start} to start from, expected none, because only a guided "
-            "purifier can be trained further; leave it out, or choose --method guided"
+            "purifier can be trained further; leave it out, or choose `method=guided`"
         )
     require_new(out, force=force)
     first = None if start is None else GuidedNip.load(start, model_id=pretrained.model_id)

@@ -6,23 +6,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nip_audio.errors import FileError, InputError
+from nip_audio.core.strict_json import load_json
+from nip_audio.errors import FileError, InputError, OutputError
 from nip_audio.models.modalities import MODALITIES
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.registry import make_purifier
 from nip_audio.screening.records import Verdict
 from nip_audio.screening.results import Results
-from nip_audio.screening.sources import Source
+from nip_audio.screening.sources import FolderSource, Source
 from nip_audio.workflows.files import Outcome, PlannedFile
+from nip_audio.workflows.outputs import short_name
 from nip_audio.workflows.purify_files import FilePurifier
 
 __all__ = [
     "PURIFIED",
     "PurifiedRun",
-    "shipped_purifier",
     "purify_flagged",
+    "refuse_copies_inside",
+    "shipped_purifier",
 ]
+
+_LONGEST_PATH = 900  # characters, of up to four bytes; systems take 4096 bytes with the folder
+_MOST_FOLDERS = 100
 
 PURIFIED: tuple[Verdict, ...] = ("adversarial",)
 """Verdicts of the files to purify; purification does not repair other flaws."""
@@ -60,6 +66,25 @@ def shipped_purifier(pretrained: PretrainedModel) -> Purifier:
     return make_purifier("guided", model=model, model_id=model_id, settings={"path": path})
 
 
+def refuse_copies_inside(source: Source, out: Path) -> None:
+    """Refuse to write copies into the folder that is screened.
+
+    The next screening, and whoever enrols from the folder, would take them for a new speaker.
+
+    Raises:
+        OutputError: If ``out`` is the folder that is screened, or inside it.
+    """
+    if not isinstance(source, FolderSource):
+        return
+    inner, outer = out.resolve(), source.folder.resolve()
+    if outer in (inner, *inner.parents):
+        raise OutputError(
+            f"{out} is inside {source.folder}, expected a folder outside of it, because purified "
+            "copies would be enrolled from there as a new speaker; choose another folder for the "
+            "copies"
+        )
+
+
 def purify_flagged(
     results: Results,
     source: Source,
@@ -71,7 +96,8 @@ def purify_flagged(
     """Write a purified copy of each file that a screening judged adversarial.
 
     An interrupted run can be resumed: files whose sidecar, the last output to be written, is
-    already in ``out`` are skipped.
+    already in ``out`` are skipped, unless it is that of another content. A file whose id is no name
+    for a file below ``out`` is a failure and keeps no other from being purified.
 
     Args:
         results: Results of the screening.
@@ -81,9 +107,10 @@ def purify_flagged(
         progress: Function called after each file.
 
     Raises:
-        InputError: If an id of the manifest is not a valid path below ``out``.
-        OutputError: If an output cannot be written.
+        OutputError: If ``out`` is inside the folder that was screened, or an output cannot be
+            written.
     """
+    refuse_copies_inside(source, out)
     reader, endings = purifier.reader, MODALITIES[purifier.reader.tag].purified
     done: list[Outcome] = []
     failures: list[FileError] = []
@@ -91,27 +118,49 @@ def purify_flagged(
     for record in results.files():
         if record.verdict not in PURIFIED:
             continue
-        written = out / _below(record.id, endings.file)
-        if endings.sidecar(written).exists():
-            earlier += 1
-        else:
-            file = source.find(record.id)
-            try:
+        try:
+            written = out / _below(record.id, endings.file)
+            if _is_of(endings.sidecar(written), record.sha256):
+                earlier += 1
+            else:
+                file = source.find(record.id)
                 item = reader.read(file)
-                done.append(purifier.purify_read(PlannedFile(file.path, written), item, force=True))
-            except FileError as err:
-                failures.append(err)
+                planned = PlannedFile(file.path, written)
+                done.append(purifier.purify_read(planned, item, screened=record, force=True))
+        except FileError as err:
+            failures.append(err)
         progress()
     return PurifiedRun(done, earlier, failures)
 
 
+def _is_of(sidecar: Path, sha256: str | None) -> bool:
+    """Tell whether a sidecar describes the copy of this content; None is any content."""
+    try:
+        found = load_json(sidecar.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and sha256 in (None, found.get("source_sha256"))
+
+
 def _below(recording_id: str, ending: str) -> Path:
-    """Return an id as a relative path; an id from a manifest must not lead out of the folder."""
+    """Return an id as a relative path; an id from a manifest must not lead out of the folder.
+
+    Raises:
+        FileError: If the id cannot be such a path.
+    """
     path = PurePosixPath(recording_id)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in recording_id:
-        raise InputError(
-            f"id {recording_id!r} is not a valid file name, expected one like speaker/take-1; "
-            "change it in the manifest"
-        )
+    if not path.parts:
+        path = PurePosixPath("..")
     # keep the original suffix in the name: take.flac and take.ogg are two files
-    return Path(path if path.suffix == ending else f"{path}{ending}")
+    stem = path.stem if path.suffix == ending else path.name
+    parts = [*(short_name(part, "") for part in path.parts[:-1]), short_name(stem, ending)]
+    fits = len(parts) <= _MOST_FOLDERS and sum(map(len, parts)) <= _LONGEST_PATH
+    if path.is_absolute() or ".." in path.parts or "\0" in recording_id or not fits:
+        shown = recording_id if len(recording_id) < 60 else f"{recording_id[:50]}…"
+        raise FileError(
+            ascii(shown),
+            code="bad_name",
+            found="its id is not a valid file name, expected one like speaker/take-1",
+            remedy="change it in the manifest",
+        )
+    return Path(*parts)

@@ -33,6 +33,7 @@ class ChangedImage:
 
     Attributes:
         source: Path of the image that was read.
+        source_sha256: SHA-256 of its bytes.
         written: Path of the PNG that was written, which has the model's size.
         written_sha256: SHA-256 of the bytes of the written PNG.
         by: Name and settings of the attack or purifier.
@@ -48,6 +49,7 @@ class ChangedImage:
     """
 
     source: str
+    source_sha256: str
     written: str
     written_sha256: str
     by: dict[str, Any]
@@ -134,7 +136,15 @@ class ImageWorkflow(Workflow):
         before, after = self._named(torch.stack([image.pixels, written.pixels]))
         change = (written.pixels - image.pixels).flatten()
         return ChangedImage(
-            *(str(source), str(out), written.sha256, by, aim, before, after, succeeded),
+            source=str(source),
+            source_sha256=image.sha256,
+            written=str(out),
+            written_sha256=written.sha256,
+            by=by,
+            aim=aim,
+            named_before=before,
+            named_after=after,
+            succeeded=succeeded,
             linf=float(change.abs().max()),
             l2=float(change.norm()),
             changes=image.changes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,31 @@ from nip_audio.core.modality import Modality
 from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.errors import InputError, OutputError
 
-__all__ = ["claim_outputs", "refuse_clashes", "write_sidecar"]
+__all__ = ["claim_outputs", "refuse_clashes", "short_name", "write_sidecar"]
+
+_LONGEST = 240  # bytes; file systems allow 255, and a sidecar's name is longer
+
+
+def short_name(stem: str, ending: str) -> str:
+    """Return ``stem + ending`` as a name that every file system takes.
+
+    A name that is too long, or that no file can have, is cut or changed and gets a part of the hash
+    of the stem, so that two such names stay two.
+
+    Example:
+        >>> short_name("take", ".wav")
+        'take.wav'
+        >>> short_name("a" * 300, ".wav")[-19:]
+        'aaaaaa~9835fa6b.wav'
+    """
+    whole = stem.encode("utf-8", "surrogatepass")
+    room = _LONGEST - len(ending.encode())
+    valid = not any("\ud800" <= letter <= "\udfff" for letter in stem)
+    if valid and len(whole) <= room:
+        return stem + ending
+    mark = f"~{hashlib.sha256(whole).hexdigest()[:8]}"
+    kept = whole[: room - len(mark)].decode("utf-8", "ignore")
+    return kept + mark + ending
 
 
 def refuse_clashes(
@@ -39,10 +64,10 @@ def refuse_clashes(
         claimed[written] = source
     for output in (output for _, outputs in planned for output in outputs):
         if output.resolve() in originals:
-            raise OutputError(f"{output} is one of the {what}; choose another --out")
+            raise OutputError(f"{output} is one of the {what}; choose another `out`")
         if output.exists() and not force:
             raise OutputError(
-                f"{output} exists already; pass --force to overwrite it, or another --out"
+                f"{output} exists already; pass `force=True` to overwrite it, or another `out`"
             )
 
 
@@ -66,7 +91,7 @@ def claim_outputs(
     if not sources:
         raise InputError(f"found {modality.expected.format('no path')}; check the path")
     endings = modality.attacked
-    written = [out / f"{source.stem}.{name}{endings.file}" for source in sources]
+    written = [out / short_name(source.stem, f".{name}{endings.file}") for source in sources]
     planned = [
         (source, (path, endings.sidecar(path)))
         for source, path in zip(sources, written, strict=True)

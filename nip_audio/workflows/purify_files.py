@@ -18,9 +18,10 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.judge import Judge
+from nip_audio.screening.records import ScreenRecord
 from nip_audio.workflows.files import Outcome, PlannedFile, Purified, Workflow
 from nip_audio.workflows.modalities import workflow_of
-from nip_audio.workflows.outputs import refuse_clashes, write_sidecar
+from nip_audio.workflows.outputs import refuse_clashes, short_name, write_sidecar
 
 __all__ = ["FilePurifier", "plan_files"]
 
@@ -75,9 +76,21 @@ class FilePurifier:
         return self.purify_read(planned, self.reader.load(planned.source), force=force)
 
     def purify_read(
-        self, planned: PlannedFile, item: FileContent, *, force: bool = False
+        self,
+        planned: PlannedFile,
+        item: FileContent,
+        *,
+        screened: ScreenRecord | None = None,
+        force: bool = False,
     ) -> Outcome:
         """Purify content that was read; the written file is read back and described.
+
+        Args:
+            planned: Paths of the file and of its outputs.
+            item: Content of the file.
+            screened: What a screening found in the file. The sidecar keeps it, since the copy
+                itself no longer shows it.
+            force: Whether an existing file is overwritten.
 
         Raises:
             OutputError: If an output exists and ``force`` is false, or cannot be written.
@@ -93,7 +106,8 @@ class FilePurifier:
             require_new(output, force=force)
         self.reader.save(made.raw, planned.written, force=force)
         done = workflow.purified(self.purifier.settings(), planned, item, before, made)
-        write_sidecar(planned.sidecar, done.to_json(), force=force)
+        found = {} if screened is None else {"screening": screened.to_json()}
+        write_sidecar(planned.sidecar, done.to_json() | found, force=force)
         if planned.plot:
             workflow.plot(done, force=force)
         return done
@@ -176,4 +190,4 @@ def _sources(inputs: Sequence[Path], out: Path, modality: Modality) -> Iterator[
 def _renamed(name: Path, modality: Modality) -> Path:
     """Replace a known suffix by the written one; another is part of the name, as in ``take.1``."""
     stem = name.stem if name.suffix.lower() in modality.suffixes else name.name
-    return name.with_name(f"{stem}{modality.purified.file}")
+    return name.with_name(short_name(stem, modality.purified.file))

@@ -164,7 +164,12 @@ def test_span_reads_just_that(write_sound, tone):
     np.testing.assert_array_equal(whole.samples, tone())
 
 
-@pytest.mark.parametrize("span", [(0, 16001), (5, 5), (9, 3), (-1, 9000)])
+@pytest.mark.parametrize("stop", [16001, 16160])
+def test_a_span_that_rounding_made_too_long_ends_with_the_file(write_sound, stop):
+    assert read_audio(write_sound(), span=(8000, stop)).samples.shape == (8000,)
+
+
+@pytest.mark.parametrize("span", [(0, 16161), (5, 5), (9, 3), (-1, 9000)])
 def test_span_outside_the_file_is_an_error(write_sound, span):
     refused(
         write_sound(), "too_short", "it has 16000 samples, the manifest asks for samples", span=span
@@ -252,7 +257,9 @@ def test_truncated_header(write_sound, keep):
 def test_a_picture_is_called_one(tmp_path, start):
     path = tmp_path / "a.png"
     path.write_bytes(start + bytes(600))
-    with pytest.raises(AudioError, match="it is an image: choose an image model"):
+    with pytest.raises(
+        AudioError, match="it is an image, which is not decoded here; choose an image model"
+    ):
         read_audio(path)
 
 
@@ -260,14 +267,6 @@ def test_header_alone(write_sound):
     path = write_sound()
     path.write_bytes(path.read_bytes()[:44])
     refused(path, "empty", "holds 0 samples")
-
-
-def test_truncated_wav_is_read_and_recorded(write_sound):
-    path = write_sound()
-    path.write_bytes(path.read_bytes()[: 44 + 2 * 12000])
-    got = read_audio(path)
-    assert got.samples.shape == (12000,)
-    assert got.changes == ("the header states more audio than the file holds",)
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3"])
@@ -286,15 +285,6 @@ def test_flac_overwritten_in_the_middle_is_damaged(write_sound):
     refused(path, "damaged", "it is audio, but decoding fails")
 
 
-def test_flac_of_unknown_length_is_not_called_too_long(write_sound):
-    path = write_sound("a.flac")
-    data = bytearray(path.read_bytes())
-    data[21] &= 0xF0  # the 36 bits of STREAMINFO that count samples; a streaming encoder leaves 0
-    data[22:26] = bytes(4)
-    path.write_bytes(data)
-    refused(path, "damaged", "its header does not say how long it is")
-
-
 @pytest.mark.parametrize(
     ("name", "container", "encoding"),
     [
@@ -311,7 +301,7 @@ def test_content_not_name_tells_the_format(write_sound, name, container, encodin
 
 def test_text_named_raw_is_no_audio(tmp_path):
     (tmp_path / "a.raw").write_bytes(b"hello")
-    refused(tmp_path / "a.raw", "not_audio", "Format not recognised")
+    refused(tmp_path / "a.raw", "not_audio", "format not recognised")
 
 
 @pytest.mark.parametrize("name", ["ünï çödé 声.wav", "line\nbreak.wav", "-rf *.wav", "%s{0}.wav"])
@@ -398,6 +388,11 @@ def test_written_audio_comes_back_within_half_a_level(tmp_path, suffix):
     assert (tmp_path / f"b{suffix}").read_bytes() == path.read_bytes()
 
 
+def test_a_path_may_be_text(tmp_path):
+    write_audio(f"{tmp_path}/a.wav", torch.rand(8000) - 0.5, 16000)
+    assert read_audio(f"{tmp_path}/a.wav").samples.shape == (8000,)
+
+
 def test_plus_one_becomes_the_highest_level(tmp_path):
     write_audio(tmp_path / "a.wav", torch.cat([torch.ones(1), torch.rand(8000) - 0.5]), 16000)
     assert read_audio(tmp_path / "a.wav").samples[0].item() == 32767 / 32768
@@ -412,7 +407,7 @@ def test_float64_that_requires_grad_can_be_written(tmp_path):
 def test_written_audio_overwrites_only_when_told(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(b"mine")
-    with pytest.raises(OutputError, match="exists already; pass --force"):
+    with pytest.raises(OutputError, match="exists already; pass `force=True`"):
         write_audio(path, torch.zeros(10), 16000)
     assert path.read_bytes() == b"mine"
     write_audio(path, torch.zeros(10), 16000, force=True)

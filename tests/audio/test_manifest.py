@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from nip_audio.audio.io import read_audio
-from nip_audio.audio.manifest import Recording, read_recordings, walk_audio
+from nip_audio.audio.io import AUDIO_SUFFIXES, read_audio
+from nip_audio.audio.manifest import (
+    PassedOver,
+    Recording,
+    find_in_folder,
+    read_recordings,
+    walk_audio,
+    walk_folder,
+)
 from nip_audio.errors import AudioError, InputError
 
 
@@ -141,6 +148,68 @@ def test_odd_names(tmp_path):
     ]
 
 
+COMPOSED, TAKEN_APART = "Zo\u00eb", "Zoe\u0308"  # one name in two Unicode forms
+
+
+def test_hidden_files_and_folders_of_the_system_are_passed_over(tmp_path):
+    touch(
+        tmp_path,
+        *("ann/a.wav", "ann/._a.wav", "ann/.cache/b.wav", ".Trash-1000/c.wav", ".DS_Store"),
+        *("__MACOSX/ann/a.wav", "$RECYCLE.BIN/d.wav", "ann/@eaDir/a.wav", "lost+found/e.wav"),
+        *(".ipynb_checkpoints/f.wav", "ann/notes.txt"),
+    )
+    assert [r.id for r in walk_audio(tmp_path)] == ["ann/a.wav"]
+    found = list(walk_folder(tmp_path, AUDIO_SUFFIXES))
+    assert {one.id for one in found if isinstance(one, PassedOver) and one.hidden} == {
+        *("ann/._a.wav", "ann/.cache/", ".Trash-1000/", "__MACOSX/", "$RECYCLE.BIN/"),
+        *("ann/@eaDir/", "lost+found/", ".ipynb_checkpoints/"),
+    }
+    assert PassedOver("ann/notes.txt", hidden=False) in found
+
+
+def test_a_hidden_folder_that_was_asked_for_is_walked(tmp_path):
+    touch(tmp_path, ".data/ann/a.wav")
+    assert [r.id for r in walk_audio(tmp_path / ".data")] == ["ann/a.wav"]
+
+
+def test_two_unicode_forms_of_a_name_are_one_speaker(tmp_path):
+    touch(tmp_path, f"{TAKEN_APART}/a.wav", "Zof/b.wav", f"{COMPOSED}/c.wav")
+    assert [(r.id, r.speaker) for r in walk_audio(tmp_path)] == [
+        ("Zof/b.wav", "Zof"),
+        (f"{COMPOSED}/c.wav", COMPOSED),  # the files of one speaker follow each other
+        (f"{COMPOSED}/a.wav", COMPOSED),
+    ]
+    for recording in walk_audio(tmp_path):
+        assert recording.path.is_file()
+        assert find_in_folder(tmp_path, recording.id) == recording.path
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (f"{COMPOSED}/a.wav", f"{TAKEN_APART}/a.wav"),
+        ("ann/\u00e9.wav", "ann/e\u0301.wav"),
+        ("\u00e9.wav", "e\u0301.wav"),
+    ],
+)
+def test_of_two_files_of_one_name_the_second_is_an_error(tmp_path, names, write_sound):
+    for name in names:
+        write_sound(name)
+    first, second = walk_audio(tmp_path)
+    assert first.id == names[0]
+    assert first.read().duration_s == 1.0
+    assert second.id == names[1] != first.id
+    assert second.speaker == first.speaker
+    with pytest.raises(AudioError, match="another Unicode form.*; rename one of the two") as err:
+        second.read()
+    assert err.value.code == "same_name"
+
+
+def test_outer_spaces_are_no_part_of_a_speaker(tmp_path):
+    touch(tmp_path, "ann/a.wav", "ann!/b.wav", "ann /c.wav")
+    assert [r.speaker for r in walk_audio(tmp_path)] == ["ann", "ann", "ann!"]
+
+
 def test_empty_folder_yields_nothing_and_a_missing_one_is_an_error(tmp_path):
     assert list(walk_audio(tmp_path)) == []
     with pytest.raises(InputError, match="none is not a folder; pass the folder that holds"):
@@ -177,7 +246,7 @@ def test_manifest_without_spans(tmp_path):
         ("x,y\n1,2\n", "lacks column ID, wav, spk_id"),
         ("", "has no rows"),
         ("ID,wav,spk_id\n", "has no rows"),
-        ("ID,wav,spk_id\nu,$data_root/a.wav,ann\n", "pass --data-root"),
+        ("ID,wav,spk_id\nu,$data_root/a.wav,ann\n", "pass `data_root`"),
         (
             "ID,wav,spk_id,start,stop\nu,a.wav,ann,0.5,1.5\n",
             "line 2: start and stop are '0.5' and '1.5', expected whole numbers",
@@ -203,7 +272,7 @@ def test_bad_manifest_is_an_error(tmp_path, text, match):
         read_recordings(write(tmp_path, text))
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00a", None])
+@pytest.mark.parametrize("data", [b'\xef\xbb\xbf"a', None])
 def test_unreadable_manifest_is_an_error(tmp_path, data):
     path = tmp_path / "m.csv"
     if data is not None:

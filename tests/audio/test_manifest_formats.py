@@ -85,6 +85,149 @@ def test_speechbrain_json(tmp_path):
     ]
 
 
+TABLE = [["path", "speaker"], ["a.wav", "ann"], ["m\u00fc b.wav", "bob"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(("name", "between"), [("m.csv", ","), ("m.csv", ";"), ("m.tsv", "\t")])
+def test_a_table_in_any_common_form(tmp_path, name, between, encoding):
+    text = "\r\n".join(between.join(row) for row in TABLE) + "\r\n"
+    if encoding.endswith(("le", "be")):
+        text = "\ufeff" + text
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert read_recordings(tmp_path / name) == [
+        Recording("a.wav", tmp_path / "a.wav", "ann"),
+        Recording("m\u00fc b.wav", tmp_path / "m\u00fc b.wav", "bob"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "match"),
+    [
+        ("m.csv", "path,speaker\na,M\u00fcller\n".encode("latin-1"), "0xfc.*iconv -f WINDOWS-1252"),
+        ("m.jsonl", '{"path": "\u00fc"}\n'.encode("latin-1"), "0xfc.*iconv -f WINDOWS-1252"),
+        ("m.json", '{"\u00fc": {}}'.encode("latin-1"), "0xfc.*iconv -f WINDOWS-1252"),
+        ("wav.scp", "u1 \u00fc.wav\n".encode("latin-1"), "0xfc.*iconv -f WINDOWS-1252"),
+        ("m.jsonl", '{"path": "a"}\n'.encode("utf-16"), "is UTF-16, expected UTF-8; convert it"),
+        ("m.csv", "path\na\n".encode("utf-16-le"), "zero bytes.*iconv -f UTF-16LE"),
+        ("m.zip", b"PK", "is an archive, which is not unpacked; unpack it, and pass the folder"),
+        ("m.tar.gz", b"", "is an archive"),
+        ("a.wav", b"RIFF", "is a single recording, .*use nip-audio detect for single files"),
+        ("utt2spk", b"a b", "is a file of a Kaldi folder, expected its wav.scp"),
+    ],
+)
+def test_what_cannot_be_read_gets_one_true_hint(tmp_path, name, data, match):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=match):
+        read_recordings(tmp_path / name)
+
+
+def test_nemo_lines_of_json(tmp_path):
+    rows = [
+        {"audio_filepath": "a.wav", "offset": 0, "duration": 2.5, "label": "ann"},
+        {"audio_filepath": "a.wav", "offset": 2.5, "duration": 1.5, "label": "ann"},
+        {"audio_filepath": "b.wav", "duration": None, "text": "hello"},
+    ]
+    expected = [
+        Recording("a.wav", tmp_path / "a.wav", "ann", Seconds(0.0, 2.5)),
+        Recording("a.wav@2.5+1.5", tmp_path / "a.wav", "ann", Seconds(2.5, 4.0)),
+        Recording("b.wav", tmp_path / "b.wav"),
+    ]
+    for name in ("m.json", "m.jsonl"):
+        assert read(tmp_path, name, lines(*rows)) == expected
+    assert read(tmp_path, "one.json", json.dumps(rows[0])) == expected[:1]
+
+
+def test_three_d_speaker_table(tmp_path):
+    table = "ID,dur,path,start,stop,spk\nu1_0_4,6.5,a.wav,0.0,4.0,ann\nu2,3.0,b.wav,,,bob\n"
+    assert read(tmp_path, "train.csv", table) == [
+        Recording("u1_0_4", tmp_path / "a.wav", "ann", Seconds(0.0, 4.0)),
+        Recording("u2", tmp_path / "b.wav", "bob"),
+    ]
+
+
+def test_kaldi_lists(tmp_path):
+    scp = "u1 a b.wav\n\nu2   $data_root/b.wav\n"
+    alone = read(tmp_path, "wav.scp", scp, data_root=tmp_path)
+    assert alone == [
+        Recording("u1", tmp_path / "a b.wav"),
+        Recording("u2", tmp_path / "b.wav"),
+    ]
+    (tmp_path / "utt2spk").write_text("u1 ann\nu2 bob\n")
+    named = read(tmp_path, "wav.scp", scp, data_root=tmp_path)
+    assert [r.speaker for r in named] == ["ann", "bob"]
+    (tmp_path / "segments").write_text("s1 u1 0.5 2.0\ns2 u2 1 -1\n")
+    (tmp_path / "utt2spk").write_text("s1 ann\ns2 bob\n")
+    assert read(tmp_path, "wav.scp", scp, data_root=tmp_path) == [
+        Recording("s1", tmp_path / "a b.wav", "ann", Seconds(0.5, 2.0)),
+        Recording("s2", tmp_path / "b.wav", "bob", Seconds(1.0)),
+    ]
+    (tmp_path / "segments").write_text("s1 u9 0.5 2.0\n")
+    with pytest.raises(InputError, match="segments, line 1: got 'u9 0.5 2.0' for 's1', expected"):
+        read(tmp_path, "wav.scp", scp, data_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("u sph2pipe -f wav a.sph |", "line 1: 'u' is the output of a command, which is not run"),
+        ("u |touch evil", "which is not run"),
+        ("u raw.ark:12", "lies in an archive"),
+        ("u", "'u' has no file, expected a name and a path"),
+        ("u ../../etc/passwd", "outside the manifest's folder"),
+    ],
+)
+def test_kaldi_commands_are_not_run(tmp_path, line, match):
+    with pytest.raises(InputError, match=match):
+        read(tmp_path, "wav.scp", line + "\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["wav.scp"]
+
+
+def test_outer_spaces_and_unicode_forms_make_no_second_speaker(tmp_path):
+    rows = "path , speaker\na.wav,ann \nb.wav, ann\nc.wav,Zoe\u0308\nd.wav,Zo\u00eb \n"
+    got = read(tmp_path, "m.csv", rows)
+    assert [r.speaker for r in got] == ["ann", "ann", "Zo\u00eb", "Zo\u00eb"]
+    data = {"u": {"wav": "a.wav", "spk_id": " ann "}, "v": {"wav": "b.wav", "spk_id": "  "}}
+    assert [r.speaker for r in read(tmp_path, "m.json", json.dumps(data))] == ["ann", None]
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ("wav\\s1\\a.wav", "wav/s1/a.wav"),
+        ("wav/e\u0301.wav", "wav/\u00e9.wav"),
+        ("wav/\u00e9.wav", "wav/e\u0301.wav"),
+        ("wav\\e\u0301.wav", "wav/\u00e9.wav"),
+        ("wav/a.wav ", "wav/a.wav"),
+        ("wav/a\\b.wav", "wav/a\\b.wav"),  # a file may be called that
+    ],
+)
+def test_a_path_is_found_as_other_systems_spell_it(tmp_path, write_sound, written, stored):
+    write_sound(stored)
+    (recording,) = read(tmp_path, "m.jsonl", lines({"path": written}))
+    assert recording.path == tmp_path / stored
+    assert recording.read().duration_s == 1.0
+
+
+def test_a_backslash_leads_nowhere_else(tmp_path, write_sound):
+    write_sound("secret/a.wav")
+    (tmp_path / "lists").mkdir()
+    with pytest.raises(InputError, match="outside the manifest's folder"):
+        read(tmp_path / "lists", "m.jsonl", lines({"path": "..\\secret\\a.wav"}))
+
+
+def test_a_relative_data_root_is_one_of_the_working_directory(tmp_path, write_sound, monkeypatch):
+    write_sound("here/data/a.wav")
+    (tmp_path / "lists").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for root in ("data", Path("data"), "./data/"):
+        (recording,) = read(
+            tmp_path / "lists", "m.jsonl", lines({"path": "$data_root/a.wav"}), data_root=root
+        )
+        assert recording.path == tmp_path / "here/data/a.wav"
+        assert recording.read().duration_s == 1.0
+
+
 def test_lhotse_cuts_plain_and_zipped(tmp_path):
     text = lines(cut(), cut(id="whole", start=0, duration=4.0, supervisions=[]))
     expected = [
@@ -109,7 +252,7 @@ def test_part_in_seconds_is_that_part(tmp_path, write_sound):
 @pytest.mark.parametrize(
     ("name", "text", "match"),
     [
-        ("m.txt", "a.wav\n", "m.txt has no known format, expected a .csv, .json, .jsonl"),
+        ("m.txt", "a.wav\n", "m.txt has no known format, expected a .csv, .tsv, .json, .jsonl"),
         ("m.csv", "path,wav\na.wav,b.wav\n", "lacks column ID, spk_id; expected SpeechBrain's"),
         ("m.csv", "path,ID,wav,spk_id\na,b,c,d\n", "mixes the columns of two formats"),
         ("m.csv", "path,path\na,b\n", "line 1: column path occurs twice"),
@@ -208,7 +351,7 @@ def test_what_is_no_bounded_file_is_not_read(tmp_path, name, monkeypatch):
     "place", ["../a.wav", "sub/../../a.wav", "/etc/passwd", "/", "..", "$data_root/../../a.wav"]
 )
 def test_files_outside_are_refused_with_a_remedy(tmp_path, place):
-    with pytest.raises(InputError, match="line 1: .*outside the manifest's folder; .*--data-r"):
+    with pytest.raises(InputError, match="line 1: .*outside the manifest's folder; .*`data_root`"):
         read(tmp_path, "m.jsonl", lines({"path": place}), data_root=tmp_path / "data")
 
 
@@ -238,6 +381,38 @@ def test_links_out_of_the_manifests_folder_are_reported(tmp_path, write_sound):
     assert read(tmp_path / "lists", "m.jsonl", text)[0].leads_out
     (followed,) = read(tmp_path / "lists", "m.jsonl", text, follow_links=True)
     assert followed.read().duration_s == 1.0
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.json", "list.jsonl.gz"])
+def test_a_manifest_has_a_bounded_number_of_rows(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(manifest_formats, "_MAX_ROWS", 3)
+    path = tmp_path / name
+    for rows in (3, 4):
+        if name.endswith(".csv"):
+            path.write_text("path\n" + "".join(f"{i}.wav\n" for i in range(rows)))
+        elif name.endswith(".json"):
+            path.write_text(
+                json.dumps({str(i): {"wav": "a.wav", "spk_id": "s"} for i in range(rows)})
+            )
+        else:
+            text = "".join(f'{{"path": "{i}.wav"}}\n' for i in range(rows)).encode()
+            path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+        if rows == 3:
+            assert len(list(entries_of(path))) == 3
+        else:
+            with pytest.raises(InputError, match="more than 3 recordings.*split it"):
+                list(entries_of(path))
+
+
+def test_a_gzipped_manifest_expands_to_a_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest_formats, "_FREE_BYTES", 1000)
+    path = tmp_path / "list.jsonl.gz"
+    row = b'{"path": "a.wav", "speaker": "s"}\n'
+    path.write_bytes(gzip.compress(row * 20))
+    assert len(list(entries_of(path))) == 20
+    path.write_bytes(gzip.compress(row * 100_000))
+    with pytest.raises(InputError, match="the file holds more than .*; split it"):
+        list(entries_of(path))
 
 
 @pytest.mark.parametrize(

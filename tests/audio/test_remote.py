@@ -11,7 +11,7 @@ from nip_audio.audio.io import ReadSettings, read_audio
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.audio.remote import fetched, is_url, remote_stamp
 from nip_audio.errors import AudioError, InputError, MissingDependencyError
-from nip_audio.screening.measure import stamp_of
+from nip_audio.screening.stamps import stamp_of
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_manifest_names_urls_below_the_data_root_only(tmp_path, remote):
         assert recording.read().duration_s == 1.0
     for root in (None, str(tmp_path), "memory://voic", "http://voices"):
         with pytest.raises(
-            InputError, match="line 2: .*is a URL outside --data-root; .*--data-root"
+            InputError, match="line 2: .*is a URL outside `data_root`; .*`data_root`"
         ):
             read(remote, root)
     for place in ("$data_root/../x.wav", "$data_root/%2e%2E/x.wav", "$data_root::file:///etc/x"):

@@ -18,6 +18,7 @@ from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.lessons import PURIFIED
 from nip_audio.screening.nccr_detector import NccrDetector
+from nip_audio.screening.probes import Place
 from nip_audio.screening.response import ResponseDetector
 from nip_audio.workflows import calibrate
 from tests.lessons import FEW_ATTACKS, FEW_CHANGES, teach_little
@@ -148,10 +149,21 @@ def test_a_model_with_a_purifier_keeps_it_and_calibrates_on_all_files(
     own, few = tmp_path / "own", tmp_path / "few"
     for speaker in range(5):
         shutil.copytree(speech / f"s{speaker}", few / f"s{speaker}")
+    low, _ = soundfile.read(few / "s0/take0.wav")
+    soundfile.write(few / "s0/take0.wav", low[::2], 8000, "PCM_16")
     code, out, err = run("calibrate", few, "--model", model, "--out", own, "--json")
     assert code == 0, err
+    assert "1 of 20 recordings are sampled below 16000 Hz" in " ".join(err.split())
     found = json.loads(out)
-    assert found.keys() == {"out", "files", "failed", "model_id", "found", "mistaken"}
+    assert found.keys() == {
+        *("out", "files", "failed", "model_id", "found", "mistaken", "allowed_rate"),
+        *("thresholds", "telephone_thresholds", "verification_threshold"),
+    }
+    made = Calibration.load(own, model_id=found["model_id"])
+    assert found["thresholds"].keys() == found["telephone_thresholds"].keys() == {"0.05", "0.1"}
+    assert found["thresholds"]["0.05"] == made.threshold(0.05)
+    assert found["telephone_thresholds"]["0.1"] == made.threshold(0.1, Place(narrow=True))
+    assert found["verification_threshold"] == made.verification_threshold
     assert (found["out"], found["files"], found["failed"]) == (str(own), 5 * TAKES, [])
     assert list(found["found"]) == [attack.name for attack in FEW_ATTACKS]
     assert list(found["mistaken"]) == [*FEW_CHANGES, PURIFIED]
@@ -196,6 +208,9 @@ def test_clean_only_makes_no_attacks(without_purifier, run, clean_folder, tmp_pa
     assert code == 0, err
     found = json.loads(out)
     assert (found["files"], found["found"], found["mistaken"]) == (32, {}, {})
+    assert found["allowed_rate"] == 1 / 33
+    assert found["thresholds"].keys() == {"0.05", "0.1"}
+    assert "telephone_thresholds" not in found
     assert "clean-only" not in err  # it was asked for
     made = Calibration.load(tmp_path / "c", model_id=found["model_id"])
     assert isinstance(made.detector, NccrDetector)

@@ -42,6 +42,46 @@ def test_what_is_there_is_seen_before_the_first_attack(run, two_of_one_name, tmp
     assert sorted(out.iterdir()) == before
 
 
+@pytest.mark.parametrize("stem", ["n" * 251, "\u58f0" * 83], ids=["latin", "chinese"])
+@pytest.mark.parametrize(
+    "command", [("attack", "--set", "steps=1"), ("purify", "--method", "quantization")]
+)
+def test_the_longest_names_are_shortened(run, clean_folder, tmp_path, stem, command):
+    source = tmp_path / "in" / f"{stem}.wav"
+    source.parent.mkdir()
+    shutil.copy(next(clean_folder.rglob("*.wav")), source)
+    out = tmp_path / "out"
+    code, text, err = run(command[0], source, *command[1:], "--out", out, "--json")
+    assert code in (0, 3), err
+    (written,) = out.glob("*.wav")
+    assert written.name.startswith(stem[:60])
+    assert "~" in written.name
+    assert len(written.name.encode()) <= 240
+    (done,) = json.loads(text)["written"]
+    assert done["written"] == str(written)
+    assert len(list(out.glob("*.json"))) == 1
+
+
+def test_two_long_names_stay_two(run, clean_folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    for last in "ab":
+        shutil.copy(next(clean_folder.rglob("*.wav")), tmp_path / "in" / f"{'n' * 250}{last}.wav")
+    out = tmp_path / "out"
+    assert run("purify", tmp_path / "in", "--method", "quantization", "--out", out)[0] == 0
+    assert len(list(out.glob("*.wav"))) == 2
+
+
+def test_purified_copies_in_the_screened_folder_are_refused_before_the_work(
+    run, clean_folder, tmp_path
+):
+    inside = clean_folder / "purified"
+    code, _, err = run("screen", clean_folder, "--out", tmp_path / "r", "--purify-flagged", inside)
+    assert code == 65
+    assert "as a new speaker" in err
+    assert not inside.exists()
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_file_is_no_folder_for_results(run, two_of_one_name, tmp_path):
     place = tmp_path / "taken"
     place.write_text("mine")

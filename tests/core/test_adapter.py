@@ -5,6 +5,7 @@ import torch
 
 from nip_audio.core.adapter import Batch, Bounds, length_mask, masked_mean
 from nip_audio.errors import InputError
+from nip_audio.purifiers.quantization import Quantization
 
 
 def test_bounds_clip_and_refuse_an_empty_range():
@@ -80,3 +81,15 @@ def test_with_x_keeps_lengths_and_is_checked():
     assert batch.with_x(torch.ones(1, 4)).lengths is batch.lengths
     with pytest.raises(InputError, match="expected 1–3"):
         batch.with_x(torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("given", [(-1.0, 1.0), [-1, 1], Bounds(-1.0, 1.0)])
+def test_bounds_are_taken_as_a_pair_too(given):
+    assert Bounds.of(given) == Bounds(-1.0, 1.0)
+    assert Quantization(bits=5, level="raw", bounds=given).bounds == Bounds(-1.0, 1.0)
+
+
+@pytest.mark.parametrize("given", [1.0, None, (1.0,), (0.0, 1.0, 2.0), ("low", "high")])
+def test_bounds_that_are_no_pair_are_refused(given):
+    with pytest.raises(InputError, match=r"expected Bounds\(low, high\) or a pair"):
+        Bounds.of(given)

@@ -84,7 +84,7 @@ def test_missing_file_or_folder_in_its_place_is_an_error(tmp_path):
 def test_nothing_is_overwritten_without_force(path):
     before = path.read_bytes()
     other = State("calibration", "n" * 64, {}, {})
-    with pytest.raises(OutputError, match="exists already; pass --force"):
+    with pytest.raises(OutputError, match="exists already; pass `force=True`"):
         save_state(path, other)
     assert path.read_bytes() == before
     save_state(path, other, force=True)
@@ -140,3 +140,22 @@ def test_empty_arrays_round_trip(path):
     empty = torch.from_numpy(np.sort(np.zeros(0)))
     save_state(path, State("thing", "m", {"empty": empty}, {}), force=True)
     assert load_state(path, kind="thing").tensors["empty"].shape == (0,)
+
+
+def test_a_device_or_a_pipe_is_never_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(OutputError, match="is a device, a pipe or a socket, expected a file"):
+            write_atomic(tmp_path / name, b"data", force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+    assert not (tmp_path / "link").is_file()
+
+
+def test_what_is_written_is_durable_before_it_has_its_name(tmp_path, monkeypatch):
+    order = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, n=name, f=real: (order.append(n), f(*args))[1])
+    write_atomic(tmp_path / ("ü" * 100), b"data")  # 200 bytes, and a temporary name beside it
+    assert order == ["fsync", "replace", "fsync"]

@@ -178,7 +178,7 @@ def test_a_file_system_without_locks_is_an_error_not_a_wait(recipe, tmp_path, mo
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("nip_audio.evaluation.adversarial_sets.fcntl.lockf", refuse)
-    with pytest.raises(OutputError, match="on a file system without locks .*another --out"):
+    with pytest.raises(OutputError, match="on a file system without locks .*another `out`"):
         make_set(recipe, tmp_path / "s")
 
 

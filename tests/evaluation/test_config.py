@@ -65,7 +65,7 @@ def test_reads_what_it_says(write_config, corpus):
         ),
         ({"seed": "x"}, "seed is 'x', expected a whole number"),
         ({"data": {"root": "/nowhere", "split": "/nowhere"}}, "/nowhere does not exist"),
-        ({"data": {}}, "no data.root; add it, or pass --data-root"),
+        ({"data": {}}, "no data.root; add it, or pass `data_root`"),
     ],
 )
 def test_wrong_place_is_named(write_config, changes, match):

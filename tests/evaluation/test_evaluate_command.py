@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 
 from nip_audio.cli import main
+from nip_audio.evaluation.config import AttackPlan, EvaluationConfig, SystemPlan, read_config
 
 
 def test_writes_everything_and_says_where(write_config, corpus, tmp_path, capsys):
@@ -12,9 +14,11 @@ def test_writes_everything_and_says_where(write_config, corpus, tmp_path, capsys
     places = ["--data-root", str(corpus), "--data-split", str(corpus / "split.csv")]
     out = tmp_path / "out"
     assert main(["evaluate", str(config), *places, "--out", str(out)]) == 0
-    printed = capsys.readouterr().out.split()
+    printed = capsys.readouterr().out
     names = ["results.json", "tables.md", "cells.csv", "success.png", "success.svg"]
-    assert printed == [str(out / name) for name in names]
+    assert printed.split()[-len(names) :] == [str(out / name) for name in names]
+    assert "Are the attacks sound?" in printed  # the tables themselves
+    assert "fgsm" in printed.lower()
     assert all((out / name).stat().st_size > 0 for name in names)
     text = (out / "tables.md").read_text()
     for heading in ("# synthetic", "## x", "## Robust accuracy", "## Are the attacks sound?"):
@@ -46,3 +50,46 @@ def test_detectors_need_calibration_clips(write_config, tmp_path, capsys):
     assert "clean files cannot give a false-positive rate" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_a_template_has_every_key_and_can_be_read(corpus, tmp_path, capsys):
+    path = tmp_path / "first.yaml"
+    assert main(["evaluate", str(path), "--init"]) == 0
+    assert main(["evaluate", str(path), "--init"]) == 65
+    assert "exists already" in capsys.readouterr().err
+    assert main(["evaluate", str(path), "--init", "--force"]) == 0
+    plan = read_config(path, data_root=corpus, split=corpus / "split.csv")
+    assert [system.name for system in plan.systems] == ["resnet34"]
+    text = path.read_text(encoding="utf-8")
+    every = text.replace("# ", "").split()
+    for keys in (SystemPlan, AttackPlan, EvaluationConfig):
+        names = {field.name for field in fields(keys)} - {"name", "data_root"}
+        assert {f"{name}:" for name in names} <= set(every)
+
+
+def test_explains_without_running(write_config, tmp_path, capsys):
+    transfer = {"attack": "pgd", "eps": [0.001, 0.002], "protocol": "transfer", "source": "x"}
+    systems = {
+        "x": {"model": "xvector-libri251", "subset": "voices", "enrol": True},
+        "y": {"model": "resnet34-libri30"},
+    }
+    attacks = [transfer, {"attack": "fgsm", "eps": [0.002], "items": 4}]
+    config = write_config(
+        systems=systems, attacks=attacks, defences=["guided", {"name": "quantization", "bits": 8}]
+    )
+    assert main(["evaluate", str(config), "--explain"]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "pgd changes the waveform by ε 0.001, 0.002 of at most 50 clips for y, made on x: the"
+        in (printed)
+    )
+    assert "quantization (bits=8)" in printed
+    assert "4 sets of attacked clips" in printed
+    assert main(["evaluate", str(config), "--explain", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["systems"]["x"]["recordings"] == {"train": 12, "calibrate": 6, "test": 12}
+    assert told["systems"]["x"]["speakers"] == "enrolled from role train"
+    assert told["cells"] == 4
+    assert main(["evaluate", str(config)]) == 65
+    assert "got no --out" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml"]

@@ -17,7 +17,7 @@ from nip_audio.screening.details import RecordingDetails, names_of
 from nip_audio.screening.judge import judge_speaker
 from nip_audio.screening.recordings import Recordings
 from nip_audio.screening.records import Finding, ScreenRecord, verdict_of
-from nip_audio.screening.results import Results
+from nip_audio.screening.results import publishing
 from nip_audio.screening.summary import Tally
 
 HOSTILE = (
@@ -111,12 +111,6 @@ def write_run(tmp_path: Path) -> WriteRun:
         folder = tmp_path / "run"
         folder.mkdir()
         tally = Tally(0.01, Recordings.words)
-        with Results(folder).writing() as add:
-            for speaker, group in groupby(records, key=lambda r: r.speaker):
-                part = list(group)
-                about = None if speaker is None else judge_speaker(part, Recordings.words)
-                add(part, about)
-                tally.add(part, about)
         noise = {"family": "gaussian", "level": "raw", "scale": 0.002, "patch": 4}
         identity = {
             "nip_audio": "0.1.0",
@@ -132,7 +126,13 @@ def write_run(tmp_path: Path) -> WriteRun:
         }
         where = {"source": str(source or tmp_path / "enrolment")}
         (folder / "run.json").write_text(json.dumps(where))
-        (folder / "summary.json").write_text(json.dumps(identity | tally.summary().to_json()))
+        with publishing(folder) as publication:
+            for speaker, group in groupby(records, key=lambda r: r.speaker):
+                part = list(group)
+                about = None if speaker is None else judge_speaker(part, Recordings.words)
+                publication.write(part, about)
+                tally.add(part, about)
+            publication.finish(identity | tally.summary().to_json())
         return ScreenedRun.open(folder)
 
     return write

@@ -101,9 +101,9 @@ def test_model_and_calibration_must_be_the_runs(screener, calibration, pretraine
     found = examiner_of_run(summary, pretrained, calibration=path)
     assert found.judge.calibration.fingerprint == calibration.fingerprint
     assert found.judge.false_positive_rate == screener.judge.false_positive_rate
-    with pytest.raises(StateError, match="pass --model"):
+    with pytest.raises(StateError, match="pass `model`"):
         examiner_of_run(summary | {"model_id": "0" * 64}, pretrained)
-    with pytest.raises(CalibrationError, match="pass --calibration"):
+    with pytest.raises(CalibrationError, match="pass `calibration`"):
         examiner_of_run(summary | {"calibration": "0" * 64}, pretrained, calibration=path)
     with pytest.raises(StateError):
         examiner_of_run(summary, pretrained, calibration=tmp_path / "none")

@@ -131,7 +131,7 @@ def test_a_run_in_which_nothing_could_be_judged_has_no_charts(write_run):
     run = write_run([ScreenRecord("a", None, "error", error=error)])
     html = write_report(run, None, None).read_text(encoding="utf-8")
     assert "<svg" not in html
-    assert "1 could not be judged (1 error)" in html
+    assert "1 could not be judged (1 error: " in html
 
 
 def test_a_file_that_is_out_of_domain_needs_a_look_and_is_not_flagged(write_run):
@@ -189,7 +189,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path, write_run, record_of):
     run = write_run([record_of("a", None, 1.0)])
     with (run.folder / "results.jsonl").open("a") as file:
         file.write(record_of("b", None, 1.0).to_line() + "\n")
-    with pytest.raises(ResumeError, match="2 records, its summary counts 1"):
+    with pytest.raises(ResumeError, match=r"not the file that summary\.json was written with"):
         write_report(run, None, None)
     assert not list(run.folder.glob("*.html*"))
     (run.folder / "summary.json").write_text("[]")
@@ -198,6 +198,24 @@ def test_what_is_no_finished_run_is_refused(tmp_path, write_run, record_of):
     (run.folder / "summary.json").write_text("{}")
     with pytest.raises(ResumeError, match="lacks model"):
         ScreenedRun.open(run.folder)
+
+
+def test_records_of_one_run_are_not_read_with_the_summary_of_another(write_run, record_of):
+    """A run that was killed after it had replaced one of the three files."""
+    run = write_run([record_of("a", None, 1.0)])
+    summary = (run.folder / "summary.json").read_text()
+    for name in ("results.jsonl", "speakers.jsonl"):
+        kept = (run.folder / name).read_bytes()
+        (run.folder / name).write_bytes(kept + kept.replace(b'"clean"', b'"adversarial"') + b" ")
+        with pytest.raises(ResumeError, match="a run is writing there, or one was killed there"):
+            write_report(ScreenedRun.open(run.folder), None, None)
+        (run.folder / name).write_bytes(kept)
+    assert write_report(ScreenedRun.open(run.folder), None, None).exists()
+    for old, new in (('"clean": 1', '"clean": 0'), ('"files": 1', '"files": 2')):
+        assert old in summary
+        (run.folder / "summary.json").write_text(summary.replace(old, new))
+        with pytest.raises(ResumeError, match=r"has 1 records \(1 clean\), its summary counts"):
+            list(ScreenedRun.open(run.folder).files())
 
 
 def test_an_old_page_stays_if_the_new_one_cannot_be_written(write_run, record_of):

@@ -76,6 +76,23 @@ def test_leaves_out_bad_files_and_lists_them(pretrained, clean_folder, calibrati
     assert other.fingerprint == calibration.fingerprint
 
 
+def test_telephone_audio_is_left_out_where_it_could_not_be_judged(
+    pretrained, clean_folder, calibration, voice, tmp_path
+):
+    soundfile.write(tmp_path / "low.wav", voice(9, 1)[::2], 8000)
+    narrow = soxr.resample(soxr.resample(voice(9, 2), 16000, 8000), 8000, 16000)
+    soundfile.write(tmp_path / "narrow.wav", narrow, 16000)
+    telephone = list(walk_audio(tmp_path))
+    config = calibration.detector.probe.config
+    recordings = [*telephone, *walk_audio(clean_folder)]
+    other = calibrate(pretrained, recordings, WaveformAdapter(), config)
+    assert [failure.code for failure in other.failures] == ["narrow", "narrow"]
+    assert "low.wav: it holds nothing above 4 kHz, as over a telephone" in str(other.failures[0])
+    assert other.fingerprint == calibration.fingerprint
+    with pytest.raises(CalibrationError, match=r"got 0 usable recordings \(2 failed\)"):
+        calibrate(pretrained, telephone, WaveformAdapter(), config)
+
+
 def test_refuses_too_few_files(pretrained, clean_folder, calibration):
     few = list(walk_audio(clean_folder))[:10]
     with pytest.raises(CalibrationError, match="10 usable recordings"):

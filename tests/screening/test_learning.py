@@ -170,7 +170,7 @@ def test_too_few_speakers_are_refused_before_anything_is_measured(learn, calls):
 def test_no_attack_moves_the_model(learn, monkeypatch):
     weak = (replace(PGD, eps=(1e-7, 1e-7)), replace(FGSM, eps=(1e-7, 1e-7)))
     monkeypatch.setattr(learning, "ATTACKS", weak)
-    with pytest.raises(CalibrationError, match="no attack moved .* use --clean-only"):
+    with pytest.raises(CalibrationError, match="no attack moved .* use `clean_only=True`"):
         learn()
 
 

@@ -405,12 +405,14 @@ def test_refuses_a_folder_that_holds_something_else(screener, folder, tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"no json", b"{}", b"[]", b"null", b'{"facts": null}'])
-def test_refuses_a_damaged_journal(screener, folder, tmp_path, line):
+def test_leaves_out_what_is_no_line_of_a_journal(screener, folder, tmp_path, line, caplog):
     screener.screen(FolderSource(folder), tmp_path / "out")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in WRITTEN}
     path = tmp_path / "out/measured.jsonl"
     path.write_bytes(line + b"\n" + path.read_bytes())
-    with pytest.raises(ResumeError, match="expected a measured file"):
-        screener.screen(FolderSource(folder), tmp_path / "out")
+    screener.screen(FolderSource(folder), tmp_path / "out")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in WRITTEN} == before
+    assert "1 lines are damaged" in caplog.text
 
 
 def test_leaves_the_global_generator_alone(screener, folder, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -69,3 +70,51 @@ def test_warns_when_far_too_many_files_are_unusual(low, total, warned):
 def test_warns_when_most_files_are_out_of_domain():
     records = [record(i, "out_of_domain") for i in range(3)] + [record(9)]
     assert "Calibrate on clean audio of your own" in summarize(records).warning
+
+
+@pytest.mark.parametrize(
+    ("records", "passed_over", "expected"),
+    [
+        ([record(0), record(1)], {}, False),
+        ([record(0), record(1, "adversarial", 0.001)], {}, False),
+        ([record(0), record(1, "out_of_domain")], {}, True),
+        ([record(0), record(1, "error", None)], {}, True),
+        ([record(i, p_value=0.01) for i in range(40)], {}, True),  # the warning: unlike all of it
+        ([record(0)], {"endings": {".txt": 30, ".csv": 1}, "groups_without_files": []}, False),
+        ([record(0)], {"endings": {".dat": 1}, "groups_without_files": []}, True),
+        ([record(0)], {"endings": {}, "groups_without_files": ["bob"]}, True),
+    ],
+)
+def test_what_was_not_judged_does_not_pass_for_clean(records, passed_over, expected):
+    summary = replace(summarize(records), passed_over=passed_over)
+    assert summary.incomplete is expected
+    assert summary.to_json()["incomplete"] is expected
+
+
+@pytest.mark.parametrize("verdict", NOT_JUDGED)
+def test_a_speaker_is_clean_only_if_all_files_are(verdict):
+    p_value = None if verdict == "error" else 0.5
+    found = judge_speaker([record(0), record(3, verdict, p_value)], Recordings.words)
+    assert (found.verdict, found.flagged, found.failed) == (verdict, 0, 1)
+    flagged = judge_speaker([record(0, "damaged"), record(3, verdict, p_value)], Recordings.words)
+    assert (flagged.verdict, flagged.flagged, flagged.failed) == ("damaged", 1, 1)
+
+
+def test_what_was_not_judged_is_counted_by_its_reason():
+    records = [record(0), record(1, "error", None), record(2, "out_of_domain"), record(3)]
+    summary = summarize([*records, record(4, "out_of_domain"), record(5, "damaged")])
+    assert summary.not_judged == {"silent": 1, "out_of_domain": 2}
+    assert sum(summary.not_judged.values()) == summary.failed
+    assert summary.verdicts["clean"] == 2
+
+
+def test_of_two_findings_both_are_shown_and_the_graver_decides():
+    """A tone, or another sample rate in the header, hides no attack."""
+    found = ScreenRecord("a", "s", "clean").with_findings(
+        Finding.of("out_of_domain", "its spectrum is odd"),
+        Finding.of("adversarial", "it responds as attacks do"),
+    )
+    assert (found.verdict, found.flagged, found.failed) == ("adversarial", True, False)
+    assert [finding.risk for finding in found.findings] == ["out_of_domain", "adversarial"]
+    assert "its spectrum is odd" in found.why[0]
+    assert "it responds as attacks do" in found.why[1]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 from dataclasses import replace
 
 import fsspec
 import pytest
 import soundfile
 
+import nip_audio
 from nip_audio.audio.manifest import read_recordings
+from nip_audio.errors import AudioError
+from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.sources import FolderSource, ManifestSource
@@ -106,3 +111,41 @@ def test_files_on_urls_are_screened_and_resumed(screener, folder, tmp_path, from
     assert here.screen(source, tmp_path / "out").summary.errors == {}
     assert measured == ["$data_root/none.wav"]
     system.store.clear()
+
+
+def test_a_missing_file_of_a_manifest_is_named_by_its_path(screener, from_rows, tmp_path):
+    source = from_rows({"path": "sub/gone.wav", "id": "u1"})
+    (record,) = screener.screen(source, tmp_path / "out").results.files()
+    assert record.error is not None
+    assert record.error["code"] == "missing"
+    assert str(tmp_path / "sub/gone.wav") in record.error["found"]
+    assert "u1" not in record.error["found"]
+
+
+def test_a_clean_clip_before_another_hides_nothing(screener, folder, voice, tmp_path):
+    """A stream behind the first one, a header that states half, and a recording that is cut off."""
+    clean, other = (io.BytesIO(), io.BytesIO())
+    for file, speaker in ((clean, 1), (other, 2)):
+        soundfile.write(file, voice(speaker, 30), 16000, "VORBIS", format="OGG")
+    (folder / "s1" / "chained.ogg").write_bytes(clean.getvalue() + other.getvalue())
+    soundfile.write(folder / "s1" / "whole.wav", voice(1, 31), 16000, "PCM_16")
+    whole = (folder / "s1" / "whole.wav").read_bytes()
+    half = struct.pack("<I", (len(whole) - 44) // 2)
+    (folder / "s1" / "half.wav").write_bytes(whole[:40] + half + whole[44:])
+    (folder / "s1" / "cut.wav").write_bytes(whole[: len(whole) * 2 // 3])
+    result = screener.screen(FolderSource(folder), tmp_path / "out")
+    assert result.summary.errors == {"damaged": 3}
+    run = ScreenedRun.open(tmp_path / "out")
+    for name in ("chained.ogg", "half.wav", "cut.wav"):
+        assert run.record(f"s1/{name}").verdict == "error"
+
+
+@pytest.mark.parametrize("use", [nip_audio.purify, nip_audio.embed, nip_audio.attack])
+def test_every_reader_hears_all_of_a_file_or_none(use, voice, tmp_path):
+    data = io.BytesIO()
+    soundfile.write(data, voice(1, 30), 16000, "VORBIS", format="OGG")
+    path = tmp_path / "chained.ogg"
+    path.write_bytes(data.getvalue() * 2)
+    rest = (tmp_path / "out",) if use is nip_audio.attack else ()
+    with pytest.raises(AudioError, match="several streams of audio"):
+        use(path, *rest)

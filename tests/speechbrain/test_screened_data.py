@@ -12,6 +12,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from nip_audio.cli import main
 from nip_audio.errors import InputError, ResumeError
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.speechbrain.data_stage import recordings_of, without
@@ -155,8 +156,44 @@ def test_what_was_dropped_is_logged(dataset, guard, tmp_path, caplog):
     assert "1 error" in caplog.text
 
 
+def test_where_no_file_could_be_read_the_paths_are_blamed(dataset, guard, tmp_path):
+    for row in dataset.data.values():
+        row["wav"] = row["wav"].replace("enrolment", "nowhere")
+    with pytest.raises(InputError, match=r"none of 11 .*\(11 missing\).*nowhere.*data root") as err:
+        ScreenedData(guard, tmp_path / "guard")(dataset)
+    assert "calibrat" not in str(err.value)
+
+
+def test_report_works_on_what_was_screened(manifest, folder, guard, tmp_path, capsys):
+    ScreenedData(guard, tmp_path / "guard").manifest(manifest, data_root=folder)
+    run = str(tmp_path / "guard" / "screening")
+    assert main(["report", run, "--details", "0"]) == 0
+    assert main(["report", run]) == 65  # a run may be a stranger's: it must not name any file
+    assert "pass the folder of its files as --data-root" in capsys.readouterr().err
+    calibration = tmp_path / "my.calibration"
+    guard.screener.judge.calibration.save(calibration)
+    options = ["--data-root", str(folder), "--calibration", str(calibration), "--details", "1"]
+    assert main(["report", run, *options]) == 0
+    assert (tmp_path / "guard" / "screening" / "report.html").exists()
+    assert "s0-noisy" in (tmp_path / "guard" / "screening" / "results.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "path,speaker\nx.wav,ann\n"),
+        ("a.json", '{"audio_filepath": "a.wav"}\n{"audio_filepath": "b.wav"}\n'),
+        ("a.json", "[]"),
+    ],
+)
+def test_manifests_of_others_are_refused(guard, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="is not one of SpeechBrain's manifests"):
+        ScreenedData(guard, tmp_path / "out").manifest(tmp_path / name)
+
+
 def test_an_empty_set_is_no_training_set(dataset, guard, tmp_path):
-    bad = without(dataset, set(dataset.data_ids) - {"s1-torn"})
+    bad = without(dataset, set(dataset.data_ids) - {"s0-noisy"})
     with pytest.raises(InputError, match="none of 1 recordings would be left"):
         ScreenedData(guard, tmp_path / "guard")(bad)
 
@@ -187,7 +224,7 @@ def test_wrong_settings_are_errors(guard, tmp_path):
     (tmp_path / "a.csv").write_text("wav\nx\n")
     with pytest.raises(InputError, match=r"a\.csv, expected a \.csv or \.json that is not in"):
         ScreenedData(guard, tmp_path).manifest(tmp_path / "a.csv")
-    with pytest.raises(InputError, match="spk_id"):
+    with pytest.raises(InputError, match="is not one of SpeechBrain's manifests"):
         ScreenedData(guard, tmp_path / "out").manifest(tmp_path / "a.csv")
 
 

@@ -133,7 +133,7 @@ def test_nothing_is_overwritten_unless_forced(worker, source, tmp_path, existing
     out, plot = tmp_path / "out", existing == "one.png"
     out.mkdir()
     (out / existing).write_text("mine")
-    with pytest.raises(OutputError, match=rf"{existing} exists already; pass --force"):
+    with pytest.raises(OutputError, match=rf"{existing} exists already; pass `force=True`"):
         plan_files([source], out, plot=plot)
     with pytest.raises(OutputError, match="exists already"):
         worker.purify(PlannedFile(source, out / "one.wav", plot))

@@ -18,6 +18,8 @@ from urllib.parse import parse_qsl
 from torch import nn
 
 from nip_audio.core.adapter import Bounds
+from nip_audio.core.files import LARGEST_WEIGHTS as LARGEST_FILE
+from nip_audio.core.files import read_regular
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.near import suggest_names
 from nip_audio.errors import HashMismatchError, ModelCardError
@@ -34,9 +36,6 @@ __all__ = [
     "parse_spec",
     "read_plain",
 ]
-
-LARGEST_FILE = 4 << 30
-"""Largest file of a model that is read, in bytes; larger ones are no speaker models."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 
@@ -269,15 +268,7 @@ def read_plain(
                 f"{path} is a link to {target}, expected a file inside {root or directory}; copy "
                 "the file there"
             )
-        status = target.stat()
-        if not target.is_file():
-            raise ModelCardError(f"{path} is no regular file, expected one; restore the model")
-        if status.st_size > largest:
-            raise ModelCardError(
-                f"{path} has {status.st_size / 1e6:.1f} MB, expected at most "
-                f"{largest / 1e6:.1f}; check that it is a model's"
-            )
-        return target.read_bytes()
+        return read_regular(target, most=largest)
     except (OSError, RuntimeError) as err:  # RuntimeError: links in a circle
         reason = getattr(err, "strerror", None) or str(err)
         raise ModelCardError(f"{path} cannot be read ({reason}); restore the model") from err

@@ -217,7 +217,7 @@ def _folder(spec: SourceSpec) -> tuple[_Folder, str | None]:
         return _Folder(spec, directory), None
     if not spec.location.startswith("speechbrain/"):
         raise ModelCardError(
-            f"{spec.location} is no directory, expected one with {_HYPERPARAMS}; check --model"
+            f"{spec.location} is no directory, expected one with {_HYPERPARAMS}; check `model`"
         )
     found, commit, root = hub_directory(*split_hub_id(spec.location), files=_FILES)
     return _Folder(spec, found, root), commit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,20 +14,33 @@ from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.measured import MeasuredFile
 from nip_audio.screening.probes import Probe
 
-__all__ = ["Engine", "MeasurerRecipe"]
+__all__ = ["Begun", "Engine", "MeasurerRecipe"]
+
+Begun = Callable[[Recording], None]
+"""Callback with the file that is measured next."""
 
 
 class Engine(Protocol):
     """Measures many files, in this process or in others."""
 
     def measure(
-        self, measurer: FileMeasurer, recordings: Iterable[Recording]
+        self,
+        measurer: FileMeasurer,
+        recordings: Iterable[Recording],
+        *,
+        begun: Begun = lambda recording: None,
     ) -> Iterator[MeasuredFile]:
         """Measure files and yield the results in the order given.
 
         The numbers equal those of ``measurer`` called on one thread in this process. Only a bounded
         number of files is in progress at a time. A file that cannot be read, or that crashes the
         process that reads it, gives a result with an error.
+
+        Args:
+            measurer: Measurer of single files.
+            recordings: Files to measure.
+            begun: Called before a file is measured in this very process, which its content may
+                crash, so that the next run can be careful with it.
         """
         ...
 

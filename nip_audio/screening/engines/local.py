@@ -20,9 +20,9 @@ import torch
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError, WorkerError
-from nip_audio.screening.engines.base import MeasurerRecipe
+from nip_audio.screening.engines.base import Begun, MeasurerRecipe
 from nip_audio.screening.measure import FileMeasurer
-from nip_audio.screening.measured import RETRY, MeasuredFile
+from nip_audio.screening.measured import CRASHED, RETRY, MeasuredFile
 
 __all__ = ["LocalEngine", "measure_alone"]
 
@@ -60,7 +60,11 @@ class LocalEngine:
             )
 
     def measure(
-        self, measurer: FileMeasurer, recordings: Iterable[Recording]
+        self,
+        measurer: FileMeasurer,
+        recordings: Iterable[Recording],
+        *,
+        begun: Begun = lambda recording: None,
     ) -> Iterator[MeasuredFile]:
         """Measure files in the order given, with at most four per worker in progress."""
         waiting = iter(recordings)
@@ -68,7 +72,7 @@ class LocalEngine:
         workers = self.workers or (_cores() if len(first) == _FEW else 1)
         every = chain(first, waiting)
         if workers == 1:
-            return _measure_here(measurer, every)
+            return _measure_here(measurer, every, begun)
         return _measure_in_pool(MeasurerRecipe.of(measurer), every, workers)
 
 
@@ -77,9 +81,10 @@ def _cores() -> int:
 
 
 def _measure_here(
-    measurer: FileMeasurer, recordings: Iterable[Recording]
+    measurer: FileMeasurer, recordings: Iterable[Recording], begun: Begun
 ) -> Iterator[MeasuredFile]:
     for recording in recordings:
+        begun(recording)
         with _one_thread():
             file = measurer(recording)
         yield file
@@ -155,7 +160,9 @@ def _without_main_module() -> Iterator[None]:
             setattr(main, name, value)
 
 
-def measure_alone(recipe: MeasurerRecipe, recordings: list[Recording]) -> Iterator[MeasuredFile]:
+def measure_alone(
+    recipe: MeasurerRecipe, recordings: Iterable[Recording]
+) -> Iterator[MeasuredFile]:
     """Measure each file in a process of its own, so that a crash can be blamed on its file.
 
     Raises:
@@ -191,7 +198,7 @@ def _started_worker(recipe: MeasurerRecipe) -> ProcessPoolExecutor:
 
 def _crashed(recording: Recording) -> MeasuredFile:
     error = {
-        "code": "crashed",
+        "code": CRASHED,
         "found": "the process that read this file crashed, and crashed again when it read this "
         "file alone",
         "remedy": "convert the file to a 16-bit wav or remove it; if it is very long, provide more "

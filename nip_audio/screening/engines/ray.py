@@ -17,7 +17,7 @@ import torch
 
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError, MissingDependencyError
-from nip_audio.screening.engines.base import MeasurerRecipe
+from nip_audio.screening.engines.base import Begun, MeasurerRecipe
 from nip_audio.screening.engines.local import measure_alone
 from nip_audio.screening.journal import from_line, to_line
 from nip_audio.screening.measure import FileMeasurer
@@ -62,9 +62,13 @@ class RayEngine:
             )
 
     def measure(
-        self, measurer: FileMeasurer, recordings: Iterable[Recording]
+        self,
+        measurer: FileMeasurer,
+        recordings: Iterable[Recording],
+        *,
+        begun: Begun = lambda recording: None,  # noqa: ARG002
     ) -> Iterator[MeasuredFile]:
-        """Measure files in the order given.
+        """Measure files in the order given, none of them in this process.
 
         Raises:
             MissingDependencyError: If Ray is not installed.

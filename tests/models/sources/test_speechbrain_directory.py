@@ -266,10 +266,10 @@ WRONG_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "classifier not finite": ("classifier.ckpt", lambda p: spoil(p, torch.inf), "not finite"),
     "weights without end": ("embedding_model.ckpt", repeat_without_end, "does not fit"),
     "link out": ("embedding_model.ckpt", link_out, "is a link to"),
-    "fifo": ("embedding_model.ckpt", replace_by_fifo, "no regular file"),
+    "fifo": ("embedding_model.ckpt", replace_by_fifo, "expected a file"),
     "device": ("embedding_model.ckpt", replace_by_device, "is a link to /dev/zero"),
-    "folder": ("classifier.ckpt", replace_by_folder, "no regular file"),
-    "fifo as labels": ("label_encoder.txt", replace_by_fifo, "no regular file"),
+    "folder": ("classifier.ckpt", replace_by_folder, "expected a file"),
+    "fifo as labels": ("label_encoder.txt", replace_by_fifo, "expected a file"),
     "labels from 1": (
         "label_encoder.txt",
         lambda p: write_labels(LABELS, p.parent, first=1),
