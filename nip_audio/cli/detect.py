@@ -42,7 +42,7 @@ def command(
     """
     from nip_audio.audio.manifest import Recording
     from nip_audio.cli._inputs import load_model, make_screener
-    from nip_audio.cli._results import print_records
+    from nip_audio.cli._results import print_judged_by, print_records
 
     screener = make_screener(
         load_model(model, modality),
@@ -59,4 +59,5 @@ def command(
         print_json([record.to_json() for record in records])
     else:
         print_records(records)
+        print_judged_by(screener)
     exit_with(sum(r.flagged for r in records), sum(r.failed for r in records))

@@ -173,7 +173,7 @@ def command(
     """
     from nip_audio.cli._findings import Findings
     from nip_audio.cli._inputs import load_model, make_screener
-    from nip_audio.cli._results import make_report, print_summary
+    from nip_audio.cli._results import make_report, print_judged_by, print_summary
     from nip_audio.core.state import make_folder
     from nip_audio.models.modalities import modality_of
     from nip_audio.reporting.examine import examiner_of_screening
@@ -229,6 +229,7 @@ def command(
         print_json(screener.verdict_settings() | result.summary.to_json() | review)
     else:
         findings.print(result, found)
+        print_judged_by(screener)
     findings.close(result, found)
     exit_with(found.flagged, found.failed)
 

@@ -17,6 +17,7 @@ from nip_audio.core.modality import Reader
 from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
+from nip_audio.models.cards import card_sha256
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -126,10 +127,21 @@ class Screener:
             "read": self.adapter.to_json(),
         }
 
+    def judged_by(self) -> dict[str, str]:
+        """Return the fingerprints of what judges, whichever folder it came from.
+
+        A calibration for the same model may be lax; a card may name the model's classes wrongly.
+        """
+        calibration = self.judge.calibration
+        card = self.pretrained.card
+        found = {"card": card_sha256(card.data), "calibration": calibration.fingerprint}
+        probe = calibration.detector.probe.to_json()
+        return found | {key: probe[key] for key in ("purifier",) if key in probe}
+
     def verdict_settings(self) -> dict[str, Any]:
         """Return everything that a verdict depends on besides the files."""
         return self.measurement_settings() | {
-            "calibration": self.judge.calibration.fingerprint,
+            **self.judged_by(),
             "calibration_sources": self.judge.calibration.sources,
             "false_positive_rate": self.judge.false_positive_rate,
             "false_discovery_rate": self.judge.false_discovery_rate,
@@ -224,8 +236,9 @@ class Screener:
 
     def _claim(self, source: Source, path: Path) -> None:
         identity = {"source": source.name, **self.measurement_settings()}
+        content = (json.dumps(identity | self.judged_by(), indent=2) + "\n").encode()
         if not path.exists():
-            write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
+            write_atomic(path, content)
             return
         try:
             earlier = load_json(read_regular(path, most=LARGEST_JSON))
@@ -238,6 +251,8 @@ class Screener:
                 f"{path.parent} holds a run with another {details}, expected the same settings; "
                 "use another `out`, or the settings of that run"
             )
+        if path.read_bytes() != content:  # another calibration judges the same measurements
+            write_atomic(path, content, force=True)
 
     def _measure(
         self,

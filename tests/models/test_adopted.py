@@ -47,7 +47,7 @@ def source(original: Path, tmp_path: Path) -> Path:
 
 def test_a_card_is_written_and_loaded(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = adopt_model("ecapa", Path("card"))
+    made = adopt_model("./ecapa", Path("card"))
     data = json.loads((tmp_path / "card" / "model_card.json").read_text())
     assert data == dict(made.card.data)
     assert data["source"] == f"speechbrain:{source}"

@@ -12,7 +12,12 @@ from typing import Any
 
 from nip_audio.errors import InputError, ModelCardError
 from nip_audio.models.sources.base import SourceModel, SourceSpec, embedder, file_hash, read_plain
-from nip_audio.models.sources.hub import HubDirectory, hub_directory, split_hub_id
+from nip_audio.models.sources.hub import (
+    HubDirectory,
+    hub_directory,
+    local_directory,
+    split_hub_id,
+)
 from nip_audio.models.sources.kaldi import KaldiFbank, KaldiFeatures
 from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
 from nip_audio.models.sources.wespeaker_resnet import WeSpeakerResNet
@@ -87,8 +92,8 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
 
 
 def _place(location: str) -> HubDirectory:
-    directory = Path(location)
-    if directory.is_dir():
+    directory = local_directory(location)
+    if directory is not None:
         return HubDirectory(directory, "", directory)
     hub_id, revision = split_hub_id(location)
     return hub_directory(hub_id, revision, files=[WEIGHTS])

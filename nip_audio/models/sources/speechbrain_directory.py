@@ -33,7 +33,7 @@ from nip_audio.models.sources.base import (
     read_plain,
 )
 from nip_audio.models.sources.foreign import FOREIGN_ERRORS
-from nip_audio.models.sources.hub import hub_directory, split_hub_id
+from nip_audio.models.sources.hub import hub_directory, local_directory, split_hub_id
 from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
 from nip_audio.models.sources.speechbrain_modules import instrument
 
@@ -132,6 +132,7 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
         architecture=f"{type(network).__name__} of SpeechBrain",
         licence=_licence(folder),
         notes=tuple(notes),
+        ran_code=trusted,
     )
 
 
@@ -212,8 +213,8 @@ class _Folder:
 
 def _folder(spec: SourceSpec) -> tuple[_Folder, str | None]:
     """Return the directory of a source, and the revision of the hub."""
-    directory = Path(spec.location)
-    if directory.is_dir():
+    directory = local_directory(spec.location, owner="speechbrain/")
+    if directory is not None:
         return _Folder(spec, directory), None
     if not spec.location.startswith("speechbrain/"):
         raise ModelCardError(
