@@ -73,7 +73,8 @@ def print_judged_by(screener: Screener) -> None:
     whose = "as shipped with nip-audio" if card.shipped else f"card {found['card'][:12]}"
     rest = [f"{name} {found[name][:12]}" for name in ("calibration", "purifier") if name in found]
     stdout.print(
-        f"Judged by {plain(card.name)} (model {model[:12]}, {whose}), {', '.join(rest)}",
+        f"Judged by {plain(card.name)} (model {model[:12]}, {whose}), {', '.join(rest)}, "
+        f"seed {screener.seed}",
         style="dim",
         highlight=False,
         soft_wrap=True,

@@ -32,7 +32,7 @@ from nip_audio.cli._options import (
     MaxDurationOption,
     ModalityOption,
     ModelOption,
-    SeedOption,
+    SecretSeedOption,
 )
 from nip_audio.errors import InputError
 
@@ -108,7 +108,7 @@ def command(
     ] = True,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
-    seed: SeedOption = 0,
+    seed: SecretSeedOption = None,
     max_duration: MaxDurationOption = None,
     fail_on: Annotated[
         str | None,
@@ -180,6 +180,7 @@ def command(
     from nip_audio.reporting.run import ScreenedRun
     from nip_audio.screening.engines.local import LocalEngine
     from nip_audio.screening.engines.ray import RayEngine
+    from nip_audio.screening.pipeline import choose_seed
     from nip_audio.screening.sources import find_source
     from nip_audio.workflows.flagged import refuse_copies_inside, shipped_purifier
 
@@ -205,7 +206,7 @@ def command(
         command="screen",
         fpr=fpr,
         fdr=fdr,
-        seed=seed,
+        seed=choose_seed(seed, out),
         max_duration_s=max_duration,
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )

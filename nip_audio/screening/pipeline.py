@@ -14,6 +14,7 @@ from nip_audio import __version__
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.files import LARGEST_JSON, read_regular
 from nip_audio.core.modality import Reader
+from nip_audio.core.seeds import secret_seed
 from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
@@ -35,7 +36,7 @@ from nip_audio.screening.results import RESULTS_NAME, SPEAKERS_NAME, Results
 from nip_audio.screening.sources import Source
 from nip_audio.screening.summary import ScreenSummary, Tally
 
-__all__ = ["SUMMARY_NAME", "ScreenResult", "Screener"]
+__all__ = ["SUMMARY_NAME", "ScreenResult", "Screener", "choose_seed"]
 
 RUN_NAME = "run.json"
 SUMMARY_NAME = "summary.json"
@@ -68,6 +69,7 @@ class Screener:
         judge: Calibration, and the rate at which it flags files.
         adapter: Reader of the files; it also determines their modality.
         seed: Seed of the noise generator; each file's noise depends on the seed and its content.
+            Whoever knows it can compute the noise: ``choose_seed`` draws one in secret.
         engine: Engine that measures the files.
         backdoor: Whether to search for files with a backdoor trigger as well. This makes sense for
             a model that was, or may have been, trained on these very files.
@@ -312,6 +314,22 @@ class Screener:
         for name in records.keys() & comparison.suspicions.keys():
             records[name] = add_trigger_suspicion(records[name], comparison.suspicions[name], words)
         return list(records.values())
+
+
+def choose_seed(given: int | None, out: Path | None = None) -> int:
+    """Return the seed given, or that of the run which is resumed, or else a secret new one.
+
+    Args:
+        given: Seed that the user wants; None leaves the choice.
+        out: Folder that may hold a run; None if there is none.
+    """
+    if given is not None:
+        return given
+    try:
+        seed = None if out is None else load_json((out / RUN_NAME).read_bytes())["seed"]
+    except (KeyError, OSError, TypeError, ValueError):
+        seed = None  # a new run, or one whose damage the screening reports
+    return seed if type(seed) is int else secret_seed()
 
 
 def _known(journal: Journal, recording: Recording) -> MeasuredFile:
