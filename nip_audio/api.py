@@ -187,6 +187,7 @@ def calibrate(
     draws: int = 1,
     seed: int = 0,
     description: str = "",
+    keep_outliers: bool = False,
     progress: Callable[[Recording], None] = lambda recording: None,
 ) -> Calibration:
     """Learn what clean audio of your own looks like to a model, and attacks on it.
@@ -206,10 +207,13 @@ def calibrate(
         draws: Draws of each noise for each file.
         seed: Seed of all random draws.
         description: What these files are, for the record.
+        keep_outliers: Learn from files far beyond all others as well; they are left out otherwise,
+            because they may be attacked.
         progress: Called after each recording.
 
     Returns:
-        The calibration; ``save(path)`` writes it. Unusable files are in its ``failures``.
+        The calibration; ``save(path)`` writes it. Files that were left out are in its
+        ``failures``, and those to listen to in ``farthest``.
 
     Raises:
         CalibrationError: With fewer than 20 usable recordings, or if the model has no purifier.
@@ -229,6 +233,7 @@ def calibrate(
             seed=seed,
             tolerated_noise_rms=tolerated_noise_rms,
             sources=told,
+            keep_outliers=keep_outliers,
             progress=progress,
         )
     path = pretrained.card.purifier_path
@@ -246,6 +251,7 @@ def calibrate(
         names=names,
         seed=seed,
         sources=told,
+        keep_outliers=keep_outliers,
         progress=progress,
     ).calibration
 

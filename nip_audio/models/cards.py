@@ -47,6 +47,10 @@ SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
 COMPANIONS = ("calibration", "plda", "purifier")
 """Fitted files that come with a model: bound to its identity, but not part of it."""
 
+_LONGEST_SIDE = 4096  # of an image, in pixels
+_LARGEST_SCALE, _LARGEST_NOISE = 1e4, 10.0
+_LARGEST_PATCH = 1024
+
 _FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 _CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "format_version": int,
@@ -67,7 +71,9 @@ def _is_rate(value: object) -> bool:
 
 
 def _is_shape(values: object) -> bool:
-    whole = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
+    whole = isinstance(values, list) and all(
+        type(v) is int and 0 < v <= _LONGEST_SIDE for v in values
+    )
     return whole and isinstance(values, list) and len(values) == 3 and values[0] in (1, 3)
 
 
@@ -309,7 +315,7 @@ def read_card(directory: Path) -> ModelCard:
         if not isinstance(entry, dict)
         or not all(isinstance(entry.get(key), str) for key in ("file", "sha256"))
     ]
-    wrong += _wrong_of_source(data)
+    wrong += _wrong_values(data)
     if not wrong:
         wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
         wrong += [] if _all_text(data["files"].values()) else ["files"]
@@ -327,10 +333,12 @@ def read_card(directory: Path) -> ModelCard:
     return ModelCard(directory, data)
 
 
-def _wrong_of_source(data: Mapping[str, Any]) -> list[str]:
-    """Return the wrong fields of those that only cards of other models have."""
+def _wrong_values(data: Mapping[str, Any]) -> list[str]:
+    """Return the fields with wrong values, also of those that only cards of other models have."""
+    scale = data["scale"]
     axes, noises = data.get("tap_axes") or {}, data.get("noises") or []
     right = {
+        "scale": isinstance(scale, int | float) and 0 < scale <= _LARGEST_SCALE,
         "source": isinstance(data.get("source"), str | None),
         "modality": not data.get("source") or data.get("modality", "audio") == "audio",
         "channels": data.get("channels", 1) in (1, 2),
@@ -349,7 +357,9 @@ def _is_noise(value: object) -> bool:
         and texts
         and value.keys() <= {"family", "level", "scale", "patch"}
         and type(value.get("scale")) in (int, float)
+        and 0 <= value["scale"] <= _LARGEST_NOISE
         and type(value.get("patch", 4)) is int
+        and 1 <= value.get("patch", 4) <= _LARGEST_PATCH
     )
 
 

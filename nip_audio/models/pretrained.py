@@ -38,7 +38,7 @@ from nip_audio.models.cards import (
 from nip_audio.models.heads import head_of
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.safe_yaml import Vocabulary, build
-from nip_audio.models.sources.base import SourceSpec, load_source, parse_spec
+from nip_audio.models.sources.base import MOST_VALUES, SourceSpec, load_source, parse_spec
 
 __all__ = [
     "ModelCard",
@@ -69,6 +69,7 @@ _VOCABULARY = Vocabulary(
     classes=_ALLOWED_CLASSES,
     # top-level keys that SpeechBrain reads, which are left out here, unbuilt and unchecked
     left_out=frozenset({"audio_normalizer", "label_encoder", "modules", "pretrainer"}),
+    most_values=MOST_VALUES,
 )
 
 

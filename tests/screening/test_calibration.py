@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -280,3 +281,36 @@ def test_copies_do_not_count_twice(pretrained, clean_folder, calibration):
     assert other.fingerprint == calibration.fingerprint
     assert {failure.code for failure in other.failures} == {"duplicate"}
     assert len(other.failures) == calibration.files
+
+
+def test_a_file_far_beyond_the_others_is_named_and_left_out(
+    pretrained, clean_folder, calibration, tmp_path
+):
+    folder = shutil.copytree(clean_folder, tmp_path / "clean")
+    files = list(walk_audio(folder))
+    config = calibration.detector.probe.config
+    hum = 0.5 * np.sin(2 * np.pi * 7000 * np.arange(16000) / 16000)
+    soundfile.write(files[3].path, hum, 16000, "PCM_16")
+    odd = WaveformAdapter()
+    made = calibrate(pretrained, files, odd, config)
+    (failure,) = made.failures
+    assert failure.code == "outlier"
+    assert str(failure).startswith(f"{files[3].id}: its distance is")
+    assert "--keep-outliers" in str(failure)
+    rest = [file for file in files if file.id != files[3].id]
+    without = calibrate(pretrained, rest, WaveformAdapter(), config)
+    assert made.fingerprint == without.fingerprint
+    assert made.seen == without.seen
+    kept = calibrate(pretrained, files, odd, config, keep_outliers=True)
+    assert not kept.failures
+    assert kept.files == len(files)
+    assert kept.farthest[0][0] == files[3].id
+    assert kept.threshold(0.05) > 2 * made.threshold(0.05)
+
+
+def test_the_files_to_listen_to_are_the_farthest(calibration):
+    names, distances = zip(*calibration.farthest, strict=True)
+    assert len(set(names)) == 5
+    assert list(distances) == sorted(distances, reverse=True)
+    assert distances[0] == calibration.detector.distances[-1]
+    assert not calibration.failures

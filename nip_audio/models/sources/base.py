@@ -28,6 +28,7 @@ from nip_audio.models.cards import is_path
 __all__ = [
     "KINDS",
     "LARGEST_FILE",
+    "MOST_VALUES",
     "SourceKind",
     "SourceModel",
     "SourceSpec",
@@ -37,6 +38,9 @@ __all__ = [
     "parse_spec",
     "read_plain",
 ]
+
+MOST_VALUES = 500_000_000
+"""Most values that making a network may need, all steps together; no speaker model has as many."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 

@@ -35,6 +35,7 @@ _IGNORED = (
     "pyannote.audio.core.task.Specifications",
     "torch.torch_version.TorchVersion",
 )
+_SIZES = {"sample_rate": (4000, 192_000), "num_mel_bins": (4, 1000)}
 _EXPECTED = {  # settings of the features that this reader has; others are refused
     "num_channels": 1,
     "frame_length": 25,
@@ -126,5 +127,11 @@ def _settings(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
             raise ModelCardError(
                 f"{path} was trained with {key} = {value!r}, expected {_EXPECTED[key]!r}; export "
                 "the model to ONNX and use onnx:FILE"
+            )
+    for key, (low, high) in _SIZES.items():
+        if type(settings[key]) is not int or not low <= settings[key] <= high:
+            raise ModelCardError(
+                f"{path} has {key} = {settings[key]!r}, expected a whole number of {low} to "
+                f"{high}; restore the file"
             )
     return settings

@@ -27,6 +27,7 @@ from nip_audio.errors import InputError, ModelCardError, UnsafeYamlError
 from nip_audio.models.safe_yaml import Vocabulary, build
 from nip_audio.models.sources.base import (
     LARGEST_FILE,
+    MOST_VALUES,
     SourceModel,
     SourceSpec,
     file_hash,
@@ -70,7 +71,7 @@ VOCABULARY = Vocabulary(
     ),
     functions=frozenset(f"torch.nn.{name}" for name in _ACTIVATIONS),
     wanted=frozenset({*_MODULES, "sample_rate"}),
-    most_values=500_000_000,
+    most_values=MOST_VALUES,
 )
 """What a SpeechBrain directory may use without being trusted."""
 
