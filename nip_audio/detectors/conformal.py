@@ -78,7 +78,8 @@ def beyond_the_tail(clean_distances: ArrayLike) -> NDArray[np.bool_]:
     distances = np.asarray(clean_distances, dtype=np.float64)
     start = np.quantile(distances, 1 - _UPPER_SHARE)
     scale = np.median(distances[distances >= start] - start) / np.log(2)
-    return distances > start + scale * np.log(_UPPER_SHARE * len(distances) / _UNLIKELY)
+    limit = start + scale * np.log(_UPPER_SHARE * len(distances) / _UNLIKELY)
+    return np.asarray(distances > limit)
 
 
 def files_needed(false_positive_rate: float) -> int:

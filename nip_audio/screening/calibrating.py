@@ -193,8 +193,14 @@ class _CleanFiles:
     def without(self, places: Sequence[int]) -> _CleanFiles:
         """Leave files out."""
         kept = [i for i in range(len(self.ids)) if i not in places]
-        lists = (self.ids, self.owners, self.contents, self.facts, self.measured, self.noisy)
-        return _CleanFiles(*([one[i] for i in kept] if one else [] for one in lists))
+        return _CleanFiles(
+            [self.ids[i] for i in kept],
+            [self.owners[i] for i in kept],
+            [self.contents[i] for i in kept],
+            [self.facts[i] for i in kept],
+            [self.measured[i] for i in kept],
+            [self.noisy[i] for i in kept] if self.noisy else [],
+        )
 
 
 def _farthest(ids: Sequence[str], distances: Array) -> tuple[tuple[str, float], ...]:

@@ -135,7 +135,8 @@ class _Rows:
     def without(self, left_out: Container[int]) -> _Rows:
         """Leave out what was made from some windows, given by their places."""
         kept = [i for i, place in enumerate(self.places) if place not in left_out]
-        places, names = (tuple(all_[i] for i in kept) for all_ in (self.places, self.names))
+        places = tuple(self.places[i] for i in kept)
+        names = tuple(self.names[i] for i in kept)
         return _Rows(self.rows[kept], self.spectra[kept], places, names)
 
     @staticmethod

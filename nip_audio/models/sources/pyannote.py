@@ -129,9 +129,10 @@ def _settings(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
                 "the model to ONNX and use onnx:FILE"
             )
     for key, (low, high) in _SIZES.items():
-        if type(settings[key]) is not int or not low <= settings[key] <= high:
+        size = settings[key]
+        if not isinstance(size, int) or not low <= size <= high:
             raise ModelCardError(
-                f"{path} has {key} = {settings[key]!r}, expected a whole number of {low} to "
+                f"{path} has {key} = {size!r}, expected a whole number of {low} to "
                 f"{high}; restore the file"
             )
     return settings
