@@ -27,10 +27,11 @@ Make = Callable[[str, Any], Any]
 
 
 def load_json(text: str | bytes) -> Any:
-    """Read one JSON value as the standard defines it: no NaN, no duplicate names.
+    """Read one JSON value as the standard defines it: no NaN, no duplicate names, no infinity.
 
     Raises:
-        ValueError: If the text is not JSON, has a duplicate name, or is nested too deeply.
+        ValueError: If the text is not JSON, has a duplicate name or a number that is too large to
+            be finite, or is nested too deeply.
 
     Example:
         >>> load_json('{"a": 1, "a": 2}')
@@ -39,9 +40,21 @@ def load_json(text: str | bytes) -> Any:
         ValueError: 'a' occurs twice
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            object_pairs_hook=_object,
+        )
     except RecursionError as err:
         raise ValueError("it is nested too deeply") from err
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):  # 1e999 is JSON, and no number of ours
+        raise ValueError(f"{text[:40]} is too large")
+    return number
 
 
 def build_dataclass(kind: type[T], value: Any) -> T:
