@@ -7,6 +7,13 @@ is first used, and ``__init__.pyi`` says from where.
 >>> from nip_audio import load_model, read_audio
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # of python -m nip_audio, before anything is imported beside the data
+    from nip_audio._safe_path import leave_working_directory
+
+    leave_working_directory()
+
 from typing import Any
 
 from nip_audio._lazy import attach

@@ -43,7 +43,7 @@ from nip_audio.screening.calibrating import calibrate_with_attacks
 from nip_audio.screening.calibration import Calibration, find_threshold
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.measure import default_config
-from nip_audio.screening.pipeline import Screener
+from nip_audio.screening.pipeline import Screener, choose_seed
 from nip_audio.screening.records import ScreenRecord
 from nip_audio.screening.sources import Source, find_source
 from nip_audio.workflows.attack import attack_file
@@ -99,7 +99,7 @@ def screen(
     fdr: float | None = None,
     workers: int | None = None,
     report: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
     data_root: str | None = None,
     follow_links: bool = False,
     progress: Callable[[str], None] = lambda file: None,
@@ -118,7 +118,8 @@ def screen(
         fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
         workers: Processes that measure; default: one per core.
         report: Write report.html and results.csv as well.
-        seed: Seed of the detector's noise.
+        seed: Seed of the detector's noise, to repeat a run; None is that of the run in ``out``, or
+            else a secret one, which is written into summary.json.
         data_root: Folder or URL that replaces ``$data_root`` in a manifest.
         follow_links: Read what symbolic links lead to outside the source as well.
         progress: Called with the id of each file that is done.
@@ -133,6 +134,7 @@ def screen(
         OutputError: If ``out`` cannot be written.
     """
     screener = Screener.from_pretrained(load_model(model), _calibration(calibration), fpr, fdr=fdr)
+    seed = choose_seed(seed, Path(out))
     screener = replace(screener, seed=seed, engine=LocalEngine(workers))
     modality = screener.kind.modality
     files = find_source(modality, Path(source), data_root, follow_links=follow_links)
@@ -150,7 +152,7 @@ def detect(
     model: AnyModel = DEFAULT_MODEL,
     calibration: AnyCalibration | None = None,
     fpr: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> list[ScreenRecord]:
     """Judge files one by one, without comparing them to each other.
 
@@ -160,7 +162,8 @@ def detect(
         calibration: What clean audio looks like; default: the one that comes with the model.
         fpr: False-positive rate on clean audio like the calibration's; default: 0.01, or the lowest
             that the calibration allows.
-        seed: Seed of the detector's noise.
+        seed: Seed of the detector's noise; None draws a secret one. Whoever knows it can compute
+            the noise.
 
     Returns:
         One record a file; a file that cannot be read has the verdict ``error`` and says why.
@@ -171,7 +174,7 @@ def detect(
     screener = Screener.from_pretrained(load_model(model), _calibration(calibration), fpr)
     paths = [files] if isinstance(files, str | PathLike) else files
     recordings = (Recording(str(path), Path(path)) for path in paths)
-    return list(replace(screener, seed=seed).judge_files(recordings))
+    return list(replace(screener, seed=choose_seed(seed)).judge_files(recordings))
 
 
 def calibrate(
@@ -184,6 +187,7 @@ def calibrate(
     draws: int = 1,
     seed: int = 0,
     description: str = "",
+    keep_outliers: bool = False,
     progress: Callable[[Recording], None] = lambda recording: None,
 ) -> Calibration:
     """Learn what clean audio of your own looks like to a model, and attacks on it.
@@ -203,10 +207,13 @@ def calibrate(
         draws: Draws of each noise for each file.
         seed: Seed of all random draws.
         description: What these files are, for the record.
+        keep_outliers: Learn from files far beyond all others as well; they are left out otherwise,
+            because they may be attacked.
         progress: Called after each recording.
 
     Returns:
-        The calibration; ``save(path)`` writes it. Unusable files are in its ``failures``.
+        The calibration; ``save(path)`` writes it. Files that were left out are in its
+        ``failures``, and those to listen to in ``farthest``.
 
     Raises:
         CalibrationError: With fewer than 20 usable recordings, or if the model has no purifier.
@@ -226,6 +233,7 @@ def calibrate(
             seed=seed,
             tolerated_noise_rms=tolerated_noise_rms,
             sources=told,
+            keep_outliers=keep_outliers,
             progress=progress,
         )
     path = pretrained.card.purifier_path
@@ -243,6 +251,7 @@ def calibrate(
         names=names,
         seed=seed,
         sources=told,
+        keep_outliers=keep_outliers,
         progress=progress,
     ).calibration
 
@@ -254,7 +263,7 @@ def purify(
     purifier: AnyPath | Purifier | None = None,
     method: str = "guided",
     settings: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> PurifiedAudio:
     """Remove an adversarial perturbation from one recording; the file itself is not changed.
 
@@ -265,7 +274,8 @@ def purify(
             model, for the method ``guided``.
         method: Name of the purifier; the command ``nip-audio purify --help`` lists them.
         settings: Settings of the method, e.g. ``{"snr_db": 20}`` for ``noise``.
-        seed: Seed of a random method. Anyone who knows it can foresee the method's draws.
+        seed: Seed of a random method; None draws a secret one, which the result has. Anyone who
+            knows it can foresee the method's draws.
 
     Returns:
         The purified recording with the model's predictions before and after; ``write(path)``
@@ -284,7 +294,7 @@ def purify(
         given = dict(settings or {}) | ({} if purifier is None else {"path": Path(str(purifier))})
         model_id = pretrained.model_id
         chosen = make_purifier(method, model=pretrained.model, model_id=model_id, settings=given)
-    return purify_audio(pretrained, chosen, audio, seed=seed)
+    return purify_audio(pretrained, chosen, audio, seed=choose_seed(seed))
 
 
 def attack(

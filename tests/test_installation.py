@@ -69,9 +69,9 @@ def test_model_whose_weights_were_changed_is_a_problem(
     few_packages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = few_packages / "models"
-    shutil.copytree(ROOT / "pretrained/lenet5-mnist", folder / "lenet5-mnist")
+    shutil.copytree(ROOT / "pretrained/lenet5-mnist", folder / "lenet5-copy")
     monkeypatch.setenv("NIP_AUDIO_PRETRAINED", str(folder))
-    weights = folder / "lenet5-mnist/classifier.safetensors"
+    weights = folder / "lenet5-copy/classifier.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     found = examine_installation()
     (broken,) = [model for model in found.models if model.problem]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nip_audio._safe_path import leave_working_directory
 from nip_audio.cli._failures import code_after, flush_outputs, terminable
 
 __all__ = ["main"]
@@ -15,6 +16,7 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of this process, and return its exit code."""
+    leave_working_directory()
     try:
         with terminable():
             from nip_audio.cli._commands import run

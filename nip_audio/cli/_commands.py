@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from nip_audio.cli._beside import refuse_files_as_options, refuse_settings_of_numba
 from nip_audio.cli._exit import EXIT_CLEAN, EXIT_USAGE
 from nip_audio.cli._failures import printable
 from nip_audio.cli._former import rewrite_former_options
@@ -107,12 +108,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     Raises:
         KeyboardInterrupt: If a prompt was aborted.
+        InputError: If files of the working directory would decide what the command does.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    refuse_files_as_options(given)
+    refuse_settings_of_numba()
     warnings.filterwarnings("ignore", module=r"(speechbrain|torch|torchaudio)\b")
     group = typer.main.get_command(app)
     try:
         # not group.main(), which handles a closed pipe and Ctrl-C with exit codes of its own
-        given = list(sys.argv[1:] if arguments is None else arguments)
         with group.make_context("nip-audio", given) as context:
             group.invoke(context)
     except typer.Exit as end:

@@ -70,6 +70,17 @@ ForceOption = Annotated[
     bool,
     typer.Option("--force", help="Overwrite existing output files.", rich_help_panel=OUTPUT),
 ]
+SecretSeedOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        help="Seed of all random numbers, to repeat a run. Default: a secret one, which is written "
+        "into the results; whoever knows it can compute the noise.",
+        rich_help_panel=ADVANCED,
+        show_default=False,
+    ),
+]
 SeedOption = Annotated[
     int,
     typer.Option("--seed", min=0, help="Seed of all random numbers.", rich_help_panel=ADVANCED),

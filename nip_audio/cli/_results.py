@@ -16,7 +16,7 @@ from nip_audio.screening.records import ScreenRecord
 if TYPE_CHECKING:
     from nip_audio.reporting.examine import Examiner
     from nip_audio.reporting.run import ScreenedRun
-    from nip_audio.screening.pipeline import ScreenResult
+    from nip_audio.screening.pipeline import Screener, ScreenResult
     from nip_audio.screening.sources import Source
     from nip_audio.screening.summary import ScreenSummary
 
@@ -64,6 +64,21 @@ def print_records(records: Sequence[ScreenRecord]) -> None:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else f"{value:{form}}"
+
+
+def print_judged_by(screener: Screener) -> None:
+    """Print which model and calibration have judged, with the hashes of their contents."""
+    card, found = screener.pretrained.card, screener.judged_by()
+    model = screener.pretrained.model_id
+    whose = "as shipped with nip-audio" if card.shipped else f"card {found['card'][:12]}"
+    rest = [f"{name} {found[name][:12]}" for name in ("calibration", "purifier") if name in found]
+    stdout.print(
+        f"Judged by {plain(card.name)} (model {model[:12]}, {whose}), {', '.join(rest)}, "
+        f"seed {screener.seed}",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def print_summary(summary: ScreenSummary, out: Path) -> None:

@@ -52,6 +52,7 @@ def command(
     Example: nip-audio adopt my-ecapa/ --data clean/ --out my-model/
     """
     from nip_audio.audio.manifest import walk_audio
+    from nip_audio.models.cards import is_path
     from nip_audio.workflows.adopt import adopt_model
 
     clean = [recording.path for folder in data or () for recording in walk_audio(folder)]
@@ -83,6 +84,12 @@ def command(
     lines += list(card.data["notes"])
     if made.trusted_in is not None:
         lines.append(f"trusted to run code by this account: {made.trusted_in}")
-    lines.append(f"next: nip-audio calibrate CLEAN --model {out} --out {out}/calibration")
+    elif trust_model:
+        lines.append(
+            "--trust-model was not needed: nothing of this model runs as code, and no trust is "
+            "remembered; leave it out"
+        )
+    given = out if is_path(str(out)) else f"./{out}"
+    lines.append(f"next: nip-audio calibrate CLEAN --model {given} --out {given}/calibration")
     for line in lines:
         stdout.say(line)

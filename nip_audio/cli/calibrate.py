@@ -81,6 +81,15 @@ def command(
             rich_help_panel=ADVANCED,
         ),
     ] = 1,
+    keep_outliers: Annotated[
+        bool,
+        typer.Option(
+            "--keep-outliers",
+            help="Learn from files far beyond all others as well; they are named and left out "
+            "otherwise, because they may be attacked.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     seed: SeedOption = 0,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
@@ -92,7 +101,9 @@ def command(
     At least 20 different files are needed, which allow --fpr 0.05; 99 files
     allow 0.01. With one sub-folder per speaker and two recordings of some
     speakers, the voices of a speaker's files can be compared too. All files
-    must be genuine: an attacked one would be learned as clean.
+    must be genuine: an attacked one would be learned as clean. A file far
+    beyond all others is named and left out (exit code 4): listen to it, and
+    to the farthest of the rest, which are named as well.
 
     The detector learns from attacks that are made on these recordings and on
     this model, and from harmless changes of them: noise, rooms, codecs,
@@ -136,6 +147,7 @@ def command(
             seed=seed,
             sources=describe or ", ".join(part.name for part in source),
             force=force,
+            keep_outliers=keep_outliers,
             progress=progress,
         )
     result = done.calibration
@@ -144,7 +156,9 @@ def command(
     used = result.files
     if as_json:
         failed = [str(failure) for failure in result.failures]
+        far = [{"file": name, "distance": distance} for name, distance in result.farthest]
         found = {"found": done.found, "mistaken": done.mistaken, **_learned(result)}
+        found |= {"farthest": far}
         print_json(
             {"out": str(out), "files": used, "failed": failed, "model_id": result.model_id} | found
         )
@@ -155,6 +169,12 @@ def command(
         stdout.say(
             f"calibrated on {used} files, which allow a false-positive rate of "
             f"{1 / (used + 1):.2%} or more: {out}"
+        )
+        named = ", ".join(f"{name} ({distance:.2f})" for name, distance in result.farthest)
+        stdout.print(
+            f"farthest from the others, which decides what is flagged; listen to them: {named}",
+            markup=False,
+            soft_wrap=True,
         )
         if attached:
             stdout.say(f"{pretrained.card.directory} uses it by default")

@@ -16,7 +16,7 @@ from nip_audio.cli._options import (
     MaxDurationOption,
     ModalityOption,
     ModelOption,
-    SeedOption,
+    SecretSeedOption,
 )
 
 __all__ = ["command"]
@@ -30,7 +30,7 @@ def command(
     modality: ModalityOption = None,
     calibration: CalibrationOption = None,
     fpr: FprOption = None,
-    seed: SeedOption = 0,
+    seed: SecretSeedOption = None,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
     as_json: JsonOption = False,
@@ -44,14 +44,15 @@ def command(
     """
     from nip_audio.audio.manifest import Recording
     from nip_audio.cli._inputs import load_model, make_screener
-    from nip_audio.cli._results import print_records
+    from nip_audio.cli._results import print_judged_by, print_records
+    from nip_audio.screening.pipeline import choose_seed
 
     screener = make_screener(
         load_model(model, modality),
         calibration,
         command="detect",
         fpr=fpr,
-        seed=seed,
+        seed=choose_seed(seed),
         max_duration_s=max_duration,
         channel=channel,
     )
@@ -59,7 +60,8 @@ def command(
         print_note(screener.judge.note)
     records = list(screener.judge_files(Recording(str(file), file) for file in files))
     if as_json:
-        print_json([record.to_json() for record in records])
+        print_json([record.to_json() | {"seed": screener.seed} for record in records])
     else:
         print_records(records)
+        print_judged_by(screener)
     exit_with(sum(r.flagged for r in records), sum(r.failed for r in records))

@@ -18,7 +18,6 @@ from nip_audio.cli._console import (
 )
 from nip_audio.cli._exit import EXIT_FAILED
 from nip_audio.cli._options import (
-    ADVANCED,
     OUTPUT,
     CalibrationOption,
     ChannelOption,
@@ -27,6 +26,7 @@ from nip_audio.cli._options import (
     MaxDurationOption,
     ModalityOption,
     ModelOption,
+    SecretSeedOption,
 )
 from nip_audio.cli._registered import purifier_names
 from nip_audio.cli._settings import (
@@ -100,14 +100,7 @@ def command(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Seed of all random numbers; an attacker who knows it can predict a random "
-            "method.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = 0,
+    seed: SecretSeedOption = None,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
     force: ForceOption = False,
@@ -127,6 +120,7 @@ def command(
     from nip_audio.models.modalities import modality_of
     from nip_audio.screening.calibration import Calibration
     from nip_audio.screening.judge import Judge
+    from nip_audio.screening.pipeline import choose_seed
     from nip_audio.screening.survey import survey_folder
     from nip_audio.workflows.purify_files import FilePurifier, plan_files
 
@@ -152,7 +146,7 @@ def command(
     if judge is not None and judge.note:
         print_note(judge.note)
     reader = make_reader(pretrained, max_duration, channel)
-    worker = FilePurifier(pretrained, chosen, reader, seed, judge, only_flagged)
+    worker = FilePurifier(pretrained, chosen, reader, choose_seed(seed), judge, only_flagged)
     with progress_bar("purifying", len(planned)) as bar:
         done, failures = worker.purify_all(planned, force=force, progress=lambda _: advance(bar))
     print_skipped(failures)

@@ -60,7 +60,7 @@ def command(
     from nip_audio.cli._inputs import refuse_options
     from nip_audio.cli._results import make_report
     from nip_audio.errors import InputError
-    from nip_audio.models.cards import find_pretrained
+    from nip_audio.models.cards import find_named
     from nip_audio.models.pretrained import load_pretrained
     from nip_audio.reporting.examine import examiner_of_run
     from nip_audio.reporting.export import write_parquet
@@ -77,9 +77,8 @@ def command(
         if details:
             raise  # files are drawn from their source; without them the page has no links
     if details:
-        # a run may be a stranger's: the model that it names is looked up, never a source that could
-        # run code
-        pretrained = load_pretrained(model or find_pretrained(str(run.summary["model"])))
+        # a run may be a stranger's: the model that it names is looked up, never a place or a source
+        pretrained = load_pretrained(model or find_named(str(run.summary["model"])))
         refuse_options(pretrained, "report", {"--seconds": seconds})
         examiner = examiner_of_run(
             run.summary, pretrained, calibration=calibration, seconds=seconds

@@ -33,7 +33,7 @@ from nip_audio.cli._options import (
     MaxDurationOption,
     ModalityOption,
     ModelOption,
-    SeedOption,
+    SecretSeedOption,
 )
 from nip_audio.errors import InputError
 
@@ -118,7 +118,7 @@ def command(
             rich_help_panel=ADVANCED,
         ),
     ] = False,
-    seed: SeedOption = 0,
+    seed: SecretSeedOption = None,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
     fail_on: Annotated[
@@ -185,13 +185,14 @@ def command(
     """
     from nip_audio.cli._findings import Findings
     from nip_audio.cli._inputs import load_model, make_screener
-    from nip_audio.cli._results import make_report, print_summary
+    from nip_audio.cli._results import make_report, print_judged_by, print_summary
     from nip_audio.core.state import make_folder
     from nip_audio.models.modalities import modality_of
     from nip_audio.reporting.examine import examiner_of_screening
     from nip_audio.reporting.run import ScreenedRun
     from nip_audio.screening.engines.local import LocalEngine
     from nip_audio.screening.engines.ray import RayEngine
+    from nip_audio.screening.pipeline import choose_seed
     from nip_audio.screening.results import PUBLISHED
     from nip_audio.screening.sources import find_source
     from nip_audio.workflows.flagged import refuse_copies_inside, shipped_purifier
@@ -218,7 +219,7 @@ def command(
         command="screen",
         fpr=fpr,
         fdr=fdr,
-        seed=seed,
+        seed=choose_seed(seed, out),
         max_duration_s=max_duration,
         channel=channel,
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
@@ -243,6 +244,7 @@ def command(
         print_json(screener.verdict_settings() | result.summary.to_json() | more)
     else:
         findings.print(result, found)
+        print_judged_by(screener)
     findings.close(result, found)
     exit_with(found.flagged, found.failed or result.summary.doubtful)
 

@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 
+_MOST_DRAWS = 1000  # of each noise, as a file or a user may ask
+
+
 @dataclass(frozen=True)
 class NccrConfig:
     """Settings of an NCCR vector: every noise × every layer, averaged over the draws.
@@ -50,10 +53,10 @@ class NccrConfig:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not self.layers or not self.noises or self.draws < 1:
+        if not self.layers or not self.noises or not 1 <= self.draws <= _MOST_DRAWS:
             raise InputError(
                 f"got {len(self.layers)} layers, {len(self.noises)} noises and {self.draws} draws, "
-                "NCCR needs at least one of each"
+                f"NCCR needs at least one of each, and at most {_MOST_DRAWS} draws"
             )
 
     @property

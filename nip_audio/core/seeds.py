@@ -6,10 +6,13 @@ Draws that depend on content, not on an order or a name, are the same however a 
 from __future__ import annotations
 
 import hashlib
+import secrets
 
 import torch
 
-__all__ = ["generator_of", "seed_of"]
+__all__ = ["generator_of", "secret_seed", "seed_of"]
+
+_SECRET_BITS = 53
 
 
 def seed_of(*parts: object, bits: int = 56) -> int:
@@ -27,6 +30,14 @@ def seed_of(*parts: object, bits: int = 56) -> int:
     """
     digest = hashlib.sha256(":".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> (64 - bits)
+
+
+def secret_seed() -> int:
+    """Draw a seed from the system's secrets, so that nobody can compute what it will draw.
+
+    It fits into the numbers of every reader of JSON.
+    """
+    return secrets.randbits(_SECRET_BITS)
 
 
 def generator_of(*parts: object, bits: int = 56) -> torch.Generator:

@@ -278,6 +278,9 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
         StateError: If the file is missing, is not a state, is of another kind, version or model, or
             holds values that are NaN or infinite.
         HashMismatchError: If the content was changed after it was written.
+
+    A tensor that is not finite is refused: a comparison with NaN is never true, so that a detector
+    that holds one would flag nothing.
     """
     expected = (kind,) if isinstance(kind, str) else tuple(kind)
     what = " or ".join(expected)
@@ -298,6 +301,12 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
         raise StateError(f"{path} is not a nip-audio {what} file; check the path") from err
     if header.get("sha256") != _content_sha256(tensors, description):
         raise HashMismatchError(f"{path} was changed after it was written; create it again")
+    wrong = [name for name, t in tensors.items() if not bool(torch.isfinite(t).all())]
+    if wrong:
+        raise StateError(
+            f"{path} holds values that are NaN or infinite in {wrong[0]!r}, expected finite ones; "
+            "create it again, and do not use it"
+        )
     if content["kind"] not in expected or content["format_version"] != FORMAT_VERSION:
         raise StateError(
             f"{path} has kind {content['kind']} and format {content['format_version']}, expected "

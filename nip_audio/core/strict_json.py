@@ -27,10 +27,11 @@ Make = Callable[[str, Any], Any]
 
 
 def load_json(text: str | bytes) -> Any:
-    """Read one JSON value as the standard defines it: no NaN or infinity, no duplicate names.
+    """Read one JSON value as the standard defines it: no NaN, no duplicate names, no infinity.
 
     Raises:
-        ValueError: If the text is not JSON, has a duplicate name, or is nested too deeply.
+        ValueError: If the text is not JSON, has a duplicate name or a number that is too large to
+            be finite, or is nested too deeply.
 
     Example:
         >>> load_json('{"a": 1, "a": 2}')

@@ -14,7 +14,7 @@ import yaml
 from nip_audio.attacks.registry import Level, attack_entry, make_attack
 from nip_audio.core.near import suggest_names
 from nip_audio.errors import AttackError, InputError
-from nip_audio.models.cards import CARD_NAME
+from nip_audio.models.cards import CARD_NAME, directory_of, is_path
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
 __all__ = [
@@ -201,8 +201,10 @@ def _system_plan(name: str, data: object, where: str, config: Path) -> SystemPla
         raise InputError(f"{where}: crop_s is {crop_s!r}, expected seconds such as 2; correct it")
     if not isinstance(enrol, bool):
         raise InputError(f"{where}: enrol is {enrol!r}, expected true or false; correct it")
-    beside = config.parent / str(plan["model"])
-    model = beside if (beside / CARD_NAME).is_file() else plan["model"]
+    given = str(plan["model"])
+    beside = (config.parent / given).absolute()
+    named = not is_path(given) and directory_of(given) is not None
+    model = beside if not named and (beside / CARD_NAME).is_file() else given
     return SystemPlan(name, str(model), str(plan.get("subset", "")), crop_s, enrol)
 
 

@@ -202,8 +202,9 @@ def _channels(model: InstrumentedModel, wavs: Tensor) -> int:
 
 def _absolute(spec: SourceSpec) -> SourceSpec:
     """Return the spec with a path of this machine made absolute."""
-    path = Path(spec.location)
-    return replace(spec, location=str(path.absolute())) if spec.location and path.exists() else spec
+    if spec.kind == "python" or not spec.location or not Path(spec.location).exists():
+        return spec
+    return replace(spec, location=str(Path(spec.location).absolute()))
 
 
 def has_gradient(model: InstrumentedModel, sample_rate_hz: int) -> bool:

@@ -19,13 +19,17 @@ from nip_audio.core.files import LARGEST_JSON, LARGEST_WEIGHTS, read_regular
 from nip_audio.core.near import suggest_names
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import HashMismatchError, ModelCardError
+from nip_audio.models.shipped import SHIPPED_CARDS
 
 __all__ = [
     "DEFAULT_MODELS",
     "Modality",
     "ModelCard",
+    "card_sha256",
     "directory_of",
+    "find_named",
     "find_pretrained",
+    "is_path",
     "list_pretrained",
     "model_id_of",
     "pretrained_directories",
@@ -42,6 +46,10 @@ HYPERPARAMS_NAME = "hyperparams.yaml"
 SEARCH_VARIABLE = "NIP_AUDIO_PRETRAINED"
 COMPANIONS = ("calibration", "plda", "purifier")
 """Fitted files that come with a model: bound to its identity, but not part of it."""
+
+_LONGEST_SIDE = 4096  # of an image, in pixels
+_LARGEST_SCALE, _LARGEST_NOISE = 1e4, 10.0
+_LARGEST_PATCH = 1024
 
 _FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 _CARD_FIELDS: Mapping[str, type | tuple[type, ...]] = {
@@ -63,7 +71,9 @@ def _is_rate(value: object) -> bool:
 
 
 def _is_shape(values: object) -> bool:
-    whole = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
+    whole = isinstance(values, list) and all(
+        type(v) is int and 0 < v <= _LONGEST_SIDE for v in values
+    )
     return whole and isinstance(values, list) and len(values) == 3 and values[0] in (1, 3)
 
 
@@ -216,6 +226,37 @@ class ModelCard:
             entry = self.data.get(kind)
             if entry is not None:
                 read_verified(self.directory / entry["file"], entry["sha256"])
+        self.require_shipped()
+
+    @property
+    def shipped(self) -> bool:
+        """Whether this is one of the package's own models, in the package."""
+        name = self.directory.name
+        here = self.directory.resolve()
+        return name in SHIPPED_CARDS and here == (_shipped_folder() / name).resolve()
+
+    def require_shipped(self) -> None:
+        """Refuse a card in the place of one of the package's own models that is not its card.
+
+        The card has the hashes of weights, calibration and purifier, so all of them are as shipped.
+
+        Raises:
+            HashMismatchError: If it is another card.
+        """
+        if not self.shipped:
+            return
+        found, expected = card_sha256(self.data), SHIPPED_CARDS[self.directory.name]
+        if found != expected:
+            raise HashMismatchError(
+                f"{self.directory / CARD_NAME} has the hash {found[:12]}…, that of the model that "
+                f"nip-audio ships is {expected[:12]}…; it was changed or damaged: install "
+                "nip-audio again, and do not use it"
+            )
+
+
+def card_sha256(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a card's content, however it is laid out."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def model_id_of(files: Mapping[str, str]) -> str:
@@ -274,7 +315,7 @@ def read_card(directory: Path) -> ModelCard:
         if not isinstance(entry, dict)
         or not all(isinstance(entry.get(key), str) for key in ("file", "sha256"))
     ]
-    wrong += _wrong_of_source(data)
+    wrong += _wrong_values(data)
     if not wrong:
         wrong += [f for f in ("labels", "default_taps") if not _all_text(data[f])]
         wrong += [] if _all_text(data["files"].values()) else ["files"]
@@ -292,10 +333,12 @@ def read_card(directory: Path) -> ModelCard:
     return ModelCard(directory, data)
 
 
-def _wrong_of_source(data: Mapping[str, Any]) -> list[str]:
-    """Return the wrong fields of those that only cards of other models have."""
+def _wrong_values(data: Mapping[str, Any]) -> list[str]:
+    """Return the fields with wrong values, also of those that only cards of other models have."""
+    scale = data["scale"]
     axes, noises = data.get("tap_axes") or {}, data.get("noises") or []
     right = {
+        "scale": isinstance(scale, int | float) and 0 < scale <= _LARGEST_SCALE,
         "source": isinstance(data.get("source"), str | None),
         "modality": not data.get("source") or data.get("modality", "audio") == "audio",
         "channels": data.get("channels", 1) in (1, 2),
@@ -314,7 +357,9 @@ def _is_noise(value: object) -> bool:
         and texts
         and value.keys() <= {"family", "level", "scale", "patch"}
         and type(value.get("scale")) in (int, float)
+        and 0 <= value["scale"] <= _LARGEST_NOISE
         and type(value.get("patch", 4)) is int
+        and 1 <= value.get("patch", 4) <= _LARGEST_PATCH
     )
 
 
@@ -322,25 +367,70 @@ def _all_text(values: Iterable[Any]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _search_folders() -> list[Path]:
+def _shipped_folder() -> Path:
+    """Return the folder of the models that come with the package."""
     package = Path(__file__).resolve().parents[1]
-    folders = [Path("pretrained"), package.parent / "pretrained", package / "_pretrained"]
-    if os.environ.get(SEARCH_VARIABLE):
-        folders.insert(0, Path(os.environ[SEARCH_VARIABLE]))
+    installed = package / "_pretrained"
+    return installed if installed.is_dir() else package.parent / "pretrained"
+
+
+def _search_folders() -> list[Path]:
+    """Return the folders of models that have names; the package's own models come first.
+
+    Raises:
+        ModelCardError: If the folder of the environment is relative.
+    """
+    folders = [_shipped_folder()]
+    if own := os.environ.get(SEARCH_VARIABLE):
+        if not Path(own).is_absolute():
+            raise ModelCardError(
+                f"{SEARCH_VARIABLE} is {own!r}, expected an absolute path, because a relative one "
+                "is another folder wherever a command runs; set it to the whole path"
+            )
+        folders.append(Path(own))
     return folders
+
+
+def is_path(model: str | os.PathLike[str]) -> bool:
+    """Tell whether a model is given as a place, such as ``./my-model``; a single word is a name.
+
+    A folder of strangers' files may hold a folder with the name of any model, so that names are
+    never looked up in the working directory.
+    """
+    separators = {os.sep, os.altsep or os.sep}
+    return (
+        not isinstance(model, str)
+        or model in (os.curdir, os.pardir)
+        or any(separator in model for separator in separators)
+    )
 
 
 def directory_of(model: str | Path) -> Path | None:
     """Return the directory of a model with a card, given by its name or as a directory.
 
     None stands for no such model.
+
+    Raises:
+        ModelCardError: If ``$NIP_AUDIO_PRETRAINED`` is relative.
     """
-    if (Path(model) / CARD_NAME).is_file():
-        return Path(model)
-    for folder in _search_folders():
-        if isinstance(model, str) and (folder / model / CARD_NAME).is_file():
-            return folder / model
-    return None
+    if is_path(model):
+        return Path(model) if (Path(model) / CARD_NAME).is_file() else None
+    places = (folder / model for folder in _search_folders())
+    return next((place for place in places if (place / CARD_NAME).is_file()), None)
+
+
+def find_named(name: str) -> Path:
+    """Return the directory of the model that a run or another file names.
+
+    Raises:
+        ModelCardError: If there is none of this name, or it is a path, which may lead anywhere.
+    """
+    if is_path(name):
+        raise ModelCardError(
+            f"the model is {name!r}, expected a name without a path here; pass --model with it, if "
+            "that is the model"
+        )
+    return find_pretrained(name)
 
 
 def find_pretrained(model: str | Path) -> Path:
@@ -352,6 +442,11 @@ def find_pretrained(model: str | Path) -> Path:
     if (found := directory_of(model)) is not None:
         return found
     known = pretrained_directories()
+    if not is_path(model) and Path(model).is_dir():
+        raise ModelCardError(
+            f"no model has the name {str(model)!r}, and folders of the working directory are not "
+            f"searched for names; for the folder write .{os.sep}{model}"
+        )
     raise ModelCardError(
         f"no model {str(model)!r}: neither a folder with a {CARD_NAME} or a hyperparams.yaml of "
         "SpeechBrain, nor a known name, nor a source such as speechbrain/NAME or onnx:FILE; "

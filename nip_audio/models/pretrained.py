@@ -38,7 +38,7 @@ from nip_audio.models.cards import (
 from nip_audio.models.heads import head_of
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.safe_yaml import Vocabulary, build
-from nip_audio.models.sources.base import SourceSpec, load_source, parse_spec
+from nip_audio.models.sources.base import MOST_VALUES, SourceSpec, load_source, parse_spec
 
 __all__ = [
     "ModelCard",
@@ -69,6 +69,7 @@ _VOCABULARY = Vocabulary(
     classes=_ALLOWED_CLASSES,
     # top-level keys that SpeechBrain reads, which are left out here, unbuilt and unchecked
     left_out=frozenset({"audio_normalizer", "label_encoder", "modules", "pretrainer"}),
+    most_values=MOST_VALUES,
 )
 
 
@@ -97,17 +98,19 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
     """Load a model by name, from a folder, or from another source.
 
     Args:
-        model: Folder with a model card; a name to search for in ``$NIP_AUDIO_PRETRAINED``,
-            ``./pretrained`` and the models that come with the package; or a source, such as a
-            directory of SpeechBrain, ``speechbrain/spkrec-ecapa-voxceleb`` or ``onnx:model.onnx``
-            (``nip_audio.models.sources``). Only a hub's name needs the network, and only once.
+        model: Name of a model that comes with the package or lies in ``$NIP_AUDIO_PRETRAINED``;
+            folder with a model card, such as ``./my-model``; or a source, such as a directory of
+            SpeechBrain, ``speechbrain/spkrec-ecapa-voxceleb`` or ``onnx:model.onnx``
+            (``nip_audio.models.sources``). A text without a slash is a name: the working directory
+            is not searched for it. Only a hub's name needs the network, and only once.
 
     Returns:
         The model in evaluation mode, with frozen parameters.
 
     Raises:
         ModelCardError: If there is no such model, or its card is malformed.
-        HashMismatchError: If a file differs from the card; no file has been parsed then.
+        HashMismatchError: If a file differs from the card, or the card of a model that comes with
+            the package from what was shipped; no file has been parsed then.
         UnsafeYamlError: If the YAML contains anything but the description of a model.
     """
     directory = directory_of(model)
@@ -115,6 +118,7 @@ def load_pretrained(model: str | Path) -> PretrainedModel:
         spec = parse_spec(model)
         return load_pretrained(find_pretrained(model)) if spec is None else load_spec(spec)
     card = read_card(directory)
+    card.require_shipped()
     contents = {} if card.source else {name: card.read(name) for name in card.data["files"]}
     for kind in COMPANIONS:
         entry = card.data.get(kind)

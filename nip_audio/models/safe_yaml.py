@@ -7,9 +7,10 @@ a plain value, a reference to another key, or an instance of a class on the list
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -19,7 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nip_audio.errors import ModelCardError, UnsafeYamlError
 
-__all__ = ["Vocabulary", "build", "checked_yaml"]
+__all__ = ["Vocabulary", "build", "checked_yaml", "measured_first"]
+
+M = TypeVar("M")
 
 _REFERENCES = ("!ref",)
 
@@ -111,6 +114,17 @@ def build(data: bytes, path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     return parts
 
 
+def measured_first(make: Callable[[], M], path: Path, *, most_values: int) -> M:
+    """Make a module, after making it without memory to count the values that it would need.
+
+    Raises:
+        ModelCardError: If they are more than any speaker model has.
+    """
+    with _Measured(path, most_values):
+        make()
+    return make()
+
+
 class _Measured(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Make tensors without their values while it is open, and count the values.
 
@@ -176,7 +190,7 @@ def checked_yaml(data: bytes, path: Path, vocabulary: Vocabulary) -> str:
             raise UnsafeYamlError(
                 f"{path} uses {tag!r}; a model description may only use {vocabulary.words()}"
             )
-        if isinstance(node, yaml.ScalarNode) and _size(node.value) > _MAX_NUMBER:
+        if isinstance(node, yaml.ScalarNode) and not _size(node.value) <= _MAX_NUMBER:  # or NaN
             raise UnsafeYamlError(
                 f"{path} has the number {node.value[:40]}, expected at most {_MAX_NUMBER:g} in the "
                 "description of a model; restore the file"
@@ -193,6 +207,7 @@ def checked_yaml(data: bytes, path: Path, vocabulary: Vocabulary) -> str:
 
 def _size(text: str) -> float:
     """Return the size of the number that a text is to any reader of YAML; 0 for other text."""
+    text = re.sub(r"^([+-]?)\.(inf|nan)$", r"\1\2", text, flags=re.IGNORECASE)  # as YAML has them
     for read in (float, lambda digits: float(int(digits, 0))):
         try:
             return abs(read(text))

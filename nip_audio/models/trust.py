@@ -18,8 +18,10 @@ __all__ = ["is_trusted", "remember_trust", "trust_file"]
 
 def trust_file() -> Path:
     """Return the file of this account, below ``$XDG_CONFIG_HOME`` or ``~/.config``."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "nip-audio" / "trusted-models.txt"
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or "")
+    if not base.is_absolute():  # a relative one is to be ignored, as its specification says
+        base = Path.home() / ".config"
+    return base / "nip-audio" / "trusted-models.txt"
 
 
 def is_trusted(source: str, model_id: str) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.fingerprint import weights_sha256
-from nip_audio.core.state import State, load_state, save_state
+from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.errors import InputError
 from nip_audio.purifiers.base import Level, Purifier
 from nip_audio.purifiers.inverse_net import InverseNet
@@ -23,6 +23,7 @@ from nip_audio.purifiers.training_attacks import FAMILIES
 
 __all__ = ["GuidedNip"]
 
+_LARGEST_SIZE = 1024  # of its network, as files may describe it
 _KIND = "guided purifier"
 
 
@@ -174,12 +175,17 @@ class GuidedNip(Purifier):
             StateError: If the file holds no guided purifier, or one of another model.
             HashMismatchError: If the file was modified after it was saved.
         """
-        return cls.from_state(load_state(Path(path), kind=_KIND, model_id=model_id))
+        state = load_state(Path(path), kind=_KIND, model_id=model_id)
+        with reading_state(Path(path)):
+            return cls.from_state(state)
 
     @classmethod
     def from_state(cls, state: State) -> Self:
         """Rebuild a purifier from ``to_state``."""
         raw_bounds = state.meta.get("raw_bounds")
+        sizes = state.meta["channels"], state.meta["width"]
+        if not all(type(size) is int and 1 <= size <= _LARGEST_SIZE for size in sizes):
+            raise ValueError(f"the sizes of its network are {sizes}, not 1 to {_LARGEST_SIZE}")
         net = InverseNet(state.meta["channels"], width=state.meta["width"])
         net.load_state_dict(state.tensors)  # this converts 16-bit weights to 32 bits
         return cls(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,11 @@ from nip_audio.audio.windows import windows_of
 from nip_audio.core.modality import Reader
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.seeds import seed_of
-from nip_audio.detectors.conformal import files_needed, out_of_fold_distances
+from nip_audio.detectors.conformal import (
+    beyond_the_tail,
+    files_needed,
+    out_of_fold_distances,
+)
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError, FileError, InputError
@@ -56,6 +60,7 @@ Array = NDArray[np.float64]
 _RATES = (0.01, 0.05)
 _MOST_SOUND_S = 12.0  # of a file
 _WINDOWS_A_FILE = 4
+_FARTHEST = 5  # files that are named
 _LONGEST_WINDOW_S, _SHORTEST_WINDOW_S = 3.0, 1.0
 
 
@@ -69,6 +74,7 @@ def calibrate(
     seed: int = 0,
     tolerated_noise_rms: float | None = None,
     sources: str = "",
+    keep_outliers: bool = False,
     progress: Callable[[Recording], None] = lambda recording: None,
 ) -> Calibration:
     """Fit a calibration on clean recordings, or images; unusable files and copies are left out.
@@ -90,6 +96,8 @@ def calibrate(
             Weak attacks, and those that look like noise, become harder to detect. None adds no
             copies.
         sources: Description of the files in words.
+        keep_outliers: Whether files far beyond all others are learned from, too. If not, they are
+            among ``failures``: an attacker may have put them there to raise the threshold.
         progress: Called after each file.
 
     Raises:
@@ -107,6 +115,7 @@ def calibrate(
         )
     config = default_config(pretrained) if config is None else config
     probe = NccrProbe(config, names)
+    ids: list[str] = []
     owners: list[str] = []
     contents: list[str] = []
     facts: list[Facts] = []
@@ -119,6 +128,7 @@ def calibrate(
         if unfit is not None:
             failures.append(unfit)
             continue
+        ids.append(file.id)
         owners.append(kind.owner(file, item))
         contents.append(item.content_sha256)
         facts.append(known)
@@ -127,22 +137,93 @@ def calibrate(
             copy = kind.noisy_copy(item, tolerated_noise_rms, seed)
             noisy.append(kind.measure(pretrained, copy, probe, seed=seed))
     _require_files(len(measured), len(failures), kind)
-    evidence = np.stack([one.evidence for one in (*measured, *noisy)])
-    every = [*owners, *(owners if noisy else ())]
-    scale = LogRates(signed=signed_entries(config, head=names))
-    judge = make_pipeline(scale, kind.new_detector()).fit(evidence)
+    judge = make_pipeline(LogRates(signed=signed_entries(config, head=names)), kind.new_detector())
+    files_ = _CleanFiles(ids, owners, contents, facts, measured, noisy)
+    distances = files_.distances(judge)
+    far = files_.far(distances)
+    if far and not keep_outliers:
+        failures += [_outlier(ids[i], distances[i]) for i in far]
+        files_ = files_.without(far)
+        _require_files(len(files_.ids), len(failures), kind)
+        distances = files_.distances(judge)
+    judge.fit(files_.evidence)
     return Calibration(
         model_id=pretrained.model_id,
         detector=NccrDetector(
             probe,
             rates=judge[0],
             estimator=judge[1],
-            distances=np.sort(out_of_fold_distances(judge, evidence, every, folds=LEAST_SPEAKERS)),
+            distances=np.sort(distances),
         ),
-        seen=tuple(sorted(contents)),
+        seen=tuple(sorted(files_.contents)),
         sources=sources,
         failures=tuple(failures),
-        **kind.reference(owners, facts, measured, folds=LEAST_SPEAKERS),
+        farthest=_farthest(files_.ids, distances),
+        **kind.reference(files_.owners, files_.facts, files_.measured, folds=LEAST_SPEAKERS),
+    )
+
+
+@dataclass(frozen=True)
+class _CleanFiles:
+    """Usable clean files: parallel lists, and the noisy copies of all of them or of none."""
+
+    ids: Sequence[str]
+    owners: Sequence[str]
+    contents: Sequence[str]
+    facts: Sequence[Facts]
+    measured: Sequence[Measured]
+    noisy: Sequence[Measured]
+
+    @property
+    def evidence(self) -> Array:
+        """(n, F) evidence of the files, and below it that of their copies."""
+        return np.stack([one.evidence for one in (*self.measured, *self.noisy)])
+
+    def distances(self, judge: Any) -> Array:
+        """Return the out-of-fold distance of each row of the evidence."""
+        every = [*self.owners, *(self.owners if self.noisy else ())]
+        return out_of_fold_distances(judge, self.evidence, every, folds=LEAST_SPEAKERS)
+
+    def far(self, distances: Array) -> list[int]:
+        """Return the places of the files that are too far from the others, the farthest first."""
+        own = distances[: len(self.ids)]
+        beyond = beyond_the_tail(own)
+        return [int(i) for i in np.argsort(-own) if beyond[i]]
+
+    def without(self, places: Sequence[int]) -> _CleanFiles:
+        """Leave files out."""
+        kept = [i for i in range(len(self.ids)) if i not in places]
+        return _CleanFiles(
+            [self.ids[i] for i in kept],
+            [self.owners[i] for i in kept],
+            [self.contents[i] for i in kept],
+            [self.facts[i] for i in kept],
+            [self.measured[i] for i in kept],
+            [self.noisy[i] for i in kept] if self.noisy else [],
+        )
+
+
+def _farthest(ids: Sequence[str], distances: Array) -> tuple[tuple[str, float], ...]:
+    order = np.argsort(-distances[: len(ids)], kind="stable")[:_FARTHEST]
+    return tuple((ids[i], float(distances[i])) for i in order)
+
+
+def _farthest_files(ids: Sequence[str], distances: Array) -> tuple[tuple[str, float], ...]:
+    """Return the files of the farthest windows, by the file of each window."""
+    worst: dict[str, float] = {}
+    for name, distance in zip(ids, distances, strict=True):
+        worst[name] = max(worst.get(name, 0.0), float(distance))
+    return _farthest(list(worst), np.array(list(worst.values())))
+
+
+def _outlier(name: str, distance: float) -> FileError:
+    return FileError(
+        name,
+        code="outlier",
+        found=f"its distance is {distance:.2f}, far beyond the other files, as if it was attacked, "
+        "so it was left out",
+        remedy="listen to it; if it is genuine, and such files occur at your site, calibrate again "
+        "with --keep-outliers (from Python, keep_outliers=True)",
     )
 
 
@@ -173,6 +254,7 @@ def calibrate_with_attacks(
     seed: int = 0,
     sources: str = "",
     kept: Path | None = None,
+    keep_outliers: bool = False,
     progress: Callable[[Recording], None] = lambda recording: None,
     lesson_done: Callable[[str], None] = lambda lesson: None,
 ) -> Learnt:
@@ -193,6 +275,8 @@ def calibrate_with_attacks(
         seed: Seed of all random draws.
         sources: Description of the files in words.
         kept: Folder that keeps measured lessons, from which an interrupted fit resumes.
+        keep_outliers: Whether files that look attacked themselves are learned from, too. If not,
+            they are among the ``failures`` of the calibration.
         progress: Called after each file.
         lesson_done: Called with the name of each lesson that is measured, one of ``LESSONS``.
 
@@ -203,6 +287,7 @@ def calibrate_with_attacks(
     kind = Recordings(reader)
     names = kind.names(pretrained, names)
     rate = reader.settings.sample_rate_hz
+    ids: list[str] = []
     owners: list[str] = []
     contents: list[str] = []
     voices: list[Array] = []
@@ -213,6 +298,7 @@ def calibrate_with_attacks(
         audio = cast(Audio, item)
         sound = audio.mixture.sound
         low_rate += audio.source_rate_hz < rate
+        ids.append(file.id)
         owners.append(kind.owner(file, audio))
         contents.append(audio.content_sha256)
         voices.append(_voice(pretrained, audio.samples))
@@ -224,32 +310,37 @@ def calibrate_with_attacks(
         response_config(default_config(pretrained)), names, purifier, window_s=window_s
     )
     windows, of_file = _windows(sounds, window_s, rate, seed)
-    learnt = learn_response(
+    learnt, outliers = learn_response(
         pretrained,
         probe,
         windows,
         [owners[i] for i in of_file],
-        files=len(set(of_file)),
+        file_of=of_file,
         sample_rate_hz=rate,
         seed=seed,
         kept=kept,
+        keep_outliers=keep_outliers,
         progress=lesson_done,
     )
+    failures += [_outlier(ids[i], distance) for i, distance in outliers.items()]
+    clean = [i for i in range(len(ids)) if i not in outliers]
+    _require_files(len(clean), len(failures), kind)
     wide, narrow = (
         fit_domain(*learnt.spectra(narrow=narrow), folds=LEAST_SPEAKERS) for narrow in (False, True)
     )
     calibration = Calibration(
         model_id=pretrained.model_id,
         detector=learnt.detector,
-        seen=tuple(sorted({*contents, *purifier.seen})),
+        seen=tuple(sorted({*(contents[i] for i in clean), *purifier.seen})),
         sources=sources,
         failures=tuple(failures),
+        farthest=_farthest_files([ids[i] for i in of_file if i not in outliers], learnt.recorded),
         sample_rate_hz=rate,
         domain=wide[0],
         domain_distances=wide[1],
         narrow_domain=narrow[0],
         narrow_domain_distances=narrow[1],
-        **voices_of(owners, np.stack(voices)),
+        **voices_of([owners[i] for i in clean], np.stack([voices[i] for i in clean])),
     )
     return Learnt(calibration, *_shares(learnt), low_rate)
 

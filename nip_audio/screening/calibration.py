@@ -57,6 +57,9 @@ class Calibration:
             recordings count as one voice; None if no speaker has two recordings.
         scale: Smallest ``ImageFacts.scale`` of the clean images; 1 for recordings.
         failures: Files that were left out, and why.
+        farthest: Names of the files farthest from the others, with their out-of-fold distances; the
+            farthest first. They decide the threshold, so a person should listen to them. Not
+            saved.
     """
 
     model_id: str
@@ -72,6 +75,7 @@ class Calibration:
     verification_threshold: float | None = None
     scale: float = 1.0
     failures: tuple[FileError, ...] = ()
+    farthest: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers by which nothing can be decided.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -51,7 +51,9 @@ from nip_audio.screening.sounds import spectrum_of
 __all__ = [
     "HARMLESS",
     "LESSONS",
+    "LOOKS_ATTACKED",
     "MOST_WINDOWS",
+    "RECORDED",
     "LearntResponse",
     "learn_response",
     "response_config",
@@ -67,6 +69,14 @@ LESSONS = (*HARMLESS, *(attack.name for attack in ATTACKS))
 
 MOST_WINDOWS = 300
 """Largest number of clean windows that lessons are made from."""
+
+RECORDED = "none"
+"""Name of the lesson of the windows as they were recorded."""
+
+LOOKS_ATTACKED = 3.0
+"""Out-of-fold distance from which a recorded window looks attacked: twenty times more likely than
+not. No window of the shipped calibrations reaches it; eleven of twelve weak attacks reach twice as
+much."""
 
 _VERSION = 1  # raised when the same inputs give other rows
 _FOLDS = 5
@@ -88,12 +98,14 @@ class LearntResponse:
         distances: Sorted out-of-fold distances of the windows of each lesson.
         harmless: Spectrum of each window of the harmless lessons, (n, 2 B) by lesson.
         owners: Speaker of each window, the same in every harmless lesson.
+        recorded: Out-of-fold distance of each window as it was recorded.
     """
 
     detector: ResponseDetector
     distances: dict[str, Array]
     harmless: dict[str, Array]
     owners: tuple[str, ...]
+    recorded: Array
 
     def spectra(self, *, narrow: bool) -> tuple[list[Array], list[str]]:
         """Return the spectra of harmless windows of wide or narrow band, and their speakers."""
@@ -119,6 +131,13 @@ class _Rows:
         }
         names = torch.frombuffer(bytearray(json.dumps(self.names).encode()), dtype=torch.uint8)
         return save({**tensors, "names": names})
+
+    def without(self, left_out: Container[int]) -> _Rows:
+        """Leave out what was made from some windows, given by their places."""
+        kept = [i for i, place in enumerate(self.places) if place not in left_out]
+        places = tuple(self.places[i] for i in kept)
+        names = tuple(self.names[i] for i in kept)
+        return _Rows(self.rows[kept], self.spectra[kept], places, names)
 
     @staticmethod
     def load(content: bytes) -> _Rows:
@@ -196,12 +215,13 @@ def learn_response(
     windows: Sequence[Tensor],
     owners: Sequence[str],
     *,
-    files: int,
+    file_of: Sequence[int],
     sample_rate_hz: int,
     seed: int,
     kept: Path | None = None,
+    keep_outliers: bool = False,
     progress: Progress = lambda lesson: None,
-) -> LearntResponse:
+) -> tuple[LearntResponse, dict[int, float]]:
     """Fit a detector on clean windows, changed harmlessly and attacked.
 
     Thresholds are made of the log-odds of harmless windows from a network that was fitted without
@@ -212,12 +232,17 @@ def learn_response(
         probe: What is measured.
         windows: At most ``MOST_WINDOWS`` clean waveforms (N,) of the model's rate.
         owners: Speaker of each.
-        files: Number of files that the windows come from.
+        file_of: Place of each window's file.
         sample_rate_hz: Sample rate of the windows.
         seed: Seed of all draws.
         kept: Folder that keeps measured lessons, from which an interrupted fit resumes; None keeps
             none.
+        keep_outliers: Whether to learn from files, too, that look attacked themselves.
         progress: Called after each lesson.
+
+    Returns:
+        What was learnt, and the places of the files that were left out because they look attacked,
+        each with the distance of its worst window.
 
     Raises:
         CalibrationError: If there are fewer speakers than folds, or no attack moves the model's
@@ -234,19 +259,31 @@ def learn_response(
         if lesson.places:
             found[name] = lesson
         progress(name)
-    return _fit(
-        found,
-        owners,
-        lambda network, scores, examples: ResponseDetector(
-            probe,
-            network,
-            files,
-            scores,
-            {name: CHANGES[name].kind if name in CHANGES else PURIFIED for name in scores},
-            examples,
-        ),
-        seed,
-    )
+
+    def fit(lessons: dict[str, _Rows]) -> LearntResponse:
+        return _fit(
+            lessons,
+            owners,
+            lambda network, scores, examples: ResponseDetector(
+                probe,
+                network,
+                len({file_of[place] for place in lessons[RECORDED].places}),
+                scores,
+                {name: CHANGES[name].kind if name in CHANGES else PURIFIED for name in scores},
+                examples,
+            ),
+            seed,
+        )
+
+    learnt = fit(found)
+    outliers: dict[int, float] = {}
+    for place, distance in zip(found[RECORDED].places, learnt.recorded, strict=True):
+        if distance >= LOOKS_ATTACKED and not keep_outliers:
+            outliers[file_of[place]] = max(outliers.get(file_of[place], 0.0), float(distance))
+    if not outliers:
+        return learnt, {}
+    gone = {place for place, file in enumerate(file_of) if file in outliers}
+    return fit({name: one.without(gone) for name, one in found.items()}), outliers
 
 
 def _fit(
@@ -287,7 +324,9 @@ def _fit(
     scores = {name: by_lesson[name] for name in found if name in HARMLESS}
     network = _network(rows, attacked, seed)
     harmless = {name: found[name].spectra for name in scores}
-    return LearntResponse(build(network, scores, examples), by_lesson, harmless, tuple(owners))
+    heard = tuple(owners[place] for place in found[RECORDED].places)
+    recorded = distances_[lesson_of == RECORDED]
+    return LearntResponse(build(network, scores, examples), by_lesson, harmless, heard, recorded)
 
 
 def _stack(rows: Sequence[Array]) -> Array:

@@ -14,9 +14,11 @@ from nip_audio import __version__
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.files import LARGEST_JSON, read_regular
 from nip_audio.core.modality import Reader
+from nip_audio.core.seeds import secret_seed
 from nip_audio.core.state import leftovers_of, make_folder, write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError, OutputError, ResumeError
+from nip_audio.models.cards import card_sha256
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
@@ -42,7 +44,7 @@ from nip_audio.screening.sources import Source
 from nip_audio.screening.stamps import has_content, may_be_unchanged, same_file, stamp_of
 from nip_audio.screening.summary import ScreenSummary, Tally
 
-__all__ = ["SUMMARY_NAME", "ScreenResult", "Screener"]
+__all__ = ["SUMMARY_NAME", "ScreenResult", "Screener", "choose_seed"]
 
 RUN_NAME = "run.json"
 
@@ -79,6 +81,7 @@ class Screener:
         judge: Calibration, and the rate at which it flags files.
         adapter: Reader of the files; it also determines their modality.
         seed: Seed of the noise generator; each file's noise depends on the seed and its content.
+            Whoever knows it can compute the noise: ``choose_seed`` draws one in secret.
         engine: Engine that measures the files.
         backdoor: Whether to search for files with a backdoor trigger as well. This makes sense for
             a model that was, or may have been, trained on these very files.
@@ -142,10 +145,21 @@ class Screener:
             "read": self.adapter.to_json(),
         }
 
+    def judged_by(self) -> dict[str, str]:
+        """Return the fingerprints of what judges, whichever folder it came from.
+
+        A calibration for the same model may be lax; a card may name the model's classes wrongly.
+        """
+        calibration = self.judge.calibration
+        card = self.pretrained.card
+        found = {"card": card_sha256(card.data), "calibration": calibration.fingerprint}
+        probe = calibration.detector.probe.to_json()
+        return found | {key: probe[key] for key in ("purifier",) if key in probe}
+
     def verdict_settings(self) -> dict[str, Any]:
         """Return everything that a verdict depends on besides the files."""
         return self.measurement_settings() | {
-            "calibration": self.judge.calibration.fingerprint,
+            **self.judged_by(),
             "calibration_sources": self.judge.calibration.sources,
             "false_positive_rate": self.judge.false_positive_rate,
             "false_discovery_rate": self.judge.false_discovery_rate,
@@ -243,8 +257,9 @@ class Screener:
 
     def _claim(self, source: Source, path: Path) -> None:
         identity = {"source": source.name, **self.measurement_settings()}
+        content = (json.dumps(identity | self.judged_by(), indent=2) + "\n").encode()
         if not path.exists():
-            write_atomic(path, (json.dumps(identity, indent=2) + "\n").encode())
+            write_atomic(path, content)
             return
         try:
             earlier = load_json(read_regular(path, most=LARGEST_JSON))
@@ -257,6 +272,8 @@ class Screener:
                 f"{path.parent} holds a run with another {details}, expected the same settings; "
                 "use another `out`, or the settings of that run"
             )
+        if path.read_bytes() != content:  # another calibration judges the same measurements
+            write_atomic(path, content, force=True)
 
     def _measure(
         self,
@@ -356,6 +373,22 @@ class Screener:
         for name in records.keys() & comparison.suspicions.keys():
             records[name] = add_trigger_suspicion(records[name], comparison.suspicions[name], words)
         return list(records.values())
+
+
+def choose_seed(given: int | None, out: Path | None = None) -> int:
+    """Return the seed given, or that of the run which is resumed, or else a secret new one.
+
+    Args:
+        given: Seed that the user wants; None leaves the choice.
+        out: Folder that may hold a run; None if there is none.
+    """
+    if given is not None:
+        return given
+    try:
+        seed = None if out is None else load_json((out / RUN_NAME).read_bytes())["seed"]
+    except (KeyError, OSError, TypeError, ValueError):
+        seed = None  # a new run, or one whose damage the screening reports
+    return seed if type(seed) is int else secret_seed()
 
 
 def _known(journal: Journal, recording: Recording) -> MeasuredFile:

@@ -80,7 +80,8 @@ _WORDS = Words(
     "p-value of at most 5 %, as one in twenty clean recordings has. Either most files are "
     "attacked, or they are another kind of audio (microphone, codec, language, synthetic voices). "
     "Calibrate on clean audio of your own: nip-audio calibrate CLEAN_DIR --out my.calibration, "
-    "then screen with --calibration my.calibration",
+    "then screen with --calibration my.calibration. Use recordings whose origin you know, none of "
+    "these: an attacker may want to be learned as clean",
     remedies=RISKS,
 )
 

@@ -57,6 +57,7 @@ _UNCHANGED = "none"
 _EVEN_ODDS = float(np.log(2))
 _TOGETHER = 8  # windows in one batch
 _NEAREST = 9
+_WINDOWS_S = (0.1, 60.0)  # what a description may say; shorter ones would be millions a file
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,8 @@ class ResponseDetector:
             start = f"{name}."
             return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
 
+        if not _WINDOWS_S[0] <= float(meta["window_s"]) <= _WINDOWS_S[1]:
+            raise ValueError(f"its windows last {meta['window_s']} s")
         scores = part("scores")
         purifier = State("guided purifier", state.model_id, part("purifier"), meta["purifier"])
         probe = ResponseProbe(

@@ -16,7 +16,7 @@ from nip_audio.screening.calibration import Calibration, choose_calibration
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.judge import Judge
 from nip_audio.screening.measured import RETRY, MeasuredFile
-from nip_audio.screening.pipeline import Screener
+from nip_audio.screening.pipeline import Screener, choose_seed
 from nip_audio.screening.records import ScreenRecord, error_of
 from nip_audio.speechbrain.waveforms import audio_of, split_batch
 
@@ -38,7 +38,8 @@ class Guard:
             directory: offline, after checking hashes, and without running code from the YAML.
         calibration: Calibration or its file; None takes the one that comes with the model.
         fpr: False-positive rate: share of clean recordings that may be called adversarial.
-        seed: Seed of the noise generator.
+        seed: Seed of the noise generator; None draws a secret one, which ``screener.seed`` has.
+            Whoever knows it can compute the noise.
         max_duration_s: Longest recording, in seconds, that is judged.
         workers: Processes that measure a whole data set; None takes one per core. A model without
             a directory can only be measured in this process, with 1.
@@ -56,7 +57,7 @@ class Guard:
         calibration: str | Path | Calibration | None = None,
         *,
         fpr: float = 0.01,
-        seed: int = 0,
+        seed: int | None = None,
         max_duration_s: float = 120.0,
         workers: int | None = None,
     ) -> None:
@@ -77,9 +78,14 @@ class Guard:
             pretrained,
             Judge(calibration, fpr),
             WaveformAdapter(settings),
-            seed,
+            choose_seed(seed),
             LocalEngine(workers),
         )
+        self._seed = seed
+
+    def screener_of(self, out: Path) -> Screener:
+        """Return the screener for a folder, which keeps the seed of a run that is resumed there."""
+        return replace(self.screener, seed=choose_seed(self._seed, out))
 
     @property
     def pretrained(self) -> PretrainedModel:

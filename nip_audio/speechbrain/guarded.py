@@ -91,7 +91,7 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
         *,
         calibration: str | Path | Calibration | None = None,
         fpr: float = 0.01,
-        seed: int = 0,
+        seed: int | None = None,
         purify: bool = False,
         purifier: str | Path | None = None,
         run_opts: Any = None,
@@ -109,7 +109,8 @@ class GuardedEncoderClassifier(EncoderClassifier):  # type: ignore[misc]
                 such as ``speechbrain/spkrec-ecapa-voxceleb`` (``nip_audio.models.sources``).
             calibration: Calibration or its file; None takes the one that comes with the model.
             fpr: False-positive rate of the guard.
-            seed: Seed of the noise generator.
+            seed: Seed of the noise generator; None draws a secret one. Whoever knows it can compute
+                the noise.
             purify: Whether to purify flagged inputs before they are embedded.
             purifier: File of the purifier; None takes the one that comes with the model.
             run_opts: SpeechBrain's run options; None is the CPU.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, ReadSettings, to_16_bits
+from nip_audio.core.seeds import secret_seed
 from nip_audio.errors import AudioError, StateError
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.purifiers.nip_guided import GuidedNip
@@ -31,7 +32,8 @@ class GuidedPurifier:
         model: Name or directory of a model, or the loaded model.
         purifier: File written by ``nip-audio fit-purifier``; None takes the one that comes with
             the model.
-        seed: Seed of the purifier's noise, if it uses noise, together with a recording's content.
+        seed: Seed of the purifier's noise, if it uses noise, together with a recording's content;
+            None draws a secret one.
 
     Raises:
         ModelCardError: If there is no such model.
@@ -43,7 +45,7 @@ class GuidedPurifier:
         model: str | Path | PretrainedModel = "xvector-libri251",
         purifier: str | Path | None = None,
         *,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Load the model and its purifier."""
         self.pretrained = model if isinstance(model, PretrainedModel) else load_pretrained(model)
@@ -54,7 +56,7 @@ class GuidedPurifier:
                 "nip-audio fit-purifier CLEAN_DIR --out my.purifier, and pass purifier: my.purifier"
             )
         self.purifier = GuidedNip.load(chosen, model_id=self.pretrained.model_id)
-        self.seed = seed
+        self.seed = secret_seed() if seed is None else seed
 
     def __call__(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Purify waveforms at the model's rate, each by itself; padding stays zero.

@@ -157,7 +157,8 @@ class ScreenedData:
         self.out.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(listed, indent=0).encode(), force=True)
         source = ManifestSource(path, recordings)
-        result = self.guard.screener.screen(source, self.out / RUN_FOLDER)
+        run = self.out / RUN_FOLDER
+        result = self.guard.screener_of(run).screen(source, run)
         self.records = {record.id: record for record in result.results.files()}
         flagged = {name for name, r in self.records.items() if r.verdict in self.verdicts}
         counts = Counter(self.records[name].verdict for name in sorted(flagged))

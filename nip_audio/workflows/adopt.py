@@ -147,6 +147,7 @@ def adopt_model(
         raise ModelCardError(
             f"{source!r} is no source of a model, expected a directory of SpeechBrain or one of: "
             f"{'; '.join(kind.form for kind in KINDS.values())}"
+            + (f"; for the folder write ./{source}" if Path(source).is_dir() else "")
         )
     card_path = out / CARD_NAME
     if out.is_dir():
@@ -154,7 +155,9 @@ def adopt_model(
     elif out.exists():
         raise OutputError(f"{out} is no directory, expected one or a new name; choose another")
     own = spec.kind == "python"  # the user's own function
-    adopted = adopt(load_source(spec, trust=trust or own), spec, trusted=trust)
+    sourced = load_source(spec, trust=trust or own)
+    needs_trust = KINDS[spec.kind].runs_code or sourced.ran_code
+    adopted = adopt(sourced, spec, trusted=trust and needs_trust)
     clips = read_clips(clean, int(adopted.card["sample_rate_hz"]))
     noises = choose_noises(adopted.model, clips) if clips else ()
     examination = examine(adopted, noises_from=len(clips))
@@ -171,7 +174,6 @@ def adopt_model(
             f"{out} cannot be made ({err.strerror}); choose another directory with `out`"
         ) from err
     write_atomic(card_path, (json.dumps(data, indent=1) + "\n").encode(), force=force)
-    needs_trust = trust or KINDS[spec.kind].runs_code
     model_id = model_id_of(data["files"])
     trusted_in = remember_trust(str(data["source"]), model_id) if needs_trust else None
     return AdoptedModel(read_card(out), examination, trusted_in)

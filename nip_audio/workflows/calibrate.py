@@ -84,6 +84,7 @@ def calibrate_files(
     seed: int = 0,
     sources: str = "",
     force: bool = False,
+    keep_outliers: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Calibrated:
     """Calibrate a model on clean files, and write the calibration.
@@ -105,6 +106,8 @@ def calibrate_files(
         seed: Seed of all random draws.
         sources: Description of the files in words.
         force: Whether an existing file is overwritten.
+        keep_outliers: Whether files far beyond all others, which may be attacked, are learned from
+            as well.
         progress: Called after each part.
 
     Raises:
@@ -124,6 +127,7 @@ def calibrate_files(
             seed=seed,
             tolerated_noise_rms=tolerated_noise_rms,
             sources=sources,
+            keep_outliers=keep_outliers,
             progress=counted,
         )
         calibration.save(out, force=force)
@@ -138,6 +142,7 @@ def calibrate_files(
         seed=seed,
         sources=sources,
         force=force,
+        keep_outliers=keep_outliers,
         progress=progress,
     )
 
@@ -152,6 +157,7 @@ def _with_attacks(
     seed: int,
     sources: str,
     force: bool,
+    keep_outliers: bool,
     progress: Progress,
 ) -> Calibrated:
     from nip_audio.screening.learning import LESSONS  # needs scikit-learn
@@ -168,6 +174,7 @@ def _with_attacks(
         seed=seed,
         sources=sources,
         kept=kept,
+        keep_outliers=keep_outliers,
         progress=_Counter(progress, "reading", len(rest)),
         lesson_done=_Counter(progress, "lessons", len(LESSONS)),
     )

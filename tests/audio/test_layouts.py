@@ -390,6 +390,7 @@ def test_a_file_in_the_working_directory_changes_nothing(tmp_path, monkeypatch):
         (b"<!DOCTYPE html>", "a web page", "download the recording itself"),
         (pages(ogg())[0].replace(b"\x01vorbis", b"\x7fFLAC\1\0"), "FLAC in Ogg", "IN.ogg OUT"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_another_format_is_named_with_the_way_to_convert_it(tmp_path, head, name, remedy):
     match = f"it is {name}, which is not decoded here; .*{remedy}"

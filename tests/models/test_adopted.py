@@ -47,7 +47,7 @@ def source(original: Path, tmp_path: Path) -> Path:
 
 def test_a_card_is_written_and_loaded(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = adopt_model("ecapa", Path("card"))
+    made = adopt_model("./ecapa", Path("card"))
     data = json.loads((tmp_path / "card" / "model_card.json").read_text())
     assert data == dict(made.card.data)
     assert data["source"] == f"speechbrain:{source}"
@@ -464,3 +464,11 @@ def test_a_companion_of_a_model_that_was_replaced_is_not_named(
     (out / "purifier").write_bytes(b"of the first")
     assert not attach_companion(card, "purifier", out / "purifier")
     assert read_card(out).purifier_path is None
+
+
+def test_trust_that_is_not_needed_is_not_remembered(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    made = adopt_model(str(source), tmp_path / "card", trust=True)
+    assert made.trusted_in is None
+    assert made.card.data["trusted"] is False
+    assert not (tmp_path / "settings").exists()

@@ -52,7 +52,7 @@ class Cli:
     """Starts ``nip-audio screen`` as a process in a session of its own."""
 
     def __init__(self, folder: Path, calibration: Path) -> None:
-        self.arguments = [folder, "--fpr", "0.05", "--calibration", calibration]
+        self.arguments = [folder, "--fpr", "0.05", "--calibration", calibration, "--seed", 0]
         self.log = calibration.with_name("stderr")
 
     def start(self, out: Path, *, workers: int = 1) -> Started:

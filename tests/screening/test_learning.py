@@ -61,10 +61,10 @@ def learn(embedding_model, probe, windows, few_lessons):  # noqa: ARG001
     pretrained = SimpleNamespace(model=embedding_model, model_id="tiny")
 
     def call(*, owners=OWNERS, seed=0, **settings):
+        usual = {"file_of": range(20), "keep_outliers": True, "sample_rate_hz": RATE_HZ}
         return learn_response(
-            pretrained, probe, windows, owners, files=20, sample_rate_hz=RATE_HZ, seed=seed,
-            **settings,
-        )  # fmt: skip
+            pretrained, probe, windows, owners, seed=seed, **usual | settings
+        )[0]  # fmt: skip
 
     return call
 
@@ -213,3 +213,27 @@ def test_thresholds_follow_the_lessons(learn):
     rate = 1 / 21
     assert detector.threshold(rate, Place()) == max(math.log(2), wide)
     assert detector.threshold(rate, Place(narrow=True)) == max(math.log(2), narrow)
+
+
+def test_files_that_look_attacked_are_left_out_and_the_rest_is_learnt(
+    embedding_model, probe, windows, few_lessons, monkeypatch
+):
+    pretrained = SimpleNamespace(model=embedding_model, model_id="tiny")
+    settings = {"file_of": [i // 2 for i in range(20)], "sample_rate_hz": RATE_HZ, "seed": 0}
+    monkeypatch.setattr(learning, "LOOKS_ATTACKED", np.inf)
+    every, left_out = learn_response(pretrained, probe, windows, OWNERS, **settings)
+    assert not left_out
+    worst = int(every.recorded.argmax())
+    monkeypatch.setattr(learning, "LOOKS_ATTACKED", float(every.recorded.max()))
+    fewer, left_out = learn_response(pretrained, probe, windows, OWNERS, **settings)
+    assert left_out == {worst // 2: every.recorded.max()}
+    assert (every.detector.files, fewer.detector.files) == (10, 9)
+    assert len(fewer.recorded) == len(fewer.owners) == 18
+    for name, scores in fewer.detector.scores.items():
+        assert len(scores) == len(every.detector.scores[name]) - 2
+        assert len(fewer.harmless[name]) == 18
+    same, left_out = learn_response(
+        pretrained, probe, windows, OWNERS, keep_outliers=True, **settings
+    )
+    assert not left_out
+    np.testing.assert_array_equal(same.recorded, every.recorded)

@@ -466,3 +466,13 @@ def test_a_recording_below_the_models_rate_is_not_clean(screener, folder, voice,
     assert record.verdict != "clean"
     assert any("nothing above 4 kHz" in why for why in record.why)
     assert "resampled from 8000 Hz" in record.changes
+
+
+def test_a_run_says_which_calibration_judged_last(screener, calibration, folder, tmp_path):
+    other = replace(calibration, verification_threshold=0.9)
+    for one in (calibration, other):
+        judge = replace(screener.judge, calibration=one)
+        replace(screener, judge=judge).screen(FolderSource(folder), tmp_path / "out")
+        run = json.loads((tmp_path / "out/run.json").read_text())
+        assert run["calibration"] == one.fingerprint
+    assert calibration.fingerprint != other.fingerprint

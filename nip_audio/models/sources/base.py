@@ -23,10 +23,12 @@ from nip_audio.core.files import read_regular
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.near import suggest_names
 from nip_audio.errors import HashMismatchError, ModelCardError
+from nip_audio.models.cards import is_path
 
 __all__ = [
     "KINDS",
     "LARGEST_FILE",
+    "MOST_VALUES",
     "SourceKind",
     "SourceModel",
     "SourceSpec",
@@ -36,6 +38,9 @@ __all__ = [
     "parse_spec",
     "read_plain",
 ]
+
+MOST_VALUES = 500_000_000
+"""Most values that making a network may need, all steps together; no speaker model has as many."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
 
@@ -111,6 +116,7 @@ class SourceModel:
         licence: Licence of the weights, where it is known.
         differentiable: Whether gradients reach the waveform.
         notes: What a user should know about this source, in sentences.
+        ran_code: Whether reading it ran code of its author, for which it was trusted.
     """
 
     model: InstrumentedModel
@@ -121,6 +127,7 @@ class SourceModel:
     licence: str | None = None
     differentiable: bool = True
     notes: tuple[str, ...] = ()
+    ran_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ KINDS: Mapping[str, SourceKind] = {
 def parse_spec(text: str | os.PathLike[str]) -> SourceSpec | None:
     """Read where a model comes from.
 
-    A directory with SpeechBrain's ``hyperparams.yaml`` and a hub id such as
+    A directory with SpeechBrain's ``hyperparams.yaml``, such as ``./ecapa``, and a hub id such as
     ``speechbrain/spkrec-ecapa-voxceleb`` need no word before them.
 
     Returns:
@@ -212,7 +219,7 @@ def parse_spec(text: str | os.PathLike[str]) -> SourceSpec | None:
     if not colon and bare in KINDS:
         kind, rest = bare, f"?{asked}" if asked else ""
     elif not colon or kind not in KINDS:
-        if (Path(text) / "hyperparams.yaml").is_file():
+        if is_path(text) and (Path(text) / "hyperparams.yaml").is_file():
             return SourceSpec("speechbrain", text)
         hub = text.startswith("speechbrain/") and _HUB_ID.fullmatch(text)
         return SourceSpec("speechbrain", text) if hub else None

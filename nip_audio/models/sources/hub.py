@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nip_audio.errors import MissingDependencyError, ModelCardError
 
-__all__ = ["HubDirectory", "hub_directory", "split_hub_id"]
+__all__ = ["HubDirectory", "hub_directory", "local_directory", "split_hub_id"]
 
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]{0,199}", re.ASCII)
@@ -45,6 +45,26 @@ def split_hub_id(text: str) -> tuple[str, str | None]:
             "OWNER/NAME[@REVISION]"
         )
     return name, revision or None
+
+
+def local_directory(location: str, *, owner: str = "") -> Path | None:
+    """Return the directory that a text names; None if there is none, so that it may be a hub id.
+
+    Args:
+        location: Path, or id of the hub.
+        owner: Start of the ids of this kind of models.
+
+    Raises:
+        ModelCardError: If it is both, as in a folder of strangers' files that holds such a folder.
+    """
+    if not Path(location).is_dir():
+        return None
+    if location.startswith(owner) and _ID.fullmatch(location.partition("@")[0]):
+        raise ModelCardError(
+            f"{location!r} is an id of the hub and a folder here, expected only one of them; write "
+            f"./{location} for the folder, or run from another folder"
+        )
+    return Path(location)
 
 
 def hub_directory(

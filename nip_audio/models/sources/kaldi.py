@@ -19,6 +19,7 @@ from nip_audio.models._masking import Masks
 
 __all__ = ["WINDOWS", "KaldiFbank", "KaldiFeatures"]
 
+_MOST_BANDS, _LONGEST_FRAME, _MOST_OVERLAP = 1000, 1 << 16, 100
 WINDOWS = ("hamming", "povey")
 """Analysis windows that speaker models use."""
 
@@ -146,6 +147,12 @@ class KaldiFeatures(nn.Module):
 def _check(bands: int, window: str, size: int, hop: int, scale: float) -> None:
     if window not in WINDOWS:
         raise InputError(f"window is {window!r}, expected one of {', '.join(WINDOWS)}")
+    if bands > _MOST_BANDS or size > _LONGEST_FRAME or hop * _MOST_OVERLAP < size:
+        raise InputError(
+            f"got {bands} bands, frames of {size} samples and a step of {hop}, expected at most "
+            f"{_MOST_BANDS} bands, {_LONGEST_FRAME} samples and a step of a {_MOST_OVERLAP}th of "
+            "them; no speech needs more"
+        )
     if bands < 4 or size < 2 or hop < 1 or not 0 < scale < math.inf:
         raise InputError(
             f"got {bands} bands, frames of {size} samples, a step of {hop} and a scale of {scale}, "

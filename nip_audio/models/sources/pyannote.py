@@ -12,7 +12,12 @@ from typing import Any
 
 from nip_audio.errors import InputError, ModelCardError
 from nip_audio.models.sources.base import SourceModel, SourceSpec, embedder, file_hash, read_plain
-from nip_audio.models.sources.hub import HubDirectory, hub_directory, split_hub_id
+from nip_audio.models.sources.hub import (
+    HubDirectory,
+    hub_directory,
+    local_directory,
+    split_hub_id,
+)
 from nip_audio.models.sources.kaldi import KaldiFbank, KaldiFeatures
 from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
 from nip_audio.models.sources.wespeaker_resnet import WeSpeakerResNet
@@ -30,6 +35,7 @@ _IGNORED = (
     "pyannote.audio.core.task.Specifications",
     "torch.torch_version.TorchVersion",
 )
+_SIZES = {"sample_rate": (4000, 192_000), "num_mel_bins": (4, 1000)}
 _EXPECTED = {  # settings of the features that this reader has; others are refused
     "num_channels": 1,
     "frame_length": 25,
@@ -87,8 +93,8 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
 
 
 def _place(location: str) -> HubDirectory:
-    directory = Path(location)
-    if directory.is_dir():
+    directory = local_directory(location)
+    if directory is not None:
         return HubDirectory(directory, "", directory)
     hub_id, revision = split_hub_id(location)
     return hub_directory(hub_id, revision, files=[WEIGHTS])
@@ -121,5 +127,12 @@ def _settings(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
             raise ModelCardError(
                 f"{path} was trained with {key} = {value!r}, expected {_EXPECTED[key]!r}; export "
                 "the model to ONNX and use onnx:FILE"
+            )
+    for key, (low, high) in _SIZES.items():
+        size = settings[key]
+        if not isinstance(size, int) or not low <= size <= high:
+            raise ModelCardError(
+                f"{path} has {key} = {size!r}, expected a whole number of {low} to "
+                f"{high}; restore the file"
             )
     return settings

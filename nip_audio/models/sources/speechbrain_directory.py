@@ -27,13 +27,14 @@ from nip_audio.errors import InputError, ModelCardError, UnsafeYamlError
 from nip_audio.models.safe_yaml import Vocabulary, build
 from nip_audio.models.sources.base import (
     LARGEST_FILE,
+    MOST_VALUES,
     SourceModel,
     SourceSpec,
     file_hash,
     read_plain,
 )
 from nip_audio.models.sources.foreign import FOREIGN_ERRORS
-from nip_audio.models.sources.hub import hub_directory, split_hub_id
+from nip_audio.models.sources.hub import hub_directory, local_directory, split_hub_id
 from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
 from nip_audio.models.sources.speechbrain_modules import instrument
 
@@ -70,7 +71,7 @@ VOCABULARY = Vocabulary(
     ),
     functions=frozenset(f"torch.nn.{name}" for name in _ACTIVATIONS),
     wanted=frozenset({*_MODULES, "sample_rate"}),
-    most_values=500_000_000,
+    most_values=MOST_VALUES,
 )
 """What a SpeechBrain directory may use without being trusted."""
 
@@ -132,6 +133,7 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:
         architecture=f"{type(network).__name__} of SpeechBrain",
         licence=_licence(folder),
         notes=tuple(notes),
+        ran_code=trusted,
     )
 
 
@@ -212,8 +214,8 @@ class _Folder:
 
 def _folder(spec: SourceSpec) -> tuple[_Folder, str | None]:
     """Return the directory of a source, and the revision of the hub."""
-    directory = Path(spec.location)
-    if directory.is_dir():
+    directory = local_directory(spec.location, owner="speechbrain/")
+    if directory is not None:
         return _Folder(spec, directory), None
     if not spec.location.startswith("speechbrain/"):
         raise ModelCardError(

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nip_audio.errors import InputError, ModelCardError
-from nip_audio.models.sources.base import SourceModel, SourceSpec, embedder, file_hash, read_plain
+from nip_audio.models.safe_yaml import measured_first
+from nip_audio.models.sources.base import (
+    MOST_VALUES,
+    SourceModel,
+    SourceSpec,
+    embedder,
+    file_hash,
+    read_plain,
+)
 from nip_audio.models.sources.kaldi import KaldiFbank, KaldiFeatures
 from nip_audio.models.sources.plain_weights import fit_weights, read_checkpoint, state_of
 from nip_audio.models.sources.wespeaker_resnet import DEPTHS, POOLINGS, WeSpeakerResNet
@@ -71,15 +80,20 @@ def load(spec: SourceSpec, *, trust: bool = False) -> SourceModel:  # noqa: ARG0
             frame_length_ms=fbank["frame_length"],
             frame_shift_ms=fbank["frame_shift"],
         )
-        network = WeSpeakerResNet(
-            name,
-            KaldiFeatures(front_end.band_range),
-            bands=args["feat_dim"],
-            embedding_dim=args["embed_dim"],
-            pooling=args["pooling_func"],
-            two_layers=args["two_emb_layer"],
+        network = measured_first(
+            partial(
+                WeSpeakerResNet,
+                name,
+                KaldiFeatures(front_end.band_range),
+                bands=args["feat_dim"],
+                embedding_dim=args["embed_dim"],
+                pooling=args["pooling_func"],
+                two_layers=args["two_emb_layer"],
+            ),
+            directory / CONFIG,
+            most_values=MOST_VALUES,
         )
-    except (InputError, RuntimeError, TypeError) as err:
+    except (InputError, RuntimeError, TypeError, ValueError, OverflowError) as err:
         raise ModelCardError(f"{where} describes no model ({err}); restore the file") from err
     weights = directory / WEIGHTS
     state = state_of(read_checkpoint(weights_data, weights), weights)

@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 
 import torch
 
+from nip_audio._safe_path import SAFE_PATH
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError, WorkerError
 from nip_audio.screening.engines.base import Begun, MeasurerRecipe
@@ -129,7 +130,7 @@ def _measure_in_pool(
 
 def _submitted(pool: ProcessPoolExecutor, recording: Recording) -> Future[MeasuredFile]:
     try:
-        with _without_main_module():  # the first file starts the workers
+        with _apart():  # the first file starts the workers
             return pool.submit(_measure, recording)
     except BrokenProcessPool as error:
         # the pool broke after the last result was taken: queue this file like those it had accepted
@@ -139,16 +140,19 @@ def _submitted(pool: ProcessPoolExecutor, recording: Recording) -> Future[Measur
 
 
 @contextmanager
-def _without_main_module() -> Iterator[None]:
-    """Keep workers from importing the program that started them.
+def _apart() -> Iterator[None]:
+    """Start processes that import neither the program that started them nor what is beside data.
 
-    ``multiprocessing`` imports it in each worker, which needs nothing of it. A script without
-    ``if __name__ == "__main__":`` would screen again there and break the pool, and its files would
-    be recorded as crashed.
+    ``multiprocessing`` imports the main module in each worker, which needs nothing of it. A script
+    without ``if __name__ == "__main__":`` would screen again there and break the pool, and its
+    files would be recorded as crashed. And it starts Python with ``-c``, which looks for modules
+    in the working directory first.
     """
     main = sys.modules["__main__"]
     names = ("__file__", "__spec__")
     kept = {name: getattr(main, name) for name in names if hasattr(main, name)}
+    safe = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
     try:
         for name in names:
             setattr(main, name, None)
@@ -158,6 +162,10 @@ def _without_main_module() -> Iterator[None]:
             delattr(main, name)
         for name, value in kept.items():
             setattr(main, name, value)
+        if safe is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = safe
 
 
 def measure_alone(
@@ -183,7 +191,7 @@ def _started_worker(recipe: MeasurerRecipe) -> ProcessPoolExecutor:
     for _ in range(2):
         pool = _pool(recipe, 1)
         try:
-            with _without_main_module():
+            with _apart():
                 started = pool.submit(os.getpid)
             started.result()
         except BrokenProcessPool:
@@ -208,10 +216,16 @@ def _crashed(recording: Recording) -> MeasuredFile:
 
 
 def _pool(recipe: MeasurerRecipe, workers: int) -> ProcessPoolExecutor:
+    if sys.flags.ignore_environment and not sys.flags.safe_path:
+        raise InputError(
+            "Python was started with -E and without -P, so that worker processes would import "
+            "modules from the working directory, expected both; add -P, or use one worker"
+        )
     # no plain fork: a lock that a torch thread holds at that moment stays locked in the child
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(workers, context, _start_worker, (recipe,))
+    with _apart():  # its queues start the tracker of resources
+        return ProcessPoolExecutor(workers, context, _start_worker, (recipe,))
 
 
 def _start_worker(recipe: MeasurerRecipe) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nip_audio._safe_path import HOME
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError, MissingDependencyError
 from nip_audio.screening.engines.base import Begun, MeasurerRecipe
@@ -129,5 +130,25 @@ def _started_ray() -> Any:
     except ImportError as err:
         raise MissingDependencyError("the engine ray needs Ray Data", extra="scale") from err
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            include_dashboard=False,
+            job_config=_job(ray),
+        )
     return ray
+
+
+def _job(ray: Any) -> Any:
+    """Return settings by which workers import this package, and nothing that is beside the data.
+
+    Ray would put the working directory before everything else on the path of each worker.
+    """
+    return ray.job_config.JobConfig(_py_driver_sys_path=_Path([HOME]))
+
+
+class _Path(list[str]):
+    """Folders of modules to which Ray can add none."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Leave them out."""
