@@ -384,7 +384,7 @@ def _check(path: Path, decoded: Decoded, settings: ReadSettings) -> None:
             found=f"{decoded.clipped[worst]:.0%} of "
             f"{f'the samples of channel {worst + 1}' if several else 'its samples'} are cut off "
             f"at the highest level, at most {settings.max_clipped_share:.0%} are allowed",
-            remedy="choose another channel with --channel, or record again at a lower level"
+            remedy="choose another one (--channel, or channel), or record again at a lower level"
             if several
             else "record again at a lower level",
         )

@@ -8,7 +8,7 @@ levels and codecs leave most codes as they are. Copies share codes at one distan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -25,6 +25,7 @@ _LOW_HZ, _HIGH_HZ, _BITS = 300.0, 3000.0, 24
 _RATE_HZ, _FRAME, _HOP = 6400, 1024, 128
 _GROWS_IN = 2  # hops
 _MOST_COMMON = 64  # a code that more frames share tells nothing
+_BLOCK = 1 << 14  # frames that are looked up at once
 _LEAST_SHARED = 4  # of two different recordings three codes at most were shared
 _SILENT_DB = -75.0
 
@@ -73,6 +74,10 @@ def _bands() -> Tensor:
 def alike(fingerprints: Sequence[Codes], owners: NDArray[np.integer]) -> list[tuple[int, int]]:
     """Return pairs of recordings of different owners that share codes at one distance in time.
 
+    Memory grows with the number of codes, about ten bytes for each, and time with that and how many
+    frames share a code, 64 at most: a code that more frames share is not looked up. So a recording
+    of which there are dozens of altered copies may not be found.
+
     Args:
         fingerprints: Codes of each of the n recordings.
         owners: (n,) number of each recording's owner.
@@ -80,35 +85,60 @@ def alike(fingerprints: Sequence[Codes], owners: NDArray[np.integer]) -> list[tu
     Returns:
         Pairs of places, the earlier first, in order: of each recording that with most in common.
     """
-    sizes = [len(one) for one in fingerprints]
-    if not sum(sizes):
-        return []
-    codes = np.concatenate([np.asarray(one, np.uint32) for one in fingerprints])
-    files = np.repeat(np.arange(len(sizes)), sizes)
-    times = np.concatenate([np.arange(size) for size in sizes])
-    kept = codes != 0
-    order = np.argsort(codes[kept], kind="stable")
-    codes, files, times = (values[kept][order] for values in (codes, files, times))
-    _, start, count = np.unique(codes, return_index=True, return_counts=True)
-    common = np.repeat(count > _MOST_COMMON, count)
-    codes, files, times = (values[~common] for values in (codes, files, times))
-    found = []
-    for lag in range(1, _MOST_COMMON):
-        same = np.flatnonzero(codes[lag:] == codes[:-lag])
-        if not len(same):
-            break
-        one, two = files[same], files[same + lag]
-        other = owners[one] != owners[two]
-        apart = times[same] - times[same + lag] + (1 << 15)
-        found.append(((one << 40) | (two << 16) | apart)[other])
-    if not found:
-        return []
-    keys, shared = np.unique(np.concatenate(found), return_counts=True)
-    keys, shared = keys[shared >= _LEAST_SHARED], shared[shared >= _LEAST_SHARED]
-    ones, twos = (keys >> 40).tolist(), ((keys >> 16) & 0xFFFFFF).tolist()
-    best: dict[int, tuple[int, int]] = {}
-    for one, two, votes in zip(ones, twos, shared.tolist(), strict=True):
-        for here, there in ((one, two), (two, one)):
-            if votes > best.get(here, (0, 0))[0]:
-                best[here] = (votes, there)
-    return sorted({(min(a, b), max(a, b)) for a, (_, b) in best.items()})
+    index = _Index(fingerprints)
+    pairs = set()
+    for files in _blocks([len(one) for one in fingerprints]):
+        for here, there in index.nearest(files, owners):
+            pairs.add((min(here, there), max(here, there)))
+    return sorted(pairs)
+
+
+class _Index:
+    """Finds the frames of many recordings that have a code.
+
+    Args:
+        fingerprints: Codes of each of the n recordings.
+    """
+
+    def __init__(self, fingerprints: Sequence[Codes]) -> None:
+        """Sort the frames of all recordings by their codes."""
+        self._fingerprints = fingerprints
+        codes = np.concatenate([np.zeros(0, np.uint32), *fingerprints])
+        order = np.argsort(codes, kind="stable").astype(np.uint32)
+        self._codes = codes[order]
+        starts = np.cumsum([0, *map(len, fingerprints)])
+        self._files = (np.searchsorted(starts, order, side="right") - 1).astype(np.uint32)
+        self._times = (order - starts[self._files]).astype(np.uint16)  # modulo 22 minutes
+
+    def nearest(self, files: range, owners: NDArray[np.integer]) -> Iterator[tuple[int, int]]:
+        """Yield each of some recordings with that of another owner that shares most with it."""
+        codes = np.concatenate([self._fingerprints[file] for file in files])
+        sizes = [len(self._fingerprints[file]) for file in files]
+        ones = np.repeat(np.arange(len(files)), sizes)
+        times = np.concatenate([np.arange(size) for size in sizes])
+        first, after = (np.searchsorted(self._codes, codes, side) for side in ("left", "right"))
+        count = np.where((codes == 0) | (after - first > _MOST_COMMON), 0, after - first)
+        ones, times = np.repeat(ones, count), np.repeat(times, count)
+        places = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        twos = self._files[places].astype(np.int64)
+        other = owners[ones + files.start] != owners[twos]
+        apart = times - self._times[places] & 0xFFFF
+        keys, shared = np.unique((ones << 40 | twos << 16 | apart)[other], return_counts=True)
+        enough = shared >= _LEAST_SHARED
+        keys, shared = keys[enough], shared[enough]
+        keys = keys[np.lexsort((keys, -shared, keys >> 40))]  # most in common first
+        ones, best = np.unique(keys >> 40, return_index=True)
+        twos = keys[best] >> 16 & 0xFFFFFF
+        yield from zip((ones + files.start).tolist(), twos.tolist(), strict=True)
+
+
+def _blocks(sizes: Sequence[int]) -> Iterator[range]:
+    """Divide recordings into ranges of at most so many frames, or of one recording."""
+    start, frames = 0, 0
+    for file, size in enumerate(sizes):
+        if file > start and frames + size > _BLOCK:
+            yield range(start, file)
+            start, frames = file, 0
+        frames += size
+    if start < len(sizes):
+        yield range(start, len(sizes))

@@ -180,7 +180,9 @@ def enrol(
         try:
             audio = recording.read(adapter.settings)
             if audio.channels:
-                _log.warning("%s: %s; --channel chooses one", recording.id, audio.changes[0])
+                _log.warning(
+                    "%s: %s; choose one (--channel, or channel)", recording.id, audio.changes[0]
+                )
             embeddings[recording.speaker].append(embed_audio(pretrained, audio.samples))
             files[recording.speaker].append(audio.sha256)
         except AudioError as err:

@@ -62,7 +62,7 @@ LEAST_NOISE_RMS = 1e-4
 """Smallest RMS of the noise that a calibration may tolerate."""
 
 _CHOOSE_CHANNEL = (
-    "choose the channel that is used with --channel, or with a column channel in a manifest"
+    "choose the channel that is used (--channel, channel, or a column channel in a manifest)"
 )
 
 _FILES_A_SPEAKER = 3
