@@ -25,7 +25,9 @@ _LOW_HZ, _HIGH_HZ, _BITS = 300.0, 3000.0, 24
 _RATE_HZ, _FRAME, _HOP = 6400, 1024, 128
 _GROWS_IN = 2  # hops
 _MOST_COMMON = 64  # a code that more frames share tells nothing
-_BLOCK = 1 << 14  # frames that are looked up at once
+_PLACE_BITS = 40
+_PLACE = (1 << _PLACE_BITS) - 1
+_BLOCK = 1 << 12  # frames that are looked up at once
 _LEAST_SHARED = 4  # of two different recordings three codes at most were shared
 _SILENT_DB = -75.0
 
@@ -74,9 +76,9 @@ def _bands() -> Tensor:
 def alike(fingerprints: Sequence[Codes], owners: NDArray[np.integer]) -> list[tuple[int, int]]:
     """Return pairs of recordings of different owners that share codes at one distance in time.
 
-    Memory grows with the number of codes, about ten bytes for each, and time with that and how many
-    frames share a code, 64 at most: a code that more frames share is not looked up. So a recording
-    of which there are dozens of altered copies may not be found.
+    Memory grows with the number of codes, by at most 16 bytes for each, and time by how many frames
+    share a code. A code that more than 64 frames share is not looked up, so a recording of which
+    there are dozens of altered copies may not be found.
 
     Args:
         fingerprints: Codes of each of the n recordings.
@@ -103,26 +105,29 @@ class _Index:
     def __init__(self, fingerprints: Sequence[Codes]) -> None:
         """Sort the frames of all recordings by their codes."""
         self._fingerprints = fingerprints
-        codes = np.concatenate([np.zeros(0, np.uint32), *fingerprints])
-        order = np.argsort(codes, kind="stable").astype(np.uint32)
-        self._codes = codes[order]
-        starts = np.cumsum([0, *map(len, fingerprints)])
-        self._files = (np.searchsorted(starts, order, side="right") - 1).astype(np.uint32)
-        self._times = (order - starts[self._files]).astype(np.uint16)  # modulo 22 minutes
+        self._starts = np.cumsum([0, *map(len, fingerprints)])
+        # a code and, in the lower bits, which frame of all has it
+        self._frames = np.concatenate([np.zeros(0, np.uint64), *fingerprints])
+        self._frames <<= _PLACE_BITS
+        self._frames |= np.arange(self._starts[-1], dtype=np.uint64)
+        self._frames.sort()
 
     def nearest(self, files: range, owners: NDArray[np.integer]) -> Iterator[tuple[int, int]]:
         """Yield each of some recordings with that of another owner that shares most with it."""
-        codes = np.concatenate([self._fingerprints[file] for file in files])
-        sizes = [len(self._fingerprints[file]) for file in files]
-        ones = np.repeat(np.arange(len(files)), sizes)
-        times = np.concatenate([np.arange(size) for size in sizes])
-        first, after = (np.searchsorted(self._codes, codes, side) for side in ("left", "right"))
+        codes = np.concatenate([self._fingerprints[file] for file in files]).astype(np.uint64)
+        here = self._starts[files.start] + np.arange(len(codes))
+        first = np.searchsorted(self._frames, codes << _PLACE_BITS)
+        after = np.searchsorted(self._frames, (codes + 1) << _PLACE_BITS)
         count = np.where((codes == 0) | (after - first > _MOST_COMMON), 0, after - first)
-        ones, times = np.repeat(ones, count), np.repeat(times, count)
+        here = np.repeat(here, count)
         places = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
-        twos = self._files[places].astype(np.int64)
-        other = owners[ones + files.start] != owners[twos]
-        apart = times - self._times[places] & 0xFFFF
+        there = (self._frames[places] & _PLACE).astype(np.int64)
+        ones, twos = (
+            np.searchsorted(self._starts, frames, side="right") - 1 for frames in (here, there)
+        )
+        apart = (here - self._starts[ones]) - (there - self._starts[twos]) & 0xFFFF
+        other = owners[ones] != owners[twos]
+        ones -= files.start
         keys, shared = np.unique((ones << 40 | twos << 16 | apart)[other], return_counts=True)
         enough = shared >= _LEAST_SHARED
         keys, shared = keys[enough], shared[enough]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import soxr
 import torch
 
+from nip_audio.audio import fingerprints
 from nip_audio.audio.fingerprints import alike, fingerprint_of, in_common_band
 from nip_audio.screening import changes
 from nip_audio.screening.duplicates import correlation_peak
@@ -85,3 +87,40 @@ def test_silence_and_what_is_too_short_have_no_codes():
 def test_codes_that_many_share_tell_nothing():
     many = [np.arange(1, 30, dtype=np.uint32)] * 100
     assert alike(many, np.arange(100)) == []
+
+
+def shared_most(one: np.ndarray, two: np.ndarray) -> int:
+    """Count the codes that two recordings share at the best distance, pair by pair."""
+    places = [(i - j) for i, a in enumerate(one) for j, b in enumerate(two) if a == b and a]
+    return max(np.unique(places, return_counts=True)[1], default=0)
+
+
+@pytest.mark.parametrize("block", [1, 90, 1 << 12])
+def test_what_is_found_does_not_depend_on_the_blocks(monkeypatch, block):
+    monkeypatch.setattr(fingerprints, "_BLOCK", block)
+    rng = np.random.default_rng(0)
+    many = [rng.integers(0, 120, rng.integers(0, 60)).astype(np.uint32) for _ in range(24)]
+    owners = np.arange(24) // 3
+    monkeypatch.setattr(fingerprints, "_MOST_COMMON", 1000)
+    expected = set()
+    for i, one in enumerate(many):
+        shared = [
+            0 if owners[i] == owners[j] else shared_most(one, two) for j, two in enumerate(many)
+        ]
+        if max(shared) >= 4:
+            expected.add((min(i, int(np.argmax(shared))), max(i, int(np.argmax(shared)))))
+    assert expected
+    assert set(alike(many, owners)) == expected
+
+
+def test_memory_grows_with_the_recordings_and_not_with_their_pairs():
+    peaks = []
+    for count in (1024, 4096):
+        many = [np.arange(1, 65, dtype=np.uint32) + 64 * (i // 60) for i in range(count)]
+        tracemalloc.start()
+        found = alike(many, np.arange(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(found) == count - -(-count // 60)
+    # 60 pairs a code and 8 bytes a pair would add 94 MB
+    assert peaks[1] - peaks[0] < 40 * 64 * 3072
