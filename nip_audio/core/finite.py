@@ -55,6 +55,6 @@ def require_finite_values(
             finite = bool(np.isfinite(values).all())
         if not finite:
             raise error(
-                f"{of} holds values that are NaN or infinite ({name}), expected finite numbers; "
+                f"{of} holds values that are NaN or infinite in {name!r}, expected finite ones; "
                 "create it again"
             )

@@ -301,12 +301,7 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
         raise StateError(f"{path} is not a nip-audio {what} file; check the path") from err
     if header.get("sha256") != _content_sha256(tensors, description):
         raise HashMismatchError(f"{path} was changed after it was written; create it again")
-    wrong = [name for name, t in tensors.items() if not bool(torch.isfinite(t).all())]
-    if wrong:
-        raise StateError(
-            f"{path} holds values that are NaN or infinite in {wrong[0]!r}, expected finite ones; "
-            "create it again, and do not use it"
-        )
+    require_finite_values(tensors, of=str(path), error=StateError)
     if content["kind"] not in expected or content["format_version"] != FORMAT_VERSION:
         raise StateError(
             f"{path} has kind {content['kind']} and format {content['format_version']}, expected "
@@ -317,5 +312,4 @@ def load_state(path: Path, *, kind: str | Sequence[str], model_id: str | None = 
             f"{path} was made for model {content['model_id'][:12]}, this model is {model_id[:12]}; "
             f"make a new {content['kind']} for this model, or pass the model it was made for"
         )
-    require_finite_values(tensors, of=str(path), error=StateError)
     return State(content["kind"], content["model_id"], tensors, content["meta"])

@@ -427,7 +427,7 @@ def find_named(name: str) -> Path:
     """
     if is_path(name):
         raise ModelCardError(
-            f"the model is {name!r}, expected a name without a path here; pass --model with it, if "
+            f"the model is {name!r}, expected a name without a path here; pass `model` with it, if "
             "that is the model"
         )
     return find_pretrained(name)

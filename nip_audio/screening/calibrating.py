@@ -223,7 +223,7 @@ def _outlier(name: str, distance: float) -> FileError:
         found=f"its distance is {distance:.2f}, far beyond the other files, as if it was attacked, "
         "so it was left out",
         remedy="listen to it; if it is genuine, and such files occur at your site, calibrate again "
-        "with --keep-outliers (from Python, keep_outliers=True)",
+        "and keep it (--keep-outliers, or keep_outliers=True)",
     )
 
 

@@ -77,8 +77,8 @@ def compare(
     """Compare all files of a run with each other.
 
     Little is kept in memory, so that a run may be long: two bytes for each number of a file's
-    embedding, about 200 for each second of its fingerprint and, if triggers are searched for, about
-    40 bytes per neuron.
+    embedding, about 1,000 for each second of its fingerprint and, if triggers are searched for,
+    about 40 bytes per neuron.
 
     Args:
         files: Measured files, in the order of the run.

@@ -444,8 +444,8 @@ def _unheard(facts: FileFacts, calibration: Calibration) -> list[Finding]:
         found.append(Finding("out_of_domain", why, _CHOOSE_CHANNEL))
     if heard.mixed > 1 and not isinstance(calibration.detector, ResponseDetector):
         why = (
-            f"its {heard.mixed} channels differ, and a calibration made with --clean-only judges "
-            "their mean alone, which holds half of an attack in one of two"
+            f"its {heard.mixed} channels differ, and a calibration made of clean files only "
+            "judges their mean alone, which holds half of an attack in one of two"
         )
         found.append(Finding("out_of_domain", why, _CHOOSE_CHANNEL))
     return found

@@ -68,9 +68,9 @@ def test_verification_and_identification(wrong):
 
 def test_enrolments_and_plda(wrong, plda):
     bad = torch.tensor([[0.5, wrong]])
-    with pytest.raises(EnrolmentError, match="NaN or infinite .ann."):
+    with pytest.raises(EnrolmentError, match="NaN or infinite in .ann."):
         Enrolment("m", ("ann",), (bad,), {"ann": ["00"]})
-    with pytest.raises(InputError, match="the PLDA holds .* .loading."):
+    with pytest.raises(InputError, match="the PLDA holds .* in .loading."):
         replace(plda, loading=plda.loading * wrong)
     with pytest.raises(InputError, match="threshold is"):
         replace(plda, threshold=wrong)
@@ -108,7 +108,7 @@ def test_a_verdict(wrong, screener, folder, monkeypatch, what):
 def test_files_of_state(wrong, tmp_path, calibration, pretrained):
     path = tmp_path / "a.state"
     save_state(path, State("thing", "m", {"x": torch.tensor([1.0, wrong])}, {}))
-    with pytest.raises(StateError, match="a.state holds values that are NaN or infinite .x."):
+    with pytest.raises(StateError, match="a.state holds values that are NaN or infinite in .x.,"):
         load_state(path, kind="thing")
     good = tmp_path / "good.calibration"
     calibration.save(good)
@@ -124,7 +124,7 @@ def test_files_of_state(wrong, tmp_path, calibration, pretrained):
 def test_json(wrong):
     assert load_json("[1e300, 2]") == [1e300, 2]
     for text in (json.dumps([wrong]), "[1e999]", '{"threshold": -1e400}'):
-        with pytest.raises(ValueError, match="is not a JSON number"):
+        with pytest.raises(ValueError, match="is not a JSON number|is too large"):
             load_json(text)
 
 

@@ -14,7 +14,7 @@ from nip_audio.models.cards import ModelCard
 from nip_audio.models.enrolment import Enrolment, embed_audio, enrol
 from nip_audio.models.pretrained import PretrainedModel
 
-CARD = {"files": {"hyperparams.yaml": "0" * 64}}
+CARD = {"sample_rate_hz": 16000, "files": {"hyperparams.yaml": "0" * 64}}
 
 
 @pytest.fixture

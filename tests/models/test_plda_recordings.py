@@ -14,7 +14,7 @@ from nip_audio.models.plda_recordings import fit_plda_to_recordings
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.pretrained import PretrainedModel
 
-CARD = {"files": {"hyperparams.yaml": "0" * 64}}
+CARD = {"sample_rate_hz": 16000, "files": {"hyperparams.yaml": "0" * 64}}
 ADAPTER = WaveformAdapter()
 
 

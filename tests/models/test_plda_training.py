@@ -104,7 +104,7 @@ EIGHT = speakers_of(*[5] * 8)
             "40 of 40 embeddings are NaN or infinite; leave",
         ),
         (ROWS, ["a"] * 40, {}, "all 40 embeddings are of one speaker, expected at least two"),
-        (ROWS, [str(i) for i in range(40)], {}, "none of the 40 speakers has two .*--crop-s"),
+        (ROWS, [str(i) for i in range(40)], {}, "none of the 40 speakers has two .*crop_s"),
         (ROWS, EIGHT, {"lda_dim": 7}, "lda_dim is 7 for 8 speakers and 6 dim.*, expected 2–6"),
         (ROWS, EIGHT, {"lda_dim": 1}, "lda_dim is 1 .* expected 2–6"),
         (ROWS[:15], EIGHT[:15], {"lda_dim": 3}, "lda_dim is 3 for 3 speakers .* expected 2–2"),
@@ -113,7 +113,7 @@ EIGHT = speakers_of(*[5] * 8)
         (ROWS, EIGHT, {"rank": 0}, "rank is 0 .* expected 1–6"),
         (ROWS, EIGHT, {"rank": 4, "lda_dim": 3}, "rank is 4 .* 3 dimensions, expected 1–3"),
         (ROWS[:8], speakers_of(2, 2, 2, 2), {}, "expected at least 10 .* to 3 or fewer"),
-        (ROWS[:4], speakers_of(2, 2), {}, r"expected at least 8 embeddings; .* \(--crop-s\)$"),
+        (ROWS[:4], speakers_of(2, 2), {}, r"expected at least 8 embeddings; .* \(`crop_s`\)$"),
         (ROWS, EIGHT, {"iterations": 0}, "iterations are 0, expected at least 1"),
         (ROWS[::5].repeat_interleave(5, 0), EIGHT, {}, "differ in too few directions"),
         (
