@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import zlib
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,24 +78,33 @@ def test_a_line_of_the_journal_is_read_as_it_was(measured):
     assert np.array_equal(read.measurement.evidence, measured.measurement.evidence)
 
 
+def with_checksum(data: dict[str, Any]) -> bytes:
+    text = json.dumps(data).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
 def test_a_line_of_two_kinds_is_refused(measured):
-    data = json.loads(to_line(measured))
+    def content() -> dict[str, Any]:
+        return json.loads(to_line(measured).partition(b" ")[2])
+
+    data = content()
     data["facts"] = {
-        **dict.fromkeys(FileFacts.__annotations__, 1),
+        **dict.fromkeys((field.name for field in fields(FileFacts)), 1),
         **{"encoding": "WAV", "sha256": "00", "content_sha256": "00", "changes": []},
         "duration_s": 1.0,
         "clipped_share": 0.0,
         "condition": {"bandwidth_hz": 8000.0, "dropouts": 0, "dropped_share": 0.0},
+        "heard": asdict(Heard(1.0)),
     }
-    with pytest.raises(ResumeError, match="different modalities|expected a measured file"):
-        from_line(json.dumps(data).encode() + b"\n")
-    data = json.loads(to_line(measured))
+    with pytest.raises(ResumeError, match="different modalities"):
+        from_line(with_checksum(data))
+    data = content()
     data["measurement"]["named"] = 3
     with pytest.raises(ResumeError, match="named is a int"):
-        from_line(json.dumps(data).encode() + b"\n")
+        from_line(with_checksum(data))
     data["measurement"] = {"spectrum": ""}
     with pytest.raises(ResumeError, match="measurement is a dict"):
-        from_line(json.dumps(data).encode() + b"\n")
+        from_line(with_checksum(data))
 
 
 def test_a_record_of_a_picture_is_read_as_it_was(screener, measured):

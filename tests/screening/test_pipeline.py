@@ -426,7 +426,7 @@ def test_survives_being_killed(calibration, folder, tmp_path):
     calibration.save(tmp_path / "quick.calibration")
 
     def start(out: str) -> Started:
-        arguments = ["screen", folder, "--out", tmp_path / out, "--fpr", "0.05"]
+        arguments = ["screen", folder, "--out", tmp_path / out, "--fpr", "0.05", "--seed", "0"]
         arguments += ["--calibration", tmp_path / "quick.calibration"]
         return start_python("nip_audio", *arguments, log=Path(os.devnull))
 
