@@ -336,6 +336,29 @@ def test_half_a_second_is_long_enough_and_a_little_clipping_is_counted(write_sou
     assert got.changes == ()
 
 
+@pytest.mark.parametrize("at_s", [0.0, 1.2, 2.7])
+def test_a_little_speech_in_much_silence_is_an_error(write_sound, voice, at_s):
+    samples = np.zeros(48000, np.float32)
+    samples[round(16000 * at_s) :][:4800] = voice(0, 0)[:4800]
+    path = write_sound(samples=samples)
+    refused(path, "too_little_sound", r"it holds 0\.3 s of sound in 3\.0 s, .* 0\.5 s")
+    assert read_audio(path, ReadSettings(min_sound_s=0.2)).sound_s == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("room", [0.0, 3e-3])
+@pytest.mark.parametrize("pause_s", [0.1, 0.25, 0.5, 2.0])
+def test_short_clips_with_pauses_are_read_as_they_are(write_sound, voice, pause_s, room):
+    pause = np.zeros(round(16000 * pause_s), np.float32)
+    said = voice(0, 0)[:9600]
+    samples = np.concatenate([said[:4800], pause, said[4800:], pause])
+    samples = samples + room * np.random.default_rng(0).standard_normal(len(samples))
+    audio = read_audio(write_sound(samples=samples.astype(np.float32)))
+    assert audio.duration_s == pytest.approx(0.6 + 2 * pause_s)
+    assert audio.sound_s > 0.55
+    left_out = ["silence left out of the voice" in change for change in audio.changes]
+    assert left_out == ([True] if pause_s >= 0.5 and not room else [])
+
+
 def test_samples_beyond_full_scale_are_cut_and_recorded(write_sound, tone):
     wave = tone()
     wave[100:103] = (3.0, -2.0, 1.0)

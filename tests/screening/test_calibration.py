@@ -10,6 +10,7 @@ import soxr
 import torch
 
 from nip_audio import PretrainedModel, WaveformAdapter, read_audio
+from nip_audio.audio.io import ReadSettings, write_audio
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.core.decision import LOGIT_CHANGES
 from nip_audio.core.nccr import NccrConfig
@@ -75,6 +76,34 @@ def test_leaves_out_bad_files_and_lists_them(pretrained, clean_folder, calibrati
     other = calibrate(pretrained, recordings, WaveformAdapter(), calibration.detector.probe.config)
     assert [failure.code for failure in other.failures] == ["not_audio"]
     assert other.fingerprint == calibration.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("sound", "code", "settings"),
+    [
+        ("hiss", "no_speech", ReadSettings()),
+        ("tone", "no_speech", ReadSettings()),
+        ("a word", "too_little_sound", ReadSettings()),
+        ("a word", "too_little_sound", ReadSettings(min_sound_s=0.1)),
+    ],
+)
+def test_what_holds_no_speech_is_left_out_and_listed(
+    pretrained, clean_folder, calibration, tmp_path, voice, sound, code, settings
+):
+    word = np.concatenate([voice(0, 9)[:4800], np.zeros(16000, np.float32)])
+    hiss = 0.1 * np.random.default_rng(0).standard_normal(16000)
+    tone = 0.1 * np.sin(np.arange(16000) / 5)
+    write_audio(
+        tmp_path / "x.wav",
+        torch.from_numpy({"hiss": hiss, "tone": tone, "a word": word}[sound]).float(),
+        16000,
+    )
+    files = [*walk_audio(tmp_path), *walk_audio(clean_folder)]
+    config = calibration.detector.probe.config
+    fitted = calibrate(pretrained, files, WaveformAdapter(settings), config)
+    assert [failure.code for failure in fitted.failures] == [code]
+    assert str(fitted.failures[0]).startswith(f"{tmp_path / 'x.wav'}: it")
+    assert fitted.fingerprint == calibration.fingerprint
 
 
 def test_telephone_audio_is_left_out_where_it_could_not_be_judged(
