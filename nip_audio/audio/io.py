@@ -58,7 +58,8 @@ class ReadSettings:
             cancel each other), ``first`` takes the first, ``error`` refuses files with several.
         channel: Number of the channel to take, from 1, instead; None takes what ``downmix`` says.
         min_duration_s: Shortest duration; shorter audio is an error.
-        min_sound_s: Shortest sound without silence; less is an error.
+        min_sound_s: Shortest sound without silence, and no more than ``min_duration_s``; less is an
+            error.
         max_duration_s: Longest duration; longer audio is an error and is not decoded, so that
             memory stays bounded.
         min_rms: Smallest root mean square (RMS) of the samples; quieter audio is an error.
@@ -268,12 +269,13 @@ def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | 
     if silent := len(audio.samples) - len(audio.mixture.voice):
         note = f"{silent / audio.sample_rate_hz:.1f} s of silence left out of the voice"
         audio = replace(audio, changes=(*audio.changes, note))
-    if audio.sound_s < settings.min_sound_s:
+    least_s = min(settings.min_sound_s, settings.min_duration_s)
+    if audio.sound_s < least_s:
         raise AudioError(
             path,
             code="too_little_sound",
             found=f"it holds {audio.sound_s:.1f} s of sound in {audio.duration_s:.1f} s, and at "
-            f"least {settings.min_sound_s:g} s are needed",
+            f"least {least_s:g} s are needed",
             remedy="record a longer passage",
         )
     return audio

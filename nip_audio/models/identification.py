@@ -63,11 +63,12 @@ class Candidate:
 
 @torch.no_grad()
 def identify(pretrained: PretrainedModel, samples: Tensor, *, top: int = 3) -> list[Candidate]:
-    """Rank the speakers that a model knows by how well a recording matches.
+    """Rank the speakers that a model knows by how well a recording matches, or names of an image.
 
     Args:
-        pretrained: Model with a closed set of speakers.
-        samples: (N,) recording at the model's sample rate, in [-1, 1].
+        pretrained: Model with a closed set of speakers, or of what images show.
+        samples: (N,) recording at the model's sample rate, in [-1, 1], of which silence is left out
+            where there is much (``audio.windows.voice_of``); or an image as the model takes it.
         top: Number of candidates to return.
 
     Returns:
@@ -85,8 +86,9 @@ def identify(pretrained: PretrainedModel, samples: Tensor, *, top: int = 3) -> l
         )
     if top < 1:
         raise InputError(f"top is {top}, expected at least 1")
-    voice = voice_of(samples, pretrained.card.sample_rate_hz)
-    scores = model.scores(Batch(voice[None]))[0]
+    if pretrained.card.modality == "audio":
+        samples = voice_of(samples, pretrained.card.sample_rate_hz)
+    scores = model.scores(Batch(samples[None]))[0]
     posteriors = model.logits(scores).softmax(dim=0)
     best = scores.argsort(descending=True)[:top].tolist()
     labels = pretrained.card.labels

@@ -52,7 +52,7 @@ def test_samples_beyond_full_scale_are_cut_and_said():
     wav[100] = 1.5
     audio = audio_of(wav, SETTINGS)
     assert audio.samples.max() == 1.0
-    assert audio.changes == ("1 samples beyond full scale cut to it",)
+    assert audio.changes == ("1 samples beyond full scale clipped",)
     assert wav[100] == 1.5
 
 
