@@ -207,8 +207,8 @@ def calibrate(
         draws: Draws of each noise for each file.
         seed: Seed of all random draws.
         description: What these files are, for the record.
-        keep_outliers: Learn from files far beyond all others as well; they are left out otherwise,
-            because they may be attacked.
+        keep_outliers: With attacks, learn from files that look attacked as well; they are left out
+            otherwise.
         progress: Called after each recording.
 
     Returns:
@@ -233,7 +233,6 @@ def calibrate(
             seed=seed,
             tolerated_noise_rms=tolerated_noise_rms,
             sources=told,
-            keep_outliers=keep_outliers,
             progress=progress,
         )
     path = pretrained.card.purifier_path

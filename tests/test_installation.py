@@ -75,9 +75,9 @@ def test_model_whose_weights_were_changed_is_a_problem(
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     found = examine_installation()
     (broken,) = [model for model in found.models if model.problem]
-    assert broken.name == "lenet5-mnist"
+    assert broken.name == "lenet5-copy"
     assert "SHA-256" in str(broken.problem)
-    assert found.problems == (f"model lenet5-mnist: {broken.problem}",)
+    assert found.problems == (f"model lenet5-copy: {broken.problem}",)
 
 
 @pytest.mark.parametrize("module", ["torch", "torchaudio._extension"])

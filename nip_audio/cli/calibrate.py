@@ -85,8 +85,8 @@ def command(
         bool,
         typer.Option(
             "--keep-outliers",
-            help="Learn from files far beyond all others as well; they are named and left out "
-            "otherwise, because they may be attacked.",
+            help="Learn from files that look attacked as well; they are named and left out "
+            "otherwise. With --clean-only, nothing is left out.",
             rich_help_panel=ADVANCED,
         ),
     ] = False,
@@ -101,9 +101,9 @@ def command(
     At least 20 different files are needed, which allow --fpr 0.05; 99 files
     allow 0.01. With one sub-folder per speaker and two recordings of some
     speakers, the voices of a speaker's files can be compared too. All files
-    must be genuine: an attacked one would be learned as clean. A file far
-    beyond all others is named and left out (exit code 4): listen to it, and
-    to the farthest of the rest, which are named as well.
+    must be genuine: an attacked one would be learned as clean. A file that
+    looks attacked is named and left out (exit code 4): listen to it, and to
+    the farthest of the rest, which are named as well.
 
     The detector learns from attacks that are made on these recordings and on
     this model, and from harmless changes of them: noise, rooms, codecs,
@@ -171,10 +171,8 @@ def command(
             f"{1 / (used + 1):.2%} or more: {out}"
         )
         named = ", ".join(f"{name} ({distance:.2f})" for name, distance in result.farthest)
-        stdout.print(
-            f"farthest from the others, which decides what is flagged; listen to them: {named}",
-            markup=False,
-            soft_wrap=True,
+        stdout.say(
+            f"farthest from the others, which decides what is flagged; listen to them: {named}"
         )
         if attached:
             stdout.say(f"{pretrained.card.directory} uses it by default")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FILES_FOR_TAIL",
     "TailFit",
-    "beyond_the_tail",
     "conformal_p_value",
     "conformal_threshold",
     "exponential_tail",
@@ -67,20 +66,6 @@ def out_of_fold_distances(
     for fit, held_out in GroupKFold(folds).split(rows, groups=groups):
         distances[held_out] = -clone(detector).fit(rows[fit]).score_samples(rows[held_out])
     return distances
-
-
-def beyond_the_tail(clean_distances: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which distances are too large to belong to the others, (n,).
-
-    The largest fifth of clean distances falls off about exponentially. Its scale is taken from its
-    median, which a few attacked files among the clean ones do not move. Beyond the limit lies a
-    distance of clean files in one calibration of a hundred.
-    """
-    distances = np.asarray(clean_distances, dtype=np.float64)
-    start = np.quantile(distances, 1 - _UPPER_SHARE)
-    scale = np.median(distances[distances >= start] - start) / np.log(2)
-    limit = start + scale * np.log(_UPPER_SHARE * len(distances) / _UNLIKELY)
-    return np.asarray(distances > limit)
 
 
 def files_needed(false_positive_rate: float) -> int:

@@ -21,7 +21,6 @@ from nip_audio.core.modality import Reader
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.seeds import seed_of
 from nip_audio.detectors.conformal import (
-    beyond_the_tail,
     files_needed,
     out_of_fold_distances,
 )
@@ -74,7 +73,6 @@ def calibrate(
     seed: int = 0,
     tolerated_noise_rms: float | None = None,
     sources: str = "",
-    keep_outliers: bool = False,
     progress: Callable[[Recording], None] = lambda recording: None,
 ) -> Calibration:
     """Fit a calibration on clean recordings, or images; unusable files and copies are left out.
@@ -96,8 +94,6 @@ def calibrate(
             Weak attacks, and those that look like noise, become harder to detect. None adds no
             copies.
         sources: Description of the files in words.
-        keep_outliers: Whether files far beyond all others are learned from, too. If not, they are
-            among ``failures``: an attacker may have put them there to raise the threshold.
         progress: Called after each file.
 
     Raises:
@@ -140,12 +136,6 @@ def calibrate(
     judge = make_pipeline(LogRates(signed=signed_entries(config, head=names)), kind.new_detector())
     files_ = _CleanFiles(ids, owners, contents, facts, measured, noisy)
     distances = files_.distances(judge)
-    far = files_.far(distances)
-    if far and not keep_outliers:
-        failures += [_outlier(ids[i], distances[i]) for i in far]
-        files_ = files_.without(far)
-        _require_files(len(files_.ids), len(failures), kind)
-        distances = files_.distances(judge)
     judge.fit(files_.evidence)
     return Calibration(
         model_id=pretrained.model_id,
@@ -184,24 +174,6 @@ class _CleanFiles:
         every = [*self.owners, *(self.owners if self.noisy else ())]
         return out_of_fold_distances(judge, self.evidence, every, folds=LEAST_SPEAKERS)
 
-    def far(self, distances: Array) -> list[int]:
-        """Return the places of the files that are too far from the others, the farthest first."""
-        own = distances[: len(self.ids)]
-        beyond = beyond_the_tail(own)
-        return [int(i) for i in np.argsort(-own) if beyond[i]]
-
-    def without(self, places: Sequence[int]) -> _CleanFiles:
-        """Leave files out."""
-        kept = [i for i in range(len(self.ids)) if i not in places]
-        return _CleanFiles(
-            [self.ids[i] for i in kept],
-            [self.owners[i] for i in kept],
-            [self.contents[i] for i in kept],
-            [self.facts[i] for i in kept],
-            [self.measured[i] for i in kept],
-            [self.noisy[i] for i in kept] if self.noisy else [],
-        )
-
 
 def _farthest(ids: Sequence[str], distances: Array) -> tuple[tuple[str, float], ...]:
     order = np.argsort(-distances[: len(ids)], kind="stable")[:_FARTHEST]
@@ -220,8 +192,7 @@ def _outlier(name: str, distance: float) -> FileError:
     return FileError(
         name,
         code="outlier",
-        found=f"its distance is {distance:.2f}, far beyond the other files, as if it was attacked, "
-        "so it was left out",
+        found=f"it looks attacked (distance {distance:.2f}), so it was left out",
         remedy="listen to it; if it is genuine, and such files occur at your site, calibrate again "
         "and keep it (--keep-outliers, or keep_outliers=True)",
     )

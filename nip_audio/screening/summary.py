@@ -120,7 +120,7 @@ class Tally:
         self._verdicts: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._speakers = self._speakers_flagged = 0
-        self._judged = self._unusual = 0
+        self._judged = self._unusual = self._unusual_unflagged = 0
 
     def add(self, records: Sequence[ScreenRecord], speaker: SpeakerRecord | None) -> None:
         """Count the records of one speaker, or of one file without a speaker."""
@@ -130,7 +130,9 @@ class Tally:
                 self._errors[record.error["code"]] += 1
             if record.p_value is not None:
                 self._judged += 1
-                self._unusual += record.p_value <= _TAIL
+                unusual = record.p_value <= _TAIL
+                self._unusual += unusual
+                self._unusual_unflagged += unusual and record.verdict != "adversarial"
         if speaker is not None:
             self._speakers += 1
             self._speakers_flagged += speaker.flagged > 0
@@ -157,18 +159,22 @@ class Tally:
 
         Among clean files like those of the calibration, 5 % have p-values below 5 %. Far more of
         them mean another kind of audio (language, microphone, codec, synthetic voices) or an attack
-        on many files.
+        on many files. A few flagged files speak for themselves: without them, too, there must be
+        far more, unless most files are flagged.
         """
         judged, unusual = self._judged, self._unusual
-        outside = self._verdicts["out_of_domain"]
-        if judged == 0 or (outside * 2 < judged and not _is_surprising(unusual, judged)):
+        outside, flagged = self._verdicts["out_of_domain"], self._verdicts["adversarial"]
+        strange = _is_surprising(unusual, judged) and (
+            flagged * 2 >= judged or _is_surprising(self._unusual_unflagged, judged - flagged)
+        )
+        if judged == 0 or (outside * 2 < judged and not strange):
             return None
         return self._words.warning.format(outside=outside, judged=judged, unusual=unusual)
 
 
 def _is_surprising(unusual: int, judged: int) -> bool:
     """Tell whether so many p-values below 5 % are no chance, and enough of them to matter."""
-    if unusual * 5 < judged:
+    if judged == 0 or unusual * 5 < judged:
         return False
     from scipy.stats import binom  # takes a second to import, and most runs come without
 

@@ -106,8 +106,7 @@ def calibrate_files(
         seed: Seed of all random draws.
         sources: Description of the files in words.
         force: Whether an existing file is overwritten.
-        keep_outliers: Whether files far beyond all others, which may be attacked, are learned from
-            as well.
+        keep_outliers: With attacks, whether files that look attacked are learned from as well.
         progress: Called after each part.
 
     Raises:
@@ -127,7 +126,6 @@ def calibrate_files(
             seed=seed,
             tolerated_noise_rms=tolerated_noise_rms,
             sources=sources,
-            keep_outliers=keep_outliers,
             progress=counted,
         )
         calibration.save(out, force=force)

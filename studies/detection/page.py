@@ -17,6 +17,8 @@ TITLES = {
     "resnet34-libri30": "ResNet-34",
     "deep-speaker-libri30": "Deep Speaker",
     "audionet-libri251": "AudioNet",
+    "resemblyzer": "GE2E",
+    "ecapa-libri251": "ECAPA-TDNN",
 }
 GOALS = {
     "reject": "away from the own",

@@ -61,6 +61,7 @@ def calibrated(without_purifier, speech, quick, tmp_path_factory):  # noqa: ARG0
     with pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
         patch.setattr("nip_audio.cli.calibrate.stdout.print", lambda x, **_: said.append(x))
+        patch.setattr("nip_audio.cli.calibrate.stdout.say", said.append)
         code = main(["calibrate", str(speech), "--model", str(model), "-o", str(model / "cal")])
     assert code == 0
     return model, said
@@ -82,7 +83,8 @@ def test_the_card_names_the_calibration_and_the_purifier_that_was_made_for_it(ca
     assert purifier.seen < set(made.seen)
     assert tuple(made.detector.scores) == (*FEW_CHANGES, PURIFIED)
     assert made.narrow_domain is not None
-    assert said[-2].startswith("calibrated on 20 files, which allow a false-positive rate of 4.76%")
+    assert said[-3].startswith("calibrated on 20 files, which allow a false-positive rate of 4.76%")
+    assert said[-2].startswith("farthest from the others, which decides what is flagged; listen")
     assert said[-1].endswith("uses it by default")
 
 
@@ -158,7 +160,9 @@ def test_a_model_with_a_purifier_keeps_it_and_calibrates_on_all_files(
     assert found.keys() == {
         *("out", "files", "failed", "model_id", "found", "mistaken", "allowed_rate"),
         *("thresholds", "telephone_thresholds", "verification_threshold"),
+        "farthest",
     }
+    assert len(found["farthest"]) == 5
     made = Calibration.load(own, model_id=found["model_id"])
     assert found["thresholds"].keys() == found["telephone_thresholds"].keys() == {"0.05", "0.1"}
     assert found["thresholds"]["0.05"] == made.threshold(0.05)

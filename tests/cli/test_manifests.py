@@ -44,7 +44,7 @@ def test_links_are_followed_only_if_asked(run, clean_folder, tmp_path):
     command = ["enroll", tmp_path / "in", "--out", tmp_path / "voices"]
     code, _, err = run(*command)
     assert code == EXIT_REFUSED
-    assert "pass --follow-links" in " ".join(err.split())
+    assert "allow it (--follow-links" in " ".join(err.split())
     assert run(*command, "--follow-links")[0] == 0
 
 

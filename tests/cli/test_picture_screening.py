@@ -73,8 +73,8 @@ def risks(record) -> set[str]:
 
 
 def test_every_picture_gets_a_verdict(screen, tmp_path):
-    code, text, _ = screen("--json")
-    assert code == 5  # some were flagged, some could not be read
+    code, text, err = screen("--json")
+    assert code == 5, err  # some were flagged, some could not be read
     found = records(tmp_path / "out")
     assert len(found) == 16
     assert found["1/bad.jpg"]["error"]["code"] == "not_a_picture"
@@ -101,6 +101,7 @@ def test_every_picture_gets_a_verdict(screen, tmp_path):
     counted = [record["verdict"] for record in found.values()]
     assert summary["failed"] == counted.count("error") + counted.count("out_of_domain") == 4
     assert summary["flagged"] == 16 - 4 - counted.count("clean")
+    assert summary.pop("review")["accepted"] == []
     assert summary == json.loads((tmp_path / "out/summary.json").read_text())
     folders = (tmp_path / "out/speakers.jsonl").read_text().splitlines()
     assert [json.loads(line)["speaker"] for line in folders] == ["0", "1"]

@@ -129,7 +129,7 @@ def test_a_clean_set_with_a_file_that_is_no_picture(run, suspected, write_set):
     assert code == 4
     assert f"nothing found in {KINDS * FILES} files" in out
     assert "not judged: 1/bad.png" in err
-    assert "notes" not in err
+    assert "passed over, because their endings are not those of images: 1 .txt (1/notes.txt)" in err
 
 
 def test_too_few_pictures_are_an_error(run, suspected, write_set):

@@ -139,7 +139,7 @@ def test_a_folder_of_results_may_hold_anything(tmp_path, put, name):
 def test_results_that_are_no_file_are_an_error(tmp_path, put):
     put(tmp_path / RESULTS_NAME)
     with pytest.raises(NipAudioError, match=f"{RESULTS_NAME} cannot be read .*expected a file"):
-        list(Results(tmp_path).files())
+        list(Results(tmp_path, {}).files())
 
 
 @pytest.fixture(params=["model_card.json", "hyperparams.yaml", "calibration"])

@@ -6,7 +6,6 @@ import pytest
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.conformal import (
     TailFit,
-    beyond_the_tail,
     conformal_p_value,
     conformal_threshold,
     exponential_tail,
@@ -216,16 +215,3 @@ def test_threshold_of_a_tail_is_where_its_p_value_is_the_share(shape, share):
 def test_an_exponential_tail_that_cannot_be_fitted_is_an_error(distances):
     with pytest.raises(CalibrationError, match="expected at least 20 finite ones"):
         exponential_tail(distances)
-
-
-def test_what_lies_beyond_the_tail_is_found_and_a_clean_tail_is_not():
-    rng = np.random.default_rng(0)
-    wrong = 0
-    for _ in range(200):
-        wrong += int(beyond_the_tail(rng.exponential(1.0, 120)).any())
-    assert wrong <= 30  # about one in a hundred, and more as the scale is estimated
-    clean = rng.exponential(1.0, 120)
-    for count in (1, 3, 8):
-        found = beyond_the_tail(np.concatenate([clean, np.full(count, 60.0)]))
-        assert found[120:].all()
-        assert not found[:120].any()

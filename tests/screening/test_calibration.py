@@ -18,7 +18,6 @@ from nip_audio.core.noise import Noise
 from nip_audio.core.state import State, save_state
 from nip_audio.errors import CalibrationError, HashMismatchError, InputError, StateError
 from nip_audio.evaluation.roles import refuse_overlap
-from nip_audio.screening import calibrating
 from nip_audio.screening.calibrating import calibrate
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.judge import Judge
@@ -310,31 +309,6 @@ def test_copies_do_not_count_twice(pretrained, clean_folder, calibration):
     assert other.fingerprint == calibration.fingerprint
     assert {failure.code for failure in other.failures} == {"duplicate"}
     assert len(other.failures) == calibration.files
-
-
-def test_a_file_far_beyond_the_others_is_named_and_left_out(
-    pretrained, clean_folder, calibration, monkeypatch
-):
-    files = list(walk_audio(clean_folder))
-    config = calibration.detector.probe.config
-    (farthest, distance), *_ = calibration.farthest
-
-    def only_the_farthest(distances):
-        return np.isclose(distances, distance)
-
-    monkeypatch.setattr(calibrating, "beyond_the_tail", only_the_farthest)
-    made = calibrate(pretrained, files, WaveformAdapter(), config)
-    (failure,) = made.failures
-    assert failure.code == "outlier"
-    assert str(failure).startswith(f"{farthest}: its distance is {distance:.2f}, far beyond")
-    assert "--keep-outliers" in str(failure)
-    rest = [file for file in files if file.id != farthest]
-    without = calibrate(pretrained, rest, WaveformAdapter(), config)
-    assert made.fingerprint == without.fingerprint != calibration.fingerprint
-    assert made.seen == without.seen
-    kept = calibrate(pretrained, files, WaveformAdapter(), config, keep_outliers=True)
-    assert not kept.failures
-    assert kept.fingerprint == calibration.fingerprint
 
 
 def test_the_files_to_listen_to_are_the_farthest(calibration):

@@ -134,7 +134,7 @@ def test_takes_settings_of_the_training(tmp_path):
     ("changes", "match"),
     [
         ({"hyper_parameters": {"fbank_centering_span": 3.0}}, "fbank_centering_span = 3.0"),
-        ({"hyper_parameters": {"num_mel_bins": "80"}}, "describes no model"),
+        ({"hyper_parameters": {"num_mel_bins": "80"}}, "num_mel_bins = '80', expected a whole"),
         ({"hyper_parameters": [1]}, "no mapping"),
         ({"pyannote.audio": {"architecture": {"class": "XVectorSincNet"}}}, "of XVectorSincNet"),
         ({"pyannote.audio": None}, "no class of pyannote"),
