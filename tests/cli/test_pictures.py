@@ -54,7 +54,7 @@ def test_attack_writes_a_picture_and_says_what_became_of_it(model, pictures, tmp
 
 def test_calibrate_and_detect(model, pictures, tmp_path, capsys):
     own = tmp_path / "own.calibration"
-    given = (pictures, "--model", model, "--out", own, "--draws", 1, "--keep-outliers")
+    given = (pictures, "--model", model, "--out", own, "--draws", 1)
     code, out = outcome(capsys, "calibrate", *given, "--json")
     assert code == 0
     assert json.loads(out)["files"] >= 20
@@ -91,8 +91,7 @@ def test_copies_calibrate_once(model, pictures, tmp_path, capsys):
     for name in ("a", "b"):
         shutil.copytree(pictures, tmp_path / name)
     given = ("calibrate", tmp_path / "a", tmp_path / "b", "--model", model, "--draws", 1)
-    given += ("--out", tmp_path / "c", "--keep-outliers")
-    code, out = outcome(capsys, *given, "--describe", "digits", "--json")
+    code, out = outcome(capsys, *given, "--out", tmp_path / "c", "--describe", "digits", "--json")
     assert code == 4  # the copies are named
     found = json.loads(out)
     assert (found["files"], len(found["failed"])) == (20, 20)
