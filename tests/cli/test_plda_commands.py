@@ -54,7 +54,7 @@ def test_verify_by_ratio_with_the_files_own_threshold(run, fit, others, enrolmen
     result = json.loads(out)
     assert code == 0
     assert result["threshold"] == printed["threshold"]
-    assert list(result) == ["file", "speaker", "llr", "threshold", "accepted", "error"]
+    assert list(result) == ["file", "speaker", "llr", "threshold", "accepted", "changes", "error"]
     code, out, _ = run(*base, "-s", "s1")
     assert f"accepted as s1 (llr {result['llr']:.3f}, threshold" in out
     above = result["llr"] + 0.01
