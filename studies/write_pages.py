@@ -14,6 +14,7 @@ _MODULES = (
     "detection",
     "embedders",
     "guard",
+    "hardening",
     "images",
     "models",
     "nccr",

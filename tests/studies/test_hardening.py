@@ -1,9 +1,14 @@
 """The cases of the hardening study are what they say, and its checks can fail."""
 
+import ast
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile as sf
 
+from studies._lib.pages import RESULTS_FOLDER
 from studies.hardening.cases import CASES, RATE, SPEAKERS, Case, Outcome, Speech
 
 
@@ -17,6 +22,23 @@ def speech() -> Speech:
 def outcome(folder, verdict: str, heard_s: float = 0.5, exit_code: int = 0) -> Outcome:
     record = {"verdict": verdict, "findings": [], "duration_s": heard_s, "speaker": "x"}
     return Outcome(folder, exit_code, [record], "")
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def functions_of(path: str) -> set[str]:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_test_that_the_page_names_exists():
+    kinds = json.loads((RESULTS_FOLDER / "hardening_kinds.json").read_text(encoding="utf-8"))
+    named = [name.partition("::") for row in kinds for name in row["tests"]]
+    assert all(row["tests"] for row in kinds)
+    missing = [n for path, _, n in named if n and n not in functions_of(path)]
+    assert missing == []
+    assert [path for path, _, _ in named if not (ROOT / path).is_file()] == []
 
 
 def test_titles_differ():
