@@ -50,9 +50,11 @@ class AudioModality:
         """Return 1 for a spectrogram, 2 for the real and imaginary part of a spectrum."""
         return int(card.data.get("channels", 1))
 
-    def reader(self, card: Card, *, max_duration_s: float | None = None) -> WaveformAdapter:
+    def reader(
+        self, card: Card, *, max_duration_s: float | None = None, channel: int | None = None
+    ) -> WaveformAdapter:
         """Return how recordings are read at the sample rate of a model."""
-        return WaveformAdapter.at(int(card.data["sample_rate_hz"]), max_duration_s)
+        return WaveformAdapter.at(int(card.data["sample_rate_hz"]), max_duration_s, channel)
 
     def reader_of_json(self, settings: Mapping[str, Any]) -> WaveformAdapter:
         """Return the reader with these settings.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
 from nip_audio.cli._console import print_note
 from nip_audio.cli._options import Modality
@@ -54,10 +53,7 @@ def make_reader(
 ) -> Reader:
     """Return the reader of the files that this model takes: recordings or images."""
     card = pretrained.card
-    reader = modality_of(card).reader(card, max_duration_s=max_duration_s)
-    if channel is not None and isinstance(reader, WaveformAdapter):
-        return WaveformAdapter(replace(reader.settings, channel=channel))
-    return reader
+    return modality_of(card).reader(card, max_duration_s=max_duration_s, channel=channel)
 
 
 def refuse_options(pretrained: PretrainedModel, command: str, given: Mapping[str, object]) -> None:

@@ -234,12 +234,16 @@ class Modality(Protocol):
         """Return the number of channels of a model's own input."""
         ...
 
-    def reader(self, card: Card, *, max_duration_s: float | None = None) -> Reader:
+    def reader(
+        self, card: Card, *, max_duration_s: float | None = None, channel: int | None = None
+    ) -> Reader:
         """Return how files are read for a model.
 
         Args:
             card: Card of the model.
             max_duration_s: Longest duration of a file, where files have one; None is the default.
+            channel: Number of the channel to read, from 1, where files have several; None is the
+                default.
         """
         ...
 

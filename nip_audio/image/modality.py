@@ -65,15 +65,18 @@ class ImageModality:
         """Return the number of channels of a model's images."""
         return int(card.data["image_shape"][0])
 
-    def reader(self, card: Card, *, max_duration_s: float | None = None) -> ImageAdapter:
+    def reader(
+        self, card: Card, *, max_duration_s: float | None = None, channel: int | None = None
+    ) -> ImageAdapter:
         """Return how images are brought to the shape of a model.
 
         Raises:
-            InputError: If a duration is given.
+            InputError: If a duration or a channel is given.
         """
-        if max_duration_s is not None:
+        if max_duration_s is not None or channel is not None:
             raise InputError(
-                f"{card.name} takes images and got a longest duration, expected none; leave it out"
+                f"{card.name} takes images and got a longest duration or a channel, expected none; "
+                "leave it out"
             )
         return ImageAdapter(*(int(n) for n in card.data["image_shape"]))
 
