@@ -17,7 +17,8 @@ LABELS = ("before", "after")
 
 def _shown(found: Found) -> str:
     said = ", ".join(dict.fromkeys(found["verdicts"])) or "no record"
-    heard = f", {found['heard_s']:.1f} s heard" if len(found["verdicts"]) == 1 else ""
+    one = len(found["verdicts"]) == 1 and found["heard_s"] > 0
+    heard = f", {found['heard_s']:.1f} s heard" if one else ""
     mark = "" if found["right"] else "**wrong:** "
     return f"{mark}{said}{heard} (exit {found['exit_code']})"
 
