@@ -59,7 +59,7 @@ class Mixture:
     Attributes:
         samples: (N,) float32.
         channels: Channels that it is made of, if they differ: two at least, or none.
-        how: How they were mixed, in words.
+        how: Words that say how they were mixed.
     """
 
     samples: NDArray[np.float32]

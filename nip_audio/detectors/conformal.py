@@ -29,8 +29,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-_UPPER_SHARE, _UNLIKELY = 0.2, 0.01
-
 
 def out_of_fold_distances(
     detector: BaseEstimator, X: ArrayLike, groups: Sequence[str], *, folds: int = 5

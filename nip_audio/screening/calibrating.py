@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,10 +20,7 @@ from nip_audio.audio.windows import windows_of
 from nip_audio.core.modality import Reader
 from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.seeds import seed_of
-from nip_audio.detectors.conformal import (
-    files_needed,
-    out_of_fold_distances,
-)
+from nip_audio.detectors.conformal import files_needed, out_of_fold_distances
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.detectors.rates import LogRates
 from nip_audio.errors import CalibrationError, FileError, InputError
@@ -133,10 +130,11 @@ def calibrate(
             copy = kind.noisy_copy(item, tolerated_noise_rms, seed)
             noisy.append(kind.measure(pretrained, copy, probe, seed=seed))
     _require_files(len(measured), len(failures), kind)
-    judge = make_pipeline(LogRates(signed=signed_entries(config, head=names)), kind.new_detector())
-    files_ = _CleanFiles(ids, owners, contents, facts, measured, noisy)
-    distances = files_.distances(judge)
-    judge.fit(files_.evidence)
+    evidence = np.stack([one.evidence for one in (*measured, *noisy)])
+    every = [*owners, *(owners if noisy else ())]
+    scale = LogRates(signed=signed_entries(config, head=names))
+    judge = make_pipeline(scale, kind.new_detector()).fit(evidence)
+    distances = out_of_fold_distances(judge, evidence, every, folds=LEAST_SPEAKERS)
     return Calibration(
         model_id=pretrained.model_id,
         detector=NccrDetector(
@@ -145,34 +143,12 @@ def calibrate(
             estimator=judge[1],
             distances=np.sort(distances),
         ),
-        seen=tuple(sorted(files_.contents)),
+        seen=tuple(sorted(contents)),
         sources=sources,
         failures=tuple(failures),
-        farthest=_farthest(files_.ids, distances),
-        **kind.reference(files_.owners, files_.facts, files_.measured, folds=LEAST_SPEAKERS),
+        farthest=_farthest(ids, distances),
+        **kind.reference(owners, facts, measured, folds=LEAST_SPEAKERS),
     )
-
-
-@dataclass(frozen=True)
-class _CleanFiles:
-    """Usable clean files: parallel lists, and the noisy copies of all of them or of none."""
-
-    ids: Sequence[str]
-    owners: Sequence[str]
-    contents: Sequence[str]
-    facts: Sequence[Facts]
-    measured: Sequence[Measured]
-    noisy: Sequence[Measured]
-
-    @property
-    def evidence(self) -> Array:
-        """(n, F) evidence of the files, and below it that of their copies."""
-        return np.stack([one.evidence for one in (*self.measured, *self.noisy)])
-
-    def distances(self, judge: Any) -> Array:
-        """Return the out-of-fold distance of each row of the evidence."""
-        every = [*self.owners, *(self.owners if self.noisy else ())]
-        return out_of_fold_distances(judge, self.evidence, every, folds=LEAST_SPEAKERS)
 
 
 def _farthest(ids: Sequence[str], distances: Array) -> tuple[tuple[str, float], ...]:

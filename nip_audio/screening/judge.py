@@ -95,7 +95,8 @@ class Judge:
             calibration: Reference distribution of clean files.
             false_positive_rate: Rate; None takes ``DEFAULT_FPR`` if the calibration allows it, else
                 the lowest that it allows, which ``note`` says.
-            false_discovery_rate: As in ``Judge``.
+            false_discovery_rate: Share of false alarms among the flagged files of a run, as
+                ``Judge`` takes it; None flags by the false-positive rate.
 
         Raises:
             CalibrationError: If the calibration has too few files for a rate that was given.

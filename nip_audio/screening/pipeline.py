@@ -262,7 +262,8 @@ class Screener:
             write_atomic(path, content)
             return
         try:
-            earlier = load_json(read_regular(path, most=LARGEST_JSON))
+            written = read_regular(path, most=LARGEST_JSON)
+            earlier = load_json(written)
             changed = sorted(k for k in identity if earlier.get(k) != identity[k])
         except (AttributeError, OSError, ValueError) as err:
             raise ResumeError(f"{path} is damaged ({err}); use another `out`") from err
@@ -272,7 +273,7 @@ class Screener:
                 f"{path.parent} holds a run with another {details}, expected the same settings; "
                 "use another `out`, or the settings of that run"
             )
-        if path.read_bytes() != content:  # another calibration judges the same measurements
+        if written != content:  # another calibration judges the same measurements
             write_atomic(path, content, force=True)
 
     def _measure(
@@ -385,7 +386,8 @@ def choose_seed(given: int | None, out: Path | None = None) -> int:
     if given is not None:
         return given
     try:
-        seed = None if out is None else load_json((out / RUN_NAME).read_bytes())["seed"]
+        path = None if out is None else out / RUN_NAME
+        seed = path and load_json(read_regular(path, most=LARGEST_JSON))["seed"]
     except (KeyError, OSError, TypeError, ValueError):
         seed = None  # a new run, or one whose damage the screening reports
     return seed if type(seed) is int else secret_seed()

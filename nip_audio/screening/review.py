@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nip_audio.core.files import LARGEST_JSON, UnfitFileError, read_regular
 from nip_audio.core.near import suggest_names
 from nip_audio.core.state import write_atomic
 from nip_audio.core.strict_json import load_json
@@ -196,12 +197,12 @@ def read_accepted(path: Path, *, outside: Path | None = None) -> tuple[Acceptanc
             "accept them, too; move it elsewhere"
         )
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} is no file of at most {_MAX_BYTES} bytes; check the path")
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_regular(path, most=_MAX_BYTES).decode())
+    except (FileNotFoundError, UnfitFileError) as err:
+        raise InputError(
+            f"{path} is no file of at most {_MAX_BYTES} bytes; check the path"
+        ) from err
     except (OSError, ValueError) as err:
-        if isinstance(err, InputError):
-            raise
         raise InputError(f"{path} cannot be read as TOML ({err}); correct it") from err
     rows = data.get("accepted")
     if data.keys() != {"accepted"} or not isinstance(rows, list):
@@ -240,7 +241,7 @@ def read_known(path: Path) -> Known:
         InputError: If the file is damaged.
     """
     try:
-        rows = load_json(path.read_bytes())
+        rows = load_json(read_regular(path, most=LARGEST_JSON))
         return frozenset((str(name), sha256, str(verdict)) for name, sha256, verdict in rows)
     except FileNotFoundError:
         return frozenset()

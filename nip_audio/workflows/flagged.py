@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from nip_audio.core.files import LARGEST_JSON, read_regular
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import FileError, InputError, OutputError
 from nip_audio.models.modalities import MODALITIES
@@ -136,7 +137,7 @@ def purify_flagged(
 def _is_of(sidecar: Path, sha256: str | None) -> bool:
     """Tell whether a sidecar describes the copy of this content; None is any content."""
     try:
-        found = load_json(sidecar.read_bytes())
+        found = load_json(read_regular(sidecar, most=LARGEST_JSON))
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and sha256 in (None, found.get("source_sha256"))

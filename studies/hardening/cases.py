@@ -66,7 +66,7 @@ class Outcome:
         return max((record["duration_s"] or 0.0 for record in self.records), default=0.0)
 
 
-Make = Callable[[Path, Speech], None]
+Make = Callable[[Path, Speech], object]
 Check = Callable[[Outcome], bool]
 
 
@@ -125,16 +125,12 @@ def _wav(folder: Path, samples: Samples, name: str = "a.wav", **settings: Any) -
 
 def _changed(change: Callable[[Samples], Samples], place: int = 0, **settings: Any) -> Make:
     """Write one clean clip, changed."""
-    return lambda folder, speech: void(_wav(folder, change(speech.clean[place]), **settings))
+    return lambda folder, speech: _wav(folder, change(speech.clean[place]), **settings)
 
 
 def _attack(change: Callable[[Samples], Samples], **settings: Any) -> Make:
     """Write one attacked clip, changed."""
-    return lambda folder, speech: void(_wav(folder, change(speech.attacked[0]), **settings))
-
-
-def void(_: object) -> None:
-    """Return nothing."""
+    return lambda folder, speech: _wav(folder, change(speech.attacked[0]), **settings)
 
 
 def _one_after_other(suffix: str, **settings: Any) -> Make:
@@ -225,9 +221,7 @@ def _gated(x: Samples) -> Samples:
 
 
 def _stereo(left: Callable[[Speech], Samples], right: Callable[[Speech], Samples]) -> Make:
-    return lambda folder, speech: void(
-        _wav(folder, np.stack([left(speech), right(speech)], axis=1))
-    )
+    return lambda folder, speech: _wav(folder, np.stack([left(speech), right(speech)], axis=1))
 
 
 def _clean(speech: Speech) -> Samples:
@@ -495,7 +489,7 @@ CASES: tuple[Case, ...] = (
     Case(
         "clean, replaced by attacked of its size and time",
         "adversarial",
-        lambda f, s: void(_wav(f, s.clean[0])),
+        lambda f, s: _wav(f, s.clean[0]),
         named("adversarial"),
         then=_replaced,
     ),

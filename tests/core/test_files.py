@@ -22,8 +22,11 @@ from nip_audio.models.pretrained import load_pretrained
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.calibration import Calibration
+from nip_audio.screening.engines.crumb import CRUMB_NAME, Crumb
 from nip_audio.screening.journal import Journal, locked
+from nip_audio.screening.pipeline import choose_seed
 from nip_audio.screening.results import RESULTS_NAME, Results
+from nip_audio.screening.review import read_accepted, read_known
 
 
 def pipe(path: Path) -> None:
@@ -134,6 +137,21 @@ def test_a_folder_of_results_may_hold_anything(tmp_path, put, name):
     put(tmp_path / name)
     with pytest.raises(NipAudioError, match=f"{name} cannot be read .*expected a file"):
         ScreenedRun.open(tmp_path)
+
+
+def test_what_a_run_remembers_is_a_file(tmp_path, put, monkeypatch):
+    monkeypatch.setattr("nip_audio.screening.pipeline.secret_seed", lambda: 7)
+    put(tmp_path / "run.json")
+    assert choose_seed(None, tmp_path) == 7  # as without a run
+    put(tmp_path / "known.json")
+    with pytest.raises(NipAudioError, match="known.json is damaged .*expected a file"):
+        read_known(tmp_path / "known.json")
+    put(tmp_path / CRUMB_NAME)
+    with pytest.raises(NipAudioError, match="expected a file"):
+        Crumb(tmp_path / CRUMB_NAME).left()
+    put(tmp_path / "accepted.toml")
+    with pytest.raises(NipAudioError, match="is no file of at most"):
+        read_accepted(tmp_path / "accepted.toml")
 
 
 def test_results_that_are_no_file_are_an_error(tmp_path, put):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nip_audio.audio.manifest import Recording
+from nip_audio.core.files import open_regular
 from nip_audio.errors import OutputError
 
 __all__ = ["CRUMB_NAME", "Crumb"]
@@ -27,7 +28,7 @@ class Crumb:
     def left(self) -> str | None:
         """Return the id of the file during which an earlier run ended; None if there is none."""
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path) as file:
                 return file.read(_MOST_BYTES).decode("utf-8", "surrogatepass") or None
         except (FileNotFoundError, UnicodeDecodeError):
             return None
