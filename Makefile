@@ -33,12 +33,14 @@ unit: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# docs/results from studies/results, docs/reference/cli.md from the commands, and
-# docs/reference/api/index.md from the docstrings of the public names
+# docs/results from studies/results, docs/reference/cli.md from the commands,
+# docs/reference/api/index.md from the docstrings of the public names, and the README.md of the shipped
+# models from their cards
 pages: $(VENV)/.dev
 	$(BIN)/python -m studies.write_pages
 	$(BIN)/python docs/write_cli_page.py
 	$(BIN)/python docs/write_api_page.py
+	$(BIN)/python recipes/write_readmes.py pretrained/*
 
 # what a user of today gets from an index, without the locks
 test-newest:

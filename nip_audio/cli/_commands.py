@@ -18,7 +18,7 @@ from nip_audio.cli._former import rewrite_former_options
 
 COMMANDS: Mapping[str, str] = {
     "doctor": "Check the installation: packages, devices, models and optional parts.",
-    "models": "List the models that are available by name.",
+    "models": "List the models that are available by name, or describe one.",
     "adopt": "Adopt a speaker model of your own, so that every command can use it.",
     "export": "Write a model or its guided purifier as an ONNX graph.",
     "identify": "Identify the speaker of each recording, or the class of each image.",
