@@ -2,8 +2,8 @@
 
 A network that has only minutes of each speaker also learns their microphones and rooms. A teacher
 that has heard thousands of speakers places a voice where its other recordings lie, so its
-embeddings of the same crops tell the student what to ignore. It needs no labels, and only recordings
-of the role ``train``.
+embeddings of the same crops tell the student what to ignore. It needs no labels, and hears only
+what the student is trained on.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ class Teacher:
 
 
 @torch.no_grad()
-def _embed(
-    model: InstrumentedModel, samples: Tensor, size: int, step: int, key: str
-) -> Tensor:
+def _embed(model: InstrumentedModel, samples: Tensor, size: int, step: int, key: str) -> Tensor:
     missing = max(size - samples.shape[0], 0)
     rows = nn.functional.pad(samples, (0, missing)).unfold(0, size, step)
     parts = [model.embed(Batch(part)).float() for part in torch.split(rows, BATCH)]

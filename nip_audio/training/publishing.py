@@ -134,7 +134,7 @@ def _classes(trained: TrainedRun, manifest: Path, subset: str | None) -> list[in
         return list(range(len(trained.speakers)))
     folder = Path(trained.hparams["data_folder"])
     recordings = read_recordings(manifest, data_root=folder)
-    names = {r.speaker for r in recordings if r.path.is_relative_to(folder / subset)}
+    names = {r.speaker for r in recordings if Path(r.path).is_relative_to(folder / subset)}
     if not names:
         raise InputError(
             f"{manifest} has no recording below {folder / subset}; name a folder of the corpus "

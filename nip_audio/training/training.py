@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -26,7 +26,7 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Identification
 from nip_audio.audio.corpus import write_rirs
 from nip_audio.audio.io import ReadSettings, read_audio
-from nip_audio.audio.manifest import read_recordings
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError, ModelCardError
 from nip_audio.models.heads import model_of
@@ -301,7 +301,7 @@ def _teach(hparams: dict[str, Any], run_options: Mapping[str, Any]) -> Teacher:
         teacher = Teacher.cached(
             Path(hparams["save_folder"], "teacher.safetensors"),
             pretrained,
-            [(r.id, lambda r=r: r.read(reading(rate)).samples) for r in recordings],
+            [(r.id, partial(_samples, r, rate)) for r in recordings],
             window_s=hparams["teacher_window_s"],
             step_s=hparams["teacher_step_s"],
         )
@@ -309,6 +309,10 @@ def _teach(hparams: dict[str, Any], run_options: Mapping[str, Any]) -> Teacher:
     hparams["modules"]["distillation"] = student
     hparams["checkpointer"].add_recoverable("distillation", student)
     return teacher
+
+
+def _samples(recording: Recording, sample_rate_hz: int) -> Tensor:
+    return recording.read(reading(sample_rate_hz)).samples
 
 
 def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:
