@@ -28,6 +28,7 @@ def main() -> None:
         "--data_licence", help="its licence; for a corpus that nip-audio does not know by its name"
     )
     parser.add_argument("--limits", help="what the model must not be used for, for the card")
+    parser.add_argument("--speakers-of", help="folder of the corpus, of several trained on")
     parser.add_argument("--results", type=Path, help="results of measure_identification.py")
     options = parser.parse_args()
     if options.run is not None:
@@ -40,6 +41,7 @@ def main() -> None:
             data=options.data,
             limits=options.limits,
             data_licence=options.data_licence,
+            subset=options.speakers_of,
         )
     metrics = None
     if options.results is not None:

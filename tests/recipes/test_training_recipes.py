@@ -105,8 +105,13 @@ def publish_and_load(out: Path, target: Path, *, kind: str, labels: tuple[str, .
 @pytest.mark.slow
 def test_trains_resumes_publishes_and_loads(librispeech, tmp_path):
     recipe, out = "LibriSpeech/Xvector", tmp_path / "run"
-    train(recipe, librispeech, out, *NARROW[recipe][1], "--number_of_epochs=1")
-    log = train(recipe, librispeech, out, *NARROW[recipe][1], "--number_of_epochs=2")
+    options = [*NARROW[recipe][1], "--averaged_checkpoints=2", "--precision=bf16"]
+    options += ["--teacher=audionet-libri251", "--teacher_window_s=0.5", "--triplet_weight=1"]
+    train(recipe, librispeech, out, *options, "--number_of_epochs=1")
+    taught = (out / "save/teacher.safetensors").stat().st_mtime_ns
+    log = train(recipe, librispeech, out, *options, "--number_of_epochs=2")
+    assert (out / "save/teacher.safetensors").stat().st_mtime_ns == taught  # asked once
+    assert len(list((out / "save").glob("CKPT*/distillation.ckpt"))) == 2
     assert "Going into epoch 2" in log
     assert "Going into epoch 1" not in log  # what was done is not done again
     assert (out / "train_log.txt").read_text().count("epoch:") == 2
@@ -115,6 +120,7 @@ def test_trains_resumes_publishes_and_loads(librispeech, tmp_path):
     assert loaded.card.data["training"]["epochs"] == 2
     options = loaded.card.data["training"]["hyperparameters"]
     assert options["adversarial_attack"] is None
+    assert options["teacher"] == "audionet-libri251"
     assert "adversarial_eps" not in options  # would read as if there had been an attack
     log = run(RECIPES / "publish.py", out, tmp_path / "wordless", expect=1)
     assert "a run needs --command, --data and --limits" in log
@@ -130,7 +136,8 @@ def test_trains_adversarially_publishes_and_loads(recipe, request, tmp_path):
     attack = ["--adversarial_attack=pgd", "--adversarial_steps=2", "--number_of_epochs=1"]
     train(recipe, corpus, tmp_path / "run", *options, *speeds, *attack)
     labels = ("p225", "p226", "p227", "p228") if on_vctk else ("10", "11", "12", "13")
-    loaded = publish_and_load(tmp_path / "run", tmp_path / "tiny", kind="logits", labels=labels)
+    kind = "cosine" if on_vctk else "logits"
+    loaded = publish_and_load(tmp_path / "run", tmp_path / "tiny", kind=kind, labels=labels)
     options = loaded.card.data["training"]["hyperparameters"]
     assert options["adversarial_attack"] == "pgd"
     assert not [key for key in options if key.startswith("defence_") and key != "defence_training"]

@@ -34,6 +34,8 @@ def brain():
         "speeds": [100, 50],
         "augment_group": 2,
         "augmentations": [],
+        "teacher": None,
+        "triplet_weight": 0.0,
     }
     modules = {"embedding_model": AudioNet(), "classifier": nn.Linear(32, 3)}
     brain = SpeakerBrain(modules=modules, hparams=options)
