@@ -321,7 +321,8 @@ async def verify(service: Served, path: Sent, speaker: Speaker) -> Verified:
             501,
             "no_threshold",
             "the calibration has no threshold",
-            "start the service with --threshold, or calibrate on speakers with two recordings",
+            "calibrate on speakers with two recordings, or give the service a threshold "
+            "(--threshold)",
         )
     try:
         voice = service.voices.voice(speaker)
@@ -399,7 +400,8 @@ async def _receive(request: Request, path: Path, max_bytes: int) -> None:
                         413,
                         "too_large",
                         f"the body has more than {max_bytes} bytes",
-                        "send a shorter or compressed recording, or raise --max-bytes",
+                        "send a shorter or compressed recording, or give the service a larger "
+                        "limit (--max-bytes)",
                     )
                 file.write(part)
         except ClientDisconnect as err:
