@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED ?= $(shell $(PYTHON) -c 'import platform as p, sys; fits = (p.system(), p.machine()) == \
 	("Linux", "x86_64") and (3, 11) <= sys.version_info[:2] <= (3, 13); print("yes" if fits else "no")')
 
-.PHONY: demo test test-newest lint types docs unit pages lock clean
+.PHONY: demo test test-newest lint types docs unit pages refit lock clean
 
 demo: $(VENV)/.run
 	@$(BIN)/python examples/check_demo.py
@@ -42,6 +42,10 @@ pages: $(VENV)/.dev
 	$(BIN)/python -m studies.write_pages
 	$(BIN)/python docs/write_cli_page.py
 	$(BIN)/python docs/write_api_page.py
+
+# everything that depends on the weights of the shipped speaker models; hours, and it resumes
+refit: $(VENV)/.dev
+	$(BIN)/python -m studies.refit --data $(DATA)
 
 # what a user of today gets from an index, without the locks
 test-newest:

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--command", help="command of the training run, for the card")
     parser.add_argument("--data", help="training data in words, for the card")
     parser.add_argument("--limits", help="what the model must not be used for, for the card")
+    parser.add_argument("--speakers-of", help="folder of the corpus, of several trained on")
     parser.add_argument("--results", type=Path, help="results of measure_identification.py")
     options = parser.parse_args()
     if options.run is not None:
@@ -35,6 +36,7 @@ def main() -> None:
             command=options.command,
             data=options.data,
             limits=options.limits,
+            subset=options.speakers_of,
         )
     metrics = None
     if options.results is not None:

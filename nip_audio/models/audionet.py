@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import length_mask
@@ -11,11 +12,15 @@ from nip_audio.errors import InputError
 from nip_audio.models._masking import Masks, remove_level, require_bands, require_frames
 from nip_audio.models.channel_suppression import ChannelSuppression
 from nip_audio.models.denoising import DenoisingBlock
+from nip_audio.models.xvector import StatisticsPool
 
-__all__ = ["AudioNet", "ConvLayer", "NetworkDefence"]
+__all__ = ["AudioNet", "ConvLayer", "NetworkDefence", "Pooling"]
 
 NetworkDefence = Literal["cas", "feature-denoising", "sns"]
 """Proactive defences that AudioNet can be trained with; ``sns`` adds no module to the network."""
+
+Pooling = Literal["max", "statistics"]
+"""What AudioNet makes of all frames: their maximum, or their mean and standard deviation."""
 
 
 class ConvLayer(nn.Module):
@@ -60,6 +65,9 @@ class AudioNet(nn.Module):
     attacks from SpeakerGuard, and this is SpeakerGuard's AudioNet. The overall level of each item
     is removed first. Items that are too short are an error; SpeakerGuard repeats them.
 
+    The maximum over time sees one frame of each channel and so cannot average; ``statistics`` pools
+    the mean and the standard deviation instead, as x-vectors do (Snyder et al. 2018).
+
     A proactive defence adds modules. ``feature-denoising`` adds a ``DenoisingBlock`` after each
     pooled layer; Xie et al. have one after each stage. ``cas`` adds a ``ChannelSuppression`` after
     the second-to-last layer. Deviation: Bai et al. have it after the last layer, before a mean;
@@ -69,9 +77,11 @@ class AudioNet(nn.Module):
         n_mels: Number F of mel bands of the input.
         defence: Proactive defence to build in; None builds the plain network.
         n_classes: Number of training classes, which only ``cas`` needs.
+        pooling: What is made of all frames; with ``statistics`` the embedding is twice as large.
 
     Raises:
-        InputError: If the defence is unknown, or ``n_classes`` is missing for ``cas``.
+        InputError: If the defence or the pooling is unknown, or ``n_classes`` is missing for
+            ``cas``.
 
     Example:
         >>> import torch
@@ -85,10 +95,17 @@ class AudioNet(nn.Module):
     min_frames = 24
 
     def __init__(
-        self, n_mels: int = 32, *, defence: NetworkDefence | None = None, n_classes: int = 0
+        self,
+        n_mels: int = 32,
+        *,
+        defence: NetworkDefence | None = None,
+        n_classes: int = 0,
+        pooling: Pooling = "max",
     ) -> None:
         """Build the network."""
         super().__init__()
+        if pooling not in get_args(Pooling):
+            raise InputError(f"pooling is {pooling!r}, expected one of {get_args(Pooling)}")
         self.prefilter = nn.Sequential(nn.Conv2d(1, 1, 5, padding=2), nn.BatchNorm2d(1))
         widths = [n_mels, *self.CHANNELS]
         last = len(self.CHANNELS) - 1
@@ -96,10 +113,11 @@ class AudioNet(nn.Module):
             ConvLayer(before, after, pool=i in self.POOLED, padding=int(i != last))
             for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
+        self.statistics = StatisticsPool() if pooling == "statistics" else None
         self.pool = nn.Identity()  # gives the pooled layer a name to tap
         self.defences = nn.ModuleDict(self._defences(defence, n_classes))
         self.n_mels = n_mels
-        self.embedding_dim = widths[-1]
+        self.embedding_dim = widths[-1] * (1 if self.statistics is None else 2)
 
     def _defences(self, defence: NetworkDefence | None, n_classes: int) -> dict[str, nn.Module]:
         """Return the defence's modules by the index of the layer that each follows."""
@@ -141,7 +159,7 @@ class AudioNet(nn.Module):
             lengths: (B,) valid frames; None means all T.
 
         Returns:
-            (B, 32) embeddings, all values at least 0.
+            (B, 32) embeddings, with ``statistics`` (B, 64), all values at least 0.
 
         Raises:
             InputError: If F is not ``n_mels``, or an item has fewer than ``min_frames`` frames.
@@ -154,6 +172,10 @@ class AudioNet(nn.Module):
             lengths = None if lengths is None else layer.out_lengths(lengths)  # type: ignore[operator]
             if str(depth) in self.defences:
                 y = self.defences[str(depth)](y, lengths)
+        if self.statistics is not None:
+            whole = torch.full((y.shape[0],), y.shape[2], device=y.device)
+            embedding: Tensor = self.pool(self.statistics(y, whole if lengths is None else lengths))
+            return embedding
         if lengths is not None:
             # values after a ReLU are never negative, so masked zeros do not change the maximum
             y = y * length_mask(lengths, y.shape[-1])[:, None]

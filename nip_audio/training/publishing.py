@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import save_file
-from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.checkpoints import Checkpointer, average_checkpoints
 from torch import Tensor
 
 from nip_audio.audio.manifest import read_recordings
@@ -30,11 +30,11 @@ _CLASS_COUNTS = ("out_features", "out_neurons")
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A training run at its last checkpoint.
+    """A training run, at the mean of its last checkpoints.
 
     Attributes:
         yaml: Text of the run's YAML.
-        hparams: Values of the YAML; its modules have the weights of the checkpoint.
+        hparams: Values of the YAML; its modules have the mean of the kept checkpoints.
         speakers: Names of the classes at the original speed.
         epochs: Number of finished epochs.
     """
@@ -53,15 +53,22 @@ def load_run(run: Path) -> TrainedRun:
     """
     text = (run / HYPERPARAMS_NAME).read_text(encoding="utf-8")
     hparams = load_hyperpyyaml(text)
-    checkpoint = Checkpointer(run / "save", dict(hparams["modules"])).recover_if_possible()
-    if checkpoint is None:
+    modules = dict(hparams["modules"])
+    kept = Checkpointer(run / "save", modules).find_checkpoints(
+        max_num_checkpoints=hparams["averaged_checkpoints"]
+    )
+    if not kept:
         raise InputError(f"{run / 'save'} has no checkpoint; train the model first")
+    for name, module in modules.items():
+        module.load_state_dict(average_checkpoints(kept, name))
     speakers = (run / "save" / "labels.txt").read_text(encoding="utf-8").splitlines()
-    return TrainedRun(text, hparams, speakers, checkpoint.meta["epoch"])
+    return TrainedRun(text, hparams, speakers, max(one.meta["epoch"] for one in kept))
 
 
-def publish(run: Path, target: Path, *, command: str, data: str, limits: str) -> None:
-    """Write a pretrained directory from the last checkpoint of a training run.
+def publish(
+    run: Path, target: Path, *, command: str, data: str, limits: str, subset: str | None = None
+) -> None:
+    """Write a pretrained directory from a training run.
 
     Args:
         run: Output folder of a run of ``nip_audio.training.training``.
@@ -69,16 +76,19 @@ def publish(run: Path, target: Path, *, command: str, data: str, limits: str) ->
         command: Command of the training run, for the card.
         data: Description of the training data, for the card.
         limits: Description of what the model must not be used for, for the card.
+        subset: Folder of the corpus whose speakers the model is to name, where it was trained on
+            several; None names all.
 
     Raises:
-        InputError: If the run has no checkpoint.
+        InputError: If the run has no checkpoint, or no speaker of the subset.
     """
     trained = load_run(run)
-    hparams, speakers = trained.hparams, trained.speakers
+    hparams = trained.hparams
+    rows = _classes(trained, run / "save" / "train.csv", subset)
+    speakers = [trained.speakers[row] for row in rows]
     network, classifier = hparams["embedding_model"], hparams["classifier"]
     target.mkdir(parents=True, exist_ok=True)
-    # the classes behind the first n_speakers are the same speakers at other speeds
-    kept = {k: v[: len(speakers)] for k, v in classifier.state_dict().items()}
+    kept = {k: v[rows] for k, v in classifier.state_dict().items()}
     _save(network.state_dict(), target / "embedding_model.safetensors")
     _save(kept, target / "classifier.safetensors")
     (target / HYPERPARAMS_NAME).write_text(
@@ -116,6 +126,21 @@ def publish(run: Path, target: Path, *, command: str, data: str, limits: str) ->
         },
     }
     _write_card(target / CARD_NAME, card)
+
+
+def _classes(trained: TrainedRun, manifest: Path, subset: str | None) -> list[int]:
+    """Return the classes to publish; those behind the speakers are the same at other speeds."""
+    if subset is None:
+        return list(range(len(trained.speakers)))
+    folder = Path(trained.hparams["data_folder"])
+    recordings = read_recordings(manifest, data_root=folder)
+    names = {r.speaker for r in recordings if Path(r.path).is_relative_to(folder / subset)}
+    if not names:
+        raise InputError(
+            f"{manifest} has no recording below {folder / subset}; name a folder of the corpus "
+            "that the model was trained on"
+        )
+    return [row for row, name in enumerate(trained.speakers) if name in names]
 
 
 def complete(target: Path, metrics: Mapping[str, Any] | None = None) -> None:
@@ -169,7 +194,12 @@ def plain_values(text: str) -> dict[str, Any]:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     tagged = {key.value for key, value in root.value if value.tag.startswith("!")}  # type: ignore[union-attr]
     values = yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader that skips tags
-    switches = {"adversarial_": "adversarial_attack", "defence_": "defence_training"}
+    switches = {
+        "adversarial_": "adversarial_attack",
+        "defence_": "defence_training",
+        "teacher_": "teacher",
+        "distillation_": "teacher",
+    }
     off = {prefix: switch for prefix, switch in switches.items() if values.get(switch) is None}
     return {
         key: value

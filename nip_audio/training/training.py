@@ -7,10 +7,11 @@ The recipe's YAML describes model, data and training.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import speechbrain as sb
 import torch
@@ -25,11 +26,13 @@ from nip_audio.attacks.gradient import GradientAttack
 from nip_audio.attacks.objectives import Identification
 from nip_audio.audio.corpus import write_rirs
 from nip_audio.audio.io import ReadSettings, read_audio
+from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError, ModelCardError
 from nip_audio.models.heads import model_of
 from nip_audio.models.pretrained import load_pretrained, load_weights
 from nip_audio.training.defence_training import DefenceTraining, defence_training
+from nip_audio.training.distillation import Distillation, Teacher
 
 __all__ = ["SpeakerBrain", "reading", "scramble", "train"]
 
@@ -44,7 +47,8 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
     ``overlap_share``, ``reversal_share``, ``augment_group``, ``augmentations`` (a list of
     SpeechBrain augmenters), ``scale``, ``adversarial_attack`` (null, fgsm or pgd) with
     ``adversarial_eps``, ``adversarial_steps``, ``adversarial_step_share`` and
-    ``adversarial_share``, ``lr_annealing`` and ``train_logger``. It may have ``defence_training``
+    ``adversarial_share``, ``teacher`` (null or a model), ``averaged_checkpoints``,
+    ``lr_annealing`` and ``train_logger``. It may have ``defence_training``
     and the settings of that defence.
     """
 
@@ -61,19 +65,31 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
             self.labels = batch.speaker.data + speed * self.hparams.n_speakers
             attacked = self.attack(wavs, self.labels)
             benign = wavs[: self._attacked(wavs)]
-            embeddings, self.defence_loss = self.defence(self.embed, attacked, benign, self.labels)
+            embeddings, loss = self.defence(self.embed, attacked, benign, self.labels)
+            if self.hparams.teacher is not None:
+                # the teacher heard the recordings at their own speed
+                with self.exact():
+                    away = self.modules.distillation(embeddings, batch.target.data, speed == 0)
+                loss = loss + self.hparams.distillation_weight * away
+            self.further_loss = loss
         else:
             self.labels = batch.speaker.data
             lengths = (relative_lengths * wavs.shape[1]).round().long()
             embeddings = self.embed(wavs, lengths)
-        scores: Tensor = self.modules.classifier(embeddings.unsqueeze(1))
+        with self.exact():
+            scores: Tensor = self.modules.classifier(embeddings.unsqueeze(1))
         return scores
 
     def embed(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed waveforms (B, N) as (B, D) with the network in its current state."""
-        features, frames = self.hparams.compute_features(wavs, lengths)
+        with self.exact():
+            features, frames = self.hparams.compute_features(wavs, lengths)
         embeddings: Tensor = self.modules.embedding_model(features, frames)
-        return embeddings
+        return embeddings.float()
+
+    def exact(self) -> torch.autocast:
+        """Leave ``--precision=bf16`` for what needs more: decibels, angles and losses."""
+        return torch.autocast(torch.device(self.device).type, enabled=False)
 
     def augment(self, wavs: Tensor) -> tuple[Tensor, Tensor]:
         """Change speed, cut to the crop length and degrade, differently for groups of the batch.
@@ -140,8 +156,9 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
             predicted = scores[:, 0, : self.hparams.n_speakers].argmax(dim=-1)
             self.correct += int((predicted == self.labels).sum())
             self.seen += len(self.labels)
-        loss: Tensor = self.hparams.compute_cost(scores, self.labels.unsqueeze(1))
-        return loss + self.defence_loss if stage == sb.Stage.TRAIN else loss
+        with self.exact():
+            loss: Tensor = self.hparams.compute_cost(scores, self.labels.unsqueeze(1))
+        return loss + self.further_loss if stage == sb.Stage.TRAIN else loss
 
     def on_fit_start(self) -> None:
         """Build the state that is kept from epoch to epoch."""
@@ -166,7 +183,9 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
                 train_stats={"loss": self.train_loss},
                 valid_stats={"loss": stage_loss, "accuracy": self.correct / max(self.seen, 1)},
             )
-            self.checkpointer.save_and_keep_only(meta={"epoch": epoch}, num_to_keep=1)
+            self.checkpointer.save_and_keep_only(
+                meta={"epoch": epoch}, num_to_keep=self.hparams.averaged_checkpoints
+            )
 
 
 def reading(sample_rate_hz: int) -> ReadSettings:
@@ -184,7 +203,7 @@ def _read_span(
 
     A codec takes longer than all other augmentations and a step of a small network together, and
     its effect on a recording hardly varies. Recordings are therefore coded whole, before crops are
-    cut. The cache serves recipes with small data sets.
+    cut, and each by one codec only. The cache serves recipes with small data sets.
     """
     if codec is None:
         return read_audio(path, reading(sample_rate_hz), span=(start, stop)).samples
@@ -193,7 +212,7 @@ def _read_span(
     return coded
 
 
-def _make_datasets(hparams: Mapping[str, Any]) -> tuple[Any, Any]:
+def _make_datasets(hparams: Mapping[str, Any], teacher: Teacher | None) -> tuple[Any, Any]:
     """Return the training set (random crops) and the monitoring set (whole spans)."""
     rate = hparams["sample_rate"]
     # at speed 110 a crop needs 1.1 times its length
@@ -212,11 +231,16 @@ def _make_datasets(hparams: Mapping[str, Any]) -> tuple[Any, Any]:
     labels = _labels(sets["train"], hparams)
     Path(hparams["save_folder"], "labels.txt").write_text("\n".join(labels) + "\n")
 
-    @sb.utils.data_pipeline.takes("wav", "start", "stop")  # type: ignore[untyped-decorator]
-    @sb.utils.data_pipeline.provides("sig")  # type: ignore[untyped-decorator]
-    def random_crop(wav: str, start: str, stop: str) -> Tensor:
-        codec = random.choice(codecs) if random.random() < hparams["codec_share"] else None
-        return scramble(_read_span(wav, int(start), int(stop), rate, codec), crop, hparams)
+    @sb.utils.data_pipeline.takes("id", "wav", "start", "stop")  # type: ignore[untyped-decorator]
+    @sb.utils.data_pipeline.provides("sig", "target")  # type: ignore[untyped-decorator]
+    def random_crop(id: str, wav: str, start: str, stop: str) -> Iterator[Tensor]:
+        own = codecs[crc32(id.encode()) % len(codecs)]
+        codec = own if random.random() < hparams["codec_share"] else None
+        sig = _read_span(wav, int(start), int(stop), rate, codec)
+        offset = random.randint(0, max(sig.shape[0] - crop, 0))
+        yield scramble(sig, offset, crop, hparams)
+        if teacher is not None:
+            yield teacher.target(id, offset / rate, offset / rate + hparams["crop_s"])
 
     @sb.utils.data_pipeline.takes("wav", "start", "stop")  # type: ignore[untyped-decorator]
     @sb.utils.data_pipeline.provides("sig")  # type: ignore[untyped-decorator]
@@ -232,10 +256,12 @@ def _make_datasets(hparams: Mapping[str, Any]) -> tuple[Any, Any]:
         sets[role].add_dynamic_item(audio)
         sets[role].add_dynamic_item(label)
         sets[role].set_output_keys(["id", "sig", "speaker"])
+    if teacher is not None:
+        sets["train"].set_output_keys(["id", "sig", "target", "speaker"])
     return sets["train"], sets["calibrate"]
 
 
-def scramble(sig: Tensor, size: int, hparams: Mapping[str, Any]) -> Tensor:
+def scramble(sig: Tensor, offset: int, size: int, hparams: Mapping[str, Any]) -> Tensor:
     """Cut a crop, and change its words but not its voice, microphone or room.
 
     A network that has only seconds of each speaker learns the words by heart. Some crops are
@@ -245,6 +271,7 @@ def scramble(sig: Tensor, size: int, hparams: Mapping[str, Any]) -> Tensor:
 
     Args:
         sig: (N,) samples of the recording; a short one is repeated.
+        offset: First sample of the crop.
         size: Number of samples of the crop.
         hparams: Values of the YAML, with the two shares.
 
@@ -253,17 +280,39 @@ def scramble(sig: Tensor, size: int, hparams: Mapping[str, Any]) -> Tensor:
     """
     sig = sig.repeat(-(-size // sig.shape[0]))
 
-    def crop() -> Tensor:
-        offset = random.randint(0, sig.shape[0] - size)
-        return sig[offset : offset + size]
-
-    out = crop()
+    out = sig[offset : offset + size]
     if random.random() < hparams["overlap_share"]:
         gain = 10 ** random.uniform(-0.6, 0.0)
-        out = (out + gain * crop()) / (1 + gain**2) ** 0.5  # as loud as before
+        other = random.randint(0, sig.shape[0] - size)
+        out = (out + gain * sig[other : other + size]) / (1 + gain**2) ** 0.5  # as loud as before
     if random.random() < hparams["reversal_share"]:
         out = out.flip(0)
     return out
+
+
+def _teach(hparams: dict[str, Any], run_options: Mapping[str, Any]) -> Teacher:
+    """Ask the teacher about the training recordings, and let the student learn its answers."""
+    pretrained = load_pretrained(hparams["teacher"])
+    rate = pretrained.card.sample_rate_hz
+    manifest = Path(hparams["save_folder"], "train.csv")
+    recordings = read_recordings(manifest, data_root=Path(hparams["data_folder"]))
+    bf16 = run_options.get("precision") == "bf16"
+    with torch.autocast(run_options["device"] or "cpu", torch.bfloat16, enabled=bf16):
+        teacher = Teacher.cached(
+            Path(hparams["save_folder"], "teacher.safetensors"),
+            pretrained,
+            [(r.id, partial(_samples, r, rate)) for r in recordings],
+            window_s=hparams["teacher_window_s"],
+            step_s=hparams["teacher_step_s"],
+        )
+    student = Distillation(hparams["embedding_dim"], teacher.size)
+    hparams["modules"]["distillation"] = student
+    hparams["checkpointer"].add_recoverable("distillation", student)
+    return teacher
+
+
+def _samples(recording: Recording, sample_rate_hz: int) -> Tensor:
+    return recording.read(reading(sample_rate_hz)).samples
 
 
 def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:
@@ -347,11 +396,16 @@ def train(arguments: Sequence[str], prepare: Callable[[Mapping[str, Any]], None]
             "seed": hparams["seed"],
         },
     )
-    train_set, monitor_set = _make_datasets(hparams)
+    teacher = None
+    if hparams["teacher"] is not None:
+        teacher = _teach(hparams, run_options)
+    train_set, monitor_set = _make_datasets(hparams, teacher)
     if hparams["init_from"] is not None:
         labels = Path(hparams["save_folder"], "labels.txt").read_text(encoding="utf-8").splitlines()
         classifier = hparams["classifier"] if hparams["init_head"] else None
         _start_from(hparams["init_from"], hparams["embedding_model"], classifier, labels)
+    # a convolution over pictures is several times as fast with its channels last
+    hparams["embedding_model"].to(memory_format=torch.channels_last)
     brain = SpeakerBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],

@@ -13,7 +13,7 @@ from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.taps import tap_layers
 from nip_audio.errors import InputError
-from nip_audio.models._masking import halved
+from nip_audio.models._masking import halved, remove_level
 from nip_audio.models.audionet import AudioNet
 from nip_audio.models.deep_speaker import DeepSpeaker
 from nip_audio.models.resnet34 import BasicBlock, ResNet34
@@ -22,14 +22,15 @@ from tests.tolerance import assert_same_but_for_rounding, depth_of
 
 BANDS = {"resnet34": 20, "deep_speaker": 20, "audionet": 32, "xvector": 40}  # 20, 10, 5, 3, …
 MIN_FRAMES = {"resnet34": 1, "deep_speaker": 1, "audionet": 24, "xvector": 15}
-for defended in ("audionet with cas", "audionet with feature-denoising"):
-    BANDS[defended], MIN_FRAMES[defended] = 32, 24
+for kind in ("cas", "feature-denoising", "statistics"):
+    BANDS[f"audionet with {kind}"], MIN_FRAMES[f"audionet with {kind}"] = 32, 24
 NARROW: dict[str, Callable[[], nn.Module]] = {
     "resnet34": lambda: ResNet34(width=4),
     "deep_speaker": lambda: DeepSpeaker(20, channels=[4, 6, 8], blocks=2, embedding_dim=6),
     "audionet": lambda: AudioNet(),
     "audionet with cas": lambda: AudioNet(defence="cas", n_classes=5),
     "audionet with feature-denoising": lambda: AudioNet(defence="feature-denoising"),
+    "audionet with statistics": lambda: AudioNet(pooling="statistics"),
     "xvector": lambda: Xvector(channels=[8, 8, 8, 8, 12], embedding_dim=6),
 }
 # (network, bands, frames), small enough to differentiate by differences
@@ -39,6 +40,7 @@ TINY: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "audionet": (lambda: AudioNet(2), 2, 27),
     "audionet with cas": (lambda: AudioNet(2, defence="cas", n_classes=3), 2, 27),
     "audionet with feature-denoising": (lambda: AudioNet(2, defence="feature-denoising"), 2, 27),
+    "audionet with statistics": (lambda: AudioNet(2, pooling="statistics"), 2, 27),
     "xvector": (lambda: Xvector(3, channels=[3] * 5, embedding_dim=2), 3, 18),
 }
 
@@ -223,6 +225,21 @@ def test_features_of_another_front_end_are_an_error(name, network):
         match=rf"have 24 bands, expected {BANDS[name]}; use the same n_mels for the front",
     ):
         network(random_input(2, 24, 40))
+
+
+def test_audionet_pools_the_maximum_or_the_mean_and_the_deviation():
+    largest, both = randomised(AudioNet), randomised(lambda: AudioNet(pooling="statistics"))
+    x = random_input(2, 32, 60, dtype=torch.float32)
+    with torch.no_grad():
+        y = largest.prefilter(remove_level(x, None)[:, None])[:, 0]
+        for layer in largest.layers:
+            y = layer(y)
+        expected = torch.cat([y.mean(dim=2), (y.var(dim=2, correction=0) + 1e-5).sqrt()], dim=1)
+        assert torch.allclose(largest(x), y.amax(dim=2))
+        assert torch.allclose(both(x), expected, atol=1e-5)
+    assert (largest.embedding_dim, both.embedding_dim) == (32, 64)
+    with pytest.raises(InputError, match="pooling is 'mean', expected one of"):
+        AudioNet(pooling="mean")
 
 
 def test_halved_rounds_up():

@@ -169,6 +169,7 @@ def test_linear_classifier_is_the_head_itself(make_folder, weights):
         ("resnet34.ResNet34", "{width: 2}", 16),
         ("deep_speaker.DeepSpeaker", "{n_mels: 12, channels: [2, 3], embedding_dim: 5}", 12),
         ("audionet.AudioNet", "{}", 32),
+        ("audionet.AudioNet", "{pooling: statistics}", 32),
     ],
 )
 def test_every_architecture_loads(make_folder, name, options, bands):

@@ -86,8 +86,13 @@ def publish_and_load(out: Path, target: Path, *, kind: str, labels: tuple[str, .
 @pytest.mark.slow
 def test_trains_resumes_publishes_and_loads(librispeech, tmp_path):
     recipe, out = "LibriSpeech/Xvector", tmp_path / "run"
-    train(recipe, librispeech, out, *NARROW[recipe][1], "--number_of_epochs=1")
-    log = train(recipe, librispeech, out, *NARROW[recipe][1], "--number_of_epochs=2")
+    options = [*NARROW[recipe][1], "--averaged_checkpoints=2", "--precision=bf16"]
+    options += ["--teacher=audionet-libri251", "--teacher_window_s=0.5"]
+    train(recipe, librispeech, out, *options, "--number_of_epochs=1")
+    taught = (out / "save/teacher.safetensors").stat().st_mtime_ns
+    log = train(recipe, librispeech, out, *options, "--number_of_epochs=2")
+    assert (out / "save/teacher.safetensors").stat().st_mtime_ns == taught  # asked once
+    assert len(list((out / "save").glob("CKPT*/distillation.ckpt"))) == 2
     assert "Going into epoch 2" in log
     assert "Going into epoch 1" not in log  # what was done is not done again
     assert (out / "train_log.txt").read_text().count("epoch:") == 2
@@ -96,6 +101,7 @@ def test_trains_resumes_publishes_and_loads(librispeech, tmp_path):
     assert loaded.card.data["training"]["epochs"] == 2
     options = loaded.card.data["training"]["hyperparameters"]
     assert options["adversarial_attack"] is None
+    assert options["teacher"] == "audionet-libri251"
     assert "adversarial_eps" not in options  # would read as if there had been an attack
     log = run(RECIPES / "publish.py", out, tmp_path / "wordless", expect=1)
     assert "a run needs --command, --data and --limits" in log

@@ -34,6 +34,7 @@ def brain():
         "speeds": [100, 50],
         "augment_group": 2,
         "augmentations": [],
+        "teacher": None,
     }
     modules = {"embedding_model": AudioNet(), "classifier": nn.Linear(32, 3)}
     brain = SpeakerBrain(modules=modules, hparams=options)
