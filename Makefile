@@ -15,7 +15,10 @@ LOCKED ?= $(shell $(PYTHON) -c 'import platform as p, sys; fits = (p.system(), p
 demo: $(VENV)/.run
 	@$(BIN)/python examples/check_demo.py
 
-test: lint types docs unit
+# the checks of one process side by side, then the tests, which use every core themselves
+test: $(VENV)/.dev
+	$(MAKE) --jobs 2 lint types docs
+	$(MAKE) unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
