@@ -23,6 +23,7 @@ __all__ = [
     "TemplateEmptyWarning",
     "UnsafeYamlError",
     "WorkerError",
+    "how_to_install",
     "lacks_memory",
 ]
 
@@ -123,6 +124,15 @@ class WorkerError(NipAudioError):
     """A worker process cannot start."""
 
 
+def how_to_install(extra: str) -> str:
+    """Say how an extra of nip-audio is installed.
+
+    From a copy of the source: a package of that name on an index would be somebody else's until
+    this one is published.
+    """
+    return f"in a copy of nip-audio's source run: pip install '.[{extra}]'"
+
+
 class MissingDependencyError(NipAudioError, ImportError):
     """An optional package is needed for this operation and is not installed."""
 
@@ -131,13 +141,9 @@ class MissingDependencyError(NipAudioError, ImportError):
 
         Args:
             what: What needs which package, e.g. ``"STOI needs pystoi"``.
-            extra: Extra of nip-audio that holds the package; None if none does. It is installed
-                from a copy of the source: a package of that name on an index would be somebody
-                else's until this one is published.
+            extra: Extra of nip-audio that holds the package; None if none does.
         """
-        remedy = "install it"
-        if extra is not None:
-            remedy = f"in a copy of nip-audio's source run: pip install '.[{extra}]'"
+        remedy = "install it" if extra is None else how_to_install(extra)
         super().__init__(f"{what}, which is not installed; {remedy}")
 
 

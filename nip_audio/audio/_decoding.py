@@ -10,8 +10,9 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import soundfile
@@ -19,12 +20,14 @@ import soxr
 from numpy.typing import NDArray
 
 from nip_audio.audio._chunks import CHUNKED, lay_out_au, lay_out_chunks, lay_out_nist
+from nip_audio.audio._containers import container_of, examine
 from nip_audio.audio._foreign import foreign_format
 from nip_audio.audio._layout import Layout, View, bytes_at, contradiction, negligible
 from nip_audio.audio._mpeg import after_id3, lay_out_mpeg, starts_mpeg
 from nip_audio.audio._streams import lay_out_flac, lay_out_ogg
+from nip_audio.audio._tracks import Track
 from nip_audio.audio.levels import ClippingMeter
-from nip_audio.errors import AudioError
+from nip_audio.errors import AudioError, how_to_install
 
 if TYPE_CHECKING:
     from nip_audio.audio.io import ReadSettings, Seconds
@@ -38,6 +41,10 @@ _MAX_VALUES_PER_S = 8 * 384_000
 MOST_CHANNELS = 8
 """Number of channels that are kept beside their mean."""
 _UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's value for a file that was written to a stream
+
+
+Sound: TypeAlias = soundfile.SoundFile | Track
+"""What is read block by block."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +81,55 @@ def decode(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds |
         AudioError: With a code of ``read_audio``.
     """
     with path.open("rb") as raw:
-        layout = _lay_out(path, raw)
-        view = View(raw, layout.parts, slowly=layout.samples is not None)
-        try:
-            with _Forwards(view) as file:
-                view.forget()
-                changes = (*layout.notes, *_plan(path, settings, file))
-                stated = file.frames if layout.samples is None else layout.samples
-                decoded = _decode(path, file, settings, _span(path, file, stated, span), changes)
-                if span is None:
-                    _check_end(path, file, layout, view)
-        except soundfile.SoundFileError as err:
-            raise _refusal(path, bytes_at(raw, 0, 300), _reason(err)) from err
+        head = bytes_at(raw, 0, 300)
+        container = container_of(head)
+        if container is None:
+            decoded = _decode_file(path, raw, settings, span)
+        elif util.find_spec("av") is not None:
+            decoded = _decode_track(path, raw, container, settings, span)
+        else:
+            raise _refusal(path, head, "PyAV is not installed", with_pyav=True)
     _check(path, decoded, settings)
+    return decoded
+
+
+def _decode_file(
+    path: Path,
+    raw: io.BufferedReader,
+    settings: ReadSettings,
+    span: tuple[int, int] | Seconds | None,
+) -> Decoded:
+    """Decode with libsndfile."""
+    layout = _lay_out(path, raw)
+    view = View(raw, layout.parts, slowly=layout.samples is not None)
+    try:
+        with _Forwards(view) as file:
+            view.forget()
+            changes = (*layout.notes, *_plan(path, settings, file))
+            stated = file.frames if layout.samples is None else layout.samples
+            decoded = _decode(path, file, settings, _span(path, file, stated, span), changes)
+            if span is None:
+                _check_end(path, file, layout, view)
+    except soundfile.SoundFileError as err:
+        raise _refusal(path, bytes_at(raw, 0, 300), _reason(err)) from err
+    return decoded
+
+
+def _decode_track(
+    path: Path,
+    raw: io.BufferedReader,
+    name: str,
+    settings: ReadSettings,
+    span: tuple[int, int] | Seconds | None,
+) -> Decoded:
+    """Decode a container with PyAV."""
+    container = examine(path, raw, name)
+    with Track(path, raw, container, longest=_UNKNOWN_LENGTH) as track:
+        changes = (*container.notes, *_plan(path, settings, track))
+        part = _span(path, track, track.frames, span)
+        decoded = _decode(path, track, settings, part, changes, slack=track.slack)
+        if span is None:
+            track.check_end()
     return decoded
 
 
@@ -132,13 +175,16 @@ def _lay_out(path: Path, file: io.BufferedReader) -> Layout:
     return layout
 
 
-def _refusal(path: Path, head: bytes, reason: str) -> AudioError:
-    """Return the error for a file that the decoder refuses."""
+def _refusal(path: Path, head: bytes, reason: str, *, with_pyav: bool = False) -> AudioError:
+    """Return the error for a file that the decoder refuses, or that PyAV would decode."""
     found = f"its content is not audio that can be decoded ({reason})"
     remedy = "convert it to WAV, FLAC, OGG or MP3, or remove it"
     if (foreign := foreign_format(head)) is not None:
         name, remedy = foreign
         found = f"it is {name}, which is not decoded here"
+    if with_pyav:
+        found = f"it is {name}, which needs PyAV, which is not installed"
+        remedy = f"{how_to_install('formats')}; or {remedy}"
     return AudioError(path, code="not_audio", found=found, remedy=remedy)
 
 
@@ -156,7 +202,7 @@ def _check_end(path: Path, file: soundfile.SoundFile, layout: Layout, view: View
             raise contradiction(path, f"its header states {layout.samples} samples, it holds more")
 
 
-def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tuple[str, ...]:
+def _plan(path: Path, settings: ReadSettings, file: Sound) -> tuple[str, ...]:
     """Return the changes that reading will make, or refuse the file."""
     rate, channels = file.samplerate, file.channels
     if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
@@ -203,7 +249,7 @@ def _plan(path: Path, settings: ReadSettings, file: soundfile.SoundFile) -> tupl
     return tuple(changes)
 
 
-def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float32]]:
+def _blocks(file: Sound, count: int) -> Iterator[NDArray[np.float32]]:
     """Yield blocks (samples, channels) with at most ``count`` samples in total."""
     size = max(1, _BLOCK_VALUES // file.channels)
     while count > 0:
@@ -215,7 +261,7 @@ def _blocks(file: soundfile.SoundFile, count: int) -> Iterator[NDArray[np.float3
 
 
 def _span(
-    path: Path, file: soundfile.SoundFile, stated: int, span: tuple[int, int] | Seconds | None
+    path: Path, file: Sound, stated: int, span: tuple[int, int] | Seconds | None
 ) -> tuple[int, int]:
     """Return the first sample to read and the one after the last."""
     samples = stated or (_UNKNOWN_LENGTH if file.frames else 0)
@@ -237,10 +283,12 @@ def _span(
 
 def _decode(
     path: Path,
-    file: soundfile.SoundFile,
+    file: Sound,
     settings: ReadSettings,
     span: tuple[int, int],
     changes: tuple[str, ...],
+    *,
+    slack: int = 1,
 ) -> Decoded:
     """Decode block by block; audio that is too long is refused before decoding."""
     rate = file.samplerate
@@ -265,7 +313,8 @@ def _decode(
             bad += int((~np.isfinite(block)).sum())
             if separate is not None:
                 separate.add(block, parts)
-            parts.append(block.mean(axis=1))
+            with np.errstate(invalid="ignore"):  # counted above, and refused
+                parts.append(block.mean(axis=1))
     except soundfile.SoundFileError as err:
         raise AudioError(
             path,
@@ -276,7 +325,7 @@ def _decode(
     mono = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if not ends and len(mono) > longest:
         raise _too_long(path, "longer", settings)
-    if ends and 0 < len(mono) < wanted * 0.99 - 1:
+    if ends and 0 < len(mono) < wanted * 0.99 - slack:
         raise AudioError(
             path,
             code="damaged",
@@ -318,7 +367,7 @@ class _Channels:
         rate_hz: Sample rate to keep.
     """
 
-    def __init__(self, file: soundfile.SoundFile, rate_hz: int) -> None:
+    def __init__(self, file: Sound, rate_hz: int) -> None:
         """Start with nothing kept."""
         self._count = min(file.channels, MOST_CHANNELS)
         self._stream = None

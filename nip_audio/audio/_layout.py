@@ -89,6 +89,11 @@ class View:
             self._place = place
         return self._place
 
+    def read(self, count: int) -> bytes:
+        """Return so many bytes, or as many as there are."""
+        buffer = bytearray(count)
+        return bytes(buffer[: self.readinto(memoryview(buffer))])
+
     def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer as far as the parts go; return the number of bytes."""
         target, done = memoryview(buffer).cast("B"), 0

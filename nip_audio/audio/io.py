@@ -1,4 +1,4 @@
-"""Read and write audio files: soundfile decodes, soxr resamples, and every change is recorded."""
+"""Read and write audio files: soundfile or PyAV decodes, soxr resamples, changes are recorded."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ __all__ = [
 ]
 
 _DECODED = ("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "caf", "w64")
-_NOT_DECODED = (  # found by a folder walk, so that they are reported
-    *("m4a", "m4b", "mp4", "aac", "wma", "amr", "awb", "webm", "3gp", "3g2", "mov", "mka", "mkv"),
-    *("avi", "mpg", "mpeg", "mp2", "mpga", "ac3", "ape", "tta", "wv", "spx", "gsm", "voc", "snd"),
-    *("sph", "nist", "dss", "ds2", "qcp", "ra"),
+_WITH_PYAV = ("m4a", "m4b", "mp4", "mov", "3gp", "3g2", "amr", "awb", "webm", "mka", "mkv")
+_OTHERS = (  # found by a folder walk, so that they are reported
+    *("aac", "wma", "avi", "mpg", "mpeg", "mp2", "mpga", "ac3", "ape", "tta", "wv", "spx", "gsm"),
+    *("voc", "snd", "sph", "nist", "dss", "ds2", "qcp", "ra"),
 )
 
-AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_NOT_DECODED))
+AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in (*_DECODED, *_WITH_PYAV, *_OTHERS))
 """File name endings that a folder walk takes for audio; reading detects the format by content."""
 
 
@@ -212,6 +212,8 @@ def read_audio(
     span: tuple[int, int] | Seconds | None = None,
 ) -> Audio:
     """Read a WAV, FLAC, Ogg, MP3, AIFF, AU, CAF or NIST file of any rate and channel count.
+
+    With the extra ``formats`` also M4A, MP4, 3GP, QuickTime, WebM, Matroska and AMR.
 
     A file that holds more than its header states, or several streams, is an error, since programs
     play it differently; one whose header states no length is read to its end.

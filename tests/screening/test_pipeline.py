@@ -104,7 +104,7 @@ def make_bad_files(folder: Path, voice) -> dict[str, str]:
     write("whole.wav", good)
     (bad / "half_header.wav").write_bytes((bad / "whole.wav").read_bytes()[:20])
     (bad / "text.mp3").write_text("this is no music\n" * 50)
-    (bad / "phone.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A " + bytes(100))
+    (bad / "phone.wma").write_bytes(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11" + bytes(100))
     (bad / "folder.wav").mkdir()
     (bad / "dead_link.wav").symlink_to(bad / "nowhere")
     (bad / "loop_a.wav").symlink_to(bad / "loop_b.wav")
@@ -125,7 +125,7 @@ def make_bad_files(folder: Path, voice) -> dict[str, str]:
         "clipped.wav": "clipped",
         "half_header.wav": "not_audio",
         "text.mp3": "not_audio",
-        "phone.m4a": "not_audio",
+        "phone.wma": "not_audio",
         "folder.wav": "not_a_file",
         "dead_link.wav": "missing",
         "loop_a.wav": "unreadable",
