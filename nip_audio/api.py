@@ -101,6 +101,7 @@ def screen(
     report: bool = True,
     seed: int | None = None,
     data_root: str | None = None,
+    speaker_from: str | None = None,
     follow_links: bool = False,
     progress: Callable[[str], None] = lambda file: None,
 ) -> ScreenedRun:
@@ -121,6 +122,8 @@ def screen(
         seed: Seed of the detector's noise, to repeat a run; None is that of the run in ``out``, or
             else a secret one, which is written into summary.json.
         data_root: Folder or URL that replaces ``$data_root`` in a manifest.
+        speaker_from: Where the speaker's name is in the paths of a folder, e.g.
+            ``{speaker}/*/*`` (see ``SpeakerPattern``); default: the first sub-folder.
         follow_links: Read what symbolic links lead to outside the source as well.
         progress: Called with the id of each file that is done.
 
@@ -137,7 +140,9 @@ def screen(
     seed = choose_seed(seed, Path(out))
     screener = replace(screener, seed=seed, engine=LocalEngine(workers))
     modality = screener.kind.modality
-    files = find_source(modality, Path(source), data_root, follow_links=follow_links)
+    files = find_source(
+        modality, Path(source), data_root, follow_links=follow_links, speaker_from=speaker_from
+    )
     screener.screen(files, Path(out), progress=progress)
     run = ScreenedRun.open(Path(out))
     if report:

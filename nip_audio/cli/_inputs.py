@@ -97,7 +97,12 @@ def make_screener(
 
 
 def find_files(
-    pretrained: PretrainedModel, source: Path, data_root: str | None, *, follow_links: bool
+    pretrained: PretrainedModel,
+    source: Path,
+    data_root: str | None,
+    *,
+    follow_links: bool,
+    speaker_from: str | None = None,
 ) -> list[Recording]:
     """List the files that a model takes: those of a folder, or the recordings of a manifest.
 
@@ -108,7 +113,9 @@ def find_files(
             manifest.
     """
     modality = modality_of(pretrained.card)
-    found = find_source(modality, source, data_root, follow_links=follow_links)
+    found = find_source(
+        modality, source, data_root, follow_links=follow_links, speaker_from=speaker_from
+    )
     print_survey(found.survey(), modality)
     return list(found)
 

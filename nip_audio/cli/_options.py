@@ -123,6 +123,18 @@ DataRootOption = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+SpeakerFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--speaker-from",
+        metavar="PATTERN",
+        help="Where the speaker's name is in the paths of a folder, e.g. '{speaker}/*/*' or "
+        "'*/{speaker}_*', or a regular expression with (?P<speaker>…). Default: the first "
+        "sub-folder.",
+        rich_help_panel=INPUT,
+        show_default=False,
+    ),
+]
 FollowLinksOption = Annotated[
     bool,
     typer.Option(

@@ -27,6 +27,7 @@ from nip_audio.cli._options import (
     ModalityOption,
     ModelOption,
     SeedOption,
+    SpeakerFromOption,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def command(
     model: ModelOption = None,
     modality: ModalityOption = None,
     data_root: DataRootOption = None,
+    speaker_from: SpeakerFromOption = None,
     follow_links: FollowLinksOption = False,
     describe: Annotated[
         str, typer.Option(help="Description of the files, stored in the calibration.")
@@ -124,6 +126,7 @@ def command(
         "--tolerate-noise": tolerate_noise,
         "--max-duration": max_duration,
         "--channel": channel,
+        "--speaker-from": speaker_from,
     }
     refuse_options(pretrained, "calibrate", given | {"--names or --no-names": names})
     plain = draws != 1 or tolerate_noise is not None
@@ -132,7 +135,12 @@ def command(
             "--draws and --tolerate-noise belong to --clean-only, expected it as well; without "
             "it, noise raises no alarm anyway"
         )
-    parts = (find_files(pretrained, part, data_root, follow_links=follow_links) for part in source)
+    parts = (
+        find_files(
+            pretrained, part, data_root, follow_links=follow_links, speaker_from=speaker_from
+        )
+        for part in source
+    )
     files = [file for part in parts for file in part]
     with evaluation_progress() as progress:
         done = calibrate_files(

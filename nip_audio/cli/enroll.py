@@ -18,6 +18,7 @@ from nip_audio.cli._options import (
     ForceOption,
     JsonOption,
     MaxDurationOption,
+    SpeakerFromOption,
 )
 
 __all__ = ["command"]
@@ -30,6 +31,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Enrolment file to write.")],
     model: AudioModelOption = DEFAULT_AUDIO_MODEL,
     data_root: DataRootOption = None,
+    speaker_from: SpeakerFromOption = None,
     follow_links: FollowLinksOption = False,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
@@ -51,7 +53,9 @@ def command(
     require_new(out, force=force)
     pretrained = load_pretrained(model)
     adapter = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration, channel)
-    recordings = find_files(pretrained, source, data_root, follow_links=follow_links)
+    recordings = find_files(
+        pretrained, source, data_root, follow_links=follow_links, speaker_from=speaker_from
+    )
     with progress_bar("enrolling", len(recordings)) as bar:
         enrolment = enrol(pretrained, recordings, adapter, progress=lambda _: advance(bar))
     enrolment.save(out, force=force)

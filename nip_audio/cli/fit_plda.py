@@ -19,6 +19,7 @@ from nip_audio.cli._options import (
     ForceOption,
     JsonOption,
     MaxDurationOption,
+    SpeakerFromOption,
 )
 
 __all__ = ["command"]
@@ -31,6 +32,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="PLDA file to write.")],
     model: AudioModelOption = DEFAULT_AUDIO_MODEL,
     data_root: DataRootOption = None,
+    speaker_from: SpeakerFromOption = None,
     follow_links: FollowLinksOption = False,
     calibrate: Annotated[
         Path | None,
@@ -79,7 +81,13 @@ def command(
     require_new(out, force=force)
     pretrained = load_pretrained(model)
     adapter = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration)
-    list_files = partial(find_files, pretrained, data_root=data_root, follow_links=follow_links)
+    list_files = partial(
+        find_files,
+        pretrained,
+        data_root=data_root,
+        follow_links=follow_links,
+        speaker_from=speaker_from,
+    )
     recordings = list_files(source)
     trials = list_files(calibrate) if calibrate else []
     with progress_bar("fitting", len(recordings) + len(trials)) as bar:

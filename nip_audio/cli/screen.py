@@ -35,6 +35,7 @@ from nip_audio.cli._options import (
     ModalityOption,
     ModelOption,
     SecretSeedOption,
+    SpeakerFromOption,
 )
 from nip_audio.errors import InputError
 
@@ -121,6 +122,7 @@ def command(
         bool, typer.Option(help="Also write report.html and results.csv (see nip-audio report).")
     ] = True,
     data_root: DataRootOption = None,
+    speaker_from: SpeakerFromOption = None,
     follow_links: FollowLinksOption = False,
     trust_mtime: Annotated[
         bool,
@@ -206,7 +208,7 @@ def command(
     Example: nip-audio screen enrolment/ --out report/
     """
     from nip_audio.cli._findings import Findings
-    from nip_audio.cli._inputs import load_model, make_screener
+    from nip_audio.cli._inputs import load_model, make_screener, refuse_options
     from nip_audio.cli._results import make_report, print_summary
     from nip_audio.core.state import make_folder
     from nip_audio.models.modalities import modality_of
@@ -229,7 +231,10 @@ def command(
     findings = Findings.asked(source, out, fail_on, accepted, new=only_new, only=findings_only)
     pretrained = load_model(model, modality)
     takes = modality_of(pretrained.card)
-    recordings = find_source(takes, source, data_root, follow_links=follow_links)
+    refuse_options(pretrained, "screen", {"--speaker-from": speaker_from})
+    recordings = find_source(
+        takes, source, data_root, follow_links=follow_links, speaker_from=speaker_from
+    )
     purifier = None
     if purify_to is not None:
         refuse_copies_inside(recordings, purify_to)

@@ -51,14 +51,14 @@ class ImageModality:
         | {"--enrolment", "--speaker", "--threshold", "--goal", "--calibration", "--probe"}
         | {"--estimate-threshold"},
         "backdoor": _READING,
-        "calibrate": _READING | {"--tolerate-noise", "--names or --no-names"},
+        "calibrate": _READING | {"--tolerate-noise", "--names or --no-names", "--speaker-from"},
         "detect": _READING,
         "fit-purifier": _READING | {"--set snr_db", "--set crop_s"},
         "identify": _READING | {"--enrolment", "--threshold", "--plda", "--calibration"},
         "purify": _READING | {"--calibration", "--fpr", "--only-flagged", "--plot"},
         "report": frozenset({"--seconds"}),
         "robustness": _READING,
-        "screen": _READING,
+        "screen": _READING | {"--speaker-from"},
     }
 
     def channels(self, card: Card) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 from nip_audio.audio.io import AUDIO_SUFFIXES
 from nip_audio.audio.manifest import Recording, find_in_folder, walk_files
 from nip_audio.audio.names import composed, one_spelling
+from nip_audio.audio.speakers import SpeakerPattern
 from nip_audio.core.modality import Modality
 from nip_audio.errors import InputError
 from nip_audio.screening.survey import Survey, survey_folder
@@ -55,11 +56,13 @@ class FolderSource:
         folder: Folder with one sub-folder per speaker, or with files only.
         follow_links: Whether to follow symbolic links that lead out of the folder.
         suffixes: File name endings of the files to screen.
+        speakers: Where the speaker's name is in a path; None means the first sub-folder.
     """
 
     folder: Path
     follow_links: bool = False
     suffixes: frozenset[str] = AUDIO_SUFFIXES
+    speakers: SpeakerPattern | None = None
 
     @property
     def name(self) -> str:
@@ -67,21 +70,31 @@ class FolderSource:
         return str(self.folder.resolve())
 
     def __iter__(self) -> Iterator[Recording]:
-        """Iterate over the files that are in the folder now."""
-        return walk_files(self.folder, self.suffixes, follow_links=self.follow_links)
+        """Iterate over the files that are in the folder now.
+
+        Raises:
+            InputError: If the path of a file does not say who its speaker is.
+        """
+        files = walk_files(self.folder, self.suffixes, follow_links=self.follow_links)
+        if (pattern := self.speakers) is None:
+            return files
+        return _together([replace(file, speaker=pattern.speaker(file.id)) for file in files])
 
     def find(self, recording_id: str) -> Recording:
         """Return the file with this path below the folder, whether it exists or not."""
         speaker = one_spelling(recording_id.split("/")[0]) if "/" in recording_id else None
+        if self.speakers is not None:
+            speaker = self.speakers.speaker(recording_id)
         root = None if self.follow_links else self.folder.resolve()
         path = find_in_folder(self.folder, recording_id)
         return Recording(recording_id, path, speaker, root=root)
 
     def survey(self, results: Path | None = None) -> Survey:
         """Return what the folder holds besides these files."""
-        return survey_folder(
+        found = survey_folder(
             self.folder, self.suffixes, follow_links=self.follow_links, leave_out=results
         )
+        return found if self.speakers is None else found.without_folders()
 
 
 @dataclass(frozen=True)
@@ -118,8 +131,7 @@ class ManifestSource:
 
     def __iter__(self) -> Iterator[Recording]:
         """Iterate speaker by speaker, in the order in which the speakers first appear."""
-        places = {r.speaker: place for place, r in reversed(list(enumerate(self.recordings)))}
-        return iter(sorted(self.recordings, key=lambda r: places[r.speaker]))
+        return _together(self.recordings)
 
     def find(self, recording_id: str) -> Recording:
         """Return the recording with this id.
@@ -138,8 +150,19 @@ class ManifestSource:
         return {recording.id: recording for recording in self.recordings}
 
 
+def _together(recordings: Sequence[Recording]) -> Iterator[Recording]:
+    """Iterate speaker by speaker, in the order in which the speakers first appear."""
+    places = {r.speaker: place for place, r in reversed(list(enumerate(recordings)))}
+    return iter(sorted(recordings, key=lambda r: places[r.speaker]))
+
+
 def find_source(
-    modality: Modality, source: Path, data_root: str | None, *, follow_links: bool
+    modality: Modality,
+    source: Path,
+    data_root: str | None,
+    *,
+    follow_links: bool,
+    speaker_from: str | None = None,
 ) -> Source:
     """Return a folder, or a manifest, as files to screen.
 
@@ -148,11 +171,20 @@ def find_source(
         source: Folder or manifest.
         data_root: Folder or URL that replaces ``$data_root`` in a manifest.
         follow_links: Whether to follow symbolic links that lead out.
+        speaker_from: Pattern of paths in a folder (``SpeakerPattern``); None means that the first
+            sub-folder is the speaker.
 
     Raises:
-        InputError: If the manifest cannot be read, or the modality has none.
+        InputError: If the manifest cannot be read, or the modality has none, or a pattern is
+            invalid or given for a manifest.
     """
+    speakers = None if speaker_from is None else SpeakerPattern(speaker_from)
     listed = modality.listed(source, data_root, follow_links=follow_links)
     if listed is None:
-        return FolderSource(source, follow_links, modality.suffixes)
+        return FolderSource(source, follow_links, modality.suffixes, speakers)
+    if speakers is not None:
+        raise InputError(
+            f"got a pattern of speakers ({speaker_from!r}) and the manifest {source}, expected a "
+            "folder, because a manifest names its speakers; leave the pattern out"
+        )
     return ManifestSource(source, listed)

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,6 +53,10 @@ class Survey:
     def passed_over(self) -> int:
         """Number of files passed over because of their ending."""
         return sum(self.endings.values())
+
+    def without_folders(self) -> Survey:
+        """Return the survey without what it says of folders, where they are no speakers."""
+        return replace(self, without=(), too_high=(), parts=())
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, as summary.json has them."""

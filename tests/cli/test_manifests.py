@@ -37,6 +37,20 @@ def test_enrols_from_a_manifest(run, rows, clean_folder, tmp_path, kind):
     assert json.loads(out)["speakers"] == {"s0": 4}
 
 
+def test_speakers_are_found_in_paths(run, clean_folder, tmp_path):
+    mixed = tmp_path / "session"
+    for file in list(walk_audio(clean_folder))[:4]:
+        (mixed / "x").mkdir(parents=True, exist_ok=True)
+        (mixed / "x" / f"{file.speaker}_{file.path.name}").write_bytes(file.path.read_bytes())
+    command = ["enroll", mixed, "--out", tmp_path / "voices", "--json", "--speaker-from"]
+    code, _, err = run(*command, "{speaker}/*/*")
+    assert code == EXIT_REFUSED
+    assert "does not match the pattern of speakers" in " ".join(err.split())
+    code, out, _ = run(*command, "*/{speaker}_*")
+    assert code == 0
+    assert json.loads(out)["speakers"] == {"s0": 4}
+
+
 def test_links_are_followed_only_if_asked(run, clean_folder, tmp_path):
     (tmp_path / "in" / "ann").mkdir(parents=True)
     (tmp_path / "in" / "ann" / "a.wav").symlink_to(clean_folder / "s0" / "take0.wav")
