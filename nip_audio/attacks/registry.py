@@ -21,7 +21,7 @@ from nip_audio.attacks.neuron import NeuronAttack
 from nip_audio.attacks.one_pixel import OnePixel
 from nip_audio.attacks.spatial import Spatial
 from nip_audio.attacks.square import Square
-from nip_audio.attacks.universal import UniversalPerturbation
+from nip_audio.attacks.universal import UniversalDeepFool, UniversalPerturbation
 from nip_audio.core.near import suggest_names
 from nip_audio.errors import AttackError
 
@@ -81,7 +81,8 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "pgd-l2": AttackEntry("PGD, L2", "white box", "Foolbox", L2Pgd),
     "eot": AttackEntry("EOT", "white box", "Foolbox", GradientAttack, {"method": "eot"}),
     "jsma": AttackEntry("JSMA", "white box", "ART", Jsma, levels=("input",)),
-    "uap": AttackEntry("UAP", "white box", "ART", UniversalPerturbation),
+    "uap": AttackEntry("UAP", "white box", "own", UniversalPerturbation),
+    "uap-deepfool": AttackEntry("UAP by DeepFool", "white box", "ART", UniversalDeepFool),
     "autoattack": AttackEntry("AutoAttack", "white box", "ART", AutoAttack),
     "one-pixel": AttackEntry("one-pixel", "black box", "ART", OnePixel, levels=("input",)),
     "square": AttackEntry("Square", "black box", "ART", Square),
