@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nip_audio.attacks._art import ItemGoal, attack_items, seeded_globals
+from nip_audio.attacks._art import ItemGoal, attack_items, evasion, seeded_globals
 from nip_audio.attacks._auto_parts import (
     apgd,
     cross_entropy,
@@ -85,6 +85,7 @@ class AutoAttack(Attack):
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
         require_foldable(system, self.name)
+        evasion()  # Square needs it, after all other parts
         x = system.batch.x.clone()
         left = (~system.fooled(x)).nonzero()[:, 0]
         for part, target in self._parts(rivals(system, self.targets), generator):

@@ -101,7 +101,7 @@ class UniversalPerturbation(Attack):
         # one perturbation for all, or for each target
         groups = torch.zeros_like(system.label)
         if system.targeted:
-            groups = system.label.unique(return_inverse=True)[1]
+            _, groups = torch.unique(system.label, return_inverse=True)
         delta = clean.new_zeros(int(groups.max()) + 1, *clean.shape[1:])
         for rows in _mini_batches(len(clean), self.mini_batch, self.steps, generator):
             delta.requires_grad_(True)

@@ -8,6 +8,7 @@ each function.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -78,7 +79,8 @@ def overlay_entropies(probabilities: Tensor) -> Tensor:
     Args:
         probabilities: (n, overlays, C) predictions of the copies of each input.
     """
-    return torch.special.entr(probabilities.double()).sum(dim=2).mean(dim=1) / np.log(2)
+    bits: Tensor = torch.special.entr(probabilities.double()).sum(dim=2) / math.log(2)
+    return bits.mean(dim=1)
 
 
 def low_entropies(entropies: Tensor, clean: Tensor, *, false_rejection_rate: float) -> Mask:

@@ -333,7 +333,7 @@ def _strip(
     rows = torch.cat([bad, good])
     with torch.no_grad():
         inputs = model.to_input(Batch(judged.clips.samples[rows])).x
-    forms = {"STRIP": strip, "STRIP, ART's entropy": strip_of_art}
+    forms: dict[str, Callable[..., Mask]] = {"STRIP": strip, "STRIP, ART's entropy": strip_of_art}
     return {
         name: f1_of(
             form(model, inputs, clean_inputs, overlays=plan.strip_overlays, generator=generator),
