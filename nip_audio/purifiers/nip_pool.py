@@ -28,8 +28,8 @@ from nip_audio.purifiers.base import Level, Purifier
 __all__ = ["NipPool", "PoolSettings", "Sign"]
 
 Sign = Literal["paper", "descent"]
-"""Sign of the step: ``paper`` adds ρ as Eq. 8 is printed; ``descent`` subtracts it, which raises
-the front neurons and lowers the tail neurons."""
+"""Sign of the step: ``descent`` subtracts ρ, which raises the front neurons and lowers the tail
+neurons; ``paper`` adds it, as Eq. 8 is printed."""
 
 _KIND = "nip pool"
 _LEAST_MEAN = 1e-6
@@ -39,13 +39,14 @@ _LEAST_RANGE = 1e-4
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """Settings of a pool; the defaults are the paper's, except for ``influence``.
+    """Settings of a pool; the defaults are the paper's, except for ``sign`` and ``influence``.
 
     Attributes:
         front: Number k1 of front neurons (NIP, Algorithm 1).
         tail: Number k2 of tail neurons (NIP, Algorithm 1).
-        sign: Sign of the inverse perturbation. Deviation: the text of the paper describes
-            ``descent``, whereas its Eq. 5, Eq. 6 and Eq. 8 amount to ``paper``.
+        sign: Sign of the inverse perturbation. Deviation: it is ``descent``, which the text of the
+            paper describes; its Eq. 5, Eq. 6 and Eq. 8 amount to ``paper``, which does the opposite
+            and ruins clean input.
         influence: Output that the influence is measured on. Deviation: the paper uses the
             confidence, which saturates.
         quorum: Least share of the benign items in which a neuron of the template must remain; 1 is
@@ -58,7 +59,7 @@ class PoolSettings:
 
     front: int = 5
     tail: int = 5
-    sign: Sign = "paper"
+    sign: Sign = "descent"
     influence: InfluenceOf = "logit"
     quorum: float = 1.0
 
@@ -76,7 +77,7 @@ class PoolSettings:
                 )
 
 
-_PAPER = PoolSettings()
+_USUAL = PoolSettings()
 
 
 class NipPool(Purifier):
@@ -135,7 +136,7 @@ class NipPool(Purifier):
         *,
         layer: str,
         model_id: str,
-        settings: PoolSettings = _PAPER,
+        settings: PoolSettings = _USUAL,
         rho: Tensor,
         order: Tensor,
         seen: Iterable[str] = (),
@@ -171,7 +172,7 @@ class NipPool(Purifier):
         *,
         layer: str,
         model_id: str,
-        settings: PoolSettings = _PAPER,
+        settings: PoolSettings = _USUAL,
         seen: Iterable[str] = (),
         progress: Callable[[int], None] = lambda done: None,
     ) -> Self:
@@ -221,10 +222,9 @@ class NipPool(Purifier):
 
     @property
     def name(self) -> str:
-        """``nip-pool`` with k1/k2, the layer and all settings that differ from the defaults."""
+        """``nip-pool`` with k1/k2, layer, sign and all settings that differ from the defaults."""
         used = self.pool_settings
-        parts = [f"nip-pool {used.front}/{used.tail} {self.layer}"]
-        parts += [used.sign] if used.sign != "paper" else []
+        parts = [f"nip-pool {used.front}/{used.tail} {self.layer} {used.sign}"]
         parts += [used.influence] if used.influence != "logit" else []
         parts += [f"q{used.quorum:g}"] if used.quorum != 1 else []
         parts += [f"η{self.eta:g}"] if self.eta != 1 else []

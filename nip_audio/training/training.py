@@ -33,6 +33,7 @@ from nip_audio.models.heads import model_of
 from nip_audio.models.pretrained import load_pretrained, load_weights
 from nip_audio.training.defence_training import DefenceTraining, defence_training
 from nip_audio.training.distillation import Distillation, Teacher
+from nip_audio.training.triplet import triplet_loss
 
 __all__ = ["SpeakerBrain", "reading", "scramble", "train"]
 
@@ -47,9 +48,9 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
     ``overlap_share``, ``reversal_share``, ``augment_group``, ``augmentations`` (a list of
     SpeechBrain augmenters), ``scale``, ``adversarial_attack`` (null, fgsm or pgd) with
     ``adversarial_eps``, ``adversarial_steps``, ``adversarial_step_share`` and
-    ``adversarial_share``, ``teacher`` (null or a model), ``averaged_checkpoints``,
-    ``lr_annealing`` and ``train_logger``. It may have ``defence_training``
-    and the settings of that defence.
+    ``adversarial_share``, ``teacher`` (null or a model), ``triplet_weight``,
+    ``averaged_checkpoints``, ``lr_annealing`` and ``train_logger``. It may have
+    ``defence_training`` and the settings of that defence.
     """
 
     defence = DefenceTraining()
@@ -71,6 +72,12 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
                 with self.exact():
                     away = self.modules.distillation(embeddings, batch.target.data, speed == 0)
                 loss = loss + self.hparams.distillation_weight * away
+            if self.hparams.triplet_weight > 0:
+                with self.exact():
+                    apart = triplet_loss(
+                        embeddings, self.labels, margin=self.hparams.triplet_margin
+                    )
+                loss = loss + self.hparams.triplet_weight * apart
             self.further_loss = loss
         else:
             self.labels = batch.speaker.data

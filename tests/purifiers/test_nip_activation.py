@@ -92,8 +92,8 @@ def test_feature_maps_change_at_valid_positions_only(defended, features):
         valid = int(lengths[item])
         mean = plain[-1][item, :, :valid].mean()
         expected = torch.zeros(change.shape[1])
-        expected[chosen.tail[item]] = mean / 2
-        expected[chosen.front[item]] = -mean / 2
+        expected[chosen.front[item]] = mean / 2
+        expected[chosen.tail[item]] = -mean / 2
         torch.testing.assert_close(
             change[item, :, :valid], expected[:, None].expand(-1, valid), atol=1e-5, rtol=1e-4
         )
@@ -152,8 +152,8 @@ def test_a_pool_of_another_network_is_refused(defended, tiny_model):
 
 def test_is_read_from_the_pools_file(defended, features, tiny_model, tmp_path):
     defended.defence.pool.save(tmp_path / "my.pool")
-    read = ActivationNip.load(tmp_path / "my.pool", model=tiny_model, sign="descent")
-    assert read.name.startswith("nip-n 2/2 frames.4 descent")
+    read = ActivationNip.load(tmp_path / "my.pool", model=tiny_model, sign="paper")
+    assert read.name.startswith("nip-n 2/2 frames.4 paper")
     assert read.settings()["name"] == "nip-n"
     assert read.settings() != defended.defence.settings()
     other = defend(tiny_model, read, generator=torch.Generator())

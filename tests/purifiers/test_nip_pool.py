@@ -25,8 +25,8 @@ from nip_audio.purifiers._nip_neurons import Neurons
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 
 UNIT = Bounds(0.0, 1.0)
-ONE_EACH = PoolSettings(front=1, tail=1)
-HALF = PoolSettings(front=1, tail=1, quorum=0.5)
+ONE_EACH = PoolSettings(front=1, tail=1, sign="paper")
+HALF = PoolSettings(front=1, tail=1, quorum=0.5, sign="paper")
 
 W = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]]
 V = [[1.0, 3.0, -1.0, 0.5], [-0.5, 0.2, 0.1, 1.0]]
@@ -464,13 +464,13 @@ def test_names_and_settings_tell_pools_apart(by_hand):
         fitted(by_hand, PoolSettings(**{"front": 1, "tail": 1, "quorum": 0.5, **other}))
         for other in (
             {},
-            {"sign": "descent"},
+            {"sign": "paper"},
             {"influence": "confidence"},
             {"quorum": 0.4},
             {"front": 0},
         )
     ]
-    assert pools[0].name == "nip-pool 1/1 pool q0.5"
+    assert pools[0].name == "nip-pool 1/1 pool descent q0.5"
     assert len({p.name for p in pools}) == len(pools)
     settings = [p.settings() for p in pools]
     assert json.loads(json.dumps(settings)) == settings

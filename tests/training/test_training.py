@@ -35,6 +35,7 @@ def brain():
         "augment_group": 2,
         "augmentations": [],
         "teacher": None,
+        "triplet_weight": 0.0,
     }
     modules = {"embedding_model": AudioNet(), "classifier": nn.Linear(32, 3)}
     brain = SpeakerBrain(modules=modules, hparams=options)
