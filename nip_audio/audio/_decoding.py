@@ -10,7 +10,6 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,7 +24,7 @@ from nip_audio.audio._foreign import foreign_format
 from nip_audio.audio._layout import Layout, View, bytes_at, contradiction, negligible
 from nip_audio.audio._mpeg import after_id3, lay_out_mpeg, starts_mpeg
 from nip_audio.audio._streams import lay_out_flac, lay_out_ogg
-from nip_audio.audio._tracks import Track
+from nip_audio.audio._tracks import Track, has_pyav
 from nip_audio.audio.levels import ClippingMeter
 from nip_audio.errors import AudioError, how_to_install
 
@@ -85,7 +84,7 @@ def decode(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds |
         container = container_of(head)
         if container is None:
             decoded = _decode_file(path, raw, settings, span)
-        elif util.find_spec("av") is not None:
+        elif has_pyav():
             decoded = _decode_track(path, raw, container, settings, span)
         else:
             raise _refusal(path, head, "PyAV is not installed", with_pyav=True)

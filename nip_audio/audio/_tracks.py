@@ -29,6 +29,15 @@ _CODECS = {
 _FULL_SCALE = {"u1": 1 << 7, "i2": 1 << 15, "i4": 1 << 31}
 
 
+def has_pyav() -> bool:
+    """Tell whether PyAV is installed, and loads."""
+    try:
+        import av  # noqa: F401 - late: no other format needs it
+    except ImportError:
+        return False
+    return True
+
+
 class Track:
     """The one track of sound of a file, read forwards, as soundfile reads a file.
 
@@ -55,7 +64,7 @@ class Track:
         self, path: Path, file: io.BufferedReader, container: Container, *, longest: int
     ) -> None:
         """Decode the first frame, since what a header says of rate and channels may be wrong."""
-        import av  # late: no other format needs it
+        import av
 
         self._path, self._container = path, container
         self._failures = (av.FFmpegError, PermissionError, UnicodeError)

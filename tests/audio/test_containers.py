@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tracemalloc
 from fractions import Fraction
-from importlib import util
 
 import numpy as np
 import pytest
@@ -330,7 +329,7 @@ def test_changed_bytes_are_read_or_refused(tmp_path):
     ],
 )
 def test_without_pyav_the_error_says_what_to_install(tmp_path, monkeypatch, head, name, remedy):
-    monkeypatch.setattr(util, "find_spec", lambda package: None)
+    monkeypatch.setitem(sys.modules, "av", None)
     match = rf"it is {name}, which needs PyAV, .* pip install '\.\[formats\]'; or .*{remedy}"
     refused(tmp_path, head + bytes(600), match, "not_audio")
 
