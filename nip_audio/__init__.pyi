@@ -3,6 +3,7 @@ from .api import calibrate as calibrate
 from .api import detect as detect
 from .api import embed as embed
 from .api import enroll as enroll
+from .api import fit_threshold as fit_threshold
 from .api import load_model as load_model
 from .api import purify as purify
 from .api import screen as screen
@@ -15,6 +16,10 @@ from .audio.io import write_audio as write_audio
 from .core.adapter import Batch as Batch
 from .core.model import CosineHead as CosineHead
 from .core.model import InstrumentedModel as InstrumentedModel
+from .core.operating_point import Aim as Aim
+from .core.operating_point import OperatingPoint as OperatingPoint
+from .core.operating_point import find_operating_point as find_operating_point
+from .core.trial_scores import TrialScores as TrialScores
 from .models.cards import ModelCard as ModelCard
 from .models.cards import list_pretrained as list_pretrained
 from .models.enrolment import Enrolment as Enrolment
@@ -25,6 +30,7 @@ from .models.plda import PldaHead as PldaHead
 from .models.plda_training import fit_plda as fit_plda
 from .models.pretrained import PretrainedModel as PretrainedModel
 from .models.pretrained import load_pretrained as load_pretrained
+from .models.threshold import VerificationThreshold as VerificationThreshold
 from .purifiers.nip_guided import GuidedNip as GuidedNip
 from .reporting.run import ScreenedRun as ScreenedRun
 from .screening.calibration import Calibration as Calibration
@@ -32,5 +38,6 @@ from .screening.pipeline import Screener as Screener
 from .screening.records import ScreenRecord as ScreenRecord
 from .workflows.recordings import AttackedFile as AttackedFile
 from .workflows.recordings import PurifiedAudio as PurifiedAudio
+from .workflows.threshold import FittedThreshold as FittedThreshold
 
 __version__: str

@@ -34,6 +34,7 @@ from nip_audio.cli._options import (
     ModalityOption,
     ModelOption,
     SecretSeedOption,
+    ThresholdFileOption,
 )
 from nip_audio.errors import InputError
 
@@ -66,6 +67,7 @@ def command(
     model: ModelOption = None,
     modality: ModalityOption = None,
     calibration: CalibrationOption = None,
+    threshold_file: ThresholdFileOption = None,
     fpr: FprOption = None,
     fdr: Annotated[
         float | None,
@@ -217,6 +219,7 @@ def command(
         pretrained,
         calibration,
         command="screen",
+        threshold_file=threshold_file,
         fpr=fpr,
         fdr=fdr,
         seed=choose_seed(seed, out),
