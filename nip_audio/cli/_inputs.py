@@ -140,8 +140,10 @@ def print_enrolled(
     counts = {len(voices.embeddings_of(speaker)) for speaker in speakers}
     if counts != {fitted.enrolled_from}:
         found = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+        several = "s" if fitted.enrolled_from > 1 else ""
         print_note(
-            f"the threshold was set for voices enrolled from {fitted.enrolled_from} recordings, "
+            f"the threshold was set for voices enrolled from {fitted.enrolled_from} "
+            f"recording{several}, "
             f"these are of {found}: scores of both true and false claims are higher with more; "
             "set one for as many (nip-audio threshold --enrol)"
         )

@@ -131,15 +131,14 @@ def cllr(ratios: Array, same: NDArray[np.bool_]) -> float:
 def min_cllr(trials: TrialScores) -> float:
     """Compute the lowest Cllr that monotonic ratios of these scores can have."""
     distinct, place = np.unique(trials.scores, return_inverse=True)
-    own, other = (np.bincount(place[kind], minlength=len(distinct)) for kind in _kinds(trials))
+    own, other = (
+        np.bincount(place[kind], minlength=len(distinct)).astype(float)
+        for kind in (trials.same, ~trials.same)
+    )
     p = _monotonic(own, other)
     own_bits = own[own > 0] @ np.log2(p[own > 0]) / own.sum()
     other_bits = other[other > 0] @ np.log2(1 - p[other > 0]) / other.sum()
     return float(-(own_bits + other_bits) / 2)
-
-
-def _kinds(trials: TrialScores) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    return trials.same, ~trials.same
 
 
 def _monotonic(own: Array, other: Array) -> Array:
@@ -174,7 +173,7 @@ def _venn_abers(learn: TrialScores, scores: Array) -> Array:
             more = np.insert(own, place, label), np.insert(other, place, 1 - label)
             found[k] = _monotonic(*more)[place]
     p = high / (1 - low + high)
-    return np.interp(scores, grid, np.log(p) - np.log1p(-p))
+    return np.asarray(np.interp(scores, grid, np.log(p) - np.log1p(-p)))
 
 
 def compare_calibrations(

@@ -101,9 +101,9 @@ class Aim:
     def place(self, accepted: Array, rejected: Array) -> NDArray[np.intp]:
         """Return the number of the threshold chosen, (R,), of error rates (R, T)."""
         if self.far is not None:
-            return np.argmax(accepted <= self.far, axis=1)
+            return np.asarray(np.argmax(accepted <= self.far, axis=1))
         if self.prior is not None:
-            return np.argmin(self.costs(accepted, rejected), axis=1)
+            return np.asarray(np.argmin(self.costs(accepted, rejected), axis=1))
         return crossing(accepted, rejected)[1]
 
 

@@ -150,9 +150,8 @@ class GroupBootstrap:
         pairs = [np.unique(np.stack(kind), axis=1) for kind in kinds]
 
         def usable(weights: Array) -> Flags:
-            return np.logical_and.reduce(
-                [(weights[:, one] * weights[:, other]).any(axis=1) for one, other in pairs]
-            )
+            kinds = [(weights[:, one] * weights[:, other]).any(axis=1) for one, other in pairs]
+            return np.asarray(kinds[0] & kinds[1])
 
         rng = np.random.default_rng(seed)
         found: list[Array] = []
@@ -264,11 +263,11 @@ class ErrorRates:
 
     def __call__(self, weights: Array) -> tuple[Array, Array]:
         """Return false-acceptance and false-rejection rates, (R, T) each, of weights (R, G)."""
-        return self._other.accepted(weights), 1 - self._own.accepted(weights)
+        return self._other.shares(weights), self._own.shares(weights, rejected=True)
 
     def place(self, threshold: float) -> int:
         """Return the number of the threshold that decides like this one, or is next above it."""
-        return int(min(np.searchsorted(self.thresholds, threshold), len(self.thresholds) - 1))
+        return min(int(np.searchsorted(self.thresholds, threshold)), len(self.thresholds) - 1)
 
 
 class _Counts:
@@ -285,17 +284,20 @@ class _Counts:
         ones = np.ones(len(scores))
         self._counts = csr_array(coo_array((ones, (passed, cell)), shape=shape))
 
-    def accepted(self, weights: Array) -> Array:
-        """Return the share of trials at or above each threshold, (R, T)."""
+    def shares(self, weights: Array, *, rejected: bool = False) -> Array:
+        """Return the share of trials that each threshold accepts, or rejects, (R, T)."""
         step = max(1, _MOST_VALUES // max(len(self.one), self._counts.shape[0]))
-        parts = [self._accepted(weights[k : k + step]) for k in range(0, len(weights), step)]
+        starts = range(0, len(weights), step)
+        parts = [self._shares(weights[k : k + step], rejected=rejected) for k in starts]
         return np.concatenate(parts)
 
-    def _accepted(self, weights: Array) -> Array:
+    def _shares(self, weights: Array, *, rejected: bool) -> Array:
         own = self.one == self.other
         times = np.where(own, weights[:, self.one], weights[:, self.one] * weights[:, self.other])
         above = np.cumsum((self._counts @ times.T)[::-1], axis=0)[::-1]
-        return np.asarray((above[1:] / above[0]).T)
+        # not 1 minus the other: rates that are equal must be equal numbers
+        counted = above[0] - above[1:] if rejected else above[1:]
+        return np.asarray((counted / above[0]).T)
 
 
 def _cuts(own: Array, other: Array) -> Array:
@@ -312,7 +314,7 @@ def _cuts(own: Array, other: Array) -> Array:
 
 def _ranks(count: int) -> Places:
     """Return ranks from 1 on, all of the first ones, and then further and further apart."""
-    return np.unique(np.geomspace(1, count, min(count, _MOST_CUTS)).astype(np.intp))
+    return np.asarray(np.unique(np.geomspace(1, count, min(count, _MOST_CUTS)).astype(np.intp)))
 
 
 def crossing(accepted: Array, rejected: Array) -> tuple[Array, Places]:
@@ -324,7 +326,7 @@ def crossing(accepted: Array, rejected: Array) -> tuple[Array, Places]:
     total = gap_before + gap_after
     share = np.divide(gap_before, total, out=np.zeros_like(total), where=total > 0)
     low, high = accepted[rows, before], accepted[rows, place]
-    return low + share * (high - low), place
+    return np.asarray(low + share * (high - low)), place
 
 
 def rate_interval(value: float, low: float, high: float, *, units: int) -> Interval:

@@ -47,7 +47,7 @@ def _draw_scores(axis: Axes, point: OperatingPoint, trials: TrialScores, score: 
     for name, values, colour in kinds:
         axis.hist(
             values,
-            bins=edges,
+            bins=edges.tolist(),
             weights=np.full(len(values), 100 / len(values)),
             alpha=0.6,
             color=colour,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,8 +68,9 @@ def warn_of_numbers(point: OperatingPoint) -> list[TrialWarning]:
                 TrialWarning(
                     "few_impostors",
                     f"{point.impostors} impostor trials hold about "
-                    f"{asked * point.impostors:.0f} false acceptances at a FAR of {asked:g}: to know a rate to within 30 % takes 30 "
-                    f"errors (rule of thirty), which is {thirty:,.0f} trials",
+                    f"{asked * point.impostors:.0f} false acceptances at a FAR of "
+                    f"{asked:g}: to know a rate to within 30 % takes 30 errors "
+                    f"(rule of thirty), which is {thirty:,.0f} trials",
                 )
             )
         if point.impostors >= three and point.pairs < three:
@@ -77,8 +79,8 @@ def warn_of_numbers(point: OperatingPoint) -> list[TrialWarning]:
                     "few_pairs",
                     f"the impostor trials are of {point.pairs} pairs of speakers, fewer than the "
                     f"{three:,.0f} that a FAR of {asked:g} asks for (rule of three): a few pairs "
-                    "of alike voices decide the threshold, and other speakers may be more alike; add "
-                    "speakers",
+                    "of alike voices decide the threshold, and other speakers may be more alike; "
+                    "add speakers",
                 )
             )
     errors = min(point.eer.value * point.targets, point.eer.value * point.impostors)
@@ -86,8 +88,9 @@ def warn_of_numbers(point: OperatingPoint) -> list[TrialWarning]:
         found.append(
             TrialWarning(
                 "few_errors",
-                f"there are about {errors:.0f} errors at the equal error rate: to know a rate to "
-                "within 30 % takes 30 of either kind (rule of thirty); add recordings and speakers",
+                f"there are fewer than {math.floor(errors) + 1} errors of a kind at the equal error "
+                "rate: to know a rate to within 30 % takes 30 of either (rule of thirty); add "
+                "recordings and speakers",
             )
         )
     return found
@@ -116,9 +119,10 @@ def warn_of_design(
             TrialWarning(
                 "one_session",
                 f"the target trials of {len(every) - len(crossing)} of {len(every)} speakers "
-                "compare recordings of one folder, which mostly is one session or chapter: the same "
-                "room, microphone and day make a speaker look more like themselves than they will "
-                "be, so that the FRR is too low; compare recordings of different sessions",
+                "compare recordings of one folder, which mostly is one session or chapter: the "
+                "same room, microphone and day make a speaker look more like themselves than "
+                "they will be, so that the FRR is too low; compare recordings of different "
+                "sessions",
             )
         )
     if conditions is not None:
@@ -137,7 +141,8 @@ def warn_of_design(
                 TrialWarning(
                     "shared_channel",
                     "no impostor trial is within one condition, so that the channel tells "
-                    "impostors apart and the FAR is too low; record several speakers in each condition",
+                    "impostors apart and the FAR is too low; record several speakers in each "
+                    "condition",
                 )
             )
     return found
@@ -158,8 +163,9 @@ def warn_of_scores(
         found.append(
             TrialWarning(
                 "same_recording",
-                f"{copies} trial{'s' if copies > 1 else ''} of a recording with itself were left out, "
-                "because they say nothing of a voice; remove them, or the copies of recordings",
+                f"{copies} trial{'s' if copies > 1 else ''} of a recording with itself were left "
+                "out, because they say nothing of a voice; remove them, or the copies of "
+                "recordings",
             )
         )
     other = ~trials.same

@@ -91,7 +91,7 @@ def pair_recordings(recordings: Sequence[Recording], *, enrol: int = 1) -> Trial
     count = len(recordings)
     if enrol == 1:
         _require_few(count * (count - 1) // 2)
-        voices = tuple((k,) for k in range(count))
+        voices: tuple[tuple[int, ...], ...] = tuple((k,) for k in range(count))
         pairs = np.stack(np.triu_indices(count, 1), axis=1)
     else:
         members: dict[str, list[int]] = defaultdict(list)
@@ -101,8 +101,8 @@ def pair_recordings(recordings: Sequence[Recording], *, enrol: int = 1) -> Trial
         used = {place for voice in voices for place in voice}
         tests = np.array([k for k in range(count) if k not in used], dtype=np.intp)
         _require_few(len(voices) * len(tests))
-        one, other = np.meshgrid(np.arange(len(voices)), tests, indexing="ij")
-        pairs = np.stack([one.ravel(), other.ravel()], axis=1)
+        grid = np.meshgrid(np.arange(len(voices)), tests, indexing="ij")
+        pairs = np.stack([axis.ravel() for axis in grid], axis=1)
     if not len(pairs):
         raise InputError(
             f"{count} recordings of {len(set(speakers))} speakers give no trial with {enrol} "
@@ -229,7 +229,7 @@ def _table(path: Path, text: str) -> Iterator[_Line]:
     try:
         for row in rows:
             where = f"{path}, line {rows.line_num}"
-            enrol, test, label = (row.get(name) for name in _COLUMNS)
+            enrol, test, label = (str(row.get(name) or "") for name in _COLUMNS)
             if not enrol or not test or label not in _LABELS:
                 raise InputError(
                     f"{where}: got {enrol!r}, {test!r} and label {label!r}, expected two names and "
