@@ -41,6 +41,8 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Places = NDArray[np.intp]
 
+Names = Sequence[str] | NDArray[np.str_]
+
 LEVEL = 0.95
 _MOST_CUTS = 2000  # of either kind; with fewer distinct scores every one is a threshold
 _MOST_VALUES = 1 << 24  # weights of pairs of groups that are held at once
@@ -77,9 +79,7 @@ class TrialScores:
             )
 
     @staticmethod
-    def of(
-        scores: Array | Sequence[float], first: Sequence[str], second: Sequence[str]
-    ) -> TrialScores:
+    def of(scores: Array | Sequence[float], first: Names, second: Names) -> TrialScores:
         """Make trials of the names of their groups.
 
         Raises:

@@ -88,9 +88,9 @@ def warn_of_numbers(point: OperatingPoint) -> list[TrialWarning]:
         found.append(
             TrialWarning(
                 "few_errors",
-                f"there are fewer than {math.floor(errors) + 1} errors of a kind at the equal error "
-                "rate: to know a rate to within 30 % takes 30 of either (rule of thirty); add "
-                "recordings and speakers",
+                f"there are fewer than {math.floor(errors) + 1} errors of a kind at the equal "
+                "error rate: to know a rate to within 30 % takes 30 of either (rule of thirty); "
+                "add recordings and speakers",
             )
         )
     return found
@@ -163,7 +163,7 @@ def warn_of_scores(
         found.append(
             TrialWarning(
                 "same_recording",
-                f"{copies} trial{'s' if copies > 1 else ''} of a recording with itself were left "
+                f"{copies} of the trials compare a recording with itself and were left "
                 "out, because they say nothing of a voice; remove them, or the copies of "
                 "recordings",
             )

@@ -248,7 +248,7 @@ def test_copies_and_a_voice_under_two_names_are_told(pretrained, clean_folder, r
         pretrained, pair_recordings([*recordings, copy, *alias]), ADAPTER, rounds=100
     )
     texts = {warning.code: warning.text for warning in found.warnings}
-    assert texts["same_recording"].startswith("3 trials of a recording with itself")
+    assert texts["same_recording"].startswith("3 of the trials compare a recording with itself")
     assert texts["two_names"].startswith("'s1' and 'x' sound like one speaker")
 
 
