@@ -279,7 +279,8 @@ def _measured(
             crossing(accepted, rejected)[0],
             aim.costs(accepted, rejected).min(axis=1),
         ]
-        return np.c_[np.stack(single, axis=1), accepted[:, shown], rejected[:, shown]]
+        parts = [np.stack(single, axis=1), accepted[:, shown], rejected[:, shown]]
+        return np.concatenate(parts, axis=1)
 
     found = np.stack(boot.interval(statistics), axis=1)
     threshold, far, frr, eer, cost = (Interval(*map(float, ends)) for ends in found[:5])

@@ -309,7 +309,7 @@ def _cuts(own: Array, other: Array) -> Array:
         chosen = np.unique(np.r_[distinct[0], *picked, distinct[-1]])
     below = distinct[np.maximum(np.searchsorted(distinct, chosen) - 1, 0)]
     gap = distinct[-1] - distinct[-2] if len(distinct) > 1 else 1.0
-    return np.r_[(chosen + below) / 2, distinct[-1] + gap / 2]
+    return np.asarray(np.r_[(chosen + below) / 2, distinct[-1] + gap / 2])
 
 
 def _ranks(count: int) -> Places:
