@@ -24,12 +24,12 @@ from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, read_audio
 from nip_audio.audio.manifest import Recording, read_recordings
-from nip_audio.core.operating_point import Aim
 from nip_audio.errors import CalibrationError, InputError
 from nip_audio.models.cards import DEFAULT_MODELS
 from nip_audio.models.enrolment import Enrolment, VerificationResult, embed_audio, enrol
 from nip_audio.models.enrolment import verify as verify_audio
 from nip_audio.models.modalities import modality_of
+from nip_audio.models.operating_point import Aim
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 from nip_audio.models.threshold import VerificationThreshold

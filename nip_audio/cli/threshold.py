@@ -37,7 +37,7 @@ from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
     from nip_audio.core.metrics import Interval
-    from nip_audio.core.operating_point import OperatingPoint
+    from nip_audio.models.operating_point import OperatingPoint
     from nip_audio.models.pretrained import PretrainedModel
     from nip_audio.workflows.trials import TrialPlan
 
@@ -130,8 +130,8 @@ def command(
     Example: nip-audio threshold voices/ --far 0.01 --out my.threshold
     """
     from nip_audio.audio.adapter import WaveformAdapter
-    from nip_audio.core.operating_point import Aim
     from nip_audio.core.state import require_new, write_atomic
+    from nip_audio.models.operating_point import Aim
     from nip_audio.models.plda import Plda
     from nip_audio.models.pretrained import load_pretrained
     from nip_audio.workflows.threshold import fit_threshold

@@ -16,11 +16,11 @@ import torch
 
 from nip_audio.core.fingerprint import fingerprint
 from nip_audio.core.finite import require_finite
-from nip_audio.core.log_ratios import LogRatios
-from nip_audio.core.operating_point import ErrorCurve
 from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.errors import InputError, StateError
 from nip_audio.models.enrolment import ScoreKind, VerificationResult
+from nip_audio.models.log_ratios import LogRatios
+from nip_audio.models.operating_point import ErrorCurve
 from nip_audio.models.plda import Plda
 
 __all__ = ["VerificationThreshold", "back_end_of"]

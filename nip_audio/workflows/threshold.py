@@ -16,13 +16,13 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.cache import keep_vector
 from nip_audio.core.fingerprint import fingerprint
-from nip_audio.core.operating_point import Aim, OperatingPoint, find_operating_point
-from nip_audio.core.trial_scores import TrialScores
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.enrolment import ScoreKind, embed_clips, require_embedding
+from nip_audio.models.operating_point import Aim, OperatingPoint, find_operating_point
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.models.threshold import VerificationThreshold, back_end_of
+from nip_audio.models.trial_scores import TrialScores
 from nip_audio.workflows.trial_design import (
     TrialWarning,
     warn_of_design,

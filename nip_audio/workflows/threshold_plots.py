@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from nip_audio.core.operating_point import OperatingPoint
-from nip_audio.core.trial_scores import TrialScores
+from nip_audio.models.operating_point import OperatingPoint
+from nip_audio.models.trial_scores import TrialScores
 
 __all__ = ["plot_threshold"]
 

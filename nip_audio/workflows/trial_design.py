@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.core.operating_point import OperatingPoint
-from nip_audio.core.trial_scores import TrialScores
+from nip_audio.models.operating_point import OperatingPoint
+from nip_audio.models.trial_scores import TrialScores
 
 __all__ = ["TrialWarning", "warn_of_design", "warn_of_numbers", "warn_of_scores"]
 

@@ -27,9 +27,9 @@ from nip_audio.audio.corpus import Span, read_split
 from nip_audio.audio.io import read_audio
 from nip_audio.core.fingerprint import fingerprint
 from nip_audio.core.metrics import Interval
-from nip_audio.core.operating_point import Aim, find_operating_point
 from nip_audio.core.state import file_sha256
-from nip_audio.core.trial_scores import ErrorRates, TrialScores, bca_interval, crossing
+from nip_audio.models.operating_point import Aim, find_operating_point
+from nip_audio.models.trial_scores import ErrorRates, TrialScores, bca_interval, crossing
 from studies._lib.command import command, run, tell, write_results
 
 Array = NDArray[np.float64]
@@ -42,7 +42,8 @@ FAR = 0.01
 SIZES = (30, 15)
 LISTS = 500
 ROUNDS = 500
-SEED = 0
+CUTS = 400  # thresholds of either kind of trial, to be quick
+SEED = 1  # the form of the interval was chosen on lists of seed 0
 QUANTITIES = ("threshold", "frr", "eer")
 
 
@@ -67,7 +68,7 @@ def ours(value: Array, drawn: Array, left_out: Array, count: int) -> Ends:
 METHODS: dict[str, Callable[[Array, Array, Array, int], Ends]] = {
     "percentile bootstrap": percentiles,
     "jackknife, Student's t": jackknife,
-    "nip-audio (BCa, expanded)": ours,
+    "nip-audio": ours,
 }
 
 
@@ -155,7 +156,7 @@ def main() -> None:
     started = time.process_time()
     whole = find_operating_point(trials, aim, seed=SEED)
     seconds = time.process_time() - started
-    rates = ErrorRates(trials)
+    rates = ErrorRates(trials, most=CUTS)
     truth = statistics(rates, aim, np.ones((1, len(trials.groups))))[0]
     rows = [row for size in SIZES for row in coverage(rates, aim, truth, size)]
     write_results(

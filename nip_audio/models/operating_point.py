@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nip_audio.core.log_ratios import (
+from nip_audio.core.metrics import Interval
+from nip_audio.errors import InputError
+from nip_audio.models.log_ratios import (
     LogRatios,
     compare_calibrations,
     fit_log_ratios,
@@ -21,15 +23,13 @@ from nip_audio.core.log_ratios import (
     require_prior,
     trial_costs,
 )
-from nip_audio.core.metrics import Interval
-from nip_audio.core.trial_scores import (
+from nip_audio.models.trial_scores import (
     ErrorRates,
     GroupBootstrap,
     TrialScores,
     crossing,
     rate_interval,
 )
-from nip_audio.errors import InputError
 
 __all__ = ["Aim", "ErrorCurve", "OperatingPoint", "find_operating_point"]
 
@@ -283,6 +283,9 @@ def _measured(
         return np.concatenate(parts, axis=1)
 
     found = np.stack(boot.interval(statistics), axis=1)
+    # Student's end has no bound: rejecting all costs 1 and takes a threshold above every score
+    found[0, 2] = min(found[0, 2], rates.thresholds[-1])
+    found[4, 2] = min(found[4, 2], 1.0)
     threshold, far, frr, eer, cost = (Interval(*map(float, ends)) for ends in found[:5])
     named = {
         "threshold": threshold,

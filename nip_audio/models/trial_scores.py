@@ -8,8 +8,10 @@ product of the two. Weights of groups multiply counts that are made once, so tha
 resamples of a million trials are a few sparse products.
 
 The intervals are bias-corrected and accelerated (BCa; Efron 1987), and taken further out as
-Student's t asks for few groups ("expanded percentiles"; Hesterberg 2015, Sec. 5.4). Plain
-percentiles are too short for a few dozen groups (docs/results/thresholds.md).
+Student's t asks for few groups ("expanded percentiles"; Hesterberg 2015, Sec. 5.4), whose degrees
+of freedom are Satterthwaite's: a statistic that hangs on few groups has fewer. The upper end is
+never below that of Student's interval, because a few dozen groups mostly lack the pair most alike.
+Plain percentiles are too short for them (docs/results/thresholds.md).
 """
 
 from __future__ import annotations
@@ -188,7 +190,7 @@ class GroupBootstrap:
 def bca_interval(
     value: Array, drawn: Array, left_out: Array, *, count: int, level: float = LEVEL
 ) -> tuple[Array, Array]:
-    """Return both ends of a bias-corrected, accelerated and expanded bootstrap interval.
+    """Return both ends of a bias-corrected, accelerated and expanded interval (see above).
 
     Args:
         value: (…) statistic of all units.
@@ -201,20 +203,26 @@ def bca_interval(
         Lower and upper ends, (…); they hold the value.
     """
     value = np.asarray(value, dtype=np.float64)
-    tail = norm.cdf(-np.sqrt(count / (count - 1)) * student.ppf((1 + level) / 2, count - 1))
+    gap = left_out.mean(axis=0) - left_out
+    spread = np.square(gap).sum(axis=0)
+    excess = len(gap) * (gap**4).sum(axis=0) - spread**2  # (kurtosis − 1) · spread²
+    freedom = np.full_like(spread, count - 1)
+    np.divide(2 * count * spread**2, excess, out=freedom, where=excess > 0)
+    reach = np.sqrt(count / (count - 1)) * student.ppf(
+        (1 + level) / 2, np.clip(freedom, 2, count - 1)
+    )
     below = (drawn < value).mean(axis=0) + (drawn == value).mean(axis=0) / 2
     edge = 0.5 / len(drawn)
     bias = norm.ppf(np.clip(below, edge, 1 - edge))
-    gap = left_out.mean(axis=0) - left_out
-    spread = np.square(gap).sum(axis=0)
     skew = (gap**3).sum(axis=0)
     acceleration = np.divide(skew, 6 * spread**1.5, out=np.zeros_like(spread), where=spread > 0)
     ordered = np.sort(drawn, axis=0)
     ends = []
-    for share in (tail, 1 - tail):
-        z = bias + norm.ppf(share)
+    for z in (bias - reach, bias + reach):
         ends.append(_quantile(ordered, norm.cdf(bias + z / np.maximum(1 - acceleration * z, 0.1))))
-    return np.minimum(ends[0], value), np.maximum(ends[1], value)
+    return np.minimum(ends[0], value), np.maximum(
+        ends[1], value + reach * drawn.std(axis=0, ddof=1)
+    )
 
 
 def _quantile(ordered: Array, share: Array) -> Array:
@@ -231,6 +239,7 @@ class ErrorRates:
 
     Args:
         trials: Scored trials.
+        most: Thresholds that are kept of either kind of trial, where there are more scores.
 
     Attributes:
         thresholds: (T,) ascending, each halfway between two scores. The lowest accepts every trial,
@@ -238,10 +247,10 @@ class ErrorRates:
             small rates of either kind are met to a hundredth of themselves.
     """
 
-    def __init__(self, trials: TrialScores) -> None:
+    def __init__(self, trials: TrialScores, *, most: int = _MOST_CUTS) -> None:
         """Count the trials of every pair of groups between thresholds."""
         self.trials = trials
-        self.thresholds = _cuts(trials.targets, trials.impostors)
+        self.thresholds = _cuts(trials.targets, trials.impostors, most)
         same = trials.same
         self._own, self._other = (_Counts(trials, kind, self.thresholds) for kind in (same, ~same))
 
@@ -300,21 +309,21 @@ class _Counts:
         return np.asarray((counted / above[0]).T)
 
 
-def _cuts(own: Array, other: Array) -> Array:
+def _cuts(own: Array, other: Array, most: int) -> Array:
     distinct = np.unique(np.r_[own, other])
     chosen = distinct
-    if len(distinct) > 2 * _MOST_CUTS:
+    if len(distinct) > 2 * most:
         falling, rising = np.sort(other)[::-1], np.sort(own)
-        picked = [s[_ranks(len(s)) - 1] for s in (falling, rising)]
+        picked = [s[_ranks(len(s), most) - 1] for s in (falling, rising)]
         chosen = np.unique(np.r_[distinct[0], *picked, distinct[-1]])
     below = distinct[np.maximum(np.searchsorted(distinct, chosen) - 1, 0)]
     gap = distinct[-1] - distinct[-2] if len(distinct) > 1 else 1.0
     return np.asarray(np.r_[(chosen + below) / 2, distinct[-1] + gap / 2])
 
 
-def _ranks(count: int) -> Places:
+def _ranks(count: int, most: int) -> Places:
     """Return ranks from 1 on, all of the first ones, and then further and further apart."""
-    return np.asarray(np.unique(np.geomspace(1, count, min(count, _MOST_CUTS)).astype(np.intp)))
+    return np.asarray(np.unique(np.geomspace(1, count, min(count, most)).astype(np.intp)))
 
 
 def crossing(accepted: Array, rejected: Array) -> tuple[Array, Places]:
@@ -338,6 +347,7 @@ def rate_interval(value: float, low: float, high: float, *, units: int) -> Inter
         high: Upper end by the bootstrap.
         units: Number of units that count as independent.
     """
+    low, high = max(low, 0.0), min(high, 1.0)
     bound = 1 - ((1 - LEVEL) / 2) ** (1 / units)
     if value == 0:
         return Interval(0.0, 0.0, max(high, bound))

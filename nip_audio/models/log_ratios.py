@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from nip_audio.core.finite import require_finite
-from nip_audio.core.trial_scores import TrialScores
 from nip_audio.errors import InputError
+from nip_audio.models.trial_scores import TrialScores
 
 __all__ = ["LogRatios", "cllr", "compare_calibrations", "fit_log_ratios", "min_cllr", "trial_costs"]
 
