@@ -1,8 +1,8 @@
 """nip-audio: keep speaker recognition trustworthy.
 
-The verbs ``screen``, ``detect``, ``purify``, ``attack``, ``calibrate``, ``embed``, ``enroll`` and
-``verify`` take paths and a model. Importing the package loads nothing: each name is loaded when it
-is first used, and ``__init__.pyi`` says from where.
+The verbs ``screen``, ``detect``, ``purify``, ``attack``, ``calibrate``, ``embed``, ``enroll``,
+``fit_threshold`` and ``verify`` take paths and a model. Importing the package loads nothing: each
+name is loaded when it is first used, and ``__init__.pyi`` says from where.
 
 >>> from nip_audio import load_model, read_audio
 """

@@ -3,6 +3,7 @@ from .api import calibrate as calibrate
 from .api import detect as detect
 from .api import embed as embed
 from .api import enroll as enroll
+from .api import fit_threshold as fit_threshold
 from .api import load_model as load_model
 from .api import purify as purify
 from .api import screen as screen
@@ -20,11 +21,16 @@ from .models.cards import list_pretrained as list_pretrained
 from .models.enrolment import Enrolment as Enrolment
 from .models.enrolment import embed_audio as embed_audio
 from .models.enrolment import enrol as enrol
+from .models.operating_point import Aim as Aim
+from .models.operating_point import OperatingPoint as OperatingPoint
+from .models.operating_point import find_operating_point as find_operating_point
 from .models.plda import Plda as Plda
 from .models.plda import PldaHead as PldaHead
 from .models.plda_training import fit_plda as fit_plda
 from .models.pretrained import PretrainedModel as PretrainedModel
 from .models.pretrained import load_pretrained as load_pretrained
+from .models.threshold import VerificationThreshold as VerificationThreshold
+from .models.trial_scores import TrialScores as TrialScores
 from .purifiers.nip_guided import GuidedNip as GuidedNip
 from .reporting.run import ScreenedRun as ScreenedRun
 from .screening.calibration import Calibration as Calibration
@@ -32,5 +38,6 @@ from .screening.pipeline import Screener as Screener
 from .screening.records import ScreenRecord as ScreenRecord
 from .workflows.recordings import AttackedFile as AttackedFile
 from .workflows.recordings import PurifiedAudio as PurifiedAudio
+from .workflows.threshold import FittedThreshold as FittedThreshold
 
 __version__: str

@@ -1,4 +1,4 @@
-"""The verbs of nip-audio: screen, detect, purify, attack, calibrate, embed, enroll and verify.
+"""The verbs of nip-audio, from screen and detect to enroll, fit_threshold and verify.
 
 Each takes paths and a model, and returns a typed result. ``import nip_audio`` offers all of them.
 A model is given by its name, by its directory, or as what ``load_model`` returned; load it once
@@ -23,14 +23,16 @@ from torch import Tensor
 from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, read_audio
-from nip_audio.audio.manifest import Recording
-from nip_audio.errors import CalibrationError
+from nip_audio.audio.manifest import Recording, read_recordings
+from nip_audio.errors import CalibrationError, InputError
 from nip_audio.models.cards import DEFAULT_MODELS
 from nip_audio.models.enrolment import Enrolment, VerificationResult, embed_audio, enrol
 from nip_audio.models.enrolment import verify as verify_audio
 from nip_audio.models.modalities import modality_of
+from nip_audio.models.operating_point import Aim
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.models.threshold import VerificationThreshold
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.registry import make_purifier
@@ -51,6 +53,9 @@ from nip_audio.workflows.calibrate import without_attacks
 from nip_audio.workflows.files import AttackGoal, FileGoal
 from nip_audio.workflows.flagged import shipped_purifier
 from nip_audio.workflows.recordings import AttackedFile, PurifiedAudio, purify_audio
+from nip_audio.workflows.threshold import FittedThreshold
+from nip_audio.workflows.threshold import fit_threshold as fit_to_trials
+from nip_audio.workflows.trials import is_trial_list, pair_recordings, read_trials
 
 __all__ = [
     "attack",
@@ -58,6 +63,7 @@ __all__ = [
     "detect",
     "embed",
     "enroll",
+    "fit_threshold",
     "load_model",
     "purify",
     "screen",
@@ -71,6 +77,7 @@ DEFAULT_MODEL = DEFAULT_MODELS["audio"]
 AnyPath = str | PathLike[str]
 AnyModel = AnyPath | PretrainedModel
 AnyCalibration = AnyPath | Calibration
+AnyThreshold = AnyPath | VerificationThreshold
 
 
 def load_model(model: AnyModel = DEFAULT_MODEL) -> PretrainedModel:
@@ -95,6 +102,7 @@ def screen(
     *,
     model: AnyModel = DEFAULT_MODEL,
     calibration: AnyCalibration | None = None,
+    threshold_file: AnyThreshold | None = None,
     fpr: float | None = None,
     fdr: float | None = None,
     workers: int | None = None,
@@ -114,6 +122,8 @@ def screen(
         out: Folder for results.jsonl, speakers.jsonl, summary.json and the report.
         model: Model to screen for.
         calibration: What clean audio looks like; default: the one that comes with the model.
+        threshold_file: Cosine from which recordings are of one voice, as ``fit_threshold`` returned
+            it or its file; default: that of the calibration.
         fpr: False-positive rate on clean audio like the calibration's; default: 0.01, or the lowest
             that the calibration allows.
         fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
@@ -136,7 +146,11 @@ def screen(
         ResumeError: If ``out`` holds a run with another model, seed or source.
         OutputError: If ``out`` cannot be written.
     """
-    screener = Screener.from_pretrained(load_model(model), _calibration(calibration), fpr, fdr=fdr)
+    pretrained = load_model(model)
+    judge = Calibration.of(pretrained, _calibration(calibration))
+    if (fitted := _threshold(pretrained, threshold_file)) is not None:
+        judge = judge.at(fitted)
+    screener = Screener.from_pretrained(pretrained, judge, fpr, fdr=fdr)
     seed = choose_seed(seed, Path(out))
     screener = replace(screener, seed=seed, engine=LocalEngine(workers))
     modality = screener.kind.modality
@@ -400,6 +414,8 @@ def verify(
     threshold: float | None = None,
     calibration: AnyCalibration | None = None,
     plda: Plda | None = None,
+    threshold_file: AnyThreshold | None = None,
+    prior: float | None = None,
 ) -> VerificationResult:
     """Verify that a recording is an enrolled speaker's.
 
@@ -412,17 +428,111 @@ def verify(
             calibration.
         calibration: Calibration with a threshold; default: the one that comes with the model.
         plda: Back end that scores by log-likelihood ratio instead of the cosine.
+        threshold_file: Threshold that was set on trials, as ``fit_threshold`` returned it or its
+            file, instead of any other. The result then has a calibrated log-likelihood ratio.
+        prior: Prior probability of a true claim, for a probability from this ratio.
 
     Raises:
         AudioError: If the file cannot be used.
         EnrolmentError: If the speaker is not enrolled.
         CalibrationError: If there is no threshold, or both a calibration and a PLDA are given.
-        InputError: If the threshold given is not finite.
+        InputError: If the threshold given is not finite, several are given, or there is a prior
+            without a threshold that was set on trials.
     """
     pretrained = load_model(model)
     audio = _read(pretrained, file)
-    threshold = find_threshold(pretrained, _calibration(calibration), threshold, plda)
-    return verify_audio(pretrained, audio, enrolment, speaker, threshold=threshold, plda=plda)
+    fitted = _threshold(pretrained, threshold_file)
+    if prior is not None and fitted is None:
+        raise InputError(
+            "got a prior without threshold_file, expected both: only a threshold that was set on "
+            "trials turns scores into probabilities; make one with fit_threshold"
+        )
+    threshold = find_threshold(
+        pretrained, _calibration(calibration), threshold, plda, fitted=fitted
+    )
+    result = verify_audio(pretrained, audio, enrolment, speaker, threshold=threshold, plda=plda)
+    return result if fitted is None else fitted.judge(result.score, prior=prior)
+
+
+def fit_threshold(
+    trials: AnyPath,
+    *,
+    model: AnyModel = DEFAULT_MODEL,
+    far: float | None = None,
+    prior: float | None = None,
+    c_miss: float = 1.0,
+    c_false_alarm: float = 1.0,
+    enrol: int = 1,
+    plda: Plda | None = None,
+    recordings: AnyPath | None = None,
+    data_root: str | None = None,
+    cache: AnyPath | None = None,
+    rounds: int = 1000,
+    seed: int = 0,
+    description: str = "",
+    progress: Callable[[Recording], None] = lambda recording: None,
+) -> FittedThreshold:
+    """Set a verification threshold on recordings of your own.
+
+    ``find_operating_point`` does the same with scores that you have already.
+
+    Args:
+        trials: Trial list (VoxCeleb's, SpeechBrain's, Kaldi's or CSV), or a folder with one
+            sub-folder per speaker or a manifest, of which all pairs are trials.
+        model: Model that embeds.
+        far: False-acceptance rate that is not to be exceeded; default: the equal error rate.
+        prior: Prior probability of a true claim, whose expected cost is to be least, instead.
+        c_miss: Cost of a false rejection.
+        c_false_alarm: Cost of a false acceptance.
+        enrol: Recordings that a voice is enrolled from; with a trial list 1.
+        plda: Back end that scores by log-likelihood ratio instead of the cosine.
+        recordings: Manifest whose ids a trial list names.
+        data_root: Folder or URL that the names of a list are below, or that replaces
+            ``$data_root`` in a manifest.
+        cache: Folder that keeps embeddings, so that an interrupted run goes on.
+        rounds: Resamples of speakers.
+        seed: Seed of the resampling.
+        description: What these recordings are, for the record.
+        progress: Called after each recording.
+
+    Returns:
+        ``threshold``, whose ``save(path)`` writes the file; ``point``, what was measured;
+        ``warnings``, what makes the numbers lie; ``failures``, files that were left out.
+
+    Raises:
+        InputError: If the trials cannot be read, or do not allow a threshold.
+    """
+    pretrained = load_model(model)
+    source = Path(trials)
+    if is_trial_list(source):
+        known = None
+        if recordings is not None:
+            known = read_recordings(Path(recordings), data_root=data_root)
+        plan = read_trials(source, data_root=data_root, recordings=known)
+    else:
+        files = find_source(modality_of(pretrained.card), source, data_root, follow_links=False)
+        plan = pair_recordings(list(files), enrol=enrol)
+    return fit_to_trials(
+        pretrained,
+        plan,
+        _reader(pretrained),
+        aim=Aim(far, prior, c_miss, c_false_alarm),
+        plda=plda,
+        cache=None if cache is None else Path(cache),
+        rounds=rounds,
+        seed=seed,
+        sources=description or source.name,
+        progress=progress,
+    )
+
+
+def _threshold(
+    pretrained: PretrainedModel, given: AnyThreshold | None
+) -> VerificationThreshold | None:
+    if given is None:
+        return None
+    chosen = given if isinstance(given, VerificationThreshold) else Path(given)
+    return VerificationThreshold.of(chosen, model_id=pretrained.model_id)
 
 
 def _calibration(given: AnyCalibration | None) -> Calibration | Path | None:

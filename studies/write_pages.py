@@ -23,6 +23,7 @@ _MODULES = (
     "robustness",
     "screening",
     "start",
+    "thresholds",
     "verification",
     "xvector",
     "your_model",

@@ -45,6 +45,7 @@ class Recording:
         root: Folder (its own path resolved) that links must stay inside; None allows any target.
         namesake: Id of another file whose name is the same text in another Unicode form; None if
             there is none.
+        condition: How it was recorded, as a manifest says; None if it does not.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Recording:
     root: Path | None = field(default=None, compare=False)
     channel: int | None = None
     namesake: str | None = field(default=None, compare=False)
+    condition: str | None = None
 
     @property
     def folder(self) -> str:
@@ -305,6 +307,14 @@ def read_recordings(
             raise InputError(f"{path}, {entry.where}: {err}") from err
         root = None if follow_links else root
         recordings.append(
-            Recording(entry.id, place, entry.speaker, entry.span, root, entry.channel)
+            Recording(
+                entry.id,
+                place,
+                entry.speaker,
+                entry.span,
+                root,
+                entry.channel,
+                condition=entry.condition,
+            )
         )
     return recordings

@@ -14,7 +14,8 @@
 * Kaldi's ``wav.scp``, with ``utt2spk`` and ``segments`` beside it (kaldi-asr.org, "Data
   preparation"). Commands are not run.
 
-All but cuts and Kaldi's may have ``channel``, the number of the channel to read, from 1.
+All but cuts and Kaldi's may have ``channel``, the number of the channel to read, from 1, and tables
+also ``condition``, such as a microphone or a line.
 
 A table may be separated by commas, tabs or semicolons, which its header shows.
 Nothing is guessed: an entry that fits no format, or several, is an error that names the line.
@@ -72,6 +73,7 @@ class Entry:
         speaker: Name of the speaker; None if the manifest does not say.
         span: Part of the file, in samples or ``Seconds``; None means the whole file.
         channel: Number of the channel to read, from 1; None if the manifest does not say.
+        condition: How it was recorded, in one word; None if the manifest does not say.
     """
 
     where: str
@@ -80,6 +82,7 @@ class Entry:
     speaker: str | None
     span: Span
     channel: int | None = None
+    condition: str | None = None
 
 
 def entries_of(path: Path) -> Iterator[Entry]:
@@ -172,7 +175,11 @@ def _csv(path: Path) -> Iterator[tuple[str, Callable[[], Entry]]]:
         columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
         make = _csv_kind(path, columns)
         for row in rows:
-            yield f"line {rows.line_num}", lambda row=row: make(_whole_row(row))  # type: ignore[misc]
+            yield f"line {rows.line_num}", lambda row=row: _in_condition(make, _whole_row(row))  # type: ignore[misc]
+
+
+def _in_condition(make: Callable[[Row], Entry], row: Row) -> Entry:
+    return replace(make(row), condition=row.get("condition") or None)
 
 
 def _encoding(path: Path) -> str:

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "identify": "Identify the speaker of each recording, or the class of each image.",
     "enroll": "Enrol speakers from their recordings.",
     "fit-plda": "Fit a PLDA back end, which verify can use instead of the cosine.",
+    "threshold": "Set a verification threshold on recordings of your own.",
     "verify": "Verify that a recording was spoken by an enrolled speaker.",
     "calibrate": "Calibrate the detector on clean recordings or images of your own.",
     "detect": "Detect adversarial recordings or images by their response to noise.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,11 @@ from nip_audio.core.modality import Modality as AnyModality
 from nip_audio.core.modality import Reader
 from nip_audio.errors import InputError
 from nip_audio.models.cards import DEFAULT_MODELS
+from nip_audio.models.enrolment import Enrolment
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
+from nip_audio.models.threshold import VerificationThreshold
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.pipeline import Screener
@@ -88,10 +91,19 @@ def make_screener(
     max_duration_s: float | None,
     channel: int | None = None,
     engine: Engine | None = None,
+    threshold_file: Path | None = None,
 ) -> Screener:
     """Make the screener that detect and screen use."""
-    refuse_options(pretrained, command, {"--max-duration": max_duration_s, "--channel": channel})
-    screener = Screener.from_pretrained(pretrained, calibration, fpr, fdr=fdr)
+    named: dict[str, object] = {
+        "--max-duration": max_duration_s,
+        "--channel": channel,
+        "--threshold-file": threshold_file,
+    }
+    refuse_options(pretrained, command, named)
+    judge = Calibration.of(pretrained, calibration)
+    if threshold_file is not None:
+        judge = judge.at(VerificationThreshold.load(threshold_file, model_id=pretrained.model_id))
+    screener = Screener.from_pretrained(pretrained, judge, fpr, fdr=fdr)
     reader = make_reader(pretrained, max_duration_s, channel)
     return replace(screener, adapter=reader, seed=seed, engine=engine or LocalEngine())
 
@@ -124,3 +136,21 @@ def print_survey(survey: Survey, modality: AnyModality) -> None:
     """Tell what a folder holds besides the files to read."""
     for note in survey.notes(modality):
         print_note(note)
+
+
+def print_enrolled(
+    fitted: VerificationThreshold | None, voices: Enrolment, speakers: Sequence[str]
+) -> None:
+    """Tell if voices are enrolled from more or fewer recordings than a threshold was set for."""
+    if fitted is None:
+        return
+    counts = {len(voices.embeddings_of(speaker)) for speaker in speakers}
+    if counts != {fitted.enrolled_from}:
+        found = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+        several = "s" if fitted.enrolled_from > 1 else ""
+        print_note(
+            f"the threshold was set for voices enrolled from {fitted.enrolled_from} "
+            f"recording{several}, "
+            f"these are of {found}: scores of both true and false claims are higher with more; "
+            "set one for as many (nip-audio threshold --enrol)"
+        )

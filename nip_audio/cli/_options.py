@@ -143,3 +143,11 @@ FollowLinksOption = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+ThresholdFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--threshold-file",
+        help="File written by nip-audio threshold, whose threshold is used instead of the "
+        "calibration's.",
+    ),
+]

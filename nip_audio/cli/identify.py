@@ -15,6 +15,7 @@ from nip_audio.cli._options import (
     MaxDurationOption,
     ModalityOption,
     RequiredModelOption,
+    ThresholdFileOption,
 )
 from nip_audio.errors import FileError, InputError
 
@@ -59,6 +60,7 @@ def command(
         ),
     ] = None,
     calibration: CalibrationOption = None,
+    threshold_file: ThresholdFileOption = None,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
     as_json: JsonOption = False,
@@ -73,14 +75,20 @@ def command(
 
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
-    from nip_audio.cli._inputs import load_model, make_reader, refuse_options
+    from nip_audio.cli._inputs import load_model, make_reader, print_enrolled, refuse_options
     from nip_audio.models.enrolment import Enrolment
     from nip_audio.models.identification import identify, identify_enrolled
     from nip_audio.models.plda import Plda
+    from nip_audio.models.threshold import VerificationThreshold
     from nip_audio.screening.calibration import find_threshold
 
     pretrained = load_model(model, modality)
-    given = {"--threshold": threshold, "--plda": plda, "--calibration": calibration}
+    given = {
+        "--threshold": threshold,
+        "--plda": plda,
+        "--calibration": calibration,
+        "--threshold-file": threshold_file,
+    }
     named: dict[str, object] = {
         "--enrolment": enrolment,
         "--max-duration": max_duration,
@@ -97,8 +105,14 @@ def command(
 
     else:
         back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
-        accepted = find_threshold(pretrained, calibration, threshold, back_end, options="--")
+        fitted = None
+        if threshold_file is not None:
+            fitted = VerificationThreshold.load(threshold_file, model_id=pretrained.model_id)
+        accepted = find_threshold(
+            pretrained, calibration, threshold, back_end, fitted=fitted, options="--"
+        )
         voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
+        print_enrolled(fitted, voices, voices.speakers)
 
         def answer(raw: Tensor) -> tuple[dict[str, Any], str, bool]:
             found = identify_enrolled(

@@ -36,6 +36,7 @@ from nip_audio.cli._options import (
     ModelOption,
     SecretSeedOption,
     SpeakerFromOption,
+    ThresholdFileOption,
 )
 from nip_audio.errors import InputError
 
@@ -80,6 +81,7 @@ def command(
     model: ModelOption = None,
     modality: ModalityOption = None,
     calibration: CalibrationOption = None,
+    threshold_file: ThresholdFileOption = None,
     fpr: FprOption = None,
     fdr: Annotated[
         float | None,
@@ -244,6 +246,7 @@ def command(
         pretrained,
         calibration,
         command="screen",
+        threshold_file=threshold_file,
         fpr=fpr,
         fdr=fdr,
         seed=choose_seed(seed, out),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +16,12 @@ from nip_audio.cli._options import (
     ChannelOption,
     JsonOption,
     MaxDurationOption,
+    ThresholdFileOption,
 )
-from nip_audio.errors import AudioError
+from nip_audio.errors import AudioError, InputError
+
+if TYPE_CHECKING:
+    from nip_audio.models.enrolment import VerificationResult
 
 __all__ = ["command"]
 
@@ -47,6 +51,14 @@ def command(
     ] = None,
     model: AudioModelOption = DEFAULT_AUDIO_MODEL,
     calibration: CalibrationOption = None,
+    threshold_file: ThresholdFileOption = None,
+    prior: Annotated[
+        float | None,
+        typer.Option(
+            help="With --threshold-file: prior probability of a true claim, to print the "
+            "probability of this one."
+        ),
+    ] = None,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
     as_json: JsonOption = False,
@@ -59,16 +71,29 @@ def command(
     alice
     """
     from nip_audio.audio.adapter import WaveformAdapter
+    from nip_audio.cli._inputs import print_enrolled
     from nip_audio.models.enrolment import Enrolment, verify
     from nip_audio.models.plda import Plda
     from nip_audio.models.pretrained import load_pretrained
+    from nip_audio.models.threshold import VerificationThreshold
     from nip_audio.screening.calibration import find_threshold
     from nip_audio.screening.records import error_of
 
     pretrained = load_pretrained(model)
     back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
-    threshold = find_threshold(pretrained, calibration, threshold, back_end, options="--")
+    if prior is not None and threshold_file is None:
+        raise InputError(
+            "got --prior without --threshold-file, expected both: only such a file turns scores "
+            "into probabilities; make one with nip-audio threshold, or leave --prior out"
+        )
+    fitted = None
+    if threshold_file is not None:
+        fitted = VerificationThreshold.load(threshold_file, model_id=pretrained.model_id)
+    threshold = find_threshold(
+        pretrained, calibration, threshold, back_end, fitted=fitted, options="--"
+    )
     voices = Enrolment.load(enrolment, model_id=pretrained.model_id)
+    print_enrolled(fitted, voices, [speaker])
     try:
         audio = WaveformAdapter.at(pretrained.card.sample_rate_hz, max_duration, channel).load(file)
     except AudioError as err:
@@ -77,6 +102,8 @@ def command(
             print_json({"file": str(file), "speaker": speaker, "error": error_of(err)})
         raise typer.Exit(EXIT_FAILED) from err
     result = verify(pretrained, audio, voices, speaker, threshold=threshold, plda=back_end)
+    if fitted is not None:
+        result = fitted.judge(result.score, prior=prior)
     if as_json:
         facts = {**result.to_json(), "changes": list(audio.changes), "error": None}
         print_json({"file": str(file), "speaker": speaker, **facts})
@@ -85,7 +112,16 @@ def command(
         word = "accepted" if result.accepted else "rejected"
         stdout.say(
             f"{file}: {word} as {speaker} ({result.kind} {result.score:.3f}, threshold "
-            f"{threshold:.3f})"
+            f"{threshold:.3f}{_said(result)})"
         )
     if not result.accepted:
         raise typer.Exit(EXIT_FLAGGED)
+
+
+def _said(result: VerificationResult) -> str:
+    """Return what a threshold file says besides the decision."""
+    if result.calibrated_llr is None:
+        return ""
+    known = result.probability
+    likely = "" if known is None else f", probability {known:.3g}"
+    return f"; log-likelihood ratio {result.calibrated_llr:+.2f}{likely}"

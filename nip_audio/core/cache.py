@@ -7,16 +7,19 @@ raised when the same inputs give another result.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from nip_audio.core.state import make_folder, write_atomic
 from nip_audio.errors import StateError
 
-__all__ = ["keep_or_make"]
+__all__ = ["keep_or_make", "keep_vector"]
 
 T = TypeVar("T")
 
@@ -56,3 +59,33 @@ def keep_or_make(
     make_folder(path.parent)
     write_atomic(path, dump(result), force=True)
     return result
+
+
+def keep_vector(path: Path, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the finite vector (D,) that a .npy file keeps, or make and keep it.
+
+    Raises:
+        StateError: If the file cannot be read, or the vector is none or not finite.
+        OutputError: If the file cannot be written.
+    """
+
+    def made() -> NDArray[np.float32]:
+        vector = make()
+        if vector.ndim != 1 or not np.isfinite(vector).all():
+            raise StateError(f"what {path} is to keep is {vector.shape} or not finite")
+        return vector
+
+    return keep_or_make(path, made, dump=_dump, load=_load)
+
+
+def _dump(vector: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, vector, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _load(data: bytes) -> NDArray[np.float32]:
+    vector: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
+    if vector.ndim != 1 or not np.isfinite(vector).all():
+        raise ValueError("no finite vector")
+    return vector

@@ -54,11 +54,12 @@ class ImageModality:
         "calibrate": _READING | {"--tolerate-noise", "--names or --no-names", "--speaker-from"},
         "detect": _READING,
         "fit-purifier": _READING | {"--set snr_db", "--set crop_s"},
-        "identify": _READING | {"--enrolment", "--threshold", "--plda", "--calibration"},
+        "identify": _READING
+        | {"--enrolment", "--threshold", "--plda", "--calibration", "--threshold-file"},
         "purify": _READING | {"--calibration", "--fpr", "--only-flagged", "--plot"},
         "report": frozenset({"--seconds"}),
         "robustness": _READING,
-        "screen": _READING | {"--speaker-from"},
+        "screen": _READING | {"--speaker-from", "--threshold-file"},
     }
 
     def channels(self, card: Card) -> int:

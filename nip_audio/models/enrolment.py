@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,16 @@ from nip_audio.models.pretrained import PretrainedModel
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["Enrolment", "ScoreKind", "VerificationResult", "embed_audio", "enrol", "verify"]
+__all__ = [
+    "Enrolment",
+    "ScoreKind",
+    "VerificationResult",
+    "embed_audio",
+    "embed_clips",
+    "enrol",
+    "require_embedding",
+    "verify",
+]
 
 ScoreKind = Literal["cosine", "llr"]
 
@@ -126,24 +135,47 @@ class Enrolment:
 
 
 @torch.no_grad()
-def embed_audio(pretrained: PretrainedModel, samples: Tensor) -> Tensor:
-    """Embed one recording; (N,) samples give a (D,) embedding of unit length.
+def embed_clips(pretrained: PretrainedModel, clips: Sequence[Tensor]) -> Tensor:
+    """Embed recordings, those of equal length at once; returns (n, D) of unit length.
 
-    Where there is much silence, it is left out (``audio.windows.voice_of``).
+    Where there is much silence, it is left out (``audio.windows.voice_of``). A row is not finite or
+    zero if the model's output is.
+    """
+    voices = [voice_of(clip, pretrained.card.sample_rate_hz) for clip in clips]
+    alike: dict[int, list[int]] = defaultdict(list)
+    for place, voice in enumerate(voices):
+        alike[len(voice)].append(place)
+    rows: dict[int, Tensor] = {}
+    for places in alike.values():
+        found = pretrained.model.embed(Batch(torch.stack([voices[k] for k in places])))
+        rows.update(zip(places, torch.nn.functional.normalize(found, dim=1), strict=True))
+    return torch.stack([rows[place] for place in range(len(voices))])
+
+
+def embed_audio(pretrained: PretrainedModel, samples: Tensor) -> Tensor:
+    """Embed one recording; (N,) samples give a (D,) embedding of unit length; see ``embed_clips``.
 
     Raises:
         AudioError: With code ``not_finite``, if the embedding is zero or not finite.
     """
-    voice = voice_of(samples, pretrained.card.sample_rate_hz)
-    embedding = torch.nn.functional.normalize(pretrained.model.embed(Batch(voice[None])), dim=1)[0]
+    embedding = embed_clips(pretrained, [samples])[0]
+    require_embedding(embedding)
+    return embedding
+
+
+def require_embedding(embedding: Tensor, of: object = "a recording") -> None:
+    """Refuse an embedding by which nothing can be decided.
+
+    Raises:
+        AudioError: With code ``not_finite``, if it is zero, NaN or infinite.
+    """
     if not bool(embedding.isfinite().all()) or not bool(embedding.any()):
         raise AudioError(
-            "a recording",
+            of,
             code="not_finite",
             found="the model's embedding of it is zero, NaN or infinite",
             remedy="leave it out; if this happens with many files, train the model again",
         )
-    return embedding
 
 
 def enrol(
@@ -215,11 +247,16 @@ class VerificationResult:
         score: Cosine, or log-likelihood ratio (``llr``) of PLDA.
         threshold: Score from which the claim is accepted.
         kind: Kind of score, ``cosine`` or ``llr``.
+        calibrated_llr: Natural log-likelihood ratio of the score, as a threshold file calibrates
+            it; None without one.
+        probability: Probability that the claim is true, from this ratio and a prior; None without.
     """
 
     score: float
     threshold: float
     kind: ScoreKind = "cosine"
+    calibrated_llr: float | None = None
+    probability: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers by which nothing can be decided.
@@ -234,13 +271,18 @@ class VerificationResult:
         """Whether the claim is accepted."""
         return self.score >= self.threshold
 
-    def to_json(self) -> dict[str, float | bool]:
+    def to_json(self) -> dict[str, float | bool | None]:
         """Return rounded JSON values; the score is named after its kind."""
-        return {
+        found: dict[str, float | bool | None] = {
             self.kind: round(self.score, 6),
             "threshold": round(self.threshold, 6),
             "accepted": self.accepted,
         }
+        if self.calibrated_llr is not None:
+            known = self.probability
+            found["calibrated_llr"] = round(self.calibrated_llr, 6)
+            found["probability"] = None if known is None else float(f"{known:.6g}")
+        return found
 
 
 def verify(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.models.threshold import VerificationThreshold
 from nip_audio.screening.nccr_detector import NccrDetector
 from nip_audio.screening.probes import NccrProbe, Place
 from nip_audio.screening.response import ResponseDetector
@@ -170,6 +171,15 @@ class Calibration:
             return None
         return float((self.consistencies < self.verification_threshold).mean())
 
+    def at(self, threshold: VerificationThreshold) -> Calibration:
+        """Return this calibration with the threshold, set on trials, from which voices are one.
+
+        Raises:
+            InputError: If the threshold is not one of the cosine of single recordings' embeddings.
+        """
+        threshold.require_back_end(None)
+        return replace(self, verification_threshold=threshold.value)
+
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the calibration to a file, whole or not at all; ``force`` overwrites."""
         save_state(path, _FORMATS[_format_of(self)].write(self), force=force)
@@ -234,6 +244,7 @@ def find_threshold(
     asked: float | None = None,
     plda: Plda | None = None,
     *,
+    fitted: VerificationThreshold | None = None,
     options: str = "",
 ) -> float:
     """Return the verification threshold: the one given, else that of the PLDA or the calibration.
@@ -243,12 +254,22 @@ def find_threshold(
         calibration: Calibration that may have a threshold; None takes that of the model.
         asked: Threshold given by the user; None if there is none.
         plda: Back end that scores instead of the cosine; None scores by the cosine.
+        fitted: Threshold that was set on trials, instead of any other.
         options: Text before the names of arguments in errors, such as ``--``.
 
     Raises:
         CalibrationError: If both a calibration and a PLDA are given, or if there is no threshold.
-        InputError: If the threshold given is not finite.
+        InputError: If the threshold given is not finite, or one that was set on trials is given
+            beside another or for another kind of score.
     """
+    if fitted is not None:
+        if asked is not None or calibration is not None:
+            other = "threshold" if asked is not None else "calibration"
+            raise InputError(
+                f"got a threshold file and {options}{other}, expected one threshold; leave one out"
+            )
+        fitted.require_back_end(plda, options=options)
+        return fitted.value
     if plda is not None and calibration is not None:
         raise CalibrationError(
             f"{options}calibration holds a cosine threshold, but {options}plda scores by "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from speechbrain.inference.speaker import SpeakerRecognition
 from torch import Tensor
 
-from nip_audio.core.cache import keep_or_make
+from nip_audio.core.cache import keep_vector
 from nip_audio.core.finite import require_finite, require_finite_values
 from nip_audio.core.state import file_sha256
-from nip_audio.errors import AudioError, InputError, StateError
+from nip_audio.errors import AudioError, InputError
 from nip_audio.speechbrain.guarded import GuardedSpeakerRecognition
 
 __all__ = ["EmbeddingCache", "verify_batch"]
@@ -50,14 +49,7 @@ class EmbeddingCache:
             StateError: If the kept embedding is damaged.
         """
         path = Path(path)
-
-        def make() -> NDArray[np.float32]:
-            embedding: NDArray[np.float32] = embed(path).detach().cpu().float().numpy()
-            if embedding.ndim != 1 or not np.isfinite(embedding).all():
-                raise StateError(f"the embedding of {path} is {embedding.shape} or not finite")
-            return embedding
-
-        return keep_or_make(self._place(path), make, dump=_dump, load=_load)
+        return keep_vector(self._place(path), lambda: embed(path).detach().cpu().float().numpy())
 
     def _place(self, path: Path) -> Path:
         try:
@@ -137,16 +129,3 @@ def _embed(verification: SpeakerRecognition, path: Path) -> Tensor:
     encode = verification.encode_unjudged if guarded else verification.encode_batch
     embeddings: Tensor = encode(wav).flatten()
     return embeddings
-
-
-def _dump(embedding: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, embedding, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _load(data: bytes) -> NDArray[np.float32]:
-    embedding: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
-    if embedding.ndim != 1 or not np.isfinite(embedding).all():
-        raise ValueError("no finite vector")
-    return embedding

@@ -1,0 +1,1 @@
+"""Whether the intervals of ``nip-audio threshold`` hold what they promise."""
