@@ -58,7 +58,8 @@ def _upsampled(clip: Array, _: Array, __: Draw) -> Array:
 
 
 def _clipped(clip: Array, _: Array, __: Draw) -> Array:
-    return (clip / np.quantile(np.abs(clip), 1 - _CLIPPED_SHARE)).clip(-1, 1)
+    highest = np.float32(np.quantile(np.abs(clip), 1 - _CLIPPED_SHARE))
+    return np.asarray((clip / highest).clip(-1, 1))
 
 
 def _quiet(clip: Array, _: Array, __: Draw) -> Array:

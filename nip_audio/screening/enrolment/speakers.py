@@ -30,7 +30,6 @@ Array = NDArray[np.float64]
 
 _LEAST_SCORES = 20
 _ATTACKED = ("adversarial", "poisoned")
-_DOUBTED = ("duplicate", "inconsistent")
 _NAMED = 3
 _ROUNDS = 1000
 _ROWS = 1024
@@ -244,6 +243,9 @@ def _doubt(records: Sequence[ScreenRecord]) -> tuple[Decision, str] | None:
         )
     if doubted:
         return "ask", f"{_names(doubted)} may be somebody else: listen, and ask who spoke"
+    twice = [record for record in records if record.verdict == "duplicate"]
+    if twice:
+        return "ask", f"{_names(twice)} is filed under another speaker, too: find out whose it is"
     return None
 
 
@@ -283,7 +285,7 @@ def _badness(records: Sequence[ScreenRecord]) -> str:
 
 def _is_doubted(record: ScreenRecord) -> bool:
     """Tell whether it is in doubt who speaks in a recording."""
-    found = any(finding.risk in _DOUBTED for finding in record.findings)
+    found = any(finding.risk == "inconsistent" for finding in record.findings)
     return found or "least_part_cosine" in unmet_of(record)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nip_audio.detectors.consistency import consistency_scores
+from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import RecordingDetails
 from nip_audio.screening.enrolment.limits import GateLimits
 from nip_audio.screening.enrolment.speakers import (
@@ -16,6 +19,7 @@ from nip_audio.screening.enrolment.speakers import (
     fit_same_voice,
     nearest_voices,
 )
+from nip_audio.screening.recordings import voices_of
 from nip_audio.screening.records import Finding, ScreenRecord
 
 LIMITS = GateLimits.of(None).speaker
@@ -191,3 +195,26 @@ def test_the_core_can_be_taken_from_some_recordings():
     assert consistency_scores(rows)[:2].max() < THRESHOLD < consistency_scores(rows)[2:].min()
     among = consistency_scores(rows, among=[0, 1])
     assert among[:2].min() > THRESHOLD > among[2:].max()
+
+
+def test_a_calibration_knows_the_cosines_of_two_voices():
+    rows = np.eye(3)[[0, 0, 1]]
+    found = voices_of(["ann", "ann", "bob"], rows)["differences"]
+    assert found.tolist() == [0.0, 0.0, 0.0]  # two of Ann's to Bob, one of Bob's to Ann
+    many = np.random.default_rng(0).standard_normal((200, 8))
+    kept = voices_of([str(i // 2) for i in range(200)], many)["differences"]
+    assert len(kept) == 1000
+    assert (np.diff(kept) >= 0).all()
+
+
+def test_they_are_saved_and_change_the_fingerprint(calibration, tmp_path):
+    assert len(calibration.differences) == 32 * 7  # each take, to each other speaker
+    calibration.save(tmp_path / "a.calibration")
+    read = Calibration.load(tmp_path / "a.calibration", model_id=calibration.model_id)
+    assert np.array_equal(read.differences, calibration.differences)
+    assert read.fingerprint == calibration.fingerprint
+    without = replace(calibration, differences=np.zeros(0))
+    assert without.fingerprint != calibration.fingerprint
+    without.save(tmp_path / "b.calibration")  # as earlier versions wrote it
+    old = Calibration.load(tmp_path / "b.calibration", model_id=calibration.model_id)
+    assert len(old.differences) == 0
