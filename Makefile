@@ -15,7 +15,10 @@ LOCKED ?= $(shell $(PYTHON) -c 'import platform as p, sys; fits = (p.system(), p
 demo: $(VENV)/.run
 	@$(BIN)/python examples/check_demo.py
 
-test: lint types docs unit
+# the checks of one process side by side, then the tests, which use every core themselves
+test: $(VENV)/.dev
+	$(MAKE) --jobs 2 lint types docs
+	$(MAKE) unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -33,12 +36,14 @@ unit: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# docs/results from studies/results, docs/reference/cli.md from the commands, and
-# docs/reference/api/index.md from the docstrings of the public names
+# docs/results from studies/results, docs/reference/cli.md from the commands,
+# docs/reference/api/index.md from the docstrings of the public names, and the README.md of the shipped
+# models from their cards
 pages: $(VENV)/.dev
 	$(BIN)/python -m studies.write_pages
 	$(BIN)/python docs/write_cli_page.py
 	$(BIN)/python docs/write_api_page.py
+	$(BIN)/python recipes/write_readmes.py pretrained/*
 
 # everything that depends on the weights of the shipped speaker models; hours, and it resumes
 refit: $(VENV)/.dev

@@ -57,6 +57,7 @@ _EXTRAS = {
     "parquet": "report: results.parquet",
     "remote": "manifests that name files on a URL",
     "scale": "screen --engine ray",
+    "serve": "serve",
 }
 _PAIR = (
     "reinstall torch and torchaudio as a pair, from the same index (pip install 'torch>=2.13' "

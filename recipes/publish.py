@@ -1,9 +1,10 @@
-"""Publish a finished training run as a pretrained directory: safetensors, YAML, card, hashes.
+"""Publish a finished training run as a pretrained directory: safetensors, YAML, card, README.md.
 
     python publish.py RUN_FOLDER ../pretrained/NAME --command "..." --data "..." --limits "..."
 
-Without a run it completes the card: it adds the hashes of ``calibration.safetensors`` and
-``plda.safetensors``, and the metrics in ``--results``.
+Without a run it completes the card: it adds the hashes of ``calibration.safetensors``,
+``plda.safetensors`` and ``purifier.safetensors``, and the metrics in ``--results``. README.md is
+made from the card each time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--command", help="command of the training run, for the card")
     parser.add_argument("--data", help="training data in words, for the card")
+    parser.add_argument(
+        "--data_licence", help="its licence; for a corpus that nip-audio does not know by its name"
+    )
     parser.add_argument("--limits", help="what the model must not be used for, for the card")
     parser.add_argument("--speakers-of", help="folder of the corpus, of several trained on")
     parser.add_argument("--results", type=Path, help="results of measure_identification.py")
@@ -36,12 +40,14 @@ def main() -> None:
             command=options.command,
             data=options.data,
             limits=options.limits,
+            data_licence=options.data_licence,
             subset=options.speakers_of,
         )
     metrics = None
     if options.results is not None:
         measured = json.loads(options.results.read_text(encoding="utf-8"))
-        (metrics,) = [m for m in measured["models"] if m["model"] == options.target.name]
+        (found,) = [m for m in measured["models"] if m["model"] == options.target.name]
+        metrics = {"crop_s": measured["crop_s"], "groups": measured["groups"]} | found
     complete(options.target, metrics)
 
 

@@ -58,6 +58,15 @@ def data_root() -> Path:
     return find_data_root(os.environ.get(DATA_VARIABLE))
 
 
+@pytest.fixture(scope="session")
+def vctk_root(data_root: Path) -> Path:
+    """Holds VCTK-mini (VCTK 0.92's layout, a sentence each) and VCTK-16k (pXXX/pXXX_NNN.flac)."""
+    for name in ("VCTK-mini", "VCTK-16k"):
+        if not (data_root / name).is_dir():
+            pytest.skip(f"{data_root} has no folder {name} with recordings of VCTK")
+    return data_root
+
+
 @pytest.fixture(autouse=True)
 def same_global_numbers() -> None:
     """Whichever tests ran before in this process: their order is that of whoever has time."""

@@ -32,12 +32,15 @@ ALLOWED = {
     "evaluation": _STAGES | {"evaluation", ""},
     "speechbrain": _STAGES | {"evaluation", "speechbrain", ""},
     "training": _STAGES | {"evaluation", "speechbrain", "training", ""},
+    "service": _STAGES | {"service", ""},
     "integrations": {"speechbrain"},  # old names of its modules, which shipped models' YAMLs have
     "_lazy": set(),
     "_safe_path": set(),
     "installation": {"errors", "models"},
     "api": _STAGES,
-    "cli": _STAGES | {"evaluation", "speechbrain", "training", "api", "installation", "cli", ""},
+    "cli": _STAGES
+    | {"evaluation", "speechbrain", "training", "service", "api", "installation"}
+    | {"cli", ""},
     "__main__": {"cli"},
     "": _STAGES | {"api"},  # the package itself
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,12 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from nip_audio.cli import main
+from nip_audio.cli._exit import EXIT_FAILED
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = """import sys
 from nip_audio.cli import main
 sys.exit(main())
 """
+# a few files are several batches of several chunks
+RAY_SCRIPT = """import sys
+from functools import partial
+from nip_audio.cli import main
+from nip_audio.screening.engines import ray
+ray.RayEngine = partial(ray.RayEngine, batch=2, chunk=7)
+sys.exit(main())
+"""
 TRACE = "trace.txt"
+WRITTEN = ("results.jsonl", "speakers.jsonl", "summary.json", "measured.jsonl")
 PLANTED = f"""import os
 with open(os.path.join({{folder!r}}, {TRACE!r}), "a") as file:
     file.write("{{name}}\\n")
@@ -39,7 +52,7 @@ def start(command: list[str], *arguments: object, folder: Path, **variables: str
     env.pop("PYTHONSAFEPATH", None)
     given = [sys.executable, *command, *map(str, arguments)]
     return subprocess.run(
-        given, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=240
+        given, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600
     )
 
 
@@ -70,13 +83,17 @@ def planted(imported: list[str], tmp_path: Path) -> Iterator[Path]:
     assert not (folder / TRACE).exists(), (folder / TRACE).read_text().split()
 
 
+def install(folder: Path, script: str) -> list[str]:
+    """The command as it is installed: a script in a folder of its own."""
+    path = folder / "bin" / "nip-audio"
+    path.parent.mkdir()
+    path.write_text(script)
+    return [str(path)]
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    """The command as it is installed: a script in a folder of its own."""
-    script = tmp_path / "bin" / "nip-audio"
-    script.parent.mkdir()
-    script.write_text(SCRIPT)
-    return [str(script)]
+    return install(tmp_path, SCRIPT)
 
 
 @pytest.mark.slow
@@ -88,13 +105,25 @@ def test_screen_imports_nothing_that_lies_beside_the_data(command, planted, tmp_
 
 
 @pytest.mark.slow
-def test_workers_of_ray_import_nothing_that_lies_beside_the_data(command, planted, tmp_path):
-    pytest.importorskip("ray")
-    out = tmp_path / "report"
-    arguments = ("--engine", "ray", "--workers", 1, "--no-report")
-    done = start(command, "screen", ".", "--out", out, *arguments, folder=planted)
-    assert done.returncode == 0, done.stderr
-    assert "2 files: 2 clean" in done.stdout
+def test_ray_imports_nothing_that_lies_beside_the_data_and_writes_the_same(
+    planted, voices_to_screen, calibration, tmp_path
+):
+    """One start of Ray for both, because it takes long."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[scale]'")
+    shutil.rmtree(planted / "alba")
+    shutil.copytree(voices_to_screen, planted, dirs_exist_ok=True)
+    (planted / "s1/broken.wav").write_text("no audio")
+    calibration.save(tmp_path / "quick.calibration")
+    given = ["--calibration", tmp_path / "quick.calibration", "--fpr", 0.05, "--seed", 0]
+    given += ["--no-report", "--out"]
+    on_ray = (".", "--engine", "ray", "--workers", 2, *given, tmp_path / "ray")
+    done = start(install(tmp_path, RAY_SCRIPT), "screen", *on_ray, folder=planted)
+    assert done.returncode == EXIT_FAILED, done.stderr
+    assert "11 files: 10 clean" in done.stdout
+    here = map(str, (planted, "--workers", 1, *given, tmp_path / "local"))
+    assert main(["screen", *here]) == EXIT_FAILED
+    for name in WRITTEN:
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -90,3 +90,15 @@ def test_doctor_finds_nothing_wrong_but_the_extras(environment: Path, tmp_path: 
     missing = {extra["name"]: extra["missing"] for extra in found["extras"]}
     assert "foolbox" in missing["attacks"]
     assert "ray" in missing["scale"]
+
+
+def test_holds_every_file_of_the_shipped_models(environment: Path) -> None:
+    """README.md included, where licence and limits are stated: weights are not shipped without."""
+    (installed,) = environment.glob("lib/python*/site-packages/nip_audio/_pretrained")
+    shipped = ROOT / "pretrained"
+    held, expected = (
+        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        for folder in (installed, shipped)
+    )
+    assert held == expected
+    assert len(held) > 20

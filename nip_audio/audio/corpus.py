@@ -103,6 +103,9 @@ def deal_roles(
 
     Returns:
         Spans, sorted by path.
+
+    Raises:
+        InputError: If a file is no audio.
     """
     by_speaker: dict[str, list[Path]] = defaultdict(list)
     for path, speaker in utterances:
@@ -115,8 +118,17 @@ def deal_roles(
         for i, file in enumerate(files):
             role = ROLES[0] if i < first else ROLES[1] if i < second else ROLES[2]
             relative = file.relative_to(root).as_posix()
-            spans.append(Span(relative, speaker, role, 0.0, soundfile.info(file).duration))
+            spans.append(Span(relative, speaker, role, 0.0, _duration_s(file)))
     return sorted(spans, key=lambda s: s.path)
+
+
+def _duration_s(file: Path) -> float:
+    try:
+        return float(soundfile.info(file).duration)
+    except soundfile.SoundFileError as err:
+        raise InputError(
+            f"{file} cannot be read as audio ({err}); restore it, or leave it out of the corpus"
+        ) from err
 
 
 def _cuts(files: int, shares: tuple[float, float, float]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from nip_audio.cli._former import rewrite_former_options
 
 COMMANDS: Mapping[str, str] = {
     "doctor": "Check the installation: packages, devices, models and optional parts.",
-    "models": "List the models that are available by name.",
+    "models": "List the models that are available by name, or describe one.",
     "adopt": "Adopt a speaker model of your own, so that every command can use it.",
     "export": "Write a model or its guided purifier as an ONNX graph.",
     "identify": "Identify the speaker of each recording, or the class of each image.",
@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "detect": "Detect adversarial recordings or images by their response to noise.",
     "screen": "Screen a folder of recordings or images for attacks; run it again to resume.",
     "gate": "Show the limits of the enrolment gate, or check a file of your own.",
+    "serve": "Judge, enrol, verify and purify recordings over HTTP.",
     "report": "Write the report of a screening: report.html and results.csv.",
     "backdoor": "Find files with a backdoor trigger in a training or enrolment set.",
     "fit-purifier": "Fit a purifier to a model on clean recordings or images, without labels.",

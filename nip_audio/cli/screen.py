@@ -23,6 +23,7 @@ from nip_audio.cli._console import (
 from nip_audio.cli._logging import told_elsewhere
 from nip_audio.cli._options import (
     ADVANCED,
+    OUTPUT,
     PIPELINES,
     CalibrationOption,
     ChannelOption,
@@ -38,8 +39,10 @@ from nip_audio.cli._options import (
 from nip_audio.errors import InputError
 
 if TYPE_CHECKING:
+    from nip_audio.cli._findings import Findings
     from nip_audio.purifiers.base import Purifier
     from nip_audio.screening.pipeline import Screener, ScreenResult
+    from nip_audio.screening.review import Review
     from nip_audio.screening.sources import Source
 
 
@@ -51,6 +54,16 @@ class EngineName(StrEnum):
 
     LOCAL = "local"
     RAY = "ray"
+
+
+class OutputFormat(StrEnum):
+    """What is printed of a finished run."""
+
+    TEXT = "text"
+    JSON = "json"
+    JSONL = "jsonl"
+    JUNIT = "junit"
+    SARIF = "sarif"
 
 
 @told_elsewhere
@@ -183,6 +196,15 @@ def command(
         ),
     ] = None,
     as_json: JsonOption = False,
+    form: Annotated[
+        OutputFormat,
+        typer.Option(
+            "--format",
+            help="What is printed: text, the summary as json, or the findings as jsonl (a record a "
+            "line), junit (XML) or sarif.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = OutputFormat.TEXT,
 ) -> None:
     """Screen a folder of recordings or images for attacks; run it again to resume.
 
@@ -202,7 +224,7 @@ def command(
     """
     from nip_audio.cli._findings import Findings
     from nip_audio.cli._inputs import load_model, make_gate, make_screener
-    from nip_audio.cli._results import make_report, print_judged_by, print_summary
+    from nip_audio.cli._results import make_report, print_summary
     from nip_audio.core.state import make_folder
     from nip_audio.models.modalities import modality_of
     from nip_audio.reporting.examine import examiner_of_screening
@@ -210,7 +232,6 @@ def command(
     from nip_audio.screening.engines.local import LocalEngine
     from nip_audio.screening.engines.ray import RayEngine
     from nip_audio.screening.pipeline import choose_seed
-    from nip_audio.screening.results import PUBLISHED
     from nip_audio.screening.sources import find_source
     from nip_audio.workflows.flagged import refuse_copies_inside, shipped_purifier
 
@@ -221,6 +242,7 @@ def command(
             "--watch got --fail-on, --accepted or --only-new, expected none of them, because they "
             "are for a run that ends; leave one out"
         )
+    form = _asked_format(form, as_json=as_json, watch=watch)
     findings = Findings.asked(source, out, fail_on, accepted, new=only_new, only=findings_only)
     pretrained = load_model(model, modality)
     takes = modality_of(pretrained.card)
@@ -261,14 +283,40 @@ def command(
     if purify_to is not None and purifier is not None:
         _purify(screener, purifier, recordings, result, purify_to)
     found = findings.review(result)
-    if as_json:
+    _print(form, findings, screener, result, found)
+    findings.close(result, found)
+    exit_with(found.flagged + len(found.speakers), found.failed or result.summary.doubtful)
+
+
+def _asked_format(form: OutputFormat, *, as_json: bool, watch: float | None) -> OutputFormat:
+    """Return the format that is printed; ``--json`` asks for one of them."""
+    if as_json and form not in (OutputFormat.TEXT, OutputFormat.JSON):
+        raise InputError(f"got --json and --format {form}, expected one of them; leave one out")
+    form = OutputFormat.JSON if as_json else form
+    if watch is not None and form not in (OutputFormat.TEXT, OutputFormat.JSON):
+        raise InputError(
+            f"--watch got --format {form}, expected text, because the other formats are for a run "
+            "that ends; leave one out"
+        )
+    return form
+
+
+def _print(
+    form: OutputFormat, findings: Findings, screener: Screener, result: ScreenResult, found: Review
+) -> None:
+    from nip_audio.cli._results import print_judged_by
+    from nip_audio.reporting.formats import FORMATS
+    from nip_audio.screening.results import PUBLISHED
+
+    if form in FORMATS:
+        for text in FORMATS[form](result.results.files(), found):
+            typer.echo(text)
+    elif form is OutputFormat.JSON:
         more = {PUBLISHED: dict(result.results.sha256), "review": found.to_json()}
         print_json(screener.verdict_settings() | result.summary.to_json() | more)
     else:
         findings.print(result, found)
         print_judged_by(screener)
-    findings.close(result, found)
-    exit_with(found.flagged + len(found.speakers), found.failed or result.summary.doubtful)
 
 
 def _purify(

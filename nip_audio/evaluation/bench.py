@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from nip_audio.audio.modality import DETECTION_NOISES
 from nip_audio.audio.quality import TooLittleSpeechError, stoi, stoi_available
 from nip_audio.core.metrics import top_k_consistency
 from nip_audio.core.nccr import NccrConfig
+from nip_audio.core.seeds import seed_of
 from nip_audio.evaluation.adversarial_sets import AdversarialSet
 from nip_audio.evaluation.bench_detectors import BenchDetectors
 from nip_audio.evaluation.cells import Cell
@@ -33,6 +34,10 @@ __all__ = ["Bench"]
 
 Array = NDArray[np.float64]
 Hits = NDArray[np.bool_]
+Value = TypeVar("Value")
+
+DRAWS = 5
+"""Draws of a random defence; a clip stands without an attack if it passes most of them."""
 
 LISTENED = 20
 """Number of examples whose intelligibility is measured; it costs more than all norms together."""
@@ -88,6 +93,7 @@ class Bench:
         labels = np.array([self.system.model.labels.index(s) for s in speakers])
         known = None if cell.plan.detector else self.defences[cell.defence]
         fooled = self._judged(known, examples).named != labels
+        stood = self._stood(cell, examples)
         detection = self._detection(examples, fooled, speakers)
         return {
             "set": examples.folder.name,
@@ -96,8 +102,11 @@ class Bench:
             "asr": self.share(fooled, speakers),
             "asr_unwritten": float(np.mean([e.fooled_unwritten for e in examples.examples])),
             "fooled": _bits(fooled),
+            "stood": _bits(stood),
+            "turned": self.share(fooled[stood], _chosen(speakers, stood)) if stood.any() else None,
+            "unchanged": int(sum(e.linf == 0 for e in _chosen(examples.examples, fooled & stood))),
             "norms": {
-                name: _spread([getattr(e, name) for e in examples.examples], fooled)
+                name: _spread([getattr(e, name) for e in examples.examples], fooled & stood)
                 for name in ("linf", "l2", "l0", "snr_db")
             },
             "stoi": self._intelligibility(examples, fooled),
@@ -107,6 +116,44 @@ class Bench:
             "defences": self._defended(cell, examples, labels, fooled, speakers),
             "detectors": detection,
         }
+
+    def _stood(self, cell: Cell, examples: AdversarialSet) -> Hits:
+        """Return which clips the attacked system names rightly without the attack, mostly.
+
+        A defence alone spoils some clips, and a random one now and then any clip: an attacker who
+        leaves these as they are has no success.
+        """
+        if cell.plan.detector or cell.defence == NO_DEFENCE:
+            return np.ones(len(examples.examples), bool)
+        numbers = {item.id: number for number, item in enumerate(self.system.items)}
+        standing = self._standing(self.defences[cell.defence])
+        return standing[[numbers[e.id] for e in examples.examples]]
+
+    def _standing(self, defence: Defence | None) -> Hits:
+        """Tell which test clips, unattacked, are named rightly behind a defence in most draws."""
+        items = self.system.items
+        labels = self.system.labels_of(items).numpy()
+        draws = DRAWS if getattr(defence, "random", False) else 1
+
+        def asked() -> Hits:
+            right = [
+                ask(
+                    self.system.model,
+                    defence,
+                    (batch_of(part) for part in in_batches(items)),
+                    level="raw",
+                    seed=seed_of(self.config.seed, "standing", draw),
+                ).named
+                == labels
+                for draw in range(draws)
+            ]
+            return np.asarray(np.mean(right, axis=0) > 0.5)
+
+        return self._kept.standing(defence, [item.content_sha256 for item in items], asked)
+
+    @property
+    def _kept(self) -> JudgedSets:
+        return JudgedSets(self.folder / "judged", self.system.identity, self.config.seed)
 
     def _defended(
         self,
@@ -151,8 +198,7 @@ class Bench:
             tknc = top_k_consistency(clean, answers.embeddings).mean()
             return Judged(answers.named, float(tknc))
 
-        kept = JudgedSets(self.folder / "judged", self.system.identity, self.config.seed)
-        return kept.of(defence, examples, asked)
+        return self._kept.of(defence, examples, asked)
 
     def _intelligibility(self, examples: AdversarialSet, fooled: Hits) -> float | None:
         """Return the median STOI (intelligibility) of the first successful waveforms, or None.
@@ -222,6 +268,10 @@ def _spread(values: Sequence[float], fooled: Hits) -> dict[str, float] | None:
         return None
     low, median, high = np.quantile(chosen, [0.25, 0.5, 0.75])
     return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def _chosen(values: Sequence[Value], hits: Hits) -> list[Value]:
+    return [value for value, hit in zip(values, hits, strict=True) if hit]
 
 
 def _bits(hits: Hits) -> str:

@@ -72,11 +72,11 @@ class GatePlan:
 
     Attributes:
         calibration: File of the detector's calibration; ``{system}`` in it stands for the system's
-            name.
+            name. None takes the calibration that comes with the model.
         false_positive_rate: Share of clean inputs that the detector may flag.
     """
 
-    calibration: Path
+    calibration: Path | None = None
     false_positive_rate: float = 0.01
 
 
@@ -303,11 +303,12 @@ def _defence(data: object, where: str, config: Path, systems: Sequence[str]) -> 
 
 
 def _gate(data: object, where: str, config: Path) -> GatePlan:
-    plan = _checked(data, where, required=["calibration"], optional=["fpr"])
+    plan = _checked(data, where, optional=["calibration", "fpr"])
     rate = plan.get("fpr", GatePlan.false_positive_rate)
     if not isinstance(rate, int | float):
         raise InputError(f"{where}: fpr is {rate!r}, expected a share such as 0.01")
-    return GatePlan(config.parent / str(plan["calibration"]), float(rate))
+    path = plan.get("calibration")
+    return GatePlan(None if path is None else config.parent / str(path), float(rate))
 
 
 def _known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> None:

@@ -127,7 +127,8 @@ def _path(value: object, system: str) -> Path:
 
 def _make_gate(plan: GatePlan, pretrained: PretrainedModel, system: str) -> CalibratedGate:
     """Make the detector that decides which inputs are purified."""
-    calibration = Calibration.load(_path(plan.calibration, system), model_id=pretrained.model_id)
+    path = None if plan.calibration is None else _path(plan.calibration, system)
+    calibration = Calibration.of(pretrained, path)
     return CalibratedGate(pretrained, calibration, false_positive_rate=plan.false_positive_rate)
 
 

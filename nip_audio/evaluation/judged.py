@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,16 +66,36 @@ class JudgedSets:
         path = self.folder / f"{self._key(defence, examples)}.json"
         return keep_or_make(path, ask, dump=_dump, load=_load)
 
+    def standing(
+        self, defence: Defence | None, clips: Sequence[str], ask: Callable[[], NDArray[np.bool_]]
+    ) -> NDArray[np.bool_]:
+        """Return which unattacked clips a defended system names rightly: kept, or asked anew.
+
+        Args:
+            defence: Defence of the system; None for none.
+            clips: Content hashes of the clips.
+            ask: Function that asks; called only if no answer is kept.
+        """
+        path = self.folder / f"{self._of(defence, unattacked=list(clips))}.json"
+        return keep_or_make(
+            path,
+            ask,
+            dump=lambda right: json.dumps(right.tolist()).encode(),
+            load=lambda data: np.array(load_json(data), dtype=bool),
+        )
+
     def _key(self, defence: Defence | None, examples: AdversarialSet) -> str:
+        attacked = [e.sha256 for e in examples.examples]
+        return self._of(defence, level=examples.level, examples=attacked)
+
+    def _of(self, defence: Defence | None, **what: object) -> str:
         facts = {
             "judging": _VERSION,
             "system": self.system,
             "seed": self.seed,
-            "level": examples.level,
-            "examples": [e.sha256 for e in examples.examples],
             "defence": None if defence is None else [defence.settings(), _versions(defence)],
         }
-        return fingerprint(facts)
+        return fingerprint(facts | what)
 
 
 def _dump(judged: Judged) -> bytes:

@@ -22,6 +22,7 @@ __all__ = [
     "grows_with_eps",
     "iterated_at_least_one_step",
     "knowing_at_least_unaware",
+    "changes_what_it_fools",
     "more_steps_change_little",
     "no_randomness",
     "no_zero_gradients",
@@ -43,6 +44,9 @@ MOST_ZERO = 0.1
 
 MOST_GAIN = 0.1
 """Largest attack success rate that four times the steps may add."""
+
+MOST_UNCHANGED = 0.05
+"""Largest share of an attack's successes that may be clips it left as they were."""
 
 MOST_BLACK_ONLY = 0.05
 """Largest share of items that may be fooled by a black-box attack only."""
@@ -141,6 +145,21 @@ def knowing_at_least_unaware(knowing: Hits, unaware: Sequence[tuple[str, Hits]])
         return Check(name, None, "no attack by someone who does not know the defence")
     attack, most = max(unaware, key=lambda pair: float(pair[1].mean()))
     return _no_worse(name, knowing, most, "knowing it", f"{attack} unaware")
+
+
+def changes_what_it_fools(successes: int, unchanged: int | None) -> Check:
+    """Check that an attack's successes are its own, and not those of the defence's randomness.
+
+    Args:
+        successes: Number of items that the system names rightly without the attack, and wrongly
+            with it.
+        unchanged: How many of them the attack left exactly as they were; None if unknown.
+    """
+    name = "successes are changed"
+    if unchanged is None or successes == 0:
+        return Check(name, None, "no success" if unchanged is not None else "not recorded")
+    share = unchanged / successes
+    return Check(name, share <= MOST_UNCHANGED, f"{unchanged} of {successes} left as they were")
 
 
 def no_zero_gradients(zero: Hits | None) -> Check:

@@ -15,6 +15,7 @@ from nip_audio.evaluation.defences import NO_DEFENCE
 from nip_audio.evaluation.detector_judges import CLEAN_ONLY
 from nip_audio.evaluation.sanity import (
     Check,
+    changes_what_it_fools,
     grows_with_eps,
     iterated_at_least_one_step,
     knowing_at_least_unaware,
@@ -108,9 +109,18 @@ def check_adaptive(cells: Sequence[CellRow], system: str, level: str) -> dict[st
         behind = [(c["title"], _behind(c, defence)) for c in others]
         unaware = [(title, hits) for title, hits in behind if hits is not None]
         check = _at(eps, knowing_at_least_unaware(knowing, unaware))
-        named = replace(check, name=f"{check.name}, {defence}")
-        checks.setdefault(defence, []).append(named)
+        every = [check, *(_at(eps, _own_successes(cell)) for cell in group)]
+        named = [replace(one, name=f"{one.name}, {defence}") for one in every]
+        checks.setdefault(defence, []).extend(named)
     return checks
+
+
+def _own_successes(cell: CellRow) -> Check:
+    """Check that what an attack on a defence is said to fool is its work."""
+    stood = _bits(cell["stood"]) if "stood" in cell else None
+    count = 0 if stood is None else int((_hits(cell) & stood).sum())
+    check = changes_what_it_fools(count, cell.get("unchanged"))
+    return replace(check, name=f"{check.name}, {cell['title']}")
 
 
 def robust_accuracies(

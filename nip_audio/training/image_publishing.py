@@ -1,7 +1,7 @@
 """Train networks on images from a recipe's YAML, and publish them as pretrained directories.
 
-A directory holds weights as safetensors, a YAML file that describes the model, and a model card
-with the hashes of both.
+A directory holds weights as safetensors, a YAML file that describes the model, a model card with
+the hashes of both, and a README.md made from the card.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError, OutputError
 from nip_audio.image.datasets import ImageSet, load_images
 from nip_audio.models.cards import CARD_NAME, CARD_VERSION, HYPERPARAMS_NAME
+from nip_audio.models.readme import write_readme
 from nip_audio.training.image_training import (
     ImageTraining,
     accuracy,
@@ -123,7 +124,10 @@ def run_recipe(arguments: Sequence[str]) -> Path:
     tested = run.data("test")
     metrics: dict[str, Any] = {"test": len(tested), "clean": accuracy(model, tested)}
     metrics |= {f"noise_{s:g}": accuracy(model, tested, noise=s, seed=1) for s in NOISES}
-    publish_images(model, run, target, train=train, metrics=metrics)
+    told = None
+    if "data" in overrides and "data_words" not in overrides:  # the YAML's words are of other data
+        told = {"data": f"{run.hparams['data']}, {len(train):,} training images"}
+    publish_images(model, run, target, train=train, metrics=metrics, training=told)
     return target
 
 
@@ -181,6 +185,7 @@ def publish_images(
     }
     text = json.dumps(card, indent=2) + "\n"
     (target / CARD_NAME).write_text(text, encoding="utf-8")
+    write_readme(target)
 
 
 def _description(text: str) -> str:

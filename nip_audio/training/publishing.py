@@ -1,4 +1,4 @@
-"""Publish a finished training run as a pretrained directory: safetensors, YAML, card, hashes."""
+"""Publish a finished training run as a pretrained directory: safetensors, YAML, card, README.md."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError
 from nip_audio.models.cards import CARD_NAME, CARD_VERSION, COMPANIONS, HYPERPARAMS_NAME
 from nip_audio.models.heads import head_of
+from nip_audio.models.readme import write_readme
 from nip_audio.speechbrain.encoder_classifier import speechbrain_section
 from nip_audio.training.training import reading
 
@@ -66,7 +67,14 @@ def load_run(run: Path) -> TrainedRun:
 
 
 def publish(
-    run: Path, target: Path, *, command: str, data: str, limits: str, subset: str | None = None
+    run: Path,
+    target: Path,
+    *,
+    command: str,
+    data: str,
+    limits: str,
+    data_licence: str | None = None,
+    subset: str | None = None,
 ) -> None:
     """Write a pretrained directory from a training run.
 
@@ -76,6 +84,8 @@ def publish(
         command: Command of the training run, for the card.
         data: Description of the training data, for the card.
         limits: Description of what the model must not be used for, for the card.
+        data_licence: Licence of the training data, for the card. None is for published corpora that
+            ``data`` names, whose licences are known (``nip_audio.models.readme.CORPORA``).
         subset: Folder of the corpus whose speakers the model is to name, where it was trained on
             several; None names all.
 
@@ -118,6 +128,7 @@ def publish(
         "training": {
             "command": command,
             "data": data,
+            **({} if data_licence is None else {"data_licence": data_licence}),
             "split_sha256": None if split_file is None else file_sha256(Path(split_file)),
             "seed": hparams["seed"],
             "epochs": trained.epochs,
@@ -144,7 +155,7 @@ def _classes(trained: TrainedRun, manifest: Path, subset: str | None) -> list[in
 
 
 def complete(target: Path, metrics: Mapping[str, Any] | None = None) -> None:
-    """Complete a card with the hashes of calibration and PLDA, and with metrics."""
+    """Complete a card with the hashes of what was fitted, and with metrics; renew README.md."""
     path = target / CARD_NAME
     card = json.loads(path.read_text(encoding="utf-8"))
     for kind in COMPANIONS:
@@ -217,3 +228,4 @@ def _names_a_place(key: str) -> bool:
 
 def _write_card(path: Path, card: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_readme(path.parent)

@@ -69,6 +69,34 @@ def identification(results: Results) -> str:
     return table(columns, rows)
 
 
+TESTED = {
+    ("sentences", "held_out"): "whole sentences not trained on",
+    ("one_sentence", "held_out"): "a quarter of the one sentence, not trained on",
+    ("one_sentence", "other_sentences"): "other sentences of the speakers who have more",
+}
+
+
+def vctk(results: Results) -> str:
+    """Accuracy on VCTK by closed set and by what was tested."""
+
+    def shown(condition: str, place: tuple[str, str]) -> str:
+        found = results["vctk"][place[0]][place[1]]
+        return f"{found['right'][condition]} of {found['clips']}: {percent(found[condition])} %"
+
+    columns: Columns = {
+        "speakers known": lambda place: results["vctk"][place[0]]["held_out"]["speakers"],
+        "speech of each": lambda place: f"{results['vctk'][place[0]]['trained_s_a_speaker']:.0f} s",
+        "tested": lambda place: TESTED[place],
+        **{heading: partial(shown, condition) for condition, heading in CONDITIONS.items()},
+    }
+    return table(columns, TESTED)
+
+
+def slowest(results: Results) -> float:
+    """Seconds of the slowest training on VCTK."""
+    return float(max(found["slowest_training_s"] for found in results["vctk"].values()))
+
+
 def under(condition: str, *place: str) -> Callable[[Row], str]:
     """Return what shows the accuracy under a condition; it may stand a place deeper in the row."""
 
@@ -200,6 +228,8 @@ def parts(results: Results) -> dict[str, object]:
     return {
         "identification": identification(results),
         "spread": f"{spread(results, 'audionet'):.1f}",
+        "vctk": vctk(results),
+        "slowest": f"{slowest(results):.0f}",
         "verification": verification(results),
         "plda": chosen_plda(results),
         "baseline": baseline(results),
@@ -228,6 +258,7 @@ PAGE = Page(
         "forward_time",
         "ablation_audionet",
         "xvector",
+        "vctk",
     ),
     parts,
 )

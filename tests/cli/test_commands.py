@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from nip_audio import __version__, read_audio
+from nip_audio.models.cards import find_pretrained, read_card
 
 COMMANDS = (
     "models",
@@ -60,6 +61,42 @@ def test_models_lists_the_shipped_model(run):
     (card,) = [c for c in json.loads(out) if c["name"] == "xvector-libri251"]
     assert card["sample_rate_hz"] == 16000
     assert "xvector-libri251" in run("models")[1]
+
+
+def test_models_describes_one(run):
+    card = read_card(find_pretrained("xvector-libri251"))
+    code, out, _ = run("models", "xvector-libri251")
+    assert code == 0
+    lines = out.splitlines()
+    assert f"licence: {card.data['licence']}" in lines
+    assert "licence of the data: LibriSpeech: CC BY 4.0 (Panayotov et al. 2015)" in lines
+    eer = card.data["metrics"]["verification"]["eer"]
+    value, low, high = (f"{100 * eer[key]:.1f}" for key in ("value", "low", "high"))
+    assert any(
+        line.startswith("  EER, ") and f": {value} % [{low}, {high}]" in line for line in lines
+    )
+    limits = lines[lines.index("what it must not be used for:") + 1 :]
+    assert len(limits) == 3
+    assert limits[0] == f"  {card.data['limits']}"
+
+
+def test_models_describes_one_as_json(run):
+    code, out, _ = run("models", "resnet20-gtsrb", "--json")
+    card = json.loads(out)
+    assert (code, card["name"], card["data_licence"][:5]) == (0, "resnet20-gtsrb", "GTSRB")
+    assert "Not for vehicles" in card["misuses"][0]
+    first = card["results"][0]
+    assert first["low"] < first["value"] == card["metrics"]["clean"] < first["high"]
+    assert (first["metric"], first["items"]) == ("accuracy", card["metrics"]["test"])
+
+
+def test_models_knows_no_other(run, uncalibrated):
+    code, out, err = run("models", "xvektor-libri251")
+    assert (code, out) == (65, "")
+    assert "xvector-libri251" in err
+    code, out, _ = run("models", uncalibrated)
+    assert code == 0
+    assert f"directory: {uncalibrated}" in out
 
 
 def test_an_unknown_model_lists_the_known(run, folder, tmp_path):

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from xml.etree import ElementTree
 
 import pytest
 
-from nip_audio.cli._exit import EXIT_CLEAN, EXIT_FAILED, EXIT_FLAGGED, EXIT_FLAGGED_AND_FAILED
+from nip_audio.cli._exit import (
+    EXIT_CLEAN,
+    EXIT_FAILED,
+    EXIT_FLAGGED,
+    EXIT_FLAGGED_AND_FAILED,
+    EXIT_REFUSED,
+)
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.summary import Tally
 
@@ -74,6 +81,30 @@ def test_terminal_and_report_count_apart_what_was_not_judged(screened, folder, t
 def test_json_is_the_summary(screened):
     _, out, summary = screened("--json", "--no-report")
     assert {name: value for name, value in json.loads(out).items() if name != "review"} == summary
+
+
+def test_findings_are_printed_for_other_tools(screened, folder):
+    shutil.copy(folder / "s0/take10.wav", folder / "s1/copy.wav")
+    code, out, _ = screened("--no-report", "--format", "junit", "--fail-on", "duplicate")
+    assert code == EXIT_FLAGGED
+    suite = ElementTree.fromstring(out)
+    failed = {case.get("name") for case in suite if case.find("failure") is not None}
+    assert {"s0/take10.wav", "s1/copy.wav"} == failed
+    assert suite.get("tests") == "11"
+    _, out, _ = screened("--no-report", "--format", "jsonl", "--fail-on", "duplicate")
+    assert {json.loads(line)["id"] for line in out.splitlines()} == failed
+    code, out, _ = screened("--no-report", "--format", "json", "--fail-on", "duplicate")
+    assert {one["id"] for one in json.loads(out)["review"]["open"]} == failed
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(["--json"], "got --json and --format sarif"), (["--watch", "1"], "--watch got --format")],
+)
+def test_two_formats_at_once_are_refused(run, folder, tmp_path, more, said):
+    code, _, err = run("screen", folder, "--out", tmp_path / "o", "--format", "sarif", *more)
+    assert code == EXIT_REFUSED
+    assert said in err
 
 
 def test_trusting_times_is_told_to_the_screener(screened, monkeypatch):

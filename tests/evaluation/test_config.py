@@ -5,6 +5,8 @@ import pytest
 from nip_audio.errors import AttackError, InputError
 from nip_audio.evaluation.config import GatePlan, read_config
 from nip_audio.evaluation.defences import make_defences
+from nip_audio.purifiers.gated import GatedPurifier
+from nip_audio.screening.calibration import Calibration
 
 
 def test_reads_what_it_says(write_config, corpus):
@@ -58,7 +60,7 @@ def test_reads_what_it_says(write_config, corpus):
             r"defences\[0\]: pool lacks path, .* write {name: pool, path: FILE}",
         ),
         ({"defences": [{"name": "median", "gate": 1}]}, "gate of median is 1, expected keys"),
-        ({"defences": [{"name": "median", "gate": {"fpr": 1}}]}, "gate of median lacks calibrat"),
+        ({"defences": [{"name": "median", "gate": {"rate": 1}}]}, "gate of median"),
         (
             {"defences": [{"name": "median", "gate": {"calibration": "x", "fpr": "low"}}]},
             "fpr is 'low', expected a share",
@@ -91,6 +93,16 @@ def test_so_are_the_gates_of_purifiers(write_config, tmp_path):
     config = read_config(write_config(defences=[{"name": "median", "gate": gate}]))
     expected = GatePlan(tmp_path / "{system}.calibration", 0.05)
     assert config.defences == ({"name": "median", "gate": expected},)
+    config = read_config(write_config(defences=[{"name": "median", "gate": {}}]))
+    assert config.defences == ({"name": "median", "gate": GatePlan(None, 0.01)},)
+
+
+def test_a_gate_without_a_file_is_the_detector_of_the_model(write_config, system):
+    plans = read_config(write_config(defences=[{"name": "median", "gate": {}}])).defences
+    found = make_defences(plans, system.pretrained, system.model, (), system="x")
+    (gated,) = [d for d in found.values() if isinstance(d, GatedPurifier)][:1]
+    own = Calibration.of(system.pretrained)
+    assert gated.gate.calibration.fingerprint == own.fingerprint
 
 
 @pytest.mark.parametrize(

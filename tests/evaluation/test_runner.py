@@ -110,6 +110,17 @@ def test_counts_are_those_of_the_files(results, config, tmp_path, system):
     assert cell["defences"][0]["dsr"] is None  # too few successes for a rate
 
 
+def test_who_knows_a_defence_has_success_only_with_clips_that_stood(results):
+    for cell in results["cells"]:
+        knows = cell["protocol"] == "adaptive"
+        stood, fooled = (np.array(list(cell[name])) == "1" for name in ("stood", "fooled"))
+        assert len(stood) == cell["attacked"]
+        assert knows or stood.all()
+        assert cell["turned"]["value"] == pytest.approx(fooled[stood].mean(), abs=1e-5)
+        assert cell["unchanged"] <= (fooled & stood).sum()
+    assert any(cell["protocol"] == "adaptive" for cell in results["cells"])
+
+
 def test_run_again_costs_no_attack(results, config, tmp_path, monkeypatch):
     import nip_audio.evaluation.adversarial_sets as sets
 

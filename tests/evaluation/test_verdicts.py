@@ -148,7 +148,11 @@ def knowing(fooled: str, unaware_right: str) -> list[dict[str, object]]:
     ],
 )
 def test_who_knows_a_defence_does_no_worse(fooled, unaware_right, passed):
-    (check,) = check_adaptive(knowing(fooled, unaware_right), "x", "raw")["noise"]
+    check, changed = check_adaptive(knowing(fooled, unaware_right), "x", "raw")["noise"]
+    assert (changed.name, changed.passed) == (
+        "successes are changed, pgd-e2e, ε 0.002, noise",
+        None,
+    )
     assert check.name == "knowing ≥ unaware, ε 0.002, noise"
     assert check.passed is passed
     assert "pgd unaware" in check.detail  # the strongest of those who do not know it
@@ -156,8 +160,26 @@ def test_who_knows_a_defence_does_no_worse(fooled, unaware_right, passed):
 
 def test_without_an_unaware_attack_there_is_nothing_to_compare_with():
     cells = knowing("1" * 8, "1" * 8)[2:]
-    (check,) = check_adaptive(cells, "x", "raw")["noise"]
+    check, _ = check_adaptive(cells, "x", "raw")["noise"]
     assert check.passed is None
+
+
+@pytest.mark.parametrize(
+    ("stood", "unchanged", "passed", "detail"),
+    [
+        ("11110000", 0, True, "0 of 4 left as they were"),
+        ("11110000", 3, False, "3 of 4 left as they were"),
+        ("00001111", 0, None, "no success"),  # all that is fooled fell by itself
+    ],
+)
+def test_an_attack_that_changes_nothing_has_no_success(stood, unchanged, passed, detail):
+    cells = knowing("11110000", "1" * 8)
+    cells[2] |= {"stood": stood, "unchanged": unchanged}
+    _, changed = check_adaptive(cells, "x", "raw")["noise"]
+    assert (changed.passed, changed.detail) == (passed, detail)
+    robust = robust_accuracies(cells, "x", "raw", [], by_defence={"noise": [changed]})
+    (row,) = [r for r in robust if r["defence"] == "noise"]
+    assert row["survive"] is None  # attacks are missing here anyway
 
 
 def test_attacks_on_a_detector_are_no_attacks_on_a_defence():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +70,23 @@ def test_is_small_enough_to_keep_in_git():
 def test_holds_no_pickle():
     assert {p.suffix for p in SHIPPED.rglob("*") if p.is_file()} <= {
         ".json",
+        ".md",
         ".yaml",
         ".safetensors",
     }
 
 
-@pytest.mark.parametrize("name", sorted(p.parent.name for p in SHIPPED.glob("*/model_card.json")))
+NAMES = sorted(path.parent.name for path in SHIPPED.glob("*/model_card.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_is_within_the_limits_for_models_of_strangers(name, tmp_path):
+    copy = load_pretrained(shutil.copytree(SHIPPED / name, tmp_path / name))
+    assert not copy.card.shipped
+    assert copy.model_id == load_pretrained(name).model_id
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_its_default_taps_can_be_measured(name):
     """A layer that is never called, as a list of blocks is not, has no output to tap."""
     shipped = load_pretrained(SHIPPED / name)

@@ -21,7 +21,6 @@ from nip_audio.screening import backdoor
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import DETAILS
 from nip_audio.screening.engines.local import LocalEngine
-from nip_audio.screening.engines.ray import RayEngine
 from nip_audio.screening.journal import Journal, locked
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.records import SpeakerRecord
@@ -228,22 +227,6 @@ def test_worker_processes_write_the_same(screener, folder, tmp_path):
     many.screen(FolderSource(folder), tmp_path / "two")
     for name in (*WRITTEN, "measured.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray's own, of which there are many
-def test_ray_writes_the_same(screener, folder, tmp_path):
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[scale]'")
-    (folder / "s1/broken.wav").write_text("no audio")
-    screener.screen(FolderSource(folder), tmp_path / "local")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        on_ray = replace(screener, engine=RayEngine(actors=2, batch=2, chunk=7))
-        on_ray.screen(FolderSource(folder), tmp_path / "ray")
-    finally:
-        ray.shutdown()
-    for name in (*WRITTEN, "measured.jsonl"):
-        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
 def test_a_manifest_is_screened_speaker_by_speaker(screener, folder, tmp_path):

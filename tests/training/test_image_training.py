@@ -15,6 +15,7 @@ from nip_audio.errors import InputError, ModelCardError, OutputError
 from nip_audio.image.datasets import load_images
 from nip_audio.image.models.lenet import LeNet1
 from nip_audio.models.pretrained import load_pretrained
+from nip_audio.models.readme import readme_of
 from nip_audio.training.image_publishing import read_run, run_recipe
 from nip_audio.training.image_training import (
     ImageTraining,
@@ -98,6 +99,13 @@ def test_a_recipe_ends_in_a_directory_that_loads(published):
     with loaded.model.tap(*loaded.card.default_taps) as tap:
         loaded.model.scores(Batch(tested.pixels[:2]))
         assert tap["flatten"].shape == (2, 192)
+    assert (published / "README.md").read_text(encoding="utf-8") == readme_of(loaded.card)
+
+
+def test_a_card_names_the_data_that_were_asked_for_instead_of_the_recipes(published):
+    trained = len(load_images("digits", "train"))
+    stated = load_pretrained(published).card.data["training"]["data"]
+    assert stated == f"digits, {trained:,} training images"
 
 
 def test_a_card_of_pictures_has_no_sample_rate(published):

@@ -1,9 +1,10 @@
-"""What the recipe knows of VCTK 0.92: its layout, its two microphones, its table of speakers."""
+"""What the recipe knows of VCTK: its layouts, its two microphones, its table of speakers."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,14 @@ WOMEN = {"p225", "p228", "p230", "p234", "p248", "p280"}
 MEN = {"p226", "p227", "p237", "p251", "p315", "s5"}
 
 
+MIC2 = "wav48_silence_trimmed/*/*_mic2.flac"
+FLAT = "./*/*.flac"
+
+
 @pytest.fixture(scope="module")
 def prepare():
-    return corpora.prepare_vctk
+    """The corpora here are small: five utterances of a speaker are enough."""
+    return partial(corpora.prepare_vctk, min_utterances=5)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +112,7 @@ def test_seed_and_shares_reach_the_deal(prepare, corpus, tmp_path):
 
 
 def test_second_microphone_lacks_two_speakers(speakers_of):
-    assert speakers_of(microphone="mic2") == (WOMEN | MEN) - {"p280", "p315"}
+    assert speakers_of(utterances=MIC2) == (WOMEN | MEN) - {"p280", "p315"}
 
 
 def test_genders_are_read_from_the_table(corpus, tmp_path):
@@ -166,11 +172,12 @@ def test_speakers_can_be_named_instead_of_drawn(speakers_of):
     ("options", "match"),
     [
         ({"n_speakers": 13}, "asked for 13 of 12 speakers"),
-        ({"n_speakers": 11, "microphone": "mic2"}, "asked for 11 of 10 speakers"),
+        ({"n_speakers": 11, "utterances": MIC2}, "asked for 11 of 10 speakers"),
         ({"n_speakers": 0}, "asked for 0 of 12 speakers"),
         ({"n_speakers": -1}, "asked for -1 of 12 speakers"),
-        ({"speakers": ["p225", "p999", "p000"]}, "asked for p000, p999 of 12 speakers in .*0.92"),
-        ({"microphone": "mic3"}, "no utterance found below"),
+        ({"speakers": ["p225", "p999", "p000"]}, "p000, p999 of 12 speakers with 5 .*0.92"),
+        ({"speakers": ["p280"], "min_utterances": 6}, "p280 of 0 speakers with 6 or more utter"),
+        ({"min_utterances": 6}, "asked for all of 0 speakers with 6 or more utterances"),
     ],
 )
 def test_speakers_that_are_not_there_are_an_error(prepare, corpus, tmp_path, options, match):
@@ -178,9 +185,49 @@ def test_speakers_that_are_not_there_are_an_error(prepare, corpus, tmp_path, opt
         prepare(str(corpus), str(tmp_path / "out"), **options)
 
 
-def test_folder_without_the_audio_folder_is_an_error(prepare, corpus, tmp_path):
-    with pytest.raises(FileNotFoundError, match="wav48_silence_trimmed is not a folder; --data_f"):
-        prepare(str(corpus / "txt"), str(tmp_path / "out"))
+def test_a_folder_of_another_layout_is_an_error_that_names_both(prepare, corpus, tmp_path):
+    flat = corpus / "wav48_silence_trimmed"
+    with pytest.raises(InputError, match=r"no file in .* matches wav48.*'\./\*/\*\.flac'"):
+        prepare(str(flat), str(tmp_path / "out"))
+    prepare(str(flat), str(tmp_path / "out"), utterances="./*/*_mic1.flac")
+    dealt = read(tmp_path / "out", flat)
+    every = [r.path for role in ROLES for r in dealt[role]]
+    assert sorted(every) == sorted(flat.glob("*/*_mic1.flac"))
+
+
+@pytest.mark.parametrize("glob", ["*.flac", "", "../*/*.flac", "/tmp/*/*.flac"])
+def test_a_glob_without_folders_of_speakers_below_the_root_is_an_error(
+    prepare, corpus, tmp_path, glob
+):
+    with pytest.raises(InputError, match="expected a glob below the data folder that has a folder"):
+        prepare(str(corpus), str(tmp_path / "out"), utterances=glob)
+
+
+def test_a_missing_folder_is_an_error(prepare, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder; --data_folder must be"):
+        prepare(str(tmp_path / "nowhere"), str(tmp_path / "out"))
+
+
+def test_a_file_that_is_no_audio_is_an_error(prepare, corpus, tmp_path):
+    with pytest.raises(InputError, match=r"p225_001.txt cannot be read as audio"):
+        prepare(str(corpus), str(tmp_path / "out"), utterances="txt/*/*", min_utterances=1)
+
+
+def test_speakers_with_too_little_are_left_out_and_the_log_names_them(
+    corpus, utterance, tmp_path, caplog
+):
+    folder = corpus / "wav48_silence_trimmed/p225"
+    for i in range(6, 11):
+        (folder / f"p225_{i:03d}_mic1.flac").write_bytes(utterance)
+    with caplog.at_level("INFO", logger="nip_audio.training.corpora"):
+        corpora.prepare_vctk(str(corpus), str(tmp_path / "out"))
+    dealt = read(tmp_path / "out", corpus)
+    assert {role: Counter(r.speaker for r in dealt[role]) for role in ROLES} == {
+        "train": {"p225": 8},
+        "calibrate": {"p225": 1},
+        "test": {"p225": 1},
+    }
+    assert "left out, fewer than 10 utterances: p226, p227, p228" in caplog.text
 
 
 def test_split_file_is_followed_at_48_khz(prepare, corpus, tmp_path):
@@ -199,10 +246,10 @@ def test_split_file_is_followed_at_48_khz(prepare, corpus, tmp_path):
     }
 
 
-def test_real_recordings_are_found_and_read_at_16_khz(prepare, data_root, tmp_path):
+def test_real_recordings_are_found_and_read_at_16_khz(prepare, vctk_root, tmp_path):
     """Ten speakers with one sentence each: a single file of a speaker is always dealt to train."""
-    corpus = data_root / "VCTK-mini"
-    prepare(str(corpus), str(tmp_path), n_speakers=10)
+    corpus = vctk_root / "VCTK-mini"
+    prepare(str(corpus), str(tmp_path), n_speakers=10, min_utterances=1)
     recordings = read_recordings(tmp_path / "train.csv", data_root=corpus)
     assert sorted(r.path for r in recordings) == sorted(corpus.rglob("*.flac"))
     assert len({r.speaker for r in recordings}) == len(recordings) == 10
@@ -214,3 +261,16 @@ def test_real_recordings_are_found_and_read_at_16_khz(prepare, data_root, tmp_pa
     for role in ("calibrate", "test"):
         with pytest.raises(InputError, match=f"{role}.csv has no rows"):
             read_recordings(tmp_path / f"{role}.csv", data_root=corpus)
+
+
+def test_real_recordings_at_16_khz_are_dealt_by_sentence(vctk_root, tmp_path):
+    corpus = vctk_root / "VCTK-16k"
+    corpora.prepare_vctk(str(corpus), str(tmp_path), utterances=FLAT)
+    dealt = read(tmp_path, corpus)
+    voices = ("p225", "p226", "p227", "p228")
+    for role, count in (("train", 8), ("calibrate", 1), ("test", 1)):
+        assert Counter(r.speaker for r in dealt[role]) == dict.fromkeys(voices, count)
+    every = [r for role in ROLES for r in dealt[role]]
+    assert sorted(r.path for r in every) == sorted(corpus.rglob("*.flac"))
+    audio = read_audio(every[0].path, span=every[0].span)
+    assert (audio.source_rate_hz, audio.sample_rate_hz) == (16000, 16000)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,14 +10,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from multiprocessing.connection import wait
 
 import torch
 
-from nip_audio._safe_path import SAFE_PATH
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import InputError, WorkerError
 from nip_audio.screening.engines.base import Begun, MeasurerRecipe
+from nip_audio.screening.engines.processes import apart, start_pool
 from nip_audio.screening.measure import FileMeasurer
 from nip_audio.screening.measured import CRASHED, RETRY, MeasuredFile
 
@@ -130,42 +125,13 @@ def _measure_in_pool(
 
 def _submitted(pool: ProcessPoolExecutor, recording: Recording) -> Future[MeasuredFile]:
     try:
-        with _apart():  # the first file starts the workers
+        with apart():  # the first file starts the workers
             return pool.submit(_measure, recording)
     except BrokenProcessPool as error:
         # the pool broke after the last result was taken: queue this file like those it had accepted
         refused: Future[MeasuredFile] = Future()
         refused.set_exception(error)
         return refused
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Start processes that import neither the program that started them nor what is beside data.
-
-    ``multiprocessing`` imports the main module in each worker, which needs nothing of it. A script
-    without ``if __name__ == "__main__":`` would screen again there and break the pool, and its
-    files would be recorded as crashed. And it starts Python with ``-c``, which looks for modules
-    in the working directory first.
-    """
-    main = sys.modules["__main__"]
-    names = ("__file__", "__spec__")
-    kept = {name: getattr(main, name) for name in names if hasattr(main, name)}
-    safe = os.environ.get(SAFE_PATH)
-    os.environ[SAFE_PATH] = "1"
-    try:
-        for name in names:
-            setattr(main, name, None)
-        yield
-    finally:
-        for name in names:
-            delattr(main, name)
-        for name, value in kept.items():
-            setattr(main, name, value)
-        if safe is None:
-            del os.environ[SAFE_PATH]
-        else:
-            os.environ[SAFE_PATH] = safe
 
 
 def measure_alone(
@@ -191,7 +157,7 @@ def _started_worker(recipe: MeasurerRecipe) -> ProcessPoolExecutor:
     for _ in range(2):
         pool = _pool(recipe, 1)
         try:
-            with _apart():
+            with apart():
                 started = pool.submit(os.getpid)
             started.result()
         except BrokenProcessPool:
@@ -216,32 +182,12 @@ def _crashed(recording: Recording) -> MeasuredFile:
 
 
 def _pool(recipe: MeasurerRecipe, workers: int) -> ProcessPoolExecutor:
-    if sys.flags.ignore_environment and not sys.flags.safe_path:
-        raise InputError(
-            "Python was started with -E and without -P, so that worker processes would import "
-            "modules from the working directory, expected both; add -P, or use one worker"
-        )
-    # no plain fork: a lock that a torch thread holds at that moment stays locked in the child
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with _apart():  # its queues start the tracker of resources
-        return ProcessPoolExecutor(workers, context, _start_worker, (recipe,))
+    return start_pool(workers, _start_worker, recipe)
 
 
 def _start_worker(recipe: MeasurerRecipe) -> None:
     global _measurer  # noqa: PLW0603
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent shuts its workers down
-    torch.set_num_threads(1)
     _measurer = recipe.make()
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent dies; a killed parent cannot shut its workers down."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _measure(recording: Recording) -> MeasuredFile:

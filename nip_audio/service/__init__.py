@@ -1,0 +1,1 @@
+"""Judge, enrol, verify and purify recordings over HTTP (``nip-audio serve``)."""
