@@ -23,19 +23,19 @@ def faults(found: Results) -> str:
         "found by it, %": lambda row: percent(row["found"]),
         "found by any, %": lambda row: percent(row["any"]),
     }
-    return table(columns, found["faults"])
+    return table(columns, found["faults"]).strip()
 
 
 def mistaken(found: Results) -> str:
     """Write how many clean clips miss each limit."""
     columns: Columns = {
-        "limit": lambda row: f"`{row['limit']}`",
+        "limit": lambda row: "any" if row["limit"] == "any" else f"`{row['limit']}`",
         "clean clips": lambda row: row["clips"],
         "mistaken, %": lambda row: percent(row["share"]),
     }
     rows = [row for row in found["mistaken"] if row["limit"] != "silent"]
     every = {"limit": "any", "clips": found["good"], "share": found["mistaken_any"]}
-    return table(columns, rows) + "\n" + table(columns, [every]).splitlines()[-1]
+    return table(columns, [*rows, every]).strip()
 
 
 def missed(found: Results) -> str:
@@ -47,7 +47,7 @@ def missed(found: Results) -> str:
         parts.append(f"recall is below the goal for: {'; '.join(low)}")
     if high:
         parts.append(f"false alarms are above it for {', '.join(high)}")
-    return f"{'. '.join(parts) or 'every fault and limit meets it'}."
+    return f"{', and '.join(parts) or 'every fault and limit meets it'}."
 
 
 def parts(results: Results) -> dict[str, object]:
