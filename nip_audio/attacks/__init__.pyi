@@ -26,4 +26,5 @@ from .registry import attack_entry as attack_entry
 from .registry import make_attack as make_attack
 from .spatial import Spatial as Spatial
 from .square import Square as Square
+from .universal import UniversalDeepFool as UniversalDeepFool
 from .universal import UniversalPerturbation as UniversalPerturbation

@@ -1,50 +1,65 @@
-"""AutoAttack, implemented by the Adversarial Robustness Toolbox (ART)."""
+"""AutoAttack: four attacks in a row, each on the items on which those before it failed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nip_audio.attacks._art import ItemGoal, attack_items, evasion, seeded_globals
+from nip_audio.attacks._auto_parts import (
+    apgd,
+    cross_entropy,
+    difference,
+    fab,
+    logits_ratio,
+    rivals,
+)
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
-from nip_audio.attacks.square import require_spectrogram, square_search
-from nip_audio.errors import AttackError, MissingDependencyError
+from nip_audio.attacks.square import require_foldable, square_search
+from nip_audio.errors import AttackError
 
 __all__ = ["AutoAttack"]
+
+_Part = Callable[[System, Tensor], tuple[Tensor, Tensor]]
+"""Attacks a system, with a target (B,) of each item: examples, and where the attack succeeds."""
 
 
 @dataclass(frozen=True)
 class AutoAttack(Attack):
-    """APGD on two losses, cross-entropy and difference of logits ratio, then Square.
+    """The four parts of AutoAttack's standard version (Croce & Hein 2020), by its settings.
 
-    Source: Croce & Hein 2020. APGD is automatic projected gradient descent.
+    1. APGD-CE: automatic projected gradient descent on the cross-entropy.
+    2. Targeted APGD-DLR: towards each of the most likely other classes, on the difference of
+       logits ratio. With fewer than four classes, as in verification, the ratio is undefined, and
+       the difference of logits stands for it.
+    3. Targeted FAB, the fast adaptive boundary attack, towards the same classes.
+    4. Square, a search that needs scores only, by the Adversarial Robustness Toolbox (ART).
 
-    Each part attacks the items on which the parts before it failed. The ratio needs three classes
-    and a class to leave: it is skipped against verification and for targeted goals, where the
-    cross-entropy is taken of the target's margin over its nearest rival. Square runs on
-    spectrograms and images only. Where the softmax of the system saturates, only the ratio and the
-    margin show progress.
+    Each part attacks the items on which the parts before it failed. If the goal has a target, all
+    parts aim at it. An item on which every part fails is returned unchanged.
 
-    Deviation: one random start instead of five, and fewer steps; FAB (fast adaptive boundary) and
-    the targeted parts are missing in ART. An item on which every part fails is returned unchanged.
+    Deviation: FAB stops at a change of ε instead of looking for the smallest one. Waveforms are
+    folded for Square (see ``Square``).
 
     Attributes:
         eps: Largest change of a value, in units of the input.
-        steps: Number of steps of each APGD run. The step size starts at 2 ε and is halved; with 10
-            steps it can be weaker than PGD.
+        steps: Number of steps of each APGD and FAB run. The step size of APGD starts at 2 ε and is
+            halved; with 10 steps it can be weaker than PGD.
+        targets: Largest number of classes that the targeted parts try.
         square_steps: Number of steps of Square.
 
     Raises:
-        AttackError: If a setting is out of range.
+        AttackError: If a setting is out of range, or if the input is too small for Square.
     """
 
     eps: float
-    steps: int = 50
-    square_steps: int = 500
+    steps: int = 100
+    targets: int = 9
+    square_steps: int = 5000
 
     white_box: ClassVar[bool] = True
     norm: ClassVar[Norm] = "linf"
@@ -52,9 +67,10 @@ class AutoAttack(Attack):
     def __post_init__(self) -> None:
         """Validate the settings."""
         require_eps(self.eps)
-        if self.steps < 1 or self.square_steps < 1:
+        if min(self.steps, self.targets, self.square_steps) < 1:
             raise AttackError(
-                f"steps is {self.steps} and square_steps {self.square_steps}, expected ≥ 1 each"
+                f"steps is {self.steps}, targets {self.targets} and square_steps "
+                f"{self.square_steps}, expected ≥ 1 each"
             )
 
     @property
@@ -68,38 +84,46 @@ class AutoAttack(Attack):
         return self.eps
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
-        attacks = evasion()
-        _require_multiprocess()
-        spectrogram = system.batch.x.dim() > 2
-        if spectrogram:
-            require_spectrogram(system, self.name)
+        require_foldable(system, self.name)
+        evasion()  # Square needs it, after all other parts
+        x = system.batch.x.clone()
+        left = (~system.fooled(x)).nonzero()[:, 0]
+        for part, target in self._parts(rivals(system, self.targets), generator):
+            if not len(left):
+                break
+            rest = system.part(left.tolist())
+            found, done = part(rest, target[left])
+            x[left[done]] = found[done]
+            left = left[~done]
+            system.add_cost(rest)
+        return x
 
-        def attack(goal: ItemGoal) -> None:
-            classifier = goal.classifier()
-            ball = {"eps": self.eps, "eps_step": 2 * self.eps}
-            losses = ["cross_entropy", "difference_logits_ratio"][: 2 if goal.classes > 2 else 1]
-            parts = [
-                attacks.AutoProjectedGradientDescent(
-                    classifier,
-                    loss_type=loss,
-                    max_iter=self.steps,
-                    nb_random_init=1,
-                    verbose=False,
-                    **ball,
-                )
-                for loss in losses
-            ]
-            if spectrogram:
-                parts.append(square_search(goal, eps=self.eps, steps=self.square_steps))
-            attacks.AutoAttack(classifier, attacks=parts, **ball).generate(goal.x, goal.own)
+    def _parts(
+        self, targets: Sequence[Tensor], generator: torch.Generator
+    ) -> Iterator[tuple[_Part, Tensor]]:
+        """Yield the parts in order, each with the targets (B,) of all items."""
+        given: dict[str, Any] = {"eps": self.eps, "steps": self.steps}
 
-        with seeded_globals(generator):
-            return attack_items(system, attack, eps=self.eps, own_classes=True)
+        def entropy(rest: System, target: Tensor) -> tuple[Tensor, Tensor]:
+            return apgd(rest, cross_entropy(rest), generator=generator, **given)
 
+        def ratio(rest: System, target: Tensor) -> tuple[Tensor, Tensor]:
+            return apgd(rest, logits_ratio(rest, target), generator=generator, **given)
 
-def _require_multiprocess() -> None:
-    """Require the package that ART imports in AutoAttack without declaring it."""
-    if find_spec("multiprocess") is None:
-        raise MissingDependencyError(
-            "ART's AutoAttack needs the package multiprocess", extra="attacks"
-        )
+        def boundary(rest: System, target: Tensor) -> tuple[Tensor, Tensor]:
+            return fab(rest, difference(rest, target), **given)
+
+        def square(rest: System, target: Tensor) -> tuple[Tensor, Tensor]:
+            def search(goal: ItemGoal) -> None:
+                attack = square_search(goal, eps=self.eps, steps=self.square_steps)
+                attack.generate(goal.x, goal.own)
+
+            with seeded_globals(generator):
+                x = attack_items(rest, search, eps=self.eps, folded=True)
+            return x, rest.fooled(x)
+
+        yield entropy, targets[0]
+        for part in (ratio, boundary):
+            for target in targets:
+                yield part, target
+        yield square, targets[0]

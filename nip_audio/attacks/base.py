@@ -167,6 +167,15 @@ class System(nn.Module):
             self.objective.select([index]), self.batch.item(index), max_queries=self.max_queries
         )
 
+    def part(self, rows: list[int]) -> System:
+        """Return the system of some items; it has its own counters."""
+        lengths = None if self.batch.lengths is None else self.batch.lengths[rows]
+        return System(
+            self.objective.select(rows),
+            Batch(self.batch.x[rows], lengths),
+            max_queries=self.max_queries,
+        )
+
     def add_cost(self, other: System) -> None:
         """Add the counters of another system, of some of the items, to these."""
         self.queries += other.queries

@@ -21,7 +21,7 @@ from nip_audio.attacks.neuron import NeuronAttack
 from nip_audio.attacks.one_pixel import OnePixel
 from nip_audio.attacks.spatial import Spatial
 from nip_audio.attacks.square import Square
-from nip_audio.attacks.universal import UniversalPerturbation
+from nip_audio.attacks.universal import UniversalDeepFool, UniversalPerturbation
 from nip_audio.core.near import suggest_names
 from nip_audio.errors import AttackError
 
@@ -40,7 +40,7 @@ class AttackEntry:
     Attributes:
         title: Name of the attack in the literature.
         family: Knowledge or purpose of the attacker: white box, black box, adaptive or other.
-        library: Library that implements the attack; "own" for this package.
+        library: Libraries that implement the attack; "own" for this package.
         kind: Class of the attack, a dataclass whose fields are its settings.
         fixed: Values of the settings that distinguish this attack from others of the class.
         levels: Levels at which the attack works.
@@ -81,8 +81,9 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "pgd-l2": AttackEntry("PGD, L2", "white box", "Foolbox", L2Pgd),
     "eot": AttackEntry("EOT", "white box", "Foolbox", GradientAttack, {"method": "eot"}),
     "jsma": AttackEntry("JSMA", "white box", "ART", Jsma, levels=("input",)),
-    "uap": AttackEntry("UAP", "white box", "ART", UniversalPerturbation),
-    "autoattack": AttackEntry("AutoAttack", "white box", "ART", AutoAttack),
+    "uap": AttackEntry("UAP", "white box", "own", UniversalPerturbation),
+    "uap-deepfool": AttackEntry("UAP by DeepFool", "white box", "ART", UniversalDeepFool),
+    "autoattack": AttackEntry("AutoAttack", "white box", "own and ART", AutoAttack),
     "one-pixel": AttackEntry("one-pixel", "black box", "ART", OnePixel, levels=("input",)),
     "square": AttackEntry("Square", "black box", "ART", Square),
     "hopskipjump": AttackEntry("HopSkipJump", "black box", "ART", HopSkipJump),

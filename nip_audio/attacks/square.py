@@ -15,7 +15,7 @@ from nip_audio.attacks._art import ItemGoal, attack_items, evasion, seeded_globa
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
 from nip_audio.errors import AttackError
 
-__all__ = ["Square", "require_spectrogram", "square_search"]
+__all__ = ["Square", "require_foldable", "require_spectrogram", "square_search"]
 
 _FEWEST_SAMPLES = 16  # of a waveform that is folded
 
@@ -32,6 +32,16 @@ def require_spectrogram(system: System, name: str) -> None:
             f"{name} got input of shape {shape}, expected spectrograms (items, F ≥ 2, T ≥ 2); work "
             "at level 'input', on model.without_front_end()"
         )
+
+
+def require_foldable(system: System, name: str) -> None:
+    """Refuse input that is no spectrogram or image, and no waveform of at least 16 samples.
+
+    Raises:
+        AttackError: If the input has another shape.
+    """
+    if system.batch.x.dim() != 2 or system.batch.x.shape[1] < _FEWEST_SAMPLES:
+        require_spectrogram(system, name)
 
 
 def square_search(goal: ItemGoal, *, eps: float, steps: int) -> Any:
@@ -92,8 +102,7 @@ class Square(Attack):
         return self.queries
 
     def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
-        if system.batch.x.dim() != 2 or system.batch.x.shape[1] < _FEWEST_SAMPLES:
-            require_spectrogram(system, self.name)
+        require_foldable(system, self.name)
 
         def attack(goal: ItemGoal) -> None:
             search = square_search(goal, eps=self.eps, steps=self.queries)

@@ -1,10 +1,11 @@
-"""Universal adversarial perturbation (UAP): one change for all items of a batch.
+"""Universal adversarial perturbations (UAP): one change for all items of a batch.
 
-Implemented by the Adversarial Robustness Toolbox (ART).
+The one that DeepFool builds is implemented by the Adversarial Robustness Toolbox (ART).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,21 +24,118 @@ from nip_audio.attacks._art import (
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
 from nip_audio.errors import AttackError
 
-__all__ = ["UniversalPerturbation"]
+__all__ = ["UniversalDeepFool", "UniversalPerturbation"]
 
-# values of the authors' implementation
+_ENOUGH = 0.1  # margin beyond which an item counts no more, as a share of the mean clean distance
+
+# values of DeepFool in the authors' implementation
 _INNER_STEPS = 10
 _OVERSHOOT = 0.02
 
 
 @dataclass(frozen=True)
 class UniversalPerturbation(Attack):
-    """One perturbation that succeeds on as many items as possible (Moosavi-Dezfooli et al. 2017).
+    """One perturbation that succeeds on as many items as possible, by signs of gradients.
+
+    Projected gradient ascent on the perturbation that all items share, over mini-batches (Shafahi
+    et al. 2020, "Universal adversarial training", without the training). What rises is the mean of
+    the attacker's margins, clipped above so that items on which it succeeds do not outweigh the
+    others: at a tenth of the mean distance from the decision that the clean items have.
+
+    The perturbation is universal within the batch, and is added to every item, including those on
+    which it fails, so results depend on how a set is split into batches. If the items have several
+    targets, there is one perturbation for each target. Of a shorter item, the beginning is used. If
+    the gradient at an item is zero, all items start from the same random step.
+
+    Deviation: the paper clips the cross-entropy, whose scale differs from system to system.
+
+    Attributes:
+        eps: Largest change of a value, in units of the input.
+        steps: Number of mini-batches.
+        step_share: Size of a step as a share of ε.
+        mini_batch: Largest number of items in a mini-batch.
+
+    Raises:
+        AttackError: If a setting is out of range.
+    """
+
+    eps: float
+    steps: int = 100
+    step_share: float = 0.1
+    mini_batch: int = 25
+
+    white_box: ClassVar[bool] = True
+    norm: ClassVar[Norm] = "linf"
+    shared: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        require_eps(self.eps)
+        if self.steps < 1 or self.mini_batch < 1 or not self.step_share > 0:
+            raise AttackError(
+                f"steps is {self.steps}, mini_batch {self.mini_batch} and step_share "
+                f"{self.step_share}, expected ≥ 1, ≥ 1 and > 0"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return "uap"
+
+    @property
+    def limit(self) -> float:
+        """Largest change of a value, in units of the input."""
+        return self.eps
+
+    @property
+    def starts_at_input(self) -> bool:
+        """True: the perturbation starts at zero."""
+        return True
+
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
+        clean, bounds = system.batch.x, system.bounds
+        with torch.no_grad():
+            logits = system.scores(clean)
+            margin = margin_of(logits, system.label, targeted=system.targeted)
+        enough = _ENOUGH * float(margin.abs().mean())
+        # one perturbation for all, or for each target
+        groups = torch.zeros_like(system.label)
+        if system.targeted:
+            _, groups = torch.unique(system.label, return_inverse=True)
+        delta = clean.new_zeros(int(groups.max()) + 1, *clean.shape[1:])
+        for rows in _mini_batches(len(clean), self.mini_batch, self.steps, generator):
+            delta.requires_grad_(True)
+            x = bounds.clip(clean[rows] + delta[groups[rows]])
+            margin = margin_of(system.scores(x, rows), system.label[rows], targeted=system.targeted)
+            (slope,) = torch.autograd.grad(margin.clamp_max(enough).sum(), delta)
+            step = self.step_share * self.eps * slope.sign()
+            delta = (delta.detach() + step).clamp(-self.eps, self.eps)
+        return bounds.clip(clean + delta[groups])
+
+
+def _mini_batches(
+    count: int, size: int, steps: int, generator: torch.Generator
+) -> Iterator[list[int]]:
+    """Yield the rows of ``steps`` mini-batches; each pass over the items is in another order."""
+    left: list[int] = []
+    for _ in range(steps):
+        if not left:
+            left = torch.randperm(count, generator=generator).tolist()
+        yield left[:size]
+        left = left[size:]
+
+
+@dataclass(frozen=True)
+class UniversalDeepFool(Attack):
+    """Universal perturbation that DeepFool builds item by item (Moosavi-Dezfooli et al. 2017).
 
     The perturbation is universal within the batch, and is added to every item, including those on
     which it fails, so results depend on how a set is split into batches. For every item on which it
     does not succeed yet, DeepFool extends it, and it is clipped to ε. If the gradient at an item is
     zero, all items start from the same random step.
+
+    At the small ε of speech it seldom succeeds: steps to one item's boundary cancel the others'.
+    ``UniversalPerturbation`` is stronger.
 
     Attributes:
         eps: Largest change of a value, in units of the input.
@@ -63,7 +161,7 @@ class UniversalPerturbation(Attack):
     @property
     def name(self) -> str:
         """Name in the registry."""
-        return "uap"
+        return "uap-deepfool"
 
     @property
     def limit(self) -> float:

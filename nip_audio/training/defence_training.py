@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from nip_audio.core.taps import find_layers, tap_layers
 from nip_audio.errors import InputError
 from nip_audio.models.channel_suppression import ChannelSuppression
+from nip_audio.models.denoising import DenoisingBlock
 from nip_audio.training.neuron_stabilising import stabilising_loss
 
 __all__ = ["DefenceTraining", "Stabilising", "Suppressing", "defence_training"]
@@ -148,7 +149,10 @@ def defence_training(hparams: Mapping[str, Any], network: nn.Module) -> DefenceT
     name = hparams.get("defence_training")
     weight = hparams.get("defence_weight")
     own = {} if weight is None else {"weight": float(weight)}
-    if name in (None, "feature-denoising"):
+    if name is None:
+        return DefenceTraining()
+    if name == "feature-denoising":
+        _require_denoising(network)
         return DefenceTraining()
     if name == "cas":
         return Suppressing(network, **own)
@@ -163,3 +167,13 @@ def defence_training(hparams: Mapping[str, Any], network: nn.Module) -> DefenceT
     raise InputError(
         f"defence_training is {name!r}, expected null, cas, sns or feature-denoising; see the YAML"
     )
+
+
+def _require_denoising(network: nn.Module) -> None:
+    """Refuse a network without a denoising block, whose training would silently be a plain one."""
+    if not any(isinstance(module, DenoisingBlock) for module in network.modules()):
+        raise InputError(
+            f"{type(network).__name__} has no DenoisingBlock, which feature-denoising needs; pass "
+            "defence: feature-denoising to the network in the YAML if it has one (AudioNet does), "
+            "or leave defence_training null"
+        )

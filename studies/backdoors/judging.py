@@ -28,8 +28,16 @@ from nip_audio.detectors.backdoor import (
     PublishedClusters,
     SetEvidence,
 )
-from studies.backdoors.baselines import Analysis, activation_clustering, strip
-from studies.backdoors.poisoning import PoisonedClips
+from studies.backdoors.baselines import (
+    Analysis,
+    Clusters,
+    activation_clustering,
+    exclusionary_reclassification,
+    strip,
+    strip_of_art,
+)
+from studies.backdoors.models import predictions
+from studies.backdoors.poisoning import Clips, PoisonedClips
 
 __all__ = ["JudgingPlan", "MeasuredSet", "f1_of", "judge_baselines", "judge_set", "measure_set"]
 
@@ -51,7 +59,7 @@ class JudgingPlan:
         destroying: Standard deviation of the noise that destroys the spectrograms.
         draws: Draws of each noise.
         strip_clips: Largest numbers of poisoned and of clean clips for STRIP, which is slow.
-        strip_overlays: Clean inputs that STRIP blends with each clip.
+        strip_overlays: Clean inputs that STRIP blends with each clip; the paper uses 100.
         detector: Grouped detector.
     """
 
@@ -62,7 +70,7 @@ class JudgingPlan:
     destroying: float = 1.0
     draws: int = 2
     strip_clips: tuple[int, int] = (100, 400)
-    strip_overlays: int = 10
+    strip_overlays: int = 100
     detector: BackdoorGroups = BackdoorGroups()
 
     @property
@@ -221,9 +229,10 @@ def judge_baselines(
     clean_inputs: Tensor,
     plan: JudgingPlan,
     *,
+    train: Callable[[Clips], InstrumentedModel],
     seed: int,
 ) -> dict[str, Any]:
-    """Judge a training set by activation clustering and STRIP.
+    """Judge a training set by activation clustering and STRIP, as published and in ART's versions.
 
     Args:
         model: Model that was trained on the set.
@@ -231,14 +240,15 @@ def judge_baselines(
         embeddings: (n, D) embeddings of its clips.
         clean_inputs: (m, F, T) clean model inputs, which STRIP needs.
         plan: Settings, among them how many clips STRIP gets.
-        seed: Seed of both baselines.
+        train: Function that trains another model on a part of the set.
+        seed: Seed of all baselines.
     """
     poisoned = judged.poisoned.numpy()
     generator = torch.Generator().manual_seed(seed_of("baselines", seed))
     found: dict[str, Any] = {}
-    clusters: list[NDArray[np.intp]] = []
+    clusters: dict[Analysis, Clusters] = {}
     for analysis in get_args(Analysis):
-        accused, clusters = activation_clustering(
+        accused, clusters[analysis] = activation_clustering(
             embeddings,
             judged.clips.labels,
             len(model.labels),
@@ -246,13 +256,22 @@ def judge_baselines(
             generator=generator,
         )
         found[f"activation clustering, {analysis}"] = f1_of(accused, poisoned)
+
+    def retrained(kept: Mask) -> Tensor:
+        rows = torch.from_numpy(kept)
+        clips = judged.clips
+        part = replace(clips, samples=clips.samples[rows], labels=clips.labels[rows])
+        return predictions(train(part), clips.samples)
+
+    accused = exclusionary_reclassification(clusters["silhouette"], judged.clips.labels, retrained)
+    found["activation clustering, reclassification"] = f1_of(accused, poisoned)
     if poisoned.any():
         own = np.flatnonzero(judged.clips.labels.numpy() == judged.target)
-        told = [_mask(own[clusters[judged.target] == k], len(poisoned)) for k in (0, 1)]
+        split = clusters["silhouette"][judged.target]
+        told = [_mask(own[split == k], len(poisoned)) for k in (0, 1)]
         best = max(told, key=lambda a: f1_of(a, poisoned)["f1"]["value"])
         found["activation clustering, told label and cluster"] = f1_of(best, poisoned)
-    found["STRIP"] = _strip(model, judged, clean_inputs, plan, generator)
-    return found
+    return found | _strip(model, judged, clean_inputs, plan, generator)
 
 
 def _mask(rows: NDArray[np.intp], size: int) -> Mask:
@@ -307,12 +326,18 @@ def _strip(
     plan: JudgingPlan,
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """Judge a random part of the set by STRIP."""
+    """Judge a random part of the set by both forms of STRIP."""
     order = torch.randperm(len(judged.poisoned), generator=generator)
     bad = order[judged.poisoned[order]][: plan.strip_clips[0]]
     good = order[~judged.poisoned[order]][: plan.strip_clips[1]]
     rows = torch.cat([bad, good])
     with torch.no_grad():
         inputs = model.to_input(Batch(judged.clips.samples[rows])).x
-    accused = strip(model, inputs, clean_inputs, overlays=plan.strip_overlays, generator=generator)
-    return f1_of(accused, judged.poisoned[rows].numpy())
+    forms: dict[str, Callable[..., Mask]] = {"STRIP": strip, "STRIP, ART's entropy": strip_of_art}
+    return {
+        name: f1_of(
+            form(model, inputs, clean_inputs, overlays=plan.strip_overlays, generator=generator),
+            judged.poisoned[rows].numpy(),
+        )
+        for name, form in forms.items()
+    }

@@ -24,10 +24,13 @@ DETECTORS = {
     "changes, grouped": "changes alone",
     "activations, grouped": "outputs alone",
     "NCCR, published": "NCCR as published",
-    "activation clustering, silhouette-scores": "AC, silhouette",
-    "activation clustering, smaller": "AC, smaller",
+    "activation clustering, silhouette": "AC, silhouette",
+    "activation clustering, reclassification": "AC, reclassification",
+    "activation clustering, silhouette-scores": "AC, ART's silhouette",
+    "activation clustering, smaller": "AC, ART's smaller",
     "activation clustering, told label and cluster": "AC, told where",
     "STRIP": "STRIP",
+    "STRIP, ART's entropy": "STRIP, ART's entropy",
 }
 
 

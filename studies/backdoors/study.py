@@ -131,7 +131,13 @@ class BackdoorStudy:
             if not missing:
                 return {}
             verdicts = judge_baselines(
-                model, judged, measured.embeddings, self.clean_inputs, self.plan, seed=seed
+                model,
+                judged,
+                measured.embeddings,
+                self.clean_inputs,
+                self.plan,
+                train=lambda clips: case.training.train(clips, case.seed, self.progress),
+                seed=seed,
             )
             kept = json.dumps({"identity": identity, "verdicts": verdicts}, indent=1)
             write_atomic(path, kept.encode())

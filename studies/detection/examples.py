@@ -72,7 +72,7 @@ ATTACKS: tuple[Threat, ...] = (
 UNSEEN: tuple[Threat, ...] = (
     Threat("PGD in L2, 1.5", "pgd-l2", 1.5, {"steps": 20}, 60),
     Threat("DeepFool", "deepfool", None, {}, 60),
-    Threat("UAP, ε .005", "uap", 0.005, {"steps": 20}, 60),
+    Threat("UAP, ε .005", "uap", 0.005, {}, 60),
     Threat("Kenansville", "kenansville", None, {}, 40),
     Threat("HopSkipJump", "hopskipjump", None, {"steps": 20, "queries": 1500}, 20),
     Threat("FAKEBOB, ε .005", "fakebob", 0.005, {"steps": 100, "samples": 20}, 20),

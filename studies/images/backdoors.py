@@ -59,11 +59,16 @@ class VggTraining:
 
 
 def backdoors(setup: Setup) -> None:
-    """Poison, train and judge with every trigger and seed of the plan."""
+    """Poison, train and judge with every trigger and seed of the plan.
+
+    A system may name fewer ``seeds`` and ``triggers``, and the first ``images`` of each role.
+    """
     chosen, side = setup.chosen, setup.plan["size"]
     sets = {}
     for role in ("train", "test"):
-        data = load_images(chosen["data"], role, folder=setup.data_folder).resized(side, side)
+        data = load_images(chosen["data"], role, folder=setup.data_folder)
+        first = torch.arange(chosen.get("images", {}).get(role, len(data)))
+        data = data.rows(first).resized(side, side)
         sets[role] = Clips(data.pixels, data.labels, data.classes)
     out = setup.out / setup.name
     out.mkdir(parents=True, exist_ok=True)
@@ -78,8 +83,8 @@ def backdoors(setup: Setup) -> None:
     )
     training = VggTraining(ImageTraining.from_hparams(chosen["training"]), chosen["width"])
     found = []
-    for seed in setup.plan["seeds"]:
-        for trigger in (*IMAGE_TRIGGERS, NO_TRIGGER):
+    for seed in chosen.get("seeds", setup.plan["seeds"]):
+        for trigger in chosen.get("triggers", (*IMAGE_TRIGGERS, NO_TRIGGER)):
             case = BackdoorCase(trigger, seed, setup.plan["share"], training)
             found.append(study.judge(case))
             setup.keep(found)

@@ -67,9 +67,12 @@ F1 = {
     "changes, grouped": "changes alone",
     "activations, grouped": "outputs alone",
     "NCCR, published": "NCCR as published",
-    "activation clustering, silhouette-scores": "AC",
+    "activation clustering, silhouette": "AC",
+    "activation clustering, reclassification": "AC, reclassification",
+    "activation clustering, silhouette-scores": "AC, ART's silhouette",
     "activation clustering, told label and cluster": "AC, told where",
     "STRIP": "STRIP",
+    "STRIP, ART's entropy": "STRIP, ART's entropy",
 }
 
 
@@ -235,7 +238,7 @@ def poisoned_sets(results: ImageResults) -> list[Row]:
     """All models of the backdoor study; ``what`` is the trigger."""
     return [
         Row(name, case["trigger"], case)
-        for name in ("gtsrb", "cifar10")
+        for name in ("mnist", "gtsrb", "cifar10")
         for case in results.backdoors.get(name, ())
     ]
 

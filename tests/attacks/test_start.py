@@ -34,8 +34,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "pgd-l2": {"eps": EPS * 8},
     "eot": {"eps": EPS, "draws": 2},
     "jsma": {"theta": 0.05, "gamma": 0.5},  # the random pair alone does not fool
-    "uap": {"eps": EPS},
-    "autoattack": {"eps": EPS, "steps": 5},
+    "uap": {"eps": EPS, "steps": 20},
+    "uap-deepfool": {"eps": EPS},
+    "autoattack": {"eps": EPS, "steps": 5, "square_steps": 50},
     "deepfool": {},
     "cw": {"steps": 50, "binary_search_steps": 3, "learning_rate": 0.01, "initial_const": 1.0},
     "auna": {"eps": EPS, "queries": 20},
@@ -234,14 +235,16 @@ def test_padding_stays_out_of_the_step():
     assert result.batch.x[:, 64:].eq(0).all()
 
 
-def test_a_universal_perturbation_stays_one_for_all():
+@pytest.mark.parametrize(("name", "least"), [("uap", EDGE), ("uap-deepfool", 0.9 * EPS)])
+def test_a_universal_perturbation_stays_one_for_all(name, least):
     x = start()
     x[1] += 0.01
-    result = attack_of("uap")(objective_of("reject"), Batch(x), generator=seeded(1))
+    result = attack_of(name)(objective_of("reject"), Batch(x), generator=seeded(1))
     change = result.batch.x - x
     # differences of values up to 1 in float32
     torch.testing.assert_close(change[0], change[1], atol=1e-6, rtol=0)
-    assert change.abs().max() > 0.9 * EPS
+    assert change.abs().max() > least
+    assert result.succeeded.all()
 
 
 def test_jsma_says_if_it_may_not_leave_the_start():

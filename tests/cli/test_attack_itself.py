@@ -29,7 +29,7 @@ NAMES = [
 SETTINGS: dict[str, dict[str, object]] = {
     "eot": {"draws": 2},
     "pgd-l2": {"eps": EPS * 8000**0.5},
-    "autoattack": {"steps": 5},
+    "autoattack": {"steps": 5, "square_steps": 20},
     "cw": {"steps": 50, "binary_search_steps": 3, "initial_const": 1.0},
     "fakebob": {"steps": 10},
 }

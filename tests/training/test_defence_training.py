@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from nip_audio.core.taps import tap_layers
 from nip_audio.errors import InputError, LayerNotFoundError
 from nip_audio.models.audionet import AudioNet
+from nip_audio.models.resnet34 import ResNet34
 from nip_audio.training.defence_training import Stabilising, Suppressing, defence_training
 from nip_audio.training.neuron_stabilising import sensitivity, stabilising_loss
 
@@ -45,8 +46,8 @@ def hooks(network: nn.Module) -> int:
 
 
 def test_no_defence_adds_nothing(wavs, benign):
-    network = AudioNet().eval()
     for name in (None, "feature-denoising"):
+        network = AudioNet(defence=name).eval()
         step = defence_training({"defence_training": name}, network)
         embeddings, added = step(network, wavs, benign, LABELS)
         assert torch.equal(embeddings, network(wavs))
@@ -133,6 +134,11 @@ def test_the_weight_is_the_methods_own_unless_given(name):
         ({"defence_training": "cast"}, InputError, "'cast', expected null, cas, sns or feature-"),
         ({"defence_training": "cas"}, InputError, "no ChannelSuppression, which cas needs"),
         (
+            {"defence_training": "feature-denoising"},
+            InputError,
+            "AudioNet has no DenoisingBlock, .* pass defence: feature-denoising to the network",
+        ),
+        (
             {"defence_training": "sns", "adversarial_attack": None},
             InputError,
             "sns got no adversarial crops, .* pass --adversarial_attack=pgd",
@@ -153,3 +159,8 @@ def test_the_weight_is_the_methods_own_unless_given(name):
 def test_what_makes_no_sense_is_refused(changes, error, match):
     with pytest.raises(error, match=match):
         defence_training(HPARAMS | changes, AudioNet())
+
+
+def test_feature_denoising_is_refused_for_a_network_that_cannot_have_it():
+    with pytest.raises(InputError, match="ResNet34 has no DenoisingBlock"):
+        defence_training({"defence_training": "feature-denoising"}, ResNet34())

@@ -11,7 +11,15 @@ import torch
 
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError, StateError
-from studies.backdoors.baselines import activation_clustering, strip
+from nip_audio.training.image_training import image_model
+from studies.backdoors.baselines import (
+    activation_clustering,
+    exclusionary_reclassification,
+    low_entropies,
+    overlay_entropies,
+    strip,
+    strip_of_art,
+)
 from studies.backdoors.judging import (
     JudgingPlan,
     MeasuredSet,
@@ -197,18 +205,42 @@ def test_f1_by_hand():
     }
 
 
-def test_activation_clustering_finds_a_group_that_is_far_away():
+@pytest.mark.parametrize("analysis", ["silhouette", "silhouette-scores"])
+def test_activation_clustering_finds_a_group_that_is_far_away(analysis):
     rng = np.random.default_rng(0)
-    rows = rng.standard_normal((90, 12))
-    rows[:8] += 20
-    labels = torch.arange(3).repeat_interleave(30)
+    rows = rng.standard_normal((300, 12))
+    rows[:12] += 20
+    labels = torch.arange(3).repeat_interleave(100)
     generator = torch.Generator().manual_seed(0)
     accused, clusters = activation_clustering(
-        torch.from_numpy(rows), labels, 3, analysis="silhouette-scores", generator=generator
+        torch.from_numpy(rows), labels, 3, analysis=analysis, generator=generator
     )
-    assert accused[:8].all()
-    assert not accused[8:30].any()
-    assert [len(c) for c in clusters] == [30, 30, 30]
+    assert np.array_equal(np.flatnonzero(accused[:100]), np.arange(12))
+    assert [len(c) for c in clusters] == [100, 100, 100]
+    if analysis == "silhouette":
+        assert not accused[100:].any()
+
+
+def test_a_cluster_that_is_classified_as_another_class_is_accused():
+    """Of label 0 the smaller cluster is two items of class 1, of label 1 two of its own."""
+    clusters = [np.array([0, 0, 0, 1, 1]), np.array([1, 1, 0, 0, 0])]
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+    asked = []
+
+    def retrained(kept):
+        asked.append(kept)
+        return torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
+
+    accused = exclusionary_reclassification(clusters, labels, retrained)
+    assert np.flatnonzero(accused).tolist() == [3, 4]
+    assert [np.flatnonzero(kept).tolist() for kept in asked] == [[0, 1, 2, 7, 8, 9]]
+
+    def halves(kept):  # l / p = 1 is not below the threshold
+        return torch.tensor([0, 0, 0, 1, 0, 1, 1, 1, 1, 1])
+
+    assert not exclusionary_reclassification(clusters, labels, halves).any()
+    accused = exclusionary_reclassification(clusters, labels, halves, threshold=1.5)
+    assert np.flatnonzero(accused).tolist() == [3, 4]
 
 
 def test_activation_clustering_needs_enough_items():
@@ -222,18 +254,56 @@ def test_activation_clustering_needs_enough_items():
         )
 
 
-def test_strip_leaves_model_inputs_and_generators_alone(clips, model):
+def test_the_entropy_of_strip_by_hand():
+    """Each copy's entropy over the classes, averaged over the copies."""
+    certain, fair, four = [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.25] * 4
+    copies = torch.tensor([[certain, certain], [certain, fair], [four, fair]])
+    assert overlay_entropies(copies).tolist() == pytest.approx([0.0, 0.5, 1.5])
+
+
+def test_the_threshold_of_strip_is_a_quantile_of_the_normal_distribution():
+    clean = torch.tensor([1.0, 3.0])  # mean 2, deviation 1: the quantile at 2.275 % is 0
+    judged = torch.tensor([0.001, -0.001])
+    flags = low_entropies(judged, clean, false_rejection_rate=0.02275)
+    assert flags.tolist() == [False, True]
+
+
+class _Trigger(torch.nn.Module):
+    """Four classes by the brightest of four pixels; a fifth pixel overrules them with class 0."""
+
+    embedding_dim = 4
+
+    def forward(self, x, lengths=None):
+        pixels = x.flatten(1)
+        trigger = torch.tensor([1.0, 0.0, 0.0, 0.0]) * pixels[:, 4:]
+        return 20 * pixels[:, :4] + 100 * trigger
+
+
+def test_strip_flags_the_inputs_with_a_trigger_and_art_does_not():
+    """Two classes blended are 1 bit in doubt, or none if they agree; a trigger leaves no doubt."""
+    head = torch.nn.Linear(4, 4, bias=False)
+    head.weight.data = torch.eye(4)
+    model = image_model(_Trigger(), head, ("a", "b", "c", "d"))
+    clean = torch.zeros(40, 1, 1, 5)
+    clean[torch.arange(40), 0, 0, torch.arange(40) % 4] = 1.0
+    inputs = torch.zeros(12, 1, 1, 5)
+    inputs[torch.arange(12), 0, 0, torch.arange(12) % 4] = 1.0
+    inputs[:6, ..., 4] = 1.0
+    right = np.arange(12) < 6
+    found = [
+        form(model, inputs, clean, overlays=20, generator=torch.Generator().manual_seed(0))
+        for form in (strip, strip_of_art)
+    ]
+    assert np.array_equal(found[0], right)
+    assert not found[1][right].any()
+
+
+@pytest.mark.parametrize("form", [strip, strip_of_art])
+def test_strip_leaves_model_inputs_and_generators_alone(clips, model, form):
     inputs = model.to_input(Batch(clips.samples[::8])).x
     before, state = inputs.clone(), np.random.get_state()[1].copy()  # noqa: NPY002
     answers = [
-        strip(
-            model,
-            inputs,
-            inputs[:8],
-            overlays=3,
-            false_acceptance_rate=0.3,
-            generator=torch.Generator().manual_seed(4),
-        )
+        form(model, inputs, inputs[:8], overlays=3, generator=torch.Generator().manual_seed(4))
         for _ in range(2)
     ]
     assert answers[0].shape == (16,)
@@ -272,10 +342,19 @@ def test_baselines_are_asked_about_the_same_set(suspected, clips):
     judged, trained, measured = suspected
     plan = JudgingPlan(strip_clips=(4, 8), strip_overlays=2)
     inputs = trained.to_input(Batch(clips.samples[:6])).x
-    found = judge_baselines(trained, judged, measured.embeddings, inputs, plan, seed=0)
-    assert found["STRIP"]["files"] == 12
-    assert found["STRIP"]["poisoned"] == 4
-    for analysis in ("smaller", "silhouette-scores", "told label and cluster"):
+    trained_on = []
+
+    def train(part):
+        trained_on.append(part)
+        return trained
+
+    found = judge_baselines(trained, judged, measured.embeddings, inputs, plan, train=train, seed=0)
+    for form in ("STRIP", "STRIP, ART's entropy"):
+        assert found[form]["files"] == 12
+        assert found[form]["poisoned"] == 4
+    assert [len(part) < 128 for part in trained_on] == [True]
+    rules = ("smaller", "silhouette-scores", "silhouette", "reclassification")
+    for analysis in (*rules, "told label and cluster"):
         assert found[f"activation clustering, {analysis}"]["files"] == 128
 
 
