@@ -110,6 +110,7 @@ def command(
         str | None,
         typer.Option(
             metavar="FILE|defaults",
+            rich_help_panel="Enrolment gate",
             help="Also check what an enrolment needs (speech, noise, level, cohesion, …) against "
             "the limits of a TOML file, or the defaults (nip-audio gate --show). Needs the extra "
             "gate.",
@@ -119,6 +120,7 @@ def command(
         bool,
         typer.Option(
             "--strict",
+            rich_help_panel="Enrolment gate",
             help="Count each failure of the gate in the exit code; otherwise it is a note. "
             "Without --gate: the default limits.",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.enrolment.files import Failure, add_failures, failures_of
@@ -17,7 +17,7 @@ from nip_audio.screening.enrolment.speakers import (
     is_mostly_bad,
     nearest_voices,
 )
-from nip_audio.screening.measured import FileFacts, MeasuredFile, Measurement
+from nip_audio.screening.measured import FileFacts, MeasuredFile
 from nip_audio.screening.recordings import told_by_findings
 from nip_audio.screening.records import Finding, Risk, ScreenRecord, SpeakerRecord
 
@@ -46,8 +46,8 @@ class EnrolmentGate:
         self, record: ScreenRecord, file: MeasuredFile, calibration: Calibration
     ) -> ScreenRecord:
         """Add to the record of a recording what the gate finds; an unreadable one has no more."""
-        facts, speech = file.facts, file.speech
-        if speech is None or not isinstance(facts, FileFacts):
+        facts, speech = cast("FileFacts", file.facts), file.speech
+        if speech is None:  # only recordings that could be read have it
             return record
         return add_failures(
             record,
@@ -59,9 +59,10 @@ class EnrolmentGate:
 
     def listen(self, voices: Voices, file: MeasuredFile, calibration: Calibration) -> None:
         """Add the voice of a recording that keeps all limits to its speaker's."""
-        heard = isinstance(file.measurement, Measurement) and file.speech is not None
-        if heard and file.speaker is not None and not self._failures(file, calibration):
-            voices.add(file.speaker, file.measurement.embedding)  # type: ignore[union-attr]
+        if file.measurement is None or file.speech is None or file.speaker is None:
+            return
+        if not self._failures(file, calibration):
+            voices.add(file.speaker, file.measurement.embedding)
 
     def compare_speakers(self, voices: Voices, calibration: Calibration) -> dict[str, Nearest]:
         """Return for each speaker the other one who sounds most like them."""
@@ -96,10 +97,10 @@ class EnrolmentGate:
         return replace(speaker, gate=gate, findings=(*speaker.findings, finding))
 
     def _failures(self, file: MeasuredFile, calibration: Calibration) -> list[Failure]:
-        if file.speech is None or not isinstance(file.facts, FileFacts):
+        if file.speech is None:
             return []
-        threshold = calibration.verification_threshold
-        return failures_of(file.speech, file.facts, self.limits.recording, threshold)
+        facts, threshold = cast("FileFacts", file.facts), calibration.verification_threshold
+        return failures_of(file.speech, facts, self.limits.recording, threshold)
 
 
 _REMEDIES: Mapping[str, str] = {
