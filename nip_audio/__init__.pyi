@@ -34,6 +34,7 @@ from .models.trial_scores import TrialScores as TrialScores
 from .purifiers.nip_guided import GuidedNip as GuidedNip
 from .reporting.run import ScreenedRun as ScreenedRun
 from .screening.calibration import Calibration as Calibration
+from .screening.enrolment.limits import GateLimits as GateLimits
 from .screening.pipeline import Screener as Screener
 from .screening.records import ScreenRecord as ScreenRecord
 from .workflows.recordings import AttackedFile as AttackedFile

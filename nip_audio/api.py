@@ -44,6 +44,8 @@ from nip_audio.screening.calibrating import calibrate as fit_calibration
 from nip_audio.screening.calibrating import calibrate_with_attacks
 from nip_audio.screening.calibration import Calibration, find_threshold
 from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.enrolment.gate import EnrolmentGate
+from nip_audio.screening.enrolment.limits import GateLimits, read_gate
 from nip_audio.screening.measure import default_config
 from nip_audio.screening.pipeline import Screener, choose_seed
 from nip_audio.screening.records import ScreenRecord
@@ -105,6 +107,8 @@ def screen(
     threshold_file: AnyThreshold | None = None,
     fpr: float | None = None,
     fdr: float | None = None,
+    gate: AnyPath | GateLimits | bool = False,
+    strict: bool = False,
     workers: int | None = None,
     report: bool = True,
     seed: int | None = None,
@@ -127,6 +131,10 @@ def screen(
         fpr: False-positive rate on clean audio like the calibration's; default: 0.01, or the lowest
             that the calibration allows.
         fdr: Flag so that about this share of the flagged files is clean, instead of ``fpr``.
+        gate: Also check what an enrolment needs: against the limits of a ``gate.toml``, or True for
+            the defaults. Needs the extra ``gate``.
+        strict: Make each failure of the gate a verdict, ``unfit``; otherwise it is a note. Without
+            ``gate`` it takes the default limits.
         workers: Processes that measure; default: one per core.
         report: Write report.html and results.csv as well.
         seed: Seed of the detector's noise, to repeat a run; None is that of the run in ``out``, or
@@ -141,7 +149,8 @@ def screen(
         The finished run: ``verdicts`` counts, ``flagged()`` lists, ``record(id)`` finds.
 
     Raises:
-        InputError: If there is no file, or a number makes no sense.
+        InputError: If there is no file, a number makes no sense, or ``gate`` cannot be used.
+        MissingDependencyError: If the gate is asked for and silero-vad is not installed.
         CalibrationError: If the model has no calibration, or it does not allow ``fpr``.
         ResumeError: If ``out`` holds a run with another model, seed or source.
         OutputError: If ``out`` cannot be written.
@@ -152,7 +161,12 @@ def screen(
         judge = judge.at(fitted)
     screener = Screener.from_pretrained(pretrained, judge, fpr, fdr=fdr)
     seed = choose_seed(seed, Path(out))
-    screener = replace(screener, seed=seed, engine=LocalEngine(workers))
+    screener = replace(
+        screener,
+        seed=seed,
+        engine=LocalEngine(workers),
+        gate=_gate(gate, Path(source), strict=strict),
+    )
     modality = screener.kind.modality
     files = find_source(
         modality, Path(source), data_root, follow_links=follow_links, speaker_from=speaker_from
@@ -537,6 +551,17 @@ def _threshold(
 
 def _calibration(given: AnyCalibration | None) -> Calibration | Path | None:
     return given if given is None or isinstance(given, Calibration) else Path(given)
+
+
+def _gate(
+    given: AnyPath | GateLimits | bool, source: Path, *, strict: bool
+) -> EnrolmentGate | None:
+    if given is False and not strict:
+        return None
+    if isinstance(given, bool | GateLimits):
+        limits = GateLimits.of(None if isinstance(given, bool) else given)
+        return EnrolmentGate(limits, strict)
+    return EnrolmentGate(read_gate(Path(given), outside=source), strict)
 
 
 def _reader(pretrained: PretrainedModel) -> WaveformAdapter:

@@ -51,6 +51,7 @@ _REQUIRED = {
 }
 _EXTRAS = {
     "attacks": "attack, evaluate and fit-purifier with attacks of Foolbox and ART",
+    "gate": "screen --gate: seconds of speech",
     "quality": "evaluate: intelligibility (STOI)",
     "images": "data sets and large models of images from torchvision",
     "parquet": "report: results.parquet",

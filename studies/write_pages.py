@@ -13,6 +13,7 @@ _MODULES = (
     "backdoors",
     "detection",
     "embedders",
+    "gate",
     "guard",
     "hardening",
     "images",

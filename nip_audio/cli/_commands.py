@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "calibrate": "Calibrate the detector on clean recordings or images of your own.",
     "detect": "Detect adversarial recordings or images by their response to noise.",
     "screen": "Screen a folder of recordings or images for attacks; run it again to resume.",
+    "gate": "Show the limits of the enrolment gate, or check a file of your own.",
     "serve": "Judge, enrol, verify and purify recordings over HTTP.",
     "report": "Write the report of a screening: report.html and results.csv.",
     "backdoor": "Find files with a backdoor trigger in a training or enrolment set.",

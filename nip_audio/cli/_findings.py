@@ -8,7 +8,13 @@ from pathlib import Path
 
 from nip_audio.cli._console import plain, stdout
 from nip_audio.cli._logging import logger
-from nip_audio.cli._results import ROWS, print_records, print_results, print_summary
+from nip_audio.cli._results import (
+    ROWS,
+    print_records,
+    print_results,
+    print_speakers,
+    print_summary,
+)
 from nip_audio.screening.pipeline import ScreenResult
 from nip_audio.screening.review import (
     ALERTING,
@@ -73,6 +79,7 @@ class Findings:
             verdicts=self.verdicts,  # type: ignore[arg-type]
             accepted=self.accepted,
             known=self.known or frozenset(),
+            speakers=result.results.speakers(),
         )
 
     def print(self, result: ScreenResult, found: Review) -> None:
@@ -94,12 +101,18 @@ class Findings:
             stdout.print(f"{len(found.known)} findings were told before")
         if found.left_out:
             stdout.print(f"{found.left_out} findings have other verdicts than --fail-on names")
+        print_speakers(result)
         print_summary(result.summary, self.out)
 
     def close(self, result: ScreenResult, found: Review) -> None:
         """Log what was found, and keep it as known once it was printed."""
         for record in found.open:
             logger.warning("%s %s %s", record.verdict, record.id, " ".join(record.why))
+        for speaker in found.speakers:
+            decision = (
+                "" if speaker.gate is None else f"{speaker.gate.decision}: {speaker.gate.why}"
+            )
+            logger.warning("unfit speaker %s: %s", speaker.speaker, decision)
         summary = result.summary
         for note in filter(None, (*summary.notes, summary.warning)):
             logger.warning("%s", note)

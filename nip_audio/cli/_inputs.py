@@ -20,6 +20,8 @@ from nip_audio.models.threshold import VerificationThreshold
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
+from nip_audio.screening.enrolment.gate import EnrolmentGate
+from nip_audio.screening.enrolment.limits import GateLimits, read_gate
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.sources import find_source
 from nip_audio.screening.survey import Survey
@@ -106,6 +108,24 @@ def make_screener(
     screener = Screener.from_pretrained(pretrained, judge, fpr, fdr=fdr)
     reader = make_reader(pretrained, max_duration_s, channel)
     return replace(screener, adapter=reader, seed=seed, engine=engine or LocalEngine())
+
+
+def make_gate(given: str | None, source: Path, *, strict: bool) -> EnrolmentGate | None:
+    """Make the enrolment gate that screen uses; None if it was not asked for.
+
+    Args:
+        given: Path of a TOML file of limits, or ``defaults``; None has the defaults if ``strict``.
+        source: Folder that is screened, in which the file must not lie.
+        strict: Whether a failure is a verdict, or a note only.
+
+    Raises:
+        InputError: If the file cannot be used.
+    """
+    if given is None and not strict:
+        return None
+    if given is None or given == "defaults":
+        return EnrolmentGate(GateLimits.of(None), strict)
+    return EnrolmentGate(read_gate(Path(given), outside=source), strict)
 
 
 def find_files(

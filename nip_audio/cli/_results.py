@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nip_audio.screening.summary import ScreenSummary
 
 _COLOURS = {"clean": "green", "adversarial": "red", "inconsistent": "magenta", "error": "yellow"}
+_DECISIONS = {"enrol": "green", "record more": "yellow", "reject": "red", "ask": "magenta"}
 _DETAILS = {"consistency": "consistency", "named": "prediction"}
 ROWS = 40
 
@@ -60,6 +61,31 @@ def print_records(records: Sequence[ScreenRecord]) -> None:
         stdout.print(
             "clean: nothing was found, which is no proof that a file is harmless", style="dim"
         )
+
+
+def print_speakers(result: ScreenResult) -> None:
+    """Print what the enrolment gate says about the first speakers, if there was one."""
+    if result.summary.gated is None:
+        return
+    table = Table(box=SIMPLE)
+    table.add_column("speaker", overflow="fold", min_width=12)
+    for name in ("usable", "speech", "cohesion"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("decision", overflow="fold")
+    speakers = ((one, one.gate) for one in result.results.speakers() if one.gate is not None)
+    for speaker, gate in islice(speakers, ROWS):
+        between = f" [{_number(gate.cohesion_low, '.2f')}, {_number(gate.cohesion_high, '.2f')}]"
+        table.add_row(
+            plain(speaker.speaker),
+            f"{gate.recordings} of {speaker.files}",
+            f"{gate.speech_s:.1f} s",
+            _number(gate.cohesion, ".2f") + plain("" if gate.cohesion_low is None else between),
+            f"[{_DECISIONS[gate.decision]}]{gate.decision}[/]: {plain(gate.why)}",
+        )
+    if table.row_count:
+        stdout.print(table)
+    if result.summary.speakers > ROWS:
+        stdout.print(f"… and {result.summary.speakers - ROWS} more speakers: see speakers.jsonl")
 
 
 def _number(value: float | None, form: str) -> str:

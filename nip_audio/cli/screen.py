@@ -109,6 +109,25 @@ def command(
             "files (see nip-audio backdoor).",
         ),
     ] = False,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|defaults",
+            rich_help_panel="Enrolment gate",
+            help="Also check what an enrolment needs (speech, noise, level, cohesion, …) against "
+            "the limits of a TOML file, or the defaults (nip-audio gate --show). Needs the extra "
+            "gate.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            rich_help_panel="Enrolment gate",
+            help="Count each failure of the gate in the exit code; otherwise it is a note. "
+            "Without --gate: the default limits.",
+        ),
+    ] = False,
     purify_to: Annotated[
         Path | None,
         typer.Option(
@@ -210,7 +229,7 @@ def command(
     Example: nip-audio screen enrolment/ --out report/
     """
     from nip_audio.cli._findings import Findings
-    from nip_audio.cli._inputs import load_model, make_screener, refuse_options
+    from nip_audio.cli._inputs import load_model, make_gate, make_screener, refuse_options
     from nip_audio.cli._results import make_report, print_summary
     from nip_audio.core.state import make_folder
     from nip_audio.models.modalities import modality_of
@@ -254,7 +273,12 @@ def command(
         channel=channel,
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
-    screener = replace(screener, backdoor=backdoor, trust_mtime=trust_mtime)
+    screener = replace(
+        screener,
+        backdoor=backdoor,
+        trust_mtime=trust_mtime,
+        gate=make_gate(gate, source, strict=strict),
+    )
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
         tick = lambda _: advance(bar)  # noqa: E731
@@ -271,7 +295,7 @@ def command(
     found = findings.review(result)
     _print(form, findings, screener, result, found)
     findings.close(result, found)
-    exit_with(found.flagged, found.failed or result.summary.doubtful)
+    exit_with(found.flagged + len(found.speakers), found.failed or result.summary.doubtful)
 
 
 def _asked_format(form: OutputFormat, *, as_json: bool, watch: float | None) -> OutputFormat:

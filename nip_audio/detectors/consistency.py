@@ -5,6 +5,8 @@ The score is robust to a minority of wrong recordings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,7 @@ __all__ = ["consistency_scores"]
 Array = NDArray[np.float64]
 
 
-def consistency_scores(embeddings: Array) -> Array:
+def consistency_scores(embeddings: Array, *, among: Sequence[int] | None = None) -> Array:
     """Score each recording by the mean cosine between its embedding and those of the core.
 
     The core is the tightest majority: among the sets of one recording and its ⌊n/2⌋ nearest others,
@@ -25,6 +27,7 @@ def consistency_scores(embeddings: Array) -> Array:
 
     Args:
         embeddings: (n ≥ 2, D) embeddings of any norm.
+        among: Rows from which the core is taken, two at least; None takes all.
 
     Returns:
         (n,) mean cosines in [-1, 1]. For n = 2 both are equal, since it is unknown which recording
@@ -50,8 +53,10 @@ def consistency_scores(embeddings: Array) -> Array:
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, np.inf)  # each recording is a member of its own set
-    size = len(unit) // 2 + 1
-    members = np.argsort(-cosines, axis=1, kind="stable")[:, :size]
+    rows = np.arange(len(unit)) if among is None else np.asarray(among)
+    size = len(rows) // 2 + 1
+    near = np.argsort(-cosines[np.ix_(rows, rows)], axis=1, kind="stable")[:, :size]
+    members = rows[near]
     np.fill_diagonal(cosines, 0.0)
     tightness = [cosines[np.ix_(m, m)].sum() for m in members]
     core = members[int(np.argmax(np.round(tightness, 12)))]

@@ -14,7 +14,8 @@ __all__ = ["SPEAKER_COLUMNS", "Rows"]
 
 _FIRST = ("id", "speaker", "verdict")
 _LAST = ("encoding", "changes", "findings", "error", "duplicate_of", "link")
-SPEAKER_COLUMNS = ("speaker", "verdict", "files", "flagged", "failed", "findings")
+SPEAKER_COLUMNS = ("speaker", "verdict", "files", "flagged", "failed", "findings", "gate")
+_GATE = ("recordings", "speech_s", "cohesion", "cohesion_low", "cohesion_high", "decision")
 
 
 class Rows:
@@ -77,6 +78,7 @@ class Rows:
             self._word(record.verdict),
             *(record.files, record.flagged, record.failed),
             self._findings(record.findings),
+            None if (gate := record.gate) is None else [getattr(gate, name) for name in _GATE],
         ]
 
     def _findings(self, findings: tuple[Finding, ...]) -> list[list[Any]]:

@@ -2,6 +2,9 @@ from .calibrating import calibrate as calibrate
 from .calibration import Calibration as Calibration
 from .engines.local import LocalEngine as LocalEngine
 from .engines.ray import RayEngine as RayEngine
+from .enrolment.gate import EnrolmentGate as EnrolmentGate
+from .enrolment.limits import GateLimits as GateLimits
+from .enrolment.limits import read_gate as read_gate
 from .gate import CalibratedGate as CalibratedGate
 from .judge import Judge as Judge
 from .pipeline import Screener as Screener

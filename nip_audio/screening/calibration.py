@@ -54,6 +54,8 @@ class Calibration:
         narrow_domain: The same for recordings of a telephone's band; None if none were seen.
         narrow_domain_distances: (n,) sorted out-of-fold distances of these spectra.
         consistencies: (m,) sorted consistency scores of speakers with three recordings or more.
+        differences: (k,) sorted mean cosines of recordings to those of another speaker; empty if
+            there is one speaker only, or an earlier version made the calibration.
         verification_threshold: Cosine similarity, at the equal error rate, from which two
             recordings count as one voice; None if no speaker has two recordings.
         scale: Smallest ``ImageFacts.scale`` of the clean images; 1 for recordings.
@@ -73,6 +75,7 @@ class Calibration:
     narrow_domain: FittedDistance | None = None
     narrow_domain_distances: Array = field(default_factory=lambda: np.zeros(0))
     consistencies: Array = field(default_factory=lambda: np.zeros(0))
+    differences: Array = field(default_factory=lambda: np.zeros(0))
     verification_threshold: float | None = None
     scale: float = 1.0
     failures: tuple[FileError, ...] = ()
@@ -93,6 +96,7 @@ class Calibration:
             "distances of spectra": self.domain_distances,
             "narrow distances of spectra": self.narrow_domain_distances,
             "consistencies": self.consistencies,
+            "differences": self.differences,
             "verification threshold": np.array(self.verification_threshold or 0.0),
             "scale": np.array(self.scale),
         }
@@ -114,6 +118,7 @@ class Calibration:
         settings = f"{self.model_id}{config}{probe.names}{self.verification_threshold}"
         digest = hashlib.sha256(settings.encode())
         arrays = [self.detector.distances, self.domain_distances, self.consistencies]
+        arrays += [self.differences] if len(self.differences) else []
         fitted: list[FittedRates | FittedDistance | FittedDensity]
         fitted = [self.detector.rates, self.detector.estimator]
         for one in (*fitted, *([] if self.domain is None else [self.domain])):
@@ -316,6 +321,8 @@ def _reference_of(calibration: Calibration) -> tuple[dict[str, torch.Tensor], di
         "consistencies": torch.from_numpy(calibration.consistencies),
         **_named("domain", domain.to_tensors()),
     }
+    if len(calibration.differences):
+        tensors["differences"] = torch.from_numpy(calibration.differences)
     meta = {
         "sample_rate_hz": calibration.sample_rate_hz,
         "domain_offset": domain.offset_,
@@ -336,6 +343,7 @@ def _read_reference(state: State) -> dict[str, Any]:
         "domain": FittedDistance.from_tensors(_part(state, "domain"), offset=meta["domain_offset"]),
         "domain_distances": state.tensors["domain_distances"].numpy(),
         "consistencies": state.tensors["consistencies"].numpy(),
+        "differences": state.tensors.get("differences", torch.zeros(0)).numpy().astype(float),
         "verification_threshold": meta["verification_threshold"],
     }
 

@@ -13,6 +13,8 @@ from nip_audio.detectors.conformal import q_values
 from nip_audio.errors import FileError, InputError
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.duplicates import find_duplicates
+from nip_audio.screening.enrolment.gate import EnrolmentGate
+from nip_audio.screening.enrolment.speakers import Nearest, Voices
 from nip_audio.screening.kind import Kind
 from nip_audio.screening.measured import MeasuredFile, TriggerEvidence
 from nip_audio.screening.sources import Source
@@ -60,12 +62,14 @@ class Comparison:
         duplicates: Duplicates of each file that is filed under several speakers.
         suspicions: Suspicion against each file that may carry a trigger.
         backdoor: Result of the search for triggers in words; None if it was not made.
+        nearest: For each speaker the other one who sounds most like them; empty without a gate.
     """
 
     q_values: dict[str, float] = field(default_factory=dict)
     duplicates: dict[str, tuple[DuplicateFile, ...]] = field(default_factory=dict)
     suspicions: dict[str, TriggerSuspicion] = field(default_factory=dict)
     backdoor: str | None = None
+    nearest: dict[str, Nearest] = field(default_factory=dict)
 
 
 def compare(
@@ -73,6 +77,7 @@ def compare(
     source: Source,
     calibration: Calibration,
     kind: Kind,
+    gate: EnrolmentGate | None = None,
 ) -> Comparison:
     """Compare all files of a run with each other.
 
@@ -85,6 +90,7 @@ def compare(
         source: Source of the files, from which similar ones are read again.
         calibration: Calibration that gives the p-values.
         kind: Modality of the files.
+        gate: Enrolment gate that compares the voices of speakers; None compares none.
     """
     ids: list[str] = []
     speakers: list[str | None] = []
@@ -94,6 +100,7 @@ def compare(
     # half precision and no copies: the memory per file limits the length of a run
     embeddings = bytearray()
     triggers: list[TriggerEvidence] = []
+    voices = Voices()
     for file in files:
         if file.facts is None or file.measurement is None:
             continue
@@ -101,6 +108,8 @@ def compare(
         speakers.append(file.speaker)
         hashes.append(bytes.fromhex(file.facts.content_sha256))
         embeddings += file.measurement.embedding.astype(np.float16).tobytes()
+        if gate is not None:
+            gate.listen(voices, file, calibration)
         fingerprints.append(file.measurement.codes.astype(np.uint32))
         if file.trigger is not None:
             triggers.append(file.trigger)
@@ -127,7 +136,11 @@ def compare(
     q = dict(zip(ids, q_values(p_values).tolist(), strict=True))
     suspicions, backdoor = _suspicions(ids, triggers) if triggers else ({}, None)
     return Comparison(
-        q, {name: tuple(found) for name, found in duplicates.items()}, suspicions, backdoor
+        q,
+        {name: tuple(found) for name, found in duplicates.items()},
+        suspicions,
+        backdoor,
+        {} if gate is None else gate.compare_speakers(voices, calibration),
     )
 
 

@@ -33,6 +33,15 @@ class RecordingDetails:
         window_s: Where the most suspicious window begins, in seconds.
         resembles: Condition that this window resembles most, such as ``white noise at 25 dB`` or
             an attack. This and the one before are None with a clean-only calibration.
+        clipped_share: Share of the samples that were cut off at the highest level, in [0, 1].
+        speech_s: Seconds of speech, without pauses. This and the following are None unless the
+            enrolment gate was asked for.
+        snr_db: Estimated signal-to-noise ratio in dB; None without speech.
+        level_dbfs: Root mean square of the speech in dB to full scale; None without speech.
+        silence_s: Longest digital silence with sound before and after, in seconds.
+        part_cosine: Smallest cosine between two parts of the speech, one after the other; None if
+            there is too little of it for two parts.
+        unmet: Keys of gate.toml whose limits the recording does not keep.
     """
 
     tag: ClassVar[str] = "audio"
@@ -41,7 +50,8 @@ class RecordingDetails:
         *(*_START, *_DISTANCE, "domain_distance", "domain_threshold"),
         *("consistency", "consistency_threshold", "duplicate_of", "duration_s", "sample_rate_hz"),
         *("channels", "encoding", "bandwidth_hz", "sound_s", "channel_likeness"),
-        *("window_s", "resembles", "changes"),
+        *("window_s", "resembles", "clipped_share", "speech_s", "snr_db", "level_dbfs"),
+        *("silence_s", "part_cosine", "unmet", "changes"),
         *("sha256", "error"),
     )
 
@@ -57,6 +67,13 @@ class RecordingDetails:
     channel_likeness: float | None = None
     window_s: float | None = None
     resembles: str | None = None
+    clipped_share: float | None = None
+    speech_s: float | None = None
+    snr_db: float | None = None
+    level_dbfs: float | None = None
+    silence_s: float | None = None
+    part_cosine: float | None = None
+    unmet: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

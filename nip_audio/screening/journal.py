@@ -252,6 +252,7 @@ def from_line(line: bytes) -> MeasuredFile:
 
 def _file_of(data: dict[str, Any], line: bytes) -> MeasuredFile:
     try:
+        data.setdefault("speech", None)  # earlier versions did not measure it
         if (packed := data["measurement"]) is not None:
             data["measurement"] = {
                 name: value if name == _NAME else _unpack(value, _TYPES[name])

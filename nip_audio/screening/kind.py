@@ -16,7 +16,7 @@ from nip_audio.errors import FileError, InputError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import Details
-from nip_audio.screening.measured import Facts, Measured
+from nip_audio.screening.measured import Facts, Measured, SpeechEvidence
 from nip_audio.screening.probes import Place, Probe
 from nip_audio.screening.records import Finding, Risk, ScreenRecord
 
@@ -69,6 +69,7 @@ class Kind(ABC):
     details: ClassVar[type[Details]]
     finds_altered_copies: ClassVar[bool] = False
     learns_attacks: ClassVar[bool] = False
+    has_speech: ClassVar[bool] = False
 
     reader: Any
 
@@ -86,6 +87,21 @@ class Kind(ABC):
         self, pretrained: PretrainedModel, item: Any, probe: Probe, *, seed: int
     ) -> Measured:
         """Measure what the detector judges; equal content and seed give equal results."""
+
+    def measure_speech(
+        self,
+        pretrained: PretrainedModel,  # noqa: ARG002
+        item: Any,  # noqa: ARG002
+    ) -> SpeechEvidence:
+        """Measure what the enrolment gate asks for.
+
+        Raises:
+            InputError: If the modality has no speech.
+        """
+        raise InputError(
+            f"the enrolment gate is for recordings, expected none for {self.modality.plural}; "
+            "leave it out"
+        )
 
     @classmethod
     @abstractmethod

@@ -65,6 +65,7 @@ class FileMeasurer:
         kind: Modality of the files, and how they are read and measured.
         seed: Seed of the noise generator; each file's noise depends on the seed and its bytes.
         triggers: Whether to measure the evidence for backdoor triggers too, in four more passes.
+        speech: Whether to measure what the enrolment gate asks for, too.
     """
 
     pretrained: PretrainedModel
@@ -72,6 +73,7 @@ class FileMeasurer:
     kind: Kind
     seed: int
     triggers: bool = False
+    speech: bool = False
 
     def __post_init__(self) -> None:
         """Fail now, not at the first file, if the model cannot show triggers.
@@ -132,7 +134,10 @@ class FileMeasurer:
         measurement = self.kind.measure(self.pretrained, item, self.probe, seed=self.seed)
         _require_numbers(measurement)
         trigger = measure_trigger(self.pretrained, item, seed=self.seed) if self.triggers else None
-        return MeasuredFile("", None, RETRY, self.kind.facts(item), measurement, trigger)
+        speech = self.kind.measure_speech(self.pretrained, item) if self.speech else None
+        return MeasuredFile(
+            "", None, RETRY, self.kind.facts(item), measurement, trigger, speech=speech
+        )
 
 
 def _failure(recording: Recording, err: BaseException) -> FileError:

@@ -21,6 +21,7 @@ __all__ = [
     "Measured",
     "MeasuredFile",
     "Measurement",
+    "SpeechEvidence",
     "TriggerEvidence",
 ]
 
@@ -124,6 +125,30 @@ class TriggerEvidence:
 
 
 @dataclass(frozen=True)
+class SpeechEvidence:
+    """What the enrolment gate asks of the speech of a recording.
+
+    Attributes:
+        finder: Name and version of what found the speech.
+        speech_s: Seconds of speech.
+        snr_db: Estimated signal-to-noise ratio in dB; None without speech.
+        level_dbfs: Root mean square of the speech in dB to full scale; None without speech.
+        silence_s: Longest digital silence with sound before and after, in seconds.
+        part_cosine: Smallest cosine between two parts of the speech, one after the other; None if
+            there is too little of it for two parts.
+        change_s: Where in the recording the second of these parts begins, in seconds; None as well.
+    """
+
+    finder: str
+    speech_s: float
+    snr_db: float | None
+    level_dbfs: float | None
+    silence_s: float
+    part_cosine: float | None
+    change_s: float | None
+
+
+@dataclass(frozen=True)
 class Heard:
     """What a recording holds besides silence, by its levels alone.
 
@@ -220,6 +245,7 @@ class MeasuredFile:
         measurement: Measurement of the model; None if the file could not be read.
         trigger: Evidence for a backdoor trigger; None if it was not measured.
         error: ``code``, ``found`` and ``remedy`` if the file could not be read, else None.
+        speech: What the enrolment gate asks for; None if it was not measured.
     """
 
     id: str
@@ -229,3 +255,4 @@ class MeasuredFile:
     measurement: Measured | None = None
     trigger: TriggerEvidence | None = None
     error: dict[str, str] | None = None
+    speech: SpeechEvidence | None = None

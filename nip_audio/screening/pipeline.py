@@ -12,6 +12,7 @@ from typing import Any
 
 from nip_audio import __version__
 from nip_audio.audio.manifest import Recording
+from nip_audio.audio.speech import speech_finder
 from nip_audio.core.files import LARGEST_JSON, read_regular
 from nip_audio.core.modality import Reader
 from nip_audio.core.seeds import secret_seed
@@ -26,6 +27,7 @@ from nip_audio.screening.comparison import Comparison, compare
 from nip_audio.screening.engines.base import Engine, MeasurerRecipe
 from nip_audio.screening.engines.crumb import CRUMB_NAME, Crumb
 from nip_audio.screening.engines.local import LocalEngine, measure_alone
+from nip_audio.screening.enrolment.gate import EnrolmentGate, GateTally
 from nip_audio.screening.journal import JOURNAL_NAME, LOCK_NAME, Journal, locked
 from nip_audio.screening.judge import Judge, add_duplicates, add_trigger_suspicion, judge_speaker
 from nip_audio.screening.kind import Kind
@@ -88,6 +90,7 @@ class Screener:
         trust_mtime: Whether a file of the same size and modification time is taken for unchanged.
             Anyone who may replace a file can forge both. Otherwise a file that was moved or
             replaced is read again, and its content decides.
+        gate: Enrolment gate; None has none, and measures no speech.
     """
 
     pretrained: PretrainedModel
@@ -97,6 +100,23 @@ class Screener:
     engine: Engine = field(default_factory=LocalEngine)
     backdoor: bool = False
     trust_mtime: bool = False
+    gate: EnrolmentGate | None = None
+
+    def __post_init__(self) -> None:
+        """Fail now, not at the first file, if the gate cannot be used.
+
+        Raises:
+            InputError: If the files are no recordings.
+            MissingDependencyError: If silero-vad is not installed.
+        """
+        if self.gate is None:
+            return
+        if not self.kind.has_speech:
+            raise InputError(
+                f"the enrolment gate got {self.kind.modality.plural}, expected recordings; leave "
+                "it out"
+            )
+        speech_finder()
 
     @staticmethod
     def from_pretrained(
@@ -131,7 +151,8 @@ class Screener:
     def measurer(self) -> FileMeasurer:
         """Measurer of single files with the settings of this screening."""
         probe = self.judge.calibration.detector.probe
-        return FileMeasurer(self.pretrained, probe, self.kind, self.seed, self.backdoor)
+        speech = self.gate is not None
+        return FileMeasurer(self.pretrained, probe, self.kind, self.seed, self.backdoor, speech)
 
     def measurement_settings(self) -> dict[str, Any]:
         """Return everything that a measurement depends on besides the file."""
@@ -163,6 +184,7 @@ class Screener:
             "calibration_sources": self.judge.calibration.sources,
             "false_positive_rate": self.judge.false_positive_rate,
             "false_discovery_rate": self.judge.false_discovery_rate,
+            "gate": None if self.gate is None else self.gate.to_json(),
         }
 
     def judge_files(self, recordings: Iterable[Recording]) -> Iterator[ScreenRecord]:
@@ -323,7 +345,7 @@ class Screener:
         Only a file that was moved, touched or replaced by one of the same size is read for that.
         """
         earlier, now = journal.stamp(recording.id), stamp_of(recording)
-        if earlier is None:
+        if earlier is None or self._lacks_speech(journal, recording):
             return False
         if same_file(earlier, now, trust_mtime=self.trust_mtime):
             return True
@@ -336,26 +358,49 @@ class Screener:
             journal.restamp(recording.id, now)
         return True
 
+    def _lacks_speech(self, journal: Journal, recording: Recording) -> bool:
+        """Tell whether a file was measured without what the gate asks for, or with another way."""
+        if self.gate is None:
+            return False
+        file = journal.read(recording.id)
+        if file.facts is None:
+            return False
+        return file.speech is None or file.speech.finder != speech_finder()
+
     def _judge(
         self, source: Source, journal: Journal, current: Container[str], out: Path
     ) -> ScreenResult:
         """Judge the files whose measurement is current, and publish all results again."""
         calibration, words = self.judge.calibration, self.kind.words
         files = (_known(journal, r) for r in source if r.id in current)
-        comparison = compare(files, source, calibration, self.kind)
+        comparison = compare(files, source, calibration, self.kind, self.gate)
         tally = Tally(self.judge.false_positive_rate, words)
+        gated = None if self.gate is None else GateTally()
         with publishing(out) as publication:
             for group in _groups(r for r in source if r.id in current):
-                records = self._judge_group([_known(journal, r) for r in group], comparison)
+                measured = [_known(journal, r) for r in group]
+                records = self._judge_group(measured, comparison)
                 named = group[0].speaker is not None
                 speaker = judge_speaker(records, words) if named else None
+                if self.gate is not None and speaker is not None:
+                    nearest = comparison.nearest.get(speaker.speaker)
+                    speaker = self.gate.judge_speaker(
+                        speaker, records, measured, nearest, calibration
+                    )
                 publication.write(records, speaker)
                 tally.add(records, speaker)
+                if gated is not None:
+                    gated.add(records, speaker)
             survey = source.survey(out)
             summary = replace(
                 tally.summary(backdoor=comparison.backdoor),
                 passed_over=survey.to_json(),
-                notes=(*filter(None, [self.judge.note]), *survey.notes(self.kind.modality)),
+                notes=(
+                    *filter(None, [self.judge.note]),
+                    *survey.notes(self.kind.modality),
+                    *(() if gated is None else gated.notes),
+                ),
+                gated=None if gated is None else gated.to_json(),
             )
             results = publication.finish(self.verdict_settings() | summary.to_json())
         return ScreenResult(summary, results)
@@ -367,6 +412,10 @@ class Screener:
         words = self.kind.words
         records = {f.id: self.judge.judge(f, q_value=comparison.q_values.get(f.id)) for f in files}
         readable = [file for file in files if file.measurement is not None]
+        if self.gate is not None:
+            calibration = self.judge.calibration
+            for file in readable:
+                records[file.id] = self.gate.judge_file(records[file.id], file, calibration)
         beside = self.judge.compare_files([records[file.id] for file in readable], readable)
         records |= {record.id: record for record in beside}
         for name in records.keys() & comparison.duplicates.keys():

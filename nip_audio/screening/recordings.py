@@ -28,13 +28,21 @@ from nip_audio.errors import AudioError, CalibrationError, FileError
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import RecordingDetails
+from nip_audio.screening.enrolment.speakers import is_mostly_bad, unmet_of
 from nip_audio.screening.kind import Kind, Words
 from nip_audio.screening.measure import measure_evidence, noise_generator
-from nip_audio.screening.measured import FileFacts, Heard, Measurement
+from nip_audio.screening.measured import FileFacts, Heard, Measurement, SpeechEvidence
 from nip_audio.screening.probes import Place, Probe, ResponseProbe
 from nip_audio.screening.records import RISKS, Finding, ScreenRecord
 from nip_audio.screening.response import ResponseDetector
-from nip_audio.screening.sounds import likeness_of, measure_sound, signals_of, spectrum_of, voice_in
+from nip_audio.screening.sounds import (
+    likeness_of,
+    measure_sound,
+    measure_speech,
+    signals_of,
+    spectrum_of,
+    voice_in,
+)
 
 if TYPE_CHECKING:
     from nip_audio.detectors.clean import CleanDistance
@@ -44,6 +52,7 @@ __all__ = [
     "Recordings",
     "fit_domain",
     "is_narrow",
+    "told_by_findings",
     "voices_of",
 ]
 
@@ -66,6 +75,7 @@ _CHOOSE_CHANNEL = (
 )
 
 _FILES_A_SPEAKER = 3
+_MOST_DIFFERENCES = 1000
 _WORDS = Words(
     clean="audio",
     raw="waveform",
@@ -98,6 +108,7 @@ class Recordings(Kind):
     details: ClassVar[type[RecordingDetails]] = RecordingDetails
     finds_altered_copies: ClassVar[bool] = True
     learns_attacks: ClassVar[bool] = True
+    has_speech: ClassVar[bool] = True
 
     reader: WaveformAdapter
 
@@ -178,6 +189,15 @@ class Recordings(Kind):
             likeness=likeness,
             codes=codes,
         )
+
+    @torch.no_grad()
+    def measure_speech(self, pretrained: PretrainedModel, item: Audio) -> SpeechEvidence:
+        """Measure what the enrolment gate asks for, of the mean of all channels.
+
+        Raises:
+            MissingDependencyError: If silero-vad is not installed.
+        """
+        return measure_speech(pretrained.model, item.mixture)
 
     @classmethod
     def new_detector(cls) -> CleanDistance:
@@ -279,6 +299,7 @@ class Recordings(Kind):
             bandwidth_hz=facts.condition.bandwidth_hz,
             sound_s=facts.heard.sound_s,
             channel_likeness=float(measured.likeness[0]) if len(measured.likeness) else None,
+            clipped_share=facts.clipped_share,
         )
         detector = calibration.detector
         if not isinstance(detector, ResponseDetector):
@@ -317,8 +338,7 @@ class Recordings(Kind):
             )
             found.append(Finding("out_of_domain", why, "record a longer passage"))
         rate = calibration.sample_rate_hz or 0
-        knows_narrow = calibration.narrow_domain is not None
-        if not knows_narrow and (_narrow(facts, calibration) or facts.sample_rate_hz < rate):
+        if "least_bandwidth_hz" in told_by_findings(facts, calibration):
             reach = _reach_hz(facts)
             how = (
                 f"it is sampled at {facts.sample_rate_hz} Hz and the model expects {rate} Hz"
@@ -350,6 +370,7 @@ class Recordings(Kind):
     ) -> list[Finding]:
         """Return whether a recording is clipped or interrupted, or holds two voices."""
         found = []
+        told = told_by_findings(facts, calibration)
         likeness, threshold = details.channel_likeness, calibration.verification_threshold
         require_finite(likeness_of_the_channels=likeness, verification_threshold=threshold)
         if likeness is not None and threshold is not None and likeness < threshold:
@@ -358,14 +379,14 @@ class Recordings(Kind):
                 f"{likeness:.2f}, expected at least {threshold:.2f}), so their mean is nobody's"
             )
             found.append(Finding("inconsistent", why, _CHOOSE_CHANNEL))
-        if facts.clipped_share > CLIPPED_SHARE:
+        if "most_clipped_share" in told:
             why = (
                 f"{facts.clipped_share:.1%} of its samples are cut off at the highest level, so "
                 "it was recorded too loud and is clipped"
             )
             found.append(Finding.of("damaged", why))
         condition = facts.condition
-        if condition.dropouts >= DROPOUTS or condition.dropped_share > DROPPED_SHARE:
+        if "most_silence_s" in told:
             times = "once" if condition.dropouts == 1 else f"{condition.dropouts} times"
             why = (
                 f"the signal drops to exact silence {times} ({condition.dropped_share:.1%} of its "
@@ -388,29 +409,56 @@ class Recordings(Kind):
         """
         if len(records) < 2:
             return list(records)
+        mostly_bad = is_mostly_bad(records)
+        fit = [i for i, record in enumerate(records) if not unmet_of(record)]
         # no conformal threshold here: at 1 % it needs 99 recordings of repeated speakers, and a
         # single mislabelled one among them would determine it
         threshold = calibration.verification_threshold
         require_finite(verification_threshold=threshold)
-        scores = consistency_scores(np.stack([one.embedding for one in measured]))
+        # where most recordings are bad, their likeness is no measure of the good ones
+        among = fit if mostly_bad and len(fit) > 1 else None
+        scores = consistency_scores(np.stack([one.embedding for one in measured]), among=among)
+        core = len(records if among is None else among) // 2 + 1
         judged = []
         for record, score in zip(records, scores, strict=True):
             voice = {"consistency": float(score), "consistency_threshold": threshold}
             details = RecordingDetails(**{**vars(record.details), **voice})
             record = replace(record, details=details)
-            if threshold is not None and score < threshold:
+            blamed = not (mostly_bad and len(fit) == 1 and not unmet_of(record))
+            if threshold is not None and score < threshold and blamed:
                 why = (
                     "the two files of this speaker do not sound like the same voice (cosine "
                     f"similarity {score:.2f}, expected at least {threshold:.2f}); with only two "
                     "files it is not possible to tell which one is wrong"
                     if len(records) == 2
                     else "its voice does not match the speaker's other files (mean cosine "
-                    f"similarity {score:.2f} to the {len(records) // 2 + 1} files that agree best, "
+                    f"similarity {score:.2f} to the {core} files that agree best, "
                     f"expected at least {threshold:.2f}), so it may be another person's recording"
                 )
                 record = record.with_findings(Finding.of("inconsistent", why))
             judged.append(record)
         return judged
+
+
+def told_by_findings(facts: FileFacts, calibration: Calibration) -> frozenset[str]:
+    """Return the limits of the enrolment gate about which a finding of the screening tells.
+
+    Args:
+        facts: What is known about the file.
+        calibration: Calibration that judges it.
+    """
+    told = []
+    if facts.clipped_share > CLIPPED_SHARE:
+        told.append("most_clipped_share")
+    condition = facts.condition
+    if condition.dropouts >= DROPOUTS or condition.dropped_share > DROPPED_SHARE:
+        told.append("most_silence_s")
+    rate = calibration.sample_rate_hz or 0
+    if calibration.narrow_domain is None and (
+        _narrow(facts, calibration) or facts.sample_rate_hz < rate
+    ):
+        told.append("least_bandwidth_hz")
+    return frozenset(told)
 
 
 def _consistencies(owners: Sequence[str], embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -423,6 +471,21 @@ def _consistencies(owners: Sequence[str], embeddings: NDArray[np.float64]) -> ND
         if len(members) >= _FILES_A_SPEAKER
     ]
     return np.concatenate(scores) if scores else np.zeros(0)
+
+
+def _differences(owners: Sequence[str], embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sorted mean cosines of recordings to all recordings of another speaker.
+
+    Of many, a thousand quantiles stand for all.
+    """
+    names = sorted(set(owners))
+    whose = np.array([names.index(owner) for owner in owners])
+    means = np.stack([embeddings[whose == i].mean(axis=0) for i in range(len(names))])
+    apart = np.arange(len(names))[None, :] != whose[:, None]
+    scores = (embeddings @ means.T)[apart]
+    if len(scores) > _MOST_DIFFERENCES:
+        return np.asarray(np.quantile(scores, np.linspace(0, 1, _MOST_DIFFERENCES)))
+    return np.sort(scores)
 
 
 def _unheard(facts: FileFacts, calibration: Calibration) -> list[Finding]:
@@ -461,6 +524,7 @@ def voices_of(owners: Sequence[str], embeddings: NDArray[np.float64]) -> Mapping
     eer = all_pairs_eer(embeddings @ embeddings.T, owners)
     return {
         "consistencies": np.sort(_consistencies(owners, embeddings)),
+        "differences": _differences(owners, embeddings),
         "verification_threshold": None if eer is None else eer.threshold,
     }
 

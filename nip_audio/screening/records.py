@@ -13,11 +13,14 @@ from nip_audio.screening.details import DETAILS, Details, RecordingDetails, name
 
 __all__ = [
     "FLAGGED",
+    "NOTES",
     "NOT_JUDGED",
     "RISKS",
+    "Decision",
     "Finding",
     "Risk",
     "ScreenRecord",
+    "SpeakerGate",
     "SpeakerRecord",
     "Verdict",
     "check_error",
@@ -26,10 +29,21 @@ __all__ = [
 ]
 
 Risk = Literal[
-    "adversarial", "poisoned", "duplicate", "inconsistent", "damaged", "out_of_domain", "lonely"
+    "adversarial",
+    "poisoned",
+    "duplicate",
+    "inconsistent",
+    "damaged",
+    "unfit",
+    "out_of_domain",
+    "lonely",
+    "advice",
 ]
 """What can be wrong with a file or a speaker that could be judged."""
 
+
+Decision = Literal["enrol", "record more", "reject", "ask"]
+"""What the enrolment gate says to do with a speaker."""
 
 Verdict = Literal[
     "clean",
@@ -38,6 +52,7 @@ Verdict = Literal[
     "duplicate",
     "inconsistent",
     "damaged",
+    "unfit",
     "out_of_domain",
     "error",
 ]
@@ -50,9 +65,11 @@ RISKS: dict[Risk, str] = {
     "duplicate": "find out whose voice it is and enrol it under that speaker only",
     "inconsistent": "do not enrol it until you know who is speaking; listen to it and ask",
     "damaged": "record it again, or get the original file",
+    "unfit": "record again what the enrolment gate asks for",
     "out_of_domain": "calibrate on clean recordings like this one (nip-audio calibrate CLEAN_DIR) "
     "and screen again",
     "lonely": "add at least one more recording of this speaker",
+    "advice": "record again what the enrolment gate asks for",
 }
 """Remedy of each risk, most severe risk first; the first one found is a file's verdict.
 
@@ -63,8 +80,11 @@ could add a tone to become out of domain.
 NOT_JUDGED: tuple[Verdict, ...] = ("out_of_domain", "error")
 """Verdicts of files that could not be judged: they are neither flagged nor clean."""
 
+NOTES: tuple[Risk, ...] = ("lonely", "advice")
+"""Risks that are told and are no verdict: ``advice`` is what ``unfit`` is to a strict gate."""
+
 FLAGGED: tuple[Verdict, ...] = tuple(
-    risk for risk in RISKS if risk != "out_of_domain" and risk != "lonely"
+    risk for risk in RISKS if risk != "out_of_domain" and risk != "lonely" and risk != "advice"
 )
 """Verdicts of files in which something was found that needs a person's attention."""
 
@@ -155,7 +175,8 @@ class ScreenRecord(_Record):
             model gives one label although their voices differ, as files with a backdoor trigger
             do. ``duplicate``: the same recording is filed under another speaker.
             ``inconsistent``: does not sound like the speaker's other files. ``damaged``: clipped or
-            interrupted. ``clean``: none of these, which does not prove that the file is harmless.
+            interrupted. ``unfit``: does not keep a limit of a strict enrolment gate. ``clean``:
+            none of these, which does not prove that the file is harmless.
         findings: Everything that was found, not only what the verdict names.
         distance: Distance of the file's noise response from that of clean recordings, ≥ 0.
         distance_threshold: Distance above which a file is flagged as adversarial.
@@ -226,6 +247,39 @@ class ScreenRecord(_Record):
 
 
 @dataclass(frozen=True)
+class SpeakerGate:
+    """What the enrolment gate says about a speaker.
+
+    Attributes:
+        recordings: Number of usable recordings: nothing was found in them, and they keep all
+            limits.
+        speech_s: Seconds of speech in them.
+        cohesion: Mean cosine similarity of the pairs of them; None for fewer than two.
+        cohesion_low: Lower end of its 95 % interval, by bootstrap over recordings; None for fewer
+            than three.
+        cohesion_high: Upper end of this interval.
+        nearest: Other speaker of the run whose recordings sound most like this one's; None if
+            there is none. Recordings that fail a limit are left out of this comparison.
+        nearest_cosine: Mean cosine similarity between the recordings of the two.
+        nearest_same: Probability that the two are one voice, for even odds beforehand; None if
+            the calibration knows no two different voices: not evaluated.
+        decision: ``enrol``, ``record more``, ``reject`` or ``ask`` (a person who listens).
+        why: Reason of the decision in words.
+    """
+
+    recordings: int
+    speech_s: float
+    cohesion: float | None
+    cohesion_low: float | None
+    cohesion_high: float | None
+    nearest: str | None
+    nearest_cosine: float | None
+    nearest_same: float | None
+    decision: Decision
+    why: str
+
+
+@dataclass(frozen=True)
 class SpeakerRecord(_Record):
     """Result of screening one speaker, or one folder of images.
 
@@ -236,6 +290,7 @@ class SpeakerRecord(_Record):
         flagged: Number of flagged files.
         failed: Number of files that could not be judged: unreadable, or out of domain.
         findings: Findings about the speaker as a whole, not about one file.
+        gate: What the enrolment gate says; None if it was not asked for.
     """
 
     speaker: str
@@ -244,6 +299,7 @@ class SpeakerRecord(_Record):
     flagged: int
     failed: int
     findings: tuple[Finding, ...] = ()
+    gate: SpeakerGate | None = None
 
 
 def error_of(err: FileError) -> dict[str, str]:

@@ -28,7 +28,14 @@ from nip_audio.core.near import suggest_names
 from nip_audio.core.state import write_atomic
 from nip_audio.core.strict_json import load_json
 from nip_audio.errors import InputError
-from nip_audio.screening.records import FLAGGED, NOT_JUDGED, ScreenRecord, Verdict
+from nip_audio.screening.records import (
+    FLAGGED,
+    NOT_JUDGED,
+    NOTES,
+    ScreenRecord,
+    SpeakerRecord,
+    Verdict,
+)
 
 __all__ = [
     "ALERTING",
@@ -82,6 +89,9 @@ class Review:
             new.
         known: Records that were told before; they are in no other list.
         left_out: Number of records whose verdict was not asked for.
+        speakers: Speakers about whom a strict enrolment gate decides otherwise than to enrol, and
+            who were not told before with this decision.
+        known_speakers: Those that were told before.
     """
 
     open: Sequence[ScreenRecord]
@@ -89,6 +99,8 @@ class Review:
     expired: Sequence[ScreenRecord] = ()
     known: Sequence[ScreenRecord] = ()
     left_out: int = 0
+    speakers: Sequence[SpeakerRecord] = ()
+    known_speakers: Sequence[SpeakerRecord] = ()
 
     @property
     def flagged(self) -> int:
@@ -111,6 +123,11 @@ class Review:
             "expired": [record.id for record in self.expired],
             "known": len(self.known),
             "left_out": self.left_out,
+            "speakers": [
+                {"speaker": one.speaker, "decision": one.gate.decision}
+                for one in self.speakers
+                if one.gate is not None
+            ],
         }
 
 
@@ -121,6 +138,7 @@ def review(
     accepted: Iterable[Acceptance] = (),
     known: Known = frozenset(),
     today: datetime.date | None = None,
+    speakers: Iterable[SpeakerRecord] = (),
 ) -> Review:
     """Sort the records that are not clean by what is left to do.
 
@@ -130,6 +148,7 @@ def review(
         accepted: What was accepted.
         known: Findings that were told before.
         today: Day of the review; None is today's.
+        speakers: Records of the speakers of the run.
     """
     today = datetime.date.today() if today is None else today
     listed: dict[tuple[str, str | None], list[Acceptance]] = {}
@@ -154,12 +173,25 @@ def review(
         else:
             left.append(record)
             expired += [] if valid is None else [record]
-    return Review(left, done, expired, told, left_out)
+    unfit = [one for one in speakers if _is_unfit(one) and "unfit" in verdicts]
+    new = [one for one in unfit if _speaker_key(one) not in known]
+    old = [one for one in unfit if _speaker_key(one) in known]
+    return Review(left, done, expired, told, left_out, new, old)
+
+
+def _is_unfit(speaker: SpeakerRecord) -> bool:
+    return any(finding.risk == "unfit" for finding in speaker.findings)
+
+
+def _speaker_key(speaker: SpeakerRecord) -> tuple[str, str | None, str]:
+    """Return the key of a speaker's decision; no id of a file ends in a slash."""
+    decision = "" if speaker.gate is None else speaker.gate.decision
+    return f"{speaker.speaker}/", None, decision
 
 
 def _covers(acceptance: Acceptance, record: ScreenRecord) -> bool:
     """Tell whether everything that was found in a file is accepted, not its verdict alone."""
-    found = {finding.risk for finding in record.findings if finding.risk != "lonely"}
+    found = {finding.risk for finding in record.findings if finding.risk not in NOTES}
     return {record.verdict, *found} <= set(acceptance.verdicts)
 
 
@@ -258,6 +290,7 @@ def write_known(path: Path, found: Review) -> None:
         OutputError: If the file cannot be written.
     """
     keys = [_key(record) for record in (*found.open, *found.known)]
+    keys += [_speaker_key(speaker) for speaker in (*found.speakers, *found.known_speakers)]
     write_atomic(path, (json.dumps(sorted(keys, key=str), indent=0) + "\n").encode(), force=True)
 
 

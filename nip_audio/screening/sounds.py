@@ -13,10 +13,18 @@ from torch import Tensor
 from nip_audio.audio.channels import Channel
 from nip_audio.audio.front_ends import levels_of
 from nip_audio.audio.io import Audio
-from nip_audio.audio.windows import windows_of
+from nip_audio.audio.speech import (
+    estimate_snr_db,
+    find_speech,
+    level_dbfs,
+    silence_s,
+    speech_finder,
+)
+from nip_audio.audio.windows import Sound, windows_of
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.screening.measure import device_of
+from nip_audio.screening.measured import SpeechEvidence
 from nip_audio.screening.probes import ResponseProbe
 from nip_audio.screening.response import measure_windows
 
@@ -24,12 +32,17 @@ __all__ = [
     "MeasuredSound",
     "likeness_of",
     "measure_sound",
+    "measure_speech",
+    "voice_change",
     "signals_of",
     "spectrum_of",
     "voice_in",
 ]
 
 _MOST_BANDS, _FEW_BANDS = 128, 64
+_PART_S, _STEP_S = 2.0, 0.5
+_LEAST_PLACES = 3  # so many of them leave one whose two parts have two windows each
+_AT_ONCE = 32
 
 
 def spectrum_of(model: InstrumentedModel, model_input: Tensor) -> NDArray[np.float64]:
@@ -124,3 +137,66 @@ def likeness_of(model: InstrumentedModel, speaking: Sequence[Channel]) -> NDArra
         return np.zeros(0)
     voices = np.stack([voice_in(model, one.voice) for one in speaking])
     return np.array([(voices @ voices.T).min()])
+
+
+def measure_speech(model: InstrumentedModel, signal: Channel) -> SpeechEvidence:
+    """Measure what the enrolment gate asks of the speech of one signal.
+
+    Raises:
+        MissingDependencyError: If silero-vad is not installed.
+    """
+    samples, rate_hz = signal.samples, signal.sample_rate_hz
+    speech = find_speech(samples, rate_hz)
+    cosine, change_s = voice_change(model, samples, rate_hz, speech)
+    return SpeechEvidence(
+        finder=speech_finder(),
+        speech_s=float(speech.sum()) / rate_hz,
+        snr_db=estimate_snr_db(samples, rate_hz, speech),
+        level_dbfs=level_dbfs(samples, speech),
+        silence_s=silence_s(samples, rate_hz),
+        part_cosine=cosine,
+        change_s=change_s,
+    )
+
+
+def voice_change(
+    model: InstrumentedModel, samples: Tensor, sample_rate_hz: int, speech: Sound
+) -> tuple[float | None, float | None]:
+    """Find where the speech of a recording is best divided into two voices, one after the other.
+
+    Windows of 2 s of speech, half a second apart, are embedded. Between any two places the mean
+    embedding of the windows that end before is compared with that of the windows that begin after,
+    and the smallest cosine counts. Each part has two windows or more, 2.5 s of speech, which one
+    alone would make unreliable; from less than 5 s in all, one. Speakers who take turns are found
+    where one of them has most of the beginning or the end; two who speak at once are not.
+
+    Args:
+        model: Model that embeds.
+        samples: (N,) waveform.
+        sample_rate_hz: Sample rate of the waveform.
+        speech: (N,) which samples are speech.
+
+    Returns:
+        The smallest cosine between two parts, and where the second begins in seconds; None twice
+        for less than 4 s of speech.
+    """
+    places = np.flatnonzero(speech)
+    size, step = round(_PART_S * sample_rate_hz), round(_STEP_S * sample_rate_hz)
+    starts = list(range(0, len(places) - size + 1, step))
+    apart = size // step  # windows that share no sample
+    if len(starts) <= apart:
+        return None, None
+    spoken = samples[torch.from_numpy(speech)]
+    voices = []
+    for first in range(0, len(starts), _AT_ONCE):
+        windows = [spoken[start : start + size] for start in starts[first : first + _AT_ONCE]]
+        embedded = model.embed(Batch(torch.stack(windows).to(device_of(model))))
+        voices.append(torch.nn.functional.normalize(embedded, dim=1).cpu().double())
+    sums = torch.cat(voices).cumsum(dim=0)
+    before = torch.nn.functional.normalize(sums[:-apart], dim=1)
+    after = torch.nn.functional.normalize(sums[-1] - sums[apart - 1 : -1], dim=1)
+    cosines = (before * after).sum(dim=1)
+    edge = 0 if len(cosines) < _LEAST_PLACES else 1
+    best = edge + int(cosines[edge : len(cosines) - edge].argmin())
+    change = places[starts[best + apart]]
+    return float(cosines[best]), float(change) / sample_rate_hz

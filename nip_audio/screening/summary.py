@@ -45,6 +45,8 @@ class ScreenSummary:
             mean little; None if it is like it.
         passed_over: Files of the folder that were not read, as ``Survey.to_json`` counts them.
         notes: What a person should know about the folder and the settings, in sentences.
+        gated: What the enrolment gate counted: ``unfit`` recordings, ``unmet`` limits and
+            ``decisions`` about speakers; None without a gate.
     """
 
     files: int
@@ -57,6 +59,7 @@ class ScreenSummary:
     warning: str | None
     passed_over: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    gated: dict[str, Any] | None = None
 
     @property
     def unseen(self) -> int:

@@ -204,6 +204,18 @@
     });
     return button;
   }
+  function gateColumns() {  /* what the enrolment gate says; its list is in the order of _GATE in rows.py */
+    const of = (row, i) => (row[S.gate] ? row[S.gate][i] : null);
+    const cohesion = (row) => (of(row, 2) === null ? "" : number(of(row, 2), 2) +
+      (of(row, 3) === null ? "" : ` [${number(of(row, 3), 2)}, ${number(of(row, 4), 2)}]`));
+    return [
+      { label: "decision", title: "decision of the enrolment gate", key: (row) => of(row, 5) || "", cell: (row) => of(row, 5) || "" },
+      { label: "usable", kind: "number", first: -1, key: (row) => of(row, 0), cell: (row) => (row[S.gate] ? String(of(row, 0)) : "") },
+      { label: "speech", kind: "number", first: -1, key: (row) => of(row, 1), cell: (row) => (row[S.gate] ? `${number(of(row, 1), 1)} s` : "") },
+      { label: "cohesion", kind: "number less", title: "mean cosine similarity of the pairs of usable recordings, with its 95 % interval",
+        key: (row) => of(row, 2), cell: cohesion },
+    ];
+  }
   new PagedTable($("speakers-table"), groups, [
     { label: group, key: (row) => word(row[S.speaker]), cell: toFiles },
     { label: "verdict", title: "most severe verdict of the files",
@@ -212,6 +224,7 @@
     { label: "files", kind: "number", first: -1, key: (row) => row[S.files], cell: (row) => String(row[S.files]) },
     { label: "flagged", kind: "number", first: -1, key: (row) => row[S.flagged], cell: (row) => String(row[S.flagged]) },
     { label: "not judged", kind: "number least", first: -1, key: (row) => row[S.failed], cell: (row) => String(row[S.failed]) },
+    ...(speakers.some((row) => row[S.gate]) ? gateColumns() : []),
     { label: "notes", kind: "less", key: (row) => row[S.findings].length,
       cell: (row) => row[S.findings].map((finding) => `${finding[1]}; ${word(finding[2])}`).join(" ") },
   ], speakers, [1, 1]);
@@ -251,6 +264,12 @@
     say("Sound, without silence", seconds(row[F.sound_s]));
     say("Most suspicious window begins at", seconds(row[F.window_s]));
     say("What this window resembles most", row[F.resembles]);
+    if (row[F.speech_s] !== null) {
+      say("Speech", seconds(row[F.speech_s]));
+      say("Estimated signal-to-noise ratio", row[F.snr_db] === null ? "not evaluated: no speech" : `${number(row[F.snr_db], 0)} dB`);
+      say("Level of the speech", row[F.level_dbfs] === null ? "" : `${number(row[F.level_dbfs], 0)} dBFS`);
+      say("Smallest cosine similarity between two parts", row[F.part_cosine] === null ? "not evaluated: too little speech" : number(row[F.part_cosine], 2));
+    }
     say("Highest frequency with content", row[F.bandwidth_hz] === null ? "" : `${(row[F.bandwidth_hz] / 1000).toFixed(1)} kHz`);
   }
   function found(row) {

@@ -56,6 +56,7 @@ class MeasurerRecipe:
         kind: Modality of the files and how they are read.
         seed: Seed of the noise generator.
         triggers: Whether to measure the evidence for backdoor triggers.
+        speech: Whether to measure what the enrolment gate asks for.
     """
 
     model: str
@@ -64,6 +65,7 @@ class MeasurerRecipe:
     kind: Kind
     seed: int
     triggers: bool
+    speech: bool
 
     @staticmethod
     def of(measurer: FileMeasurer) -> MeasurerRecipe:
@@ -76,6 +78,7 @@ class MeasurerRecipe:
             measurer.kind,
             measurer.seed,
             measurer.triggers,
+            measurer.speech,
         )
 
     def make(self) -> FileMeasurer:
@@ -90,4 +93,6 @@ class MeasurerRecipe:
                 f"{self.model} is model {pretrained.model_id[:12]} on this machine, "
                 f"expected {self.model_id[:12]}; put the same model on every machine"
             )
-        return FileMeasurer(pretrained, self.probe, self.kind, self.seed, self.triggers)
+        return FileMeasurer(
+            pretrained, self.probe, self.kind, self.seed, self.triggers, self.speech
+        )
