@@ -149,5 +149,6 @@ ThresholdFileOption = Annotated[
         "--threshold-file",
         help="File written by nip-audio threshold, whose threshold is used instead of the "
         "calibration's.",
+        rich_help_panel=INPUT,
     ),
 ]

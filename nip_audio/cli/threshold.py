@@ -32,6 +32,7 @@ from nip_audio.cli._options import (
     JsonOption,
     MaxDurationOption,
     SeedOption,
+    SpeakerFromOption,
 )
 from nip_audio.errors import InputError
 
@@ -114,6 +115,7 @@ def command(
     ] = 1000,
     data_root: DataRootOption = None,
     follow_links: FollowLinksOption = False,
+    speaker_from: SpeakerFromOption = None,
     max_duration: MaxDurationOption = None,
     channel: ChannelOption = None,
     seed: SeedOption = 0,
@@ -141,7 +143,9 @@ def command(
     for path in filter(None, (out, plot)):
         require_new(path, force=force)
     pretrained = load_pretrained(model)
-    plan = _plan(pretrained, trials, recordings, data_root, enrol, follow_links=follow_links)
+    plan = _plan(
+        pretrained, trials, recordings, data_root, enrol, speaker_from, follow_links=follow_links
+    )
     back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
     with progress_bar("embedding", len(plan.recordings)) as bar:
         fitted = fit_threshold(
@@ -179,6 +183,7 @@ def _plan(
     recordings: Path | None,
     data_root: str | None,
     enrol: int,
+    speaker_from: str | None,
     *,
     follow_links: bool,
 ) -> TrialPlan:
@@ -192,8 +197,15 @@ def _plan(
                 f"got --recordings, but {trials} is no trial list, expected a list that names "
                 "them; leave it out"
             )
-        files = find_files(pretrained, trials, data_root, follow_links=follow_links)
+        files = find_files(
+            pretrained, trials, data_root, follow_links=follow_links, speaker_from=speaker_from
+        )
         return pair_recordings(files, enrol=enrol)
+    if speaker_from is not None:
+        raise InputError(
+            f"got --speaker-from and the trial list {trials}, expected a folder whose paths name "
+            "the speakers; leave one out"
+        )
     if enrol != 1:
         raise InputError(
             f"got --enrol {enrol} and a trial list, expected a folder or manifest, because a list "

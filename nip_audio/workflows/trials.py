@@ -115,7 +115,7 @@ def _require_few(pairs: int) -> None:
     if pairs > _MOST_PAIRS:
         raise InputError(
             f"the recordings make {pairs:,} trials, expected at most {_MOST_PAIRS:,}; pass fewer "
-            "recordings, a trial list, or --enrol (enrol=) for one voice a speaker"
+            "recordings, a trial list, or `enrol` for one voice a speaker"
         )
 
 

@@ -136,3 +136,14 @@ def test_a_file_for_another_score_is_refused(run, made, enrolment, folder, clean
     )  # fmt: skip
     assert code == 65
     assert "was made for scores of the cosine, but the PLDA" in err
+
+
+def test_speakers_come_from_the_paths_of_a_folder_but_not_of_a_list(run, clean_folder, tmp_path):
+    base = ["--out", tmp_path / "t", "--rounds", 100, "--json"]
+    code, text, _ = run("threshold", clean_folder, *base, "--speaker-from", "{speaker}/*")
+    assert (code, json.loads(text)["recordings"]) == (0, 32)
+    trials = tmp_path / "veri_test.txt"
+    trials.write_text("1 s0/take0.wav s0/take1.wav")
+    code, _, err = run("threshold", trials, *base, "--speaker-from", "{speaker}/*", "--force")
+    assert code == 65
+    assert "got --speaker-from and the trial list" in err
