@@ -68,6 +68,35 @@ def comparison(results: Results) -> dict[str, str]:
     }
 
 
+def service(results: Results) -> dict[str, str]:
+    """Write what the service answers under three loads, and its memory."""
+    columns: Columns = {
+        "load": lambda row: row[0],
+        "answered": lambda row: f"{row[1]['answered']} of {results['requests']}",
+        "told to come again": lambda row: str(row[1]["statuses"].get("429", 0)),
+        "median, ms": lambda row: f"{row[1]['p50_ms']:.0f}",
+        "99 %, ms": lambda row: f"{row[1]['p99_ms']:.0f}",
+    }
+    loads = [
+        (f"as fast as it answers, {results['queue'] // 2} clients", results["full"]),
+        ("half of that rate", results["half"]),
+        (f"{results['crowd']['clients']} clients, four times its queue", results["crowd"]),
+    ]
+    memory = results["soak"]["memory_mib"]
+    return {
+        "service": table(columns, loads),
+        "service_rate": f"{results['per_s']:.1f}",
+        "service_bound": f"{results['bound_per_s']:.1f}",
+        "service_share": f"{100 * results['share_of_bound']:.0f}",
+        "service_workers": str(results["workers"]),
+        "service_length": f"{results['seconds_of_audio']:.1f}",
+        "service_recordings": str(results["recordings"]),
+        "soak": f"{results['soak']['requests']:,}",
+        "soak_first": f"{memory[1]:.0f}",
+        "soak_last": f"{memory[-1]:.0f}",
+    }
+
+
 def parts(results: Results) -> dict[str, object]:
     """Fill the template."""
     return {
@@ -75,11 +104,15 @@ def parts(results: Results) -> dict[str, object]:
         **speed(results["screening_speed"]),
         **memory(results["screening_memory"]),
         **comparison(results["screening_comparison"]),
+        **service(results["serve"]),
     }
 
 
 PAGE = Page(
-    "screening", __file__, ("screening_speed", "screening_memory", "screening_comparison"), parts
+    "screening",
+    __file__,
+    ("screening_speed", "screening_memory", "screening_comparison", "serve"),
+    parts,
 )
 
 

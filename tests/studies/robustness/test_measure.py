@@ -62,7 +62,12 @@ def config(tmp_path, write_config):
                 "items": 6,
                 "settings": {"steps": 2, "restarts": 1},
             },
-            {"attack": "autoattack", "eps": [0.002], "items": 6, "settings": {"steps": 2}},
+            {
+                "attack": "autoattack",
+                "eps": [0.002],
+                "items": 6,
+                "settings": {"steps": 2, "targets": 1, "square_steps": 5},
+            },
             {"attack": "pgd", "eps": [0.002], "items": 6, "settings": one_step, "systems": ["m0"]},
         ],
     )
