@@ -243,11 +243,14 @@ def _make_datasets(hparams: Mapping[str, Any], teacher: Teacher | None) -> tuple
     def random_crop(id: str, wav: str, start: str, stop: str) -> Iterator[Tensor]:
         own = codecs[crc32(id.encode()) % len(codecs)]
         codec = own if random.random() < hparams["codec_share"] else None
-        sig = _read_span(wav, int(start), int(stop), rate, codec)
-        offset = random.randint(0, max(sig.shape[0] - crop, 0))
+        whole = _read_span(wav, int(start), int(stop), rate, codec)
+        sig = repeated(whole, crop)
+        offset = random.randint(0, sig.shape[0] - crop)
         yield scramble(sig, offset, crop, hparams)
         if teacher is not None:
-            yield teacher.target(id, offset / rate, offset / rate + hparams["crop_s"])
+            # a crop of a repeated recording holds all of it
+            start_s = offset / rate if sig is whole else 0.0
+            yield teacher.target(id, start_s, start_s + hparams["crop_s"])
 
     @sb.utils.data_pipeline.takes("wav", "start", "stop")  # type: ignore[untyped-decorator]
     @sb.utils.data_pipeline.provides("sig")  # type: ignore[untyped-decorator]
@@ -268,6 +271,11 @@ def _make_datasets(hparams: Mapping[str, Any], teacher: Teacher | None) -> tuple
     return sets["train"], sets["calibrate"]
 
 
+def repeated(sig: Tensor, size: int) -> Tensor:
+    """Return (N,) samples, repeated if there are fewer than ``size`` of them."""
+    return sig if sig.shape[0] >= size else sig.repeat(-(-size // sig.shape[0]))
+
+
 def scramble(sig: Tensor, offset: int, size: int, hparams: Mapping[str, Any]) -> Tensor:
     """Cut a crop, and change its words but not its voice, microphone or room.
 
@@ -277,7 +285,7 @@ def scramble(sig: Tensor, offset: int, size: int, hparams: Mapping[str, Any]) ->
     spectrum, which identifies the speaker.
 
     Args:
-        sig: (N,) samples of the recording; a short one is repeated.
+        sig: (N,) samples of the recording, N at least ``offset + size``; see ``repeated``.
         offset: First sample of the crop.
         size: Number of samples of the crop.
         hparams: Values of the YAML, with the two shares.
@@ -285,8 +293,6 @@ def scramble(sig: Tensor, offset: int, size: int, hparams: Mapping[str, Any]) ->
     Returns:
         (size,) samples of the crop.
     """
-    sig = sig.repeat(-(-size // sig.shape[0]))
-
     out = sig[offset : offset + size]
     if random.random() < hparams["overlap_share"]:
         gain = 10 ** random.uniform(-0.6, 0.0)

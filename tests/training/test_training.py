@@ -160,3 +160,12 @@ def test_a_speaker_at_another_speed_is_another_class(brain):
     assert seen == {(0, 1, 2, 3), (30, 31, 32, 33)}
     brain.compute_forward(batch, sb.Stage.VALID)
     assert brain.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_a_short_recording_is_repeated_and_a_crop_of_it_begins_anywhere():
+    sig = torch.arange(3.0)
+    assert training.repeated(sig, 3) is sig
+    whole = training.repeated(sig, 4)
+    assert whole.tolist() == [0, 1, 2, 0, 1, 2]
+    plain = {"overlap_share": 0.0, "reversal_share": 0.0}
+    assert training.scramble(whole, 2, 4, plain).tolist() == [2, 0, 1, 2]
