@@ -23,7 +23,7 @@ from torch import Tensor
 from nip_audio.attacks.registry import make_attack
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, read_audio
-from nip_audio.audio.manifest import Recording, read_recordings
+from nip_audio.audio.manifest import Recording
 from nip_audio.errors import CalibrationError, InputError
 from nip_audio.models.cards import DEFAULT_MODELS
 from nip_audio.models.enrolment import Enrolment, VerificationResult, embed_audio, enrol
@@ -45,7 +45,7 @@ from nip_audio.screening.calibrating import calibrate_with_attacks
 from nip_audio.screening.calibration import Calibration, find_threshold
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.enrolment.gate import EnrolmentGate
-from nip_audio.screening.enrolment.limits import GateLimits, read_gate
+from nip_audio.screening.enrolment.limits import GateLimits
 from nip_audio.screening.measure import default_config
 from nip_audio.screening.pipeline import Screener, choose_seed
 from nip_audio.screening.records import ScreenRecord
@@ -57,7 +57,7 @@ from nip_audio.workflows.flagged import shipped_purifier
 from nip_audio.workflows.recordings import AttackedFile, PurifiedAudio, purify_audio
 from nip_audio.workflows.threshold import FittedThreshold
 from nip_audio.workflows.threshold import fit_threshold as fit_to_trials
-from nip_audio.workflows.trials import is_trial_list, pair_recordings, read_trials
+from nip_audio.workflows.trials import plan_trials
 
 __all__ = [
     "attack",
@@ -518,14 +518,13 @@ def fit_threshold(
     """
     pretrained = load_model(model)
     source = Path(trials)
-    if is_trial_list(source):
-        known = None
-        if recordings is not None:
-            known = read_recordings(Path(recordings), data_root=data_root)
-        plan = read_trials(source, data_root=data_root, recordings=known)
-    else:
-        files = find_source(modality_of(pretrained.card), source, data_root, follow_links=False)
-        plan = pair_recordings(list(files), enrol=enrol)
+    plan = plan_trials(
+        source,
+        lambda: find_source(modality_of(pretrained.card), source, data_root, follow_links=False),
+        enrol=enrol,
+        recordings=None if recordings is None else Path(recordings),
+        data_root=data_root,
+    )
     return fit_to_trials(
         pretrained,
         plan,
@@ -558,10 +557,10 @@ def _gate(
 ) -> EnrolmentGate | None:
     if given is False and not strict:
         return None
-    if isinstance(given, bool | GateLimits):
-        limits = GateLimits.of(None if isinstance(given, bool) else given)
-        return EnrolmentGate(limits, strict)
-    return EnrolmentGate(read_gate(Path(given), outside=source), strict)
+    if isinstance(given, bool):
+        return EnrolmentGate.at(None, source, strict=strict)
+    limits = given if isinstance(given, GateLimits) else Path(given)
+    return EnrolmentGate.at(limits, source, strict=strict)
 
 
 def _reader(pretrained: PretrainedModel) -> WaveformAdapter:

@@ -21,7 +21,6 @@ from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.engines.base import Engine
 from nip_audio.screening.engines.local import LocalEngine
 from nip_audio.screening.enrolment.gate import EnrolmentGate
-from nip_audio.screening.enrolment.limits import GateLimits, read_gate
 from nip_audio.screening.pipeline import Screener
 from nip_audio.screening.sources import find_source
 from nip_audio.screening.survey import Survey
@@ -123,9 +122,8 @@ def make_gate(given: str | None, source: Path, *, strict: bool) -> EnrolmentGate
     """
     if given is None and not strict:
         return None
-    if given is None or given == "defaults":
-        return EnrolmentGate(GateLimits.of(None), strict)
-    return EnrolmentGate(read_gate(Path(given), outside=source), strict)
+    limits = None if given in (None, "defaults") else Path(str(given))
+    return EnrolmentGate.at(limits, source, strict=strict)
 
 
 def find_files(

@@ -187,34 +187,24 @@ def _plan(
     *,
     follow_links: bool,
 ) -> TrialPlan:
-    from nip_audio.audio.manifest import read_recordings
     from nip_audio.cli._inputs import find_files
-    from nip_audio.workflows.trials import is_trial_list, pair_recordings, read_trials
+    from nip_audio.workflows.trials import is_trial_list, plan_trials
 
-    if not is_trial_list(trials):
-        if recordings is not None:
-            raise InputError(
-                f"got --recordings, but {trials} is no trial list, expected a list that names "
-                "them; leave it out"
-            )
-        files = find_files(
-            pretrained, trials, data_root, follow_links=follow_links, speaker_from=speaker_from
-        )
-        return pair_recordings(files, enrol=enrol)
-    if speaker_from is not None:
+    if speaker_from is not None and is_trial_list(trials):
         raise InputError(
             f"got --speaker-from and the trial list {trials}, expected a folder whose paths name "
             "the speakers; leave one out"
         )
-    if enrol != 1:
-        raise InputError(
-            f"got --enrol {enrol} and a trial list, expected a folder or manifest, because a list "
-            "says itself what is compared; leave one out"
-        )
-    known = None
-    if recordings is not None:
-        known = read_recordings(recordings, data_root=data_root, follow_links=follow_links)
-    return read_trials(trials, data_root=data_root, recordings=known, follow_links=follow_links)
+    return plan_trials(
+        trials,
+        lambda: find_files(
+            pretrained, trials, data_root, follow_links=follow_links, speaker_from=speaker_from
+        ),
+        enrol=enrol,
+        recordings=recordings,
+        data_root=data_root,
+        follow_links=follow_links,
+    )
 
 
 def _print(point: OperatingPoint) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -30,7 +30,7 @@ from nip_audio.audio.places import Places
 from nip_audio.core.files import open_regular
 from nip_audio.errors import InputError
 
-__all__ = ["TrialPlan", "is_trial_list", "pair_recordings", "read_trials"]
+__all__ = ["TrialPlan", "is_trial_list", "pair_recordings", "plan_trials", "read_trials"]
 
 Pairs = NDArray[np.intp]
 
@@ -117,6 +117,46 @@ def _require_few(pairs: int) -> None:
             f"the recordings make {pairs:,} trials, expected at most {_MOST_PAIRS:,}; pass fewer "
             "recordings, a trial list, or `enrol` for one voice a speaker"
         )
+
+
+def plan_trials(
+    trials: Path,
+    find: Callable[[], Iterable[Recording]],
+    *,
+    enrol: int = 1,
+    recordings: Path | None = None,
+    data_root: str | None = None,
+    follow_links: bool = False,
+) -> TrialPlan:
+    """Read a trial list, or pair the recordings of anything else.
+
+    Args:
+        trials: Trial list, folder or manifest.
+        find: Finds the recordings of a folder or manifest.
+        enrol: Recordings that a voice is enrolled from; with a trial list 1.
+        recordings: Manifest whose ids a trial list names.
+        data_root: Folder or URL that the names of a list are below.
+        follow_links: Also read what symbolic links lead to outside.
+
+    Raises:
+        InputError: If the trials cannot be read, or an argument does not go with them.
+    """
+    if not is_trial_list(trials):
+        if recordings is not None:
+            raise InputError(
+                f"got `recordings`, but {trials} is no trial list, expected a list that names "
+                "them; leave it out"
+            )
+        return pair_recordings(list(find()), enrol=enrol)
+    if enrol != 1:
+        raise InputError(
+            f"got `enrol` {enrol} and a trial list, expected a folder or manifest, because a list "
+            "says itself what is compared; leave one out"
+        )
+    known = None
+    if recordings is not None:
+        known = read_recordings(recordings, data_root=data_root, follow_links=follow_links)
+    return read_trials(trials, data_root=data_root, recordings=known, follow_links=follow_links)
 
 
 def is_trial_list(path: Path) -> bool:

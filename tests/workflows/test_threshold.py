@@ -339,3 +339,19 @@ def test_a_silent_file_cannot_be_used(pretrained, recordings, tmp_path):
     plan = pair_recordings([*recordings, Recording("silent", silent, "s0")])
     found = fit_threshold(pretrained, plan, ADAPTER, rounds=100)
     assert [failure.code for failure in found.failures] == ["silent"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"recordings": "r.csv"}, "got `recordings`, but .* is no trial list"),
+        ({"enrol": 2}, "got `enrol` 2 and a trial list"),
+    ],
+)
+def test_an_argument_that_does_not_go_with_the_trials_is_refused(tmp_path, given, said):
+    path = tmp_path
+    if "enrol" in given:
+        path = tmp_path / "veri_test.txt"
+        path.write_text("1 a/1.wav a/2.wav")
+    with pytest.raises(InputError, match=said):
+        nip_audio.fit_threshold(path, **given)

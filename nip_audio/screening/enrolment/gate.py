@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.enrolment.files import Failure, add_failures, failures_of
-from nip_audio.screening.enrolment.limits import GateLimits
+from nip_audio.screening.enrolment.limits import GateLimits, read_gate
 from nip_audio.screening.enrolment.speakers import (
     Nearest,
     Voices,
@@ -37,6 +38,22 @@ class EnrolmentGate:
 
     limits: GateLimits
     strict: bool = False
+
+    @staticmethod
+    def at(limits: Path | GateLimits | None, source: Path, *, strict: bool) -> EnrolmentGate:
+        """Return the gate of these limits, read if they are a file; None has the defaults.
+
+        Args:
+            limits: Limits to keep, or a TOML file of them.
+            source: Folder that is screened, in which the file must not lie.
+            strict: Whether a failure is a verdict, or a note.
+
+        Raises:
+            InputError: If the file cannot be used.
+        """
+        if isinstance(limits, Path):
+            return EnrolmentGate(read_gate(limits, outside=source), strict)
+        return EnrolmentGate(GateLimits.of(None) if limits is None else limits, strict)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that the gate's decisions depend on besides the files."""
