@@ -47,7 +47,7 @@ __all__ = ["Limits", "Service", "build_app", "listen"]
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "The bytes of one recording: WAV, FLAC, MP3, Ogg, AIFF, AU or CAF.",
+        "description": "The bytes of one recording, in any format that nip-audio reads.",
         "content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
@@ -327,9 +327,7 @@ async def verify(service: Served, path: Sent, speaker: Speaker) -> Verified:
     try:
         voice = service.voices.voice(speaker)
     except EnrolmentError as err:
-        # the library's error suggests similar names, which are nobody's business here
-        found = f"{speaker!r} is not enrolled"
-        raise _Problem(404, "not_enrolled", found, "enrol a recording first") from err
+        raise _Problem.of(404, "not_enrolled", err) from err
     record = await service.judged(path)
     score = float(await service.heard(path) @ voice)
     return Verified(

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nip_audio.core.near import suggest_names
 from nip_audio.errors import EnrolmentError
 
 __all__ = ["Voices"]
@@ -92,16 +91,15 @@ class Voices:
         """Return the mean of a speaker's embeddings, (D,), of unit length.
 
         Raises:
-            EnrolmentError: If the speaker is not enrolled; the message suggests similar names.
+            EnrolmentError: If the speaker is not enrolled. The message suggests nobody else, whose
+                name is none of the caller's business.
         """
         with self._lock:
             rows = self._database.execute(
                 "SELECT embedding FROM voices WHERE speaker = ?", (speaker,)
             ).fetchall()
         if not rows:
-            raise EnrolmentError(
-                f"{speaker!r} is not enrolled; {suggest_names(speaker, self.speakers())}"
-            )
+            raise EnrolmentError(f"{speaker!r} is not enrolled; enrol a recording first")
         vectors = np.stack([np.frombuffer(blob, "<f4") for (blob,) in rows])
         return torch.nn.functional.normalize(torch.from_numpy(vectors).mean(dim=0), dim=0)
 
