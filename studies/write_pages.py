@@ -11,6 +11,7 @@ __all__ = ["all_pages"]
 _MODULES = (
     "attacks",
     "backdoors",
+    "coverage",
     "detection",
     "embedders",
     "gate",

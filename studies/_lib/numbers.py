@@ -55,8 +55,9 @@ def look_up(query: str, results: Mapping[str, Any]) -> str:
     """Answer a query such as ``max 1% nip/cells[system=xvector;eps=0.002]/asr``.
 
     A query has an optional word, a format and a path. The path goes through keys, separated by
-    slashes; ``[key=value;…]`` keeps the items of a list that have these values, ``*`` goes to every
-    item or value, and a value with an interval counts as its ``value``. The word (min, max, mean,
+    slashes; ``[key=value;…]`` keeps the items of a list that have these values (``key>=value``: at
+    least this one), ``*`` goes to every item or value, and a value with an interval counts as its
+    ``value``. The word (min, max, mean,
     sum, count) makes one number of several. The format is ``0%`` or ``1%`` for a share in percent
     with so many digits, or one of Python's, such as ``.3f`` or ``,``. Between paths `` * ``
     multiplies and `` - `` subtracts.
@@ -102,7 +103,7 @@ def _walk(place: Any, path: str) -> list[Any]:
                 item
                 for one in places
                 for item in (one if isinstance(one, list) else one.values())
-                if all(_same(_field(item, key), value) for key, value in wanted.items())
+                if all(_holds(item, key, value) for key, value in wanted.items())
             ]
     return [one for one in places if one is not None]
 
@@ -121,6 +122,13 @@ def _field(item: Mapping[str, Any], key: str) -> object:
         return item.get(key)
     first, _, rest = key.partition(".")
     return _field(item.get(first) or {}, rest)
+
+
+def _holds(item: Mapping[str, Any], key: str, wanted: str) -> bool:
+    """Tell whether a field has a value, or, with a key that ends in ``>``, at least this value."""
+    if key.endswith(">"):
+        return float(_field(item, key[:-1])) >= float(wanted)  # type: ignore[arg-type]
+    return _same(_field(item, key), wanted)
 
 
 def _same(value: object, wanted: str) -> bool:

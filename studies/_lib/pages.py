@@ -17,7 +17,16 @@ from typing import Any
 
 from studies._lib.numbers import NOT_EVALUATED, NothingFoundError, look_up
 
-__all__ = ["PAGES_FOLDER", "RESULTS_FOLDER", "Page", "fill", "prose_numbers", "read_results"]
+__all__ = [
+    "PAGES_FOLDER",
+    "RESULTS_FOLDER",
+    "ROOT",
+    "Page",
+    "answered",
+    "fill",
+    "prose_numbers",
+    "read_results",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS_FOLDER = ROOT / "studies" / "results"
@@ -125,19 +134,25 @@ def fill(
             f"{sorted(asked - set(parts))}"
         )
 
+    text = answered(template, results or {}, partial=partial)
+    if "†" in text:
+        text = text.rstrip() + "\n" + UNKEPT
+    return _wrapped(_PLACEHOLDER.sub(lambda found: str(parts[found[1]]), text))
+
+
+def answered(text: str, results: Results, *, partial: bool = False) -> str:
+    """Answer the queries of a text, and keep what is given, a paper's, or not kept (``fill``)."""
+
     def answer(found: re.Match[str]) -> str:
         try:
-            return look_up(" ".join(found[1].split()), results or {})
+            return look_up(" ".join(found[1].split()), results)
         except NothingFoundError:
             if not partial:
                 raise
             return NOT_EVALUATED
 
-    text = _QUERY.sub(answer, template)
-    text = _GIVEN.sub(lambda found: found[2] + "†" * (found[1] == "unkept"), text)
-    if "†" in text:
-        text = text.rstrip() + "\n" + UNKEPT
-    return _wrapped(_PLACEHOLDER.sub(lambda found: str(parts[found[1]]), text))
+    text = _QUERY.sub(answer, text)
+    return _GIVEN.sub(lambda found: found[2] + "†" * (found[1] == "unkept"), text)
 
 
 def _wrapped(text: str) -> str:

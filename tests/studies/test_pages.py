@@ -97,6 +97,7 @@ RESULTS = {
         ("max 0% r/cells/*/dsr", "50"),
         ("mean .3f r/cells[attack=pgd]/dsr", "0.312"),
         ("count d r/cells[attack=pgd]/dsr", "2"),
+        ("count d r/cells[attack=pgd;eps>=0.05]/dsr", "1"),
         ("0% r/cells/1/dsr * r/accuracy/no defence", "40"),
         ("1% r/accuracy/no defence - r/cells/1/dsr", "30.0"),
     ],
