@@ -2,14 +2,15 @@
 
 Source: "Neuron Coverage Change Rate" (Shi), Sec. 3.2 and 4. F(x) are the outputs of chosen neurons,
 x' = x + ε with random ε, and NCCR is the change of F(x') relative to F(x). The scalar is an l2
-norm; the vector has one entry per noise and layer, averaged over draws.
+norm; the vector has one entry per noise and layer, averaged over draws. Sec. 5 names an l0 distance
+besides, and Sec. 1 the difference of the neuron coverage of x and x': ``coverage_change`` is both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ __all__ = [
     "NccrConfig",
     "NccrResult",
     "change_rate",
+    "coverage_change",
     "disturbed_inputs",
     "measure_nccr",
     "nccr_scalar",
@@ -97,12 +99,14 @@ class NccrResult:
 
     Attributes:
         changes: (noises, draws, layers) relative l2 changes.
+        flips: (noises, draws, layers) shares of neurons that begin or cease to be active.
         embedding: (D,) embedding of the clean item.
         draw_embeddings: (noises, draws, D) embeddings of the noisy items.
         model_input: (*S) the clean item as model input.
     """
 
     changes: Tensor
+    flips: Tensor
     embedding: Tensor
     draw_embeddings: Tensor
     model_input: Tensor
@@ -127,6 +131,31 @@ def change_rate(clean: Tensor, disturbed: Tensor) -> Tensor:
     change: Tensor = (disturbed - clean).norm(dim=-1)
     rate: Tensor = change / clean.norm().clamp_min(floor)
     return rate
+
+
+def coverage_change(clean: Tensor, disturbed: Tensor, *, threshold: float = 0.25) -> Tensor:
+    """Return the share of neurons that begin or cease to be active (l0; NCCR, Sec. 1 and 5).
+
+    A neuron is active if its output, scaled to [0, 1] over the neurons of one layer and item, is
+    above the threshold, as in the neuron coverage of Pei et al. Deviation: the paper names an l0
+    distance without saying what counts as a change; without a threshold every output changes.
+
+    Args:
+        clean: (N,) neuron outputs of x.
+        disturbed: (..., N) neuron outputs of x'.
+        threshold: Threshold of the scaled outputs, in [0, 1).
+
+    Returns:
+        (...) shares, in [0, 1].
+    """
+    changed = _active(disturbed, threshold) != _active(clean, threshold)
+    share: Tensor = changed.to(clean.dtype).mean(dim=-1)
+    return share
+
+
+def _active(outputs: Tensor, threshold: float) -> Tensor:
+    low, high = outputs.amin(dim=-1, keepdim=True), outputs.amax(dim=-1, keepdim=True)
+    return outputs - low > threshold * (high - low)
 
 
 def measure_nccr(
@@ -185,6 +214,7 @@ def _measure(
             f"got a batch of {len(item)}, expected one item without padding; use Batch.item(i)"
         )
     changes: list[Tensor] = []
+    flips: list[Tensor] = []
     embeddings: list[Tensor] = []
     noises, draws = config.noises, config.draws
     with model.tap(*config.layers) as tap:
@@ -195,12 +225,14 @@ def _measure(
         disturbed = disturbed_inputs(model, item, clean_input, noises, draws, generator, most)
         for part in _packed(disturbed, most):
             embeddings.append(model.embed_input(Batch(part)))
-            changed = (change_rate(clean[la], neuron_outputs(tap[la])) for la in config.layers)
-            changes.append(torch.stack(list(changed), dim=1))
-    rates, embedded = (
-        rows.reshape(len(noises), draws, -1) for rows in (torch.cat(changes), torch.cat(embeddings))
+            noisy = {layer: neuron_outputs(tap[layer]) for layer in config.layers}
+            for measured, rate in ((changes, change_rate), (flips, coverage_change)):
+                rates = [rate(clean[layer], noisy[layer]) for layer in config.layers]
+                measured.append(torch.stack(rates, dim=1))
+    changed, flipped, embedded = (
+        torch.cat(rows).reshape(len(noises), draws, -1) for rows in (changes, flips, embeddings)
     )
-    return NccrResult(rates, clean_embedding[0], embedded, clean_input.x[0])
+    return NccrResult(changed, flipped, clean_embedding[0], embedded, clean_input.x[0])
 
 
 def disturbed_inputs(
@@ -253,9 +285,10 @@ def nccr_scalar(
     layer: str,
     noise: Noise,
     draws: int = 10,
+    norm: Literal["l2", "l0"] = "l2",
     generator: torch.Generator,
 ) -> float:
-    """Measure the scalar NCCR: the mean relative l2 change of one layer (NCCR, Sec. 4).
+    """Measure the scalar NCCR: the mean relative change of one layer (NCCR, Sec. 4 and 5).
 
     Args:
         model: Model in evaluation mode.
@@ -263,6 +296,7 @@ def nccr_scalar(
         layer: Name of the tapped layer.
         noise: Random perturbation.
         draws: Number of draws to average over.
+        norm: ``l2`` for ``change_rate``, ``l0`` for ``coverage_change``.
         generator: Random generator of the noise; equal generators give equal results.
 
     Raises:
@@ -270,4 +304,5 @@ def nccr_scalar(
         LayerNotFoundError: If the layer does not exist; the message suggests similar names.
     """
     config = NccrConfig(layers=(layer,), noises=(noise,), draws=draws)
-    return float(measure_nccr(model, item, config, generator=generator).changes.mean())
+    result = measure_nccr(model, item, config, generator=generator)
+    return float((result.changes if norm == "l2" else result.flips).mean())

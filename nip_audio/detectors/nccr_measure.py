@@ -18,7 +18,7 @@ from nip_audio.core.decision import LOGIT_CHANGES, evidence_vector
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.nccr import NccrConfig, measure_nccr
 
-__all__ = ["NccrMeasure", "signed_entries"]
+__all__ = ["CoverageMeasure", "NccrMeasure", "neuron_rows", "signed_entries"]
 
 Array = NDArray[np.float64]
 
@@ -30,10 +30,10 @@ def signed_entries(config: NccrConfig, *, head: bool) -> int:
 
 @dataclass(frozen=True)
 class NccrMeasure:
-    """NCCR evidence of one item, and its length.
+    """NCCR of one item, what the noise does to the decision, and the item's length.
 
     Rows are the input of ``LogRates``: change rates, signed changes of the decision if the model
-    has a head, and the number of positions.
+    has a head, and the number of positions. The paper has the change rates alone: ``neuron_rows``.
 
     Attributes:
         config: Noises, taps and draws of the measurement.
@@ -42,7 +42,7 @@ class NccrMeasure:
     """
 
     config: NccrConfig
-    name: str = "NCCR"
+    name: str = "NCCR and decision"
     source: str = "NCCR, Sec. 3.2 and 5; changes of the decision are ours"
 
     @property
@@ -73,3 +73,52 @@ class NccrMeasure:
         """Return the scalar of NCCR, Sec. 4: the mean change rate over all noises and layers."""
         rates = rows[:, : len(self.config.names)]
         return np.asarray(rates.mean(axis=1))
+
+
+def neuron_rows(rows: Array, config: NccrConfig) -> Array:
+    """Return the paper's vector (NCCR, Sec. 5) of ``NccrMeasure`` rows: change rates and length."""
+    return np.column_stack([rows[:, : len(config.names)], rows[:, -1]])
+
+
+@dataclass(frozen=True)
+class CoverageMeasure:
+    """Shares of the neurons that noise activates or silences: NCCR by an l0 distance.
+
+    Rows have one share for each noise and layer, averaged over the draws, under the same noise as
+    those of ``NccrMeasure``.
+
+    Attributes:
+        config: Noises, taps and draws of the measurement.
+        name: Name shown in tables.
+        source: Paper, with the equation or section.
+    """
+
+    config: NccrConfig
+    name: str = "NCCR, l0"
+    source: str = "NCCR, Sec. 1 and 5: difference of neuron coverage"
+
+    @property
+    def passes(self) -> float:
+        """One pass for the item and one per draw."""
+        return 1 + len(self.config.noises) * self.config.draws
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings that the numbers depend on."""
+        return {"name": "nccr-l0", "config": self.config.to_json()}
+
+    def fit(
+        self, model: InstrumentedModel, clean: Sequence[Batch], *, generator: torch.Generator
+    ) -> Self:
+        """Return the measure unchanged: it learns nothing."""
+        return self
+
+    def measure(
+        self, model: InstrumentedModel, item: Batch, *, generator: torch.Generator
+    ) -> Array:
+        """Measure one raw item: (noises · layers,) shares."""
+        result = measure_nccr(model, item, self.config, generator=generator)
+        return result.flips.mean(dim=1).flatten().double().cpu().numpy()
+
+    def suspicion(self, rows: Array) -> Array:
+        """Return the scalar: the mean share over all noises and layers."""
+        return np.asarray(rows.mean(axis=1))

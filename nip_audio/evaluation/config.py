@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -18,6 +18,7 @@ from nip_audio.models.cards import CARD_NAME, directory_of, is_path
 from nip_audio.purifiers.registry import DEFENCES, defence_entry
 
 __all__ = [
+    "BackEnd",
     "OF_THE_PLAN",
     "GatePlan",
     "AttackPlan",
@@ -28,6 +29,9 @@ __all__ = [
     "WITH_THE_MODEL",
     "read_config",
 ]
+
+BackEnd = Literal["cosine", "plda"]
+"""What compares embeddings with enrolled speakers."""
 
 Protocol = str
 PROTOCOLS: Mapping[str, str] = {
@@ -57,6 +61,8 @@ class SystemPlan:
         crop_s: Length of the clips in seconds; None keeps spans whole.
         enrol: Whether the speakers are enrolled from the ``train`` role (CSI-E), rather than the
             model's own classes (CSI-NE). A model that only embeds needs it.
+        back_end: What compares embeddings with enrolled speakers: ``cosine``, or ``plda`` for the
+            PLDA that comes with the model.
     """
 
     name: str
@@ -64,6 +70,7 @@ class SystemPlan:
     subset: str = ""
     crop_s: float | None = None
     enrol: bool = False
+    back_end: BackEnd = "cosine"
 
 
 @dataclass(frozen=True)
@@ -195,17 +202,26 @@ def read_config(
 
 
 def _system_plan(name: str, data: object, where: str, config: Path) -> SystemPlan:
-    plan = _checked(data, where, required=("model",), optional=("subset", "crop_s", "enrol"))
+    optional = ("subset", "crop_s", "enrol", "back_end")
+    plan = _checked(data, where, required=("model",), optional=optional)
     crop_s, enrol = plan.get("crop_s"), plan.get("enrol", False)
+    back_end = plan.get("back_end", "cosine")
     if crop_s is not None and (type(crop_s) not in (int, float) or not 0 < crop_s < math.inf):
         raise InputError(f"{where}: crop_s is {crop_s!r}, expected seconds such as 2; correct it")
     if not isinstance(enrol, bool):
         raise InputError(f"{where}: enrol is {enrol!r}, expected true or false; correct it")
+    if back_end not in get_args(BackEnd):
+        raise InputError(f"{where}: back_end is {back_end!r}, expected cosine or plda; correct it")
+    if back_end == "plda" and not enrol:
+        raise InputError(
+            f"{where}: back_end is plda, expected enrol: true beside it; a model's own classes "
+            "have a head of their own"
+        )
     given = str(plan["model"])
     beside = (config.parent / given).absolute()
     named = not is_path(given) and directory_of(given) is not None
     model = beside if not named and (beside / CARD_NAME).is_file() else given
-    return SystemPlan(name, str(model), str(plan.get("subset", "")), crop_s, enrol)
+    return SystemPlan(name, str(model), str(plan.get("subset", "")), crop_s, enrol, back_end)
 
 
 def _attack_plan(data: object, where: str, systems: Sequence[str]) -> AttackPlan:

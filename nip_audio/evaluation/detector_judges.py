@@ -29,8 +29,9 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-CLEAN_ONLY = "NCCR, clean only"
-"""Name of the NCCR detector fitted on clean clips; adaptive attackers attack it with the model."""
+CLEAN_ONLY = "NCCR and decision, clean only"
+"""Name of the detector fitted on clean clips alone, on NCCR and on changes of the decision under
+the same noise; adaptive attackers attack it with the model."""
 
 RATES = (0.05, 0.01)
 """False-positive rates at which clips are flagged."""

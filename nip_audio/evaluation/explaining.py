@@ -29,6 +29,7 @@ systems:                    # name in the tables: what it is
     # subset: test-clean    # first folder of the paths in the split; default: all
     # crop_s: 2             # length of the clips in seconds; default: whole recordings
     # enrol: true           # enrol the speakers of role train; default: the model's own classes
+    # back_end: plda        # compare with enrolled speakers by the model's PLDA; default: cosine
 
 attacks:
   - attack: pgd             # nip-audio attack --help lists the names
@@ -80,7 +81,9 @@ def explain(config: EvaluationConfig) -> dict[str, Any]:
         roles = Counter(span.role for span in chosen)
         systems[plan.name] = {
             "model": plan.model,
-            "speakers": "enrolled from role train" if plan.enrol else "the model's own classes",
+            "speakers": f"enrolled from role train, compared by {plan.back_end}"
+            if plan.enrol
+            else "the model's own classes",
             "recordings": {role: roles[role] for role in ROLES},
         }
     attacked = [(plan, _attacked(plan, config.systems)) for plan in config.attacks]

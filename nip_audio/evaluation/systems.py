@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from nip_audio.audio.io import ReadSettings
 from nip_audio.audio.manifest import Recording
 from nip_audio.core.adapter import Batch
 from nip_audio.core.model import CosineHead, InstrumentedModel
+from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError
 from nip_audio.evaluation.config import EvaluationConfig, SystemPlan
 from nip_audio.evaluation.identification import read_crops
 from nip_audio.evaluation.roles import refuse_overlap
 from nip_audio.models.enrolment import enrol
+from nip_audio.models.plda import Plda, PldaHead
 from nip_audio.models.pretrained import PretrainedModel, load_pretrained
 
 __all__ = [
@@ -174,8 +177,17 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
         contents = [r.read(settings).content_sha256 for r in enrolled]
         refuse_overlap(contents, hashes, what="enrolment")
         voices = enrol(pretrained, enrolled, WaveformAdapter(settings))
-        model = model.with_head(CosineHead(voices.voices), labels=voices.speakers)
-        identity = hashlib.sha256("".join([identity, *sorted(contents)]).encode()).hexdigest()
+        parts = [identity, *sorted(contents)]
+        if plan.back_end == "plda":
+            path = _plda_path(plan, pretrained)
+            plda = Plda.load(path, model_id=pretrained.model_id)
+            refuse_overlap(plda.provenance, hashes, what=f"PLDA of {pretrained.card.name}")
+            head = PldaHead(plda, voices.embeddings)
+            model = model.with_head(head, labels=voices.speakers, output_kind="llr")
+            parts.append(f"plda {file_sha256(path)}")
+        else:
+            model = model.with_head(CosineHead(voices.voices), labels=voices.speakers)
+        identity = hashlib.sha256("".join(parts).encode()).hexdigest()
     _refuse_strangers(plan, {i.speaker for i in tested} - set(model.labels), model)
     order = torch.randperm(len(tested), generator=torch.Generator().manual_seed(config.seed))
     return EvaluatedSystem(
@@ -187,6 +199,16 @@ def build_system(plan: SystemPlan, config: EvaluationConfig) -> EvaluatedSystem:
         calibrate=tuple(calibrate),
         enrolled=len(contents),
     )
+
+
+def _plda_path(plan: SystemPlan, pretrained: PretrainedModel) -> Path:
+    path = pretrained.card.plda_path
+    if path is None:
+        raise InputError(
+            f"{plan.name}: model {pretrained.card.name} comes without a PLDA, which back_end: plda "
+            "needs; fit one into the model's directory (nip-audio fit-plda), or leave back_end out"
+        )
+    return path
 
 
 def _refuse_strangers(

@@ -51,6 +51,7 @@ def describe(bench: Bench, correct: Mapping[str, Hits]) -> dict[str, Any]:
         "model_id": system.pretrained.model_id,
         "identity": system.identity,
         "task": "CSI-E" if plan.enrol else "CSI-NE",
+        **({"back_end": plan.back_end} if plan.enrol else {}),
         "subset": plan.subset,
         "crop_s": plan.crop_s,
         "clips": len(system.items),

@@ -21,10 +21,16 @@ from nip_audio.detectors.baselines.dissector import Dissector
 from nip_audio.detectors.baselines.model_mutation import LabelChangeRate
 from nip_audio.detectors.baselines.score_change import ScoreChange
 from nip_audio.detectors.density import CleanDensity
-from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
+from nip_audio.detectors.nccr_measure import (
+    CoverageMeasure,
+    NccrMeasure,
+    neuron_rows,
+    signed_entries,
+)
 from nip_audio.detectors.rates import LogRates
 from nip_audio.evaluation.config import AttackPlan
 from nip_audio.evaluation.detector_judges import (
+    CLEAN_ONLY,
     RowJudge,
     clean_judge,
     published_judge,
@@ -38,10 +44,22 @@ from studies.images.systems import AttackedImages, ImageSystem
 from studies.nccr.comparison import Comparison, Items, Measured, Rows, together
 from studies.nccr.results import CleanGroup, DetectionCell, DetectionResults
 
-__all__ = ["CLEAN_ONLY", "COMBINE", "ImageDetection", "detection", "image_baselines"]
+__all__ = ["COMBINE", "PUBLISHED", "ImageDetection", "detection", "image_baselines", "on_family"]
 
-CLEAN_ONLY = "clean only"
-COMBINE = "Combine"
+_NEURONS, _DECISION = "NCCR", "NCCR and decision"
+
+
+def on_family(family: str, *, decision: bool = True) -> str:
+    """Return the name of the perceptron that is trained on a family of attacks.
+
+    Args:
+        family: Name of the family, or "Combine" for all.
+        decision: Whether it sees changes of the decision besides NCCR, which is ours.
+    """
+    return f"{_DECISION if decision else _NEURONS}, perceptron on {family}"
+
+
+COMBINE, PUBLISHED = on_family("Combine"), on_family("Combine", decision=False)
 
 
 def image_baselines(config: NccrConfig, *, attack_step: float) -> tuple[Measure, ...]:
@@ -94,22 +112,36 @@ class ImageDetection:
         return Comparison(self.bank, self._rows, self.rounds, self.progress)
 
     def _rows(self, clips: Sequence[Tensor]) -> Rows:
-        return {self.measure.name: self.bank.rows(self.measure, clips).rows}
+        rows = self.bank.rows(self.measure, clips).rows
+        return {
+            self.measure.name: rows,
+            _NEURONS: neuron_rows(rows, self.config),
+            self._coverage.name: self.bank.rows(self._coverage, clips).rows,
+        }
+
+    @property
+    def _coverage(self) -> CoverageMeasure:
+        return CoverageMeasure(self.config)
 
     def judges(self) -> list[RowJudge]:
-        """Fit all detectors on NCCR's rows: on clean images only, on each family, and on all."""
+        """Fit all detectors: on clean images only, and on each family and all of them, twice."""
         name = self.measure.name
         measured = self._comparison.measured(_first(self.system.calibrate.pixels, self.clean, "c"))
         clean = measured.known(name)
         signed = signed_entries(self.config, head=True)
         density = make_pipeline(LogRates(signed=signed), CleanDensity())
         families = {family: self._own_rows(plans) for family, plans in self.own.items()}
-        sets = {**families, COMBINE: together(list(families.values()))} if families else {}
+        sets = {**families, "Combine": together(list(families.values()))} if families else {}
         judges = [clean_judge(CLEAN_ONLY, name, clean, density)]
         for title, rows in sets.items():
-            knows = f"own {', '.join(families) if title == COMBINE else title}"
-            own = rows.known(name)
-            judges.append(trained_judge(title, name, clean, own, signed=signed, knows=knows))
+            knows = f"own {', '.join(families) if title == 'Combine' else title}"
+            for measure, decision, last in ((name, True, signed), (_NEURONS, False, 0)):
+                known, own = measured.known(measure), rows.known(measure)
+                named = on_family(title, decision=decision)
+                judges.append(trained_judge(named, measure, known, own, signed=last, knows=knows))
+        for scalar, short in ((self.measure, "l2"), (self._coverage, "l0")):
+            judge = published_judge(scalar, measured.rows[scalar.name])
+            judges.append(replace(judge, name=f"{_NEURONS}, {short} scalar"))
         return judges
 
     def results(self, plans: Sequence[AttackPlan]) -> DetectionResults:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nip_audio.core.metrics import Interval
+from nip_audio.evaluation.detector_judges import CLEAN_ONLY
 from nip_audio.evaluation.statistics import MIN_SUCCESSES
 from nip_audio.evaluation.tables import BACKDOOR_COLUMNS, backdoor_cells
 from nip_audio.models.cards import ModelCard, list_pretrained
@@ -18,7 +19,7 @@ from studies._lib.records import read_record
 from studies._lib.shares import share_of
 from studies._lib.tables import Columns, each, table
 from studies.backdoors.models import NO_TRIGGER
-from studies.images.detection import CLEAN_ONLY, COMBINE
+from studies.images.detection import COMBINE, PUBLISHED, on_family
 from studies.images.purification import GUIDED, ORACLE
 from studies.images.results import (
     AdaptiveCell,
@@ -31,7 +32,7 @@ from studies.images.results import (
 from studies.nccr.results import DetectionCell
 
 SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "gtsrb": "GTSRB"}
-FAMILIES = ("FGSM", "PGD", "JSMA", COMBINE)
+FAMILIES = ("FGSM", "PGD", "JSMA", "Combine")
 PAPER: Mapping[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {
     ("mnist", "fgsm"): ((0.9943, 0.9949, 0.9229, 0.9935), (0.9617, 0.9883)),
     ("mnist", "pgd"): ((0.9926, 0.9973, 0.9131, 0.9926), (0.9531, 0.9783)),
@@ -119,6 +120,12 @@ def of_paper(results: ImageResults) -> list[Row]:
     return [Row(name, attack, cell_of(results, name, attack)) for name, attack in PAPER]
 
 
+def auroc_of(judge: str, cell: DetectionCell | None, *, digits: int = 3) -> str:
+    """AUROC of a detector in a cell; either may be missing."""
+    found = None if cell is None else cell.judges.get(judge)
+    return number(found and found.auroc, digits)
+
+
 def lead(row: Row) -> float | None:
     """How far the Combine detector is above its goal."""
     return None if row.found is None else row.found.judges[COMBINE].auroc.value - goal(row)
@@ -132,9 +139,6 @@ def goal(row: Row) -> float:
 def goals(results: ImageResults) -> str:
     """The Combine detector against its goals."""
 
-    def auroc(judge: str, row: Row) -> str:
-        return NOT_EVALUATED if row.found is None else number(row.found.judges[judge].auroc)
-
     def verdict(row: Row) -> str:
         ahead = lead(row)
         if ahead is None:
@@ -145,7 +149,14 @@ def goals(results: ImageResults) -> str:
         **SET,
         "attack": lambda row: row.what,
         "goal": lambda row: f"{goal(row):.4f}",
-        **each({COMBINE: "Combine", CLEAN_ONLY: "clean only"}, auroc),
+        **each(
+            {
+                PUBLISHED: "NCCR alone, Combine",
+                COMBINE: "with decision, Combine",
+                CLEAN_ONLY: "clean only",
+            },
+            lambda judge, row: auroc_of(judge, row.found),
+        ),
         "goal of Combine": verdict,
     }
     return table(columns, of_paper(results))
@@ -159,10 +170,8 @@ def met(results: ImageResults) -> str:
 
 def table_three(results: ImageResults) -> str:
     """The paper's Table 3 with ours beside it."""
-
-    def ours(judge: str, row: Row) -> str:
-        return NOT_EVALUATED if row.found is None else f"{row.found.judges[judge].auroc.value:.4f}"
-
+    alone = {on_family(family, decision=False): f"NCCR here: {family}" for family in FAMILIES}
+    decision = {on_family(family): f"with decision: {family}" for family in FAMILIES}
     columns: Columns = {
         **SET,
         "attack": lambda row: row.what,
@@ -171,7 +180,10 @@ def table_three(results: ImageResults) -> str:
             lambda place, row: f"{PAPER[row.name, row.what][0][place]:.4f}",
         ),
         "paper: best baseline": lambda row: f"{max(PAPER[row.name, row.what][1]):.4f}",
-        **each({judge: f"ours: {judge}" for judge in (CLEAN_ONLY, *FAMILIES)}, ours),
+        **each(
+            alone | decision | {CLEAN_ONLY: "with decision: clean only"},
+            lambda judge, row: auroc_of(judge, row.found, digits=4).split(" [")[0],
+        ),
     }
     return table(columns, of_paper(results))
 
@@ -191,8 +203,13 @@ def detection(results: ImageResults, name: str) -> str:
         "fooling": lambda cell: f"{cell.examples} of {cell.attempts}",
         "median L2": shown(lambda cell: f"{cell.median_l2:.2f}"),
         "median changed, %": shown(lambda cell: f"{100 * (cell.median_changed or 0):.1f}"),
-        "clean only": shown(lambda cell: number(cell.judges[CLEAN_ONLY].auroc)),
-        "Combine": shown(lambda cell: number(cell.judges[COMBINE].auroc)),
+        **each(
+            {
+                **{f"NCCR, {norm} scalar": f"{norm} scalar" for norm in ("l2", "l0")},
+                **{PUBLISHED: "NCCR alone, Combine", CLEAN_ONLY: "clean only", COMBINE: "Combine"},
+            },
+            lambda judge, cell: auroc_of(judge, cell) if cell.examples else "–",
+        ),
         against: shown(lambda cell: number(cell.judges[COMBINE].auroc_against_correct)),
         "Combine finds at 5 / 1 %, %": shown(found),
     }

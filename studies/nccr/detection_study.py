@@ -19,7 +19,12 @@ from nip_audio.audio.meh_fest import MehFest
 from nip_audio.detectors.base import Measure
 from nip_audio.detectors.clean import CleanDistance
 from nip_audio.detectors.density import CleanDensity
-from nip_audio.detectors.nccr_measure import NccrMeasure, signed_entries
+from nip_audio.detectors.nccr_measure import (
+    CoverageMeasure,
+    NccrMeasure,
+    neuron_rows,
+    signed_entries,
+)
 from nip_audio.detectors.rates import LogRates
 from nip_audio.detectors.summed import CleanSum
 from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, fooling, made_here
@@ -53,7 +58,10 @@ __all__ = [
     "COMBINE",
     "JOINED_CLEAN",
     "JOINED_COMBINE",
+    "L0_SCALAR",
+    "L2_SCALAR",
     "MAIN",
+    "PUBLISHED",
     "TOLERATED",
     "Counts",
     "DetectionStudy",
@@ -61,15 +69,20 @@ __all__ = [
     "items_of",
 ]
 
-COMBINE = "NCCR, perceptron on Combine"
+COMBINE = "NCCR and decision, perceptron on Combine"
 
-JOINED_CLEAN = "NCCR and MEH-FEST, clean only"
-JOINED_COMBINE = "NCCR and MEH-FEST, perceptron on Combine"
+JOINED_CLEAN = "NCCR, decision and MEH-FEST, clean only"
+JOINED_COMBINE = "NCCR, decision and MEH-FEST, perceptron on Combine"
+
+PUBLISHED = "NCCR, perceptron on Combine"
+L2_SCALAR, L0_SCALAR = "NCCR, l2 scalar (Sec. 4)", "NCCR, l0 scalar (Sec. 5)"
 
 MAIN = (CLEAN_ONLY, COMBINE, JOINED_CLEAN, JOINED_COMBINE)
 """Detectors that every other one is compared with."""
 
-_JOINED = "NCCR and MEH-FEST"
+_JOINED = "NCCR, decision and MEH-FEST"
+_NEURONS = "NCCR"
+"""Changes of the neurons alone: the paper's rows."""
 
 TOLERATED = ("MP3", "white noise, 30 dB SNR", "white noise, 20 dB SNR", "10 dB quieter")
 """Harmless changes of ``calibrate`` clips that tolerant detectors are fitted on as clean."""
@@ -116,7 +129,7 @@ class DetectionStudy:
     Attributes:
         system: System under evaluation.
         bank: Measures clips and keeps the rows.
-        measure: Measure of NCCR.
+        measure: Measure of NCCR and of the decision.
         quiet: Measure of MEH-FEST (how quiet the clip gets), which two detectors add to NCCR.
         own: Attacks that the defender makes on the ``calibrate`` role, by family.
         out: Folder for those attacks.
@@ -149,7 +162,7 @@ class DetectionStudy:
 
     @cached_property
     def nccr_judges(self) -> tuple[RowJudge, ...]:
-        """Return all fitted detectors that use NCCR's rows."""
+        """Return all fitted detectors of neurons and decision, and the paper's of neurons alone."""
         name, signed = self.measure.name, self.signed
         known = self._comparison.measured(items_of(self.system.calibrate))
         clean, joined = known.known(name), known.known(_JOINED)
@@ -173,8 +186,11 @@ class DetectionStudy:
 
         trained = partial(trained_judge, measure=name, clean=clean, signed=signed)
         for family, rows in own.items():
-            title, told = f"NCCR, perceptron on {family}", f"own {family} on clean clips"
-            judges.append(trained(title, attacked=rows.known(name), knows=told))
+            title, told = f"perceptron on {family}", f"own {family} on clean clips"
+            judges += [
+                trained(f"{name}, {title}", attacked=rows.known(name), knows=told),
+                self._published(title, known, rows, knows=told),
+            ]
         combined = together(list(own.values()))
         told = f"own {', '.join(own)} on clean clips"
         judges += [
@@ -194,8 +210,23 @@ class DetectionStudy:
                 knows=told,
             ),
         ]
-        scalar = published_judge(self.measure, clean.rows)
-        return (*judges, replace(scalar, name="NCCR, one scalar (Sec. 4)"))
+        judges.append(self._published("perceptron on Combine", known, combined, knows=told))
+        neurons = known.known(_NEURONS)
+        pipeline = make_pipeline(LogRates(), CleanDensity())
+        judges.append(clean_judge(f"{_NEURONS}, clean only", _NEURONS, neurons, pipeline))
+        l2, l0 = (published_judge(m, known.rows[m.name]) for m in (self.measure, self._coverage))
+        return (*judges, replace(l2, name=L2_SCALAR), replace(l0, name=L0_SCALAR))
+
+    @property
+    def _coverage(self) -> CoverageMeasure:
+        return CoverageMeasure(self.measure.config)
+
+    def _published(self, title: str, clean: Measured, own: Measured, *, knows: str) -> RowJudge:
+        """Fit the paper's perceptron to changes of the neurons alone."""
+        benign, attacked = clean.known(_NEURONS), own.known(_NEURONS)
+        return trained_judge(
+            f"{_NEURONS}, {title}", _NEURONS, benign, attacked, signed=0, knows=knows
+        )
 
     def baseline_judges(self) -> list[tuple[Measure, list[RowJudge]]]:
         """Fit every baseline twice: as published, and with the two-sided detector that NCCR uses.
@@ -335,7 +366,12 @@ class DetectionStudy:
         nccr = self.bank.rows(self.measure, clips).rows
         quiet = self.bank.rows(self.quiet, clips).rows
         joined = np.column_stack([nccr[:, :-1], quiet, nccr[:, -1:]])  # the length stays last
-        return {self.measure.name: nccr, _JOINED: joined}
+        return {
+            self.measure.name: nccr,
+            _NEURONS: neuron_rows(nccr, self.measure.config),
+            self._coverage.name: self.bank.rows(self._coverage, clips).rows,
+            _JOINED: joined,
+        }
 
     def _copies(self) -> Measured:
         """Measure harmlessly changed ``calibrate`` clips; each change uses every other clip."""

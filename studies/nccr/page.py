@@ -15,16 +15,31 @@ from studies._lib.numbers import NOT_EVALUATED, number, percent
 from studies._lib.pages import Page
 from studies._lib.records import read_record
 from studies._lib.tables import Columns, each, table
-from studies.nccr.detection_study import COMBINE, JOINED_CLEAN, JOINED_COMBINE, MAIN
+from studies.nccr.detection_study import (
+    COMBINE,
+    JOINED_CLEAN,
+    JOINED_COMBINE,
+    L0_SCALAR,
+    L2_SCALAR,
+    MAIN,
+    PUBLISHED,
+)
 from studies.nccr.results import Compared, Cost, DetectionCell, DetectionResults, Judged
 
 SYSTEMS = ("audionet", "xvector", "resnet34")
-TITLES = {"audionet": "AudioNet", "xvector": "x-vector, enrolled", "resnet34": "ResNet-34"}
+TITLES = {
+    "audionet": "AudioNet",
+    "xvector": "x-vector, cosine",
+    "xvector_plda": "x-vector, PLDA",
+    "resnet34": "ResNet-34",
+}
+TO_MEASURE = ("xvector_plda",)
+"""Systems of the plan without results yet; the paper's Table 5 has them."""
 PAPER = {
-    ("xvector", "fgsm"): (0.9621, 0.9644, 0.7648, 0.9164),
-    ("xvector", "pgd"): (0.9659, 0.9427, 0.7513, 0.9026),
-    ("xvector", "cw"): (0.9714, 0.9694, 0.8647, 0.9457),
-    ("xvector", "fakebob"): (0.9613, 0.9537, 0.9861, 0.9014),
+    ("xvector_plda", "fgsm"): (0.9621, 0.9644, 0.7648, 0.9164),
+    ("xvector_plda", "pgd"): (0.9659, 0.9427, 0.7513, 0.9026),
+    ("xvector_plda", "cw"): (0.9714, 0.9694, 0.8647, 0.9457),
+    ("xvector_plda", "fakebob"): (0.9613, 0.9537, 0.9861, 0.9014),
     ("audionet", "fgsm"): (0.9671, 0.9716, 0.7134, 0.8988),
     ("audionet", "pgd"): (0.9646, 0.9968, 0.7652, 0.8859),
     ("audionet", "cw"): (0.9785, 0.9693, 0.6945, 0.9145),
@@ -39,7 +54,8 @@ STEPS = {"pgd": 10, "cw": 100}
 LONG = {"cw": 1000}
 """Steps of further cells, which stand beside them."""
 
-FGSM, PGD = "NCCR, perceptron on FGSM", "NCCR, perceptron on PGD"
+_TRAINED = "perceptron on "
+FGSM, PGD = (f"NCCR and decision, {_TRAINED}{family}" for family in ("FGSM", "PGD"))
 
 CLEAN_JUDGES = (
     *(CLEAN_ONLY, f"{CLEAN_ONLY}, tolerant"),
@@ -78,13 +94,14 @@ def paper_cell(
 
 
 def auroc_of(judge: str, cell: DetectionCell | None) -> str:
-    """AUROC of a detector in a cell that may be missing."""
-    return NOT_EVALUATED if cell is None else number(cell.judges[judge].auroc)
+    """AUROC of a detector in a cell; either may be missing."""
+    found = None if cell is None else cell.judges.get(judge)
+    return number(found and found.auroc)
 
 
 def bare(judge: str) -> str:
     """A detector's name without the method's."""
-    return judge.removeprefix("NCCR, ")
+    return judge.removeprefix("NCCR and decision, ")
 
 
 def table_five(all_results: All) -> str:
@@ -96,14 +113,22 @@ def table_five(all_results: All) -> str:
             Row(system, f"{a}, {steps:,} steps", (a, paper_cell(results, a, LONG)))
             for a, steps in LONG.items()
         ]
+    rows += [Row(system, attack, (attack, None)) for system in TO_MEASURE for attack in PAPERS]
 
     def theirs(place: int, row: Row) -> str:
         claimed = PAPER.get((row.system, row.found[0]))
         return f"{claimed[place]:.4f}" if claimed else "–"
 
+    neurons = {f"NCCR, {_TRAINED}{family}": family for family in ("FGSM", "PGD")}
     ours = {
-        **{CLEAN_ONLY: "ours: clean only", FGSM: " on FGSM", PGD: " on PGD", COMBINE: "Combine"},
-        **{JOINED_CLEAN: "with MEH-FEST: clean only", JOINED_COMBINE: " Combine"},
+        **{judge: f"NCCR here: on {family}" for judge, family in neurons.items()},
+        PUBLISHED: "NCCR here: Combine",
+        **{CLEAN_ONLY: "with decision: clean only", FGSM: " on FGSM", PGD: " on PGD"},
+        **{
+            COMBINE: "Combine",
+            JOINED_CLEAN: "and MEH-FEST: clean only",
+            JOINED_COMBINE: " Combine",
+        },
     }
     columns: Columns = {
         **SYSTEM,
@@ -129,7 +154,10 @@ def cell_table(results: DetectionResults) -> str:
         "attack": name_of,
         "fooling": lambda cell: f"{cell.examples} of {cell.attempts}",
         **each(judges, lambda judge, cell: shown(cell.judges[judge])),
-        "one scalar": lambda cell: f"{cell.judges['NCCR, one scalar (Sec. 4)'].auroc.value:.3f}",
+        **each(
+            {PUBLISHED: "NCCR alone: Combine", L2_SCALAR: "l2 scalar", L0_SCALAR: "l0 scalar"},
+            lambda judge, cell: auroc_of(judge, cell).split(" [")[0],
+        ),
     }
     return table(columns, results.cells)
 
@@ -172,17 +200,16 @@ def judge_table(results: DetectionResults) -> str:
 
 def left_out_table(all_results: All) -> str:
     """Perceptrons that have seen one family only, on all others."""
-    prefix = "NCCR, perceptron on "
     rows = [
         Row(system, judge, results)
         for system, results in all_results.items()
         for judge in results.judges
-        if judge.startswith(prefix) and "tolerant" not in judge
+        if judge.startswith("NCCR") and _TRAINED in judge and "tolerant" not in judge
     ]
 
     columns: Columns = {
         **SYSTEM,
-        "trained on": lambda row: row.what.removeprefix(prefix),
+        "detector": lambda row: row.what,
         **each(PAPERS, lambda a, row: auroc_of(row.what, paper_cell(row.found, a))),
     }
     return table(columns, rows)

@@ -25,7 +25,8 @@ CONFIG = NccrConfig(
 
 def result(clean: list[float], noisy: list[list[list[float]]]) -> NccrResult:
     draws = torch.tensor(noisy)
-    return NccrResult(torch.ones(*draws.shape[:2], 1), torch.tensor(clean), draws, torch.zeros(1))
+    ones = torch.ones(*draws.shape[:2], 1)
+    return NccrResult(ones, ones, torch.tensor(clean), draws, torch.zeros(1))
 
 
 @pytest.fixture

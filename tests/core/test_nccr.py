@@ -9,7 +9,13 @@ from torch import nn
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.influence import neuron_outputs
 from nip_audio.core.model import InstrumentedModel
-from nip_audio.core.nccr import NccrConfig, change_rate, measure_nccr, nccr_scalar
+from nip_audio.core.nccr import (
+    NccrConfig,
+    change_rate,
+    coverage_change,
+    measure_nccr,
+    nccr_scalar,
+)
 from nip_audio.core.noise import Noise, apply_noise, draw_noise
 from nip_audio.errors import InputError, LayerNotFoundError
 from tests.tolerance import assert_same_but_for_rounding, depth_of, rounding
@@ -58,6 +64,29 @@ def test_change_rate_by_hand():
     clean = torch.tensor([3.0, 4.0])
     disturbed = torch.tensor([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0], [3.0, 5.0]])
     torch.testing.assert_close(change_rate(clean, disturbed), torch.tensor([0.0, 1.0, 1.0, 0.2]))
+
+
+def test_coverage_change_by_hand():
+    """Scaled to [0, 1] the clean outputs are 0, .2, .4 and 1: two are above .25."""
+    clean = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    disturbed = torch.tensor([[1.0, 2.0, 3.0, 6.0], [1.0, 2.3, 2.2, 6.0], [5.0, 5.0, 5.0, 5.0]])
+    torch.testing.assert_close(coverage_change(clean, disturbed), torch.tensor([0.0, 0.5, 0.5]))
+
+
+def test_coverage_change_does_not_see_gain_or_an_offset():
+    clean, disturbed = torch.rand(2, 50, generator=seeded())
+    moved = coverage_change(2 * clean + 1, 3 * disturbed - 4)
+    torch.testing.assert_close(moved, coverage_change(clean, disturbed))
+
+
+def test_scalar_of_flips_is_the_mean_share(tiny_model, item):
+    config = NccrConfig(("frames.1",), NOISES[:1], 5)
+    result = measure_nccr(tiny_model, item, config, generator=seeded())
+    got = nccr_scalar(
+        tiny_model, item, layer="frames.1", noise=NOISES[0], draws=5, norm="l0", generator=seeded()
+    )
+    assert result.flips.shape == result.changes.shape == (1, 5, 1)
+    assert got == pytest.approx(float(result.flips.mean()))
 
 
 def test_scalar_by_hand():

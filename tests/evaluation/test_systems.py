@@ -9,6 +9,7 @@ import torch
 from nip_audio.errors import InputError
 from nip_audio.evaluation.config import SystemPlan
 from nip_audio.evaluation.systems import batch_of, build_system
+from nip_audio.models.plda import PldaHead
 
 
 def test_enrolled_system_knows_its_speakers(system):
@@ -73,3 +74,24 @@ def test_a_test_clip_that_is_also_enrolled_is_refused(config, tmp_path):
             build_system(config.systems[0], replace(config, split=split))
     finally:
         copied.unlink()
+
+
+def test_enrolled_speakers_are_compared_by_the_models_plda(system, config):
+    """As another system, with its log-likelihood ratios and a gradient to the waveform."""
+    plda = build_system(replace(config.systems[0], back_end="plda"), config)
+    assert plda.identity != system.identity
+    assert plda.model.output_kind == "llr"
+    assert plda.is_correct.mean() > 0.5
+    batch = batch_of([plda.items[0]])
+    x = batch.x.clone().requires_grad_(True)
+    scores = plda.model.scores(batch.with_x(x))
+    assert isinstance(plda.model.head, PldaHead)
+    torch.testing.assert_close(scores, plda.model.head(plda.model.embed(batch)))
+    (gradient,) = torch.autograd.grad(plda.model.logits(scores).max(), x)
+    assert float(gradient.abs().max()) > 0
+
+
+def test_a_model_without_plda_says_how_to_fit_one(config):
+    plan = replace(config.systems[0], model="resnet34-libri30", back_end="plda")
+    with pytest.raises(InputError, match="comes without a PLDA.*fit-plda"):
+        build_system(plan, config)

@@ -17,6 +17,7 @@ from nip_audio.core.nccr import NccrConfig
 from nip_audio.core.noise import Noise
 from nip_audio.core.state import file_sha256
 from nip_audio.errors import InputError, StateError
+from nip_audio.evaluation.detector_judges import CLEAN_ONLY
 from nip_audio.evaluation.measured import RowBank
 from nip_audio.image.adapter import ImageAdapter, to_8_bits
 from nip_audio.image.datasets import load_images
@@ -34,7 +35,7 @@ from studies.backdoors.judging import JudgingPlan
 from studies.backdoors.models import NO_TRIGGER, BackdoorCase
 from studies.backdoors.poisoning import Clips
 from studies.images import backdoors, measure
-from studies.images.detection import CLEAN_ONLY, COMBINE, ImageDetection
+from studies.images.detection import COMBINE, PUBLISHED, ImageDetection, on_family
 from studies.images.purification import GUIDED, ORACLE, DefenceStudy, image_defences
 from studies.images.results import ImageResults
 from studies.images.spatial import ShippedDetector, moved_at_random
@@ -110,12 +111,15 @@ def test_detection_judges_every_attack_by_every_detector(system, tmp_path):
         rounds=20,
     )
     found = study.results([FGSM])
-    assert set(found.judges) == {CLEAN_ONLY, "FGSM", COMBINE}
+    scalars = {"NCCR, l2 scalar", "NCCR, l0 scalar"}
+    trained = {on_family("FGSM", decision=decision) for decision in (True, False)}
+    assert set(found.judges) == {CLEAN_ONLY, COMBINE, PUBLISHED, *trained, *scalars}
     strong = found.cells[1]
     assert strong.name == "fgsm 0.3"
     assert strong.examples >= 10
-    assert strong.judges["FGSM"].auroc.value > 0.7
-    assert len(found.baselines.judges) == 3 + 4
+    assert strong.judges[on_family("FGSM")].auroc.value > 0.7
+    assert strong.judges[on_family("FGSM", decision=False)].auroc.value > 0.7
+    assert len(found.baselines.judges) == 7 + 4
     assert 0 <= found.false_positives["test images"].judges[COMBINE]["0.05"].value <= 1
 
 

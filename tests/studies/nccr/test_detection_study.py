@@ -43,7 +43,10 @@ from studies._lib.records import plain, read_record
 from studies.nccr import detection_study
 from studies.nccr.detection_study import (
     COMBINE,
+    L0_SCALAR,
+    L2_SCALAR,
     MAIN,
+    PUBLISHED,
     TOLERATED,
     Counts,
     DetectionStudy,
@@ -214,6 +217,8 @@ def test_results_hold_every_part(study, many):
     assert knows[CLEAN_ONLY] == "clean clips"
     assert "FGSM, PGD" in knows[COMBINE]
     assert knows["NCCR, perceptron on PGD"] == "own PGD on clean clips"
+    assert knows["NCCR and decision, perceptron on PGD"] == "own PGD on clean clips"
+    assert {PUBLISHED, L2_SCALAR, L0_SCALAR} <= set(knows)
     assert not any("own" in told for name, told in knows.items() if "clean only" in name)
     (cell,) = results.cells
     assert cell.examples == sum(example.fooled for example in made.examples)
