@@ -3,6 +3,7 @@ from .base import Attack as Attack
 from .base import AttackResult as AttackResult
 from .decision import AdditiveUniformNoise as AdditiveUniformNoise
 from .decision import Boundary as Boundary
+from .decision import GrowingUniformNoise as GrowingUniformNoise
 from .decision import Pointwise as Pointwise
 from .end_to_end import EndToEndPgd as EndToEndPgd
 from .enrolment import EnrolmentSide as EnrolmentSide

@@ -1,6 +1,6 @@
 """Black-box attacks that need only the decision: additive uniform noise, pointwise and Boundary.
 
-Foolbox implements all three.
+Foolbox implements all three; noise that grows until it succeeds is our own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nip_audio.attacks._foolbox import criterion_of, foolbox, untargeted_criteri
 from nip_audio.attacks.base import Attack, Norm, System, require_eps
 from nip_audio.errors import AttackError
 
-__all__ = ["AdditiveUniformNoise", "Boundary", "Pointwise"]
+__all__ = ["AdditiveUniformNoise", "Boundary", "GrowingUniformNoise", "Pointwise"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,67 @@ class AdditiveUniformNoise(Attack):
         # Foolbox scales the noise by its largest value, not by its largest magnitude
         clean = system.batch.x
         return clean + (x - clean).clamp(-self.eps, self.eps)
+
+
+@dataclass(frozen=True)
+class GrowingUniformNoise(Attack):
+    """Uniform noise whose size grows step by step until it succeeds (AUNA as the NIP paper has it).
+
+    As in Foolbox 1.8, which that paper cites: step k of n draws new noise within ±k/n of the range
+    of the input, and an item keeps the first draw that succeeds. An item that no draw fools is
+    returned unchanged.
+
+    Attributes:
+        steps: Number n of sizes, and largest number of queries per item; Foolbox 1.8 has 1,000.
+        most: Largest size, as a share of the range of the input.
+
+    Raises:
+        AttackError: If a setting is out of range.
+    """
+
+    steps: int = 1000
+    most: float = 1.0
+
+    white_box: ClassVar[bool] = False
+    norm: ClassVar[Norm] = "minimum"
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        _require_queries(self.steps)
+        if not 0 < self.most <= 1:
+            raise AttackError(
+                f"most is {self.most}, expected a share of the range above 0 and at most 1; pass "
+                "1 for all of it"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return "auna-grown"
+
+    @property
+    def query_limit(self) -> int:
+        """Largest number of queries per item."""
+        return self.steps + 1
+
+    @torch.no_grad()
+    def _run(self, system: System, *, generator: torch.Generator) -> Tensor:
+        clean, bounds = system.batch.x, system.bounds
+        x = clean.clone()
+        waiting = [row for row, done in enumerate(system.fooled(clean).tolist()) if not done]
+        largest = self.most * (bounds.high - bounds.low)
+        for step in range(1, self.steps + 1):
+            if not waiting or system.exhausted:
+                break
+            drawn = torch.rand(clean.shape, generator=generator, dtype=clean.dtype)[waiting]
+            noise = (2 * drawn.to(clean) - 1) * largest * step / self.steps
+            tried = bounds.clip(clean[waiting] + noise)
+            hits = system.fooled(tried, waiting).tolist()
+            for row, one, hit in zip(waiting, tried, hits, strict=True):
+                if hit:
+                    x[row] = one
+            waiting = [row for row, hit in zip(waiting, hits, strict=True) if not hit]
+        return x
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,12 @@ from typing import Any, Literal
 
 from nip_audio.attacks.autoattack import AutoAttack
 from nip_audio.attacks.base import Attack
-from nip_audio.attacks.decision import AdditiveUniformNoise, Boundary, Pointwise
+from nip_audio.attacks.decision import (
+    AdditiveUniformNoise,
+    Boundary,
+    GrowingUniformNoise,
+    Pointwise,
+)
 from nip_audio.attacks.end_to_end import EndToEndPgd
 from nip_audio.attacks.fakebob import Fakebob
 from nip_audio.attacks.gradient import GradientAttack
@@ -89,7 +94,8 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "hopskipjump": AttackEntry("HopSkipJump", "black box", "ART", HopSkipJump),
     "deepfool": AttackEntry("DeepFool", "white box", "Foolbox", DeepFool),
     "cw": AttackEntry("C&W", "white box", "Foolbox", CarliniWagner),
-    "auna": AttackEntry("AUNA", "black box", "Foolbox", AdditiveUniformNoise),
+    "auna": AttackEntry("AUNA at one ε", "black box", "Foolbox", AdditiveUniformNoise),
+    "auna-grown": AttackEntry("AUNA", "black box", "own", GrowingUniformNoise),
     "pwa": AttackEntry("PWA", "black box", "Foolbox", Pointwise, levels=("input",)),
     "boundary": AttackEntry("Boundary", "black box", "Foolbox", Boundary),
     "fakebob": AttackEntry("FAKEBOB", "black box", "own", Fakebob),

@@ -38,8 +38,8 @@ class Method(StrEnum):
 
     GUIDED = "guided"
     POOL = "pool"
-    NS = "ns"
-    STL = "stl"
+    CLASS_NEURONS = "class-neurons"
+    PATCH_DICTIONARY = "patch-dictionary"
 
 
 def settings_of(method: str) -> Sequence[Setting]:
@@ -64,8 +64,9 @@ def command(
         typer.Option(
             is_eager=True,
             help="Use guided. The others are for comparison: pool is NIP (neuron-level inverse "
-            "perturbation) as published, stl is sparse coding, and ns is neuron selecting, which "
-            "changes no input and is for evaluations only.",
+            "perturbation) as published, patch-dictionary stands in for the sparse transformation "
+            "layer (STL), and class-neurons for neuron selecting (NS), which changes no input and "
+            "is for evaluations only.",
         ),
     ] = Method.GUIDED,
     setting: SetOption = None,

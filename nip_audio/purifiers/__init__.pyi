@@ -2,6 +2,8 @@ from .activation_pruning import ActivationPruning as ActivationPruning
 from .anti_adversary import AntiAdversary as AntiAdversary
 from .base import Defence as Defence
 from .base import Purifier as Purifier
+from .bicubic import Bicubic as Bicubic
+from .class_neurons import ClassNeurons as ClassNeurons
 from .codec import Codec as Codec
 from .defending import defend as defend
 from .down_sampling import DownSampling as DownSampling
@@ -11,13 +13,13 @@ from .guided_training import GuidedSettings as GuidedSettings
 from .guided_training import train_guided as train_guided
 from .jpeg import Jpeg as Jpeg
 from .median_filter import MedianFilter as MedianFilter
-from .neuron_selecting import NeuronSelecting as NeuronSelecting
 from .nip_activation import ActivationNip as ActivationNip
 from .nip_guided import GuidedNip as GuidedNip
 from .nip_pool import NipPool as NipPool
 from .nip_pool import PoolSettings as PoolSettings
 from .noise import GaussianNoise as GaussianNoise
 from .noise import MatchedNoise as MatchedNoise
+from .patch_dictionary import PatchDictionary as PatchDictionary
 from .quantization import Quantization as Quantization
 from .random_crop import RandomCrop as RandomCrop
 from .registry import DEFENCES as DEFENCES
@@ -26,7 +28,5 @@ from .registry import defence_entry as defence_entry
 from .registry import make_defence as make_defence
 from .registry import make_purifier as make_purifier
 from .registry import purifier_entry as purifier_entry
-from .sparse_coding import StratifiedSparseCoding as StratifiedSparseCoding
 from .spatial_smoothing import SpatialSmoothing as SpatialSmoothing
-from .super_resolution import SuperResolution as SuperResolution
 from .variance_minimisation import TotalVarianceMinimisation as TotalVarianceMinimisation

@@ -13,21 +13,21 @@ from nip_audio.errors import InputError
 from nip_audio.purifiers.activation_pruning import ActivationPruning
 from nip_audio.purifiers.anti_adversary import AntiAdversary
 from nip_audio.purifiers.base import Defence, Level, Purifier
+from nip_audio.purifiers.bicubic import Bicubic
+from nip_audio.purifiers.class_neurons import ClassNeurons
 from nip_audio.purifiers.codec import Codec
 from nip_audio.purifiers.down_sampling import DownSampling
 from nip_audio.purifiers.feature_distillation import FeatureDistillation
 from nip_audio.purifiers.jpeg import Jpeg
 from nip_audio.purifiers.median_filter import MedianFilter
-from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_activation import ActivationNip
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool
 from nip_audio.purifiers.noise import GaussianNoise
+from nip_audio.purifiers.patch_dictionary import PatchDictionary
 from nip_audio.purifiers.quantization import Quantization
 from nip_audio.purifiers.random_crop import RandomCrop
-from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 from nip_audio.purifiers.spatial_smoothing import SpatialSmoothing
-from nip_audio.purifiers.super_resolution import SuperResolution
 from nip_audio.purifiers.variance_minimisation import TotalVarianceMinimisation
 
 __all__ = [
@@ -105,8 +105,8 @@ PURIFIERS: Mapping[str, DefenceEntry] = {
     "bit-depth": DefenceEntry("CBDR", "input", Quantization, {"level": "input"}),
     "tvm": DefenceEntry("TVM", "input", TotalVarianceMinimisation),
     "jpeg": DefenceEntry("JPEG", "input", Jpeg),
-    "stl": DefenceEntry("STL", "input", StratifiedSparseCoding.load),
-    "super-resolution": DefenceEntry("SR", "input", SuperResolution),
+    "patch-dictionary": DefenceEntry("patch dictionary", "input", PatchDictionary.load),
+    "bicubic": DefenceEntry("bicubic", "input", Bicubic),
     "feature-distillation": DefenceEntry("FD", "input", FeatureDistillation),
     "anti-adversary": DefenceEntry("anti-adversary layer", "input", AntiAdversary),
 }
@@ -115,7 +115,7 @@ PURIFIERS: Mapping[str, DefenceEntry] = {
 LAYER_DEFENCES: Mapping[str, DefenceEntry] = {
     "nip-n": DefenceEntry("NIP_n", "layers", ActivationNip.load),
     "sap": DefenceEntry("SAP", "layers", ActivationPruning),
-    "ns": DefenceEntry("NS", "layers", NeuronSelecting.load),
+    "class-neurons": DefenceEntry("class neurons", "layers", ClassNeurons.load),
 }
 """Defences inside a network: they give a defended model, but no purified recording."""
 

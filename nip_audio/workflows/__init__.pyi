@@ -8,13 +8,13 @@ from .files import Probe as Probe
 from .fit import FittedPurifier as FittedPurifier
 from .fit import fit_guided as fit_guided
 from .fit import fit_neurons as fit_neurons
+from .fit import fit_patch_dictionary as fit_patch_dictionary
 from .fit import fit_pool as fit_pool
 from .fit import fit_purifier as fit_purifier
-from .fit import fit_sparse_coding as fit_sparse_coding
+from .fit_settings import ClassNeuronsFit as ClassNeuronsFit
 from .fit_settings import GuidedFit as GuidedFit
-from .fit_settings import NeuronSelectingFit as NeuronSelectingFit
+from .fit_settings import PatchDictionaryFit as PatchDictionaryFit
 from .fit_settings import PoolFit as PoolFit
-from .fit_settings import SparseCodingFit as SparseCodingFit
 from .flagged import purify_flagged as purify_flagged
 from .flagged import shipped_purifier as shipped_purifier
 from .images import ChangedImage as ChangedImage

@@ -18,19 +18,19 @@ from nip_audio.core.state import require_new
 from nip_audio.errors import FileError, InputError
 from nip_audio.models.modalities import modality_of
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.purifiers.class_neurons import ClassNeurons
 from nip_audio.purifiers.guided_training import GuidedSettings, Progress, train_guided
-from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
-from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
+from nip_audio.purifiers.patch_dictionary import PatchDictionary
 from nip_audio.workflows.clean_data import Benign, read_benign
 from nip_audio.workflows.fit_settings import (
     FIT_SETTINGS,
+    ClassNeuronsFit,
     FitSettings,
     GuidedFit,
-    NeuronSelectingFit,
+    PatchDictionaryFit,
     PoolFit,
-    SparseCodingFit,
 )
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "fit_neurons",
     "fit_pool",
     "fit_purifier",
-    "fit_sparse_coding",
+    "fit_patch_dictionary",
     "guided_settings",
 ]
 
@@ -173,14 +173,14 @@ def _fit_at_once(
             progress=lambda done: progress(done, total, None),
         )
         return pool.save
-    if isinstance(settings, NeuronSelectingFit):
+    if isinstance(settings, ClassNeuronsFit):
         share, items = settings.share, settings.items
         neurons = fit_neurons(
             pretrained, benign, share=share, items=items, batch_size=size, seed=seed
         )
         return partial(neurons.save, model_id=pretrained.model_id)
-    if isinstance(settings, SparseCodingFit):
-        coding = fit_sparse_coding(
+    if isinstance(settings, PatchDictionaryFit):
+        coding = fit_patch_dictionary(
             pretrained,
             benign,
             items=settings.items,
@@ -322,8 +322,8 @@ def fit_neurons(
     items: int = 2048,
     batch_size: int = 32,
     seed: int = 0,
-) -> NeuronSelecting:
-    """Select the neurons of each class of the model, for neuron selecting (NS).
+) -> ClassNeurons:
+    """Select the neurons of each class of the model, for ``ClassNeurons``.
 
     Args:
         pretrained: Model to defend.
@@ -338,7 +338,7 @@ def fit_neurons(
         InputError: If a number is out of range, or the model predicts no classes.
         LayerNotFoundError: If a layer is not a module of the network.
     """
-    return NeuronSelecting.fit(
+    return ClassNeurons.fit(
         pretrained.model,
         _inputs(pretrained, benign, items, batch_size=batch_size, seed=seed),
         layers=pretrained.card.default_taps if layers is None else layers,
@@ -347,7 +347,7 @@ def fit_neurons(
     )
 
 
-def fit_sparse_coding(
+def fit_patch_dictionary(
     pretrained: PretrainedModel,
     benign: Benign,
     *,
@@ -358,8 +358,8 @@ def fit_sparse_coding(
     patches_per_item: int = 200,
     batch_size: int = 32,
     seed: int = 0,
-) -> StratifiedSparseCoding:
-    """Learn the dictionary of the baseline STL (stratified sparse coding).
+) -> PatchDictionary:
+    """Learn the dictionary of ``PatchDictionary``, which stands in for STL.
 
     Args:
         pretrained: Model whose input is rebuilt.
@@ -375,7 +375,7 @@ def fit_sparse_coding(
     Raises:
         InputError: If a number is out of range, or nearly all patches are flat.
     """
-    return StratifiedSparseCoding.fit(
+    return PatchDictionary.fit(
         _inputs(pretrained, benign, items, batch_size=batch_size, seed=seed),
         bounds=pretrained.model.input_bounds,
         generator=torch.Generator().manual_seed(seed),

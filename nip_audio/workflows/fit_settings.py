@@ -20,9 +20,9 @@ __all__ = [
     "FIT_SETTINGS",
     "FitSettings",
     "GuidedFit",
-    "NeuronSelectingFit",
+    "ClassNeuronsFit",
     "PoolFit",
-    "SparseCodingFit",
+    "PatchDictionaryFit",
 ]
 
 
@@ -165,8 +165,8 @@ class PoolFit(PoolSettings, FitSettings):
 
 
 @dataclass(frozen=True)
-class NeuronSelectingFit(FitSettings):
-    """Settings of neuron selecting (NS).
+class ClassNeuronsFit(FitSettings):
+    """Settings of ``ClassNeurons``.
 
     Attributes:
         share: Share of the neurons of a layer that each class keeps.
@@ -187,8 +187,8 @@ class NeuronSelectingFit(FitSettings):
 
 
 @dataclass(frozen=True)
-class SparseCodingFit(FitSettings):
-    """Settings of stratified sparse coding (STL).
+class PatchDictionaryFit(FitSettings):
+    """Settings of ``PatchDictionary``.
 
     Attributes:
         items: Number of crops or images from which patches are drawn.
@@ -220,7 +220,7 @@ class SparseCodingFit(FitSettings):
 FIT_SETTINGS: Mapping[str, type[FitSettings]] = {
     "guided": GuidedFit,
     "pool": PoolFit,
-    "ns": NeuronSelectingFit,
-    "stl": SparseCodingFit,
+    "class-neurons": ClassNeuronsFit,
+    "patch-dictionary": PatchDictionaryFit,
 }
 """Classes of settings by the name of the method."""

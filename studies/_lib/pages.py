@@ -185,7 +185,8 @@ def _wrapped_block(block: str) -> str:
 
 _NAMED = re.compile(
     r"""
-    (?:ResNet|LeNet|CIFAR|PGD|WRN-28|train-clean|test-clean)-\d+ | VGG\d+ | MobileNetV1 | [Ll][012]\b
+    (?:ResNet|LeNet|CIFAR|PGD|WRN-28|train-clean|test-clean)-\d+ | VGG\d+ | MobileNetV1
+    | [Ll][012]\b
     | arXiv[: ]\d+\.\d+ | MP3 | x86-64 | F1 | float\d+ | bfloat16 | k[12]\b  # names
     | (?:Eq|Fig|Table|Sec)s?\.?\ \d+(?:\.\d)?(?:(?:–|\ and\ )\d+)?  # parts of papers
     | \(?(?:19|20)\d\d\b\)?  # years

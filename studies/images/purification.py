@@ -25,8 +25,8 @@ from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings, Sign
 from nip_audio.purifiers.noise import MATCHED, MatchedNoise
+from nip_audio.purifiers.patch_dictionary import PatchDictionary
 from nip_audio.purifiers.registry import make_purifier, purifier_entry
-from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 from studies._lib.attacks import attacks_of, image_attack
 from studies._lib.command import tell
 from studies._lib.shares import share_of
@@ -56,7 +56,7 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "bit-depth": {"bits": 4},
     "tvm": {},
     "jpeg": {},
-    "super-resolution": {},
+    "bicubic": {},
     "feature-distillation": {},
 }
 
@@ -70,7 +70,7 @@ def image_defences(
     candidates: int,
     seed: int,
 ) -> dict[str, Defence]:
-    """Return all defences that change the input, by their names in the literature.
+    """Return all defences that change the input, by their names in tables.
 
     Noise is matched to guided NIP or, without it, to the published NIP by descent.
 
@@ -87,7 +87,7 @@ def image_defences(
         for name, settings in _SETTINGS.items()
     }
     benign = [Batch(part) for part in torch.split(train[:candidates], 100)]
-    found["STL"] = StratifiedSparseCoding.fit(
+    found["patch dictionary"] = PatchDictionary.fit(
         benign, bounds=system.model.input_bounds, generator=torch.Generator().manual_seed(seed)
     )
     signs: Mapping[str, Sign] = {"NIP, as published": "paper", DESCENT: "descent"}

@@ -32,6 +32,7 @@ CHEAP: dict[str, dict[str, object]] = {
     "deepfool": {"steps": 3},
     "cw": {"steps": 4, "binary_search_steps": 2, "learning_rate": 0.01},
     "auna": {"eps": 0.01, "queries": 5},
+    "auna-grown": {"steps": 5},
     "pwa": {"queries": 60},
     "boundary": {"steps": 20, "queries": 60},
     "one-pixel": {"queries": 60},

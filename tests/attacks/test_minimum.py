@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from nip_audio.attacks.decision import AdditiveUniformNoise, Boundary, Pointwise
+from nip_audio.attacks.decision import (
+    AdditiveUniformNoise,
+    Boundary,
+    GrowingUniformNoise,
+    Pointwise,
+)
 from nip_audio.attacks.minimum import CarliniWagner, DeepFool
 from nip_audio.attacks.objectives import Identification, Verification
 from nip_audio.core.adapter import Batch, Bounds
@@ -151,6 +156,31 @@ def test_uniform_noise_fools_what_is_near_the_boundary(model):
     result = attack(Identification(model, model.predict(near)), near, generator=seeded())
     assert result.succeeded.tolist() == [True, False]
     assert result.linf.max() <= 0.01
+
+
+def test_growing_noise_stops_at_the_first_size_that_fools(model):
+    """The first item needs less noise than the second, and none is spent on what is fooled."""
+    near = Batch(torch.tensor([[0.0999, 0.05, 0.0, 0.0], [-0.5, -0.5, 0.0, 0.0]]))
+    attack = GrowingUniformNoise(steps=200)
+    result = attack(Identification(model, model.predict(near)), near, generator=seeded())
+    assert result.succeeded.tolist() == [True, True]
+    assert result.linf[0] < result.linf[1]
+    assert result.queries < 200
+    wrong = Identification(model, 1 - model.predict(near))
+    untouched = attack(wrong, near, generator=seeded())
+    assert torch.equal(untouched.batch.x, near.x)
+    assert untouched.queries <= 2
+
+
+@pytest.mark.parametrize("most", [0.0, 1.5])
+def test_growing_noise_has_a_largest_size(model, most):
+    with pytest.raises(AttackError, match="most is .* above 0 and at most 1"):
+        GrowingUniformNoise(most=most)
+    near = Batch(torch.tensor([[-0.5, -0.5, 0.0, 0.0]]))
+    small = GrowingUniformNoise(steps=20, most=0.01)
+    result = small(Identification(model, model.predict(near)), near, generator=seeded())
+    assert result.succeeded.tolist() == [False]
+    assert torch.equal(result.batch.x, near.x)
 
 
 @pytest.mark.parametrize(

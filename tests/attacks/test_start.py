@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "deepfool": {},
     "cw": {"steps": 50, "binary_search_steps": 3, "learning_rate": 0.01, "initial_const": 1.0},
     "auna": {"eps": EPS, "queries": 20},
+    "auna-grown": {"steps": 20},
     "pwa": {"queries": 200},
     "boundary": {"steps": 20, "queries": 60},
     "one-pixel": {"queries": 400},

@@ -10,11 +10,11 @@ from nip_audio.cli._former import FORMER_OPTIONS, rewrite_former_options
 from nip_audio.cli._settings import read_settings
 from nip_audio.cli.fit_purifier import Method, settings_of
 from nip_audio.purifiers import guided_training
+from nip_audio.purifiers.class_neurons import ClassNeurons
 from nip_audio.purifiers.guided_training import GuidedSettings
-from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool
-from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
+from nip_audio.purifiers.patch_dictionary import PatchDictionary
 from nip_audio.purifiers.training_attacks import FAMILIES
 from nip_audio.workflows.clean_data import CROP_S
 from nip_audio.workflows.fit import GUIDED_ON_IMAGES
@@ -83,15 +83,15 @@ def test_the_published_pool(run, clean_folder, tmp_path, pretrained):
     assert len(pool.seen) == 32
 
 
-def test_neuron_selecting(run, clean_folder, tmp_path, pretrained):
-    out = tmp_path / "my.ns"
+def test_class_neurons(run, clean_folder, tmp_path, pretrained):
+    out = tmp_path / "my.neurons"
     code, text, _ = run(
-        *("fit-purifier", clean_folder, "--out", out, "--method", "ns"),
+        *("fit-purifier", clean_folder, "--out", out, "--method", "class-neurons"),
         *setting(share=0.5, crop_s=0.5, batch_size=256),
     )
     assert code == 0
-    assert "ns purifier for xvector-libri251, fitted to 32 files" in text
-    selection = NeuronSelecting.load(out, model_id=pretrained.model_id)
+    assert "class-neurons purifier for xvector-libri251, fitted to 32 files" in text
+    selection = ClassNeurons.load(out, model_id=pretrained.model_id)
     assert selection.layers == pretrained.card.default_taps
     assert (selection.share, len(selection.seen)) == (0.5, 32)
     # who is never named keeps all neurons, who is keeps half
@@ -99,16 +99,16 @@ def test_neuron_selecting(run, clean_folder, tmp_path, pretrained):
     assert set(kept.tolist()) == {0.5, 1.0}
 
 
-def test_sparse_coding(run, clean_folder, tmp_path, pretrained):
-    out = tmp_path / "my.stl"
+def test_patch_dictionary(run, clean_folder, tmp_path, pretrained):
+    out = tmp_path / "my.patches"
     code, text, _ = run(
-        *("fit-purifier", clean_folder, "--out", out, "--method", "stl"),
+        *("fit-purifier", clean_folder, "--out", out, "--method", "patch-dictionary"),
         *setting(atoms=64, crop_s=0.5, batch_size=256),
     )
     assert code == 0
-    assert "stl purifier for xvector-libri251, fitted to 32 files" in text
+    assert "patch-dictionary purifier for xvector-libri251, fitted to 32 files" in text
     bounds = pretrained.model.input_bounds
-    coding = StratifiedSparseCoding.load(out, model_id=pretrained.model_id, bounds=bounds)
+    coding = PatchDictionary.load(out, model_id=pretrained.model_id, bounds=bounds)
     assert (len(coding.dictionary), len(coding.seen)) == (64, 32)
 
 
@@ -161,7 +161,10 @@ def test_bad_files_are_named_and_the_exit_says_so(run, clean_folder, tmp_path, w
         (setting(snr_db="nan"), "snr_db is nan, expected -60 to 120"),
         (setting(batch_size=1), "batch_size is 1, expected 2 to 65536"),
         (["--method", "pool", *setting(sign="up")], "sign is 'up', expected paper or descent"),
-        (["--method", "ns", "--from", "x"], "method ns got x to start from, expected none"),
+        (
+            ["--method", "class-neurons", "--from", "x"],
+            "method class-neurons got x to start from, expected none",
+        ),
     ],
 )
 def test_senseless_settings_are_refused(run, clean_folder, tmp_path, options, text):
@@ -234,7 +237,7 @@ def test_an_interrupted_training_is_resumed_with_either_form_of_the_settings(
     [
         (["--show-settings"], ("Settings of guided", "snr_db", "batch_size", "adaptive")),
         (["--show-settings", "--method", "pool"], ("Settings of pool", "quorum", "0.9", "descent")),
-        (["--method", "stl", "--show-settings"], ("patches_per_item", "200")),
+        (["--method", "patch-dictionary", "--show-settings"], ("patches_per_item", "200")),
     ],
 )
 def test_settings_are_listed(run, arguments, named):

@@ -13,7 +13,7 @@ from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.image.adapter import ImageAdapter
 from nip_audio.models.pretrained import load_pretrained
-from nip_audio.purifiers.neuron_selecting import NeuronSelecting
+from nip_audio.purifiers.class_neurons import ClassNeurons
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool
 
@@ -253,8 +253,11 @@ def test_pool_and_neurons_are_fitted_to_pictures(run, picture_model, pictures, t
         tmp_path / "my.pool", model=pretrained.model, model_id=pretrained.model_id
     )
     assert (len(loaded.order), len(loaded.seen)) == (12, 20)
-    assert run(*given, tmp_path / "my.ns", "--method", "ns", "--set", "share=0.5")[0] == 0
-    selection = NeuronSelecting.load(tmp_path / "my.ns", model_id=pretrained.model_id)
+    assert (
+        run(*given, tmp_path / "my.neurons", "--method", "class-neurons", "--set", "share=0.5")[0]
+        == 0
+    )
+    selection = ClassNeurons.load(tmp_path / "my.neurons", model_id=pretrained.model_id)
     assert selection.layers == pretrained.card.default_taps
 
 

@@ -11,7 +11,7 @@ from nip_audio.evaluation.config import read_config
 from nip_audio.evaluation.defences import NO_DEFENCE, applies, ask, make_defences
 from nip_audio.evaluation.runner import Runner
 from nip_audio.evaluation.systems import batch_of
-from nip_audio.purifiers.neuron_selecting import NeuronSelecting
+from nip_audio.purifiers.class_neurons import ClassNeurons
 
 ATTACKS = [
     {"attack": "fgsm", "eps": [0.02], "items": 4, "batch": 4},
@@ -51,26 +51,26 @@ def test_layers_are_the_cards_unless_named(system):
 def test_what_does_not_fit_is_found_before_anything_is_computed(system, tmp_path):
     with pytest.raises(LayerNotFoundError, match="did you mean frames"):
         defences_of(system, {"name": "sap", "layers": ["frame.0"]})
-    path = tmp_path / "x.ns"
-    NeuronSelecting({"embedding": torch.ones(2, 6)}, labels=("a", "b"), share=0.5).save(
+    path = tmp_path / "x.neurons"
+    ClassNeurons({"embedding": torch.ones(2, 6)}, labels=("a", "b"), share=0.5).save(
         path, model_id=system.pretrained.model_id
     )
     with pytest.raises(InputError, match="the neurons were selected for 2, a, b"):
-        defences_of(system, {"name": "ns", "path": path})
+        defences_of(system, {"name": "class-neurons", "path": path})
 
 
 def test_what_was_fitted_on_a_test_item_is_refused(system, tmp_path):
     width = system.model.network.get_submodule("embedding").out_features
-    ns = NeuronSelecting(
+    ns = ClassNeurons(
         {"embedding": torch.ones(len(system.model.labels), width, dtype=torch.bool)},
         labels=system.model.labels,
         share=1.0,
         seen=["tested"],
     )
-    ns.save(tmp_path / "x.ns", model_id=system.pretrained.model_id)
-    plan = {"name": "ns", "path": f"{tmp_path}/{{system}}.ns"}
+    ns.save(tmp_path / "x.neurons", model_id=system.pretrained.model_id)
+    plan = {"name": "class-neurons", "path": f"{tmp_path}/{{system}}.neurons"}
     make_defences([plan], system.pretrained, system.model, ["other"], system="x")
-    with pytest.raises(InputError, match="NS 100% embedding"):
+    with pytest.raises(InputError, match="class neurons 100% embedding"):
         make_defences([plan], system.pretrained, system.model, ["tested"], system="x")
 
 

@@ -13,7 +13,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
-from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
+from nip_audio.purifiers.patch_dictionary import PatchDictionary
 
 WAVEFORM = Bounds(-1.0, 1.0)
 SPECTROGRAM = Bounds(0.0, 1.0)
@@ -68,8 +68,8 @@ def spectrograms() -> Callable[..., Tensor]:
 
 
 @pytest.fixture(scope="session")
-def stl() -> StratifiedSparseCoding:
-    return StratifiedSparseCoding.fit(
+def patches() -> PatchDictionary:
+    return PatchDictionary.fit(
         [Batch(surfaces(6, seed=50))],
         bounds=SPECTROGRAM,
         generator=seeded(),

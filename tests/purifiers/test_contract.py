@@ -29,7 +29,7 @@ OTHERS = {
     "bit-depth": {"bits": 3},
     "tvm": {"steps": 20, "weight": 0.1},
     "jpeg": {"quality": 10},
-    "super-resolution": {"factor": 3},
+    "bicubic": {"factor": 3},
     "feature-distillation": {"coarse_step": 60},
     "anti-adversary": {"steps": 1},
 }
@@ -41,11 +41,11 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.fixture
-def make(rows_model, stl, guided, pool) -> Callable[[str], Purifier]:
+def make(rows_model, patches, guided, pool) -> Callable[[str], Purifier]:
     """Make a purifier by name, with small settings."""
 
     def made(name: str) -> Purifier:
-        fitted = {"stl": stl, "guided": guided, "pool": pool}
+        fitted = {"patch-dictionary": patches, "guided": guided, "pool": pool}
         if name in fitted:
             return fitted[name]
         return make_purifier(name, model=rows_model, settings=SMALL.get(name))

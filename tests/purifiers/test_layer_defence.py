@@ -12,15 +12,15 @@ from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.errors import InputError, LayerNotFoundError
 from nip_audio.purifiers.activation_pruning import ActivationPruning
+from nip_audio.purifiers.class_neurons import ClassNeurons
 from nip_audio.purifiers.defending import defend
 from nip_audio.purifiers.layer_defence import LayerDefence, LayerDefendedModel
-from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 from nip_audio.purifiers.nip_activation import ActivationNip
 from nip_audio.purifiers.nip_pool import NipPool, PoolSettings
 
 LAYERS = ("frames.2", "frames.4", "embedding")
-DETERMINISTIC = pytest.mark.parametrize("name", ["ns", "nip-n"])
-EVERY = pytest.mark.parametrize("name", ["sap", "ns", "nip-n"])
+DETERMINISTIC = pytest.mark.parametrize("name", ["class-neurons", "nip-n"])
+EVERY = pytest.mark.parametrize("name", ["sap", "class-neurons", "nip-n"])
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -39,8 +39,8 @@ def make(tiny_model) -> Callable[[str], LayerDefendedModel]:
     def made(name: str) -> LayerDefendedModel:
         if name == "sap":
             defence: LayerDefence = ActivationPruning(layers=LAYERS)
-        elif name == "ns":
-            defence = NeuronSelecting.fit(tiny_model, benign, layers=LAYERS, share=0.6)
+        elif name == "class-neurons":
+            defence = ClassNeurons.fit(tiny_model, benign, layers=LAYERS, share=0.6)
         else:
             settings = PoolSettings(front=2, tail=2, quorum=0.3)
             pool = NipPool.fit(

@@ -7,8 +7,8 @@ from torch import nn
 from nip_audio.core.adapter import Bounds
 from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, StateError
+from nip_audio.purifiers.patch_dictionary import PatchDictionary
 from nip_audio.purifiers.registry import PURIFIERS, make_purifier, purifier_entry
-from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 
 
 class FrontEnd(nn.Module):
@@ -54,38 +54,38 @@ def test_an_unknown_setting_is_an_error_with_the_known_ones(telephone_model):
 
 
 def test_a_missing_setting_is_an_error(telephone_model):
-    with pytest.raises(InputError, match="stl needs path; pass it"):
-        make_purifier("stl", model=telephone_model)
+    with pytest.raises(InputError, match="patch-dictionary needs path; pass it"):
+        make_purifier("patch-dictionary", model=telephone_model)
 
 
-def test_what_was_fitted_is_read_from_its_file(rows_model, stl, tmp_path):
-    path = tmp_path / "stl.safetensors"
-    stl.save(path, model_id="m1")
-    read = make_purifier("stl", model=rows_model, model_id="m1", settings={"path": str(path)})
-    assert isinstance(read, StratifiedSparseCoding)
-    assert read.settings() == stl.settings()
+def test_what_was_fitted_is_read_from_its_file(rows_model, patches, tmp_path):
+    path = tmp_path / "patches.safetensors"
+    patches.save(path, model_id="m1")
+    read = make_purifier(
+        "patch-dictionary", model=rows_model, model_id="m1", settings={"path": str(path)}
+    )
+    assert isinstance(read, PatchDictionary)
+    assert read.settings() == patches.settings()
     assert read.seen == {"a", "b"}
-    assert torch.equal(read.dictionary, stl.dictionary)
+    assert torch.equal(read.dictionary, patches.dictionary)
 
 
-@pytest.mark.parametrize("name", ["stl", "guided"])
-def test_what_was_fitted_to_another_model_is_refused(rows_model, stl, guided, tmp_path, name):
+@pytest.mark.parametrize("name", ["patch-dictionary", "guided"])
+def test_what_was_fitted_to_another_model_is_refused(rows_model, patches, guided, tmp_path, name):
     path = tmp_path / "purifier"
-    {"stl": stl, "guided": guided}[name].save(path, model_id="m1")
+    {"patch-dictionary": patches, "guided": guided}[name].save(path, model_id="m1")
     with pytest.raises(StateError, match="was made for model m1"):
         make_purifier(name, model=rows_model, model_id="m2", settings={"path": path})
 
 
-def test_what_was_fitted_on_another_range_is_refused(telephone_model, stl, tmp_path):
-    stl.save(tmp_path / "stl.safetensors", model_id="m1")
+def test_what_was_fitted_on_another_range_is_refused(telephone_model, patches, tmp_path):
+    patches.save(tmp_path / "patches.safetensors", model_id="m1")
     with pytest.raises(StateError, match=r"fitted on input in \[0.0, 1.0\]"):
-        StratifiedSparseCoding.load(
-            tmp_path / "stl.safetensors", bounds=telephone_model.input_bounds
-        )
+        PatchDictionary.load(tmp_path / "patches.safetensors", bounds=telephone_model.input_bounds)
 
 
 def test_entries_name_their_settings():
     assert PURIFIERS["mp3"].settings == ("compression_level", "sample_rate_hz")
-    assert PURIFIERS["stl"].settings == ("path",)
-    assert PURIFIERS["stl"].required == ("path",)
+    assert PURIFIERS["patch-dictionary"].settings == ("path",)
+    assert PURIFIERS["patch-dictionary"].required == ("path",)
     assert PURIFIERS["anti-adversary"].settings == ("steps", "step")

@@ -12,12 +12,12 @@ from sklearn.decomposition import sparse_encode
 
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.errors import InputError
+from nip_audio.purifiers.bicubic import Bicubic
 from nip_audio.purifiers.feature_distillation import FeatureDistillation
 from nip_audio.purifiers.jpeg import Jpeg
+from nip_audio.purifiers.patch_dictionary import PatchDictionary
 from nip_audio.purifiers.quantization import Quantization
-from nip_audio.purifiers.sparse_coding import StratifiedSparseCoding
 from nip_audio.purifiers.spatial_smoothing import SpatialSmoothing
-from nip_audio.purifiers.super_resolution import SuperResolution
 from nip_audio.purifiers.variance_minimisation import TotalVarianceMinimisation
 
 SPECTROGRAM = Bounds(0.0, 1.0)
@@ -43,15 +43,15 @@ def rms(x: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def smooth_stl() -> StratifiedSparseCoding:
-    return StratifiedSparseCoding.fit(
+def smooth_patches() -> PatchDictionary:
+    return PatchDictionary.fit(
         [Batch(slopes(6))], bounds=SPECTROGRAM, generator=seeded(), patch=6, atoms=12, nonzero=2
     )
 
 
 SMOOTHING = [
     SpatialSmoothing(kernel=3, bounds=SPECTROGRAM),
-    SuperResolution(factor=2, bounds=SPECTROGRAM),
+    Bicubic(factor=2, bounds=SPECTROGRAM),
     TotalVarianceMinimisation(keep=0.5, weight=0.03, bounds=SPECTROGRAM),
 ]
 
@@ -87,9 +87,9 @@ def test_bit_depth_has_its_levels():
     assert shifted.flatten().tolist() == [-2.0, -2.0, -2.0, -2.0, 2.0, 2.0]
 
 
-def test_super_resolution_keeps_nothing_finer_than_it():
+def test_bicubic_keeps_nothing_finer_than_it():
     checkers = (torch.arange(24)[:, None] + torch.arange(40)[None]).remainder(2).float()[None]
-    out = purified(SuperResolution(factor=2, bounds=SPECTROGRAM), checkers)
+    out = purified(Bicubic(factor=2, bounds=SPECTROGRAM), checkers)
     assert rms(out[:, 4:-4, 4:-4] - 0.5) < 0.01
 
 
@@ -165,36 +165,36 @@ def test_distillation_drops_a_faint_pattern_and_keeps_a_slope():
     assert rms(purified(distillation, slopes()) - slopes()) < 0.015
 
 
-def test_sparse_coding_knows_what_it_was_shown(smooth_stl):
+def test_patch_dictionary_knows_what_it_was_shown(smooth_patches):
     clean = slopes(8)[6:]
     noise = 0.04 * torch.randn(clean.shape, generator=seeded(1))
-    assert rms(purified(smooth_stl, clean) - clean) < 0.005
-    assert rms(purified(smooth_stl, clean + noise) - clean) < 0.6 * rms(noise)
+    assert rms(purified(smooth_patches, clean) - clean) < 0.005
+    assert rms(purified(smooth_patches, clean + noise) - clean) < 0.6 * rms(noise)
     flat = torch.full((1, 9, 5), 0.3)
-    torch.testing.assert_close(purified(smooth_stl, flat), flat)
+    torch.testing.assert_close(purified(smooth_patches, flat), flat)
 
 
-def test_sparse_coding_rebuilds_from_its_atoms():
+def test_patch_dictionary_rebuilds_from_its_atoms():
     """With one atom, a patch becomes its mean plus its share of the atom."""
     atom = torch.tensor([[0.5, -0.5], [0.5, -0.5]])
-    stl = StratifiedSparseCoding(dictionary=atom.reshape(1, 4), nonzero=1, bounds=SPECTROGRAM)
+    patches = PatchDictionary(dictionary=atom.reshape(1, 4), nonzero=1, bounds=SPECTROGRAM)
     x = 0.5 + 0.2 * atom + 0.1 * torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
-    torch.testing.assert_close(purified(stl, x[None])[0], 0.5 + 0.2 * atom)
+    torch.testing.assert_close(purified(patches, x[None])[0], 0.5 + 0.2 * atom)
 
 
-def test_sparse_coding_pursues_as_scikit_learn_does(stl, spectrograms):
+def test_patch_dictionary_pursues_as_scikit_learn_does(patches, spectrograms):
     x = spectrograms(1, rows=4, columns=4)  # one patch
     centred = (x[0] - x[0].mean()).reshape(1, 16).double().numpy()
-    atoms = stl.dictionary.double().numpy()
+    atoms = patches.dictionary.double().numpy()
     codes = sparse_encode(centred, atoms, algorithm="omp", n_nonzero_coefs=3)
     expected = torch.from_numpy((codes @ atoms).reshape(4, 4)).float() + x[0].mean()
-    torch.testing.assert_close(purified(stl, x)[0], SPECTROGRAM.clip(expected))
+    torch.testing.assert_close(purified(patches, x)[0], SPECTROGRAM.clip(expected))
 
 
-def test_sparse_coding_is_fitted_reproducibly(stl, spectrograms):
-    def fit(seed: int) -> StratifiedSparseCoding:
+def test_patch_dictionary_is_fitted_reproducibly(patches, spectrograms):
+    def fit(seed: int) -> PatchDictionary:
         batch = Batch(spectrograms(), torch.tensor([37, 11]))
-        return StratifiedSparseCoding.fit(
+        return PatchDictionary.fit(
             iter([batch]),
             bounds=SPECTROGRAM,
             generator=seeded(seed),
@@ -207,14 +207,14 @@ def test_sparse_coding_is_fitted_reproducibly(stl, spectrograms):
     one = fit(1)
     assert fit(1).settings() == one.settings() != fit(2).settings()
     assert one.seen == frozenset()
-    assert stl.seen == {"a", "b"}
-    torch.testing.assert_close(stl.dictionary.norm(dim=1), torch.ones(16))
+    assert patches.seen == {"a", "b"}
+    torch.testing.assert_close(patches.dictionary.norm(dim=1), torch.ones(16))
 
 
-def test_sparse_coding_needs_more_than_silence():
+def test_patch_dictionary_needs_more_than_silence():
     silence = [Batch(torch.zeros(1, 20, 30))]
     with pytest.raises(InputError, match="got 0 patches that are not flat for 128 atoms"):
-        StratifiedSparseCoding.fit(silence, bounds=SPECTROGRAM, generator=seeded())
+        PatchDictionary.fit(silence, bounds=SPECTROGRAM, generator=seeded())
 
 
 @pytest.mark.parametrize(
@@ -223,16 +223,16 @@ def test_sparse_coding_needs_more_than_silence():
         (SpatialSmoothing, {"kernel": 1}, "kernel is 1, expected 2 to 15"),
         (Quantization, {"level": "both"}, "level is 'both', expected 'raw' or 'input'"),
         (Quantization, {"bits": 4.0}, "bits is 4.0, expected 1 to 16, a whole number; 8 is usual"),
-        (SuperResolution, {"factor": 1}, "factor is 1, expected 2 to 8"),
+        (Bicubic, {"factor": 1}, "factor is 1, expected 2 to 8"),
         (TotalVarianceMinimisation, {"keep": 0.0}, "keep is 0.0, expected 0.05 to 1"),
         (TotalVarianceMinimisation, {"weight": -1.0}, "weight is -1.0, expected 0 to 10"),
         (TotalVarianceMinimisation, {"steps": 0}, "steps is 0, expected 1 to 10000"),
         (Jpeg, {"quality": 96}, "quality is 96, expected 1 to 95"),
         (FeatureDistillation, {"fine_step": 0}, "fine_step is 0, expected 1 to 255"),
         (FeatureDistillation, {"fine_step": 31}, "fine_step is 31, expected at most coarse_step ="),
-        (StratifiedSparseCoding, {"dictionary": torch.ones(3, 7)}, r"has shape \(3, 7\)"),
+        (PatchDictionary, {"dictionary": torch.ones(3, 7)}, r"has shape \(3, 7\)"),
         (
-            StratifiedSparseCoding,
+            PatchDictionary,
             {"dictionary": torch.ones(3, 16), "nonzero": 4},
             "nonzero is 4, expected 1 to 3",
         ),
@@ -246,7 +246,7 @@ def test_senseless_settings_are_errors(kind, settings, match):
 @pytest.mark.parametrize("setting", ["patch", "atoms", "nonzero", "patches_per_item"])
 def test_senseless_fits_are_errors(setting):
     with pytest.raises(InputError, match=f"{setting} is 0, expected"):
-        StratifiedSparseCoding.fit([], bounds=SPECTROGRAM, generator=seeded(), **{setting: 0})
+        PatchDictionary.fit([], bounds=SPECTROGRAM, generator=seeded(), **{setting: 0})
 
 
 @pytest.mark.parametrize(

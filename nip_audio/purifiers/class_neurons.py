@@ -1,4 +1,4 @@
-"""Neuron selecting (NS): keep the neurons that the predicted class uses, and silence the others."""
+"""Class neurons: keep the neurons that the predicted class uses, and silence the others."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nip_audio.errors import InputError
 from nip_audio.purifiers._checks import check_number
 from nip_audio.purifiers.layer_defence import Change, LayerDefence
 
-__all__ = ["NeuronSelecting"]
+__all__ = ["ClassNeurons"]
 
 _KIND = "neuron selection"
 
 
-class NeuronSelecting(LayerDefence):
-    """Neuron selecting (NS; M. Zhang et al., ICICS 2019), as the NIP paper describes it.
+class ClassNeurons(LayerDefence):
+    """Keep the neurons that the predicted class uses; stands in for neuron selecting (NS).
 
     The paper on neuron-level inverse perturbation (NIP, Sec. 2.2.2 and Table I) says: NS goes
     through all neurons and selects them "according to activation values for each class"; the
@@ -40,8 +40,8 @@ class NeuronSelecting(LayerDefence):
     - Benign items belong to the class that the model predicts, so that fitting needs no labels. A
       class that is never predicted selects all neurons.
     - At test time the class is the prediction of the undefended model. For an adversarial example
-      this is the class that the attacker chose: NS then silences the neurons that this class does
-      not normally use.
+      this is the class that the attacker chose: the neurons that this class does not normally
+      use are then silenced.
 
     The choice has no gradient; given the choice, the model is differentiable.
 
@@ -65,7 +65,7 @@ class NeuronSelecting(LayerDefence):
     ) -> None:
         check_number("share", share, 0.01, 1.0, usual=0.9)
         if not selected:
-            raise InputError("no layers were given, expected at least one; use NeuronSelecting.fit")
+            raise InputError("no layers were given, expected at least one; use ClassNeurons.fit")
         self.layers = tuple(selected)
         self.selected = dict(selected)
         self.labels = tuple(labels)
@@ -123,7 +123,7 @@ class NeuronSelecting(LayerDefence):
     @property
     def name(self) -> str:
         """Name with the share and the layers."""
-        return f"NS {self.share:.0%} {self.where}"
+        return f"class neurons {self.share:.0%} {self.where}"
 
     @property
     def seen(self) -> frozenset[str]:
@@ -136,7 +136,7 @@ class NeuronSelecting(LayerDefence):
         for layer in self.layers:
             digest.update(self.selected[layer].cpu().contiguous().numpy().data)
         return {
-            "name": "ns",
+            "name": "class-neurons",
             "share": self.share,
             "layers": list(self.layers),
             "selected_sha256": digest.hexdigest(),
@@ -155,7 +155,7 @@ class NeuronSelecting(LayerDefence):
             raise InputError(
                 f"the model has {len(model.labels)} classes, {', '.join(model.labels[:3])} …, "
                 f"the neurons were selected for {len(self.labels)}, "
-                f"{', '.join(self.labels[:3])} …; fit NS to the model with this head"
+                f"{', '.join(self.labels[:3])} …; fit it to the model with this head"
             )
 
     def prepare(
@@ -170,7 +170,7 @@ class NeuronSelecting(LayerDefence):
             if selected.shape[1] != activation.shape[1]:
                 raise InputError(
                     f"layer {layer!r} has {activation.shape[1]} neurons, expected "
-                    f"{selected.shape[1]} as in the model that NS was fitted to; fit NS to this "
+                    f"{selected.shape[1]} as in the model that it was fitted to; fit it to this "
                     "model"
                 )
             chosen = selected[named]

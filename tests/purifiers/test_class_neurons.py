@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from nip_audio.core.adapter import Batch, Bounds
 from nip_audio.core.model import CosineHead, InstrumentedModel
 from nip_audio.errors import InputError, LayerNotFoundError, StateError
+from nip_audio.purifiers.class_neurons import ClassNeurons
 from nip_audio.purifiers.defending import defend
-from nip_audio.purifiers.neuron_selecting import NeuronSelecting
 
 
 class Means(nn.Module):
@@ -44,8 +44,8 @@ BENIGN = (
 
 
 @pytest.fixture
-def selection(model) -> NeuronSelecting:
-    return NeuronSelecting.fit(model, [items(*BENIGN)], layers=["rows"], share=0.5, seen=["a"])
+def selection(model) -> ClassNeurons:
+    return ClassNeurons.fit(model, [items(*BENIGN)], layers=["rows"], share=0.5, seen=["a"])
 
 
 def test_each_class_selects_its_most_active_neurons(selection):
@@ -56,13 +56,13 @@ def test_each_class_selects_its_most_active_neurons(selection):
 
 def test_fitting_in_batches_of_any_size_is_the_same(model, selection):
     one_by_one = [items(row) for row in BENIGN]
-    again = NeuronSelecting.fit(model, one_by_one, layers=["rows"], share=0.5)
+    again = ClassNeurons.fit(model, one_by_one, layers=["rows"], share=0.5)
     assert torch.equal(again.selected["rows"], selection.selected["rows"])
 
 
 def test_magnitude_counts_where_activations_have_signs(model):
     batch = items([0.9, 0.1, 0.0, -0.5])
-    chosen = NeuronSelecting.fit(model, [batch], layers=["rows"], share=0.5).selected["rows"]
+    chosen = ClassNeurons.fit(model, [batch], layers=["rows"], share=0.5).selected["rows"]
     assert chosen[0].int().tolist() == [1, 0, 0, 1]
 
 
@@ -73,21 +73,21 @@ def test_neurons_that_the_named_class_has_not_selected_are_silent(model, selecti
 
 
 def test_is_read_as_it_was_written(selection, tmp_path):
-    path = tmp_path / "my.ns"
+    path = tmp_path / "my.neurons"
     selection.save(path, model_id="m")
-    read = NeuronSelecting.load(path, model_id="m")
+    read = ClassNeurons.load(path, model_id="m")
     assert read.settings() == selection.settings()
     assert read.seen == selection.seen
     assert read.labels == ("ann", "bob", "cyd")
     assert torch.equal(read.selected["rows"], selection.selected["rows"])
     with pytest.raises(StateError, match="was made for model m"):
-        NeuronSelecting.load(path, model_id="other")
+        ClassNeurons.load(path, model_id="other")
 
 
 def test_settings_tell_selections_apart(model, selection):
-    other = NeuronSelecting.fit(model, [items([0.1, 0.2, 0.0, 0.9])], layers=["rows"], share=0.5)
+    other = ClassNeurons.fit(model, [items([0.1, 0.2, 0.0, 0.9])], layers=["rows"], share=0.5)
     assert other.settings()["selected_sha256"] != selection.settings()["selected_sha256"]
-    assert selection.name == "NS 50% rows"
+    assert selection.name == "class neurons 50% rows"
 
 
 def test_other_classes_are_refused(model, selection):
@@ -111,9 +111,9 @@ def test_other_classes_are_refused(model, selection):
 def test_what_cannot_be_fitted_is_refused(model, options, match):
     arguments = {"batches": [items(*BENIGN)], "layers": ["rows"], **options}
     with pytest.raises(InputError, match=match):
-        NeuronSelecting.fit(model, **arguments)
+        ClassNeurons.fit(model, **arguments)
 
 
 def test_a_layer_that_is_not_there_is_refused(model):
     with pytest.raises(LayerNotFoundError, match="did you mean rows"):
-        NeuronSelecting.fit(model, [items(*BENIGN)], layers=["row"])
+        ClassNeurons.fit(model, [items(*BENIGN)], layers=["row"])

@@ -1,4 +1,4 @@
-"""Super resolution (SR): remove fine detail by shrinking the input, then enlarge it again."""
+"""Bicubic: remove fine detail by shrinking the input, then enlarge it again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from nip_audio.purifiers._checks import check_whole, planes_of
 from nip_audio.purifiers._items import each_item
 from nip_audio.purifiers.base import Level, Purifier
 
-__all__ = ["SuperResolution"]
+__all__ = ["Bicubic"]
 
 
-class SuperResolution(Purifier):
+class Bicubic(Purifier):
     """Shrink the input with an anti-aliasing filter and enlarge it again, both bicubic.
+
+    It stands in for super resolution (SR).
 
     Deviation: Mustafa et al. (IEEE TIP 2019) first denoise with soft thresholds on wavelet
     coefficients (BayesShrink), then double the resolution with a deep network trained to restore
@@ -46,11 +48,11 @@ class SuperResolution(Purifier):
     @property
     def name(self) -> str:
         """Name with the factor."""
-        return f"super resolution {self.factor}"
+        return f"bicubic {self.factor}"
 
     def settings(self) -> dict[str, Any]:
         """Return the factor."""
-        return {"name": "super-resolution", "factor": self.factor}
+        return {"name": "bicubic", "factor": self.factor}
 
     def purify(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Shrink and enlarge every channel."""

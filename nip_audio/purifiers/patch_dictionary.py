@@ -1,4 +1,4 @@
-"""Stratified sparse coding (STL): rebuild an input from patterns learned on benign input."""
+"""Patch dictionary: rebuild an input from patterns learned on benign input."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from nip_audio.purifiers._items import each_item
 from nip_audio.purifiers._windows import mirrored
 from nip_audio.purifiers.base import Level, Purifier
 
-__all__ = ["StratifiedSparseCoding"]
+__all__ = ["PatchDictionary"]
 
 _KIND = "sparse coding purifier"
 _FLAT = 1e-6  # a patch that deviates less from its mean is not used for learning
 _RIDGE = 1e-9
 
 
-class StratifiedSparseCoding(Purifier):
-    """Rebuild every patch from a few atoms of a dictionary learned on benign input (STL).
+class PatchDictionary(Purifier):
+    """Rebuild every patch from a few atoms of a dictionary learned on benign input.
 
-    The method follows Sun et al. (CVPR 2019). Patches overlap by half and are averaged; each keeps
-    its mean, and the rest is coded by orthogonal matching pursuit.
+    It stands in for the sparse transformation layer (STL) of Sun et al. (CVPR 2019). Patches
+    overlap by half and are averaged; each keeps its mean, and the rest is coded by orthogonal
+    matching pursuit.
 
     Deviation: the authors' code reconstructs the whole image by convolutional sparse coding with
     filters learned on natural images. Its stratified form has one set of filters per cluster of
@@ -74,7 +75,7 @@ class StratifiedSparseCoding(Purifier):
     @property
     def name(self) -> str:
         """Name with the number of atoms per patch and in all."""
-        return f"STL {self.nonzero}/{len(self.dictionary)}"
+        return f"patch dictionary {self.nonzero}/{len(self.dictionary)}"
 
     @property
     def seen(self) -> frozenset[str]:
@@ -84,7 +85,7 @@ class StratifiedSparseCoding(Purifier):
     def settings(self) -> dict[str, Any]:
         """Return the sizes and a fingerprint of the dictionary."""
         return {
-            "name": "stl",
+            "name": "patch-dictionary",
             "atoms": len(self.dictionary),
             "patch": self.patch,
             "nonzero": self.nonzero,
