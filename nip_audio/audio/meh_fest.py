@@ -7,7 +7,7 @@ these pauses. MEH-FEST is the minimum energy in high frequencies for short time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -80,6 +80,7 @@ class MehFest:
     """
 
     source = "Chen (MEH-FEST), arXiv 2202.05725"
+    as_published: ClassVar[bool] = True
 
     def __init__(self, *, sample_rate_hz: int) -> None:
         """Check and keep the sample rate."""

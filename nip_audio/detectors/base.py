@@ -21,8 +21,8 @@ class Measure(Protocol):
     """A measure of an item that separates attacked from clean items.
 
     A detector fits a distance to the rows that ``measure`` returns for clean items; ``suspicion``
-    is the score that the source publishes. If the published score needs attacked items, the class
-    documents its replacement.
+    is the score of the source, as far as the measure has it: ``as_published`` tells whether that is
+    all the way. If the published score needs attacked items, the class documents its replacement.
 
     A measure that learns must not be judged on the items it has learned from: an item lies nearer
     to a mean that it is part of. Fit the distance to other clean items than those given to ``fit``.
@@ -36,6 +36,11 @@ class Measure(Protocol):
     @property
     def source(self) -> str:
         """Paper, with the equation or section."""
+        ...
+
+    @property
+    def as_published(self) -> bool:
+        """Whether ``suspicion`` is the source's method, without a deviation that may matter."""
         ...
 
     @property

@@ -18,6 +18,7 @@ from nip_audio.detectors.rates import LogRates
 
 __all__ = [
     "CLEAN_ONLY",
+    "OWN_SCORE",
     "RATES",
     "Known",
     "Part",
@@ -32,6 +33,9 @@ Array = NDArray[np.float64]
 CLEAN_ONLY = "NCCR and decision, clean only"
 """Name of the detector fitted on clean clips alone, on NCCR and on changes of the decision under
 the same noise; adaptive attackers attack it with the model."""
+
+OWN_SCORE = "its score"
+"""How a detector is called that judges by a measure's own score, but not as published."""
 
 RATES = (0.05, 0.01)
 """False-positive rates at which clips are flagged."""
@@ -183,7 +187,10 @@ def trained_judge(
 
 
 def published_judge(measure: Measure, clean: Array) -> RowJudge:
-    """Make a detector whose score is as published; only its threshold comes from clean rows."""
+    """Make a detector of a measure's own score; only its threshold comes from clean rows.
+
+    It is called "as published" only where the measure is.
+    """
     part = Part(measure.suspicion, measure.suspicion(clean))
-    name = f"{measure.name}, as published"
+    name = f"{measure.name}, {'as published' if measure.as_published else OWN_SCORE}"
     return RowJudge(name, "threshold only", measure.name, part.score, (part,))

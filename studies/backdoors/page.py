@@ -20,10 +20,10 @@ VIEWS = {
 }
 GOAL = 0.97
 DETECTORS = {
-    "NCCR, grouped": "NCCR by name",
+    "NCCR, grouped": "ours, by name",
     "changes, grouped": "changes alone",
     "activations, grouped": "outputs alone",
-    "NCCR, published": "NCCR as published",
+    "NCCR, published": "NCCR, two clusters",
     "activation clustering, silhouette": "AC, silhouette",
     "activation clustering, reclassification": "AC, reclassification",
     "activation clustering, silhouette-scores": "AC, ART's silhouette",

@@ -64,10 +64,10 @@ BACKDOORS: Mapping[tuple[str, str], tuple[float, float, float]] = {
 
 RATES = {"0.05": "at 5 %", "0.01": "at 1 %"}
 F1 = {
-    "NCCR, grouped": "NCCR by name: F1",
+    "NCCR, grouped": "ours, by name: F1",
     "changes, grouped": "changes alone",
     "activations, grouped": "outputs alone",
-    "NCCR, published": "NCCR as published",
+    "NCCR, published": "NCCR, two clusters",
     "activation clustering, silhouette": "AC",
     "activation clustering, reclassification": "AC, reclassification",
     "activation clustering, silhouette-scores": "AC, ART's silhouette",
@@ -123,7 +123,7 @@ def of_paper(results: ImageResults) -> list[Row]:
 def auroc_of(judge: str, cell: DetectionCell | None, *, digits: int = 3) -> str:
     """AUROC of a detector in a cell; either may be missing."""
     found = None if cell is None else cell.judges.get(judge)
-    return number(found and found.auroc, digits)
+    return number(None if found is None else found.auroc, digits)
 
 
 def lead(row: Row) -> float | None:

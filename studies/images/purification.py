@@ -90,7 +90,7 @@ def image_defences(
     found["patch dictionary"] = PatchDictionary.fit(
         benign, bounds=system.model.input_bounds, generator=torch.Generator().manual_seed(seed)
     )
-    signs: Mapping[str, Sign] = {"NIP, as published": "paper", DESCENT: "descent"}
+    signs: Mapping[str, Sign] = {"NIP, sign of Eq. 8": "paper", DESCENT: "descent"}
     own: dict[str, Purifier] = {
         name: _pool(system, benign, layer, PoolSettings(quorum=0.9, sign=sign))
         for name, sign in signs.items()

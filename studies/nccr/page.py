@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from nip_audio.evaluation.detector_judges import CLEAN_ONLY
+from nip_audio.evaluation.detector_judges import CLEAN_ONLY, OWN_SCORE
 from nip_audio.evaluation.paired_auroc import ROC_RATES
 from studies._lib.numbers import NOT_EVALUATED, number, percent
 from studies._lib.pages import Page
@@ -96,7 +96,7 @@ def paper_cell(
 def auroc_of(judge: str, cell: DetectionCell | None) -> str:
     """AUROC of a detector in a cell; either may be missing."""
     found = None if cell is None else cell.judges.get(judge)
-    return number(found and found.auroc)
+    return number(None if found is None else found.auroc)
 
 
 def bare(judge: str) -> str:
@@ -134,7 +134,7 @@ def table_five(all_results: All) -> str:
         **SYSTEM,
         "attack": lambda row: row.what,
         "examples": lambda row: row.found[1].examples if row.found[1] else NOT_EVALUATED,
-        **each(dict(enumerate(("paper: on FGSM", "on PGD", "MEH-FEST", "resynthesis"))), theirs),
+        **each(dict(enumerate(("paper: on FGSM", "on PGD", "MEH-FEST", "neural vocoder"))), theirs),
         **each(ours, lambda judge, row: auroc_of(judge, row.found[1])),
     }
     return table(columns, rows)
@@ -225,7 +225,10 @@ def baseline_table(results: DetectionResults) -> str:
 
     def cost(name: str) -> Cost:
         return against.costs.get(
-            name.removesuffix(", as published").removesuffix(", two-sided"), own
+            name.removesuffix(", as published")
+            .removesuffix(f", {OWN_SCORE}")
+            .removesuffix(", two-sided"),
+            own,
         )
 
     def ahead(judge: str, row: tuple[str, Compared]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -28,10 +28,12 @@ class Baseline(ABC):
     Attributes:
         name: Name shown in tables.
         source: Paper, with the equation or section.
+        as_published: Whether the suspicion is the method of the source, without a deviation.
     """
 
     name: str
     source: str
+    as_published: ClassVar[bool] = False
 
     @property
     @abstractmethod

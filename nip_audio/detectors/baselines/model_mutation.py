@@ -66,7 +66,7 @@ class LabelChangeRate(Baseline):
         require_at_least("judges", judges, 1)
         if not (0 < rate <= 1 and 0 < accuracy <= 1):
             raise InputError(f"rate is {rate} and accuracy {accuracy}, expected shares in (0, 1]")
-        self.name = "model mutation"
+        self.name = f"model mutation, {mutants} mutants"
         self.mutants = mutants
         self.rate = rate
         self.accuracy = accuracy

@@ -30,7 +30,7 @@ LAYERS = ("frames.1", "frames.4", "embedding")
 NOISES = (Noise("gaussian", "raw", 0.01), Noise("gaussian", "input", 0.03))
 LEARNING = {
     "feature squeezing",
-    "model mutation",
+    "model mutation, 20 mutants",
     "neuron boundary coverage",
     "Dissector",
     "Mahalanobis on activations",
