@@ -26,6 +26,7 @@ from nip_audio.evaluation.detector_judges import RATES, RowJudge
 from nip_audio.evaluation.guard import AttackedDetector
 from nip_audio.evaluation.judged import Judged, JudgedSets
 from nip_audio.evaluation.paired_auroc import Scored, mean_auroc
+from nip_audio.evaluation.sound import PurifiedSound
 from nip_audio.evaluation.statistics import MIN_SUCCESSES, proportion
 from nip_audio.evaluation.systems import EvaluatedSystem, batch_of, in_batches
 from nip_audio.purifiers.base import Defence
@@ -181,8 +182,25 @@ class Bench:
                     "tknc": judged.tknc,
                     "right": _bits(right),
                 }
+                | self._written(name, examples, fooled, saved[1])
             )
         return rows
+
+    @cached_property
+    def sound(self) -> PurifiedSound:
+        """Sound that the purifiers write."""
+        clips, seed = self.config.sound, self.config.seed
+        return PurifiedSound.of(self.system, self.defences, clips=clips, seed=seed)
+
+    def _written(
+        self, name: str, examples: AdversarialSet, fooled: Hits, owners: Sequence[str]
+    ) -> dict[str, Any]:
+        """Measure the written sound of the first successful waveforms, if the run asks for it."""
+        if not self.config.sound or examples.level != "raw" or name not in self.sound.purifiers:
+            return {}
+        rows = np.flatnonzero(fooled)[: self.config.sound]
+        clips = [examples.values([row]).x[0] for row in rows]
+        return {"written": self.sound.recovered(name, clips, owners)}
 
     def _judged(self, defence: Defence | None, examples: AdversarialSet) -> Judged:
         def asked() -> Judged:

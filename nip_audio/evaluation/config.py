@@ -135,6 +135,8 @@ class EvaluationConfig:
             without one, ``guided`` is the purifier that comes with the model.
         detect: Clips of each cell that the detectors judge; 0 switches detectors off.
         controls: Clips that get harmless changes; 0 for none.
+        sound: Clips, unattacked and of each cell, whose purified sound is written and measured; 0
+            for none. A defence success rate needs 30.
         seed: Seed of everything random in the run.
     """
 
@@ -146,6 +148,7 @@ class EvaluationConfig:
     defences: tuple[Mapping[str, Any], ...] = ()
     detect: int = 0
     controls: int = 0
+    sound: int = 0
     seed: int = 1234
 
 
@@ -172,7 +175,7 @@ def read_config(
         data,
         f"{path}",
         required=("title", "systems", "attacks"),
-        optional=("data", "defences", "detect", "controls", "seed"),
+        optional=("data", "defences", "detect", "controls", "sound", "seed"),
     )
     places = _checked(top.get("data", {}), f"{path}: data", optional=("root", "split"))
     systems = tuple(
@@ -197,6 +200,7 @@ def read_config(
         ),
         detect=_whole(top.get("detect", 0), f"{path}: detect", least=0),
         controls=_whole(top.get("controls", 0), f"{path}: controls", least=0),
+        sound=_whole(top.get("sound", 0), f"{path}: sound", least=0),
         seed=_whole(top.get("seed", 1234), f"{path}: seed"),
     )
 

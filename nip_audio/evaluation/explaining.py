@@ -51,6 +51,7 @@ defences:                   # no defence and noise are always tested
 
 detect: 0                   # clips of each cell that detectors judge; needs the role calibrate
 controls: 0                 # clips that get harmless changes
+sound: 0                    # clips of each cell whose purified sound is written and measured
 seed: 1234
 """
 """Configuration to start from, with every key."""
@@ -95,6 +96,7 @@ def explain(config: EvaluationConfig) -> dict[str, Any]:
         "cells": sum(len(plan.eps) * len(names) for plan, names in attacked),
         "detected_clips": config.detect,
         "control_clips": config.controls,
+        "sound_clips": config.sound,
         "seed": config.seed,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from nip_audio.core.state import write_atomic
 from nip_audio.evaluation.plots import plot_success
+from nip_audio.evaluation.sound import sound_table
 from nip_audio.evaluation.tables import (
     NOT_PUBLISHED,
     accuracy_table,
@@ -35,6 +36,7 @@ def write_report(results: Mapping[str, Any], out: Path) -> list[Path]:
     for system in results["systems"]:
         parts += [f"## {system}\n", attack_tables(results, system)]
         for heading, table in (
+            ("Purified sound", sound_table(results, system)),
             ("Detection", detector_table(results, system)),
             ("Harmless changes", control_table(results, system)),
         ):

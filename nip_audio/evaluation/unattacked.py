@@ -62,6 +62,7 @@ def describe(bench: Bench, correct: Mapping[str, Hits]) -> dict[str, Any]:
         "rightly_named": int(system.is_correct.sum()),
         "accuracy": {name: bench.share(hits, speakers) for name, hits in correct.items()},
         "verification": _verification(system) if plan.enrol else None,
+        "sound": bench.sound.clean() if bench.config.sound else None,
         "calibration_clips": len(system.calibrate) if bench.detectors else 0,
         "flagged": flagged,
     }

@@ -14,7 +14,7 @@ from nip_audio.attacks.objectives import Verification
 from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.io import Audio, to_16_bits, write_audio
 from nip_audio.audio.quality import snr_db
-from nip_audio.audio.resynthesis import ROUNDS, can_resynthesize, resynthesize
+from nip_audio.audio.resynthesis import ROUNDS
 from nip_audio.core.adapter import Batch
 from nip_audio.errors import InputError
 from nip_audio.models.enrolment import embed_audio
@@ -31,6 +31,7 @@ from nip_audio.workflows.files import (
     Workflow,
     rounded,
 )
+from nip_audio.workflows.purified_sound import purify_samples
 
 __all__ = ["AttackedFile", "PurifiedAudio", "PurifiedFile", "RecordingWorkflow", "purify_audio"]
 
@@ -256,7 +257,6 @@ class RecordingWorkflow(Workflow):
             model_id=self.pretrained.model_id,
         )
 
-    @torch.no_grad()
     def make(self, purifier: Purifier, item: Any, *, rounds: int = ROUNDS) -> Purified:
         """Purify one recording without assessing it.
 
@@ -277,22 +277,9 @@ class RecordingWorkflow(Workflow):
                 f"the recording is at {item.sample_rate_hz} Hz, this model expects {rate} Hz; read "
                 "it at that rate"
             )
-        if purifier.level == "raw":
-            return super().make(purifier, item)
-        model, samples = self.pretrained.model, item.raw
         generator = noise_generator(self.seed, item.content_sha256)
-        if not can_resynthesize(model.front_end):
-            raise InputError(
-                f"{purifier.name} works on the model's input, which comes from "
-                f"{type(model.front_end).__name__}, expected a spectrogram: other input cannot "
-                "be converted back to a waveform; choose a purifier that works on waveforms"
-            )
-        if purifier.before is not None:
-            samples = purifier.before.purify(Batch(samples[None]), generator=generator).x[0]
-        before = model.to_input(Batch(samples[None]))
-        asked = purifier.purify(before, generator=generator).x[0]
-        made = resynthesize(samples, before.x[0], asked, model.front_end, rounds=rounds)
-        return Purified(made.samples, asked, rounds)
+        model = self.pretrained.model
+        return purify_samples(model, purifier, item.raw, generator=generator, rounds=rounds)
 
     @torch.no_grad()
     def compare(

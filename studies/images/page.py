@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,16 @@ from studies._lib.records import read_record
 from studies._lib.shares import share_of
 from studies._lib.tables import Columns, each, table
 from studies.backdoors.models import NO_TRIGGER
+from studies.images.comparisons import (
+    SET,
+    SETS,
+    Row,
+    chance,
+    overlap,
+    paired,
+    smallest,
+    times,
+)
 from studies.images.detection import COMBINE, PUBLISHED, on_family
 from studies.images.purification import GUIDED, ORACLE
 from studies.images.results import (
@@ -31,7 +41,6 @@ from studies.images.results import (
 )
 from studies.nccr.results import DetectionCell
 
-SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "gtsrb": "GTSRB"}
 FAMILIES = ("FGSM", "PGD", "JSMA", "Combine")
 PAPER: Mapping[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {
     ("mnist", "fgsm"): ((0.9943, 0.9949, 0.9229, 0.9935), (0.9617, 0.9883)),
@@ -75,17 +84,6 @@ F1 = {
     "STRIP": "STRIP",
     "STRIP, ART's entropy": "STRIP, ART's entropy",
 }
-
-
-class Row(NamedTuple):
-    """A row of a table of several sets: the set, what the row is of, and what it shows."""
-
-    name: str
-    what: str
-    found: Any
-
-
-SET: Columns = {"set": lambda row: SETS[row.name]}
 
 
 def models() -> str:
@@ -373,13 +371,6 @@ def robustness(results: ImageResults) -> str:
     return table(columns, rows) if rows else NOT_EVALUATED
 
 
-def chance(p: float | None) -> str:
-    """A p-value; results are kept to five digits."""
-    if p is None:
-        return "–"
-    return f"{p:.1g}" if p else "< 0.00001"
-
-
 def adaptive(results: ImageResults) -> str:
     """What is left when the attack goes through the defence."""
     rows = []
@@ -625,6 +616,7 @@ def parts(found: Mapping[str, Any]) -> dict[str, object]:
     written = (
         *(goals, met, table_three, false_positives, baselines, backdoors, backdoor_verdict, sides),
         *(inversion, inverted, robustness, adaptive, screening, shrunk, spatial_detection, remote),
+        *(overlap, paired, smallest, times),
     )
     return {
         "models": models(),

@@ -80,6 +80,41 @@ class DefenceResults:
 
 
 @dataclass(frozen=True)
+class OverlapResults:
+    """Mean number of neurons that the selections of several methods share, of ten each."""
+
+    model: str
+    seed: int
+    layer: str
+    neurons: int
+    images: int
+    eps: float
+    shared: Shares
+
+
+@dataclass(frozen=True)
+class SmallestCell:
+    """AUROC of the baselines against one attack at full strength, or at the smallest that fools."""
+
+    attack: str
+    smallest: bool
+    attempts: int
+    examples: int
+    median_eps: float
+    judges: Shares
+
+
+@dataclass(frozen=True)
+class SmallestResults:
+    """Baselines against examples of both kinds; clean images are correctly classified ones."""
+
+    model: str
+    seed: int
+    clean: int
+    cells: Sequence[SmallestCell]
+
+
+@dataclass(frozen=True)
 class RemoteResults:
     """One substitute of a served model, and its purifiers in front of the served model."""
 
@@ -159,6 +194,8 @@ class ImageResults:
     nip: Mapping[str, DefenceResults] = field(default_factory=dict)
     spatial: Mapping[str, DefenceResults] = field(default_factory=dict)
     elasticity: Mapping[str, DefenceResults] = field(default_factory=dict)
+    overlap: Mapping[str, OverlapResults] = field(default_factory=dict)
+    smallest: Mapping[str, SmallestResults] = field(default_factory=dict)
     remote: Mapping[str, Mapping[str, RemoteResults]] = field(default_factory=dict)
     robustness: Mapping[str, RankedResults] = field(default_factory=dict)
     screening: Mapping[str, ScreeningResults] = field(default_factory=dict)

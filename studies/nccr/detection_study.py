@@ -229,7 +229,7 @@ class DetectionStudy:
         )
 
     def baseline_judges(self) -> list[tuple[Measure, list[RowJudge]]]:
-        """Fit every baseline twice: by its own score, and with the two-sided detector that NCCR uses.
+        """Fit every baseline twice: by its own score, and with the two-sided detector of NCCR.
 
         A measure is fitted on one half of the speakers of ``calibrate``; its threshold and the
         two-sided detector are fitted on the other half.

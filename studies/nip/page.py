@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nip_audio.evaluation.defences import NO_DEFENCE
+from nip_audio.evaluation.sound import sound_table
 from nip_audio.evaluation.tables import (
     LEVELS,
     NOT_EVALUATED,
@@ -23,12 +24,14 @@ from nip_audio.purifiers.noise import MATCHED
 from nip_audio.purifiers.training_attacks import FAMILIES
 from studies._lib.numbers import percent
 from studies._lib.pages import Page
+from studies._lib.paired import Paired, paired_tests
 from studies._lib.shares import share_of
 from studies._lib.tables import Columns, each, table
 from studies.attacks.page import of_all
 
 NAMES = (
     *("nip", "nip_models", "nip_adaptive", "purifier_time"),
+    *("defence_time", "nip_sound"),
     *("nip_more", "nip_left_out", "nip_trained", "nip_combined", "nip_seeds"),
 )
 
@@ -39,8 +42,8 @@ CLEAN = {NO_DEFENCE: "clean, undefended", "guided": "clean, guided"}
 
 def parts(results: Mapping[str, Any]) -> dict[str, object]:
     """Fill the template."""
-    first, others, adaptive, times = (results[name] for name in NAMES[:4])
-    more, left_out, trained, combined, seeds = (results[name] for name in NAMES[4:])
+    first, others, adaptive, times, defence_times, sound = (results[name] for name in NAMES[:6])
+    more, left_out, trained, combined, seeds = (results[name] for name in NAMES[6:])
     done = len(first["cells"]) + len(others["cells"])
     missing = len(first["unfinished"]) + len(others["unfinished"])
     return {
@@ -61,6 +64,10 @@ def parts(results: Mapping[str, Any]) -> dict[str, object]:
         "accuracy": accuracy_table(adaptive),
         "adaptive": of_all(adaptive, attack_tables),
         "times": time_table(times),
+        "defence_times": defence_time_table(defence_times),
+        "sound": of_all(sound, sound_table),
+        "sound_verdict": sound_verdict(sound),
+        "paired": paired_table(first, others, more),
         "not_published": NOT_PUBLISHED,
         **{f"spread_{name}": seed_spread(seeds, name) for name in ("audionet", "xvector")},
     }
@@ -101,6 +108,35 @@ def summary_table(*evaluations: Row) -> str:
         "system": lambda row: row[0],
         **each(CLEAN, clean),
         **each(kinds, mean_rate),
+    }
+    return table(columns, rows)
+
+
+PUBLISHED_NIP = "nip-pool 5/5 pool descent q0.9"
+
+
+def paired_table(*evaluations: Row) -> str:
+    """Paired t-tests of both forms of NIP against every other defence (the paper's Table III)."""
+    rows: list[tuple[str, Paired]] = []
+    for results in evaluations:
+        for system in results["systems"]:
+            cells = [
+                {d["defence"]: d["dsr"]["value"] for d in cell["defences"] if d["dsr"]}
+                for cell in results["cells"]
+                if cell["system"] == system and cell["protocol"] == "unaware"
+            ]
+            for own in ("guided", PUBLISHED_NIP):
+                tests = paired_tests(cells, own)
+                kept = [t for t in tests if not t.other.startswith(MATCHED) or own in t.other]
+                rows += [(system, test) for test in kept]
+    columns: Columns = {
+        "system": lambda row: row[0],
+        "of": lambda row: row[1].own,
+        "against": lambda row: row[1].other,
+        "attacks": lambda row: row[1].attacks,
+        "ahead on": lambda row: row[1].ahead,
+        "mean difference, points": lambda row: f"{100 * row[1].lead:+.1f}",
+        "p": lambda row: "–" if row[1].p is None else f"{row[1].p:.2g}",
     }
     return table(columns, rows)
 
@@ -298,6 +334,42 @@ def time_table(times: Row) -> str:
         "ratio": lambda row: quartiles.format(**row),
     }
     return table(columns, times["rows"])
+
+
+SNR_GOAL_DB, STOI_GOAL = 15.0, 0.97
+
+
+def sound_verdict(results: Row) -> str:
+    """Say which models' guided purifiers reach the aims on clean clips."""
+    reached = [
+        name
+        for name, system in results["systems"].items()
+        for row in [system["sound"]["guided"]]
+        if row["snr_db"]["median"] >= SNR_GOAL_DB
+        and row["stoi"] is not None
+        and row["stoi"]["median"] >= STOI_GOAL
+    ]
+    missed = [name for name in results["systems"] if name not in reached]
+    return f"reached by the guided purifier of {', '.join(reached) or 'no model'}" + (
+        f" and missed by that of {', '.join(missed)}" if missed else ""
+    )
+
+
+def defence_time_table(times: Row) -> str:
+    """Processor time of a clip: every defence beside the model's forward pass (Table V)."""
+    models = list(dict.fromkeys(row["model"] for row in times["rows"]))
+    found = {(row["model"], row["defence"]): row for row in times["rows"]}
+    defences = sorted({row["defence"] for row in times["rows"]})
+
+    def shown(model: str, defence: str) -> str:
+        row = found[model, defence]
+        return f"{1000 * row['defence_s']:.1f} ms, {row['ratio']:.2f} of a pass"
+
+    heads = {
+        name: f"{name}, a pass of {1000 * found[name, defences[0]]['forward_s']:.1f} ms"
+        for name in models
+    }
+    return table({"defence": str, **each(heads, shown)}, defences)
 
 
 PAGE = Page("nip", __file__, NAMES, parts)

@@ -26,7 +26,6 @@ from nip_audio.purifiers.guided_training import GuidedSettings, train_guided
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.screening.calibrating import calibrate
-from nip_audio.training.image_publishing import run_recipe
 from nip_audio.training.image_training import ImageTraining
 from studies._lib.attacks import attacks_of, image_attack
 from studies._lib.records import read_record
@@ -47,18 +46,6 @@ FGSM = image_attack({"attack": "fgsm", "eps": (0.1, 0.3), "items": 40, "batch": 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory) -> Path:
-    target = tmp_path_factory.mktemp("models") / "lenet1-digits"
-    options = ["--data=digits", "--epochs=3", "--batch_size=64", f"--output_folder={target}"]
-    return run_recipe([str(RECIPES / "MNIST" / "lenet1.yaml"), *options])
-
-
-@pytest.fixture
-def system(model_folder, tmp_path):
-    return image_system(model_folder, "digits", data_folder=None, folder=tmp_path / "a", seed=1)
 
 
 def test_plans_take_fractions():
