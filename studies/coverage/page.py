@@ -19,7 +19,7 @@ PAPERS = {
 
 RESULTS = (
     *("backdoors", "deep_speaker", "images", "nccr_audionet", "nccr_resnet34", "nccr_xvector"),
-    *("nip", "nip_studies", "purifier_time", "resnet34", "vctk"),
+    *("nip", "nip_studies", "defence_time", "resnet34", "vctk"),
 )
 
 
