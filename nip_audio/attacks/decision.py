@@ -69,9 +69,9 @@ class AdditiveUniformNoise(Attack):
 class GrowingUniformNoise(Attack):
     """Uniform noise whose size grows step by step until it succeeds (AUNA as the NIP paper has it).
 
-    As in Foolbox 1.8, which that paper cites: step k of n draws new noise within ±k/n of the range
-    of the input, and an item keeps the first draw that succeeds. An item that no draw fools is
-    returned unchanged.
+    As in Foolbox 1.8, which that paper cites: step k of n draws new noise within ±(k/n)² of the
+    range of the input, and an item keeps the first draw that succeeds. An item that no draw fools
+    is returned unchanged.
 
     Attributes:
         steps: Number n of sizes, and largest number of queries per item; Foolbox 1.8 has 1,000.
@@ -116,7 +116,7 @@ class GrowingUniformNoise(Attack):
             if not waiting or system.exhausted:
                 break
             drawn = torch.rand(clean.shape, generator=generator, dtype=clean.dtype)[waiting]
-            noise = (2 * drawn.to(clean) - 1) * largest * step / self.steps
+            noise = (2 * drawn.to(clean) - 1) * largest * (step / self.steps) ** 2
             tried = bounds.clip(clean[waiting] + noise)
             hits = system.fooled(tried, waiting).tolist()
             for row, one, hit in zip(waiting, tried, hits, strict=True):
