@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,7 @@ def defences(name: str, wavs: Batch) -> dict[str, Purifier]:
     }
     settings = {"noise": {"snr_db": 20.0}}
     return {
-        entry.title: fitted.get(key)
-        or make_purifier(key, model=model, settings=settings.get(key))
+        entry.title: fitted.get(key) or make_purifier(key, model=model, settings=settings.get(key))
         for key, entry in PURIFIERS.items()
         if key in fitted or not set(entry.required) - set(settings.get(key, ()))
     }
@@ -75,10 +75,10 @@ def main() -> None:
     for name in MODELS:
         model = load_pretrained(name).model
         features = model.to_input(wavs)
-        calls: dict[str, Callable[[], object]] = {"forward": lambda m=model: m.embed(wavs)}
+        calls: dict[str, Callable[[], object]] = {"forward": partial(model.embed, wavs)}
         for title, purifier in defences(name, wavs).items():
             given = wavs if purifier.level == "raw" else features
-            calls[title] = lambda p=purifier, x=given: p.purify(x, generator=generator)
+            calls[title] = partial(purifier.purify, given, generator=generator)
         spent = in_turns(calls)
         forward = np.array(spent.pop("forward"))
         rows += [

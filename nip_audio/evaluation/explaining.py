@@ -82,9 +82,7 @@ def explain(config: EvaluationConfig) -> dict[str, Any]:
         roles = Counter(span.role for span in chosen)
         systems[plan.name] = {
             "model": plan.model,
-            "speakers": f"enrolled from role train, compared by {plan.back_end}"
-            if plan.enrol
-            else "the model's own classes",
+            "speakers": _speakers(plan),
             "recordings": {role: roles[role] for role in ROLES},
         }
     attacked = [(plan, _attacked(plan, config.systems)) for plan in config.attacks]
@@ -99,6 +97,12 @@ def explain(config: EvaluationConfig) -> dict[str, Any]:
         "sound_clips": config.sound,
         "seed": config.seed,
     }
+
+
+def _speakers(plan: SystemPlan) -> str:
+    if not plan.enrol:
+        return "the model's own classes"
+    return "enrolled from role train" + (", compared by PLDA" if plan.back_end == "plda" else "")
 
 
 def _attacked(plan: AttackPlan, systems: tuple[SystemPlan, ...]) -> list[str]:

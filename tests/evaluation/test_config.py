@@ -66,6 +66,15 @@ def test_reads_what_it_says(write_config, corpus):
             "fpr is 'low', expected a share",
         ),
         ({"seed": "x"}, "seed is 'x', expected a whole number"),
+        ({"sound": -1}, "sound is -1"),
+        (
+            {"systems": {"x": {"model": "m", "enrol": True, "back_end": "lda"}}},
+            "back_end is 'lda', expected cosine or plda",
+        ),
+        (
+            {"systems": {"x": {"model": "m", "back_end": "plda"}}},
+            "back_end is plda, expected enrol: true beside it",
+        ),
         ({"data": {"root": "/nowhere", "split": "/nowhere"}}, "/nowhere does not exist"),
         ({"data": {}}, "no data.root; add it, or pass `data_root`"),
     ],
