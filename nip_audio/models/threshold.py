@@ -142,6 +142,9 @@ class VerificationThreshold:
             "enrolled_from": self.enrolled_from,
             "sources": self.sources,
             "recordings": len(self.seen),
+            "same_voice_cosine": None
+            if self.same_voice is None
+            else -self.same_voice.offset / self.same_voice.slope,
             **self.report,
         }
 

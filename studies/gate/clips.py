@@ -71,7 +71,7 @@ def plan(split: Path, data: Path, *, good: int, faulty: int) -> Iterator[Clip]:
         for number in range(faulty):
             yield _second(test, number, seconds, data)
     for span in _members(learn):
-        yield Clip(span.path, MEMBER, span, None, None, lambda _m, _t, one=span: _read(one, data))
+        yield _member(span, data)
 
 
 def _of_one(
@@ -123,6 +123,13 @@ def _attacked(spans: Sequence[Span], number: int, data: Path) -> Clip:
         return found.batch.x[0].numpy() if bool(found.succeeded[0]) else None
 
     return Clip(f"{ATTACKED} {number}", ATTACKED, span, other, None, make)
+
+
+def _member(span: Span, data: Path) -> Clip:
+    def make(_model: PretrainedModel, _threshold: float | None) -> Array:
+        return _read(span, data)
+
+    return Clip(span.path, MEMBER, span, None, None, make)
 
 
 def _members(spans: Sequence[Span]) -> Iterator[Span]:

@@ -75,7 +75,7 @@ def _judged(row: Row, judge: Judge) -> dict[str, Any]:
     """Return a row with the measured file, and the names of all that was found in it."""
     file = from_line(row["line"].encode())
     record = judge.judge(file)
-    found = [finding.risk for finding in record.findings if finding.risk in _FINDINGS]
+    found: list[str] = [one.risk for one in record.findings if one.risk in _FINDINGS]
     if file.error is not None:
         found.append(file.error["code"])
     limits = _limits(file, judge.calibration)

@@ -338,6 +338,8 @@ def test_a_calibration_at_a_threshold_of_the_cosine(fitted, calibration):
 def test_a_file_says_when_two_speakers_are_one_voice(fitted, calibration, pretrained, tmp_path):
     assert fitted.threshold.same_voice is None  # eight speakers of four takes are too few
     told = replace(fitted.threshold, same_voice=LogRatios(20.0, -10.0))
+    assert told.to_json()["same_voice_cosine"] == pytest.approx(0.5)
+    assert fitted.threshold.to_json()["same_voice_cosine"] is None
     told.save(tmp_path / "my.threshold")
     read = VerificationThreshold.load(tmp_path / "my.threshold", model_id=pretrained.model_id)
     assert calibration.at(read).same_voice == told.same_voice
