@@ -83,7 +83,7 @@ def same_voice(found: Results) -> str:
 def training(found: Results) -> str:
     """Write the accuracy after training with wrong labels."""
     columns: Columns = {
-        "wrong labels": lambda row: f"{row['share']:.0%} ({row['wrong']:.0f})",
+        "wrong labels": lambda row: f"{100 * row['share']:.0f} % ({row['wrong']:.0f})",
         "wrong ones found, %": lambda row: (
             "none to find" if row["found"] is None else f"{100 * row['found']:.1f}"
         ),
@@ -93,6 +93,17 @@ def training(found: Results) -> str:
         "gain, points": lambda row: signed(row["gain"], factor=100),
     }
     return table(columns, found["rows"]).strip()
+
+
+def helped(found: Results) -> str:
+    """Say where screening makes a difference that the interval shows."""
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for row in found["rows"]:
+        names[row["gain"]["low"] > 0].append(f"{100 * row['share']:.0f} %")
+    shown, open_ = (" and ".join(names[one]) for one in (True, False))
+    said = [f"accuracy rises with {shown} wrong labels"] if shown else []
+    said += [f"with {open_} no difference is shown"] if open_ else []
+    return "; ".join(said)
 
 
 def missed(found: Results) -> str:
@@ -126,6 +137,8 @@ def parts(results: Results) -> dict[str, object]:
         "folders": folders(found),
         "same_voice": same_voice(found),
         "training": training(results["gate_training"]),
+        "helped": helped(results["gate_training"]),
+        "scatter": f"{100 * max(_scatter(results['gate_training'])):.0f}",
         "met": len(met),
         "kinds": len(found["faults"]),
         "finder": found["finder"],
@@ -137,6 +150,16 @@ def parts(results: Results) -> dict[str, object]:
         "cllr": _plain(found["same_voice"]["cllr"]),
         "brier": _plain(found["same_voice"]["brier"]),
     }
+
+
+def _scatter(found: Results) -> list[float]:
+    """Return by how much the accuracies of the seeds differ, in each condition."""
+    return [
+        max(values) - min(values)
+        for row in found["rows"]
+        for kind in ("plain", "gated")
+        for values in [[one[kind] for one in row["by_seed"]]]
+    ]
 
 
 def _plain(interval: Mapping[str, float]) -> str:
