@@ -15,6 +15,7 @@ from nip_audio.models.log_ratios import trial_costs
 from nip_audio.models.same_voice import fit_same_voice
 from nip_audio.screening.enrolment.limits import GateLimits
 from nip_audio.screening.enrolment.speakers import Voices, nearest_voices
+from studies._lib.shares import share_of
 from studies.gate.clips import SEED
 
 __all__ = ["Voice", "same_voices"]
@@ -94,14 +95,21 @@ def _summary(ratios: Array, asked: NDArray[np.bool_], limit: float) -> dict[str,
 
         return bootstrap(mean, size, seed=SEED, rounds=_ROUNDS)
 
+    def share(above: Array, *, kind: bool) -> Interval:
+        """Return a share of pairs; exact binomial if all agree, which a bootstrap cannot widen."""
+        pairs = above[np.triu(compared & (same if kind else ~same))].astype(bool)
+        if pairs.all() or not pairs.any():
+            return share_of(pairs, seed=SEED)
+        return interval(above, [kind])
+
     rows = []
     for most in (0.5, 0.9, limit, 0.99):
         above = (probabilities > most).astype(float)
         rows.append(
             {
                 "above": most,
-                "recall": interval(above, [True]),
-                "mistaken": interval(above, [False]),
+                "recall": share(above, kind=True),
+                "mistaken": share(above, kind=False),
             }
         )
     return {
