@@ -15,7 +15,7 @@ __all__ = ["fit_same_voice"]
 Array = NDArray[np.float64]
 
 _RECORDINGS = 3  # as few as the enrolment gate asks of a speaker
-_LEAST_TRIALS = 20
+_LEAST_SPEAKERS = 10
 _MOST_VOICES = 2000
 
 
@@ -32,8 +32,8 @@ def fit_same_voice(owners: Sequence[str], embeddings: Array) -> LogRatios | None
         embeddings: (n, D) embeddings of unit length.
 
     Returns:
-        Ratios of one voice to two; None for fewer than 20 trials of either kind, or if those of
-        one speaker score no higher.
+        Ratios of one voice to two; None for fewer than ten speakers with two recordings or more,
+        or if voices of one speaker are no more alike.
     """
     names, whose = np.unique(np.asarray(owners, dtype=str), return_inverse=True)
     means, speakers = [], []
@@ -49,7 +49,7 @@ def fit_same_voice(owners: Sequence[str], embeddings: Array) -> LogRatios | None
     voices, of = np.array(means), np.array(speakers)
     first, second = np.triu_indices(len(voices), 1)
     same = of[first] == of[second]
-    if min(same.sum(), (~same).sum()) < _LEAST_TRIALS:
+    if len(np.unique(of[first[same]])) < _LEAST_SPEAKERS:
         return None
     scores = (voices @ voices.T)[first, second]
     if scores[same].mean() <= scores[~same].mean():
