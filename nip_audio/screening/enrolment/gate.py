@@ -40,19 +40,24 @@ class EnrolmentGate:
     strict: bool = False
 
     @staticmethod
-    def at(limits: Path | GateLimits | None, source: Path, *, strict: bool) -> EnrolmentGate:
+    def at(
+        limits: Path | GateLimits | None = None,
+        *,
+        outside: Path | None = None,
+        strict: bool = False,
+    ) -> EnrolmentGate:
         """Return the gate of these limits, read if they are a file; None has the defaults.
 
         Args:
             limits: Limits to keep, or a TOML file of them.
-            source: Folder that is screened, in which the file must not lie.
+            outside: Folder that is screened, in which the file must not lie; None if there is none.
             strict: Whether a failure is a verdict, or a note.
 
         Raises:
             InputError: If the file cannot be used.
         """
         if isinstance(limits, Path):
-            return EnrolmentGate(read_gate(limits, outside=source), strict)
+            return EnrolmentGate(read_gate(limits, outside=outside), strict)
         return EnrolmentGate(GateLimits.of(None) if limits is None else limits, strict)
 
     def to_json(self) -> dict[str, Any]:
