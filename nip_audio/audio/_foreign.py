@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _IMAGE = "choose an image model with --model (nip-audio models lists them)"
-_UNPACK = "unpack it, and pass the files in it"
+_UNPACK = "unpack it and pass the files in it, or give it the ending .zip, .tar or .tar.gz"
 _REMOVE = "remove it"
 _STARTS: tuple[tuple[bytes, str, str], ...] = (  # an ending stands for the way to convert it
     (b"\x89PNG", "an image", _IMAGE),

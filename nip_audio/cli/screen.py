@@ -321,7 +321,8 @@ def _print(
     from nip_audio.screening.results import PUBLISHED
 
     if form in FORMATS:
-        for text in FORMATS[form](result.results.files(), found):
+        files, speakers = result.results.files(), result.results.speakers()
+        for text in FORMATS[form](files, speakers, found):
             typer.echo(text)
     elif form is OutputFormat.JSON:
         more = {PUBLISHED: dict(result.results.sha256), "review": found.to_json()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nip_audio.audio.archives import archive_of
 from nip_audio.reporting.escaping import link_to, visible
 from nip_audio.screening.details import Details, names_of
 from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
@@ -96,7 +97,9 @@ class Rows:
             path = self._source.find(record.id).path
         except KeyError:  # the manifest no longer lists the file
             return None
-        return link_to(path.absolute(), self._folder) if isinstance(path, Path) else None
+        if not isinstance(path, Path) or archive_of(path) is not None:
+            return None
+        return link_to(path.absolute(), self._folder)
 
 
 def _shown(value: Any) -> Any:

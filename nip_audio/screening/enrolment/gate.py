@@ -22,7 +22,7 @@ from nip_audio.screening.measured import FileFacts, MeasuredFile
 from nip_audio.screening.recordings import told_by_findings
 from nip_audio.screening.records import Finding, Risk, ScreenRecord, SpeakerRecord
 
-__all__ = ["EnrolmentGate", "GateTally"]
+__all__ = ["DECISION_REMEDIES", "EnrolmentGate", "GateTally"]
 
 _NAMED = 5
 
@@ -115,7 +115,7 @@ class EnrolmentGate:
         if gate.decision == "enrol":
             return replace(speaker, gate=gate)
         risk: Risk = "unfit" if self.strict else "advice"
-        finding = Finding(risk, f"{gate.decision}: {gate.why}", _REMEDIES[gate.decision])
+        finding = Finding(risk, f"{gate.decision}: {gate.why}", DECISION_REMEDIES[gate.decision])
         return replace(speaker, gate=gate, findings=(*speaker.findings, finding))
 
     def _failures(self, file: MeasuredFile, calibration: Calibration) -> list[Failure]:
@@ -125,11 +125,12 @@ class EnrolmentGate:
         return failures_of(file.speech, facts, self.limits.recording, threshold)
 
 
-_REMEDIES: Mapping[str, str] = {
+DECISION_REMEDIES: Mapping[str, str] = {
     "record more": "record more of this speaker, and screen again",
     "ask": "enrol nothing of this speaker until a person has listened",
     "reject": "enrol nothing of this speaker, and record again",
 }
+"""What to do about a speaker, by every decision but to enrol."""
 
 
 class GateTally:
