@@ -45,8 +45,8 @@ from nip_audio.errors import InputError
 __all__ = ["Entry", "entries_of"]
 
 _FORMATS = (
-    "a .zip, .tar or .tar.gz archive, or a .csv, .tsv, .json, .jsonl, .jsonl.gz or Kaldi .scp "
-    "manifest"
+    "a .csv, .tsv, .json, .jsonl, .jsonl.gz or Kaldi .scp manifest, or a .zip, .tar or .tar.gz "
+    "archive"
 )
 _MAX_BYTES = 1 << 30
 _MAX_JSON_BYTES = 1 << 28  # a JSON file is read at once

@@ -75,8 +75,8 @@ def command(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder, best with one sub-folder per speaker or class, or a manifest of "
-            "recordings."
+            help="Folder, best with one sub-folder per speaker or class, its .zip or .tar.gz, or a "
+            "manifest of recordings."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],

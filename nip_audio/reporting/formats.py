@@ -122,7 +122,7 @@ def sarif(
     ]
     decided = [(one, gate) for one, gate in _decided(speakers) if gate.decision != "enrol"]
     results += _results_of_speakers(decided, records, review)
-    texts = {**RISKS, "error": _UNREADABLE}
+    texts: dict[str, str] = {**RISKS, "error": _UNREADABLE}
     texts |= {_rule(decision): remedy for decision, remedy in DECISION_REMEDIES.items()}
     rules = [
         {"id": name, "help": {"text": remedy}, "shortDescription": {"text": name}}

@@ -169,7 +169,7 @@ class GateTally:
         notes = []
         if self._decisions:
             counts = ", ".join(f"{n} {name}" for name, n in sorted(self._decisions.items()))
-            notes.append(f"enrolment gate: {counts} (speakers; see speakers.jsonl)")
+            notes.append(f"enrolment gate, speakers: {counts}")
         if 2 * self._unfit > self._files:
             limit, number = self._limits.most_common(1)[0]
             notes.append(
@@ -178,7 +178,13 @@ class GateTally:
                 "limits (--gate), before you look at single recordings; few are left to compare "
                 "voices with"
             )
-        elif self._bad:
+        elif self._unfit:
+            counts = ", ".join(f"{limit} {n}" for limit, n in self._limits.most_common())
+            notes.append(
+                f"enrolment gate, recordings: {self._unfit} of {self._files} miss a limit "
+                f"({counts})"
+            )
+        if self._bad and 2 * self._unfit <= self._files:
             names = ", ".join(self._bad[:_NAMED])
             more = len(self._bad) - _NAMED
             notes.append(
