@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# modules are compiled when they are first imported, and most of the 19,000 never are
+INSTALL := $(PIP) install --quiet --no-compile
 
 # whether the locks are made for this machine
 LOCKED ?= $(shell $(PYTHON) -c 'import platform as p, sys; fits = (p.system(), p.machine()) == \
@@ -60,21 +62,21 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: pyproject.toml locks/run.txt | $(VENV)/bin/python
 ifeq ($(LOCKED),yes)
-	$(PIP) install --quiet --require-hashes --no-deps -r locks/run.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(INSTALL) --require-hashes --no-deps -r locks/run.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 else
-	$(PIP) install --quiet --upgrade "pip>=24"
-	$(PIP) install --quiet --editable .
+	$(INSTALL) --upgrade "pip>=24"
+	$(INSTALL) --editable .
 endif
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml locks/dev.txt | $(VENV)/bin/python
 ifeq ($(LOCKED),yes)
-	$(PIP) install --quiet --require-hashes --no-deps -r locks/dev.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(INSTALL) --require-hashes --no-deps -r locks/dev.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 else
-	$(PIP) install --quiet --upgrade "pip>=24"
-	$(PIP) install --quiet --editable '.[dev]'
+	$(INSTALL) --upgrade "pip>=24"
+	$(INSTALL) --editable '.[dev]'
 endif
 	@touch $@ $(VENV)/.run
 

@@ -3,6 +3,7 @@ from .cards import ModelCard as ModelCard
 from .cards import list_pretrained as list_pretrained
 from .cards import read_card as read_card
 from .deep_speaker import DeepSpeaker as DeepSpeaker
+from .ecapa import EcapaTdnn as EcapaTdnn
 from .enrolment import Enrolment as Enrolment
 from .enrolment import VerificationResult as VerificationResult
 from .enrolment import embed_audio as embed_audio

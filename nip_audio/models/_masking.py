@@ -51,6 +51,14 @@ class Masks:
         return behind
 
 
+def relative_lengths(lengths: Tensor | None, size: int) -> Tensor | None:
+    """Return lengths (B,) as SpeechBrain's layers take them, relative to that of the time axis.
+
+    A quarter of a position is missing, since a quotient slightly too large would count one more.
+    """
+    return None if lengths is None else (lengths - 0.25) / size
+
+
 def remove_level(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Remove gain: subtract each item's mean over all bands and valid frames of (B, F, T)."""
     level = masked_mean(x, lengths).mean(dim=1)[:, None, None]

@@ -59,6 +59,7 @@ _ALLOWED_CLASSES = frozenset(
         "nip_audio.image.models.torchvision_models.TorchvisionNet",
         "nip_audio.models.audionet.AudioNet",
         "nip_audio.models.deep_speaker.DeepSpeaker",
+        "nip_audio.models.ecapa.EcapaTdnn",
         "nip_audio.models.resnet34.ResNet34",
         "nip_audio.models.xvector.Xvector",
         "speechbrain.lobes.models.ECAPA_TDNN.Classifier",

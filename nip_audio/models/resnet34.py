@@ -6,14 +6,26 @@ NIP is neuron-level inverse perturbation (Chen et al., arXiv 2112.13060).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
+import torch
+from speechbrain.lobes.models.ECAPA_TDNN import AttentiveStatisticsPooling
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import masked_mean
 from nip_audio.errors import InputError
-from nip_audio.models._masking import Masks, halved, remove_level, require_frames
+from nip_audio.models._masking import (
+    Masks,
+    halved,
+    relative_lengths,
+    remove_level,
+    require_bands,
+    require_frames,
+)
 
-__all__ = ["BasicBlock", "ResNet34"]
+__all__ = ["BasicBlock", "Pooling", "ResNet34"]
+
+Pooling = Literal["average", "attentive"]
 
 
 class BasicBlock(nn.Module):
@@ -70,18 +82,29 @@ class Stage(nn.ModuleList):
 
 
 class ResNet34(nn.Module):
-    """ResNet-34 (He et al. 2016) with one input channel and global average pooling.
+    """ResNet-34 (He et al. 2016) with one input channel.
 
-    It is a speaker model of the NIP paper (Sec. 5.1). With ``width=64`` and a linear head for 30
-    speakers it has that paper's 21,315,166 parameters, including running statistics: convolutions
-    have no bias, and the first block has a projection too. The embedding is the pooled layer, which
-    NIP taps.
+    With average pooling it is a speaker model of the NIP paper (Sec. 5.1). With ``width=64`` and a
+    linear head for 30 speakers it has that paper's 21,315,166 parameters, including running
+    statistics: convolutions have no bias, and the first block has a projection too. The embedding
+    is the pooled layer, which NIP taps.
+
+    With attentive pooling (Okabe et al. 2018, SpeechBrain's layer, as in its and WeSpeaker's
+    ResNets) the pooled layer is the mean and standard deviation over time of every channel in
+    every band, weighted by frame, and the embedding is a linear map of it.
 
     Deviation: the overall level of each item is removed first, so that gain has no effect.
 
     Args:
         width: Channels of the first stage; the others have 2, 4 and 8 times as many.
         blocks: Number of blocks in each of the four stages.
+        pooling: ``average`` over bands and time, or ``attentive``.
+        n_mels: Number F of mel bands of the input; attentive pooling needs it.
+        embedding_dim: Size D of the embedding; attentive pooling needs it.
+        attention_channels: Channels of the attention.
+
+    Raises:
+        InputError: If the pooling is another, or one of its two sizes is missing or not wanted.
 
     Example:
         >>> import torch
@@ -92,9 +115,26 @@ class ResNet34(nn.Module):
 
     min_frames = 1
 
-    def __init__(self, *, width: int = 64, blocks: Sequence[int] = (3, 4, 6, 3)) -> None:
+    def __init__(
+        self,
+        *,
+        width: int = 64,
+        blocks: Sequence[int] = (3, 4, 6, 3),
+        pooling: Pooling = "average",
+        n_mels: int | None = None,
+        embedding_dim: int | None = None,
+        attention_channels: int = 64,
+    ) -> None:
         """Build the network."""
         super().__init__()
+        if pooling not in get_args(Pooling):
+            raise InputError(f"pooling is {pooling!r}, expected one of {get_args(Pooling)}")
+        sizes = (n_mels, embedding_dim)
+        if (None in sizes) if pooling == "attentive" else sizes != (None, None):
+            raise InputError(
+                f"got n_mels {n_mels} and embedding_dim {embedding_dim} for {pooling} pooling; "
+                "pass both for attentive pooling, and none for average pooling"
+            )
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(width),
@@ -111,8 +151,17 @@ class ResNet34(nn.Module):
                 stage.append(BasicBlock(channels, out, stride=stride, project=i == 0))
                 channels = out
             self.stages.append(stage)
-        self.pool = nn.Identity()  # gives the pooled layer a name to tap
+        self.n_mels = n_mels
+        self.pool: nn.Module = nn.Identity()  # gives the pooled layer a name to tap
         self.embedding_dim = channels
+        if n_mels is not None and embedding_dim is not None:
+            rows = n_mels
+            for _ in range(len(blocks) + 1):
+                rows = (rows + 1) // 2
+            self.pool = AttentiveStatisticsPooling(channels * rows, attention_channels)
+            self.pool_norm = nn.BatchNorm1d(2 * channels * rows)
+            self.embedding = nn.Linear(2 * channels * rows, embedding_dim)
+            self.embedding_dim = embedding_dim
 
     def tap_lengths(self, layer: str, lengths: Tensor) -> Tensor:
         """Return the valid positions of a layer's output, given those of the input.
@@ -122,10 +171,13 @@ class ResNet34(nn.Module):
             lengths: (B,) valid input frames.
 
         Returns:
-            (B,) valid positions of that layer's output; undefined after the pooling.
+            (B,) valid positions of that layer's output: 1 of attentive pooling, and undefined
+            behind the pooling.
         """
+        if layer == "pool":
+            return torch.ones_like(lengths)
         parts = layer.split(".")
-        halvings = {"stem": 1, "stem_pool": 2}.get(parts[0], 0)
+        halvings = {"stem": 1, "stem_pool": 2, "pool": 1 + len(self.stages)}.get(parts[0], 0)
         if parts[0] == "stages" and len(parts) > 1:
             halvings = 2 + int(parts[1])
         for _ in range(halvings):
@@ -140,11 +192,13 @@ class ResNet34(nn.Module):
             lengths: (B,) valid frames; None means all T.
 
         Returns:
-            (B, 8 · width) embeddings.
+            (B, 8 · width) embeddings, or (B, D) with attentive pooling.
 
         Raises:
-            InputError: If an item has no valid frame.
+            InputError: If an item has no valid frame, or F is not ``n_mels``.
         """
+        if self.n_mels is not None:
+            require_bands(x, self.n_mels)
         require_frames(x, lengths, self.min_frames)
         y = remove_level(x, lengths)[:, None]
         masks = Masks(lengths, y.shape[-1]).halve()
@@ -155,5 +209,10 @@ class ResNet34(nn.Module):
         for depth, stage in enumerate(self.stages):
             masks = masks.halve() if depth > 0 else masks
             y = stage(y, masks)
-        pooled: Tensor = self.pool(masked_mean(y, masks.lengths))
-        return pooled
+        if self.n_mels is None:
+            average: Tensor = self.pool(masked_mean(y, masks.lengths))
+            return average
+        relative = relative_lengths(masks.lengths, y.shape[-1])
+        pooled: Tensor = self.pool(y.flatten(1, 2), relative).flatten(1)
+        embedding: Tensor = self.embedding(self.pool_norm(pooled))
+        return embedding

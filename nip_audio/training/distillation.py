@@ -126,13 +126,11 @@ class Distillation(nn.Module):
         super().__init__()
         self.map = nn.Linear(size, teacher_size)
 
-    def forward(self, embeddings: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-        """Return the mean distance of the items that count, 0 where none does.
+    def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean distance.
 
         Args:
             embeddings: (B, size) of the student.
             targets: (B, teacher_size) of the teacher.
-            counted: (B,) bool, items whose voice the teacher has heard as it is.
         """
-        away = 1 - torch.cosine_similarity(self.map(embeddings), targets, dim=1)
-        return (away * counted).sum() / counted.sum().clamp_min(1)
+        return (1 - torch.cosine_similarity(self.map(embeddings), targets, dim=1)).mean()

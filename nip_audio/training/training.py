@@ -68,9 +68,9 @@ class SpeakerBrain(sb.Brain):  # type: ignore[misc]
             benign = wavs[: self._attacked(wavs)]
             embeddings, loss = self.defence(self.embed, attacked, benign, self.labels)
             if self.hparams.teacher is not None:
-                # the teacher heard the recordings at their own speed
+                items = torch.arange(len(speed), device=speed.device)
                 with self.exact():
-                    away = self.modules.distillation(embeddings, batch.target.data, speed == 0)
+                    away = self.modules.distillation(embeddings, batch.target.data[items, speed])
                 loss = loss + self.hparams.distillation_weight * away
             if self.hparams.triplet_weight > 0:
                 with self.exact():
@@ -250,7 +250,14 @@ def _make_datasets(hparams: Mapping[str, Any], teacher: Teacher | None) -> tuple
         if teacher is not None:
             # a crop of a repeated recording holds all of it
             start_s = offset / rate if sig is whole else 0.0
-            yield teacher.target(id, start_s, start_s + hparams["crop_s"])
+            yield torch.stack(
+                [
+                    teacher.target(
+                        _at_speed(id, s), start_s * 100 / s, start_s * 100 / s + hparams["crop_s"]
+                    )
+                    for s in hparams["speeds"]
+                ]
+            )
 
     @sb.utils.data_pipeline.takes("wav", "start", "stop")  # type: ignore[untyped-decorator]
     @sb.utils.data_pipeline.provides("sig")  # type: ignore[untyped-decorator]
@@ -314,7 +321,11 @@ def _teach(hparams: dict[str, Any], run_options: Mapping[str, Any]) -> Teacher:
         teacher = Teacher.cached(
             Path(hparams["save_folder"], "teacher.safetensors"),
             pretrained,
-            [(r.id, partial(_samples, r, rate)) for r in recordings],
+            [
+                (_at_speed(r.id, speed), partial(_samples, r, rate, speed))
+                for speed in hparams["speeds"]
+                for r in recordings
+            ],
             window_s=hparams["teacher_window_s"],
             step_s=hparams["teacher_step_s"],
         )
@@ -324,8 +335,15 @@ def _teach(hparams: dict[str, Any], run_options: Mapping[str, Any]) -> Teacher:
     return teacher
 
 
-def _samples(recording: Recording, sample_rate_hz: int) -> Tensor:
-    return recording.read(reading(sample_rate_hz)).samples
+def _samples(recording: Recording, sample_rate_hz: int, speed: int) -> Tensor:
+    samples = recording.read(reading(sample_rate_hz)).samples
+    changed: Tensor = SpeedPerturb(sample_rate_hz, speeds=[speed])(samples[None])[0]
+    return changed
+
+
+def _at_speed(recording_id: str, speed: int) -> str:
+    """Return the teacher's name for a recording at a speed in percent: another voice to it."""
+    return f"{recording_id} at {speed} %"
 
 
 def _labels(train_set: Any, hparams: Mapping[str, Any]) -> dict[str, int]:

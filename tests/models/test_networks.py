@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, AttentiveStatisticsPooling
 from torch import Tensor, nn
 
 from nip_audio.audio.features import LogMel
@@ -16,16 +17,29 @@ from nip_audio.errors import InputError
 from nip_audio.models._masking import halved, remove_level
 from nip_audio.models.audionet import AudioNet
 from nip_audio.models.deep_speaker import DeepSpeaker
+from nip_audio.models.ecapa import EcapaTdnn
 from nip_audio.models.resnet34 import BasicBlock, ResNet34
 from nip_audio.models.xvector import Xvector
 from tests.tolerance import assert_same_but_for_rounding, depth_of
 
 BANDS = {"resnet34": 20, "deep_speaker": 20, "audionet": 32, "xvector": 40}  # 20, 10, 5, 3, …
+BANDS |= {"resnet34 with attentive": 40, "ecapa": 16}
 MIN_FRAMES = {"resnet34": 1, "deep_speaker": 1, "audionet": 24, "xvector": 15}
+MIN_FRAMES |= {"resnet34 with attentive": 1, "ecapa": 1}
+ATTENTIVE = {"pooling": "attentive", "attention_channels": 16}
 for kind in ("cas", "feature-denoising", "statistics"):
     BANDS[f"audionet with {kind}"], MIN_FRAMES[f"audionet with {kind}"] = 32, 24
 NARROW: dict[str, Callable[[], nn.Module]] = {
     "resnet34": lambda: ResNet34(width=4),
+    "resnet34 with attentive": lambda: ResNet34(width=4, n_mels=40, embedding_dim=6, **ATTENTIVE),
+    "ecapa": lambda: EcapaTdnn(
+        16,
+        channels=[16, 16, 16, 12],
+        embedding_dim=6,
+        attention_channels=8,
+        se_channels=8,
+        res2net_scale=4,
+    ),
     "deep_speaker": lambda: DeepSpeaker(20, channels=[4, 6, 8], blocks=2, embedding_dim=6),
     "audionet": lambda: AudioNet(),
     "audionet with cas": lambda: AudioNet(defence="cas", n_classes=5),
@@ -36,6 +50,23 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
 # (network, bands, frames), small enough to differentiate by differences
 TINY: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "resnet34": (lambda: ResNet34(width=2, blocks=(1, 1)), 6, 9),
+    "resnet34 with attentive": (
+        lambda: ResNet34(width=2, blocks=(1, 1), n_mels=6, embedding_dim=2, **ATTENTIVE),
+        6,
+        9,
+    ),
+    "ecapa": (
+        lambda: EcapaTdnn(
+            4,
+            channels=[4, 4, 4],
+            embedding_dim=2,
+            attention_channels=2,
+            se_channels=2,
+            res2net_scale=2,
+        ),
+        4,
+        9,
+    ),
     "deep_speaker": (lambda: DeepSpeaker(6, channels=[2, 3], blocks=1, embedding_dim=3), 6, 9),
     "audionet": (lambda: AudioNet(2), 2, 27),
     "audionet with cas": (lambda: AudioNet(2, defence="cas", n_classes=3), 2, 27),
@@ -64,6 +95,9 @@ def randomised(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
                 module.running_var.uniform_(0.3, 1.0)
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, 0.2, 0.3)
+        for module in network.modules():
+            if isinstance(module, AttentiveStatisticsPooling):
+                module.tdnn.conv.conv.weight.data *= 0.01  # or its hyperbolic tangent is constant
     return network.eval()
 
 
@@ -218,7 +252,9 @@ def test_too_few_frames_are_an_error(name, network):
         network(random_input(2, BANDS[name], 40), torch.tensor([40, fewest - 1]))
 
 
-@pytest.mark.parametrize("name", ["deep_speaker", "audionet"], indirect=True)
+@pytest.mark.parametrize(
+    "name", ["deep_speaker", "audionet", "resnet34 with attentive", "ecapa"], indirect=True
+)
 def test_features_of_another_front_end_are_an_error(name, network):
     with pytest.raises(
         InputError,
@@ -256,6 +292,56 @@ def test_deep_speaker_embeds_on_a_sphere():
 def test_deep_speaker_refuses_sizes_that_make_no_network(options):
     with pytest.raises(InputError, match="expected at least one stage and a radius above 0"):
         DeepSpeaker(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": "mean"}, "pooling is 'mean', expected one of"),
+        ({"pooling": "attentive", "n_mels": 40}, "embedding_dim None for attentive pooling"),
+        ({"embedding_dim": 6}, "embedding_dim 6 for average pooling"),
+    ],
+)
+def test_resnet34_refuses_a_pooling_without_what_it_needs(options, message):
+    with pytest.raises(InputError, match=message):
+        ResNet34(width=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": [8, 8]}, "got 2 channel counts, expected 3 to 5"),
+        ({"channels": [8, 12, 8]}, "res2net_scale 8 does not divide"),
+    ],
+)
+def test_ecapa_refuses_channels_that_make_no_network(options, message):
+    with pytest.raises(InputError, match=message):
+        EcapaTdnn(8, **options)
+
+
+@torch.no_grad()
+def test_ecapa_is_speechbrains_but_for_the_ends_of_an_item():
+    ours = randomised(NARROW["ecapa"])
+    theirs = ECAPA_TDNN(
+        16,
+        channels=[16, 16, 16, 12],
+        kernel_sizes=[5, 3, 3, 1],
+        dilations=[1, 2, 3, 1],
+        groups=[1] * 4,
+        lin_neurons=6,
+        attention_channels=8,
+        se_channels=8,
+        res2net_scale=4,
+    ).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = random_input(2, 16, 60, dtype=torch.float32)
+    with tap_layers(ours, ["blocks.0"]) as tap:
+        ours(x)
+        first = tap["blocks.0"]
+    with tap_layers(theirs, ["blocks.0"]) as tap:
+        theirs(remove_level(x, None).transpose(1, 2))
+    torch.testing.assert_close(first[..., 2:-2], tap["blocks.0"][..., 2:-2])
+    assert not torch.allclose(first, tap["blocks.0"])
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 1), (4, 4, 2)])

@@ -14,12 +14,15 @@ from torch.nn.functional import cross_entropy
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 COMPACT = {
+    "LibriSpeech/ECAPA/hparams/ecapa",
+    "LibriSpeech/ResNet34/hparams/resnet34_attentive",
     "LibriSpeech/AudioNet/hparams/audionet",
     "LibriSpeech/Xvector/hparams/xvector",
     "VCTK/DeepSpeaker/hparams/deep_speaker",
     "VCTK/ResNet34/hparams/resnet34",
 }
 PAPER = {
+    "LibriSpeech/ECAPA/hparams/ecapa_paper",
     "LibriSpeech/Xvector/hparams/xvector_paper",
     "VCTK/DeepSpeaker/hparams/deep_speaker_paper",
     "VCTK/ResNet34/hparams/resnet34_paper",
@@ -65,6 +68,11 @@ def test_paper_networks_have_the_nip_papers_parameter_counts(recipe, count, tmp_
     assert f"{count:,} parameters" in (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8")
 
 
+def test_the_large_ecapa_has_the_size_that_its_paper_gives(tmp_path):
+    network = load("LibriSpeech/ECAPA/hparams/ecapa_paper", tmp_path)["embedding_model"]
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == 14.7
+
+
 @pytest.mark.parametrize("recipe", sorted(COMPACT))
 def test_compact_networks_are_as_small_as_their_heading_says(recipe, tmp_path):
     parameters = load(recipe, tmp_path)["embedding_model"].parameters()
@@ -98,6 +106,8 @@ def test_compact_and_paper_differ_in_size_and_head_alone(recipe):
     assert list(compact) == list(paper)
     differing = {key for key in compact if compact[key] != paper[key]}
     width = {"width" if "ResNet" in recipe else "channels", "embedding_dim"}
+    if "ECAPA" in recipe:
+        width = {"channels", "attention_channels", "se_channels"}
     # short crops keep the x-vector from learning the few words of the little data by heart
     crop = {"crop_s"} if "Xvector" in recipe else set()
     # (speaker, speed) pairs as classes: extra classes would not be in the papers' counts
