@@ -7,10 +7,12 @@ bomb) is refused as a whole; what makes a member ambiguous or unreadable is an e
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
 import tarfile
+import threading
 import weakref
 import zipfile
 import zlib
@@ -89,13 +91,14 @@ class Archive:
     members: Mapping[str, Member]
     folders: frozenset[str]
     _pieces: Callable[[Member], Iterator[bytes]] = field(repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)  # of one open file
 
     def find(self, name: str) -> Member | None:
         """Return the member of a name, in any Unicode form; None if there is none."""
         return self.members.get(name) or self._composed.get(composed(name))
 
-    def read(self, path: Path, member: Member, *, max_bytes: int) -> bytes:
-        """Return the content of a member.
+    def read(self, path: Path, member: Member, *, max_bytes: int) -> io.BytesIO:
+        """Return the content of a member, from its start.
 
         Args:
             path: Its path, for messages.
@@ -110,20 +113,7 @@ class Archive:
             code, found, remedy = member.problem
             raise AudioError(path, code=code, found=found, remedy=remedy)
         most = min(max_bytes, _MOST_UNPACKED)
-        content = bytearray()
-        try:
-            for piece in self._pieces(member):
-                content += piece
-                if len(content) > most:
-                    break
-        except (*_BROKEN, _UnfitError) as err:
-            raise AudioError(
-                path,
-                code="damaged",
-                found=f"it cannot be read in its archive ({_said(err)})",
-                remedy=_PACK,
-            ) from err
-        if max(len(content), member.size) > most:
+        if member.size > most:
             raise AudioError(
                 path,
                 code="too_large",
@@ -131,7 +121,20 @@ class Archive:
                 "are read",
                 remedy="unpack the archive, and pass the folder",
             )
-        return bytes(content)
+        content = io.BytesIO()
+        try:
+            with self._lock:
+                for piece in self._pieces(member):  # no more than the stated size
+                    content.write(piece)
+        except (*_BROKEN, _UnfitError) as err:
+            raise AudioError(
+                path,
+                code="damaged",
+                found=f"it cannot be read in its archive ({_said(err)})",
+                remedy=_PACK,
+            ) from err
+        content.seek(0)
+        return content
 
     @cached_property
     def _composed(self) -> dict[str, Member]:
@@ -171,8 +174,8 @@ def open_archive(path: Path) -> Archive:
         raise InputError(f"{path} {err.found}; {err.remedy}") from err
 
 
-def read_member(path: Path, archive: Path, name: str, *, max_bytes: int) -> bytes:
-    """Return the content of a member of an archive.
+def read_member(path: Path, archive: Path, name: str, *, max_bytes: int) -> io.BytesIO:
+    """Return the content of a member of an archive, from its start.
 
     Args:
         path: Its path, for messages.
@@ -210,7 +213,8 @@ def _opened(path: Path) -> Archive:
         status = path.stat()
     except OSError as err:
         raise _UnfitError(f"cannot be read ({err.strerror})", "check its permissions") from err
-    found = _looked_through(path, (status.st_size, status.st_mtime_ns, status.st_ino))
+    marks = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    found = _looked_through(path, marks)
     if isinstance(found, _UnfitError):
         raise found
     return found

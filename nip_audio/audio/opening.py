@@ -42,8 +42,9 @@ def opened(place: str | Path, *, max_bytes: int) -> Iterator[io.BufferedReader]:
     path = Path(place)
     if (within := _within(path)) is not None:
         content = read_member(path, *within, max_bytes=max_bytes)
-        _require_content(path, len(content))
-        yield io.BufferedReader(cast("io.RawIOBase", io.BytesIO(content)))
+        file = io.BufferedReader(cast("io.RawIOBase", content))
+        _require_content(path, size_of(file))
+        yield file
         return
     with _open_file(path, max_bytes) as file:
         try:
