@@ -122,11 +122,10 @@ def sarif(
     ]
     decided = [(one, gate) for one, gate in _decided(speakers) if gate.decision != "enrol"]
     results += _results_of_speakers(decided, records, review)
-    texts: dict[str, str] = {**RISKS, "error": _UNREADABLE}
-    texts |= {_rule(decision): remedy for decision, remedy in DECISION_REMEDIES.items()}
+    of_speakers = ((_rule(decision), remedy) for decision, remedy in DECISION_REMEDIES.items())
     rules = [
         {"id": name, "help": {"text": remedy}, "shortDescription": {"text": name}}
-        for name, remedy in texts.items()
+        for name, remedy in (*RISKS.items(), ("error", _UNREADABLE), *of_speakers)
     ]
     driver = {"name": "nip-audio", "version": __version__, "rules": rules}
     log = {
