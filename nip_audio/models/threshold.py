@@ -48,6 +48,8 @@ class VerificationThreshold:
         back_end: Identity of the PLDA (``back_end_of``); None for the cosine.
         enrolled_from: Recordings that a voice was enrolled from.
         ratios: Calibration of scores to log-likelihood ratios.
+        same_voice: The same for the mean cosine between the recordings of two speakers; None if
+            there were too few of them, or if a PLDA scores.
         curve: Error rates at other thresholds.
         seen: SHA-256 of the content of each recording, so that test files that were seen are known.
         sources: Description of the recordings in words.
@@ -65,6 +67,7 @@ class VerificationThreshold:
     seen: tuple[str, ...]
     sources: str
     report: Mapping[str, Any]
+    same_voice: LogRatios | None = None
 
     def __post_init__(self) -> None:
         """Refuse a number by which nothing can be decided.
@@ -158,6 +161,9 @@ class VerificationThreshold:
             "enrolled_from": self.enrolled_from,
             "sources": self.sources,
             "recordings": len(self.seen),
+            "same_voice_cosine": None
+            if self.same_voice is None
+            else -self.same_voice.offset / self.same_voice.slope,
             **self.report,
         }
 
@@ -173,6 +179,9 @@ class VerificationThreshold:
             "back_end": self.back_end,
             "enrolled_from": self.enrolled_from,
             "ratios": [self.ratios.slope, self.ratios.offset, self.ratios.prior],
+            "same_voice": None
+            if self.same_voice is None
+            else [self.same_voice.slope, self.same_voice.offset],
             "seen": list(self.seen),
             "sources": self.sources,
             "report": dict(self.report),
@@ -196,6 +205,7 @@ class VerificationThreshold:
         with reading_state(path):
             meta = state.meta
             slope, offset, prior = map(float, meta["ratios"])
+            voices = meta.get("same_voice")  # earlier versions wrote none
             kind: ScoreKind = "cosine" if meta["back_end"] is None else "llr"
             return VerificationThreshold(
                 model_id,
@@ -208,4 +218,5 @@ class VerificationThreshold:
                 tuple(meta["seen"]),
                 str(meta["sources"]),
                 dict(meta["report"]),
+                None if voices is None else LogRatios(*map(float, voices)),
             )

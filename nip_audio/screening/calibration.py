@@ -20,6 +20,7 @@ from nip_audio.core.state import State, load_state, reading_state, save_state
 from nip_audio.detectors.fitted import FittedDensity, FittedDistance, FittedRates
 from nip_audio.detectors.nccr_measure import signed_entries
 from nip_audio.errors import CalibrationError, FileError, InputError, StateError
+from nip_audio.models.log_ratios import LogRatios
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
 from nip_audio.models.threshold import VerificationThreshold
@@ -54,8 +55,8 @@ class Calibration:
         narrow_domain: The same for recordings of a telephone's band; None if none were seen.
         narrow_domain_distances: (n,) sorted out-of-fold distances of these spectra.
         consistencies: (m,) sorted consistency scores of speakers with three recordings or more.
-        differences: (k,) sorted mean cosines of recordings to those of another speaker; empty if
-            there is one speaker only, or an earlier version made the calibration.
+        same_voice: Ratios of one voice to two for the mean cosine between the recordings of two
+            speakers; None if there are too few, or an earlier version made the calibration.
         verification_threshold: Cosine similarity, at the equal error rate, from which two
             recordings count as one voice; None if no speaker has two recordings.
         scale: Smallest ``ImageFacts.scale`` of the clean images; 1 for recordings.
@@ -75,7 +76,7 @@ class Calibration:
     narrow_domain: FittedDistance | None = None
     narrow_domain_distances: Array = field(default_factory=lambda: np.zeros(0))
     consistencies: Array = field(default_factory=lambda: np.zeros(0))
-    differences: Array = field(default_factory=lambda: np.zeros(0))
+    same_voice: LogRatios | None = None
     verification_threshold: float | None = None
     scale: float = 1.0
     failures: tuple[FileError, ...] = ()
@@ -96,7 +97,6 @@ class Calibration:
             "distances of spectra": self.domain_distances,
             "narrow distances of spectra": self.narrow_domain_distances,
             "consistencies": self.consistencies,
-            "differences": self.differences,
             "verification threshold": np.array(self.verification_threshold or 0.0),
             "scale": np.array(self.scale),
         }
@@ -118,7 +118,7 @@ class Calibration:
         settings = f"{self.model_id}{config}{probe.names}{self.verification_threshold}"
         digest = hashlib.sha256(settings.encode())
         arrays = [self.detector.distances, self.domain_distances, self.consistencies]
-        arrays += [self.differences] if len(self.differences) else []
+        arrays += [] if self.same_voice is None else [np.array(_pair(self.same_voice))]
         fitted: list[FittedRates | FittedDistance | FittedDensity]
         fitted = [self.detector.rates, self.detector.estimator]
         for one in (*fitted, *([] if self.domain is None else [self.domain])):
@@ -177,13 +177,19 @@ class Calibration:
         return float((self.consistencies < self.verification_threshold).mean())
 
     def at(self, threshold: VerificationThreshold) -> Calibration:
-        """Return this calibration with the threshold, set on trials, from which voices are one.
+        """Return this calibration with what was set on trials: when voices are one.
+
+        Its ratios of one voice to two replace the calibration's, if the trials allowed any.
 
         Raises:
             InputError: If the threshold is not one of the cosine of single recordings' embeddings.
         """
         threshold.require_back_end(None)
-        return replace(self, verification_threshold=threshold.value)
+        return replace(
+            self,
+            verification_threshold=threshold.value,
+            same_voice=threshold.same_voice or self.same_voice,
+        )
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the calibration to a file, whole or not at all; ``force`` overwrites."""
@@ -321,16 +327,20 @@ def _reference_of(calibration: Calibration) -> tuple[dict[str, torch.Tensor], di
         "consistencies": torch.from_numpy(calibration.consistencies),
         **_named("domain", domain.to_tensors()),
     }
-    if len(calibration.differences):
-        tensors["differences"] = torch.from_numpy(calibration.differences)
-    meta = {
+    meta: dict[str, Any] = {
         "sample_rate_hz": calibration.sample_rate_hz,
         "domain_offset": domain.offset_,
         "verification_threshold": calibration.verification_threshold,
         "seen": list(calibration.seen),
         "sources": calibration.sources,
     }
+    if calibration.same_voice is not None:
+        meta["same_voice"] = _pair(calibration.same_voice)
     return tensors, meta
+
+
+def _pair(ratios: LogRatios) -> list[float]:
+    return [ratios.slope, ratios.offset]
 
 
 def _read_reference(state: State) -> dict[str, Any]:
@@ -343,7 +353,7 @@ def _read_reference(state: State) -> dict[str, Any]:
         "domain": FittedDistance.from_tensors(_part(state, "domain"), offset=meta["domain_offset"]),
         "domain_distances": state.tensors["domain_distances"].numpy(),
         "consistencies": state.tensors["consistencies"].numpy(),
-        "differences": state.tensors.get("differences", torch.zeros(0)).numpy().astype(float),
+        "same_voice": LogRatios(*meta["same_voice"]) if "same_voice" in meta else None,
         "verification_threshold": meta["verification_threshold"],
     }
 

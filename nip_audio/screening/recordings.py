@@ -26,6 +26,7 @@ from nip_audio.detectors.consistency import consistency_scores
 from nip_audio.detectors.fitted import FittedDistance
 from nip_audio.errors import AudioError, CalibrationError, FileError
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.models.same_voice import fit_same_voice
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import RecordingDetails
 from nip_audio.screening.enrolment.speakers import is_mostly_bad, unmet_of
@@ -75,7 +76,6 @@ _CHOOSE_CHANNEL = (
 )
 
 _FILES_A_SPEAKER = 3
-_MOST_DIFFERENCES = 1000
 _WORDS = Words(
     clean="audio",
     raw="waveform",
@@ -473,21 +473,6 @@ def _consistencies(owners: Sequence[str], embeddings: NDArray[np.float64]) -> ND
     return np.concatenate(scores) if scores else np.zeros(0)
 
 
-def _differences(owners: Sequence[str], embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return sorted mean cosines of recordings to all recordings of another speaker.
-
-    Of many, a thousand quantiles stand for all.
-    """
-    names = sorted(set(owners))
-    whose = np.array([names.index(owner) for owner in owners])
-    means = np.stack([embeddings[whose == i].mean(axis=0) for i in range(len(names))])
-    apart = np.arange(len(names))[None, :] != whose[:, None]
-    scores = (embeddings @ means.T)[apart]
-    if len(scores) > _MOST_DIFFERENCES:
-        return np.asarray(np.quantile(scores, np.linspace(0, 1, _MOST_DIFFERENCES)))
-    return np.sort(scores)
-
-
 def _unheard(facts: FileFacts, calibration: Calibration) -> list[Finding]:
     """Return what of a recording was not judged, because of what it holds."""
     heard, found = facts.heard, []
@@ -524,7 +509,7 @@ def voices_of(owners: Sequence[str], embeddings: NDArray[np.float64]) -> Mapping
     eer = all_pairs_eer(embeddings @ embeddings.T, owners)
     return {
         "consistencies": np.sort(_consistencies(owners, embeddings)),
-        "differences": _differences(owners, embeddings),
+        "same_voice": fit_same_voice(owners, embeddings),
         "verification_threshold": None if eer is None else eer.threshold,
     }
 

@@ -23,7 +23,7 @@ from nip_audio.models.readme import write_readme
 from nip_audio.speechbrain.encoder_classifier import speechbrain_section
 from nip_audio.training.training import reading
 
-__all__ = ["TrainedRun", "complete", "load_run", "plain_values", "publish", "seen"]
+__all__ = ["TrainedRun", "classes_of", "complete", "load_run", "plain_values", "publish", "seen"]
 
 _PARTS = ("compute_features", "embedding_model", "classifier")
 _CLASS_COUNTS = ("out_features", "out_neurons")
@@ -94,7 +94,7 @@ def publish(
     """
     trained = load_run(run)
     hparams = trained.hparams
-    rows = _classes(trained, run / "save" / "train.csv", subset)
+    rows = classes_of(trained, run / "save" / "train.csv", subset)
     speakers = [trained.speakers[row] for row in rows]
     network, classifier = hparams["embedding_model"], hparams["classifier"]
     target.mkdir(parents=True, exist_ok=True)
@@ -139,8 +139,17 @@ def publish(
     _write_card(target / CARD_NAME, card)
 
 
-def _classes(trained: TrainedRun, manifest: Path, subset: str | None) -> list[int]:
-    """Return the classes to publish; those behind the speakers are the same at other speeds."""
+def classes_of(trained: TrainedRun, manifest: Path, subset: str | None) -> list[int]:
+    """Return the classes at the original speed, of all speakers or of those of a part of a corpus.
+
+    Args:
+        trained: A run; the classes behind its speakers are the same at other speeds.
+        manifest: Recordings that it was trained on.
+        subset: Folder of the corpus; None is all of it.
+
+    Raises:
+        InputError: If no recording lies in the folder.
+    """
     if subset is None:
         return list(range(len(trained.speakers)))
     folder = Path(trained.hparams["data_folder"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,9 +19,11 @@ from nip_audio.core.cache import keep_vector
 from nip_audio.core.fingerprint import fingerprint
 from nip_audio.errors import AudioError, InputError
 from nip_audio.models.enrolment import ScoreKind, embed_clips, require_embedding
+from nip_audio.models.log_ratios import LogRatios
 from nip_audio.models.operating_point import Aim, OperatingPoint, find_operating_point
 from nip_audio.models.plda import Plda
 from nip_audio.models.pretrained import PretrainedModel
+from nip_audio.models.same_voice import fit_same_voice
 from nip_audio.models.threshold import VerificationThreshold, back_end_of
 from nip_audio.models.trial_scores import TrialScores
 from nip_audio.workflows.trial_design import (
@@ -137,8 +140,16 @@ def fit_threshold(
         tuple(sorted({one for one in contents if one is not None})),
         sources,
         report,
+        None if plda is not None else _same_voice(rows, plan, contents),
     )
     return FittedThreshold(threshold, point, trials, warnings, failures)
+
+
+def _same_voice(rows: Tensor, plan: TrialPlan, contents: Sequence[str | None]) -> LogRatios | None:
+    """Fit when two speakers are one voice; a recording that occurs twice counts for nobody."""
+    times = Counter(contents)
+    kept = [k for k, one in enumerate(contents) if one is not None and times[one] == 1]
+    return fit_same_voice([plan.speakers[k] for k in kept], rows[kept].numpy())
 
 
 def _embed(

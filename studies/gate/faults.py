@@ -9,7 +9,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-__all__ = ["FAULTS", "RATE_HZ", "Fault"]
+__all__ = ["FAULTS", "RATE_HZ", "Array", "Draw", "Fault", "follow"]
 
 Array = NDArray[np.float32]
 Draw = np.random.Generator
@@ -39,8 +39,13 @@ class Fault:
 
 def _two_speakers(clip: Array, other: Array, draw: Draw) -> Array:
     lengths = (draw.uniform(2.5, 4.0, 2) * RATE_HZ).astype(int)
+    return follow(clip[: lengths[0]], other[: lengths[1]])
+
+
+def follow(clip: Array, other: Array) -> Array:
+    """Return a clip and, at its level, another one after it."""
     level = float(np.std(clip)) / max(float(np.std(other)), 1e-9)
-    return np.concatenate([clip[: lengths[0]], (level * other[: lengths[1]]).clip(-1, 1)])
+    return np.concatenate([clip, (level * other).clip(-1, 1)])
 
 
 def _short(clip: Array, _: Array, draw: Draw) -> Array:

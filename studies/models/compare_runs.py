@@ -5,7 +5,8 @@ r"""Compare training runs on the ``calibrate`` role, to see the effect of their 
 
 For every run the results list the options in which the runs differ, the accuracy of the last
 checkpoint, and its difference from the first run's on the same crops under the same noise. Choices
-are made on this role, not on ``test``.
+are made on this role, not on ``test``. Of a network that was trained on several parts of a corpus
+``--speakers-of test-clean`` measures the speakers of one, among themselves.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from nip_audio.evaluation.identification import (
     read_crops,
 )
 from nip_audio.models.heads import model_of
-from nip_audio.training.publishing import load_run, plain_values
+from nip_audio.training.publishing import classes_of, load_run, plain_values
 from studies._lib.command import command, run, write_results
 
 SEED = 1234
@@ -54,9 +55,11 @@ class Measured:
         return self.row | {"against_first": differences}
 
 
-def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
+def measure(run: Path, data_folder: Path, crop_s: float | None, subset: str | None) -> Measured:
     """Measure accuracy on the run's ``calibrate.csv``: on all of it, and on new chapters."""
     trained = load_run(run)
+    classes = classes_of(trained, run / "save/train.csv", subset)
+    folder = data_folder if subset is None else data_folder / subset
     parts = trained.hparams
     model = model_of(
         parts["compute_features"],
@@ -66,11 +69,15 @@ def measure(run: Path, data_folder: Path, crop_s: float | None) -> Measured:
     ).eval()
 
     def name(samples: Tensor) -> str:
-        scores = model.scores(Batch(samples[None]))[0, : len(trained.speakers)]
-        return trained.speakers[int(scores.argmax())]
+        scores = model.scores(Batch(samples[None]))[0, classes]
+        return trained.speakers[classes[int(scores.argmax())]]
 
     tested, learned = (
-        read_recordings(run / "save" / f"{role}.csv", data_root=data_folder)
+        [
+            r
+            for r in read_recordings(run / "save" / f"{role}.csv", data_root=data_folder)
+            if Path(r.path).is_relative_to(folder)
+        ]
         for role in ("calibrate", "train")
     )
     crops = read_crops(tested, ReadSettings(min_duration_s=0.2), crop_s=crop_s)
@@ -98,17 +105,19 @@ def main() -> None:
     parser = command(__doc__, needed=("data_folder", "results"))
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--crop_s", type=float)
+    parser.add_argument("--speakers-of", metavar="SUBSET")
     options = parser.parse_args()
     manifests = {(run / "save" / "calibrate.csv").read_text() for run in options.runs}
     if len(manifests) > 1:
         raise SystemExit("the runs have different calibrate.csv; compare runs of one split")
-    measured = [measure(run, options.data_folder, options.crop_s) for run in options.runs]
+    data, crop_s, subset = options.data_folder, options.crop_s, options.speakers_of
+    measured = [measure(run, data, crop_s, subset) for run in options.runs]
     rows = [found.against(measured[0]) for found in measured]
     names = sorted({name for row in rows for name in row["options"]} - NOT_CHOICES)
     differ = [n for n in names if len({str(row["options"].get(n)) for row in rows}) > 1]
     for row in rows:
         row["options"] = {name: row["options"].get(name) for name in differ}
-    results = {"seed": SEED, "crop_s": options.crop_s, "rows": rows}
+    results = {"seed": SEED, "crop_s": crop_s, "rows": rows}
     write_results(options.results, results)
 
 

@@ -15,8 +15,10 @@ from nip_audio import Aim, WaveformAdapter
 from nip_audio.audio.manifest import Recording, walk_audio
 from nip_audio.errors import HashMismatchError, InputError, StateError
 from nip_audio.models.enrolment import embed_audio, embed_clips
+from nip_audio.models.log_ratios import LogRatios
 from nip_audio.models.plda_training import fit_plda
 from nip_audio.models.threshold import VerificationThreshold
+from nip_audio.workflows import threshold as workflow
 from nip_audio.workflows.threshold import fit_threshold
 from nip_audio.workflows.trials import is_trial_list, pair_recordings, read_trials
 
@@ -331,6 +333,33 @@ def test_a_calibration_at_a_threshold_of_the_cosine(fitted, calibration):
     ratio = replace(fitted.threshold, kind="llr", back_end="a" * 64)
     with pytest.raises(InputError, match="made for scores of the PLDA aaaa"):
         calibration.at(ratio)
+
+
+def test_a_file_says_when_two_speakers_are_one_voice(fitted, calibration, pretrained, tmp_path):
+    assert fitted.threshold.same_voice is None  # eight speakers of four takes are too few
+    told = replace(fitted.threshold, same_voice=LogRatios(20.0, -10.0))
+    assert told.to_json()["same_voice_cosine"] == pytest.approx(0.5)
+    assert fitted.threshold.to_json()["same_voice_cosine"] is None
+    told.save(tmp_path / "my.threshold")
+    read = VerificationThreshold.load(tmp_path / "my.threshold", model_id=pretrained.model_id)
+    assert calibration.at(read).same_voice == told.same_voice
+    assert calibration.at(fitted.threshold).same_voice is None
+    known = replace(calibration, same_voice=LogRatios(5.0, -2.0))
+    assert known.at(fitted.threshold).same_voice == known.same_voice
+    assert known.at(read).same_voice == told.same_voice
+
+
+def test_copies_count_for_no_voice(rows, recordings):
+    plan = pair_recordings(recordings)
+    contents = [r.id for r in recordings]
+    assert workflow._same_voice(torch.from_numpy(rows), plan, contents) is None
+    several = replace(plan, speakers=tuple(f"s{k // 2:02}" for k in range(32)))
+    every = workflow._same_voice(torch.from_numpy(rows), several, contents)
+    contents[31] = contents[0]
+    fewer = workflow._same_voice(torch.from_numpy(rows), several, contents)
+    contents[31] = None
+    assert workflow._same_voice(torch.from_numpy(rows), several, [None, *contents[1:]]) == fewer
+    assert every != fewer
 
 
 def test_a_silent_file_cannot_be_used(pretrained, recordings, tmp_path):

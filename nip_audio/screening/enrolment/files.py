@@ -38,8 +38,8 @@ def failures_of(
 ) -> list[Failure]:
     """Return the limits that a recording does not keep, the most telling first.
 
-    A value that could not be measured fails no limit: 3 s of speech are not divided into two parts,
-    for example. What says little after an earlier failure is left out: of a recording
+    A value that could not be measured fails no limit: less than 2 s of speech are not divided into
+    two parts, for example. What says little after an earlier failure is left out: of a recording
     without speech, for example, its level.
 
     Args:
@@ -84,9 +84,11 @@ def _of_the_speech(
             f"{limits.least_snr_db:g} dB are needed",
             "record in a quieter room, or closer to the microphone",
         )
-    least = limits.part_cosine(verification_threshold)
     cosine = speech.part_cosine
-    if cosine is not None and least is not None and cosine < least:
+    if cosine is None:
+        return
+    least = limits.part_cosine(verification_threshold, speech_s=speech.speech_s)
+    if least is not None and cosine < least:
         yield Failure(
             "least_part_cosine",
             f"its voice changes at {speech.change_s:.1f} s (cosine similarity {cosine:.2f}, one "

@@ -88,7 +88,7 @@ class EnrolmentGate:
 
     def compare_speakers(self, voices: Voices, calibration: Calibration) -> dict[str, Nearest]:
         """Return for each speaker the other one who sounds most like them."""
-        return nearest_voices(voices, calibration.consistencies, calibration.differences)
+        return nearest_voices(voices, calibration.same_voice)
 
     def judge_speaker(
         self,

@@ -30,11 +30,14 @@ _UNITS = {
     "share": ("a share", 0.0, 1.0),
     "cosine": ("a cosine", -1.0, 1.0),
     "cohesion": ("a cosine", -1.0, 1.0),
-    "margin": ("a difference of cosines", -1.0, 1.0),
+    "margin": ("a difference of cosines", 0.0, 1.0),
+    "doubling": ("a difference of cosines for twice the speech", 0.0, 1.0),
     "voice": ("a probability", 0.0, 1.0),
     "recordings": ("a count", 1, math.inf),
 }
 """Unit of a key by its last word, with the smallest and the largest value."""
+
+_MARGIN_AT_S = 5.0
 
 _OTHER_UNITS = ("ms", "min", "khz", "percent", "lufs", "bits")
 
@@ -50,13 +53,21 @@ class RecordingLimits:
     least_bandwidth_hz: float
     most_silence_s: float
     voice_margin: float
+    voice_gain_per_doubling: float
     least_part_cosine: float | None = None
 
-    def part_cosine(self, verification_threshold: float | None) -> float | None:
-        """Return the smallest cosine between two parts of one voice; None if it is not known."""
+    def part_cosine(self, verification_threshold: float | None, *, speech_s: float) -> float | None:
+        """Return the smallest cosine between two parts of one voice; None if it is not known.
+
+        Args:
+            verification_threshold: Cosine from which two recordings count as one voice.
+            speech_s: Seconds of speech in both parts, more than 0: the less, the more embeddings
+                of one voice differ.
+        """
         if self.least_part_cosine is not None or verification_threshold is None:
             return self.least_part_cosine
-        return verification_threshold - self.voice_margin
+        gain = self.voice_gain_per_doubling * math.log2(speech_s / _MARGIN_AT_S)
+        return verification_threshold - max(self.voice_margin - gain, 0.0)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nip_audio.core.metrics import Interval, bootstrap
 from nip_audio.errors import InputError
+from nip_audio.models.log_ratios import LogRatios
 from nip_audio.screening.enrolment.limits import SpeakerLimits
 from nip_audio.screening.records import Decision, ScreenRecord, SpeakerGate
 
@@ -19,7 +19,6 @@ __all__ = [
     "Voices",
     "cohesion",
     "decide",
-    "fit_same_voice",
     "is_mostly_bad",
     "is_usable",
     "nearest_voices",
@@ -28,11 +27,11 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-_LEAST_SCORES = 20
 _ATTACKED = ("adversarial", "poisoned")
 _NAMED = 3
 _ROUNDS = 1000
 _ROWS = 1024
+_EVEN = 0.5
 
 
 def cohesion(embeddings: Array, *, seed: int = 0) -> tuple[float | None, Interval | None]:
@@ -62,28 +61,6 @@ def cohesion(embeddings: Array, *, seed: int = 0) -> tuple[float | None, Interva
 
     value = mean(np.arange(n))
     return value, None if n < 3 else bootstrap(mean, n, seed=seed, rounds=_ROUNDS)
-
-
-def fit_same_voice(same: Array, different: Array) -> Any:
-    """Fit a logistic regression that turns cosines into probabilities of one voice.
-
-    Both kinds weigh the same, so the probability is for even odds beforehand.
-
-    Args:
-        same: (n,) cosines of recordings to other recordings of their speaker.
-        different: (m,) cosines of recordings to those of other speakers.
-
-    Returns:
-        A fitted classifier of scikit-learn with one feature, the cosine; None if there are fewer
-        than 20 cosines of either kind.
-    """
-    if min(len(same), len(different)) < _LEAST_SCORES:
-        return None
-    from sklearn.linear_model import LogisticRegression  # slow to import, and seldom needed
-
-    cosines = np.concatenate([same, different])[:, None]
-    truth = np.repeat([1, 0], [len(same), len(different)])
-    return LogisticRegression(C=100.0, class_weight="balanced").fit(cosines, truth)
 
 
 @dataclass(frozen=True)
@@ -120,34 +97,25 @@ class Voices:
         return names, np.array([self._sums[name] / self._counts[name] for name in names])
 
 
-def nearest_voices(voices: Voices, same: Array, different: Array) -> dict[str, Nearest]:
+def nearest_voices(voices: Voices, ratios: LogRatios | None) -> dict[str, Nearest]:
     """Return for each speaker the other one who sounds most like them.
-
-    The mean cosine between the recordings of two speakers is compared with what the calibration
-    knows of single recordings, which vary more: the probability is nearer to even odds than it
-    could be.
 
     Args:
         voices: Voices of the speakers of a run.
-        same: Cosines of one voice, as ``fit_same_voice`` takes them.
-        different: Cosines of two voices.
+        ratios: Ratios of one voice to two for mean cosines; None if they are not known.
     """
     names, means = voices.means()
     if len(names) < 2:
         return {}
-    classifier = fit_same_voice(same, different)
     found = {}
     for start in range(0, len(names), _ROWS):
         cosines = means[start : start + _ROWS] @ means.T
         rows = np.arange(len(cosines))
         cosines[rows, start + rows] = -np.inf
         best = cosines.argmax(axis=1)
-        highest = cosines[rows, best]
-        odds = [None] * len(rows)
-        if classifier is not None:
-            odds = classifier.predict_proba(highest[:, None])[:, 1].tolist()
-        for row, other, cosine, probability in zip(rows, best, highest, odds, strict=True):
-            found[names[start + row]] = Nearest(names[other], float(cosine), probability)
+        for row, other, cosine in zip(rows, best, cosines[rows, best].tolist(), strict=True):
+            same = None if ratios is None else ratios.probability(cosine, prior=_EVEN)
+            found[names[start + row]] = Nearest(names[other], cosine, same)
     return found
 
 

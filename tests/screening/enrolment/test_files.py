@@ -74,6 +74,20 @@ def test_voices_are_not_compared_without_a_threshold():
     assert failures_of(replace(SPEECH, part_cosine=0.39), FACTS, given, None) != []
 
 
+def test_more_speech_is_asked_for_more_likeness():
+    def least(speech_s, **given):
+        return replace(LIMITS, **given).part_cosine(THRESHOLD, speech_s=speech_s)
+
+    assert least(5.0) == pytest.approx(THRESHOLD - LIMITS.voice_margin)
+    assert least(10.0) == pytest.approx(least(5.0) + LIMITS.voice_gain_per_doubling)
+    assert least(2.5) == pytest.approx(least(5.0) - LIMITS.voice_gain_per_doubling)
+    assert least(600.0) == THRESHOLD  # never above it: single windows stay short
+    assert least(600.0, least_part_cosine=0.4) == 0.4
+    cosine = THRESHOLD - LIMITS.voice_margin + 0.01
+    assert unmet(speech_s=5.0, part_cosine=cosine) == []
+    assert unmet(speech_s=10.0, part_cosine=cosine) == ["least_part_cosine"]
+
+
 def test_a_quiet_recording_is_not_called_narrow_as_well():
     assert unmet(level_dbfs=-60.0, bandwidth_hz=1000.0) == ["least_level_dbfs"]
 

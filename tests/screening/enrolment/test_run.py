@@ -13,6 +13,7 @@ from nip_audio.audio.windows import sound_of
 from nip_audio.cli import main
 from nip_audio.errors import InputError
 from nip_audio.image.adapter import ImageAdapter
+from nip_audio.models.log_ratios import LogRatios
 from nip_audio.screening import journal as journal_module
 from nip_audio.screening import sounds
 from nip_audio.screening.engines.local import LocalEngine
@@ -47,8 +48,9 @@ def gated(screener, folder, tmp_path):
     source = FolderSource(folder)
     engine = LocalEngine(1)
 
-    def screen(gate):
-        found = replace(screener, gate=gate, engine=engine).screen(source, tmp_path / "out")
+    def screen(gate, judge=screener.judge):
+        changed = replace(screener, gate=gate, judge=judge, engine=engine)
+        found = changed.screen(source, tmp_path / "out")
         files = {record.id: record for record in found.results.files()}
         return found.summary, files, {one.speaker: one for one in found.results.speakers()}
 
@@ -105,6 +107,22 @@ def test_good_speakers_are_enrolled(gated, heard):
     assert {one.gate.decision for one in speakers.values()} == {"enrol"}, speakers
     assert summary.gated == {"unfit": 0, "unmet": {}, "decisions": {"enrol": 3}}
     assert {record.verdict for record in files.values()} == {"clean"}
+
+
+def test_one_voice_under_two_names_is_asked_about(gated, heard, screener, folder, voice):
+    for take in range(20, 23):
+        path = folder / "again" / f"take{take}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, voice(1, take), 16000, "PCM_16")
+    _, _, unknown = gated(EnrolmentGate(EASY))
+    assert {one.gate.nearest_same for one in unknown.values()} == {None}
+    told = replace(screener.judge.calibration, same_voice=LogRatios(200.0, -180.0))
+    _, _, speakers = gated(EnrolmentGate(EASY), replace(screener.judge, calibration=told))
+    again, first = speakers["again"].gate, speakers["s1"].gate
+    assert (again.nearest, first.nearest) == ("s1", "again")
+    assert again.nearest_same == first.nearest_same > LIMITS.speaker.most_same_voice
+    assert (again.decision, "may be the same voice" in again.why) == ("ask", True)
+    assert speakers["s0"].gate.nearest_same < LIMITS.speaker.most_same_voice
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from nip_audio.detectors.consistency import consistency_scores
+from nip_audio.models import same_voice
+from nip_audio.models.log_ratios import LogRatios
+from nip_audio.models.same_voice import fit_same_voice
 from nip_audio.screening.calibration import Calibration
 from nip_audio.screening.details import RecordingDetails
 from nip_audio.screening.enrolment.limits import GateLimits
@@ -16,7 +19,6 @@ from nip_audio.screening.enrolment.speakers import (
     Voices,
     cohesion,
     decide,
-    fit_same_voice,
     nearest_voices,
 )
 from nip_audio.screening.recordings import voices_of
@@ -149,25 +151,48 @@ def test_another_name_for_one_voice_is_a_question(same, decision):
     )
 
 
-SAME = np.random.default_rng(0).normal(0.8, 0.08, 200)
-DIFFERENT = np.random.default_rng(1).normal(0.2, 0.12, 1000)
+def drawn_voices(speakers: int, recordings: int, *, spread: float = 0.5, seed: int = 0):
+    """Draw speakers with voices of their own in 32 dimensions; return owners and embeddings."""
+    centres = np.random.default_rng(seed).standard_normal((speakers, 32))
+    rows = [around(one, recordings, spread, seed + k) for k, one in enumerate(centres, 1)]
+    return np.repeat([f"s{k:02}" for k in range(speakers)], recordings), np.concatenate(rows)
 
 
 def test_probabilities_are_calibrated_for_even_odds():
-    classifier = fit_same_voice(SAME, DIFFERENT)
-    cosines = np.linspace(-1, 1, 41)[:, None]
-    probabilities = classifier.predict_proba(cosines)[:, 1]
-    assert (np.diff(probabilities) > 0).all()
-    drawn = np.random.default_rng(2)
-    fresh = np.r_[drawn.normal(0.8, 0.08, 2000), drawn.normal(0.2, 0.12, 2000)]
-    guessed = classifier.predict_proba(fresh[:, None])[:, 1]
-    # as many as the probabilities promise, within a few standard errors of 4,000 draws
-    assert guessed.mean() == pytest.approx(0.5, abs=0.03)
+    ratios = fit_same_voice(*drawn_voices(30, 6, spread=1.5))
+    owners, rows = drawn_voices(60, 6, spread=1.5, seed=100)  # other speakers
+    voices = rows.reshape(60, 2, 3, -1).mean(axis=2)
+    cosines = np.einsum("sd,td->st", voices[:, 0], voices[:, 1])
+    same = np.eye(60, dtype=bool)
+    told = np.array([ratios.probability(c, prior=0.5) for c in cosines.ravel()]).reshape(60, 60)
+    # as many as the probabilities promise: both kinds weigh a half
+    promised = (told[same].mean() + told[~same].mean()) / 2
+    assert promised == pytest.approx(0.5, abs=0.03)
+    assert told[same].mean() > 0.8 > 0.2 > told[~same].mean()
+    assert len(owners) == 360
 
 
-@pytest.mark.parametrize(("same", "different"), [(19, 1000), (200, 19)])
-def test_few_cosines_are_not_evaluated(same, different):
-    assert fit_same_voice(SAME[:same], DIFFERENT[:different]) is None
+@pytest.mark.parametrize(
+    ("speakers", "recordings", "known"),
+    [(10, 2, True), (9, 2, False), (9, 60, False), (20, 1, False)],
+)
+def test_few_voices_are_not_evaluated(speakers, recordings, known):
+    assert (fit_same_voice(*drawn_voices(speakers, recordings)) is not None) == known
+
+
+def test_voices_that_are_no_more_alike_are_not_evaluated():
+    owners, rows = drawn_voices(20, 6)
+    turned = [f"s{k % 20:02}" for k in range(len(owners))]  # everyone has all voices
+    assert fit_same_voice(turned, rows) is None
+
+
+def test_many_recordings_are_fitted_in_bounded_memory(monkeypatch):
+    monkeypatch.setattr(same_voice, "_MOST_VOICES", 40)
+    few = fit_same_voice(*drawn_voices(10, 30))
+    monkeypatch.undo()
+    every = fit_same_voice(*drawn_voices(10, 30))
+    assert few.slope > 0
+    assert few != every
 
 
 def test_the_nearest_speaker_is_found_with_a_probability():
@@ -175,10 +200,10 @@ def test_the_nearest_speaker_is_found_with_a_probability():
     for name, centre, seed in (("alice", 0, 1), ("bob", 1, 2), ("alicia", 0, 3)):
         for row in around(np.eye(16)[centre], 4, 0.1, seed):
             voices.add(name, row)
-    found = nearest_voices(voices, SAME, DIFFERENT)
+    found = nearest_voices(voices, LogRatios(slope=20.0, offset=-10.0))
     assert (found["alice"].speaker, found["alicia"].speaker) == ("alicia", "alice")
     assert found["alice"].same > 0.95 > 0.5 > found["bob"].same
-    unknown = nearest_voices(voices, SAME, np.zeros(0))
+    unknown = nearest_voices(voices, None)
     assert unknown["alice"].same is None
     assert unknown["alice"].cosine == found["alice"].cosine
 
@@ -186,7 +211,7 @@ def test_the_nearest_speaker_is_found_with_a_probability():
 def test_a_speaker_alone_has_nobody_near():
     voices = Voices()
     voices.add("alice", ALICE[0])
-    assert nearest_voices(voices, SAME, DIFFERENT) == {}
+    assert nearest_voices(voices, LogRatios(1.0, 0.0)) == {}
 
 
 def test_the_core_can_be_taken_from_some_recordings():
@@ -197,24 +222,13 @@ def test_the_core_can_be_taken_from_some_recordings():
     assert among[:2].min() > THRESHOLD > among[2:].max()
 
 
-def test_a_calibration_knows_the_cosines_of_two_voices():
-    rows = np.eye(3)[[0, 0, 1]]
-    found = voices_of(["ann", "ann", "bob"], rows)["differences"]
-    assert found.tolist() == [0.0, 0.0, 0.0]  # two of Ann's to Bob, one of Bob's to Ann
-    many = np.random.default_rng(0).standard_normal((200, 8))
-    kept = voices_of([str(i // 2) for i in range(200)], many)["differences"]
-    assert len(kept) == 1000
-    assert (np.diff(kept) >= 0).all()
-
-
-def test_they_are_saved_and_change_the_fingerprint(calibration, tmp_path):
-    assert len(calibration.differences) == 32 * 7  # each take, to each other speaker
-    calibration.save(tmp_path / "a.calibration")
-    read = Calibration.load(tmp_path / "a.calibration", model_id=calibration.model_id)
-    assert np.array_equal(read.differences, calibration.differences)
-    assert read.fingerprint == calibration.fingerprint
-    without = replace(calibration, differences=np.zeros(0))
-    assert without.fingerprint != calibration.fingerprint
-    without.save(tmp_path / "b.calibration")  # as earlier versions wrote it
-    old = Calibration.load(tmp_path / "b.calibration", model_id=calibration.model_id)
-    assert len(old.differences) == 0
+def test_a_calibration_knows_when_two_speakers_are_one_voice(calibration, tmp_path):
+    assert calibration.same_voice is None  # eight speakers of four takes are too few
+    told = replace(calibration, same_voice=LogRatios(20.0, -10.0))
+    assert told.fingerprint != calibration.fingerprint
+    for name, one in (("a", told), ("b", calibration)):  # b as earlier versions wrote it
+        one.save(tmp_path / name)
+        read = Calibration.load(tmp_path / name, model_id=one.model_id)
+        assert (read.same_voice, read.fingerprint) == (one.same_voice, one.fingerprint)
+    owners, rows = drawn_voices(20, 2)
+    assert voices_of(list(owners), rows)["same_voice"] == fit_same_voice(owners, rows)
