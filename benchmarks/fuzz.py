@@ -26,9 +26,11 @@ import resource
 import signal
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ from safetensors.torch import load, save
 
 from nip_audio.audio.condition import Condition
 from nip_audio.audio.io import read_audio
-from nip_audio.audio.manifest import read_recordings
+from nip_audio.audio.manifest import read_recordings, walk_audio
 from nip_audio.core.state import _content_sha256
 from nip_audio.errors import NipAudioError, ResumeError
 from nip_audio.evaluation.adversarial_sets import _read_manifest
@@ -107,6 +109,19 @@ def _check_manifest(suffix: str) -> Check:
             if not place.startswith((f"{folder}/", "/nowhere")) and place != str(folder):
                 raise RuntimeError(f"{place} lies outside")
             recording.leads_out  # noqa: B018 - asks the system about the name
+
+    return check
+
+
+def _check_archive(kind: str) -> Check:
+    def check(data: bytes, folder: Path) -> None:
+        path = folder / f"a.{kind}"
+        path.write_bytes(data)
+        for recording in walk_audio(path):
+            with contextlib.suppress(NipAudioError):
+                recording.read()
+        if list(folder.parent.rglob("x.wav")) or os.listdir(folder) != [path.name]:
+            raise RuntimeError("something was written")
 
     return check
 
@@ -213,6 +228,22 @@ def _sounds() -> list[bytes]:
     return made
 
 
+def _archive(kind: str) -> bytes:
+    file, sound = io.BytesIO(), _sounds()[0]
+    names = ("ann/x.wav", "bob/" + "y" * 120 + ".wav", "notes.txt")
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in names:
+                packed.writestr(name, sound)
+        return file.getvalue()
+    with tarfile.open(fileobj=file, mode="w:gz" if kind == "tar.gz" else "w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(sound)
+            archive.addfile(info, io.BytesIO(sound))
+    return file.getvalue()
+
+
 def _lines(*values: Any) -> bytes:
     return b"".join(json.dumps(value).encode() + b"\n" for value in values)
 
@@ -292,7 +323,11 @@ def targets(folder: Path) -> list[Target]:
     )
     plain_csv = b'path,speaker,id,start_s,end_s\na.wav,ann,u,0.5,2.0\n"b,c.wav",,,,\n'
     return [
-        Target("audio", 0.40, _sounds(), _check_audio, text=False),
+        Target("audio", 0.34, _sounds(), _check_audio, text=False),
+        *(
+            Target(f"archive {kind}", 0.02, [_archive(kind)], _check_archive(kind), text=False)
+            for kind in ("zip", "tar", "tar.gz")
+        ),
         Target("manifest csv", 0.08, [speechbrain, plain_csv], _check_manifest(".csv")),
         Target("manifest json", 0.05, [json.dumps(objects).encode()], _check_manifest(".json")),
         Target("manifest jsonl", 0.08, [_lines(*plain * 2), _lines(_cut(), _cut())],

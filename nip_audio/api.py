@@ -558,9 +558,9 @@ def _gate(
     if given is False and not strict:
         return None
     if isinstance(given, bool):
-        return EnrolmentGate.at(None, source, strict=strict)
+        return EnrolmentGate.at(outside=source, strict=strict)
     limits = given if isinstance(given, GateLimits) else Path(given)
-    return EnrolmentGate.at(limits, source, strict=strict)
+    return EnrolmentGate.at(limits, outside=source, strict=strict)
 
 
 def _reader(pretrained: PretrainedModel) -> WaveformAdapter:

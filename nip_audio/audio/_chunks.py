@@ -82,7 +82,9 @@ class _Chunk:
     size: int
 
 
-def lay_out_chunks(path: Path, file: io.BufferedReader, start: int, stop: int) -> Layout | None:
+def lay_out_chunks(
+    path: str | Path, file: io.BufferedReader, start: int, stop: int
+) -> Layout | None:
     """Return how a file made of chunks is given to the decoder; None if it holds no sound.
 
     Args:
@@ -131,7 +133,7 @@ def lay_out_chunks(path: Path, file: io.BufferedReader, start: int, stop: int) -
 
 
 def _chunks(
-    path: Path, kind: _Kind, file: io.BufferedReader, start: int, stop: int
+    path: str | Path, kind: _Kind, file: io.BufferedReader, start: int, stop: int
 ) -> tuple[list[_Chunk], int]:
     """Return the chunks, and the offset from which on there are none."""
     chunks: list[_Chunk] = []
@@ -159,7 +161,7 @@ def _chunks(
 
 
 def _end(
-    path: Path, file: io.BufferedReader, stated: int, places: tuple[int, int, int]
+    path: str | Path, file: io.BufferedReader, stated: int, places: tuple[int, int, int]
 ) -> tuple[int, tuple[str, ...]]:
     """Return where the sound ends, and what is to be noted.
 
@@ -213,7 +215,9 @@ def _is_mpeg(file: io.BufferedReader, description: _Chunk, kind: _Kind) -> bool:
     ]
 
 
-def _check_frames(path: Path, file: io.BufferedReader, description: _Chunk, size: int) -> None:
+def _check_frames(
+    path: str | Path, file: io.BufferedReader, description: _Chunk, size: int
+) -> None:
     """Compare the number of samples that an AIFF file states with the size of its sound."""
     data = bytes_at(file, description.body, 22)
     if len(data) < 18 or (description.size >= 22 and data[18:22] not in _PCM):
@@ -226,7 +230,7 @@ def _check_frames(path: Path, file: io.BufferedReader, description: _Chunk, size
         )
 
 
-def lay_out_au(path: Path, file: io.BufferedReader, start: int, stop: int) -> Layout:
+def lay_out_au(path: str | Path, file: io.BufferedReader, start: int, stop: int) -> Layout:
     """Return how an AU file is given to the decoder.
 
     Args:
@@ -246,7 +250,7 @@ def lay_out_au(path: Path, file: io.BufferedReader, start: int, stop: int) -> La
     return Layout(patched(stop, changes, start=start), end, notes)
 
 
-def lay_out_nist(path: Path, file: io.BufferedReader, start: int, stop: int) -> Layout:
+def lay_out_nist(path: str | Path, file: io.BufferedReader, start: int, stop: int) -> Layout:
     """Return how a NIST SPHERE file is given to the decoder.
 
     Args:

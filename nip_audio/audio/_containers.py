@@ -7,7 +7,6 @@ compared with each other and with the size of the file before it is asked.
 from __future__ import annotations
 
 import io
-import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nip_audio.audio._layout import NO_LENGTH, bytes_at, contradiction, negligible
+from nip_audio.audio._layout import NO_LENGTH, bytes_at, contradiction, negligible, size_of
 from nip_audio.audio._streams import NO_END
 from nip_audio.errors import AudioError
 
@@ -65,7 +64,7 @@ def container_of(head: bytes) -> str | None:
     return "AMR" if head.startswith((_AMR, _AMR_WB)) else None
 
 
-def examine(path: Path, file: io.BufferedReader, name: str) -> Container:
+def examine(path: str | Path, file: io.BufferedReader, name: str) -> Container:
     """Return what a file states of itself.
 
     Args:
@@ -77,18 +76,18 @@ def examine(path: Path, file: io.BufferedReader, name: str) -> Container:
         AudioError: With code ``damaged`` if its tables contradict each other or the size of the
             file, ``not_audio`` if it is encrypted, or ``too_long``.
     """
-    stop = os.fstat(file.fileno()).st_size
+    stop = size_of(file)
     if name == "AMR":
         return _examine_amr(path, file, stop)
     look = _examine_matroska if name in ("WEBM", "MATROSKA") else _examine_mp4
     return look(path, file, name, stop)
 
 
-def _damaged(path: Path, found: str) -> AudioError:
+def _damaged(path: str | Path, found: str) -> AudioError:
     return AudioError(path, code="damaged", found=found, remedy="copy or record it again")
 
 
-def _counted(path: Path, count: int) -> int:
+def _counted(path: str | Path, count: int) -> int:
     """Return the next number of a part, as long as there are not too many."""
     if count == _MOST_PARTS:
         raise AudioError(
@@ -121,7 +120,7 @@ class _SoundTrack:
 class _Mp4:
     """Reads the tables of a file of boxes."""
 
-    def __init__(self, path: Path, file: io.BufferedReader, stop: int) -> None:
+    def __init__(self, path: str | Path, file: io.BufferedReader, stop: int) -> None:
         self.path, self.file, self.stop = path, file, stop
         self.tracks: list[_SoundTrack] = []
         self.scale = self.fragments = self._runs = 0
@@ -250,7 +249,7 @@ _READERS: dict[bytes, Callable[[_Mp4, _SoundTrack, int, int], None]] = {
 }
 
 
-def _examine_mp4(path: Path, file: io.BufferedReader, name: str, stop: int) -> Container:
+def _examine_mp4(path: str | Path, file: io.BufferedReader, name: str, stop: int) -> Container:
     tables = _Mp4(path, file, stop)
     sound = next((track for track in tables.tracks if track.sound), None)
     if sound is None or not sound.scale:  # the decoder will say that it holds no sound
@@ -278,7 +277,7 @@ def _examine_mp4(path: Path, file: io.BufferedReader, name: str, stop: int) -> C
     return Container(name, "mov", _edited(path, sound, whole_s, tables.scale))
 
 
-def _edited(path: Path, sound: _SoundTrack, whole_s: float, scale: int) -> float:
+def _edited(path: str | Path, sound: _SoundTrack, whole_s: float, scale: int) -> float:
     """Return the seconds of sound that the edit list leaves, which not every program obeys."""
     if not sound.edits:
         return whole_s
@@ -315,7 +314,7 @@ def _number(file: io.BufferedReader, place: int, *, marked: bool) -> tuple[int, 
 
 
 def _elements(
-    path: Path, file: io.BufferedReader, place: int, stop: int
+    path: str | Path, file: io.BufferedReader, place: int, stop: int
 ) -> Iterator[tuple[int, int, int]]:
     """Yield the id, the content's first byte and the end of each element.
 
@@ -335,7 +334,7 @@ def _elements(
         place = inside if size < 0 or name == _SEGMENT else inside + size
 
 
-def _examine_matroska(path: Path, file: io.BufferedReader, name: str, stop: int) -> Container:
+def _examine_matroska(path: str | Path, file: io.BufferedReader, name: str, stop: int) -> Container:
     stated_s: float | None = None
     infos, end, last = 0, -1, 0
     for kind, place, after in _elements(path, file, 0, stop):
@@ -362,7 +361,7 @@ def _examine_matroska(path: Path, file: io.BufferedReader, name: str, stop: int)
     return Container(name, "matroska", stated_s, notes + ((NO_END,) if last > stop else ()))
 
 
-def _stated_s(path: Path, file: io.BufferedReader, place: int, stop: int) -> float | None:
+def _stated_s(path: str | Path, file: io.BufferedReader, place: int, stop: int) -> float | None:
     """Return the duration in a description of a segment; None if it states none."""
     ticks, tick_ns = None, 1_000_000
     for kind, first, end in _elements(path, file, place, stop):
@@ -387,7 +386,7 @@ _AMR_WB_SIZES = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, *(1,) * 6)
 _AMR_FRAME_S = 0.02
 
 
-def _examine_amr(path: Path, file: io.BufferedReader, stop: int) -> Container:
+def _examine_amr(path: str | Path, file: io.BufferedReader, stop: int) -> Container:
     wide = bytes_at(file, 0, 9) == _AMR_WB
     sizes = _AMR_WB_SIZES if wide else _AMR_SIZES
     end, frames = len(_AMR_WB if wide else _AMR), 0

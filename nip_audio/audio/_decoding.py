@@ -7,7 +7,6 @@ longest duration; statistics of all channels are counted on the way.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,14 @@ from numpy.typing import NDArray
 from nip_audio.audio._chunks import CHUNKED, lay_out_au, lay_out_chunks, lay_out_nist
 from nip_audio.audio._containers import container_of, examine
 from nip_audio.audio._foreign import foreign_format
-from nip_audio.audio._layout import Layout, View, bytes_at, contradiction, negligible
+from nip_audio.audio._layout import (
+    Layout,
+    View,
+    bytes_at,
+    contradiction,
+    negligible,
+    size_of,
+)
 from nip_audio.audio._mpeg import after_id3, lay_out_mpeg, starts_mpeg
 from nip_audio.audio._streams import lay_out_flac, lay_out_ogg
 from nip_audio.audio._tracks import Track, has_pyav
@@ -73,27 +79,37 @@ class Decoded:
     not_finite: int
 
 
-def decode(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | None) -> Decoded:
+def decode(
+    path: str | Path,
+    raw: io.BufferedReader,
+    settings: ReadSettings,
+    span: tuple[int, int] | Seconds | None,
+) -> Decoded:
     """Decode a file, or a part of it, and check what was decoded.
+
+    Args:
+        path: Path or URL, for messages.
+        raw: The file, open.
+        settings: Settings for reading.
+        span: Part to read; None means all.
 
     Raises:
         AudioError: With a code of ``read_audio``.
     """
-    with path.open("rb") as raw:
-        head = bytes_at(raw, 0, 300)
-        container = container_of(head)
-        if container is None:
-            decoded = _decode_file(path, raw, settings, span)
-        elif has_pyav():
-            decoded = _decode_track(path, raw, container, settings, span)
-        else:
-            raise _refusal(path, head, "PyAV is not installed", with_pyav=True)
+    head = bytes_at(raw, 0, 300)
+    container = container_of(head)
+    if container is None:
+        decoded = _decode_file(path, raw, settings, span)
+    elif has_pyav():
+        decoded = _decode_track(path, raw, container, settings, span)
+    else:
+        raise _refusal(path, head, "PyAV is not installed", with_pyav=True)
     _check(path, decoded, settings)
     return decoded
 
 
 def _decode_file(
-    path: Path,
+    path: str | Path,
     raw: io.BufferedReader,
     settings: ReadSettings,
     span: tuple[int, int] | Seconds | None,
@@ -115,7 +131,7 @@ def _decode_file(
 
 
 def _decode_track(
-    path: Path,
+    path: str | Path,
     raw: io.BufferedReader,
     name: str,
     settings: ReadSettings,
@@ -143,13 +159,13 @@ class _Forwards(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _lay_out(path: Path, file: io.BufferedReader) -> Layout:
+def _lay_out(path: str | Path, file: io.BufferedReader) -> Layout:
     """Find out how a file is given to the decoder, which is not asked what it is.
 
     Raises:
         AudioError: If its format is another one, or its header and its content contradict.
     """
-    stop = os.fstat(file.fileno()).st_size
+    stop = size_of(file)
     start = after_id3(file, 0)
     head = bytes_at(file, start, 12)
     layout = None
@@ -174,7 +190,7 @@ def _lay_out(path: Path, file: io.BufferedReader) -> Layout:
     return layout
 
 
-def _refusal(path: Path, head: bytes, reason: str, *, with_pyav: bool = False) -> AudioError:
+def _refusal(path: str | Path, head: bytes, reason: str, *, with_pyav: bool = False) -> AudioError:
     """Return the error for a file that the decoder refuses, or that PyAV would decode."""
     found = f"its content is not audio that can be decoded ({reason})"
     remedy = "convert it to WAV, FLAC, OGG or MP3, or remove it"
@@ -187,7 +203,7 @@ def _refusal(path: Path, head: bytes, reason: str, *, with_pyav: bool = False) -
     return AudioError(path, code="not_audio", found=found, remedy=remedy)
 
 
-def _check_end(path: Path, file: soundfile.SoundFile, layout: Layout, view: View) -> None:
+def _check_end(path: str | Path, file: soundfile.SoundFile, layout: Layout, view: View) -> None:
     """Refuse a file that holds more than was decoded."""
     unread = layout.stop - view.furthest
     if not negligible(unread, layout.stop):
@@ -201,7 +217,7 @@ def _check_end(path: Path, file: soundfile.SoundFile, layout: Layout, view: View
             raise contradiction(path, f"its header states {layout.samples} samples, it holds more")
 
 
-def _plan(path: Path, settings: ReadSettings, file: Sound) -> tuple[str, ...]:
+def _plan(path: str | Path, settings: ReadSettings, file: Sound) -> tuple[str, ...]:
     """Return the changes that reading will make, or refuse the file."""
     rate, channels = file.samplerate, file.channels
     if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
@@ -260,7 +276,7 @@ def _blocks(file: Sound, count: int) -> Iterator[NDArray[np.float32]]:
 
 
 def _span(
-    path: Path, file: Sound, stated: int, span: tuple[int, int] | Seconds | None
+    path: str | Path, file: Sound, stated: int, span: tuple[int, int] | Seconds | None
 ) -> tuple[int, int]:
     """Return the first sample to read and the one after the last."""
     samples = stated or (_UNKNOWN_LENGTH if file.frames else 0)
@@ -281,7 +297,7 @@ def _span(
 
 
 def _decode(
-    path: Path,
+    path: str | Path,
     file: Sound,
     settings: ReadSettings,
     span: tuple[int, int],
@@ -346,7 +362,7 @@ def _decode(
     )
 
 
-def _too_long(path: Path, seconds: str, settings: ReadSettings) -> AudioError:
+def _too_long(path: str | Path, seconds: str, settings: ReadSettings) -> AudioError:
     return AudioError(
         path,
         code="too_long",
@@ -404,7 +420,7 @@ class _Channels:
             self._kept.append(block if stream is None else stream.resample_chunk(block, last=last))
 
 
-def _check(path: Path, decoded: Decoded, settings: ReadSettings) -> None:
+def _check(path: str | Path, decoded: Decoded, settings: ReadSettings) -> None:
     samples, rate = len(decoded.mono), decoded.rate_hz
     if samples == 0:
         raise AudioError(path, code="empty", found="it holds 0 samples", remedy="record it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _IMAGE = "choose an image model with --model (nip-audio models lists them)"
 _UNPACK = "unpack it, and pass the files in it"
+_INSIDE = "unpack it, or pass the recordings in it (such as voices.zip/ann/a.wav)"
 _REMOVE = "remove it"
 _STARTS: tuple[tuple[bytes, str, str], ...] = (  # an ending stands for the way to convert it
     (b"\x89PNG", "an image", _IMAGE),
@@ -18,8 +19,8 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (  # an ending stands for the way 
     (b"Creative Voice File", "VOC", ".voc"),
     (b"FLV\x01", "Flash video", ".flv"),
     (b".RMF", "RealMedia", ".rm"),
-    (b"PK\x03\x04", "a ZIP archive", _UNPACK),
-    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"PK\x03\x04", "a ZIP archive", _INSIDE),
+    (b"\x1f\x8b", "a gzip archive", _INSIDE),
     (b"BZh", "a bzip2 archive", _UNPACK),
     (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
@@ -58,7 +59,7 @@ def foreign_format(head: bytes) -> tuple[str, str] | None:
     elif head[:2] in (b"\xff\xf1", b"\xff\xf9"):
         found = "AAC", ".aac"
     elif head[257:262] == b"ustar":
-        found = "a tar archive", _UNPACK
+        found = "a tar archive", _INSIDE
     elif head[:7] == b"NIST_1A":  # only reached if the decoder has refused it
         found = "NIST SPHERE with compression", ".sph"
     if found is None:

@@ -141,12 +141,19 @@ def bytes_at(file: io.BufferedReader, place: int, count: int) -> bytes:
     return file.read(count)
 
 
+def size_of(file: io.BufferedReader) -> int:
+    """Return the size of an open file in bytes, and go to its start."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return size
+
+
 def negligible(unread: int, size: int) -> bool:
     """Tell whether so many bytes of a file are too few to hold words: tags and filling bytes."""
     return unread <= max(1024, size // 100)
 
 
-def contradiction(path: Path, found: str) -> AudioError:
+def contradiction(path: str | Path, found: str) -> AudioError:
     """Return the error for a file that programs play differently.
 
     Args:

@@ -64,7 +64,7 @@ def after_id3(file: io.BufferedReader, place: int) -> int:
 
 
 def lay_out_mpeg(
-    path: Path, file: io.BufferedReader, start: int, stop: int, *, notes: tuple[str, ...] = ()
+    path: str | Path, file: io.BufferedReader, start: int, stop: int, *, notes: tuple[str, ...] = ()
 ) -> Layout:
     """Return how an MP3 file is given to the decoder: with a header that states its length.
 
@@ -102,7 +102,7 @@ class _Stream:
         lost: Number of bytes that belong to no frame.
     """
 
-    def __init__(self, path: Path, file: io.BufferedReader) -> None:
+    def __init__(self, path: str | Path, file: io.BufferedReader) -> None:
         """Start before the first frame."""
         self.first: _Frame | None = None
         self.begin = self.end = self.lost = 0

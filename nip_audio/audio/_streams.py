@@ -36,7 +36,7 @@ _OPUS_SAMPLES = (  # at 48 kHz, by the first five bits of a packet
 )
 
 
-def lay_out_flac(path: Path, file: io.BufferedReader, start: int, stop: int) -> Layout:
+def lay_out_flac(path: str | Path, file: io.BufferedReader, start: int, stop: int) -> Layout:
     """Return how a FLAC file is given to the decoder: as if it did not state its length.
 
     Args:
@@ -59,7 +59,7 @@ def lay_out_flac(path: Path, file: io.BufferedReader, start: int, stop: int) -> 
     return Layout(patched(stop, {start + 21: unstated}, start=start), stop, notes, samples)
 
 
-def lay_out_ogg(path: Path, file: io.BufferedReader, start: int, stop: int) -> Layout:
+def lay_out_ogg(path: str | Path, file: io.BufferedReader, start: int, stop: int) -> Layout:
     """Return how an Ogg file is given to the decoder.
 
     Args:
@@ -116,7 +116,9 @@ class _Page(NamedTuple):
     stop: int
 
 
-def _pages(path: Path, file: io.BufferedReader, place: int, stop: int) -> Iterator[_Page | int]:
+def _pages(
+    path: str | Path, file: io.BufferedReader, place: int, stop: int
+) -> Iterator[_Page | int]:
     """Yield the pages, the last of which may be cut off, and numbers of bytes in between."""
     count = 0
     while place < stop:

@@ -7,7 +7,6 @@ use. Here it gets the bytes of one file, one demuxer, a short list of decoders, 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nip_audio.audio._containers import SLACK_S, Container
-from nip_audio.audio._layout import View, contradiction
+from nip_audio.audio._layout import View, contradiction, size_of
 from nip_audio.errors import AudioError
 
 _CODECS = {
@@ -61,7 +60,7 @@ class Track:
     """
 
     def __init__(
-        self, path: Path, file: io.BufferedReader, container: Container, *, longest: int
+        self, path: str | Path, file: io.BufferedReader, container: Container, *, longest: int
     ) -> None:
         """Decode the first frame, since what a header says of rate and channels may be wrong."""
         import av
@@ -72,7 +71,7 @@ class Track:
         self.samplerate = self.channels = 0
         self._end_s: float | None = None
         self._rest: NDArray[np.float32] = np.zeros((0, 1), np.float32)
-        stop = container.stop or os.fstat(file.fileno()).st_size
+        stop = container.stop or size_of(file)
         try:
             self._file = av.open(
                 View(file, ((0, stop),)),

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from nip_audio.audio._decoding import MOST_CHANNELS, ROUNDED_S, Decoded, decode
-from nip_audio.audio._files import checked_hash
 from nip_audio.audio.channels import Channel, Mixture, mix
 from nip_audio.audio.levels import to_full_scale
-from nip_audio.audio.remote import fetched, is_url
+from nip_audio.audio.opening import content_sha256, opened
+from nip_audio.audio.remote import is_url
 from nip_audio.audio.windows import LEAST_SOUND_S
 from nip_audio.core.state import write_atomic
 from nip_audio.errors import AudioError, InputError
@@ -224,8 +224,8 @@ def read_audio(
     (``levels.to_full_scale``).
 
     Args:
-        path: File, or its URL as text, which is fetched first. The format is detected by content,
-            not by name. Archives are not unpacked.
+        path: File, member of a ZIP or tar archive (``voices.zip/ann/a.wav``), or URL as text,
+            which is fetched first. The format is detected by content, not by name.
         settings: Settings for reading; None uses the defaults.
         span: Part to read: first sample and the one after the last at the file's own rate, or
             ``Seconds``; None reads the whole file.
@@ -237,23 +237,19 @@ def read_audio(
         AudioError: With a stable ``code``: ``missing``, ``unreadable``, ``not_a_file``,
             ``too_large``, ``empty``, ``not_audio``, ``damaged``, ``sample_rate``, ``channels``,
             ``too_short``, ``too_little_sound``, ``too_long``, ``not_finite``, ``scale``,
-            ``silent`` or ``clipped``.
+            ``silent`` or ``clipped``; of a member of an archive also ``same_name``.
         MissingDependencyError: If ``path`` is a URL and the package that fetches it is not
             installed.
     """
     settings = ReadSettings() if settings is None else settings
-    if not is_url(path):
-        return _read(Path(path), settings, span)
-    with fetched(str(path), max_bytes=settings.max_bytes) as file:
-        try:
-            return _read(file, settings, span)
-        except AudioError as err:
-            raise AudioError(path, code=err.code, found=err.found, remedy=err.remedy) from err
+    place = path if is_url(path) else Path(path)
+    with opened(place, max_bytes=settings.max_bytes) as file:
+        sha256 = content_sha256(file)
+        decoded = decode(place, file, settings, span)
+    return _audio(place, decoded, sha256, settings)
 
 
-def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | None) -> Audio:
-    sha256 = checked_hash(path, max_bytes=settings.max_bytes)
-    decoded = decode(path, settings, span)
+def _audio(path: str | Path, decoded: Decoded, sha256: str, settings: ReadSettings) -> Audio:
     mixture, changes = _mixed(path, decoded, settings)
     left_out = decoded.channels - MOST_CHANNELS if decoded.separate is not None else 0
     audio = Audio(
@@ -283,7 +279,9 @@ def _read(path: Path, settings: ReadSettings, span: tuple[int, int] | Seconds | 
     return audio
 
 
-def _mixed(path: Path, decoded: Decoded, settings: ReadSettings) -> tuple[Mixture, tuple[str, ...]]:
+def _mixed(
+    path: str | Path, decoded: Decoded, settings: ReadSettings
+) -> tuple[Mixture, tuple[str, ...]]:
     """Return the signal of a file at the rate of the settings, and what was changed about it."""
     mono, rate_hz = decoded.mono, settings.sample_rate_hz
     if decoded.rate_hz != rate_hz:

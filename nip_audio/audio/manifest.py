@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nip_audio.audio.archives import Archive, is_archive, open_archive
 from nip_audio.audio.io import AUDIO_SUFFIXES, Audio, ReadSettings, Seconds, read_audio
 from nip_audio.audio.manifest_formats import entries_of
 from nip_audio.audio.names import composed, one_spelling
@@ -150,21 +151,33 @@ def walk_folder(
     ``@eaDir``), hold no recordings of a speaker: they are passed over, and such folders are not
     looked into. Hidden files with other endings are ignored.
 
+    A ZIP or tar archive (``archives``) is walked like the folder that it would unpack to, but in
+    its own order.
+
     Args:
-        folder: Folder to walk.
+        folder: Folder, or archive, to walk.
         suffixes: File name endings in lower case, with their dot.
         follow_links: Also follow links that lead out of ``folder``.
 
-    Yields:
+    Returns:
         Each file to read, and each file or folder that is passed over.
 
     Raises:
-        InputError: If ``folder`` is not a folder or cannot be read.
+        InputError: If ``folder`` is neither or cannot be read, or an archive was made to do harm.
     """
+    named = _Namer(folder, None if follow_links else folder.resolve())
+    if is_archive(folder):
+        return _walk_archive(open_archive(folder), suffixes, named)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; pass the folder that holds the files")
+    return _walk(folder, suffixes, named)
+
+
+def _walk(
+    folder: Path, suffixes: Container[str], named: _Namer
+) -> Iterator[Recording | PassedOver]:
+    """List the files of a folder."""
     real = os.path.realpath(folder)
-    named = _Namer(folder, None if follow_links else Path(real))
     try:
         waiting: list[Folder] = [(_entries(folder), frozenset({real}))]
     except OSError as err:
@@ -179,7 +192,7 @@ def walk_folder(
             continue
         path = Path(entry.path)
         wanted, of_folder = path.suffix.lower() in suffixes, _is_folder(entry)
-        if entry.name.startswith(".") or entry.name in _SYSTEM:
+        if _is_hidden(entry.name):
             if wanted or of_folder:
                 yield PassedOver(named.id(path) + "/" * of_folder, hidden=True)
         elif wanted:
@@ -207,6 +220,36 @@ def _inner(path: Path, above: frozenset[str], fence: Path | None) -> list[Folder
     if fence is not None and not _inside(real, fence):
         raise PermissionError(path)
     return [(_entries(path), above | {real})]
+
+
+def _walk_archive(
+    archive: Archive, suffixes: Container[str], named: _Namer
+) -> Iterator[Recording | PassedOver]:
+    """List the members of an archive, speaker by speaker."""
+    groups: dict[str, list[Path]] = {}
+    for name in archive.members:
+        first, below, _ = name.partition("/")
+        groups.setdefault(one_spelling(first) if below else "", []).append(archive.path / name)
+    hidden: set[Path] = set()
+    for path in (path for group in groups.values() for path in group):
+        wanted = path.suffix.lower() in suffixes
+        above = [p for p in reversed(path.parents) if archive.path in p.parents]
+        inside = next((p for p in above if _is_hidden(p.name)), None)
+        if inside is not None:
+            if inside not in hidden:
+                yield PassedOver(f"{named.id(inside)}/", hidden=True)
+            hidden.add(inside)
+        elif _is_hidden(path.name):
+            if wanted:
+                yield PassedOver(named.id(path), hidden=True)
+        elif wanted:
+            yield named.recording(path)
+        else:
+            yield PassedOver(named.id(path), hidden=False)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _SYSTEM
 
 
 def find_in_folder(folder: Path, recording_id: str) -> Path:

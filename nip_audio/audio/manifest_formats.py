@@ -36,6 +36,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
+from nip_audio.audio.archives import ARCHIVE_SUFFIXES
 from nip_audio.audio.io import AUDIO_SUFFIXES, Seconds
 from nip_audio.audio.names import one_spelling
 from nip_audio.core.strict_json import load_json
@@ -43,7 +44,10 @@ from nip_audio.errors import InputError
 
 __all__ = ["Entry", "entries_of"]
 
-_FORMATS = "a .csv, .tsv, .json, .jsonl, .jsonl.gz or Kaldi .scp manifest"
+_FORMATS = (
+    "a .csv, .tsv, .json, .jsonl, .jsonl.gz or Kaldi .scp manifest, or a .zip, .tar or .tar.gz "
+    "archive"
+)
 _MAX_BYTES = 1 << 30
 _MAX_JSON_BYTES = 1 << 28  # a JSON file is read at once
 _MAX_LINE_BYTES = 1 << 20
@@ -54,7 +58,7 @@ _SPEECHBRAIN = ("ID", "wav", "spk_id")
 _3D_SPEAKER = ("ID", "path", "spk")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DELIMITERS = (",", "\t", ";")
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+_ARCHIVES = (".tar.bz2", ".tar.xz", ".tar.zst", ".tbz2", ".txz", ".7z", ".rar")
 _KALDI = ("utt2spk", "spk2utt", "segments", "text", "utt2dur")
 _UNCLEAR = ("start", "stop", "end", "offset")
 
@@ -137,8 +141,13 @@ def _unknown(path: Path) -> str:
     name = path.name.lower()
     if not path.exists():
         return f"does not exist, expected a folder or {_FORMATS}; check the path"
+    if name.endswith(ARCHIVE_SUFFIXES):
+        return "is an archive, expected a manifest; pass it where a folder is taken"
     if name.endswith(_ARCHIVES):
-        return "is an archive, which is not unpacked; unpack it, and pass the folder"
+        return (
+            f"is an archive of a kind that is not read, expected {', '.join(ARCHIVE_SUFFIXES)}; "
+            "pack it again, or unpack it and pass the folder"
+        )
     if path.suffix.lower() in AUDIO_SUFFIXES:
         return (
             f"is a single recording, expected a folder or {_FORMATS}; pass the folder that holds "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from nip_audio.audio.adapter import WaveformAdapter
+from nip_audio.audio.archives import is_archive
 from nip_audio.audio.io import AUDIO_SUFFIXES, ReadSettings
 from nip_audio.audio.manifest import Recording, read_recordings
 from nip_audio.core.adapter import Bounds
@@ -67,12 +68,12 @@ class AudioModality:
     def listed(
         self, source: Path, data_root: str | None, *, follow_links: bool
     ) -> list[Recording] | None:
-        """Return the recordings of a manifest; None for a folder.
+        """Return the recordings of a manifest; None for a folder or an archive.
 
         Raises:
             InputError: If the manifest cannot be read.
         """
-        if source.is_dir() or not (source.suffix or source.is_file()):
+        if source.is_dir() or is_archive(source) or not (source.suffix or source.is_file()):
             return None
         return read_recordings(source, data_root=data_root, follow_links=follow_links)
 

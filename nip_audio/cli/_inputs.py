@@ -92,38 +92,43 @@ def make_screener(
     max_duration_s: float | None,
     channel: int | None = None,
     engine: Engine | None = None,
-    threshold_file: Path | None = None,
+    fitted: VerificationThreshold | None = None,
 ) -> Screener:
-    """Make the screener that detect and screen use."""
-    named: dict[str, object] = {
-        "--max-duration": max_duration_s,
-        "--channel": channel,
-        "--threshold-file": threshold_file,
-    }
+    """Make the screener that detect, screen and serve use."""
+    named: dict[str, object] = {"--max-duration": max_duration_s, "--channel": channel}
     refuse_options(pretrained, command, named)
     judge = Calibration.of(pretrained, calibration)
-    if threshold_file is not None:
-        judge = judge.at(VerificationThreshold.load(threshold_file, model_id=pretrained.model_id))
+    if fitted is not None:
+        judge = judge.at(fitted)
     screener = Screener.from_pretrained(pretrained, judge, fpr, fdr=fdr)
     reader = make_reader(pretrained, max_duration_s, channel)
     return replace(screener, adapter=reader, seed=seed, engine=engine or LocalEngine())
 
 
-def make_gate(given: str | None, source: Path, *, strict: bool) -> EnrolmentGate | None:
-    """Make the enrolment gate that screen uses; None if it was not asked for.
+def make_gate(given: str, *, outside: Path | None = None, strict: bool = False) -> EnrolmentGate:
+    """Make the enrolment gate that screen and serve use.
 
     Args:
-        given: Path of a TOML file of limits, or ``defaults``; None has the defaults if ``strict``.
-        source: Folder that is screened, in which the file must not lie.
+        given: Path of a TOML file of limits, or ``defaults``.
+        outside: Folder that is screened, in which the file must not lie; None if there is none.
         strict: Whether a failure is a verdict, or a note only.
 
     Raises:
         InputError: If the file cannot be used.
     """
-    if given is None and not strict:
+    limits = None if given == "defaults" else Path(given)
+    return EnrolmentGate.at(limits, outside=outside, strict=strict)
+
+
+def load_fitted(pretrained: PretrainedModel, path: Path | None) -> VerificationThreshold | None:
+    """Load the file of ``--threshold-file``; None if it was not given.
+
+    Raises:
+        StateError: If it is for another model, or cannot be read.
+    """
+    if path is None:
         return None
-    limits = None if given in (None, "defaults") else Path(str(given))
-    return EnrolmentGate.at(limits, source, strict=strict)
+    return VerificationThreshold.load(path, model_id=pretrained.model_id)
 
 
 def find_files(
@@ -162,13 +167,6 @@ def print_enrolled(
     """Tell if voices are enrolled from more or fewer recordings than a threshold was set for."""
     if fitted is None:
         return
-    counts = {len(voices.embeddings_of(speaker)) for speaker in speakers}
-    if counts != {fitted.enrolled_from}:
-        found = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
-        several = "s" if fitted.enrolled_from > 1 else ""
-        print_note(
-            f"the threshold was set for voices enrolled from {fitted.enrolled_from} "
-            f"recording{several}, "
-            f"these are of {found}: scores of both true and false claims are higher with more; "
-            "set one for as many (nip-audio threshold --enrol)"
-        )
+    note = fitted.note([len(voices.embeddings_of(speaker)) for speaker in speakers])
+    if note is not None:
+        print_note(note)

@@ -30,6 +30,7 @@ INPUT = "Input"
 OUTPUT = "Output"
 PIPELINES = "Pipelines"
 ADVANCED = "Advanced"
+GATE = "Enrolment gate"
 
 _MODEL_HELP = "Name of a model, or folder with a model card"
 
@@ -150,5 +151,15 @@ ThresholdFileOption = Annotated[
         help="File written by nip-audio threshold, whose threshold is used instead of the "
         "calibration's.",
         rich_help_panel=INPUT,
+    ),
+]
+GateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--gate",
+        metavar="FILE|defaults",
+        help="Also check what an enrolment needs (speech, noise, level, cohesion, …) against the "
+        "limits of a TOML file, or the defaults (nip-audio gate --show). Needs the extra gate.",
+        rich_help_panel=GATE,
     ),
 ]

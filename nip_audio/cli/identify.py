@@ -75,11 +75,16 @@ def command(
 
     Example: nip-audio identify a.wav b.flac --model resnet34-libri30
     """
-    from nip_audio.cli._inputs import load_model, make_reader, print_enrolled, refuse_options
+    from nip_audio.cli._inputs import (
+        load_fitted,
+        load_model,
+        make_reader,
+        print_enrolled,
+        refuse_options,
+    )
     from nip_audio.models.enrolment import Enrolment
     from nip_audio.models.identification import identify, identify_enrolled
     from nip_audio.models.plda import Plda
-    from nip_audio.models.threshold import VerificationThreshold
     from nip_audio.screening.calibration import find_threshold
 
     pretrained = load_model(model, modality)
@@ -105,9 +110,7 @@ def command(
 
     else:
         back_end = Plda.load(plda, model_id=pretrained.model_id) if plda else None
-        fitted = None
-        if threshold_file is not None:
-            fitted = VerificationThreshold.load(threshold_file, model_id=pretrained.model_id)
+        fitted = load_fitted(pretrained, threshold_file)
         accepted = find_threshold(
             pretrained, calibration, threshold, back_end, fitted=fitted, options="--"
         )

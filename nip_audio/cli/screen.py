@@ -23,6 +23,7 @@ from nip_audio.cli._console import (
 from nip_audio.cli._logging import told_elsewhere
 from nip_audio.cli._options import (
     ADVANCED,
+    GATE,
     OUTPUT,
     PIPELINES,
     CalibrationOption,
@@ -30,6 +31,7 @@ from nip_audio.cli._options import (
     DataRootOption,
     FollowLinksOption,
     FprOption,
+    GateOption,
     JsonOption,
     MaxDurationOption,
     ModalityOption,
@@ -73,8 +75,8 @@ def command(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder, best with one sub-folder per speaker or class, or a manifest of "
-            "recordings."
+            help="Folder, best with one sub-folder per speaker or class, its .zip or .tar.gz, or a "
+            "manifest of recordings."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
@@ -109,21 +111,12 @@ def command(
             "files (see nip-audio backdoor).",
         ),
     ] = False,
-    gate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|defaults",
-            rich_help_panel="Enrolment gate",
-            help="Also check what an enrolment needs (speech, noise, level, cohesion, …) against "
-            "the limits of a TOML file, or the defaults (nip-audio gate --show). Needs the extra "
-            "gate.",
-        ),
-    ] = None,
+    gate: GateOption = None,
     strict: Annotated[
         bool,
         typer.Option(
             "--strict",
-            rich_help_panel="Enrolment gate",
+            rich_help_panel=GATE,
             help="Count each failure of the gate in the exit code; otherwise it is a note. "
             "Without --gate: the default limits.",
         ),
@@ -229,7 +222,13 @@ def command(
     Example: nip-audio screen enrolment/ --out report/
     """
     from nip_audio.cli._findings import Findings
-    from nip_audio.cli._inputs import load_model, make_gate, make_screener, refuse_options
+    from nip_audio.cli._inputs import (
+        load_fitted,
+        load_model,
+        make_gate,
+        make_screener,
+        refuse_options,
+    )
     from nip_audio.cli._results import make_report, print_summary
     from nip_audio.core.state import make_folder
     from nip_audio.models.modalities import modality_of
@@ -252,7 +251,8 @@ def command(
     findings = Findings.asked(source, out, fail_on, accepted, new=only_new, only=findings_only)
     pretrained = load_model(model, modality)
     takes = modality_of(pretrained.card)
-    refuse_options(pretrained, "screen", {"--speaker-from": speaker_from})
+    given = {"--speaker-from": speaker_from, "--threshold-file": threshold_file}
+    refuse_options(pretrained, "screen", given)
     recordings = find_source(
         takes, source, data_root, follow_links=follow_links, speaker_from=speaker_from
     )
@@ -265,7 +265,7 @@ def command(
         pretrained,
         calibration,
         command="screen",
-        threshold_file=threshold_file,
+        fitted=load_fitted(pretrained, threshold_file),
         fpr=fpr,
         fdr=fdr,
         seed=choose_seed(seed, out),
@@ -273,11 +273,13 @@ def command(
         channel=channel,
         engine=LocalEngine(workers) if engine is EngineName.LOCAL else RayEngine(workers or 2),
     )
+    if strict and gate is None:
+        gate = "defaults"
     screener = replace(
         screener,
         backdoor=backdoor,
         trust_mtime=trust_mtime,
-        gate=make_gate(gate, source, strict=strict),
+        gate=None if gate is None else make_gate(gate, outside=source, strict=strict),
     )
     total = None if watch is not None else sum(1 for _ in recordings)
     with progress_bar("screening", total) as bar:
@@ -319,7 +321,8 @@ def _print(
     from nip_audio.screening.results import PUBLISHED
 
     if form in FORMATS:
-        for text in FORMATS[form](result.results.files(), found):
+        files, speakers = result.results.files(), result.results.speakers()
+        for text in FORMATS[form](files, speakers, found):
             typer.echo(text)
     elif form is OutputFormat.JSON:
         more = {PUBLISHED: dict(result.results.sha256), "review": found.to_json()}

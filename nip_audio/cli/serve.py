@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,10 @@ from nip_audio.cli._options import (
     CalibrationOption,
     ChannelOption,
     FprOption,
+    GateOption,
     MaxDurationOption,
     SecretSeedOption,
+    ThresholdFileOption,
 )
 
 __all__ = ["command"]
@@ -34,6 +37,8 @@ def command(
             help="Cosine at which a claim is accepted; default: the threshold of the calibration."
         ),
     ] = None,
+    threshold_file: ThresholdFileOption = None,
+    gate: GateOption = None,
     voices: Annotated[
         Path,
         typer.Option(help="SQLite file of the enrolled voices; made if it does not exist."),
@@ -81,7 +86,7 @@ def command(
     """
     import os
 
-    from nip_audio.cli._inputs import make_screener
+    from nip_audio.cli._inputs import load_fitted, make_gate, make_screener
     from nip_audio.errors import CalibrationError, InputError
     from nip_audio.models.pretrained import load_pretrained
     from nip_audio.screening.calibration import find_threshold
@@ -97,25 +102,35 @@ def command(
             "expected a key; set it, or pass --open-to-all"
         )
     pretrained = load_pretrained(model)
+    fitted = load_fitted(pretrained, threshold_file)
+    if fitted is not None and threshold is not None:
+        raise InputError(
+            "got --threshold-file and --threshold, expected one threshold; leave one out"
+        )
     screener = make_screener(
         pretrained,
         calibration,
         command="detect",
+        fitted=fitted,
         fpr=fpr,
         seed=choose_seed(seed),
         max_duration_s=max_duration,
         channel=channel,
     )
+    if gate is not None:
+        screener = replace(screener, gate=make_gate(gate, strict=True))
     try:
-        threshold = find_threshold(pretrained, calibration, threshold, options="--")
+        decides = fitted or find_threshold(
+            pretrained, screener.judge.calibration, threshold, options="--"
+        )
     except CalibrationError as err:
         stderr.say(f"/v1/verify is not available: {err}")
-        threshold = None
+        decides = None
     service = Service(
         screener,
         Desks(screener.measurer, workers),
         Voices(voices, model_id=pretrained.model_id),
-        threshold,
+        decides,
         Limits(max_bytes, queue),
         key,
     )

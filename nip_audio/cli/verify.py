@@ -71,11 +71,10 @@ def command(
     alice
     """
     from nip_audio.audio.adapter import WaveformAdapter
-    from nip_audio.cli._inputs import print_enrolled
+    from nip_audio.cli._inputs import load_fitted, print_enrolled
     from nip_audio.models.enrolment import Enrolment, verify
     from nip_audio.models.plda import Plda
     from nip_audio.models.pretrained import load_pretrained
-    from nip_audio.models.threshold import VerificationThreshold
     from nip_audio.screening.calibration import find_threshold
     from nip_audio.screening.records import error_of
 
@@ -86,9 +85,7 @@ def command(
             "got --prior without --threshold-file, expected both: only such a file turns scores "
             "into probabilities; make one with nip-audio threshold, or leave --prior out"
         )
-    fitted = None
-    if threshold_file is not None:
-        fitted = VerificationThreshold.load(threshold_file, model_id=pretrained.model_id)
+    fitted = load_fitted(pretrained, threshold_file)
     threshold = find_threshold(
         pretrained, calibration, threshold, back_end, fitted=fitted, options="--"
     )

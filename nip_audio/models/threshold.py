@@ -6,7 +6,7 @@ from. The file says all three, so that it is not used with others by mistake.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,25 @@ class VerificationThreshold:
         raise InputError(
             f"the threshold file was made for scores of {made}, but {used} scores; pass the same "
             f"{options}plda that it was made with, or none if it was the cosine"
+        )
+
+    def note(self, recordings: Collection[int]) -> str | None:
+        """Return that voices are enrolled from more or fewer recordings than this was set for.
+
+        Args:
+            recordings: Number of recordings of each voice; at least one voice.
+
+        Returns:
+            The note, in words; None if they are enrolled from as many.
+        """
+        if set(recordings) == {self.enrolled_from}:
+            return None
+        found = " to ".join(str(n) for n in sorted({min(recordings), max(recordings)}))
+        several = "s" if self.enrolled_from > 1 else ""
+        return (
+            f"the threshold was set for voices enrolled from {self.enrolled_from} "
+            f"recording{several}, these are of {found}: scores of both true and false claims are "
+            "higher with more; set one for as many (nip-audio threshold --enrol)"
         )
 
     def judge(self, score: float, *, prior: float | None = None) -> VerificationResult:

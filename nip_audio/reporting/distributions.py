@@ -102,8 +102,9 @@ class Distributions:
             xs, ys = np.repeat(edges, 2)[1:-1], np.repeat(expected, 2)
             chart.line(xs.tolist(), ys.tolist(), "expected")
         if self.thresholds_differ:
-            chart.rule(threshold, f"lowest threshold {threshold:.3g}")
-            chart.rule(self.highest, f"highest {self.highest:.3g}")
+            lowest = f"lowest threshold {threshold:.3g}"  # one text: the two lines may be close
+            chart.rule(threshold, "")
+            chart.rule(self.highest, f"{lowest}, highest {self.highest:.3g}")
         else:
             chart.rule(threshold, f"threshold {threshold:.3g}")
         return chart.svg()

@@ -48,6 +48,8 @@ def _facts(run: ScreenedRun, examiner: Examiner | None) -> Iterator[tuple[str, s
         "Expected by chance",
         f"{summary['expected_by_chance']:g} files called adversarial if all were clean",
     )
+    if (gate := summary.get("gate")) is not None:
+        yield "Enrolment gate", _limits(gate)
     yield "Noise seed", str(summary["seed"])
     yield "Detector", _detector(summary, words)
     yield (
@@ -93,3 +95,17 @@ def _at_hand(examiner: Examiner | None) -> str:
 def _settings(settings: dict[str, Any]) -> str:
     """Describe a purifier by its settings, without those of its training."""
     return ", ".join(f"{k} {v}" for k, v in settings.items() if not isinstance(v, dict))
+
+
+def _limits(gate: Mapping[str, Any]) -> str:
+    """Return the limits of the enrolment gate in words; None is one that the calibration sets."""
+    parts = [
+        f"{part}: {', '.join(f'{key} {_limit(value)}' for key, value in gate[part].items())}"
+        for part in ("recording", "speaker")
+    ]
+    told = "strict: what misses one is unfit" if gate["strict"] else "what misses one is a note"
+    return "; ".join([*parts, told])
+
+
+def _limit(value: float | None) -> str:
+    return "by the threshold of voices" if value is None else f"{value:g}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nip_audio.audio.archives import archive_of
 from nip_audio.reporting.escaping import link_to, visible
 from nip_audio.screening.details import Details, names_of
-from nip_audio.screening.records import Finding, ScreenRecord, SpeakerRecord
+from nip_audio.screening.records import RISKS, Finding, ScreenRecord, SpeakerRecord
 from nip_audio.screening.sources import Source
 
 __all__ = ["SPEAKER_COLUMNS", "Rows"]
@@ -15,6 +16,7 @@ __all__ = ["SPEAKER_COLUMNS", "Rows"]
 _FIRST = ("id", "speaker", "verdict")
 _LAST = ("encoding", "changes", "findings", "error", "duplicate_of", "link")
 SPEAKER_COLUMNS = ("speaker", "verdict", "files", "flagged", "failed", "findings", "gate")
+_SEVERITY = {risk: place for place, risk in enumerate(RISKS)}
 _GATE = ("recordings", "speech_s", "cohesion", "cohesion_low", "cohesion_high", "decision")
 
 
@@ -82,7 +84,9 @@ class Rows:
         ]
 
     def _findings(self, findings: tuple[Finding, ...]) -> list[list[Any]]:
-        return [[self._word(f.risk), visible(f.why), self._word(f.remedy)] for f in findings]
+        """Return findings, the one that is the verdict first."""
+        severe = sorted(findings, key=lambda one: _SEVERITY[one.risk])
+        return [[self._word(f.risk), visible(f.why), self._word(f.remedy)] for f in severe]
 
     def _word(self, text: str | None) -> int | None:
         if text is None:
@@ -96,7 +100,9 @@ class Rows:
             path = self._source.find(record.id).path
         except KeyError:  # the manifest no longer lists the file
             return None
-        return link_to(path.absolute(), self._folder) if isinstance(path, Path) else None
+        if not isinstance(path, Path) or archive_of(path) is not None:
+            return None
+        return link_to(path.absolute(), self._folder)
 
 
 def _shown(value: Any) -> Any:

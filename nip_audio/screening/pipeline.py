@@ -189,8 +189,21 @@ class Screener:
 
     def judge_files(self, recordings: Iterable[Recording]) -> Iterator[ScreenRecord]:
         """Judge files one by one, without comparing them with each other."""
+        measurer = self.measurer
         for recording in recordings:
-            yield self.judge.judge(self.measurer(recording))
+            yield self.judge_alone(measurer(recording))
+
+    def judge_alone(self, file: MeasuredFile, *, q_value: float | None = None) -> ScreenRecord:
+        """Judge a measured file by itself, with what the gate finds.
+
+        Args:
+            file: Measured file, or one that could not be read.
+            q_value: q-value of the file among all files of its run; None if there is none.
+        """
+        record = self.judge.judge(file, q_value=q_value)
+        if self.gate is None:
+            return record
+        return self.gate.judge_file(record, file, self.judge.calibration)
 
     def screen(
         self, source: Source, out: Path, *, progress: Progress = lambda recording: None
@@ -410,12 +423,8 @@ class Screener:
     ) -> list[ScreenRecord]:
         """Judge the files of one speaker, each by itself and in comparison with the others."""
         words = self.kind.words
-        records = {f.id: self.judge.judge(f, q_value=comparison.q_values.get(f.id)) for f in files}
+        records = {f.id: self.judge_alone(f, q_value=comparison.q_values.get(f.id)) for f in files}
         readable = [file for file in files if file.measurement is not None]
-        if self.gate is not None:
-            calibration = self.judge.calibration
-            for file in readable:
-                records[file.id] = self.gate.judge_file(records[file.id], file, calibration)
         beside = self.judge.compare_files([records[file.id] for file in readable], readable)
         records |= {record.id: record for record in beside}
         for name in records.keys() & comparison.duplicates.keys():

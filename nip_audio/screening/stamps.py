@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
+from nip_audio.audio.archives import archive_of, open_archive
 from nip_audio.audio.manifest import Recording
-from nip_audio.audio.remote import fetched, is_url, remote_stamp
-from nip_audio.core.state import file_sha256
-from nip_audio.errors import FileError
+from nip_audio.audio.opening import content_sha256, opened
+from nip_audio.audio.remote import is_url, remote_stamp
+from nip_audio.errors import FileError, InputError
 
 __all__ = ["has_content", "may_be_unchanged", "same_file", "stamp_of"]
 
@@ -20,9 +22,10 @@ def stamp_of(recording: Recording) -> str:
     """Return a text that changes whenever the file changes, without reading the file.
 
     It holds the file's size, the times of its last change and of the last change of its entry, its
-    inode (for a URL, its ``remote_stamp``), and the part and channel of it that are used. Whoever
-    replaces a file can choose its size and modification time, but not the other two. A missing
-    file, or one behind a link out of the folder, has a stamp too.
+    inode (for a URL, its ``remote_stamp``; for a member of an archive, its own size and all else of
+    the archive), and the part and channel of it that are used. Whoever replaces a file can choose
+    its size and modification time, but not the other two. A missing file, or one behind a link out
+    of the folder, has a stamp too.
     """
     if recording.leads_out:
         return "outside"
@@ -32,11 +35,24 @@ def stamp_of(recording: Recording) -> str:
     if is_url(recording.path):
         return remote_stamp(str(recording.path)) + part
     try:
-        status = os.stat(recording.path)
-    except OSError as err:
-        return f"none:{err.errno}"
-    marks = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        size, status = _size_and_status(Path(recording.path))
+    except (OSError, InputError) as err:
+        return f"none:{getattr(err, 'errno', 'archive')}"
+    marks = (size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     return ":".join(map(str, marks)) + part
+
+
+def _size_and_status(path: Path) -> tuple[int, os.stat_result]:
+    """Return the size of a file, and where and when it was written; of a member, its archive."""
+    try:
+        status = os.stat(path)
+        return status.st_size, status
+    except NotADirectoryError:
+        within = archive_of(path)
+        member = within and open_archive(within[0]).find(within[1])
+        if not within or not member:
+            raise
+        return member.size, os.stat(within[0])
 
 
 def same_file(earlier: str, now: str, *, trust_mtime: bool = False) -> bool:
@@ -72,10 +88,8 @@ def may_be_unchanged(earlier: str, now: str) -> bool:
 def has_content(recording: Recording, sha256: str) -> bool:
     """Read a file and tell whether it has this content; one that cannot be read has not."""
     try:
-        if not is_url(recording.path):
-            return file_sha256(recording.path) == sha256  # type: ignore[arg-type]
-        with fetched(str(recording.path), max_bytes=_MOST_BYTES) as file:
-            return file_sha256(file) == sha256
+        with opened(recording.path, max_bytes=_MOST_BYTES) as file:
+            return content_sha256(file) == sha256
     except (FileError, OSError):
         return False
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from nip_audio.audio.archives import is_archive, open_archive
 from nip_audio.audio.manifest import PassedOver, walk_folder
 from nip_audio.audio.names import one_spelling
 from nip_audio.core.modality import Modality
@@ -163,8 +164,11 @@ def _too_high(below: Mapping[str, set[str]]) -> tuple[str, ...]:
 def _groups(folder: Path, hidden: list[str], results: str | None) -> set[str]:
     """Return the folders of the first level, whether they hold files or not."""
     skipped = {*hidden, results}
-    with os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if entry.is_dir()]
+    if is_archive(folder):
+        found = list(open_archive(folder).folders)
+    else:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.is_dir()]
     return {one_spelling(name) for name in found if f"{one_spelling(name)}/" not in skipped}
 
 

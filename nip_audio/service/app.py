@@ -12,21 +12,26 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from uuid import uuid4
 
+import torch
 from torch import Tensor
 
 from nip_audio import __version__
 from nip_audio.errors import (
+    AudioError,
     EnrolmentError,
     InputError,
     MissingDependencyError,
     OutputError,
     WorkerError,
 )
+from nip_audio.models.enrolment import VerificationResult, require_embedding
+from nip_audio.models.threshold import VerificationThreshold
+from nip_audio.screening.measured import Measurement
 from nip_audio.screening.pipeline import Screener
-from nip_audio.screening.records import ScreenRecord
+from nip_audio.screening.records import ScreenRecord, error_of
 from nip_audio.service import desk
 from nip_audio.service.desk import Desks
 from nip_audio.service.voices import Voices
@@ -34,11 +39,21 @@ from nip_audio.service.voices import Voices
 try:
     import uvicorn
     from fastapi import APIRouter, Depends, FastAPI, Query, Request
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-    from pydantic import BaseModel
     from starlette.background import BackgroundTask
     from starlette.requests import ClientDisconnect
+
+    from nip_audio.service.answers import (
+        RETRY_S,
+        Enrolled,
+        Health,
+        Problem,
+        Verified,
+        problem_of_record,
+        refusals,
+    )
 except ImportError as err:
     raise MissingDependencyError("the service needs FastAPI", extra="serve") from err
 
@@ -51,7 +66,7 @@ _BODY = {
         "content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-_RETRY_S = 1
+_OF_RECORDINGS = (401, 413, 422, 429, 503)
 _SLOW = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds
 
 
@@ -77,21 +92,6 @@ class Limits:
                 raise InputError(f"{name} is {value}, expected at least 1")
 
 
-class _Problem(Exception):
-    """An answer other than the one asked for: a status, and what the caller can do about it."""
-
-    def __init__(self, status: int, code: str, found: str, remedy: str, **more: Any) -> None:
-        super().__init__(found)
-        self.status = status
-        self.body = {"error": {"code": code, "found": found, "remedy": remedy}} | more
-
-    @staticmethod
-    def of(status: int, code: str, err: Exception) -> _Problem:
-        """Tell an error of the library, which states the remedy after a semicolon."""
-        found, _, remedy = str(err).partition("; ")
-        return _Problem(status, code, found, remedy)
-
-
 @dataclass
 class Service:
     """One model and what it is asked about recordings.
@@ -100,7 +100,8 @@ class Service:
         screener: Model, calibration and reader.
         desks: Processes that work on recordings.
         voices: Enrolled voices.
-        threshold: Cosine from which a claim is accepted; None if there is none.
+        threshold: Cosine from which a claim is accepted, or what was set on trials, which also
+            calibrates scores; None if there is none.
         limits: What a request may cost.
         key: What a caller must send as ``Authorization: Bearer KEY``; None admits everybody.
     """
@@ -108,30 +109,74 @@ class Service:
     screener: Screener
     desks: Desks
     voices: Voices
-    threshold: float | None
+    threshold: float | VerificationThreshold | None
     limits: Limits = field(default_factory=Limits)
     key: str | None = None
     under_way: int = 0
 
-    async def judged(self, path: Path, name: str = "recording") -> ScreenRecord:
-        """Judge a recording by itself, or raise why it cannot be read."""
-        measured = await self.desks.ask(desk.measure, path)
-        record = self.screener.judge.judge(replace(measured, id=name))
-        if record.error is not None:
-            raise _Problem(422, **record.error)
-        return record
+    def __post_init__(self) -> None:
+        """Refuse a threshold of other scores.
 
-    async def heard(self, path: Path) -> Tensor:
-        """Return a recording's embedding, (D,) of unit length, or raise what is wrong with it."""
-        found = await self.desks.ask(desk.hear, path)
-        if isinstance(found, desk.Refused):
-            raise _Problem(422, **found.error)
-        return found
+        Raises:
+            InputError: If it was set on the scores of a PLDA.
+        """
+        if isinstance(self.threshold, VerificationThreshold):
+            self.threshold.require_back_end(None)
+
+    async def judged(
+        self, path: Path, name: str = "recording", *, gated: bool = True
+    ) -> tuple[ScreenRecord, Tensor]:
+        """Judge a recording by itself, or raise why it cannot be used.
+
+        Args:
+            path: Recording.
+            name: Name in the record.
+            gated: Whether the enrolment gate is asked, if the service has one.
+
+        Returns:
+            The record, and the embedding that was judged, (D,) of unit length.
+        """
+        measured = await self.desks.ask(desk.measure, path, gated)
+        if measured.error is not None:
+            raise Problem.unusable(measured.error)
+        embedding = torch.from_numpy(cast("Measurement", measured.measurement).embedding).float()
+        try:
+            require_embedding(embedding)
+        except AudioError as err:
+            raise Problem.unusable(error_of(err)) from err
+        return self.screener.judge_alone(replace(measured, id=name)), embedding
+
+    def cosine(self) -> float:
+        """Return the cosine from which a claim is accepted, or raise that there is none."""
+        if self.threshold is None:
+            raise Problem(
+                501,
+                "no_threshold",
+                "the calibration has no threshold",
+                "calibrate on speakers with two recordings, or give the service a threshold "
+                "(--threshold, --threshold-file)",
+            )
+        if isinstance(self.threshold, VerificationThreshold):
+            return self.threshold.value
+        return self.threshold
+
+    def decide(self, score: float) -> VerificationResult:
+        """Return the decision on the score of a claim, or raise that there is no threshold."""
+        if isinstance(self.threshold, VerificationThreshold):
+            return self.threshold.judge(score)
+        return VerificationResult(score, self.cosine())
+
+    def notes(self, recordings: int) -> list[str]:
+        """Return what to know of a claim to a voice that is enrolled from so many recordings."""
+        if not isinstance(self.threshold, VerificationThreshold):
+            return []
+        note = self.threshold.note([recordings])
+        return [] if note is None else [note]
 
     async def purified(self, path: Path, out: Path) -> desk.Purified:
         """Write a purified copy, or raise what is wrong with the recording."""
         if self.screener.pretrained.card.purifier_path is None:
-            raise _Problem(
+            raise Problem(
                 501,
                 "no_purifier",
                 "the model comes without a purifier",
@@ -139,37 +184,8 @@ class Service:
             )
         found = await self.desks.ask(desk.purify, path, out)
         if isinstance(found, desk.Refused):
-            raise _Problem(422, **found.error)
+            raise Problem.unusable(found.error)
         return found
-
-
-class Enrolled(BaseModel):
-    """A recording that was enrolled."""
-
-    speaker: str
-    recordings: int
-    record: dict[str, Any]
-
-
-class Verified(BaseModel):
-    """Whether a recording is the claimed speaker's."""
-
-    speaker: str
-    accepted: bool
-    score: float
-    threshold: float
-    record: dict[str, Any]
-
-
-class Health(BaseModel):
-    """What is served."""
-
-    status: str
-    version: str
-    model: str
-    model_id: str
-    calibration: str
-    under_way: int
 
 
 def build_app(service: Service) -> FastAPI:
@@ -192,8 +208,9 @@ def build_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.meter = _Meter(service)
-    app.add_exception_handler(_Problem, _told)
+    app.add_exception_handler(Problem, _told)
     app.add_exception_handler(WorkerError, _crashed)
+    app.add_exception_handler(RequestValidationError, _mistaken)
     app.middleware("http")(app.state.meter.watch)
     app.include_router(_routes)
     return app
@@ -243,7 +260,7 @@ async def _admit(request: Request, service: Served) -> None:
     given = request.headers.get("authorization", "")
     expected = f"Bearer {service.key}"
     if service.key is not None and not hmac.compare_digest(given.encode(), expected.encode()):
-        raise _Problem(
+        raise Problem(
             401,
             "no_key",
             "the header Authorization has no valid key",
@@ -257,11 +274,11 @@ Admitted = Depends(_admit)
 async def _recording(request: Request, service: Served) -> AsyncIterator[Path]:
     """Keep the body in a file while it is worked on, if there is room for one more."""
     if service.under_way >= service.limits.queue:
-        raise _Problem(
+        raise Problem(
             429,
             "busy",
             f"{service.under_way} recordings are waiting",
-            f"send it again in {_RETRY_S} s or later",
+            f"send it again in {RETRY_S} s or later",
         )
     service.under_way += 1
     path: Path = request.app.state.folder / uuid4().hex
@@ -279,67 +296,87 @@ Speaker = Annotated[str, Query(min_length=1, max_length=200, description="Name o
 _routes = APIRouter(prefix="/v1")
 
 
-@_routes.post("/screen", dependencies=[Admitted], openapi_extra=_BODY)
+@_routes.post(
+    "/screen", dependencies=[Admitted], openapi_extra=_BODY, responses=refusals(*_OF_RECORDINGS)
+)
 async def screen(
     service: Served,
     path: Sent,
     id: Annotated[str, Query(max_length=1000, description="Name in the record.")] = "recording",
 ) -> dict[str, Any]:
-    """Judge one recording by itself: attacked, damaged, unlike the calibration, or clean."""
-    record = await service.judged(path, id)
+    """Judge one recording by itself: attacked, damaged, unlike the calibration, or clean.
+
+    A service with an enrolment gate also says what the recording lacks to be enrolled: it is
+    ``unfit``, ``unmet`` names the limits, and each finding says what to do.
+    """
+    record, _ = await service.judged(path, id)
     return record.to_json()
 
 
-@_routes.post("/enroll", dependencies=[Admitted], openapi_extra=_BODY)
+@_routes.post(
+    "/enroll",
+    dependencies=[Admitted],
+    openapi_extra=_BODY,
+    responses=refusals(409, *_OF_RECORDINGS),
+)
 async def enroll(
     service: Served,
     path: Sent,
     speaker: Speaker,
     force: Annotated[bool, Query(description="Enrol it although something was found.")] = False,
 ) -> Enrolled:
-    """Judge one recording, and enrol it unless something was found in it."""
-    record = await service.judged(path)
+    """Judge one recording, and enrol it unless something was found in it.
+
+    What the enrolment gate rejects is answered with 422 and its reasons, if the service has one.
+    """
+    record, embedding = await service.judged(path)
     if record.verdict != "clean" and not force:
-        why = record.findings[0]
-        raise _Problem(409, record.verdict, why.why, why.remedy, record=record.to_json())
-    embedding = await service.heard(path)
+        raise problem_of_record(record)
     try:
         count = service.voices.add(speaker, embedding, str(record.sha256))
     except EnrolmentError as err:
-        raise _Problem.of(409, "duplicate", err) from err
+        raise Problem.of(409, "duplicate", err) from err
     return Enrolled(speaker=speaker, recordings=count, record=record.to_json())
 
 
-@_routes.post("/verify", dependencies=[Admitted], openapi_extra=_BODY)
+@_routes.post(
+    "/verify",
+    dependencies=[Admitted],
+    openapi_extra=_BODY,
+    responses=refusals(404, 501, *_OF_RECORDINGS),
+)
 async def verify(service: Served, path: Sent, speaker: Speaker) -> Verified:
     """Judge one recording, and tell whether it is the claimed speaker's.
 
-    It is accepted only if the voice is close enough and nothing was found in the recording.
+    It is accepted only if the voice is close enough and nothing was found in the recording. The
+    enrolment gate is not asked: a claim may be shorter than an enrolment.
     """
-    if service.threshold is None:
-        raise _Problem(
-            501,
-            "no_threshold",
-            "the calibration has no threshold",
-            "calibrate on speakers with two recordings, or give the service a threshold "
-            "(--threshold)",
-        )
+    service.cosine()  # without a threshold nothing is worked on
     try:
-        voice = service.voices.voice(speaker)
+        voice, recordings = service.voices.voice(speaker)
     except EnrolmentError as err:
-        raise _Problem.of(404, "not_enrolled", err) from err
-    record = await service.judged(path)
-    score = float(await service.heard(path) @ voice)
+        raise Problem.of(404, "not_enrolled", err) from err
+    record, embedding = await service.judged(path, gated=False)
+    decision = service.decide(float(embedding @ voice))
     return Verified(
         speaker=speaker,
-        accepted=score >= service.threshold and record.verdict == "clean",
-        score=score,
-        threshold=service.threshold,
+        accepted=decision.accepted and record.verdict == "clean",
+        score=decision.score,
+        threshold=decision.threshold,
+        calibrated_llr=decision.calibrated_llr,
+        recordings=recordings,
+        notes=service.notes(recordings),
         record=record.to_json(),
     )
 
 
-@_routes.post("/purify", dependencies=[Admitted], openapi_extra=_BODY, response_class=FileResponse)
+@_routes.post(
+    "/purify",
+    dependencies=[Admitted],
+    openapi_extra=_BODY,
+    response_class=FileResponse,
+    responses=refusals(501, *_OF_RECORDINGS),
+)
 async def purify(service: Served, path: Sent) -> FileResponse:
     """Return a purified copy of one recording, a 16-bit WAV file at the model's rate."""
     out = path.with_suffix(".wav")
@@ -362,20 +399,22 @@ async def forget(service: Served, speaker: str) -> dict[str, int]:
     """Forget a speaker's voice."""
     gone = service.voices.remove(speaker)
     if gone == 0:
-        raise _Problem(404, "not_enrolled", f"{speaker!r} is not enrolled", "see /v1/speakers")
+        raise Problem(404, "not_enrolled", f"{speaker!r} is not enrolled", "see /v1/speakers")
     return {"recordings": gone}
 
 
 @_routes.get("/health")
 async def health(service: Served) -> Health:
     """Return what is served; it answers while recordings are worked on."""
-    card = service.screener.pretrained.card
+    card, gate = service.screener.pretrained.card, service.screener.gate
     return Health(
         status="ok",
         version=__version__,
         model=card.name,
         model_id=card.model_id,
         calibration=service.screener.judge.calibration.fingerprint,
+        threshold=None if service.threshold is None else service.cosine(),
+        gate=None if gate is None else gate.limits.to_json(),
         under_way=service.under_way,
     )
 
@@ -394,7 +433,7 @@ async def _receive(request: Request, path: Path, max_bytes: int) -> None:
             async for part in request.stream():
                 size += len(part)
                 if size > max_bytes:
-                    raise _Problem(
+                    raise Problem(
                         413,
                         "too_large",
                         f"the body has more than {max_bytes} bytes",
@@ -403,18 +442,24 @@ async def _receive(request: Request, path: Path, max_bytes: int) -> None:
                     )
                 file.write(part)
         except ClientDisconnect as err:
-            raise _Problem(400, "incomplete", "the body ended early", "send it again") from err
+            raise Problem(400, "incomplete", "the body ended early", "send it again") from err
 
 
 async def _told(_: Request, problem: Exception) -> JSONResponse:
-    if not isinstance(problem, _Problem):
+    if not isinstance(problem, Problem):
         raise problem
-    headers = {"retry-after": str(_RETRY_S)} if problem.status in (429, 503) else {}
-    return JSONResponse(problem.body, status_code=problem.status, headers=headers)
+    return problem.response()
 
 
-async def _crashed(request: Request, err: Exception) -> JSONResponse:
-    return await _told(request, _Problem.of(503, "crashed", err))
+async def _crashed(_: Request, err: Exception) -> JSONResponse:
+    return Problem.of(503, "crashed", err).response()
+
+
+async def _mistaken(_: Request, err: Exception) -> JSONResponse:
+    """Tell of a parameter that is missing or wrong, without its value."""
+    wrong = err.errors() if isinstance(err, RequestValidationError) else []
+    found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
+    return Problem(422, "parameter", found, "see /docs for the parameters").response()
 
 
 class _Meter:

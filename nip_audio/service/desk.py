@@ -6,15 +6,12 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor
-
 from nip_audio.audio.manifest import Recording
 from nip_audio.errors import FileError, WorkerError
-from nip_audio.models.enrolment import embed_audio
 from nip_audio.purifiers.base import Purifier
 from nip_audio.screening.engines.base import MeasurerRecipe
 from nip_audio.screening.engines.processes import apart, start_pool
@@ -24,7 +21,7 @@ from nip_audio.screening.records import error_of
 from nip_audio.workflows.flagged import shipped_purifier
 from nip_audio.workflows.recordings import purify_audio
 
-__all__ = ["Desks", "Purified", "Refused", "hear", "measure", "name_of_model", "purify"]
+__all__ = ["Desks", "Purified", "Refused", "measure", "name_of_model", "purify"]
 
 Answer = TypeVar("Answer")
 
@@ -61,19 +58,11 @@ def name_of_model() -> str:
     return str(_ready().pretrained.card.name)
 
 
-def measure(path: Path) -> MeasuredFile:
-    """Measure a recording for the detector."""
-    return _ready()(Recording(path.name, path))
-
-
-def hear(path: Path) -> Tensor | Refused:
-    """Return a recording's embedding, (D,) of unit length."""
+def measure(path: Path, gated: bool) -> MeasuredFile:
+    """Measure a recording for the detector and, if ``gated``, for the enrolment gate there is."""
     measurer = _ready()
-    try:
-        audio = measurer.kind.reader.read(Recording(path.name, path))
-        return embed_audio(measurer.pretrained, audio.samples)
-    except FileError as err:
-        return Refused(error_of(err))
+    measurer = measurer if gated else replace(measurer, speech=False)
+    return measurer(Recording(path.name, path))
 
 
 def purify(path: Path, out: Path) -> Purified | Refused:

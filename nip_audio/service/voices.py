@@ -87,8 +87,8 @@ class Voices:
                 database.execute("INSERT INTO voices VALUES (?, ?, ?, ?)", row_of)
             return self._count(speaker)
 
-    def voice(self, speaker: str) -> Tensor:
-        """Return the mean of a speaker's embeddings, (D,), of unit length.
+    def voice(self, speaker: str) -> tuple[Tensor, int]:
+        """Return the mean of a speaker's embeddings, (D,) of unit length, and how many there are.
 
         Raises:
             EnrolmentError: If the speaker is not enrolled. The message suggests nobody else, whose
@@ -101,7 +101,8 @@ class Voices:
         if not rows:
             raise EnrolmentError(f"{speaker!r} is not enrolled; enrol a recording first")
         vectors = np.stack([np.frombuffer(blob, "<f4") for (blob,) in rows])
-        return torch.nn.functional.normalize(torch.from_numpy(vectors).mean(dim=0), dim=0)
+        mean = torch.from_numpy(vectors).mean(dim=0)
+        return torch.nn.functional.normalize(mean, dim=0), len(rows)
 
     def speakers(self) -> list[str]:
         """Return the names of the enrolled speakers, sorted."""

@@ -35,7 +35,9 @@ from nip_audio.training.publishing import classes_of, load_run, plain_values
 from studies._lib.command import command, run, write_results
 
 SEED = 1234
+# the corpus, where a run started (a path), and what is set but not used
 NOT_CHOICES = {"rir_count", "adversarial_steps", "adversarial_eps", "adversarial_share"}
+NOT_CHOICES |= {"init_from", "utterances", "min_utterances"}
 
 
 @dataclass(frozen=True)

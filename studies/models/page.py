@@ -239,6 +239,7 @@ def parts(results: Results) -> dict[str, object]:
         "ablation": ablation(results),
         "resnet34_runs": compared(results, "resnet34"),
         "deep_speaker_runs": compared(results, "deep_speaker"),
+        "teacher_runs": compared(results, "teacher"),
     }
 
 
@@ -255,6 +256,7 @@ PAGE = Page(
         "runs_resnet34",
         "runs_audionet",
         "runs_deep_speaker",
+        "runs_teacher",
         "forward_time",
         "ablation_audionet",
         "xvector",

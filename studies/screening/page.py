@@ -82,7 +82,6 @@ def service(results: Results) -> dict[str, str]:
         ("half of that rate", results["half"]),
         (f"{results['crowd']['clients']} clients, four times its queue", results["crowd"]),
     ]
-    memory = results["soak"]["memory_mib"]
     return {
         "service": table(columns, loads),
         "service_rate": f"{results['per_s']:.1f}",
@@ -91,10 +90,37 @@ def service(results: Results) -> dict[str, str]:
         "service_workers": str(results["workers"]),
         "service_length": f"{results['seconds_of_audio']:.1f}",
         "service_recordings": str(results["recordings"]),
-        "soak": f"{results['soak']['requests']:,}",
-        "soak_first": f"{memory[1]:.0f}",
-        "soak_last": f"{memory[-1]:.0f}",
+        **soak(results["soak"]),
     }
+
+
+GOAL = 100_000
+"""Requests over which the memory of the service is to be flat."""
+
+
+def soak(results: Results) -> dict[str, str]:
+    """Write the memory of the service over many light requests."""
+    columns: Columns = {
+        "service": lambda row: str(row[0]),
+        "requests": lambda row: f"{row[1]['requests']:,}",
+        "minutes": lambda row: f"{row[1]['seconds'] / 60:.0f}",
+        "of them recordings": lambda row: f"{_recordings(row[1]):,}",
+        "MiB at the start": lambda row: f"{row[1]['memory_mib'][0]:.1f}",
+        "highest": lambda row: f"{max(row[1]['memory_mib']):.1f}",
+        "at the end": lambda row: f"{row[1]['memory_mib'][-1]:.1f}",
+    }
+    longest = max(run["requests"] for run in results["runs"])
+    missed = f"by one service: **not reached** (the longest run has {longest:,})"
+    return {
+        "soak_table": table(columns, list(enumerate(results["runs"], start=1))),
+        "soak_requests": f"{results['requests']:,}",
+        "soak_goal": f"{GOAL:,}",
+        "soak_reached": "by one service: reached" if longest >= GOAL else missed,
+    }
+
+
+def _recordings(run: Results) -> int:
+    return sum(n for name, n in run["statuses"].items() if name.endswith(" 200"))
 
 
 def parts(results: Results) -> dict[str, object]:

@@ -14,6 +14,7 @@ import pytest
 from nip_audio.audio.io import ReadSettings
 from nip_audio.reporting.run import ScreenedRun
 from nip_audio.screening.details import RecordingDetails, names_of
+from nip_audio.screening.enrolment.gate import EnrolmentGate
 from nip_audio.screening.judge import judge_speaker
 from nip_audio.screening.recordings import Recordings
 from nip_audio.screening.records import Finding, ScreenRecord, verdict_of
@@ -107,6 +108,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         source: Path | None = None,
         calibration: str = "c" * 64,
         model_id: str = "m" * 64,
+        gate: EnrolmentGate | None = None,
     ) -> ScreenedRun:
         folder = tmp_path / "run"
         folder.mkdir()
@@ -123,6 +125,7 @@ def write_run(tmp_path: Path) -> WriteRun:
             "calibration_sources": "<i>clean</i>",
             "false_positive_rate": 0.01,
             "false_discovery_rate": None,
+            "gate": None if gate is None else gate.to_json(),
         }
         where = {"source": str(source or tmp_path / "enrolment")}
         (folder / "run.json").write_text(json.dumps(where))

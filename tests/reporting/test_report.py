@@ -15,6 +15,7 @@ from nip_audio.errors import InputError, OutputError, ResumeError
 from nip_audio.reporting.escaping import visible
 from nip_audio.reporting.report import most_severe, write_report
 from nip_audio.reporting.run import ScreenedRun
+from nip_audio.screening.enrolment.gate import EnrolmentGate
 from nip_audio.screening.records import Finding, ScreenRecord
 from nip_audio.screening.sources import FolderSource
 
@@ -71,6 +72,23 @@ def test_every_record_is_in_the_page_with_its_numbers(write_run, record_of):
     assert head["limits"]["distance_threshold"] == 1.5
     (speaker,) = page.json("speakers")
     assert dict(zip(head["speakers"], speaker, strict=True))["failed"] == 1
+
+
+def test_the_finding_that_is_the_verdict_comes_first(write_run, record_of):
+    unfit = Finding.of("unfit", "0.5 s of speech")
+    twice = Finding.of("duplicate", "it is another's")
+    page = page_of(write_run([record_of("a.wav", "x", 1.0, findings=(unfit, twice))]))
+    head, (row,) = page.json("head"), page.json("files")
+    told = dict(zip(head["files"], row, strict=True))["findings"]
+    assert [why for _, why, _ in told] == ["it is another's", "0.5 s of speech"]
+
+
+def test_the_limits_of_a_gate_are_among_what_the_results_depend_on(write_run, record_of):
+    run = write_run([record_of("a.wav", "x", 1.0)], gate=EnrolmentGate.at(strict=True))
+    text = "".join(page_of(run).texts)
+    assert "recording: least_speech_s 2, least_snr_db 10, least_level_dbfs -45" in text
+    assert "least_part_cosine by the threshold of voices" in text
+    assert "strict: what misses one is unfit" in text
 
 
 def test_names_are_data(write_run, hostile_names, hostile_records, tmp_path):

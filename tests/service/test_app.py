@@ -13,12 +13,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 
+from nip_audio.audio import adapter, manifest
 from nip_audio.audio.manifest import Recording
-from nip_audio.errors import OutputError, WorkerError
+from nip_audio.audio.windows import sound_of
+from nip_audio.errors import InputError, OutputError, WorkerError
+from nip_audio.models.enrolment import embed_audio
+from nip_audio.models.log_ratios import LogRatios
+from nip_audio.models.operating_point import ErrorCurve
+from nip_audio.models.threshold import VerificationThreshold
+from nip_audio.screening import sounds
+from nip_audio.screening.enrolment.gate import EnrolmentGate
+from nip_audio.screening.enrolment.limits import GateLimits
 from nip_audio.screening.records import Finding
 from nip_audio.service import desk
 from nip_audio.service.app import Limits, Service, build_app, listen
@@ -138,8 +148,8 @@ def _finding_everything(screener):
     class Suspicious:
         calibration = screener.judge.calibration
 
-        def judge(self, measured):
-            record = screener.judge.judge(measured)
+        def judge(self, measured, *, q_value=None):
+            record = screener.judge.judge(measured, q_value=q_value)
             found = (Finding.of("adversarial", "it looks attacked"),)
             return replace(record, verdict="adversarial", findings=found)
 
@@ -260,6 +270,154 @@ def test_a_purified_copy_is_a_recording(service, ann, tmp_path, monkeypatch):
         assert not list(client.app.state.folder.iterdir())
 
 
+# ---- the enrolment gate, and a threshold that was set on trials
+
+
+@pytest.fixture
+def gated(service, monkeypatch):
+    """Let the service have a gate; synthetic voices are speech, whatever silero-vad says."""
+    pytest.importorskip("silero_vad", reason="the extra gate is not installed")
+    monkeypatch.setattr(sounds, "find_speech", sound_of)
+
+    def ask(**recording) -> None:
+        limits = GateLimits.of(None)
+        limits = replace(limits, recording=replace(limits.recording, **recording))
+        gate = EnrolmentGate.at(limits, strict=True)
+        service.screener = service.desks.screener = replace(service.screener, gate=gate)
+
+    return ask
+
+
+EASY = {"least_speech_s": 0.5, "least_snr_db": -20.0, "least_bandwidth_hz": 0.0}
+
+
+def test_what_the_gate_rejects_is_not_enrolled_and_all_reasons_are_told(
+    client, service, gated, ann
+):
+    gated(**EASY | {"least_speech_s": 30.0, "least_level_dbfs": 0.0})
+    judged = client.post("/v1/screen", content=ann).json()
+    assert judged["verdict"] == "unfit"
+    assert judged["unmet"] == ["least_speech_s", "least_level_dbfs"]
+    refused = client.post("/v1/enroll", params={"speaker": "ann"}, content=ann)
+    assert error(refused) == (422, "unfit")
+    told = refused.json()
+    assert "at least 30 s are needed; its speech is at" in told["error"]["found"]
+    assert "record a longer passage; record closer" in told["error"]["remedy"]
+    assert told["record"]["unmet"] == judged["unmet"]
+    assert service.voices.speakers() == []
+    forced = client.post("/v1/enroll", params={"speaker": "ann", "force": True}, content=ann)
+    assert forced.status_code == 200
+
+
+def test_what_keeps_the_limits_is_enrolled(client, gated, ann):
+    gated(**EASY)
+    answer = client.post("/v1/enroll", params={"speaker": "ann"}, content=ann)
+    assert answer.status_code == 200
+    assert answer.json()["record"]["unmet"] == []
+
+
+def test_an_attack_is_refused_as_one_though_the_gate_rejects_it_too(client, service, gated, ann):
+    gated(**EASY | {"least_speech_s": 30.0})
+    service.screener = _finding_everything(service.screener)
+    answer = client.post("/v1/enroll", params={"speaker": "ann"}, content=ann)
+    assert error(answer) == (409, "adversarial")
+    assert answer.json()["error"]["found"] == "it looks attacked"
+    assert answer.json()["record"]["unmet"] == ["least_speech_s"]
+
+
+def test_a_claim_may_be_shorter_than_an_enrolment(client, gated, ann, monkeypatch):
+    gated(**EASY)
+    client.post("/v1/enroll", params={"speaker": "ann"}, content=ann)
+    monkeypatch.setattr(sounds, "find_speech", None)  # what is not asked need not be there
+    claim = client.post("/v1/verify", params={"speaker": "ann"}, content=ann).json()
+    assert claim["accepted"]
+    assert claim["record"]["speech_s"] is None
+
+
+@pytest.mark.parametrize("value", [0.3, 1.5])
+def test_a_claim_is_decided_at_the_threshold_of_a_file(client, service, ann, value):
+    client.post("/v1/enroll", params={"speaker": "ann"}, content=ann)
+    service.threshold = fitted(service, value, enrolled_from=1)
+    claim = client.post("/v1/verify", params={"speaker": "ann"}, content=ann).json()
+    assert claim["threshold"] == value
+    assert claim["accepted"] == (value < 1)
+    assert claim["calibrated_llr"] == pytest.approx(10 * claim["score"] - 5)
+    assert (claim["recordings"], claim["notes"]) == (1, [])
+    assert client.get("/v1/health").json()["threshold"] == value
+
+
+def test_a_voice_of_fewer_recordings_than_the_threshold_is_for_is_noted(client, service, ann):
+    client.post("/v1/enroll", params={"speaker": "ann"}, content=ann)
+    service.threshold = fitted(service, 0.3, enrolled_from=3)
+    (note,) = client.post("/v1/verify", params={"speaker": "ann"}, content=ann).json()["notes"]
+    assert "set for voices enrolled from 3 recordings, these are of 1" in note
+
+
+def test_a_threshold_of_other_scores_is_refused(service):
+    other = replace(fitted(service, 0.3, enrolled_from=1), back_end="plda")
+    with pytest.raises(InputError, match="made for scores of the PLDA plda, but the cosine"):
+        replace(service, threshold=other)
+
+
+def fitted(service: Service, value: float, *, enrolled_from: int) -> VerificationThreshold:
+    curve = ErrorCurve(np.zeros(1), np.zeros(1), np.zeros(1))
+    return VerificationThreshold(
+        service.screener.pretrained.model_id,
+        value,
+        "cosine",
+        None,
+        enrolled_from,
+        LogRatios(10.0, -5.0, 0.5),
+        curve,
+        (),
+        "trials",
+        {},
+    )
+
+
+def test_without_a_threshold_file_nothing_is_calibrated(client, ann):
+    client.post("/v1/enroll", params={"speaker": "ann"}, content=ann)
+    claim = client.post("/v1/verify", params={"speaker": "ann"}, content=ann).json()
+    assert claim["calibrated_llr"] is None
+    assert claim["notes"] == []
+
+
+def test_a_recording_is_read_once_and_the_voice_is_what_enroll_hears(
+    client, service, ann, tmp_path, monkeypatch
+):
+    reads = []
+    read = adapter.read_audio
+    monkeypatch.setattr(
+        adapter, "read_audio", lambda *given, **more: reads.append(1) or read(*given, **more)
+    )
+    monkeypatch.setattr(manifest, "read_audio", adapter.read_audio)
+    client.post("/v1/enroll", params={"speaker": "ann"}, content=ann)
+    assert len(reads) == 1
+    client.post("/v1/verify", params={"speaker": "ann"}, content=ann)
+    assert len(reads) == 2
+    (tmp_path / "ann.wav").write_bytes(ann)
+    samples = service.screener.adapter.read(Recording("ann", tmp_path / "ann.wav")).samples
+    expected = embed_audio(service.screener.pretrained, samples)
+    voice, _ = service.voices.voice("ann")
+    assert torch.allclose(voice, expected, atol=1e-6)
+
+
+def test_the_description_has_refusals_and_what_a_threshold_file_adds(client):
+    told = client.get("/openapi.json").json()
+    for route in ("screen", "enroll", "verify", "purify"):
+        refused = told["paths"][f"/v1/{route}"]["post"]["responses"]["422"]["content"]
+        assert refused["application/json"]["schema"]["$ref"].endswith("/Refusal")
+    assert "409" in told["paths"]["/v1/enroll"]["post"]["responses"]
+    assert "enrolment gate" in told["paths"]["/v1/enroll"]["post"]["description"]
+    assert "calibrated_llr" in told["components"]["schemas"]["Verified"]["properties"]
+
+
+def test_a_parameter_that_is_missing_is_told_like_everything_else(client, ann):
+    answer = client.post("/v1/enroll", content=ann)
+    assert error(answer) == (422, "parameter")
+    assert "query.speaker" in answer.json()["error"]["found"]
+
+
 # ---- processes
 
 
@@ -271,11 +429,11 @@ def test_processes_answer_and_a_crash_takes_nothing_else_with_it(screener, ann, 
 
     async def asked() -> tuple:
         name = await desks.ask(desk.name_of_model)
-        measured = await desks.ask(desk.measure, path)
-        refused = await desks.ask(desk.hear, tmp_path / "missing.wav")
+        measured = await desks.ask(desk.measure, path, True)
+        refused = await desks.ask(desk.purify, tmp_path / "missing.wav", tmp_path / "copy.wav")
         with pytest.raises(WorkerError, match="crashed"):
             await desks.ask(os._exit, 7)
-        again = await desks.ask(desk.hear, path)
+        again = await desks.ask(desk.measure, path, False)
         return name, measured, refused, again
 
     try:
@@ -287,7 +445,7 @@ def test_processes_answer_and_a_crash_takes_nothing_else_with_it(screener, ann, 
     assert screener.judge.judge(measured).to_json() == screener.judge.judge(here).to_json()
     assert isinstance(refused, Refused)
     assert refused.error["code"] == "missing"
-    assert float(again.norm()) == pytest.approx(1.0, abs=1e-5)
+    assert screener.judge.judge(again).to_json() == screener.judge.judge(here).to_json()
 
 
 def test_a_port_that_is_taken_is_told(service):

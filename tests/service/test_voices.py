@@ -24,7 +24,9 @@ def test_a_voice_is_the_mean_of_its_recordings_and_outlives_the_process(voices, 
     assert voices.add("bob", unit(1, 0), "c") == 1
     voices.close()
     again = Voices(tmp_path / "voices.sqlite", model_id="m" * 64)
-    torch.testing.assert_close(again.voice("ann"), unit(1, 1))
+    voice, recordings = again.voice("ann")
+    torch.testing.assert_close(voice, unit(1, 1))
+    assert recordings == 2
     assert again.speakers() == ["ann", "bob"]
 
 

@@ -204,12 +204,20 @@
     });
     return button;
   }
-  function gateColumns() {  /* what the enrolment gate says; its list is in the order of _GATE in rows.py */
-    const of = (row, i) => (row[S.gate] ? row[S.gate][i] : null);
+  /* what the enrolment gate says; its list is in the order of _GATE in rows.py */
+  const of = (row, i) => (row[S.gate] ? row[S.gate][i] : null);
+  const gated = speakers.some((row) => row[S.gate]);
+  const DECISIONS = ["reject", "ask", "record more", "enrol"];
+  const decision = { label: "decision", title: "decision of the enrolment gate",
+    key: (row) => DECISIONS.indexOf(of(row, 5)), cell: (row) => make("b", "", of(row, 5) || "") };
+  function note(row, [, why, remedy]) {  /* the decision has a column of its own */
+    const own = `${of(row, 5)}: `;
+    return `${why.startsWith(own) ? why.slice(own.length) : why}; ${word(remedy)}`;
+  }
+  function gateColumns() {
     const cohesion = (row) => (of(row, 2) === null ? "" : number(of(row, 2), 2) +
       (of(row, 3) === null ? "" : ` [${number(of(row, 3), 2)}, ${number(of(row, 4), 2)}]`));
     return [
-      { label: "decision", title: "decision of the enrolment gate", key: (row) => of(row, 5) || "", cell: (row) => of(row, 5) || "" },
       { label: "usable", kind: "number", first: -1, key: (row) => of(row, 0), cell: (row) => (row[S.gate] ? String(of(row, 0)) : "") },
       { label: "speech", kind: "number", first: -1, key: (row) => of(row, 1), cell: (row) => (row[S.gate] ? `${number(of(row, 1), 1)} s` : "") },
       { label: "cohesion", kind: "number less", title: "mean cosine similarity of the pairs of usable recordings, with its 95 % interval",
@@ -218,15 +226,16 @@
   }
   new PagedTable($("speakers-table"), groups, [
     { label: group, key: (row) => word(row[S.speaker]), cell: toFiles },
+    ...(gated ? [decision] : []),
     { label: "verdict", title: "most severe verdict of the files",
       key: (row) => gravity.get(word(row[S.verdict])) - row[S.flagged] / (row[S.files] + 1),
       cell: (row) => verdict(word(row[S.verdict])) },
     { label: "files", kind: "number", first: -1, key: (row) => row[S.files], cell: (row) => String(row[S.files]) },
     { label: "flagged", kind: "number", first: -1, key: (row) => row[S.flagged], cell: (row) => String(row[S.flagged]) },
     { label: "not judged", kind: "number least", first: -1, key: (row) => row[S.failed], cell: (row) => String(row[S.failed]) },
-    ...(speakers.some((row) => row[S.gate]) ? gateColumns() : []),
+    ...(gated ? gateColumns() : []),
     { label: "notes", kind: "less", key: (row) => row[S.findings].length,
-      cell: (row) => row[S.findings].map((finding) => `${finding[1]}; ${word(finding[2])}`).join(" ") },
+      cell: (row) => row[S.findings].map((finding) => note(row, finding)).join(" ") },
   ], speakers, [1, 1]);
 
   /* --- one file --- */

@@ -22,7 +22,7 @@ from nip_audio.screening.measured import FileFacts, MeasuredFile
 from nip_audio.screening.recordings import told_by_findings
 from nip_audio.screening.records import Finding, Risk, ScreenRecord, SpeakerRecord
 
-__all__ = ["EnrolmentGate", "GateTally"]
+__all__ = ["DECISION_REMEDIES", "EnrolmentGate", "GateTally"]
 
 _NAMED = 5
 
@@ -40,19 +40,24 @@ class EnrolmentGate:
     strict: bool = False
 
     @staticmethod
-    def at(limits: Path | GateLimits | None, source: Path, *, strict: bool) -> EnrolmentGate:
+    def at(
+        limits: Path | GateLimits | None = None,
+        *,
+        outside: Path | None = None,
+        strict: bool = False,
+    ) -> EnrolmentGate:
         """Return the gate of these limits, read if they are a file; None has the defaults.
 
         Args:
             limits: Limits to keep, or a TOML file of them.
-            source: Folder that is screened, in which the file must not lie.
+            outside: Folder that is screened, in which the file must not lie; None if there is none.
             strict: Whether a failure is a verdict, or a note.
 
         Raises:
             InputError: If the file cannot be used.
         """
         if isinstance(limits, Path):
-            return EnrolmentGate(read_gate(limits, outside=source), strict)
+            return EnrolmentGate(read_gate(limits, outside=outside), strict)
         return EnrolmentGate(GateLimits.of(None) if limits is None else limits, strict)
 
     def to_json(self) -> dict[str, Any]:
@@ -110,7 +115,7 @@ class EnrolmentGate:
         if gate.decision == "enrol":
             return replace(speaker, gate=gate)
         risk: Risk = "unfit" if self.strict else "advice"
-        finding = Finding(risk, f"{gate.decision}: {gate.why}", _REMEDIES[gate.decision])
+        finding = Finding(risk, f"{gate.decision}: {gate.why}", DECISION_REMEDIES[gate.decision])
         return replace(speaker, gate=gate, findings=(*speaker.findings, finding))
 
     def _failures(self, file: MeasuredFile, calibration: Calibration) -> list[Failure]:
@@ -120,11 +125,12 @@ class EnrolmentGate:
         return failures_of(file.speech, facts, self.limits.recording, threshold)
 
 
-_REMEDIES: Mapping[str, str] = {
+DECISION_REMEDIES: Mapping[str, str] = {
     "record more": "record more of this speaker, and screen again",
     "ask": "enrol nothing of this speaker until a person has listened",
     "reject": "enrol nothing of this speaker, and record again",
 }
+"""What to do about a speaker, by every decision but to enrol."""
 
 
 class GateTally:
@@ -163,7 +169,7 @@ class GateTally:
         notes = []
         if self._decisions:
             counts = ", ".join(f"{n} {name}" for name, n in sorted(self._decisions.items()))
-            notes.append(f"enrolment gate: {counts} (speakers; see speakers.jsonl)")
+            notes.append(f"enrolment gate, speakers: {counts}")
         if 2 * self._unfit > self._files:
             limit, number = self._limits.most_common(1)[0]
             notes.append(
@@ -172,7 +178,13 @@ class GateTally:
                 "limits (--gate), before you look at single recordings; few are left to compare "
                 "voices with"
             )
-        elif self._bad:
+        elif self._unfit:
+            counts = ", ".join(f"{limit} {n}" for limit, n in self._limits.most_common())
+            notes.append(
+                f"enrolment gate, recordings: {self._unfit} of {self._files} miss a limit "
+                f"({counts})"
+            )
+        if self._bad and 2 * self._unfit <= self._files:
             names = ", ".join(self._bad[:_NAMED])
             more = len(self._bad) - _NAMED
             notes.append(

@@ -263,13 +263,15 @@ def unmet_of(record: ScreenRecord) -> tuple[str, ...]:
 
 
 def _most_common(records: Iterable[ScreenRecord]) -> str:
-    """Return the reason that most bad recordings share."""
+    """Return the reason that most bad recordings share, if any two do."""
     reasons = [
         reason
         for record in records
         for reason in (unmet_of(record) if record.error is None else (record.error["code"],))
     ]
     names = sorted(set(reasons), key=lambda one: (-reasons.count(one), one))
+    if reasons.count(names[0]) == 1 < len(reasons):
+        return "for different reasons"
     return f"{reasons.count(names[0])} {names[0]}"
 
 

@@ -205,6 +205,11 @@ def test_strict_failures_set_the_exit_code(screen, heard, tmp_path):
         {"speaker": name, "decision": "reject"} for name in ("s0", "s1", "s2")
     ]
     assert screen("--strict", "--fail-on", "adversarial")[0] == 0
+    _, out, _ = screen("--strict", "--format", "junit")
+    assert out.count('name="enrolment decision"') == out.count('type="reject"') == 3
+    _, out, _ = screen("--gate", "defaults", "--format", "sarif")
+    results = json.loads(out)["runs"][0]["results"]
+    assert [(one["ruleId"], one["level"]) for one in results] == [("speaker/reject", "note")] * 3
 
 
 def test_speakers_are_told_once_with_only_new(screen, heard, tmp_path):
