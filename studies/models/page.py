@@ -257,6 +257,7 @@ PAGE = Page(
         "runs_audionet",
         "runs_deep_speaker",
         "runs_teacher",
+        "runs_teacher_deep_speaker",
         "forward_time",
         "ablation_audionet",
         "xvector",
