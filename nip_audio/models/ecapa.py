@@ -17,6 +17,7 @@ from nip_audio.models._masking import (
     require_bands,
     require_frames,
 )
+from nip_audio.models.attentive import AttentivePool
 
 __all__ = ["EcapaTdnn"]
 
@@ -88,6 +89,7 @@ class EcapaTdnn(ECAPA_TDNN):  # type: ignore[misc]
             res2net_scale=res2net_scale,
         )
         self.n_mels = n_mels
+        self.asp = AttentivePool(channels[-1], attention_channels)
         for module in self.modules():
             if isinstance(module, Conv1d):
                 module.padding_mode = "constant"

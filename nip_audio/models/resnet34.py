@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from speechbrain.lobes.models.ECAPA_TDNN import AttentiveStatisticsPooling
 from torch import Tensor, nn
 
 from nip_audio.core.adapter import masked_mean
@@ -22,6 +21,7 @@ from nip_audio.models._masking import (
     require_bands,
     require_frames,
 )
+from nip_audio.models.attentive import AttentivePool
 
 __all__ = ["BasicBlock", "Pooling", "ResNet34"]
 
@@ -158,7 +158,7 @@ class ResNet34(nn.Module):
             rows = n_mels
             for _ in range(len(blocks) + 1):
                 rows = (rows + 1) // 2
-            self.pool = AttentiveStatisticsPooling(channels * rows, attention_channels)
+            self.pool = AttentivePool(channels * rows, attention_channels)
             self.pool_norm = nn.BatchNorm1d(2 * channels * rows)
             self.embedding = nn.Linear(2 * channels * rows, embedding_dim)
             self.embedding_dim = embedding_dim

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 
 from nip_audio import load_pretrained
 from nip_audio.core.adapter import Batch, Bounds
+from nip_audio.core.model import InstrumentedModel
 from nip_audio.errors import InputError, OutputError
+from nip_audio.models.ecapa import EcapaTdnn
 from nip_audio.models.exporting import (
     EMBEDDING,
     PURIFIED,
@@ -19,6 +22,7 @@ from nip_audio.models.exporting import (
     export_onnx,
     export_purifier,
 )
+from nip_audio.models.resnet34 import ResNet34
 from nip_audio.purifiers.inverse_net import InverseNet
 from nip_audio.purifiers.nip_guided import GuidedNip
 
@@ -64,6 +68,34 @@ def test_embeds_waveforms_of_any_number_and_length(name, tmp_path):
     assert said["sample_rate"] == "16000"
     assert said["model_id"] == pretrained.model_id
     assert [value.name for value in session.get_outputs()] == [EMBEDDING]
+
+
+@needs_exporter
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ecapa", "resnet34"])
+def test_attentive_pooling_embeds_any_number_and_length(kind, tmp_path):
+    networks = {
+        "ecapa": lambda: EcapaTdnn(64, channels=(16, 16, 24), embedding_dim=6, se_channels=8),
+        "resnet34": lambda: ResNet34(
+            width=4, blocks=(1, 1), pooling="attentive", n_mels=64, embedding_dim=6
+        ),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = networks[kind]()
+    pretrained = load_pretrained("resnet34-libri30")
+    model = InstrumentedModel(
+        network,
+        front_end=pretrained.model.front_end,
+        bounds=Bounds(-1.0, 1.0),
+        input_bounds=Bounds(0.0, 1.0),
+    ).eval()
+    path = tmp_path / "model.onnx"
+    export_onnx(replace(pretrained, model=model.requires_grad_(False)), path)
+    for wavs in (noise(1, 16000), noise(3, 47123)):
+        expected = model.embed(Batch(wavs))
+        found = run(path, WAVEFORM, wavs)
+        assert float((found - expected).abs().max() / expected.abs().max()) < RELATIVE
 
 
 @needs_exporter

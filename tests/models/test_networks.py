@@ -15,6 +15,7 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.taps import tap_layers
 from nip_audio.errors import InputError
 from nip_audio.models._masking import halved, remove_level
+from nip_audio.models.attentive import AttentivePool
 from nip_audio.models.audionet import AudioNet
 from nip_audio.models.deep_speaker import DeepSpeaker
 from nip_audio.models.ecapa import EcapaTdnn
@@ -317,6 +318,17 @@ def test_resnet34_refuses_a_pooling_without_what_it_needs(options, message):
 def test_ecapa_refuses_channels_that_make_no_network(options, message):
     with pytest.raises(InputError, match=message):
         EcapaTdnn(8, **options)
+
+
+@torch.no_grad()
+def test_attentive_pooling_is_speechbrains():
+    ours = randomised(lambda: AttentivePool(6, 4))
+    theirs = AttentiveStatisticsPooling(6, 4).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = random_input(3, 6, 20, dtype=torch.float32)
+    relative = torch.tensor([1.0, 0.4, 0.05])
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x, relative), theirs(x, relative))
 
 
 @torch.no_grad()
