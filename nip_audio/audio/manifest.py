@@ -46,7 +46,7 @@ class Recording:
         root: Folder (its own path resolved) that links must stay inside; None allows any target.
         namesake: Id of another file whose name is the same text in another Unicode form; None if
             there is none.
-        condition: How it was recorded, as a manifest says; None if it does not.
+        condition: Recording condition that the manifest names; None if it names none.
     """
 
     id: str

@@ -77,7 +77,7 @@ class Entry:
         speaker: Name of the speaker; None if the manifest does not say.
         span: Part of the file, in samples or ``Seconds``; None means the whole file.
         channel: Number of the channel to read, from 1; None if the manifest does not say.
-        condition: How it was recorded, in one word; None if the manifest does not say.
+        condition: Recording condition that the manifest names, one word; None if it names none.
     """
 
     where: str

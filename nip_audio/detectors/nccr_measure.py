@@ -29,7 +29,29 @@ def signed_entries(config: NccrConfig, *, head: bool) -> int:
 
 
 @dataclass(frozen=True)
-class NccrMeasure:
+class _UnderNoise:
+    """What a measure under the noises of NCCR has in common with another: it learns nothing.
+
+    Attributes:
+        config: Noises, taps and draws of the measurement.
+    """
+
+    config: NccrConfig
+
+    @property
+    def passes(self) -> float:
+        """One pass for the item and one per draw; with a tolerance, this is the maximum."""
+        return 1 + len(self.config.noises) * self.config.draws
+
+    def fit(
+        self, model: InstrumentedModel, clean: Sequence[Batch], *, generator: torch.Generator
+    ) -> Self:
+        """Return the measure unchanged."""
+        return self
+
+
+@dataclass(frozen=True)
+class NccrMeasure(_UnderNoise):
     """NCCR of one item, what the noise does to the decision, and the item's length.
 
     Rows are the input of ``LogRates``: change rates, signed changes of the decision if the model
@@ -41,25 +63,13 @@ class NccrMeasure:
         source: Paper, with the equation or section.
     """
 
-    config: NccrConfig
     name: str = "NCCR and decision"
     source: str = "NCCR, Sec. 3.2 and 5; changes of the decision are ours"
     as_published: ClassVar[bool] = False
 
-    @property
-    def passes(self) -> float:
-        """One pass for the item and one per draw; with a tolerance, this is the maximum."""
-        return 1 + len(self.config.noises) * self.config.draws
-
     def settings(self) -> dict[str, Any]:
         """Return all settings that the numbers depend on."""
         return {"name": "nccr", "config": self.config.to_json()}
-
-    def fit(
-        self, model: InstrumentedModel, clean: Sequence[Batch], *, generator: torch.Generator
-    ) -> Self:
-        """Return the measure unchanged: it learns nothing."""
-        return self
 
     def measure(
         self, model: InstrumentedModel, item: Batch, *, generator: torch.Generator
@@ -82,7 +92,7 @@ def neuron_rows(rows: Array, config: NccrConfig) -> Array:
 
 
 @dataclass(frozen=True)
-class CoverageMeasure:
+class CoverageMeasure(_UnderNoise):
     """Shares of the neurons that noise activates or silences: NCCR by an l0 distance.
 
     Rows have one share for each noise and layer, averaged over the draws, under the same noise as
@@ -94,25 +104,13 @@ class CoverageMeasure:
         source: Paper, with the equation or section.
     """
 
-    config: NccrConfig
     name: str = "NCCR, l0"
     source: str = "NCCR, Sec. 1 and 5: difference of neuron coverage"
     as_published: ClassVar[bool] = False
 
-    @property
-    def passes(self) -> float:
-        """One pass for the item and one per draw."""
-        return 1 + len(self.config.noises) * self.config.draws
-
     def settings(self) -> dict[str, Any]:
         """Return all settings that the numbers depend on."""
         return {"name": "nccr-l0", "config": self.config.to_json()}
-
-    def fit(
-        self, model: InstrumentedModel, clean: Sequence[Batch], *, generator: torch.Generator
-    ) -> Self:
-        """Return the measure unchanged: it learns nothing."""
-        return self
 
     def measure(
         self, model: InstrumentedModel, item: Batch, *, generator: torch.Generator

@@ -38,7 +38,7 @@ class Examples:
 
     Attributes:
         pixels: (n, C, H, W) images, not rounded to 8 bits, which would undo the smallest changes.
-        rows: Which image of the ``test`` role each is.
+        rows: Index of each image in the ``test`` role.
         eps: Strength of each.
     """
 
