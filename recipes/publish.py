@@ -4,16 +4,24 @@
 
 Without a run it completes the card: it adds the hashes of ``calibration.safetensors``,
 ``plda.safetensors`` and ``purifier.safetensors``, and the metrics in ``--results``. README.md is
-made from the card each time.
+made from the card each time, and the card of a model that comes with the package is pinned in
+``nip_audio/models/shipped.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
+from nip_audio.core.state import write_atomic
+from nip_audio.models.cards import CARD_NAME, card_sha256
 from nip_audio.training.publishing import complete, publish
+
+ROOT = Path(__file__).parents[1]
+PRETRAINED = ROOT / "pretrained"
+SHIPPED = ROOT / "nip_audio" / "models" / "shipped.py"
 
 
 def main() -> None:
@@ -49,6 +57,19 @@ def main() -> None:
         (found,) = [m for m in measured["models"] if m["model"] == options.target.name]
         metrics = {"crop_s": measured["crop_s"], "groups": measured["groups"]} | found
     complete(options.target, metrics)
+    if options.target.resolve().parent == PRETRAINED:
+        pin(PRETRAINED, SHIPPED)
+
+
+def pin(pretrained: Path, shipped: Path) -> None:
+    """Write the hash of every shipped model's card into the module that pins them."""
+    lines = [
+        f'    "{path.parent.name}": "{card_sha256(json.loads(path.read_text(encoding="utf-8")))}",'
+        for path in sorted(pretrained.glob(f"*/{CARD_NAME}"))
+    ]
+    before = shipped.read_text(encoding="utf-8")
+    after = re.sub(r"= \{\n.*?\n\}", "\n".join(["= {", *lines, "}"]), before, flags=re.DOTALL)
+    write_atomic(shipped, after.encode(), force=True)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,13 @@ def command(
     data_split: Annotated[
         Path | None, typer.Option(help="CSV file of the split; default: that of the YAML file.")
     ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="<name>",
+            help="Evaluate this system of the YAML file only; may be given several times.",
+        ),
+    ] = None,
     init: Annotated[
         bool,
         typer.Option("--init", help="Write a YAML file to start from, with every key, and stop."),
@@ -72,7 +79,7 @@ def command(
     if out is None:
         raise InputError("got no --out, expected a folder for the results; pass --out evaluation/")
     with evaluation_progress() as progress:
-        results = Runner(plan, out, only_finished).run(progress=progress)
+        results = Runner(plan, out, only_finished, tuple(system or ())).run(progress=progress)
     files = write_report(results, out)
     if as_json:
         print_json(results)

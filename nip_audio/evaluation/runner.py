@@ -6,9 +6,11 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from nip_audio import __version__
+from nip_audio.core.near import suggest_names
 from nip_audio.core.state import file_sha256, make_folder, write_atomic
 from nip_audio.errors import AttackError, InputError
 from nip_audio.evaluation.adversarial_sets import AdversarialSet, Recipe, finished_set, make_set
@@ -53,11 +56,13 @@ class Runner:
         config: Configuration of the evaluation.
         out: Folder of sets and results; an interrupted run continues there.
         only_finished: Whether to make no examples and to report on finished sets only.
+        chosen: Names of the systems to evaluate; empty for all. Others are attackers' sources only.
     """
 
     config: EvaluationConfig
     out: Path
     only_finished: bool = False
+    chosen: tuple[str, ...] = ()
 
     def run(self, *, progress: Progress = lambda cell, done, total: None) -> dict[str, Any]:
         """Compute what is missing and write ``results.json``.
@@ -66,16 +71,27 @@ class Runner:
             The results as written.
 
         Raises:
-            NipAudioError: If a model, the data, an attack or the folder cannot be used.
+            NipAudioError: If a model, the data, an attack or the folder cannot be used, or a chosen
+                system is unknown.
         """
+        chosen = self._chosen()
         make_folder(self.out)
-        systems = {plan.name: build_system(plan, self.config) for plan in self.config.systems}
-        benches = [Bench.build(s, self.config, self.out / "evidence") for s in systems.values()]
+        needed = chosen | self._sources(chosen)
+        systems = {
+            plan.name: build_system(plan, self.config)
+            for plan in self.config.systems
+            if plan.name in needed
+        }
+        benches = [
+            Bench.build(system, self.config, self.out / "evidence")
+            for name, system in systems.items()
+            if name in chosen
+        ]
         cells: list[dict[str, Any]] = []
         unfinished: list[dict[str, Any]] = []
         zero = {b.system.name: zero_gradients(b.system) for b in benches}
         self._refuse_blind_attacks(benches, [name for name, found in zero.items() if found is None])
-        sets = self.sets(benches, progress)
+        sets = self.sets(benches, progress, systems)
         correct = {b.system.name: correct_clips(b, b.system.items) for b in benches}
         for bench, cell, examples in sets:
             if examples is None:
@@ -95,6 +111,22 @@ class Runner:
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         write_atomic(self.out / RESULTS_NAME, text.encode(), force=True)
         return results
+
+    def _chosen(self) -> set[str]:
+        """Return the names of the systems to evaluate."""
+        known = [plan.name for plan in self.config.systems]
+        for name in self.chosen:
+            if name not in known:
+                raise InputError(f"there is no system {name!r}; {suggest_names(name, known)}")
+        return set(self.chosen or known)
+
+    def _sources(self, chosen: AbstractSet[str]) -> set[str]:
+        """Return the names of the systems that attackers of the chosen ones know instead."""
+        return {
+            plan.source
+            for plan in self.config.attacks
+            if plan.source is not None and (not plan.systems or not chosen.isdisjoint(plan.systems))
+        }
 
     def _refuse_blind_attacks(self, benches: Sequence[Bench], boxes: Sequence[str]) -> None:
         """Refuse attacks by the gradients of a black box, before the others have run for hours."""
@@ -145,9 +177,17 @@ class Runner:
         }
 
     def sets(
-        self, benches: Sequence[Bench], progress: Progress
+        self,
+        benches: Sequence[Bench],
+        progress: Progress,
+        sources: Mapping[str, EvaluatedSystem] = MappingProxyType({}),
     ) -> list[tuple[Bench, Cell, AdversarialSet | None]]:
         """Make all sets; those that another process is making come last.
+
+        Args:
+            benches: Systems under attack.
+            progress: Told of every example.
+            sources: Other systems that attackers know, by name.
 
         Returns:
             The sets in the order of systems and configuration; None for an unfinished set if
@@ -158,7 +198,7 @@ class Runner:
             for bench in benches
             for cell in plan_cells(self.config, bench.system.name, bench.defences)
         ]
-        systems = {bench.system.name: bench.system for bench in benches}
+        systems = {**sources, **{bench.system.name: bench.system for bench in benches}}
         recipes = [self._recipe(bench, cell, systems) for bench, cell in plan]
         folders = [
             self.out / "sets" / f"{cell.name}-{recipe.key[:12]}"

@@ -84,7 +84,6 @@ def _tenths(*values: float | None) -> str:
 
 def header(results: Mapping[str, Any]) -> str:
     """Write what all tables of a run have in common."""
-    versions = ", ".join(f"{name} {v}" for name, v in results["versions"].items())
     protocols = sorted({cell["protocol"] for cell in results["cells"]})
     threats = "; ".join(f"`{p}`: {PROTOCOLS[p]}" for p in protocols)
     return (
@@ -93,8 +92,20 @@ def header(results: Mapping[str, Any]) -> str:
         "that the undefended model classifies correctly are attacked, a random sample, the same "
         "for every attack, and success is a prediction of anybody else. It is judged on what was "
         "written and read back: 16-bit FLAC, or float32 spectrograms. Threat models: "
-        f"{threats}. {versions}; {_threads(results['threads'])}.\n"
+        f"{threats}. {_measured_with(results)}.\n"
     )
+
+
+def _measured_with(results: Mapping[str, Any]) -> str:
+    """Name versions and threads, system by system where they differ."""
+    groups: dict[str, list[str]] = {}
+    for name, system in results["systems"].items():
+        own = {**results, **system}
+        versions = ", ".join(f"{library} {v}" for library, v in own["versions"].items())
+        groups.setdefault(f"{versions}; {_threads(own['threads'])}", []).append(name)
+    if len(groups) == 1:
+        return next(iter(groups))
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in groups.items())
 
 
 def notes(results: Mapping[str, Any]) -> str:

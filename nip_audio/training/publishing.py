@@ -78,6 +78,8 @@ def publish(
 ) -> None:
     """Write a pretrained directory from a training run.
 
+    Calibration, PLDA and purifier that lie there belong to other weights, and are deleted.
+
     Args:
         run: Output folder of a run of ``nip_audio.training.training``.
         target: Directory to write; its name becomes the model's.
@@ -98,6 +100,8 @@ def publish(
     speakers = [trained.speakers[row] for row in rows]
     network, classifier = hparams["embedding_model"], hparams["classifier"]
     target.mkdir(parents=True, exist_ok=True)
+    for kind in COMPANIONS:
+        (target / f"{kind}.safetensors").unlink(missing_ok=True)
     kept = {k: v[rows] for k, v in classifier.state_dict().items()}
     _save(network.state_dict(), target / "embedding_model.safetensors")
     _save(kept, target / "classifier.safetensors")
@@ -222,7 +226,7 @@ def plain_values(text: str) -> dict[str, Any]:
     }
     off = {prefix: switch for prefix, switch in switches.items() if values.get(switch) is None}
     return {
-        key: value
+        key: Path(str(value)).name if key == "init_from" and value else value
         for key, value in values.items()
         if isinstance(value, int | float | str | list | None)
         and key not in tagged

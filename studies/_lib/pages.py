@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nip_audio.models.cards import CARD_NAME, model_id_of
 from studies._lib.numbers import NOT_EVALUATED, NothingFoundError, look_up
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ROOT",
     "Page",
     "answered",
+    "earlier_weights",
     "fill",
     "prose_numbers",
     "read_results",
@@ -79,7 +81,8 @@ class Page:
     def made_from(self, results: Results, *, partial: bool = False) -> str:
         """Make the page from results that are read already; they may be ``partial``."""
         template = self.template.read_text(encoding="utf-8")
-        return fill(template, self.parts(results), results, partial=partial)
+        text = fill(template, self.parts(results), results, partial=partial)
+        return with_note(text, earlier_weights(results, shipped_models()))
 
     def write(
         self, folder: Path = RESULTS_FOLDER, out: Path = PAGES_FOLDER, *, partial: bool = False
@@ -107,6 +110,50 @@ def read_results(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     return {
         name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names
     }
+
+
+def shipped_models() -> dict[str, str]:
+    """Return the identity of the weights of each shipped model, by its name."""
+    cards = (ROOT / "pretrained").glob(f"*/{CARD_NAME}")
+    return {
+        path.parent.name: model_id_of(json.loads(path.read_text(encoding="utf-8"))["files"])
+        for path in cards
+    }
+
+
+def earlier_weights(results: object, shipped: Mapping[str, str], name: str = "") -> dict[str, str]:
+    """Find what was measured on weights of a shipped model that it no longer has.
+
+    Args:
+        results: Anything read from JSON. A measured model is a mapping with ``model_id``, and with
+            its name as ``model`` or as the key that it stands under.
+        shipped: Identities of today's weights by name.
+        name: Key that the results stand under.
+
+    Returns:
+        Identities of the earlier weights by the model's name.
+    """
+    found: dict[str, str] = {}
+    if isinstance(results, Mapping):
+        measured, own = results.get("model_id"), results.get("model", name)
+        if measured is not None and own in shipped and measured != shipped[own]:
+            found[own] = measured
+        for key, value in results.items():
+            found |= earlier_weights(value, shipped, key)
+    elif isinstance(results, list):
+        for value in results:
+            found |= earlier_weights(value, shipped)
+    return dict(sorted(found.items()))
+
+
+def with_note(text: str, earlier: Mapping[str, str]) -> str:
+    """Say after the first paragraph which rows are of earlier weights."""
+    if not earlier:
+        return text
+    names = " and of ".join(f"{name} ({identity[:8]})" for name, identity in earlier.items())
+    note = f"**Earlier weights.** Measured before the weights were replaced: the rows of {names}."
+    title, first, rest = text.split("\n\n", 2)
+    return "\n\n".join([title, first, _wrapped(note).strip(), rest])
 
 
 def fill(

@@ -4,17 +4,31 @@
 
 The first line of a system lists its clips; each set attacks the first n of them that the system
 classifies correctly. With the configuration, the seed and the models' hashes each set can be made
-again, and the hashes of the files show whether it is the same.
+again, and the hashes of the files show whether it is the same. Systems that the evaluation lacks
+keep their lines in a target that exists.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 HASH_LENGTH = 12
+
+
+def others(target: Path, systems: Container[str]) -> list[dict[str, Any]]:
+    """Return the lines of a target that are of none of these systems."""
+    if not target.exists():
+        return []
+    kept, system = [], ""
+    for line in map(json.loads, target.read_text(encoding="utf-8").splitlines()):
+        system = line.get("system", system) if "clips" in line else system
+        if system not in systems:
+            kept.append(line)
+    return kept
 
 
 def main() -> None:
@@ -24,7 +38,7 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     options = parser.parse_args()
     results = json.loads((options.evaluation / "results.json").read_text(encoding="utf-8"))
-    lines: list[dict[str, Any]] = []
+    lines = others(options.target, results["systems"])
     for system in results["systems"]:
         cells = [cell for cell in results["cells"] if cell["system"] == system]
         sets = [options.evaluation / "sets" / cell["set"] for cell in cells]

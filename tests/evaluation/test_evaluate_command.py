@@ -93,3 +93,24 @@ def test_explains_without_running(write_config, tmp_path, capsys):
     assert main(["evaluate", str(config)]) == 65
     assert "got no --out" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml"]
+
+
+def test_one_system_is_evaluated_and_its_attackers_may_know_another(write_config, tmp_path, capsys):
+    own = {"model": "xvector-libri251", "subset": "voices", "enrol": True}
+    transfer = {
+        "attack": "fgsm",
+        "eps": [0.002],
+        "items": 2,
+        "protocol": "transfer",
+        "source": "x",
+        "systems": ["y"],
+    }
+    config = str(write_config(systems={"x": own, "y": own}, attacks=[transfer]))
+    out = tmp_path / "out"
+    assert main(["evaluate", config, "--out", str(out), "--system", "z"]) == 65
+    assert "there is no system 'z'" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["evaluate", config, "--out", str(out), "--system", "y"]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["systems"]) == ["y"]
+    assert [(cell["system"], cell["source"]) for cell in results["cells"]] == [("y", "x")]

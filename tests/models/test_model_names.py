@@ -27,7 +27,7 @@ def test_each_shipped_card_is_pinned():
         path.parent.name: card_sha256(json.loads(path.read_text()))
         for path in sorted(PRETRAINED.glob("*/model_card.json"))
     }
-    assert dict(SHIPPED_CARDS) == found, "copy the right side to nip_audio/models/shipped.py"
+    assert dict(SHIPPED_CARDS) == found, "python recipes/publish.py pretrained/NAME pins it"
 
 
 @pytest.mark.parametrize("name", SHIPPED_CARDS)

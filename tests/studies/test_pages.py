@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studies._lib.numbers import look_up
-from studies._lib.pages import PAGES_FOLDER, fill, prose_numbers
+from studies._lib.pages import PAGES_FOLDER, earlier_weights, fill, prose_numbers, with_note
 from studies.write_pages import all_pages
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +120,19 @@ def test_what_was_not_kept_has_a_footnote():
     assert text.startswith("30, .95, 59 %†\n")
     assert "† Measured once" in text
     assert "†" not in fill("{given: 30}", {})
+
+
+def test_a_page_says_which_of_its_rows_are_of_earlier_weights():
+    shipped = {"one": "a" * 64, "two": "b" * 64}
+    results = {
+        "attacks": {"systems": {"s": {"model": "one", "model_id": "c" * 64}}},
+        "detected": {"two": {"model_id": "b" * 64}, "mine": {"model_id": "d" * 64}},
+    }
+    assert earlier_weights(results, shipped) == {"one": "c" * 64}
+    assert earlier_weights([results["detected"]], shipped | {"two": "e" * 64}) == {"two": "b" * 64}
+    page = "# Title\n\nWhat was found.\n\n## Rows\n"
+    assert with_note(page, {}) == page
+    noted = with_note(page, {"one": "c" * 64})
+    assert noted.startswith("# Title\n\nWhat was found.\n\n**Earlier weights.**")
+    assert "the rows of one (cccccccc)." in noted
+    assert noted.endswith("\n\n## Rows\n")
