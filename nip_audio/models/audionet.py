@@ -12,15 +12,19 @@ from nip_audio.errors import InputError
 from nip_audio.models._masking import Masks, remove_level, require_bands, require_frames
 from nip_audio.models.channel_suppression import ChannelSuppression
 from nip_audio.models.denoising import DenoisingBlock
-from nip_audio.models.xvector import StatisticsPool
+from nip_audio.models.xvector import StatisticsPool, pooled_statistics
 
 __all__ = ["AudioNet", "ConvLayer", "NetworkDefence", "Pooling"]
 
 NetworkDefence = Literal["cas", "feature-denoising", "sns"]
 """Proactive defences that AudioNet can be trained with; ``sns`` adds no module to the network."""
 
-Pooling = Literal["max", "statistics"]
-"""What AudioNet makes of all frames: their maximum, or their mean and standard deviation."""
+Pooling = Literal["max", "statistics", "layers"]
+"""What AudioNet makes of all frames: their maximum, their mean and standard deviation, or those of
+every layer."""
+
+LAYERS_DIM = 128
+"""Values of an embedding with pooling ``layers``."""
 
 
 class ConvLayer(nn.Module):
@@ -66,7 +70,10 @@ class AudioNet(nn.Module):
     is removed first. Items that are too short are an error; SpeakerGuard repeats them.
 
     The maximum over time sees one frame of each channel and so cannot average; ``statistics`` pools
-    the mean and the standard deviation instead, as x-vectors do (Snyder et al. 2018).
+    the mean and the standard deviation instead, as x-vectors do (Snyder et al. 2018). ``layers``
+    pools those of the filtered features and of every layer, normalises them over the batch and
+    projects them: the first of them are the long-term spectrum, which alone tells speakers of one
+    recording apart.
 
     A proactive defence adds modules. ``feature-denoising`` adds a ``DenoisingBlock`` after each
     pooled layer; Xie et al. have one after each stage. ``cas`` adds a ``ChannelSuppression`` after
@@ -77,7 +84,8 @@ class AudioNet(nn.Module):
         n_mels: Number F of mel bands of the input.
         defence: Proactive defence to build in; None builds the plain network.
         n_classes: Number of training classes, which only ``cas`` needs.
-        pooling: What is made of all frames; with ``statistics`` the embedding is twice as large.
+        pooling: What is made of all frames; with ``statistics`` the embedding is twice as large,
+            with ``layers`` it has 128 values.
 
     Raises:
         InputError: If the defence or the pooling is unknown, or ``n_classes`` is missing for
@@ -114,10 +122,15 @@ class AudioNet(nn.Module):
             for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
         self.statistics = StatisticsPool() if pooling == "statistics" else None
+        self.projection: nn.Sequential | None = None
+        if pooling == "layers":
+            pooled = 2 * sum(widths)
+            self.projection = nn.Sequential(nn.BatchNorm1d(pooled), nn.Linear(pooled, LAYERS_DIM))
         self.pool = nn.Identity()  # gives the pooled layer a name to tap
         self.defences = nn.ModuleDict(self._defences(defence, n_classes))
         self.n_mels = n_mels
-        self.embedding_dim = widths[-1] * (1 if self.statistics is None else 2)
+        dims = {"max": widths[-1], "statistics": 2 * widths[-1], "layers": LAYERS_DIM}
+        self.embedding_dim = dims[pooling]
 
     def _defences(self, defence: NetworkDefence | None, n_classes: int) -> dict[str, nn.Module]:
         """Return the defence's modules by the index of the layer that each follows."""
@@ -159,7 +172,8 @@ class AudioNet(nn.Module):
             lengths: (B,) valid frames; None means all T.
 
         Returns:
-            (B, 32) embeddings, with ``statistics`` (B, 64), all values at least 0.
+            (B, 32) embeddings, with ``statistics`` (B, 64), all values at least 0; with ``layers``
+            (B, 128).
 
         Raises:
             InputError: If F is not ``n_mels``, or an item has fewer than ``min_frames`` frames.
@@ -167,17 +181,27 @@ class AudioNet(nn.Module):
         require_bands(x, self.n_mels)
         require_frames(x, lengths, self.min_frames)
         y = self.prefilter(remove_level(x, lengths)[:, None])[:, 0]
+        passed = [(y, lengths)]
         for depth, layer in enumerate(self.layers):
             y = layer(Masks(lengths, y.shape[-1])(y))
             lengths = None if lengths is None else layer.out_lengths(lengths)  # type: ignore[operator]
             if str(depth) in self.defences:
                 y = self.defences[str(depth)](y, lengths)
-        if self.statistics is not None:
-            whole = torch.full((y.shape[0],), y.shape[2], device=y.device)
-            embedding: Tensor = self.pool(self.statistics(y, whole if lengths is None else lengths))
-            return embedding
-        if lengths is not None:
-            # values after a ReLU are never negative, so masked zeros do not change the maximum
-            y = y * length_mask(lengths, y.shape[-1])[:, None]
-        pooled: Tensor = self.pool(y.amax(dim=2))
-        return pooled
+            passed.append((y, lengths))
+        if self.projection is not None:
+            every = [pooled_statistics(y, _valid(y, lengths)) for y, lengths in passed]
+            pooled = self.projection(torch.cat(every, dim=1))
+        elif self.statistics is not None:
+            pooled = self.statistics(y, _valid(y, lengths))
+        else:
+            if lengths is not None:
+                # values after a ReLU are never negative, so masked zeros do not change the maximum
+                y = y * length_mask(lengths, y.shape[-1])[:, None]
+            pooled = y.amax(dim=2)
+        embedding: Tensor = self.pool(pooled)
+        return embedding
+
+
+def _valid(y: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return the valid positions of each item, which are all where nothing is padded."""
+    return torch.full((y.shape[0],), y.shape[2], device=y.device) if lengths is None else lengths

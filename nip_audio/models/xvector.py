@@ -11,7 +11,7 @@ from nip_audio.core.adapter import masked_mean
 from nip_audio.errors import InputError
 from nip_audio.models._masking import remove_level, require_bands, require_frames
 
-__all__ = ["StatisticsPool", "TdnnLayer", "Xvector"]
+__all__ = ["StatisticsPool", "TdnnLayer", "Xvector", "pooled_statistics"]
 
 
 class TdnnLayer(nn.Module):
@@ -34,6 +34,16 @@ class TdnnLayer(nn.Module):
         return y
 
 
+def pooled_statistics(x: Tensor, lengths: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return mean and standard deviation over the valid frames: (B, C, T), (B,) → (B, 2C).
+
+    ``eps`` is added to the variance.
+    """
+    mean = masked_mean(x, lengths)
+    variance = masked_mean((x - mean[:, :, None]).square(), lengths)
+    return torch.cat([mean, torch.sqrt(variance + eps)], dim=1)
+
+
 class StatisticsPool(nn.Module):
     """Mean and standard deviation over the valid frames: (B, C, T), (B,) → (B, 2C).
 
@@ -48,9 +58,7 @@ class StatisticsPool(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Pool (B, C, T) over the valid frames ``lengths`` (B,)."""
-        mean = masked_mean(x, lengths)
-        variance = masked_mean((x - mean[:, :, None]).square(), lengths)
-        return torch.cat([mean, torch.sqrt(variance + self.eps)], dim=1)
+        return pooled_statistics(x, lengths, self.eps)
 
 
 class Xvector(nn.Module):

@@ -28,7 +28,7 @@ BANDS |= {"resnet34 with attentive": 40, "ecapa": 16}
 MIN_FRAMES = {"resnet34": 1, "deep_speaker": 1, "audionet": 24, "xvector": 15}
 MIN_FRAMES |= {"resnet34 with attentive": 1, "ecapa": 1}
 ATTENTIVE = {"pooling": "attentive", "attention_channels": 16}
-for kind in ("cas", "feature-denoising", "statistics"):
+for kind in ("cas", "feature-denoising", "statistics", "layers"):
     BANDS[f"audionet with {kind}"], MIN_FRAMES[f"audionet with {kind}"] = 32, 24
 NARROW: dict[str, Callable[[], nn.Module]] = {
     "resnet34": lambda: ResNet34(width=4),
@@ -46,6 +46,7 @@ NARROW: dict[str, Callable[[], nn.Module]] = {
     "audionet with cas": lambda: AudioNet(defence="cas", n_classes=5),
     "audionet with feature-denoising": lambda: AudioNet(defence="feature-denoising"),
     "audionet with statistics": lambda: AudioNet(pooling="statistics"),
+    "audionet with layers": lambda: AudioNet(pooling="layers"),
     "xvector": lambda: Xvector(channels=[8, 8, 8, 8, 12], embedding_dim=6),
 }
 # (network, bands, frames), small enough to differentiate by differences
@@ -73,6 +74,7 @@ TINY: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "audionet with cas": (lambda: AudioNet(2, defence="cas", n_classes=3), 2, 27),
     "audionet with feature-denoising": (lambda: AudioNet(2, defence="feature-denoising"), 2, 27),
     "audionet with statistics": (lambda: AudioNet(2, pooling="statistics"), 2, 27),
+    "audionet with layers": (lambda: AudioNet(2, pooling="layers"), 2, 27),
     "xvector": (lambda: Xvector(3, channels=[3] * 5, embedding_dim=2), 3, 18),
 }
 
@@ -266,15 +268,25 @@ def test_features_of_another_front_end_are_an_error(name, network):
 
 def test_audionet_pools_the_maximum_or_the_mean_and_the_deviation():
     largest, both = randomised(AudioNet), randomised(lambda: AudioNet(pooling="statistics"))
+    every = randomised(lambda: AudioNet(pooling="layers"))
     x = random_input(2, 32, 60, dtype=torch.float32)
+
+    def statistics(y: Tensor) -> Tensor:
+        return torch.cat([y.mean(dim=2), (y.var(dim=2, correction=0) + 1e-5).sqrt()], dim=1)
+
+    def outputs(network: AudioNet) -> list[Tensor]:
+        y = network.prefilter(remove_level(x, None)[:, None])[:, 0]
+        return [y, *(y := layer(y) for layer in network.layers)]
+
     with torch.no_grad():
-        y = largest.prefilter(remove_level(x, None)[:, None])[:, 0]
-        for layer in largest.layers:
-            y = layer(y)
-        expected = torch.cat([y.mean(dim=2), (y.var(dim=2, correction=0) + 1e-5).sqrt()], dim=1)
-        assert torch.allclose(largest(x), y.amax(dim=2))
-        assert torch.allclose(both(x), expected, atol=1e-5)
-    assert (largest.embedding_dim, both.embedding_dim) == (32, 64)
+        *_, last = outputs(largest)
+        assert torch.allclose(largest(x), last.amax(dim=2))
+        *_, last = outputs(both)
+        assert torch.allclose(both(x), statistics(last), atol=1e-5)
+        pooled = torch.cat([statistics(y) for y in outputs(every)], dim=1)
+        assert torch.allclose(every(x), every.projection(pooled), atol=1e-5)
+    dims = [network.embedding_dim for network in (largest, both, every)]
+    assert dims == [32, 64, 128]
     with pytest.raises(InputError, match="pooling is 'mean', expected one of"):
         AudioNet(pooling="mean")
 

@@ -170,6 +170,7 @@ def test_linear_classifier_is_the_head_itself(make_folder, weights):
         ("deep_speaker.DeepSpeaker", "{n_mels: 12, channels: [2, 3], embedding_dim: 5}", 12),
         ("audionet.AudioNet", "{}", 32),
         ("audionet.AudioNet", "{pooling: statistics}", 32),
+        ("audionet.AudioNet", "{pooling: layers}", 32),
     ],
 )
 def test_every_architecture_loads(make_folder, name, options, bands):
