@@ -44,8 +44,8 @@ __all__ = [
 Samples = NDArray[np.float64]
 
 Kind = Literal["level", "noise", "codec", "room", "telephone"]
-"""Kinds of harmless conditions: nothing or the level, tempo and band; added noise; lossy codecs;
-rooms and other voices; and telephones, which leave nothing above 4 kHz."""
+"""Kinds of harmless conditions: nothing or the level, tempo and band; added noise; lossy codecs,
+and purifiers; rooms and other voices; and telephones, which leave nothing above 4 kHz."""
 
 TELEPHONE_HZ = (300.0, 3400.0)
 """Band of a telephone."""

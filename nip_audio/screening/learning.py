@@ -28,6 +28,7 @@ from nip_audio.screening.changes import CHANGES
 from nip_audio.screening.lessons import (
     ATTACKS,
     PURIFIED,
+    PURIFIED_KIND,
     Lesson,
     attacked_lesson,
     by_length,
@@ -269,7 +270,7 @@ def learn_response(
                 network,
                 len({file_of[place] for place in lessons[RECORDED].places}),
                 scores,
-                {name: CHANGES[name].kind if name in CHANGES else PURIFIED for name in scores},
+                {name: CHANGES[name].kind if name in CHANGES else PURIFIED_KIND for name in scores},
                 examples,
             ),
             seed,

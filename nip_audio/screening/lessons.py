@@ -24,12 +24,13 @@ from nip_audio.core.model import InstrumentedModel
 from nip_audio.core.seeds import generator_of, seed_of
 from nip_audio.purifiers.base import Purifier
 from nip_audio.purifiers.training_attacks import ModelUnderAttack, attack_once
-from nip_audio.screening.changes import CHANGES
+from nip_audio.screening.changes import CHANGES, Kind
 from nip_audio.screening.measure import device_of
 
 __all__ = [
     "ATTACKS",
     "PURIFIED",
+    "PURIFIED_KIND",
     "AttackLesson",
     "Lesson",
     "attacked_lesson",
@@ -40,7 +41,11 @@ __all__ = [
 ]
 
 PURIFIED = "purified"
-"""Name of the lesson of purified clean windows, and of its kind of condition."""
+"""Name of the lesson of purified clean windows."""
+
+PURIFIED_KIND: Kind = "codec"
+"""Its kind of condition. As a kind of its own it would be the smallest of all, and the two most
+distant of its windows would set the threshold of every file."""
 
 _BATCH = 16
 _THRESHOLD = 0.5  # cosine at which attacks on a voice aim, until the budget is used up

@@ -96,7 +96,7 @@ def test_learns_from_every_lesson(learn):
     harmless = [*FEW, PURIFIED]
     assert list(detector.scores) == harmless
     kinds = {"none": "level", "white": "noise", "gain": "level", "8 kHz": "telephone"}
-    assert detector.kinds == kinds | {PURIFIED: PURIFIED}
+    assert detector.kinds == kinds | {PURIFIED: "codec"}
     assert detector.files == 20
     assert list(learnt.distances) == done
     for name in harmless:
