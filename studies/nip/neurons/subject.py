@@ -106,6 +106,7 @@ class Subject:
 
     Attributes:
         name: Name of the system.
+        model_name: Name of its model.
         model: Model with its head, which takes model inputs.
         model_id: Identity of the model that pools are fitted to.
         layer: Layer whose neurons are studied unless stated otherwise: the pooled one.
@@ -121,6 +122,7 @@ class Subject:
     """
 
     name: str
+    model_name: str
     model: InstrumentedModel
     model_id: str
     layer: str
@@ -137,6 +139,8 @@ class Subject:
     def describe(self) -> dict[str, Any]:
         """Return the description of the system for tables."""
         return {
+            "model": self.model_name,
+            "model_id": self.model_id,
             "layer": self.layer,
             "settings": asdict(self.usual.pool_settings),
             "candidates": CANDIDATES,
@@ -234,6 +238,7 @@ def read_subjects(config: EvaluationConfig, sets: Path) -> list[Subject]:
         subjects.append(
             Subject(
                 name=plan.name,
+                model_name=plan.model,
                 model=system.model,
                 model_id=system.pretrained.model_id,
                 layer=system.pretrained.card.default_taps[-1],

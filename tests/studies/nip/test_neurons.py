@@ -72,6 +72,7 @@ def subject():
     tested = torch.tensor([0, 1, 2] * 4)
     return subjects.Subject(
         name="toy",
+        model_name="toy",
         model=toy_model(),
         model_id="toy",
         layer="pool",
