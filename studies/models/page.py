@@ -27,20 +27,6 @@ LEFT_OUT = {
     "ab_nofive": "pink noise, babble, reverberation, gain, dropped frequencies",
     "ab_nocodec": "codecs",
 }
-GOALS_OF_REPLACED = {
-    "right, all crops": "98",
-    "right, new chapters": "98",
-    "kept in white noise, 20 dB SNR": "97",
-    "kept in white noise, .002 rms": "99",
-    "clean clips lost to the guided purifier": "at most 1",
-    "purified rightly, waveform, ε .0005, mean": "97",
-    "purified rightly, waveform, ε .002, mean": "97",
-    "purified rightly, spectrogram, ε 4/255, mean": "97",
-    "purified rightly, spectrogram, ε 8/255, mean": "97",
-    "purified rightly, worst attack": "90",
-    "attacks found at 1 %, mean": "97.9",
-    "harmless clips flagged at 1 %, worst condition": "at most 2",
-}
 TRIALS = {
     "new_chapter": "of a chapter the voice was not enrolled from",
     "same_chapter": "of a chapter it was enrolled from",
@@ -171,22 +157,6 @@ def baseline(results: Results) -> str:
     return table(columns, rows)
 
 
-def replaced(results: Results) -> str:
-    """Headline figures of the models whose weights were replaced, before and after."""
-
-    def show(when: str, row: Row) -> str:
-        figure = row[when]
-        return percent(figure) if "low" in figure else f"{100 * figure['value']:.1f}"
-
-    columns: Columns = {
-        "model": lambda row: row["model"],
-        "measured": lambda row: row["measure"],
-        "goal": lambda row: GOALS_OF_REPLACED.get(row["measure"], "–"),
-        **each(("before", "after"), show),
-    }
-    return table(columns, results["replaced"]["figures"])
-
-
 def fresh(results: Results) -> str:
     """How many crops the new chapters of the calibrate role have, in words."""
     size = results["runs_resnet34"]["rows"][0]["new_chapter"]
@@ -265,7 +235,6 @@ def parts(results: Results) -> dict[str, object]:
         "verification": verification(results),
         "plda": chosen_plda(results),
         "baseline": baseline(results),
-        "replaced": replaced(results),
         "fresh": fresh(results),
         "times": times(results),
         "audionet_runs": compared(results, "audionet"),
@@ -295,7 +264,6 @@ PAGE = Page(
         "ablation_audionet",
         "xvector",
         "vctk",
-        "replaced",
     ),
     parts,
 )
