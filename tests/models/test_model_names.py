@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from nip_audio import load_pretrained
 from nip_audio.errors import HashMismatchError, ModelCardError
 from nip_audio.evaluation.config import read_config
 from nip_audio.models import cards
+from nip_audio.models import shipped as shipped_module
 from nip_audio.models.cards import card_sha256, directory_of, find_named, is_path, read_card
 from nip_audio.models.shipped import SHIPPED_CARDS
 from nip_audio.models.sources.base import load_source, parse_spec
@@ -28,6 +31,16 @@ def test_each_shipped_card_is_pinned():
         for path in sorted(PRETRAINED.glob("*/model_card.json"))
     }
     assert dict(SHIPPED_CARDS) == found, "python recipes/publish.py pretrained/NAME pins it"
+
+
+def test_publishing_pins_every_card_again(tmp_path):
+    pin = runpy.run_path(str(PRETRAINED.parent / "recipes" / "publish.py"))["pin"]
+    module = Path(shipped_module.__file__)
+    stale = tmp_path / "shipped.py"
+    stale.write_text(re.sub(r'": "[0-9a-f]{64}"', '": "0"', module.read_text()))
+    assert stale.read_text() != module.read_text()
+    pin(PRETRAINED, stale)
+    assert stale.read_text() == module.read_text()
 
 
 @pytest.mark.parametrize("name", SHIPPED_CARDS)

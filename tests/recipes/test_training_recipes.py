@@ -103,8 +103,11 @@ def train(recipe: str, corpus: Path, out: Path, *options: str, expect: int = 0) 
 
 def publish_and_load(out: Path, target: Path, *, kind: str, labels: tuple[str, ...]):
     words = ("--command", "train.py", "--data", "synthetic", "--limits", "a test")
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "purifier.safetensors").write_bytes(b"of other weights")
     run(RECIPES / "publish.py", out, target, *words)
     loaded = load_pretrained(target)
+    assert not (target / "purifier.safetensors").exists()
     assert loaded.card.labels == labels
     assert loaded.model.output_kind == kind
     assert not list(target.glob("*.ckpt"))
