@@ -78,7 +78,8 @@ def publish(
 ) -> None:
     """Write a pretrained directory from a training run.
 
-    Calibration, PLDA and purifier that lie there belong to other weights, and are deleted.
+    Calibration, PLDA and purifier that lie there stay if the weights are those that they were
+    fitted to, and are deleted otherwise.
 
     Args:
         run: Output folder of a run of ``nip_audio.training.training``.
@@ -100,8 +101,7 @@ def publish(
     speakers = [trained.speakers[row] for row in rows]
     network, classifier = hparams["embedding_model"], hparams["classifier"]
     target.mkdir(parents=True, exist_ok=True)
-    for kind in COMPANIONS:
-        (target / f"{kind}.safetensors").unlink(missing_ok=True)
+    former = _model_files(target)
     kept = {k: v[rows] for k, v in classifier.state_dict().items()}
     _save(network.state_dict(), target / "embedding_model.safetensors")
     _save(kept, target / "classifier.safetensors")
@@ -140,7 +140,19 @@ def publish(
             "seen": seen(run / "save" / "train.csv", hparams),
         },
     }
+    if card["files"] != former:
+        for kind in COMPANIONS:
+            (target / f"{kind}.safetensors").unlink(missing_ok=True)
     _write_card(target / CARD_NAME, card)
+
+
+def _model_files(directory: Path) -> dict[str, str]:
+    """Return the hashes of the model's own files by its card, or nothing without a card."""
+    path = directory / CARD_NAME
+    if not path.exists():
+        return {}
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
+    return found
 
 
 def classes_of(trained: TrainedRun, manifest: Path, subset: str | None) -> list[int]:

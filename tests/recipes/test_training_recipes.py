@@ -108,6 +108,10 @@ def publish_and_load(out: Path, target: Path, *, kind: str, labels: tuple[str, .
     run(RECIPES / "publish.py", out, target, *words)
     loaded = load_pretrained(target)
     assert not (target / "purifier.safetensors").exists()
+    (target / "purifier.safetensors").write_bytes(b"of these weights")
+    run(RECIPES / "publish.py", out, target, *words)
+    (target / "purifier.safetensors").unlink()  # it was kept
+    run(RECIPES / "publish.py", out, target, *words)
     assert loaded.card.labels == labels
     assert loaded.model.output_kind == kind
     assert not list(target.glob("*.ckpt"))
