@@ -181,18 +181,18 @@ class AudioNet(nn.Module):
         require_bands(x, self.n_mels)
         require_frames(x, lengths, self.min_frames)
         y = self.prefilter(remove_level(x, lengths)[:, None])[:, 0]
-        passed = [(y, lengths)]
+        statistics = [] if self.projection is None else [pooled_statistics(y, lengths)]
         for depth, layer in enumerate(self.layers):
             y = layer(Masks(lengths, y.shape[-1])(y))
             lengths = None if lengths is None else layer.out_lengths(lengths)  # type: ignore[operator]
             if str(depth) in self.defences:
                 y = self.defences[str(depth)](y, lengths)
-            passed.append((y, lengths))
+            if self.projection is not None:
+                statistics.append(pooled_statistics(y, lengths))
         if self.projection is not None:
-            every = [pooled_statistics(y, _valid(y, lengths)) for y, lengths in passed]
-            pooled = self.projection(torch.cat(every, dim=1))
+            pooled = self.projection(torch.cat(statistics, dim=1))
         elif self.statistics is not None:
-            pooled = self.statistics(y, _valid(y, lengths))
+            pooled = self.statistics(y, lengths)
         else:
             if lengths is not None:
                 # values after a ReLU are never negative, so masked zeros do not change the maximum
@@ -200,8 +200,3 @@ class AudioNet(nn.Module):
             pooled = y.amax(dim=2)
         embedding: Tensor = self.pool(pooled)
         return embedding
-
-
-def _valid(y: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return the valid positions of each item, which are all where nothing is padded."""
-    return torch.full((y.shape[0],), y.shape[2], device=y.device) if lengths is None else lengths

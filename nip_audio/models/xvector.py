@@ -34,10 +34,10 @@ class TdnnLayer(nn.Module):
         return y
 
 
-def pooled_statistics(x: Tensor, lengths: Tensor, eps: float = 1e-5) -> Tensor:
+def pooled_statistics(x: Tensor, lengths: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Return mean and standard deviation over the valid frames: (B, C, T), (B,) → (B, 2C).
 
-    ``eps`` is added to the variance.
+    Without lengths all frames are valid. ``eps`` is added to the variance.
     """
     mean = masked_mean(x, lengths)
     variance = masked_mean((x - mean[:, :, None]).square(), lengths)
@@ -56,8 +56,8 @@ class StatisticsPool(nn.Module):
         super().__init__()
         self.eps = eps
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Pool (B, C, T) over the valid frames ``lengths`` (B,)."""
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Pool (B, C, T) over the valid frames ``lengths`` (B,); None means all."""
         return pooled_statistics(x, lengths, self.eps)
 
 

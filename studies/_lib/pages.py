@@ -143,14 +143,16 @@ def earlier_weights(results: object, shipped: Mapping[str, str], name: str = "")
     elif isinstance(results, list):
         for value in results:
             found |= earlier_weights(value, shipped)
-    return dict(sorted(found.items()))
+    return found
 
 
 def with_note(text: str, earlier: Mapping[str, str]) -> str:
     """Say after the first paragraph which rows are of earlier weights."""
     if not earlier:
         return text
-    names = " and of ".join(f"{name} ({identity[:8]})" for name, identity in earlier.items())
+    names = " and of ".join(
+        f"{name} ({identity[:8]})" for name, identity in sorted(earlier.items())
+    )
     note = f"**Earlier weights.** Measured before the weights were replaced: the rows of {names}."
     title, first, rest = text.split("\n\n", 2)
     return "\n\n".join([title, first, _wrapped(note).strip(), rest])

@@ -25,7 +25,8 @@ def others(target: Path, systems: Container[str]) -> list[dict[str, Any]]:
         return []
     kept, system = [], ""
     for line in map(json.loads, target.read_text(encoding="utf-8").splitlines()):
-        system = line.get("system", system) if "clips" in line else system
+        if "clips" in line:
+            system = line["system"]
         if system not in systems:
             kept.append(line)
     return kept

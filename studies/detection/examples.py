@@ -49,6 +49,7 @@ class Threat:
         eps: Largest change of a sample; None for attacks without a bound.
         settings: Settings of the attack.
         clips: Largest number of clips, for attacks that take long.
+        aims: Whether it can aim at one of many classes.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Threat:
     eps: float | None
     settings: Mapping[str, Any]
     clips: int = 200
+    aims: bool = True
 
 
 ATTACKS: tuple[Threat, ...] = (
@@ -71,7 +73,7 @@ ATTACKS: tuple[Threat, ...] = (
 
 UNSEEN: tuple[Threat, ...] = (
     Threat("PGD in L2, 1.5", "pgd-l2", 1.5, {"steps": 20}, 60),
-    Threat("DeepFool", "deepfool", None, {}, 60),
+    Threat("DeepFool", "deepfool", None, {}, 60, aims=False),
     Threat("UAP, ε .005", "uap", 0.005, {}, 60),
     Threat("Kenansville", "kenansville", None, {}, 40),
     Threat("HopSkipJump", "hopskipjump", None, {"steps": 20, "queries": 1500}, 20),

@@ -251,8 +251,8 @@ def attacked_cells(
     every = np.concatenate([one.distances for one in harmless.values()])
     for threat in threats:
         for goal in examples.goals:
-            if threat.method == "deepfool" and goal == "targeted":
-                continue  # among many classes it goes to the nearest
+            if goal == "targeted" and not threat.aims:
+                continue
             rows, samples, success = examples.attacked(threat, goal)
             cell: dict[str, Any] = {"attacked": len(rows), "succeed": int(success.sum())}
             found[f"{threat.title}, {goal}"] = cell

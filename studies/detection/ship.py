@@ -10,7 +10,6 @@ each of the 251 has one recording. Measured lessons are kept in the work folder.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +18,10 @@ from nip_audio.audio.adapter import WaveformAdapter
 from nip_audio.audio.corpus import read_split
 from nip_audio.audio.io import Seconds
 from nip_audio.audio.manifest import Recording
-from nip_audio.core.state import file_sha256, write_atomic
 from nip_audio.errors import InputError
-from nip_audio.models.cards import CARD_NAME
 from nip_audio.purifiers.nip_guided import GuidedNip
 from nip_audio.screening.calibrating import calibrate, calibrate_with_attacks
+from nip_audio.training.publishing import complete
 from studies._lib.command import command, run, tell
 
 MODELS = ("xvector-libri251", "resnet34-libri30", "deep-speaker-libri30", "audionet-libri251")
@@ -43,14 +41,6 @@ def recordings(root: Path, corpus: str) -> list[Recording]:
         for span in read_split(root / "split.csv")
         if span.role == "calibrate" and span.path.startswith(corpus)
     ]
-
-
-def name_in_card(calibration: Path) -> None:
-    """Name a calibration in the card beside it, with its hash."""
-    path = calibration.parent / CARD_NAME
-    card = json.loads(path.read_text(encoding="utf-8"))
-    card["calibration"] = {"file": calibration.name, "sha256": file_sha256(calibration)}
-    write_atomic(path, (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(), force=True)
 
 
 def main() -> None:
@@ -88,7 +78,7 @@ def main() -> None:
             )
         out = options.pretrained / name / "calibration.safetensors"
         calibration.save(out, force=True)
-        name_in_card(out)
+        complete(out.parent)
         for what, shares in (("found", done.found), ("mistaken", done.mistaken)):
             for lesson, at in shares.items():
                 tell(f"{name}, {what}: {lesson}: {at}")
